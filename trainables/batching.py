@@ -1,0 +1,124 @@
+"""Which examples make up which batch: a function of the seed and the step only, the same for any number of workers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trainables.kinds import Feature, Kind
+from trainables.kinds.base import pad_rows
+
+BUCKET_BATCHES = 16  # lengths are sorted within this many batches, so that rows of a batch need little padding
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """Length-bucketed batches, reshuffled every epoch; examples that do not fill a batch wait for the next epoch's shuffle."""
+
+    lengths: tuple[int, ...]
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if len(self.lengths) < self.batch_size:
+            raise ValueError(f"{len(self.lengths)} examples do not fill a batch of {self.batch_size}")
+
+    def at(self, step: int) -> tuple[int, ...]:
+        """Indices of the examples in the batch of a step counted from 0."""
+        batches_an_epoch = len(self.lengths) // self.batch_size
+        epoch, batch = divmod(step, batches_an_epoch)
+        return _epoch(self, epoch)[batch]
+
+
+@lru_cache(maxsize=4)
+def _epoch(order: BatchOrder, epoch: int) -> tuple[tuple[int, ...], ...]:
+    rng = random.Random(f"{order.seed}|{epoch}")
+    indices = list(range(len(order.lengths)))
+    rng.shuffle(indices)
+    indices = indices[: len(indices) // order.batch_size * order.batch_size]
+    batches: list[tuple[int, ...]] = []
+    bucket = BUCKET_BATCHES * order.batch_size
+    for first in range(0, len(indices), bucket):
+        by_length = sorted(indices[first : first + bucket], key=lambda index: order.lengths[index])
+        batches += [
+            tuple(by_length[start : start + order.batch_size]) for start in range(0, len(by_length), order.batch_size)
+        ]
+    rng.shuffle(batches)
+    return tuple(batches)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A worker's part of every batch, cut into micro-batches of at most `micro_batch` features."""
+
+    rank: int
+    workers: int
+    micro_batch: int
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or not 0 <= self.rank < self.workers or self.micro_batch < 1:
+            raise ValueError(f"no worker {self.rank} of {self.workers} with micro-batches of {self.micro_batch}")
+
+    def accumulation(self, batch_size: int) -> int:
+        """Micro-batches a step.
+
+        Raises:
+            ValueError: the batch cannot be divided evenly over the workers.
+        """
+        each, rest = divmod(batch_size, self.workers)
+        if rest or not each:
+            raise ValueError(f"a batch of {batch_size} cannot be divided evenly over {self.workers} workers")
+        return next(count for count in range(1, each + 1) if each % count == 0 and each // count <= self.micro_batch)
+
+    def cut(self, batch: Sequence[int]) -> list[Sequence[int]]:
+        """This worker's micro-batches of a batch. Every other example goes to the next worker: lengths stay balanced."""
+        count = self.accumulation(len(batch))
+        mine = batch[self.rank :: self.workers]
+        size = len(mine) // count
+        return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+
+class Batches(Protocol):
+    """What the loop draws from."""
+
+    def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
+        """Keyword arguments of the model for each micro-batch of a worker's share of a step."""
+
+    def weight(self, step: int) -> float:
+        """Supervised decisions in the whole batch of a step, over all workers: what the summed loss is divided by."""
+
+
+class FeatureBatches:
+    """Batches of a task's training features."""
+
+    def __init__(self, features: Sequence[Feature], kind: Kind, pad_id: int, order: BatchOrder) -> None:
+        self._features, self._kind, self._pad_id, self._order = features, kind, pad_id, order
+
+    def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
+        return [
+            collate([self._features[index] for index in indices], self._kind, self._pad_id)
+            for indices in share.cut(self._order.at(step))
+        ]
+
+    def weight(self, step: int) -> float:
+        return sum(self._features[index].weight for index in self._order.at(step))
+
+
+def collate(features: Sequence[Feature], kind: Kind, pad_id: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` of shape (rows, longest row), and the kind's targets."""
+    rows = [row for feature in features for row in feature.rows]
+    longest = max(len(row) for row in rows)
+    attention_mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for index, row in enumerate(rows):
+        attention_mask[index, : len(row)] = 1
+    return {
+        "input_ids": pad_rows(rows, pad_id, longest),
+        "attention_mask": attention_mask,
+        **kind.targets(features, longest),
+    }

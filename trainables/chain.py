@@ -1,0 +1,38 @@
+"""A trial's chain: each target trained and scored in a fixed order, with a report after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trainables.stages.base import Workplace, ensure
+from trainables.stages.evaluate import Evaluate
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> None:
+    """Ensure every evaluation of the chain, parents first; report the means over the targets finished so far.
+
+    Reported metrics, in percent: `dev_score` (mean English dev over the finished targets that have one), `test_score` (mean
+    over finished targets of the mean over languages), `dev/<task>`, `test/<task>`, `test/<task>/<language>`,
+    `chance/<task>`, and `targets_finished`, the rung trials are compared at.
+    """
+    metrics: dict[str, Any] = {}
+    dev: list[float] = []
+    test: list[float] = []
+    for number, evaluate in enumerate(chain, 1):
+        scored = ensure(evaluate, work).metrics
+        name = scored["task"]
+        if scored["dev"] is not None:
+            dev.append(scored["dev"])
+            metrics[f"dev/{name}"] = scored["dev"]
+        test.append(scored["test_mean"])
+        metrics[f"test/{name}"] = scored["test_mean"]
+        metrics[f"test_without_english/{name}"] = scored["test_mean_without_english"]
+        metrics[f"chance/{name}"] = scored["chance"]
+        metrics |= {f"test/{name}/{language}": value for language, value in scored["test"].items()}
+        metrics |= {"targets_finished": number, "test_score": sum(test) / len(test)}
+        if dev:
+            metrics["dev_score"] = sum(dev) / len(dev)
+        report(dict(metrics))

@@ -1,0 +1,118 @@
+"""A head kind: how examples become model inputs, which head reads the encoder, and how its outputs become predictions.
+
+The loop, the evaluation and the benchmark know this interface only. A *feature* is one unit of a batch: one or more rows of
+token ids (a multiple-choice example has a row for each alternative) with its targets.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from trainables.tasks.base import Example, Task
+
+E = TypeVar("E", bound=Example)
+IGNORED = -100  # target of a position that takes no part in the loss
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One unit of a batch.
+
+    `example` indexes the example it came from; `rows` are token ids; `target` is read by the kind's `targets`; `weight` is
+    how many supervised decisions it holds (a batch's loss is the sum over features divided by the sum of weights); `layout`
+    is what decoding needs to find its way back to the text.
+    """
+
+    example: int
+    rows: tuple[tuple[int, ...], ...]
+    target: tuple[int, ...]
+    weight: float = 1.0
+    layout: tuple[Any, ...] = ()
+
+    @property
+    def length(self) -> int:
+        return max(len(row) for row in self.rows)
+
+
+class Head(nn.Module, ABC):
+    """Reads the encoder's last hidden states. Subclasses return logits and the loss summed over the batch."""
+
+    @abstractmethod
+    def forward(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
+        """Logits, first dimension rows (or features)."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+        """Summed, not averaged, over supervised decisions."""
+
+
+class Kind(ABC, Generic[E]):
+    """One of the head kinds."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def features(
+        self, example: E, index: int, *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
+    ) -> list[Feature]:
+        """The features of one example; several where a long text is split."""
+
+    @abstractmethod
+    def head(self, hidden_size: int, task: Task) -> Head:
+        """A head for the task over hidden states of that size."""
+
+    @abstractmethod
+    def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
+        """Target tensors of a batch of features whose rows are padded to that length."""
+
+    @abstractmethod
+    def decode(
+        self, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[E], task: Task
+    ) -> list[Any]:
+        """One prediction for each example, from the logits of all its features."""
+
+    @abstractmethod
+    def reference(self, example: E, task: Task) -> Any:
+        """What the metric compares the prediction with."""
+
+
+def first_of(features: Sequence[Feature], logits: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """Logits by example, for kinds with exactly one feature an example."""
+    found: dict[int, np.ndarray] = {
+        feature.example: values for feature, values in zip(features, logits, strict=True)
+    }
+    return [found[index] for index in range(count)]
+
+
+def pad_rows(rows: Sequence[Sequence[int]], value: int, length: int) -> Tensor:
+    """A (rows, length) tensor of ids, filled up with `value`."""
+    padded = torch.full((len(rows), length), value, dtype=torch.long)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return padded
+
+
+def mean_pool(hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
+    """Mean over real tokens: (N, D)."""
+    weights = mask_NL.unsqueeze(-1).to(hidden_NLD.dtype)
+    return (hidden_NLD * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+class PooledHead(Head):
+    """Pooled hidden states through one tanh layer, as in RoBERTa's classification head, to `outputs` logits."""
+
+    def __init__(self, hidden_size: int, outputs: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.out = nn.Linear(hidden_size, outputs)
+
+    def forward(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.dense(mean_pool(hidden_NLD, mask_NL))))

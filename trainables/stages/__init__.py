@@ -1,0 +1,1 @@
+"""Stages: units of training or scoring with an identity."""

@@ -1,0 +1,117 @@
+"""What a stage is, and `ensure`, which produces it unless it is finished already."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from trainables.batching import Share
+from trainables.store import Finished, StageStore
+from trainables.versions import versions
+
+T = TypeVar("T")
+Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss (or share scored)
+POLL_S = 0.5  # how often a waiting process looks whether another has finished the stage
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where stages run: the store, this worker's share, ZeRO stage, device, and whom to tell about progress."""
+
+    store: StageStore
+    share: Share = field(default_factory=lambda: Share(0, 1, 64))
+    zero_stage: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    progress: Progress = lambda stage, done, total, value: None
+
+    @property
+    def leads(self) -> bool:
+        """The one worker that reads and writes the store."""
+        return self.share.rank == 0
+
+    def agree(self, decide: Callable[[], T]) -> T:
+        """The leading worker's result, on every worker; an error of the leader is raised on all of them."""
+        if self.share.workers == 1:
+            return decide()
+        outcome: list[Any] = [None, None]
+        if self.leads:
+            try:
+                outcome[0] = decide()
+            except Exception as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: T = outcome[0]
+        return result
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """One unit of work. Subclasses are frozen dataclasses of plain values and parent stages: their whole identity."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Short readable name, the first part of the stage's folder."""
+
+    @property
+    @abstractmethod
+    def parents(self) -> tuple[Stage, ...]:
+        """Stages whose outputs this one reads."""
+
+    @abstractmethod
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        """Do the work, write outputs into the folder (leader only), and return the metrics. Every worker calls it."""
+
+
+def ensure(stage: Stage, work: Workplace) -> Finished:
+    """The finished stage: found in the store, or produced here, parents first.
+
+    Single flight: while another process produces the stage, this one waits. All workers of a group call it together.
+    """
+    found = work.agree(lambda: work.store.find(stage))
+    if found is not None:
+        return found
+    for parent in stage.parents:
+        ensure(parent, work)
+    with contextlib.ExitStack() as held:
+        while not work.agree(lambda: _claim(stage, work.store, held)):
+            time.sleep(POLL_S)
+        found = work.agree(lambda: work.store.find(stage))
+        return found if found is not None else _produce(stage, work)
+
+
+def _claim(stage: Stage, store: StageStore, held: contextlib.ExitStack) -> bool:
+    claim = store.try_claim(stage)
+    if claim is not None:
+        held.enter_context(claim)
+    return claim is not None
+
+
+def _produce(stage: Stage, work: Workplace) -> Finished:
+    folder = work.agree(lambda: work.store.workspace(stage))
+    started = time.perf_counter()
+    try:
+        metrics = stage.produce(work, folder)
+        context = {
+            "seconds": round(time.perf_counter() - started, 3),
+            "workers": work.share.workers,
+            "zero_stage": work.zero_stage,
+            "device": str(work.device),
+            "versions": versions(),
+        }
+        return work.agree(lambda: work.store.commit(stage, folder, metrics, context))
+    except BaseException:
+        if work.leads:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise

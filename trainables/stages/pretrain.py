@@ -1,0 +1,201 @@
+"""Stage: one rung of the ladder, pre-trained by masked language modelling and translation ranking.
+
+The ranking loss is LaBSE's in-batch softmax over sentence pairs in both directions (Feng et al. 2022, equation 1, without
+the margin), here with a learned scale; both losses read the same masked pass. Negatives come from a fixed group of pairs,
+so that the loss does not depend on how many workers share the batch.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables.batching import Share
+from trainables.encoder import Shape, count_parameters, load_tokenizer
+from trainables.engine import full_state
+from trainables.kinds.base import IGNORED, mean_pool, pad_rows
+from trainables.loop import train
+from trainables.model import save_encoder
+from trainables.stages.base import Stage, Workplace
+from trainables.stages.vocabulary import TOKENIZER, Vocabulary
+from trainables.training import Training
+
+MASKED_SHARE = 0.15
+POOL = 8  # a group is drawn from this many times its size of sentences of like length: little padding
+FIRST_ORDINARY_ID = 5  # below it are the special tokens
+
+
+@dataclass(frozen=True)
+class Pretrain(Stage):
+    """`training.batch_size` counts groups; `group_pairs` sentence pairs are ranked against each other. 0 steps: untrained."""
+
+    vocabulary: Vocabulary
+    shape: Shape
+    training: Training
+    group_pairs: int = 32
+    trained: bool = True
+
+    @property
+    def label(self) -> str:
+        return f"{'pretrain' if self.trained else 'untrained'}-{self.shape.layers}x{self.shape.width}"
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return (self.vocabulary,)
+
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        source = work.store.folder(self.vocabulary) / TOKENIZER
+        tokenizer = load_tokenizer(source)
+        model = PretrainModel(self.shape.build(tokenizer, self.training.seed), tokenizer.pad_token_id, self.group_pairs)
+        parameters = count_parameters(model.encoder)
+        losses: list[float] = []
+        if self.trained:
+            sentences = [
+                {language: tuple(ids) for language, ids in zip(texts, tokenizer([*texts.values()])["input_ids"], strict=True)}
+                for texts in self.vocabulary.corpus.parallel()
+            ]
+            batches = GroupBatches(
+                sentences,
+                groups=self.training.batch_size,
+                pairs=self.group_pairs,
+                seed=self.training.seed,
+                mask_id=tokenizer.mask_token_id,
+                vocabulary_size=len(tokenizer),
+                pad_id=tokenizer.pad_token_id,
+            )
+
+            def observe(step: int, loss: float) -> None:
+                losses.append(loss)
+                work.progress(self.label, step + 1, self.training.steps, loss)
+
+            engine = train(
+                model, batches, self.training, share=work.share, zero_stage=work.zero_stage, device=work.device, observe=observe
+            )
+            state = full_state(engine)
+        else:
+            state = dict(model.named_parameters())
+        if work.leads:
+            save_encoder(model.encoder, {k: v for k, v in state.items() if k.startswith("encoder.")}, folder)
+            tokenizer.save_pretrained(folder / TOKENIZER)
+        return {
+            "parameters": parameters.total,
+            "parameters_body": parameters.body,
+            "final_loss": sum(losses[-20:]) / len(losses[-20:]) if losses else None,
+        }
+
+
+class PretrainModel(nn.Module):
+    """Returns the sum over groups of (mean masked-token cross-entropy + mean ranking cross-entropy)."""
+
+    def __init__(self, encoder: nn.Module, pad_id: int, group_pairs: int) -> None:
+        super().__init__()
+        width = encoder.config.hidden_size
+        self.encoder, self.pad_id, self.group_pairs = encoder, pad_id, group_pairs
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(20.0)]))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        hidden_NLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        groups = hidden_NLD.shape[0] // (2 * self.group_pairs)
+        return self._masked(hidden_NLD, labels, groups) + self._ranking(mean_pool(hidden_NLD, attention_mask), groups)
+
+    def _masked(self, hidden_NLD: Tensor, labels_NL: Tensor, groups: int) -> Tensor:
+        chosen_NL = labels_NL != IGNORED
+        hidden_MD = self.norm(functional.gelu(self.dense(hidden_NLD[chosen_NL])))
+        scores_MV = functional.linear(hidden_MD, self.encoder.get_input_embeddings().weight, self.bias)  # type: ignore[operator]
+        losses_M = functional.cross_entropy(scores_MV.float(), labels_NL[chosen_NL], reduction="none")
+        per_group = chosen_NL.view(groups, -1).sum(1).clamp(min=1)
+        group_M = torch.arange(groups, device=losses_M.device).repeat_interleave(chosen_NL.view(groups, -1).sum(1))
+        return (losses_M / per_group[group_M]).sum()
+
+    def _ranking(self, vectors_ND: Tensor, groups: int) -> Tensor:
+        unit = functional.normalize(vectors_ND.float(), dim=-1).view(groups, 2, self.group_pairs, -1)
+        scale = self.log_scale.exp().clamp(max=100.0)
+        scores_GPP = scale * unit[:, 0] @ unit[:, 1].transpose(1, 2)
+        right = torch.arange(self.group_pairs, device=scores_GPP.device).expand(groups, -1)
+        there = functional.cross_entropy(scores_GPP.transpose(1, 2), right, reduction="sum")
+        back = functional.cross_entropy(scores_GPP, right, reduction="sum")
+        return (there + back) / (2 * self.group_pairs)
+
+
+@dataclass(frozen=True)
+class GroupBatches:
+    """Groups of sentence pairs with masks, each a function of the seed, the step and its place in the batch."""
+
+    sentences: Sequence[Mapping[str, tuple[int, ...]]]
+    groups: int
+    pairs: int
+    seed: int
+    mask_id: int
+    vocabulary_size: int
+    pad_id: int
+    _by_length: list[int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        order = sorted(range(len(self.sentences)), key=lambda index: len(self.sentences[index]["en"]))
+        object.__setattr__(self, "_by_length", order)
+        if len(order) < self.pairs * POOL:
+            raise ValueError(f"{len(order)} sentences are too few for groups of {self.pairs} pairs: {self.pairs * POOL} at least")
+
+    def weight(self, step: int) -> float:
+        return float(self.groups)
+
+    def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
+        return [self._collate(step, groups) for groups in share.cut(range(self.groups))]
+
+    def _collate(self, step: int, groups: Sequence[int]) -> dict[str, Tensor]:
+        rows: list[tuple[int, ...]] = []
+        masked: list[list[int]] = []
+        labels: list[list[int]] = []
+        for group in groups:
+            rng = random.Random(f"{self.seed}|{step}|{group}")
+            for row in self._rows(rng):
+                rows.append(row)
+                inputs, targets = self._mask(row, rng)
+                masked.append(inputs)
+                labels.append(targets)
+        longest = max(len(row) for row in rows)
+        input_ids = pad_rows(masked, self.pad_id, longest)
+        return {
+            "input_ids": input_ids,
+            "attention_mask": (input_ids != self.pad_id).long(),
+            "labels": pad_rows(labels, IGNORED, longest),
+        }
+
+    def _rows(self, rng: random.Random) -> list[tuple[int, ...]]:
+        """First sides of all pairs, then second sides. Half of the pairs have English on one side."""
+        start = rng.randrange(len(self._by_length) - self.pairs * POOL + 1)
+        chosen = rng.sample(self._by_length[start : start + self.pairs * POOL], self.pairs)
+        firsts, seconds = [], []
+        for index in chosen:
+            texts = self.sentences[index]
+            first, second = rng.sample(sorted(texts), 2)
+            if rng.random() < 0.5 and "en" not in (first, second):
+                second = "en"
+            firsts.append(texts[first])
+            seconds.append(texts[second])
+        return firsts + seconds
+
+    def _mask(self, row: tuple[int, ...], rng: random.Random) -> tuple[list[int], list[int]]:
+        """BERT's masking: of the chosen pieces 80% become the mask, 10% a random piece, 10% stay."""
+        inputs, targets = list(row), [IGNORED] * len(row)
+        for position, piece in enumerate(row):
+            if piece < FIRST_ORDINARY_ID or rng.random() >= MASKED_SHARE:
+                continue
+            targets[position] = piece
+            draw = rng.random()
+            if draw < 0.8:
+                inputs[position] = self.mask_id
+            elif draw < 0.9:
+                inputs[position] = rng.randrange(FIRST_ORDINARY_ID, self.vocabulary_size)
+        return inputs, targets

@@ -1,0 +1,42 @@
+"""Stage: the vocabulary of a ladder, trained on its pre-training text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from trainables.stages.base import Stage, Workplace
+from trainables.vocabulary import train_vocabulary
+
+TOKENIZER = "tokenizer"
+
+
+class ParallelCorpus(Protocol):
+    """Identity of a parallel corpus (a frozen dataclass) that can be read."""
+
+    def parallel(self) -> list[dict[str, str]]:
+        """Sentences, each with its text by language code; English among them."""
+
+
+@dataclass(frozen=True)
+class Vocabulary(Stage):
+    corpus: ParallelCorpus
+    size: int
+
+    @property
+    def label(self) -> str:
+        return f"vocabulary-{self.size}"
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return ()
+
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        if not work.leads:
+            return {}
+        sentences = self.corpus.parallel()
+        tokenizer = train_vocabulary((text for texts in sentences for text in texts.values()), self.size)
+        tokenizer.save_pretrained(folder / TOKENIZER)
+        return {"pieces": len(tokenizer), "sentences": len(sentences)}

@@ -1,0 +1,49 @@
+"""Target without training: for each sentence find its English translation among all English sentences (Tatoeba's form).
+
+Sentences list names alone: digits are the same in every language and would give the answer to a model that knows nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainables.tasks.base import BitextExample, Example, KindName, Split
+from trainables.tasks.micro import cldr
+from trainables.tasks.micro.cldr import Concept, Phrasebook
+from trainables.tasks.micro.compose import MicroTask, pool, write_list
+
+NAMES: tuple[cldr.Category, ...] = ("territory", "language", "currency")
+
+
+@dataclass(frozen=True)
+class MicroBitext(MicroTask):
+    name: ClassVar[str] = "micro_bitext"
+    kind: ClassVar[KindName] = "bitext_retrieval"
+    metric: ClassVar[str] = "accuracy"
+    trained: ClassVar[bool] = False
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Every covered language but English, into which all are matched."""
+        return tuple(language for language in super().languages if language != "en")
+
+    def draw(self, rng: random.Random, split: Split) -> tuple[Concept, ...]:
+        return tuple(rng.choice(pool(c, split, self.seed)) for c in rng.sample(NAMES, rng.choice((2, 3))))
+
+    def write(self, item: tuple[Concept, ...], book: Phrasebook, example_id: str) -> BitextExample | None:
+        english_book = cldr.phrasebook("en")
+        assert english_book is not None
+        source = write_list(book, [(concept, "long") for concept in item])
+        target = write_list(english_book, [(concept, "long") for concept in item])
+        return BitextExample(example_id, source[0], target[0]) if source and target else None
+
+    def examples(self, split: Split, language: str) -> Sequence[Example]:
+        if split != "test":
+            raise ValueError(f"{self.name}: nothing is trained, so there is no {split} split")
+        return super().examples(split, language)
+
+    def chance(self) -> float:
+        return 100.0 / self.test_size

@@ -1,0 +1,89 @@
+"""Target: does a quantity, date or time, or a list of two, entail one written in another form?
+
+"3 kilometers and 5 hours" entails "5 hr" and not "5 wk". Both hypotheses of an item share the same number of words with the
+premise, so neither word counts nor overlap give the answer away.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainables.tasks.base import KindName, PairExample, Split
+from trainables.tasks.micro import cldr
+from trainables.tasks.micro.cldr import Concept, Phrasebook
+from trainables.tasks.micro.compose import MicroTask, other_than, pool, shared_words, write_text
+
+MEASURES: tuple[cldr.Category, ...] = ("quantity", "date", "relative")
+# A dozen units everybody writes: with all of CLDR's, 1,500 examples show each pair of units too seldom to learn from.
+COMMON_UNITS = tuple(
+    "duration-day duration-hour duration-minute duration-month duration-second duration-week duration-year "
+    "length-centimeter length-kilometer length-meter mass-kilogram volume-liter".split()
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    premise: tuple[Concept, ...]
+    entailed: Concept
+    contradicted: Concept
+    label: int
+
+
+@dataclass(frozen=True)
+class MicroEntailment(MicroTask):
+    name: ClassVar[str] = "micro_entailment"
+    kind: ClassVar[KindName] = "pair_classification"
+    metric: ClassVar[str] = "accuracy"
+    labels: ClassVar[tuple[str, ...]] = ("not_entailed", "entailed")
+
+    def draw(self, rng: random.Random, split: Split) -> Item:
+        while True:
+            entailed = measure(rng, split, self.seed)
+            facts = [entailed, *(measure(rng, split, self.seed) for _ in range(rng.randrange(2)))]
+            rng.shuffle(facts)
+            item = Item(tuple(facts), entailed, altered(rng, entailed), rng.randrange(2))
+            if len(set(facts)) == len(facts) and item.contradicted not in facts and self._without_cue(item):
+                return item
+
+    def write(self, item: Item, book: Phrasebook, example_id: str) -> PairExample | None:
+        premise = write_text(book, item.premise)
+        hypothesis = book.write(item.entailed if item.label else item.contradicted, "short")
+        return PairExample(example_id, premise, hypothesis, item.label) if premise and hypothesis else None
+
+    def chance(self) -> float:
+        return 50.0
+
+    @staticmethod
+    def _without_cue(item: Item) -> bool:
+        book = cldr.phrasebook("en")
+        assert book is not None
+        premise = write_text(book, item.premise)
+        entailed, contradicted = book.write(item.entailed, "short"), book.write(item.contradicted, "short")
+        if not (premise and entailed and contradicted):
+            return False
+        return shared_words(premise, entailed) == shared_words(premise, contradicted)
+
+
+def measure(rng: random.Random, split: Split, seed: int) -> Concept:
+    """A quantity in a common unit, a date or a relative time of the split."""
+    while True:
+        concept = rng.choice(pool(rng.choice(MEASURES), split, seed))
+        if concept.category != "quantity" or concept.key[0] in COMMON_UNITS:
+            return concept
+
+
+def altered(rng: random.Random, concept: Concept) -> Concept:
+    """The same number with another unit, month or field: wrong in meaning, alike in its digits."""
+    match concept.category:
+        case "quantity":
+            unit = other_than(rng, COMMON_UNITS, concept.key[0])
+            return Concept("quantity", (str(unit), concept.key[1]))
+        case "date":
+            year, month, day = concept.key
+            return Concept("date", (year, other_than(rng, range(1, 13), int(month)), min(int(day), 28)))
+        case "relative":
+            return Concept("relative", (str(other_than(rng, cldr.FIELDS, concept.key[0])), concept.key[1]))
+        case _:
+            raise ValueError(f"no other unit for a {concept.category}")

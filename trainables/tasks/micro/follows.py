@@ -1,0 +1,93 @@
+"""Target: which alternative follows? A list of one kind goes on with the same kind; months and weekdays go on in step.
+
+No alternative shares a word with the context, and right ones are drawn exactly as wrong ones are: only the relation between
+context and alternative tells.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainables.tasks.base import ChoiceExample, KindName, Split
+from trainables.tasks.micro import cldr
+from trainables.tasks.micro.cldr import Concept, Phrasebook
+from trainables.tasks.micro.compose import (
+    MicroTask,
+    CalendarRun,
+    pool,
+    shared_words,
+    split_of,
+    write_run,
+    write_text,
+)
+
+CHOICES = 4
+
+
+@dataclass(frozen=True)
+class RunItem:
+    """A run of two or three names; the alternatives are positions counted from its start, `label` the next one."""
+
+    run: CalendarRun
+    positions: tuple[int, ...]
+    label: int
+
+
+@dataclass(frozen=True)
+class ListItem:
+    """Concepts of one category; the alternatives have four different categories."""
+
+    context: tuple[Concept, ...]
+    choices: tuple[Concept, ...]
+    label: int
+
+
+@dataclass(frozen=True)
+class MicroFollows(MicroTask):
+    name: ClassVar[str] = "micro_follows"
+    kind: ClassVar[KindName] = "multiple_choice"
+    metric: ClassVar[str] = "accuracy"
+
+    def draw(self, rng: random.Random, split: Split) -> RunItem | ListItem:
+        return self._draw_run(rng, split) if rng.random() < 0.25 else self._draw_list(rng, split)
+
+    def write(self, item: RunItem | ListItem, book: Phrasebook, example_id: str) -> ChoiceExample | None:
+        if isinstance(item, RunItem):
+            context = write_run(book, item.run)
+            choices = [item.run.name(book, position) for position in item.positions]
+        else:
+            context = write_text(book, item.context)
+            choices = [book.write(concept, "long") for concept in item.choices]
+        known = tuple(choice for choice in choices if choice is not None)
+        if context is None or len(known) < CHOICES:
+            return None
+        return ChoiceExample(example_id, context, known, item.label)
+
+    def chance(self) -> float:
+        return 100.0 / CHOICES
+
+    def _draw_run(self, rng: random.Random, split: Split) -> RunItem:
+        while True:
+            run = CalendarRun.draw(rng, lengths=(2, 3))
+            if split_of(Concept("relative", (run.table, run.start, run.step, run.length)), self.seed) == split:
+                break
+        cycle = 12 if run.table == "months" else 7
+        positions = rng.sample(range(run.length + 1, cycle), CHOICES - 1)
+        label = rng.randrange(CHOICES)
+        positions.insert(label, run.length)
+        return RunItem(run, tuple(positions), label)
+
+    def _draw_list(self, rng: random.Random, split: Split) -> ListItem:
+        book = cldr.phrasebook("en")
+        assert book is not None
+        while True:
+            categories = rng.sample(cldr.CATEGORIES, CHOICES)
+            label = rng.randrange(CHOICES)
+            context = tuple(rng.sample(pool(categories[label], split, self.seed), rng.choice((2, 3))))
+            choices = tuple(rng.choice(pool(category, split, self.seed)) for category in categories)
+            written = write_text(book, context)
+            texts = [book.write(concept, "long") or "" for concept in choices]
+            if written and all(text and shared_words(written, text) == 0 for text in texts):
+                return ListItem(context, choices, label)

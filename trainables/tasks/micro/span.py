@@ -1,0 +1,40 @@
+"""Target: find in a list the one part of the same kind as the question ("Japanese" asks for the language in the list)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainables.tasks.base import KindName, SpanExample, Split
+from trainables.tasks.micro import cldr
+from trainables.tasks.micro.cldr import Concept, Phrasebook
+from trainables.tasks.micro.compose import MicroTask, other_than, pool, write_list
+
+
+@dataclass(frozen=True)
+class MicroSpan(MicroTask):
+    name: ClassVar[str] = "micro_span"
+    kind: ClassVar[KindName] = "span_extraction"
+    metric: ClassVar[str] = "f1_em"
+
+    def draw(self, rng: random.Random, split: Split) -> tuple[Concept, ...]:
+        """The question, then the list; the answer is the list's part of the question's category."""
+        parts = [rng.choice(pool(c, split, self.seed)) for c in rng.sample(cldr.CATEGORIES, rng.choice((3, 4)))]
+        answer = rng.choice(parts)
+        question = other_than(rng, pool(answer.category, split, self.seed), answer)
+        return (question, *parts)
+
+    def write(self, item: tuple[Concept, ...], book: Phrasebook, example_id: str) -> SpanExample | None:
+        question, parts = item[0], item[1:]
+        asked, listed = book.write(question, "long"), write_list(book, [(concept, "long") for concept in parts])
+        if asked is None or listed is None:
+            return None
+        context, places = listed
+        offset, answer = next(
+            place for concept, place in zip(parts, places, strict=True) if concept.category == question.category
+        )
+        return SpanExample(example_id, asked, context, ((answer, offset),))
+
+    def chance(self) -> float:
+        return 100.0 * 0.5 * (1 / 3 + 1 / 4)  # one of the three or four parts at random, counted as F1 and as exact

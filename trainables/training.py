@@ -1,0 +1,45 @@
+"""How a model is trained: the decisions that belong to a stage's identity."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp32", "bf16_mixed"]  # bf16_mixed: fp32 weights and optimizer, bf16 matrix products
+
+
+@dataclass(frozen=True)
+class Training:
+    """Hyperparameters of one training stage.
+
+    `batch_size` counts features over all workers; `warmup` is a share of the steps; `schedule` says what follows it.
+    """
+
+    learning_rate: float
+    steps: int
+    batch_size: int
+    seed: int
+    precision: Precision = "fp32"
+    max_length: int = 128
+    warmup: float = 0.1
+    schedule: Literal["linear", "constant"] = "linear"
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate {self.learning_rate}: must be positive and finite")
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(f"steps {self.steps} and batch_size {self.batch_size} must be at least 1")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup {self.warmup}: a share of the steps, from 0 up to but not including 1")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step counted from 0: linear warm-up, then linear decay to 0 or constant."""
+        warmup_steps = self.warmup * self.steps
+        if step + 1 < warmup_steps:
+            return self.learning_rate * (step + 1) / warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * (self.steps - step) / max(1.0, self.steps - warmup_steps)
