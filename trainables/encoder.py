@@ -47,7 +47,9 @@ class Shape:
         """The rung with random weights that depend on the seed alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return XLMRobertaModel(self.config(len(tokenizer), tokenizer.pad_token_id), add_pooling_layer=False)
+            config = self.config(len(tokenizer), tokenizer.pad_token_id)
+            config._attn_implementation = attention_implementation()
+            return XLMRobertaModel(config, add_pooling_layer=False)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class ParameterCount:
 
     total: int
     body: int
+
+
+def attention_implementation() -> str:
+    """Fused attention on GPUs, plain on CPUs, where the backward pass of PyTorch's fused kernel took half of a whole step."""
+    return "sdpa" if torch.cuda.is_available() else "eager"
 
 
 def count_parameters(encoder: nn.Module) -> ParameterCount:
@@ -68,7 +75,12 @@ def count_parameters(encoder: nn.Module) -> ParameterCount:
 def load_encoder(folder: Path) -> nn.Module:
     """An encoder saved with `save_pretrained` as safetensors; no code from the folder is run."""
     encoder: nn.Module = AutoModel.from_pretrained(
-        folder, trust_remote_code=False, use_safetensors=True, add_pooling_layer=False, dtype=torch.float32
+        folder,
+        trust_remote_code=False,
+        use_safetensors=True,
+        add_pooling_layer=False,
+        dtype=torch.float32,
+        attn_implementation=attention_implementation(),
     )
     return encoder
 

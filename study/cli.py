@@ -1,0 +1,161 @@
+"""The command line: `python -m study`, and the console script `xstilts`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from study.spec import Study
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+console = Console(highlight=False, soft_wrap=True)
+
+INVALID, FAILED = 2, 1  # exit codes: bad input before any work; a trial failed while the rest finished
+
+Recipe = Annotated[str, typer.Argument(help="a built-in recipe, or path/to/file.py:function")]
+Trials = Annotated[int | None, typer.Option(min=1, help="trials a size, instead of the recipe's")]
+Sizes = Annotated[str | None, typer.Option(help="only these sizes of the recipe: a,b")]
+Seed = Annotated[int | None, typer.Option(min=0, help="seed, instead of the recipe's")]
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    output: Annotated[Path | None, typer.Option(help="folder of stages, MLflow store and report; runs/<study>")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; SQLite in the output folder")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="folder of published data files")] = None,
+    trials: Trials = None,
+    sizes: Sizes = None,
+    seed: Seed = None,
+    address: Annotated[str | None, typer.Option(help="a Ray cluster; one of our own on this machine")] = None,
+) -> None:
+    """Run a study, or go on with it: the same command again resumes. The last line on standard output is JSON."""
+    if data_root is not None and not data_root.is_dir():
+        refuse(f"--data-root {data_root}: no such folder")
+    study = _study(recipe, trials=trials, sizes=sizes, seed=seed)
+    folder = output or Path("runs") / study.name
+    _check_output(folder)
+    from study.driver import CannotRun, Where, run_study
+    from study.search import SearchStateLost
+    from study.tracking import TrackingUnavailable
+
+    try:
+        outcome = run_study(study, Where(folder, tracking_uri, address))
+    except (CannotRun, SearchStateLost, TrackingUnavailable) as error:
+        refuse(str(error))
+    print(json.dumps(outcome.document), flush=True)
+    if outcome.failed:
+        for line in outcome.failed:
+            print(f"failed: {line}", file=sys.stderr)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def plan(recipe: Recipe, trials: Trials = None, sizes: Sizes = None, seed: Seed = None) -> None:
+    """What would run: sizes, parameters, trials, stages shared and not. Starts nothing."""
+    from study.plan import render_plan
+
+    console.print(render_plan(_study(recipe, trials=trials, sizes=sizes, seed=seed)))
+
+
+@app.command()
+def report(
+    source: Annotated[str, typer.Argument(metavar="DIR_OR_URI", help="a run's output folder, or an MLflow URI")],
+    experiment: Annotated[str | None, typer.Option(help="the study's name, where the store holds several")] = None,
+    to: Annotated[Path | None, typer.Option(help="file to write; report.html in the folder")] = None,
+) -> None:
+    """Write the report from what MLflow holds."""
+    import analysis
+    from study.tracking import default_uri
+
+    folder = Path(source)
+    is_uri = "://" in source
+    if not is_uri and not (folder / "mlflow.db").is_file():
+        refuse(f"{source}: no folder with an mlflow.db in it, and no URI")
+    try:
+        frames = analysis.load(source if is_uri else default_uri(folder), experiment)
+    except ValueError as error:
+        refuse(str(error))
+    console.print(str(analysis.write_report(frames, to or (Path() if is_uri else folder) / "report.html")))
+
+
+@app.command()
+def ui(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run's output folder")],
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """MLflow's UI over a run's store, on 127.0.0.1."""
+    from study.tracking import default_uri
+
+    if not (folder / "mlflow.db").is_file():
+        refuse(f"{folder}: no mlflow.db; give the output folder of a run")
+    arguments = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", default_uri(folder)]
+    arguments += ["--host", "127.0.0.1", "--port", str(port)]
+    console.print(f"http://127.0.0.1:{port}")
+    os.execv(sys.executable, arguments)
+
+
+@app.command()
+def tasks() -> None:
+    """Every task: kind, role, languages, metric, source, available or not."""
+    from trainables.tasks import TASKS
+
+    table = Table("task", "role", "kind", "languages", "metric", "source", "available")
+    for name, make in TASKS.items():
+        task = make()
+        languages = task.languages
+        spoken = ", ".join(languages) if len(languages) < 6 else f"{len(languages)}"
+        table.add_row(name, task.role, task.kind, spoken, task.metric, task.source, task.available() or "yes")
+    console.print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Check what a study needs; each line is ok or says how to mend it."""
+    from study.doctor import examine
+
+    findings = list(examine(say=console.print))
+    raise typer.Exit(FAILED if any(not finding.ok for finding in findings) else 0)
+
+
+def refuse(message: str) -> NoReturn:
+    """One clear message on standard error and exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise typer.Exit(INVALID)
+
+
+def _study(recipe: str, *, trials: int | None, sizes: str | None, seed: int | None) -> Study:
+    from study.recipes import UnknownRecipe, load_recipe
+    from study.spec import InvalidStudy
+
+    wanted = None if sizes is None else tuple(name.strip() for name in sizes.split(",") if name.strip())
+    try:
+        return load_recipe(recipe).replace(trials=trials, sizes=wanted, seed=seed)
+    except UnknownRecipe as error:
+        refuse(str(error))
+    except InvalidStudy as error:
+        refuse("\nerror: ".join(error.errors))
+
+
+def _check_output(folder: Path) -> None:
+    """The nearest existing ancestor must be a writable folder."""
+    ancestor = folder.absolute()
+    while not ancestor.exists():
+        ancestor = ancestor.parent
+    if not ancestor.is_dir():
+        refuse(f"--output {folder}: {ancestor} is a file")
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        refuse(f"--output {folder}: no right to write in {ancestor}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,304 @@
+"""Runs a study: pre-training, a search for each size, benchmarks of the best models, the report. Everything resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from mlflow.exceptions import MlflowException
+
+import analysis
+from study.benchmarks import benchmark_size
+from study.footprint import Footprint
+from study.plan import parameters
+from study.progress import Board, Poster, Screen, Timeline
+from study.search import SearchResult, run_search
+from study.spec import Size, Study
+from study.tracking import Tracking, default_uri
+from study.trial_log import TrialLog, trial_table
+from trainables.benchmark.hardware import describe_hardware
+from trainables.fingerprint import canonical
+from trainables.launch import Job, run_task
+from trainables.versions import versions
+
+OBJECT_STORE_BYTES = 256 * 2**20  # stages go through the store, so Ray's shared memory carries configs and progress only
+
+
+class CannotRun(RuntimeError):
+    """The study cannot start here; said before any work, with the way out."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a study runs and keeps its results; never part of its identity."""
+
+    output: Path
+    tracking_uri: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `run` prints as its last line, and which trials failed."""
+
+    document: dict[str, Any]
+    failed: tuple[str, ...]
+
+
+def run_study(study: Study, where: Where) -> Outcome:
+    """Run the study, or go on with it.
+
+    Raises:
+        CannotRun: the output folder is not usable, holds another study or is in use; or the cluster is too small.
+        TrackingUnavailable: the MLflow store does not answer.
+        SearchStateLost: an interrupted search cannot be restored.
+    """
+    timeline, footprint = Timeline(), Footprint()
+    screen = Screen(timeline)
+    with ExitStack() as stack:
+        stack.enter_context(_output_of(study, where.output))
+        tracking = Tracking(where.tracking_uri or default_uri(where.output), study.name, where.output / "artifacts")
+        _describe(study, tracking)
+        stack.enter_context(footprint.measure())
+        with timeline.phase("start-up"):
+            stack.enter_context(_ray(study, where.address))
+            concurrent = {size.name: _concurrent(size) for size in study.sizes}
+            board = Board.remote()
+        with screen.watch(board):
+            with timeline.phase("pre-training"):
+                _pretrain(study, where.output, board, screen)
+            results = {}
+            for size in study.sizes:
+                log = TrialLog(study, size, tracking, screen, concurrent[size.name])
+                with timeline.phase("search"):
+                    results[size.name] = _search(study, size, where.output, log, board=board)
+        benches = {}
+        for size in study.sizes:
+            with timeline.phase("benchmark"):
+                benches[size.name] = benchmark_size(study, size, results[size.name], where.output, tracking, screen)
+        with timeline.phase("report"):
+            report = _report(study, tracking, where.output, results)
+        screen.say("where the time went: " + ", ".join(f"{name} {s:.0f} s" for name, s in timeline.seconds.items()))
+        screen.say(f"stages: {_stage_seconds(where.output)}")
+        screen.say(f"wall {timeline.wall_s:.0f} s, peak memory {footprint.peak_mb / 1000:.1f} GB; report: {report}")
+    document = {
+        "study": study.name,
+        "output": str(where.output),
+        "wall_s": round(timeline.wall_s, 1),
+        "seconds": {name: round(value, 1) for name, value in timeline.seconds.items()},
+        "peak_memory_mb": round(footprint.peak_mb),
+        "sizes": [_size_document(study, size, results[size.name], benches[size.name]) for size in study.sizes],
+        "pareto": _pareto(study, benches),
+        "report": str(report),
+    }
+    failed = tuple(
+        f"{name} {trial.trial_id} ({trial.choice.intermediate}): {trial.reason}"
+        for name, result in results.items()
+        for trial in result.trials
+        if trial.outcome == "failed"
+    )
+    return Outcome(document, failed)
+
+
+@contextmanager
+def _output_of(study: Study, output: Path) -> Iterator[None]:
+    """The output folder, locked for this process and marked with the study it holds."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = open(output / ".lock", "a")  # noqa: SIM115 - held until the run ends
+    except OSError as error:
+        raise CannotRun(f"--output {output}: {error.strerror or error}; choose a folder that can be written") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CannotRun(f"--output {output}: another run is using it; wait for it or choose another folder") from error
+        _check_identity(study, output / "study.json")
+        for folder in output.glob("stages/.unfinished-*"):
+            for path in sorted(folder.rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+            folder.rmdir()
+        yield
+
+
+def _check_identity(study: Study, path: Path) -> None:
+    """Resources, budget and benchmark may change between runs of a folder; what the study is may not."""
+    identity = canonical(
+        dataclasses.replace(study, trials=10**6, sizes=study.sizes[:1], benchmark=type(study.benchmark)())
+    )
+    for field in ("sizes", "trials", "benchmark"):
+        del identity[field]
+    if path.exists():
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if held != identity:
+            changed = sorted(name for name in {*held, *identity} if held.get(name) != identity.get(name))
+            raise CannotRun(
+                f"--output {path.parent}: holds another study (different {', '.join(changed)}); choose another folder"
+            )
+    else:
+        path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+
+
+@contextmanager
+def _ray(study: Study, address: str | None) -> Iterator[None]:
+    """A Ray of our own, or the cluster at the address (or in RAY_ADDRESS, which a submitted job has)."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    external = address or os.environ.get("RAY_ADDRESS")
+    if external:
+        try:
+            ray.init(address=external, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise CannotRun(f"--address {external}: no Ray cluster answers there ({error})") from error
+    else:
+        needed = max(size.resources.workers * size.resources.cpus for size in study.sizes)
+        ray.init(
+            address="local",
+            num_cpus=max(len(os.sched_getaffinity(0)), needed),
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _concurrent(size: Size) -> int:
+    """How many trials of a size fit the cluster at once.
+
+    Raises:
+        CannotRun: not even one does.
+    """
+    have, resources = ray.cluster_resources(), size.resources
+    need = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * resources.gpus}
+    fits = [int(have.get(name, 0) // amount) for name, amount in need.items() if amount]
+    if min(fits) < 1:
+        had = {name: have.get(name, 0) for name in need}
+        raise CannotRun(f"size {size.name} needs {need} for one trial and the cluster has {had}")
+    return min(fits)
+
+
+def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> None:
+    """Pre-train what the trials of each size share: inline sizes side by side, then groups one after the other."""
+    inline = [size for size in study.sizes if size.resources.inline]
+    groups = [size for size in study.sizes if not size.resources.inline]
+    for batch in ([inline] if inline else []) + [[size] for size in groups]:
+        running = []
+        for size in batch:
+            job = Job(str(output.resolve()), size.resources, stages=(study.pretrain(size),))
+            cpus = size.resources.cpus if size.resources.inline else 0
+            running.append(run_task.options(num_cpus=cpus).remote(job, f"pretrain-{size.name}", Poster(board)))
+        screen.say(f"pre-training {', '.join(size.name for size in batch)}")
+        ray.get(running)
+
+
+def _search(study: Study, size: Size, output: Path, log: TrialLog, *, board: Any) -> SearchResult:
+    log.screen.say(f"searching {size.name}: {study.trials} trials, {log.concurrent} at a time")
+    result = run_search(
+        study, size, output.resolve(), concurrent=log.concurrent, progress=Poster(board), callbacks=[log]
+    )
+    try:
+        log.settle(result)
+        _settle_size(study, size, result, log.tracking)
+    except (MlflowException, OSError) as error:
+        log.screen.say(f"MLflow does not have all of {size.name} yet; the same command run again will write it: {error}")
+    log.screen.show(trial_table(result))
+    return result
+
+
+def _settle_size(study: Study, size: Size, result: SearchResult, tracking: Tracking) -> None:
+    run, count = tracking.size(size.name), parameters(study, size)
+    tracking.metrics(
+        run,
+        {
+            "params_m": count.total / 1e6,
+            "params_body_m": count.body / 1e6,
+            "trials": len(result.trials),
+            "pruned": result.count("stopped_early"),
+            "failed": result.count("failed"),
+        },
+    )
+    if result.best is not None:
+        tracking.tags(run, {"best_trial": result.best.trial_id})
+    tracking.finish(run)
+
+
+def _describe(study: Study, tracking: Tracking) -> None:
+    tracking.describe(
+        {
+            "study.command": " ".join(["python -m study", *sys.argv[1:]]),
+            "study.versions": versions(),
+            "study.hardware": describe_hardware(),
+            "study.precision": study.tuning.precision,
+            "study.seed": study.seed,
+            "study.targets": [task.name for task in study.targets],
+            "study.intermediates": list(study.space.names),
+            "study.selection": "English dev",
+        }
+    )
+
+
+def _report(study: Study, tracking: Tracking, output: Path, results: dict[str, SearchResult]) -> Path:
+    report = analysis.write_report(analysis.load(tracking.uri, study.name), output / "report.html")
+    for size in study.sizes:
+        tracking.artifact(tracking.size(size.name), report)
+    return report
+
+
+def _size_document(study: Study, size: Size, result: SearchResult, bench: list[dict[str, Any]]) -> dict[str, Any]:
+    count, best = parameters(study, size), result.best
+    return {
+        "name": size.name,
+        "params_m": round(count.total / 1e6, 3),
+        "params_body_m": round(count.body / 1e6, 3),
+        "trials": len(result.trials),
+        "pruned": result.count("stopped_early"),
+        "failed": result.count("failed"),
+        "best": best
+        and {
+            **dataclasses.asdict(best.choice),
+            "dev_score": round(best.dev_score or 0.0, 2),
+            "test_score": round(best.metrics["test_score"], 2),
+        },
+        "bench": [
+            {key: one.get(key) for key in ("variant", "p50_ms", "p90_ms", "throughput_sps", "peak_memory_mb", "test_score")}
+            for one in bench
+        ],
+    }
+
+
+def _pareto(study: Study, benches: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The undominated (size, variant) points of test score against p50 latency, fastest first."""
+    import pandas as pd
+
+    rows = [{"size": name, **one} for name, bench in benches.items() for one in bench]
+    if not rows:
+        return []
+    frame = pd.DataFrame(rows)
+    front = frame[analysis.pareto_front(frame, "p50_ms", "test_score")].sort_values("p50_ms")
+    return json.loads(front[["size", "variant", "p50_ms", "test_score"]].to_json(orient="records"))
+
+
+def _stage_seconds(output: Path) -> str:
+    """Seconds of stages by sort, summed over the workers that ran at the same time, from their manifests."""
+    seconds: dict[str, float] = {}
+    for path in output.glob("stages/*/manifest.json"):
+        sort = path.parent.name.split("-")[0]
+        seconds[sort] = seconds.get(sort, 0.0) + json.loads(path.read_text(encoding="utf-8"))["context"]["seconds"]
+    return ", ".join(f"{sort} {value:.0f} s" for sort, value in sorted(seconds.items(), key=lambda item: -item[1]))
+
+

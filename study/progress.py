@@ -1,0 +1,106 @@
+"""What a running study shows: phases, stages as they advance, a line a trial with an ETA; and where the time went.
+
+Progress goes to standard error; standard output is left to the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+from rich.console import Console
+
+SHOW_EVERY_S = 15.0
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """Where workers post their latest progress; the driver reads it."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, tuple[int, int, float]] = {}
+
+    def post(self, stage: str, done: int, total: int, value: float) -> None:
+        self._latest[stage] = (done, total, value)
+        if done == total:
+            del self._latest[stage]
+
+    def read(self) -> dict[str, tuple[int, int, float]]:
+        return self._latest
+
+
+class Poster:
+    """The `progress` a worker calls at every step; posts at most once in `every_s` seconds and at the last step."""
+
+    def __init__(self, board: Any, every_s: float = 2.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._board, self._every_s, self._clock, self._last = board, every_s, clock, -every_s
+
+    def __call__(self, stage: str, done: int, total: int, value: float) -> None:
+        now = self._clock()
+        if done == total or now - self._last >= self._every_s:
+            self._last = now
+            self._board.post.remote(stage, done, total, value)
+
+
+class Timeline:
+    """Seconds by phase."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock, self._start = clock, clock()
+        self.seconds: dict[str, float] = {}
+
+    @property
+    def wall_s(self) -> float:
+        return self._clock() - self._start
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = self._clock()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - started
+
+
+class Screen:
+    """Prints lines with the time since the start, and now and then what the workers are at."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._stop = threading.Event()
+
+    def say(self, line: str) -> None:
+        minutes, seconds = divmod(int(self._timeline.wall_s), 60)
+        self._console.print(f"[{minutes:02d}:{seconds:02d}] {line}", markup=False)
+
+    def show(self, item: object) -> None:
+        """A rich table or text."""
+        self._console.print(item)
+
+    @contextlib.contextmanager
+    def watch(self, board: Any) -> Iterator[None]:
+        """Report the workers' stages every few seconds while the block runs."""
+        self._stop.clear()
+        thread = threading.Thread(target=self._report, args=(board,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _report(self, board: Any) -> None:
+        while not self._stop.wait(SHOW_EVERY_S):
+            try:
+                latest = ray.get(board.read.remote(), timeout=5)
+            except ray.exceptions.RayError as error:
+                self.say(f"progress of the workers is not to be had: {type(error).__name__}")
+                return
+            for stage, (done, total, value) in latest.items():
+                self.say(f"  {stage}: {done}/{total}, loss {value:.3f}")

@@ -1,0 +1,55 @@
+"""Recipes: Python functions that return one complete, frozen `Study`, found by name or as `path/to/file.py:function`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import ray.cloudpickle
+
+from study.recipes.quickstart import quickstart
+from study.spec import InvalidStudy, Study
+
+RECIPES: dict[str, Callable[[], Study]] = {"quickstart": quickstart}
+
+
+class UnknownRecipe(ValueError):
+    """No recipe of that name, or no such function in that file."""
+
+
+def load_recipe(reference: str) -> Study:
+    """The study of a built-in recipe or of `path/to/file.py:function`.
+
+    Raises:
+        UnknownRecipe: nothing of that name, with what there is.
+        InvalidStudy: the recipe's values make no study.
+    """
+    if ":" not in reference:
+        if reference not in RECIPES:
+            raise UnknownRecipe(
+                f"no recipe {reference!r}: built in are {', '.join(sorted(RECIPES))}; your own goes as path/to/file.py:function"
+            )
+        return RECIPES[reference]()
+    path, _, name = reference.rpartition(":")
+    function = getattr(_import_file(Path(path)), name, None)
+    if not callable(function):
+        raise UnknownRecipe(f"{path} has no function {name!r}")
+    study = function()
+    if not isinstance(study, Study):
+        raise InvalidStudy([f"{reference} returned {type(study).__name__}, not a Study"])
+    return study
+
+
+def _import_file(path: Path) -> object:
+    if not path.is_file():
+        raise UnknownRecipe(f"no file {path}")
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UnknownRecipe(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    ray.cloudpickle.register_pickle_by_value(module)  # workers cannot import a file that lies on the driver's disk
+    return module

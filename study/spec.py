@@ -1,0 +1,196 @@
+"""What a study is: sizes, targets, the space of choices and the budget. A recipe returns one complete, frozen `Study`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+
+from trainables.encoder import Shape
+from trainables.engine import Resources
+from trainables.stages.evaluate import Evaluate
+from trainables.stages.finetune import FineTune
+from trainables.stages.pretrain import Pretrain
+from trainables.stages.vocabulary import ParallelCorpus, Vocabulary
+from trainables.tasks.base import Task
+from trainables.training import Training
+
+NONE = "none"  # the intermediate choice "no intermediate task"
+
+
+class InvalidStudy(ValueError):
+    """Everything wrong with a study, at once; each entry names the field and the rule."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+@dataclass(frozen=True)
+class Size:
+    """One point of the scaling axis: a rung of the ladder, how it is pre-trained, and the resources it gets."""
+
+    name: str
+    shape: Shape
+    pretraining: Training
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a trial chooses; `lr_intermediate` is None without an intermediate task."""
+
+    intermediate: str
+    lr_intermediate: float | None
+    lr_target: float
+
+
+@dataclass(frozen=True)
+class Space:
+    """The choices of a trial. Learning rates are grids, so that trials share stages; the first value is the default."""
+
+    intermediates: tuple[Task, ...]
+    lr_intermediate: tuple[float, ...]
+    lr_target: tuple[float, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The intermediate choices, "none" first."""
+        return (NONE, *(task.name for task in self.intermediates))
+
+    def defaults(self) -> list[Choice]:
+        """Every intermediate choice once, at the default learning rates: the cells of the gains table."""
+        return [
+            Choice(name, None if name == NONE else self.lr_intermediate[0], self.lr_target[0]) for name in self.names
+        ]
+
+    def is_default(self, choice: Choice) -> bool:
+        return choice in self.defaults()
+
+    @property
+    def points(self) -> int:
+        """How many different choices there are."""
+        return len(self.lr_target) * (1 + len(self.intermediates) * len(self.lr_intermediate))
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """Which serving variants are scored and timed on each size's best model, and for how long each scenario runs."""
+
+    variants: tuple[str, ...] = ("fp32",)
+    window_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """A complete study.
+
+    `version` is raised when a recipe's author wants its stages made anew. `tuning` and `intermediate_tuning` hold what the
+    trials do not choose; their learning rates are replaced by the trial's. `trials` is the budget of each size.
+    """
+
+    name: str
+    version: int
+    seed: int
+    corpus: ParallelCorpus
+    vocabulary_size: int
+    group_pairs: int
+    sizes: tuple[Size, ...]
+    targets: tuple[Task, ...]
+    space: Space
+    intermediate_tuning: Training
+    tuning: Training
+    trials: int
+    reduction_factor: int = 3
+    benchmark: BenchmarkPlan = BenchmarkPlan()
+
+    def __post_init__(self) -> None:
+        if errors := list(self._errors()):
+            raise InvalidStudy(errors)
+
+    def pretrain(self, size: Size, *, trained: bool = True) -> Pretrain:
+        """The size's encoder; `trained=False` is the same network with its random weights, the baseline of transfer."""
+        vocabulary = Vocabulary(self.corpus, self.vocabulary_size)
+        return Pretrain(vocabulary, size.shape, size.pretraining, self.group_pairs, trained)
+
+    def base(self, size: Size, choice: Choice, *, trained: bool = True) -> Pretrain | FineTune:
+        """The encoder the targets start from: pre-trained, and trained on the intermediate task if one is chosen."""
+        encoder = self.pretrain(size, trained=trained)
+        if choice.intermediate == NONE or choice.lr_intermediate is None:
+            return encoder
+        task = next(task for task in self.space.intermediates if task.name == choice.intermediate)
+        training = dataclasses.replace(self.intermediate_tuning, learning_rate=choice.lr_intermediate)
+        return FineTune(encoder, task, training)
+
+    def chain(self, size: Size, choice: Choice, *, trained: bool = True) -> tuple[Evaluate, ...]:
+        """The trial's evaluations in the order of the targets, each with the stages it needs as parents."""
+        base = self.base(size, choice, trained=trained)
+        training = dataclasses.replace(self.tuning, learning_rate=choice.lr_target)
+        return tuple(
+            Evaluate(FineTune(base, target, training) if target.trained else base, target) for target in self.targets
+        )
+
+    def size(self, name: str) -> Size:
+        return next(size for size in self.sizes if size.name == name)
+
+    def replace(
+        self, *, trials: int | None = None, sizes: tuple[str, ...] | None = None, seed: int | None = None
+    ) -> Study:
+        """The study with command-line changes.
+
+        Raises:
+            InvalidStudy: a size it does not have, or values that make no study.
+        """
+        chosen = self.sizes
+        if sizes is not None:
+            known = {size.name for size in self.sizes}
+            if unknown := [name for name in sizes if name not in known]:
+                raise InvalidStudy([f"--sizes: no size {name!r}; there are {', '.join(sorted(known))}" for name in unknown])
+            chosen = tuple(size for size in self.sizes if size.name in sizes)
+        changed = dataclasses.replace(self, sizes=chosen, trials=self.trials if trials is None else trials)
+        return changed if seed is None else changed.with_seed(seed)
+
+    def with_seed(self, seed: int) -> Study:
+        """The same study with another seed for pre-training, heads, data order and search; the data stay the same."""
+        return dataclasses.replace(
+            self,
+            seed=seed,
+            tuning=dataclasses.replace(self.tuning, seed=seed),
+            intermediate_tuning=dataclasses.replace(self.intermediate_tuning, seed=seed),
+            sizes=tuple(
+                dataclasses.replace(size, pretraining=dataclasses.replace(size.pretraining, seed=seed)) for size in self.sizes
+            ),
+        )
+
+    def _errors(self) -> list[str]:
+        errors = []
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
+            errors.append(f"name {self.name!r}: lower-case letters, digits, - and _ only (it names folders and experiments)")
+        if not self.sizes:
+            errors.append("sizes: at least one")
+        names = [size.name for size in self.sizes]
+        errors += [f"sizes: {name!r} appears twice" for name in sorted({n for n in names if names.count(n) > 1})]
+        if not self.targets or not self.targets[0].trained:
+            errors.append("targets: the first must be a trained task, whose English dev score ranks the trials")
+        errors += [f"targets: {task.name} is an intermediate task" for task in self.targets if task.role != "target"]
+        errors += [
+            f"space.intermediates: {task.name} is a target" for task in self.space.intermediates if task.role != "intermediate"
+        ]
+        for field in ("lr_intermediate", "lr_target"):
+            grid = getattr(self.space, field)
+            if not grid or any(not rate > 0 for rate in grid) or len(set(grid)) < len(grid):
+                errors.append(f"space.{field} {grid}: one or more different positive learning rates")
+        if self.trials < len(self.space.names):
+            errors.append(
+                f"trials {self.trials}: at least {len(self.space.names)}, since every intermediate choice is run once"
+            )
+        if self.reduction_factor < 2:
+            errors.append(f"reduction_factor {self.reduction_factor}: ASHA keeps one trial in 2 or more")
+        for size in self.sizes:
+            for what, training in (("pretraining", size.pretraining), ("tuning", self.tuning)):
+                if training.batch_size % size.resources.workers:
+                    errors.append(
+                        f"sizes[{size.name}]: a {what} batch of {training.batch_size} does not divide over "
+                        f"{size.resources.workers} workers"
+                    )
+        return errors

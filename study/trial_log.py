@@ -1,0 +1,134 @@
+"""What happens to trials, as it happens: a line on the screen and a run in MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from ray.tune import Callback
+from rich.table import Table
+
+from study.progress import Screen, Timeline
+from study.search import METRIC, RUNG, SearchResult, TrialRecord, choice_of
+from study.spec import Choice, Size, Study
+from study.tracking import Tracking
+
+# MLflow names of what trials report under Tune's.
+_RENAMED = {"dev_score": "dev/score", "test_score": "test/score"}
+_STATUS = {"complete": "FINISHED", "stopped_early": "KILLED", "failed": "FAILED"}
+
+
+@dataclass
+class TrialLog(Callback):  # type: ignore[misc]
+    """A Tune callback. An exception in it would end the sweep, so MLflow's are caught, said, and made good by `settle`."""
+
+    study: Study
+    size: Size
+    tracking: Tracking
+    screen: Screen
+    concurrent: int = 1
+    _clock: Timeline = field(default_factory=Timeline)
+    _ended: int = 0
+
+    def __post_init__(self) -> None:
+        global _live
+        _live = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune pickles its callbacks; a restored sweep gets the log of the process that restores it."""
+        return _current_log, ()
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        if RUNG not in result:
+            return
+        choice, finished = choice_of(trial.config), int(result[RUNG])
+        score = f"dev {result[METRIC]:.1f}, " if METRIC in result else ""
+        self.screen.say(
+            f"  {self.size.name} {describe(choice)}: {finished}/{len(self.study.targets)} targets, "
+            f"{score}test {result['test_score']:.1f}"
+        )
+        try:
+            run = self._run(trial.trial_id, choice)
+            self.tracking.metrics(run, tracked(result), step=finished)
+        except (MlflowException, OSError) as error:
+            self.screen.say(f"  MLflow did not take a result, which will be written again at the end: {error}")
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._say_end(trial, "done" if trial.last_result.get(RUNG) == len(self.study.targets) else "stopped early")
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._say_end(trial, "failed")
+
+    def settle(self, result: SearchResult) -> None:
+        """Bring MLflow to what the finished search says: outcomes, and whatever could not be written on the way."""
+        for trial in result.trials:
+            run = self._run(trial.trial_id, trial.choice)
+            self.tracking.metrics(run, tracked(trial.metrics), step=int(trial.metrics.get(RUNG, 0)))
+            tags = {"outcome": trial.outcome, **({"reason": trial.reason} if trial.reason else {})}
+            self.tracking.tags(run, tags)
+            self.tracking.finish(run, _STATUS[trial.outcome])
+
+    def _run(self, trial_id: str, choice: Choice) -> str:
+        params = {
+            "intermediate": choice.intermediate,
+            "lr_intermediate": choice.lr_intermediate,
+            "lr_target": choice.lr_target,
+            "seed": self.study.seed,
+        }
+        default = self.study.space.is_default(choice)
+        return self.tracking.trial(self.size.name, trial_id, default_cell=default, params=params)
+
+    def _say_end(self, trial: Any, outcome: str) -> None:
+        self._ended += 1
+        left = self.study.trials - self._ended
+        eta = f"; about {self._clock.wall_s / self._ended * left:.0f} s for {left} more" if left > 0 else ""
+        self.screen.say(f"{self.size.name} trial {self._ended}/{self.study.trials} {outcome}: {describe(choice_of(trial.config))}{eta}")
+
+
+_live: TrialLog | None = None
+
+
+def _current_log() -> TrialLog:
+    if _live is None:
+        raise RuntimeError("a sweep was unpickled outside a running study")
+    return _live
+
+
+def tracked(metrics: dict[str, Any]) -> dict[str, Any]:
+    """A trial's reported metrics under their MLflow names; Tune's own bookkeeping left out."""
+    ours = {name: value for name, value in metrics.items() if "/" in name and name.split("/")[0] in _PREFIXES}
+    renamed = {new: metrics[old] for old, new in _RENAMED.items() if old in metrics}
+    return {**ours, **renamed, RUNG: metrics.get(RUNG, 0)}
+
+
+_PREFIXES = ("dev", "test", "test_without_english", "chance")
+
+
+def describe(choice: Choice) -> str:
+    """A choice in a few words."""
+    through = "" if choice.lr_intermediate is None else f" at {choice.lr_intermediate:g}"
+    return f"{choice.intermediate}{through}, target at {choice.lr_target:g}"
+
+
+def trial_table(result: SearchResult) -> Table:
+    """A size's trials, best first."""
+    table = Table(title=f"{result.size}: trials", title_justify="left")
+    for column in ("intermediate", "lr intermediate", "lr target", "outcome", "targets", "dev", "test"):
+        table.add_column(column, justify="left" if column in ("intermediate", "outcome") else "right")
+
+    def rank(trial: TrialRecord) -> tuple[bool, float]:
+        return trial.outcome != "complete", -(trial.dev_score or 0.0)
+
+    for trial in sorted(result.trials, key=rank):
+        choice, metrics = trial.choice, trial.metrics
+        table.add_row(
+            choice.intermediate,
+            "-" if choice.lr_intermediate is None else f"{choice.lr_intermediate:g}",
+            f"{choice.lr_target:g}",
+            trial.outcome,
+            str(metrics.get(RUNG, 0)),
+            f"{metrics[METRIC]:.1f}" if METRIC in metrics else "-",
+            f"{metrics['test_score']:.1f}" if "test_score" in metrics else "-",
+        )
+    return table

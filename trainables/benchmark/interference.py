@@ -1,0 +1,64 @@
+"""What else the machine was doing while something was timed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from trainables.benchmark.hardware import available_cores
+from trainables.benchmark.nvml import gpu_uuid, read_gpu
+
+NOTICEABLE_CORES = 0.2  # an idle system's own work stays below it
+
+
+@dataclass(frozen=True)
+class Interference:
+    """Load averages (1 minute) before and after, the mean number of cores that others kept busy, other GPU processes.
+
+    `suspected`: others needed cores that this process's threads were using, or shared the GPU.
+    """
+
+    load_before: float
+    load_after: float
+    other_cores_busy: float
+    threads: int
+    other_gpu_processes: int | None
+    suspected: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class InterferenceWatch:
+    """Counts from its construction to `read`."""
+
+    def __init__(self, device: torch.device, threads: int) -> None:
+        self._uuid, self._threads = gpu_uuid(device), threads
+        self._load = os.getloadavg()[0]
+        self._idle, self._total, self._own = _cpu_seconds()
+
+    def read(self) -> Interference:
+        idle, total, own = (now - then for now, then in zip(_cpu_seconds(), self._start, strict=True))
+        cores = psutil.cpu_count() or 1
+        elapsed = total / cores
+        others = max(total - idle - own, 0.0) / elapsed if elapsed > 0 else 0.0
+        gpu_processes = read_gpu(self._uuid).other_processes
+        crowded = others > NOTICEABLE_CORES and others + self._threads > available_cores()
+        suspected = crowded or bool(gpu_processes)
+        return Interference(self._load, os.getloadavg()[0], others, self._threads, gpu_processes, suspected)
+
+    @property
+    def _start(self) -> tuple[float, float, float]:
+        return self._idle, self._total, self._own
+
+
+def _cpu_seconds() -> tuple[float, float, float]:
+    """Idle and total core-seconds of the machine, and those of this process with its threads."""
+    machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    idle = machine.idle + getattr(machine, "iowait", 0.0)
+    guests = getattr(machine, "guest", 0.0) + getattr(machine, "guest_nice", 0.0)  # already in user and nice
+    return idle, sum(machine) - guests, own.user + own.system

@@ -1,0 +1,70 @@
+"""Memory that serving takes: of the host, as resident set size; of a GPU, as torch's allocator counts it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+MB = 1e6
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"  # proc_pid_clear_refs(5): reset the peak resident set size to the current one
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A peak in MB (1e6 bytes) and what it counts."""
+
+    mb: float
+    source: str
+
+
+class PeakMemory:
+    """The peak from its construction on.
+
+    On a GPU the bytes that torch's allocator held. On the host the resident set size of the whole process, interpreter and
+    libraries included; where the kernel cannot reset that peak, it counts from the start of the process, and says so.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            self._reset = reset_host_peak()
+
+    def read(self) -> Peak:
+        if self._device.type == "cuda":
+            return Peak(torch.cuda.max_memory_allocated(self._device) / MB, "torch.cuda.max_memory_allocated")
+        if self._reset:
+            return Peak(_high_water_mb(), "peak resident set size while serving (VmHWM)")
+        return Peak(host_peak_mb(), "peak resident set size since the process started (ru_maxrss)")
+
+
+def host_rss_mb() -> float:
+    """Resident set size now, from psutil, in MB."""
+    return psutil.Process().memory_info().rss / MB
+
+
+def host_peak_mb() -> float:
+    """Peak resident set size since the process started, from getrusage, in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB
+
+
+def reset_host_peak() -> bool:
+    """Start a new peak of the resident set size; False where the kernel does not allow it."""
+    try:
+        CLEAR_REFS.write_text(RESET_PEAK)
+        return _high_water_mb() > 0
+    except (OSError, StopIteration):
+        return False
+
+
+def _high_water_mb() -> float:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024 / MB
