@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Any
 
@@ -20,9 +21,10 @@ def answer(frames: StudyFrames, gained: pd.DataFrame) -> list[str]:
     sentences = _best(frames) + _gain(gained)
     seeds = gained.loc[gained["n"] > 0, "n"]
     if len(seeds) and seeds.min() == 1:
-        which = "Every gain rests" if seeds.max() == 1 else f"{int((seeds == 1).sum())} of {len(seeds)} gains rest"
+        all_single = "Every gain rests on one seed, so none has an error bar"
+        some_single = f"{int((seeds == 1).sum())} of {len(seeds)} gains rest on one seed and have no error bar"
         sentences.append(
-            f"{which} on one seed: they carry no error bar, and a small difference may be nothing but noise."
+            f"{all_single if seeds.max() == 1 else some_single}: a small difference may be nothing but noise."
         )
     return sentences
 
@@ -31,7 +33,7 @@ def _best(frames: StudyFrames) -> list[str]:
     served = [row for row in configurations(frames).to_dict("records") if pd.notna(row["test_score"])]
     if not served:
         return [_best_unserved(frames)]
-    best = max(served, key=lambda row: row["test_score"])
+    best = max(served, key=lambda row: (row["test_score"], -row["p50_ms"] if pd.notna(row["p50_ms"]) else -math.inf))
     speed = f" at {best['p50_ms']:.1f} ms median latency" if pd.notna(best["p50_ms"]) else ", its latency unmeasured"
     opening = (
         f"The most accurate configuration measured is size {best['size']}, served as {best['variant']}, "

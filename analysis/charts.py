@@ -32,6 +32,7 @@ METRIC_NAMES = {
     "params_m": "parameters (M)",
     "params_body_m": "body parameters (M)",
 }
+METRIC_DIGITS = dict.fromkeys(METRIC_NAMES, 2) | {"energy_j_per_sample": 4, "peak_memory_mb": 0, "throughput_sps": 1}
 
 
 def quantity(value: float, digits: int = 1) -> str:
@@ -51,9 +52,9 @@ def tradeoff_chart(points: pd.DataFrame) -> alt.LayerChart:
     front.append({"p50_ms": max(latencies), "test_score": front[-1]["test_score"]})
     margin = max(1.0, 0.15 * (max(scores) - min(scores)))
 
-    x = alt.X("p50_ms:Q", title="p50 latency (ms, log scale)").scale(
-        type="log", domain=[min(latencies) / 1.25, max(latencies) * 1.5], nice=False
-    )
+    x = alt.X(
+        "p50_ms:Q", title="p50 latency (ms, log scale)", axis=alt.Axis(labelOverlap="greedy", labelSeparation=6)
+    ).scale(type="log", domain=[min(latencies) / 1.25, max(latencies) * 1.5], nice=False)
     y = alt.Y("test_score:Q", title="mean test score (%)").scale(
         domain=[max(0.0, min(scores) - margin), min(100.0, max(scores) + margin)], nice=False
     )
@@ -77,7 +78,9 @@ def tradeoff_chart(points: pd.DataFrame) -> alt.LayerChart:
         )
     )
     labels = (
-        alt.Chart(alt.InlineData(rows)).mark_text(align="left", dx=9, dy=1, fontSize=11).encode(x=x, y=y, text="size:N")
+        alt.Chart(alt.InlineData(rows))
+        .mark_text(align="left", dx=7, dy=-9, fontSize=11)
+        .encode(x=x, y=y, text="size:N")
     )
     return alt.layer(line, marks, labels).properties(width="container", height=340)
 
@@ -90,8 +93,12 @@ def gains_heatmap(cells: pd.DataFrame, *, bound: float) -> alt.LayerChart:
     """
     rows = [_gain_cell(row, bound=bound) for row in cells.to_dict("records")]
     base = alt.Chart(alt.InlineData(rows)).encode(
-        x=alt.X("intermediate:N", title=None, sort=None).axis(orient="top", labelAngle=0, labelLimit=110, domain=False),
-        y=alt.Y("task:N", title=None, sort=None).axis(labelLimit=120, domain=False, ticks=False),
+        x=alt.X("intermediate:N", title=None, sort=list(dict.fromkeys(cells["intermediate"]))).axis(
+            orient="top", labelAngle=0, labelLimit=110, domain=False
+        ),
+        y=alt.Y("task:N", title=None, sort=list(dict.fromkeys(cells["task"]))).axis(
+            labelLimit=120, labelPadding=6, domain=False, ticks=False
+        ),
         tooltip=_tooltips(
             {
                 "intermediate": "intermediate",
@@ -106,21 +113,15 @@ def gains_heatmap(cells: pd.DataFrame, *, bound: float) -> alt.LayerChart:
         ),
     )
     scale = alt.Scale(scheme="blueorange", reverse=True, domain=[-bound, bound], domainMid=0)
-    fill = base.mark_rect(stroke=GREY, strokeWidth=0.4).encode(
-        color=alt.condition(
-            "isValid(datum.gain)", alt.Color("gain:Q", scale=scale, legend=None), alt.value("rgba(140,140,140,0.18)")
-        )
-    )
-    dark_ground, light_ground = (
-        base.transform_filter("datum.ground == 'dark'"),
-        base.transform_filter("datum.ground == 'light'"),
-    )
-    unfilled = base.transform_filter("datum.ground == 'none'")
+    # layers apart, because Vega-Lite drops a rectangle whose colour value is null
+    dark, light, absent = (base.transform_filter(f"datum.ground == '{name}'") for name in ("dark", "light", "absent"))
+    fill = base.transform_filter("datum.ground != 'absent'").mark_rect(stroke=GREY, strokeWidth=0.4)
     return alt.layer(
-        fill,
-        dark_ground.mark_text(fontSize=12, color="white").encode(text="label:N"),
-        light_ground.mark_text(fontSize=12, color="#1a1a1a").encode(text="label:N"),
-        unfilled.mark_text(fontSize=10, fontStyle="italic").encode(text="label:N"),
+        fill.encode(color=alt.Color("gain:Q", scale=scale, legend=None)),
+        absent.mark_rect(stroke=GREY, strokeWidth=0.4, color=GREY, opacity=0.2),
+        dark.mark_text(fontSize=12, color="white").encode(text="label:N"),
+        light.mark_text(fontSize=12, color="#1a1a1a").encode(text="label:N"),
+        absent.mark_text(fontSize=10, fontStyle="italic").encode(text="label:N"),
     ).properties(width="container", height=ROW_PX * max(1, cells["task"].nunique()))
 
 
@@ -178,7 +179,7 @@ def _points_with_tooltips(points: pd.DataFrame) -> tuple[list[dict[str, Any]], l
             for name in ("size", "variant", "intermediate", "trial_id", "p50_ms", "test_score", "interference")
         }
         row |= {
-            f"{name}_text": quantity(record[name], 4 if name == "energy_j_per_sample" else 2)
+            f"{name}_text": quantity(record[name], METRIC_DIGITS[name])
             for name in ("test_score", *BENCH_METRICS, "params_m", "params_body_m")
         }
         row |= {f"task_{n}": quantity(record["task_scores"].get(task, math.nan)) for n, task in enumerate(tasks)}
@@ -188,7 +189,7 @@ def _points_with_tooltips(points: pd.DataFrame) -> tuple[list[dict[str, Any]], l
 
 def _gain_cell(row: dict[Hashable, Any], *, bound: float) -> dict[str, Any]:
     known = not pd.isna(row["gain"])
-    ground = "none" if not known else "dark" if abs(row["gain"]) > 0.6 * bound else "light"
+    ground = "absent" if not known else "dark" if abs(row["gain"]) > 0.7 * bound else "light"
     return {
         "intermediate": row["intermediate"],
         "task": row["task"],

@@ -76,8 +76,10 @@ def _default_scores(frames: StudyFrames, *, split: str, language: str) -> dict[t
     ]
     values: dict[tuple[str, str, str], dict[Pair, list[float]]] = {}
     for row in wanted.to_dict("records"):
-        cell = values.setdefault((row["size"], row["intermediate"], row["task"]), {})
-        cell.setdefault(drawn[row["size"], row["trial_id"]], []).append(row["value"])
+        pair = drawn.get((row["size"], row["trial_id"]))
+        if pair is not None:
+            cell = values.setdefault((row["size"], row["intermediate"], row["task"]), {})
+            cell.setdefault(pair, []).append(row["value"])
     return {key: {pair: _mean(found) for pair, found in cell.items()} for key, cell in values.items()}
 
 

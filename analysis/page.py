@@ -1,4 +1,4 @@
-"""The report's page: style, script and the few HTML pieces it is put together from. Nothing in it loads from outside."""
+"""The report's page: style, script and the HTML pieces it is put together from. Nothing in it loads from outside."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ caption { text-align: left; padding: .4rem .6rem; }
 th, td { padding: .3rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 thead th { position: sticky; top: 0; background: var(--soft); white-space: nowrap; z-index: 1; }
 tbody tr:last-child > * { border-bottom: 0; }
-tbody th { font-weight: 600; white-space: nowrap; }
+tbody th { font-weight: 600; white-space: nowrap; position: sticky; left: 0; background: var(--ground); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.absent { color: var(--quiet); font-style: italic; }
-td.text { min-width: 8rem; max-width: 28rem; }
+td { white-space: nowrap; }
+td.text { min-width: 12rem; max-width: 28rem; white-space: normal; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .3rem 1rem; font-size: .9rem; }
 dt { color: var(--quiet); }
 dd { margin: 0; min-width: 0; }
@@ -69,7 +70,8 @@ async function draw() {
   for (const place of document.querySelectorAll(".chart")) {
     const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
     views.push(await vegaEmbed(place, spec, {
-      mode: "vega-lite", renderer: "svg", config: look(), tooltip: {theme: dark.matches ? "dark" : "light"}, actions: false,
+      mode: "vega-lite", renderer: "svg", actions: false, config: look(),
+      tooltip: {theme: dark.matches ? "dark" : "light"},
     }));
   }
 }
@@ -95,8 +97,8 @@ class Charts:
         spec.pop("$schema", None)
         self._specs.append(spec)
         return (
-            f'<figure><figcaption>{escape(caption)}</figcaption><div class="chart" role="img" aria-label="{escape(label)}" '
-            f'data-spec="spec-{len(self._specs)}"></div></figure>'
+            f'<figure><figcaption>{escape(caption)}</figcaption><div class="chart" role="img" '
+            f'aria-label="{escape(label)}" data-spec="spec-{len(self._specs)}"></div></figure>'
         )
 
     def scripts(self) -> str:
@@ -107,7 +109,7 @@ class Charts:
             f'<script type="application/json" id="spec-{number}">{inline_json(spec)}</script>'
             for number, spec in enumerate(self._specs, 1)
         )
-        bundle = vlc.javascript_bundle().replace("</script", "<\\/script")
+        bundle = vlc.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
         return "\n".join([*specs, f"<script>{bundle}</script>", f'<script type="module">{DRAW}</script>'])
 
 
@@ -175,7 +177,7 @@ def document(title: str, *, body: str, scripts: str) -> str:
 
 def _cell(value: object) -> str:
     kind = "number" if isinstance(value, Number) else "absent" if isinstance(value, Absent) else "text"
-    return f"<td{_class(kind if kind != 'text' or len(str(value)) > 24 else '')}>{escape(value)}</td>"
+    return f"<td{_class(kind if kind != 'text' or len(str(value)) > 48 else '')}>{escape(value)}</td>"
 
 
 def _class(name: str) -> str:

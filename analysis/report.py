@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from analysis.answer import answer
-from analysis.charts import METRIC_NAMES, gains_heatmap, language_chart, tradeoff_chart
+from analysis.charts import METRIC_DIGITS, METRIC_NAMES, gains_heatmap, language_chart, tradeoff_chart
 from analysis.frames import AGGREGATES, BENCH_METRICS, StudyFrames
 from analysis.gains import gains
 from analysis.page import Absent, Charts, Number, document, escape, items, paragraph, section, table
 from analysis.tradeoff import best_trials, configurations
 
 NOT_RECORDED = Absent("not recorded")
+NO_REASON = "no reason recorded"
 NO_INTERFERENCE = ("", "none seen")
 
 
@@ -28,9 +29,10 @@ def write_report(frames: StudyFrames, path: Path | str) -> Path:
     gained = gains(frames)
     served = configurations(frames)
     title = f"{frames.context['experiment']}: zero-shot accuracy against inference speed"
+    answered = "".join(paragraph(sentence) for sentence in answer(frames, gained))
     body = "".join(
         [
-            f"<header><h1>{escape(title)}</h1>{''.join(paragraph(s, kind='answer') for s in answer(frames, gained))}</header>",
+            f'<header><h1>{escape(title)}</h1><div class="answer">{answered}</div></header>',
             _tradeoff(served, charts),
             _gains(frames, gained, charts=charts),
             _languages(frames, charts),
@@ -50,12 +52,10 @@ def _tradeoff(served: pd.DataFrame, charts: Charts) -> str:
     title = "Accuracy against latency"
     points = served[served["p50_ms"].gt(0) & served["test_score"].notna()]
     if points.empty:
-        return section(
-            title, paragraph("No benchmark has both a latency and a score, so there is no trade-off to show.")
-        )
+        return section(title, paragraph("No benchmark has both a latency and a score: no trade-off to show."))
     parts = [
         paragraph(
-            "A point is one size served in one variant; accuracy is that of the very artefact that was timed. The dashed "
+            "A point is one size served in one variant; accuracy is that of the artefact that was timed. The dashed "
             "line is the Pareto front: the best accuracy measured within each latency budget.",
             kind="note",
         )
@@ -68,7 +68,7 @@ def _tradeoff(served: pd.DataFrame, charts: Charts) -> str:
         parts.append(charts.place(tradeoff_chart(group), caption=str(hardware) or "hardware not recorded", label=label))
     if left_out := len(served) - len(points):
         parts.append(
-            paragraph(f"{left_out} of {len(served)} benchmarks are not drawn: latency or score missing.", kind="note")
+            paragraph(f"{left_out} of {len(served)} benchmarks not drawn: latency or score missing.", kind="note")
         )
     return section(title, *parts)
 
@@ -80,7 +80,7 @@ def _gains(frames: StudyFrames, gained: pd.DataFrame, *, charts: Charts) -> str:
             title, paragraph("No intermediate task or no target is recorded, so there is nothing to compare.")
         )
     explained = (
-        "Points gained in mean test score over no intermediate task, at the same size, default learning rates and seed. "
+        "Points gained in mean test score over no intermediate task, at the same size, learning rates and seed. "
         "Blue gained, orange lost, grey has no pair to compare."
     )
     bound = max(1.0, float(gained["gain"].abs().max())) if gained["gain"].notna().any() else 1.0
@@ -127,7 +127,7 @@ def _languages(frames: StudyFrames, charts: Charts) -> str:
     for task in frames.targets:
         if len(rows := single[single["task"] == task]):
             means = rows.groupby("language")["value"].mean()
-            label = f"{task}: best in {means.idxmax()} ({means.max():.1f} %), worst in {means.idxmin()} ({means.min():.1f} %)"
+            label = f"{task}: from {means.min():.1f} % in {means.idxmin()} to {means.max():.1f} % in {means.idxmax()}"
             figures.append(charts.place(language_chart(rows, sizes=sizes), caption=task, label=label))
     languages = sorted(single["language"].unique())
     columns = [*AGGREGATES, *languages]
@@ -145,7 +145,7 @@ def _languages(frames: StudyFrames, charts: Charts) -> str:
     return section(
         title,
         paragraph(
-            "Test score of each size's best trial, chosen on English dev. Dashed: guessing. Languages from best to worst.",
+            "Test score of the best trial of each size, chosen on dev. Dashed: guessing. Best language first.",
             kind="note",
         ),
         f'<div class="grid">{"".join(figures)}</div>',
@@ -161,7 +161,8 @@ def _search(frames: StudyFrames) -> str:
     chosen = set(best_trials(frames).itertuples(index=False, name=None))
     rows = [
         [
-            f"{row['size']} · {row['trial_id']}",
+            row["trial_id"],
+            row["size"],
             row["intermediate"] or NOT_RECORDED,
             _rate(row["lr_intermediate"], absent="none"),
             _rate(row["lr_target"]),
@@ -175,7 +176,17 @@ def _search(frames: StudyFrames) -> str:
         ]
         for row in frames.trials.to_dict("records")
     ]
-    columns = ["size · trial", "intermediate", "lr intermediate", "lr target", "seed", "outcome", "dev (%)", "test (%)"]
+    columns = [
+        "trial",
+        "size",
+        "intermediate",
+        "lr intermediate",
+        "lr target",
+        "seed",
+        "outcome",
+        "dev (%)",
+        "test (%)",
+    ]
     outcomes = frames.trials["outcome"].value_counts()
     caption = f"{len(rows)} trials: " + ", ".join(f"{n} {str(name).replace('_', ' ')}" for name, n in outcomes.items())
     selection = frames.context["selection"]
@@ -186,7 +197,7 @@ def _search(frames: StudyFrames) -> str:
             + "Dev and test are means over the targets a trial finished: compare only rows with as many.",
             kind="note",
         ),
-        table([*columns, "targets finished", "default cell", "note"], rows, caption=caption),
+        table([*columns, "targets", "default", "note"], rows, caption=caption),
         _sizes(frames.sizes),
     )
 
@@ -218,7 +229,7 @@ def _benchmarks(served: pd.DataFrame) -> str:
             row["intermediate"] or NOT_RECORDED,
             "yes" if row["on_front"] else "no",
             *(
-                _number(row[name], _digits(name), absent=row["unavailable"].get(name, "no reason recorded"))
+                _number(row[name], METRIC_DIGITS[name], absent=row["unavailable"].get(name, NO_REASON))
                 for name in metrics
             ),
             *(_number(row["task_scores"].get(task), absent="not scored") for task in tasks),
@@ -252,7 +263,7 @@ def _lost_trials(frames: StudyFrames) -> Iterator[str]:
     if frames.trials.empty:
         yield "No trial is recorded."
     for row in frames.trials[frames.trials["outcome"].isin(["failed", "unfinished"])].to_dict("records"):
-        reason = f": {row['reason'] or 'no reason recorded'}" if row["outcome"] == "failed" else ""
+        reason = f": {row['reason'] or NO_REASON}" if row["outcome"] == "failed" else ""
         yield f"{row['outcome']}: {row['size']}, trial {row['trial_id']} (intermediate {row['intermediate']}){reason}"
 
 
@@ -260,7 +271,7 @@ def _unmeasured(benchmarks: pd.DataFrame) -> Iterator[str]:
     if benchmarks.empty:
         yield "No benchmark is recorded: latency, throughput, memory and energy are unknown for every size."
     for row in benchmarks.to_dict("records"):
-        absent = {name: "no reason recorded" for name in (*BENCH_METRICS, "test_score") if pd.isna(row[name])}
+        absent = {name: NO_REASON for name in (*BENCH_METRICS, "test_score") if pd.isna(row[name])}
         for name, reason in (absent | row["unavailable"]).items():
             yield f"{row['size']} {row['variant']}, {METRIC_NAMES.get(name, name)}: {reason}"
 
@@ -321,7 +332,3 @@ def _rate(value: Any, *, absent: str = NOT_RECORDED) -> str:
 
 def _signed(value: Any) -> str:
     return "" if pd.isna(value) else f"{value:+.1f}"
-
-
-def _digits(metric: str) -> int:
-    return 4 if metric == "energy_j_per_sample" else 0 if metric == "peak_memory_mb" else 2 if "_m" in metric else 1

@@ -30,7 +30,13 @@ from trainables.fingerprint import canonical
 from trainables.launch import Job, run_task
 from trainables.versions import versions
 
-OBJECT_STORE_BYTES = 256 * 2**20  # stages go through the store, so Ray's shared memory carries configs and progress only
+OBJECT_STORE_BYTES = (
+    256 * 2**20
+)  # stages go through the store, so Ray's shared memory carries configs and progress only
+
+# Batches of every length leave glibc with freed memory in many places; giving it back halves a training worker (1.7 to 1.1
+# GB measured after 40 steps of a 5M-parameter encoder).
+WORKER_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 class CannotRun(RuntimeError):
@@ -72,7 +78,7 @@ def run_study(study: Study, where: Where) -> Outcome:
         with timeline.phase("start-up"):
             stack.enter_context(_ray(study, where.address))
             concurrent = {size.name: _concurrent(size) for size in study.sizes}
-            board = Board.remote()
+            board = Board.remote()  # type: ignore[attr-defined]
         with screen.watch(board):
             with timeline.phase("pre-training"):
                 _pretrain(study, where.output, board, screen)
@@ -121,7 +127,9 @@ def _output_of(study: Study, output: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise CannotRun(f"--output {output}: another run is using it; wait for it or choose another folder") from error
+            raise CannotRun(
+                f"--output {output}: another run is using it; wait for it or choose another folder"
+            ) from error
         _check_identity(study, output / "study.json")
         for folder in output.glob("stages/.unfinished-*"):
             for path in sorted(folder.rglob("*"), reverse=True):
@@ -170,6 +178,7 @@ def _ray(study: Study, address: str | None) -> Iterator[None]:
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level="ERROR",
+            runtime_env={"env_vars": WORKER_ENVIRONMENT},
         )
     try:
         yield
@@ -215,7 +224,9 @@ def _search(study: Study, size: Size, output: Path, log: TrialLog, *, board: Any
         log.settle(result)
         _settle_size(study, size, result, log.tracking)
     except (MlflowException, OSError) as error:
-        log.screen.say(f"MLflow does not have all of {size.name} yet; the same command run again will write it: {error}")
+        log.screen.say(
+            f"MLflow does not have all of {size.name} yet; the same command run again will write it: {error}"
+        )
     log.screen.show(trial_table(result))
     return result
 
@@ -275,7 +286,10 @@ def _size_document(study: Study, size: Size, result: SearchResult, bench: list[d
             "test_score": round(best.metrics["test_score"], 2),
         },
         "bench": [
-            {key: one.get(key) for key in ("variant", "p50_ms", "p90_ms", "throughput_sps", "peak_memory_mb", "test_score")}
+            {
+                key: one.get(key)
+                for key in ("variant", "p50_ms", "p90_ms", "throughput_sps", "peak_memory_mb", "test_score")
+            }
             for one in bench
         ],
     }
@@ -289,7 +303,7 @@ def _pareto(study: Study, benches: dict[str, list[dict[str, Any]]]) -> list[dict
     if not rows:
         return []
     frame = pd.DataFrame(rows)
-    front = frame[analysis.pareto_front(frame, "p50_ms", "test_score")].sort_values("p50_ms")
+    front = frame[analysis.pareto_front(frame, cost="p50_ms", benefit="test_score")].sort_values("p50_ms")
     return json.loads(front[["size", "variant", "p50_ms", "test_score"]].to_json(orient="records"))
 
 
@@ -300,5 +314,3 @@ def _stage_seconds(output: Path) -> str:
         sort = path.parent.name.split("-")[0]
         seconds[sort] = seconds.get(sort, 0.0) + json.loads(path.read_text(encoding="utf-8"))["context"]["seconds"]
     return ", ".join(f"{sort} {value:.0f} s" for sort, value in sorted(seconds.items(), key=lambda item: -item[1]))
-
-

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -24,6 +23,7 @@ from trainables.launch import Job, run_group, run_inline
 from trainables.stages.base import Progress
 
 METRIC, RUNG = "dev_score", "targets_finished"
+TRIAL_DRIVER_BYTES = 256 * 2**20
 MAX_TRIAL_FAILURES = 1  # a trial is started once more; its finished stages are found in the store
 
 
@@ -70,9 +70,7 @@ class SearchResult:
         if not path.exists():
             return None
         document = json.loads(path.read_text(encoding="utf-8"))
-        trials = tuple(
-            TrialRecord(**{**trial, "choice": Choice(**trial["choice"])}) for trial in document["trials"]
-        )
+        trials = tuple(TrialRecord(**{**trial, "choice": Choice(**trial["choice"])}) for trial in document["trials"])
         return SearchResult(document["size"], trials)
 
 
@@ -142,7 +140,8 @@ def run_search(
         return done
     trainable = tune.with_resources(
         tune.with_parameters(_trial, study=study, size=size, output=str(output), progress=progress),
-        {"CPU": size.resources.cpus if size.resources.inline else 0},
+        # A trial that launches a group waits for it and computes nothing; Tune wants it to ask for something.
+        {"CPU": size.resources.cpus} if size.resources.inline else {"memory": TRIAL_DRIVER_BYTES},
     )
     experiment = folder / size.name
     run_config = tune.RunConfig(
@@ -168,7 +167,9 @@ def run_search(
     trials = tuple(_record(result, len(study.targets)) for result in results)
     result = SearchResult(size.name, trials)
     if len(trials) < study.trials:
-        raise SearchStateLost(f"{size.name}: {len(trials)} of {study.trials} trials came back; run the same command again")
+        raise SearchStateLost(
+            f"{size.name}: {len(trials)} of {study.trials} trials came back; run the same command again"
+        )
     result.save(saved)
     return result
 

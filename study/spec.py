@@ -6,6 +6,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
+from trainables.benchmark.variants import VARIANTS
 from trainables.encoder import Shape
 from trainables.engine import Resources
 from trainables.stages.evaluate import Evaluate
@@ -75,10 +76,11 @@ class Space:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """Which serving variants are scored and timed on each size's best model, and for how long each scenario runs."""
+    """Which serving variants are scored and timed on each size's best model, for about how long, on how many threads."""
 
     variants: tuple[str, ...] = ("fp32",)
     window_s: float = 60.0
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,9 @@ class Study:
         if sizes is not None:
             known = {size.name for size in self.sizes}
             if unknown := [name for name in sizes if name not in known]:
-                raise InvalidStudy([f"--sizes: no size {name!r}; there are {', '.join(sorted(known))}" for name in unknown])
+                raise InvalidStudy(
+                    [f"--sizes: no size {name!r}; there are {', '.join(sorted(known))}" for name in unknown]
+                )
             chosen = tuple(size for size in self.sizes if size.name in sizes)
         changed = dataclasses.replace(self, sizes=chosen, trials=self.trials if trials is None else trials)
         return changed if seed is None else changed.with_seed(seed)
@@ -158,14 +162,17 @@ class Study:
             tuning=dataclasses.replace(self.tuning, seed=seed),
             intermediate_tuning=dataclasses.replace(self.intermediate_tuning, seed=seed),
             sizes=tuple(
-                dataclasses.replace(size, pretraining=dataclasses.replace(size.pretraining, seed=seed)) for size in self.sizes
+                dataclasses.replace(size, pretraining=dataclasses.replace(size.pretraining, seed=seed))
+                for size in self.sizes
             ),
         )
 
     def _errors(self) -> list[str]:
         errors = []
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
-            errors.append(f"name {self.name!r}: lower-case letters, digits, - and _ only (it names folders and experiments)")
+            errors.append(
+                f"name {self.name!r}: lower-case letters, digits, - and _ only (it names folders and experiments)"
+            )
         if not self.sizes:
             errors.append("sizes: at least one")
         names = [size.name for size in self.sizes]
@@ -174,7 +181,9 @@ class Study:
             errors.append("targets: the first must be a trained task, whose English dev score ranks the trials")
         errors += [f"targets: {task.name} is an intermediate task" for task in self.targets if task.role != "target"]
         errors += [
-            f"space.intermediates: {task.name} is a target" for task in self.space.intermediates if task.role != "intermediate"
+            f"space.intermediates: {task.name} is a target"
+            for task in self.space.intermediates
+            if task.role != "intermediate"
         ]
         for field in ("lr_intermediate", "lr_target"):
             grid = getattr(self.space, field)
@@ -186,6 +195,11 @@ class Study:
             )
         if self.reduction_factor < 2:
             errors.append(f"reduction_factor {self.reduction_factor}: ASHA keeps one trial in 2 or more")
+        errors += [
+            f"benchmark.variants: no variant {name!r}; there are {', '.join(VARIANTS)}"
+            for name in self.benchmark.variants
+            if name not in VARIANTS
+        ]
         for size in self.sizes:
             for what, training in (("pretraining", size.pretraining), ("tuning", self.tuning)):
                 if training.batch_size % size.resources.workers:

@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 # A tracking server that does not answer must not hold a sweep for MLflow's default of four minutes a call.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")

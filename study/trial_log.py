@@ -83,7 +83,9 @@ class TrialLog(Callback):  # type: ignore[misc]
         self._ended += 1
         left = self.study.trials - self._ended
         eta = f"; about {self._clock.wall_s / self._ended * left:.0f} s for {left} more" if left > 0 else ""
-        self.screen.say(f"{self.size.name} trial {self._ended}/{self.study.trials} {outcome}: {describe(choice_of(trial.config))}{eta}")
+        self.screen.say(
+            f"{self.size.name} trial {self._ended}/{self.study.trials} {outcome}: {describe(choice_of(trial.config))}{eta}"
+        )
 
 
 _live: TrialLog | None = None

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ class Batches(Protocol):
 class FeatureBatches:
     """Batches of a task's training features."""
 
-    def __init__(self, features: Sequence[Feature], kind: Kind, pad_id: int, order: BatchOrder) -> None:
+    def __init__(self, features: Sequence[Feature], kind: Kind[Any], pad_id: int, order: BatchOrder) -> None:
         self._features, self._kind, self._pad_id, self._order = features, kind, pad_id, order
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
@@ -110,7 +110,7 @@ class FeatureBatches:
         return sum(self._features[index].weight for index in self._order.at(step))
 
 
-def collate(features: Sequence[Feature], kind: Kind, pad_id: int) -> dict[str, Tensor]:
+def collate(features: Sequence[Feature], kind: Kind[Any], pad_id: int) -> dict[str, Tensor]:
     """`input_ids` and `attention_mask` of shape (rows, longest row), and the kind's targets."""
     rows = [row for feature in features for row in feature.rows]
     longest = max(len(row) for row in rows)

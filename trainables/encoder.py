@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import transformers
 from torch import nn
-from transformers import AutoModel, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
 POSITIONS = 512
 
@@ -72,9 +72,9 @@ def count_parameters(encoder: nn.Module) -> ParameterCount:
     return ParameterCount(total, total - tables)
 
 
-def load_encoder(folder: Path) -> nn.Module:
+def load_encoder(folder: Path) -> PreTrainedModel:
     """An encoder saved with `save_pretrained` as safetensors; no code from the folder is run."""
-    encoder: nn.Module = AutoModel.from_pretrained(
+    encoder: PreTrainedModel = AutoModel.from_pretrained(
         folder,
         trust_remote_code=False,
         use_safetensors=True,

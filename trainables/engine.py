@@ -55,7 +55,7 @@ class Resources:
 def join_process_group() -> None:
     """A process group of one, where no launcher has made one; DeepSpeed wants it in any case."""
     if not dist.is_initialized():
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     os.environ.setdefault("LOCAL_RANK", "0")
     if not deepspeed.comm.is_initialized():
         deepspeed.init_distributed(dist_init_required=False, auto_mpi_discovery=False, verbose=False)
@@ -86,7 +86,11 @@ def build_engine(model: nn.Module, training: Training, *, share: Share, zero_sta
         "torch_autocast": {"enabled": training.precision == "bf16_mixed", "dtype": "bfloat16"},
     }
     optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=training.learning_rate, betas=(0.9, 0.98), eps=1e-6
+        [group for group in groups if group["params"]],
+        lr=training.learning_rate,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+        fused=True,  # one pass over the parameters: tensor by tensor, a fifth of a small model's step went here
     )
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     return engine

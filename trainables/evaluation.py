@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def batches_by_length(features: Sequence[Feature], indices: Sequence[int]) -> li
 
 
 def _predict(
-    forward: Forward, kind: Kind, features: Sequence[Feature], pad_id: int, *, share: Share, device: torch.device
+    forward: Forward, kind: Kind[Any], features: Sequence[Feature], pad_id: int, *, share: Share, device: torch.device
 ) -> dict[int, np.ndarray]:
     """Logits by feature index for this worker's share: (rows of the feature, ...), cut to the feature's own length."""
     mine = range(share.rank, len(features), share.workers)

@@ -37,7 +37,7 @@ def canonical(value: object, where: str = "identity") -> Any:
     Raises:
         UnfitForFingerprint: as in `fingerprint`.
     """
-    if value is None or isinstance(value, (bool, int, str)) and not isinstance(value, enum.Enum):
+    if value is None or (isinstance(value, (bool, int, str)) and not isinstance(value, enum.Enum)):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -54,7 +54,9 @@ def canonical(value: object, where: str = "identity") -> Any:
 
 def _canonical_dataclass(value: Any, where: str) -> dict[str, Any]:
     if not value.__dataclass_params__.frozen:
-        raise UnfitForFingerprint(f"{where} is a {type(value).__name__} that can change: declare it @dataclass(frozen=True)")
+        raise UnfitForFingerprint(
+            f"{where} is a {type(value).__name__} that can change: declare it @dataclass(frozen=True)"
+        )
     document: dict[str, Any] = {"type": type(value).__name__, "version": getattr(type(value), "VERSION", 1)}
     for field in dataclasses.fields(value):
         document[field.name] = canonical(getattr(value, field.name), f"{where}.{field.name}")

@@ -56,9 +56,7 @@ def run_inline(job: Job, *, report: Report, progress: Progress) -> None:
     job.run(work, report)
 
 
-def run_group(
-    job: Job, *, name: str, progress: Progress, callbacks: Sequence[Any] = (), failures: int = 0
-) -> None:
+def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[Any] = (), failures: int = 0) -> None:
     """Run on a Ray Train group; `name` is the resume key and must be the same when the trial is run again.
 
     Reports go where `callbacks` take them (`TuneReportCallback` inside a trial).
@@ -87,7 +85,7 @@ def run_group(
     trainer.fit()
 
 
-@ray.remote(max_retries=1)
+@ray.remote(max_retries=1)  # type: ignore[untyped-decorator]
 def run_task(job: Job, name: str, progress: Progress) -> None:
     """A job whose reports nobody reads (pre-training), as a Ray task of its own."""
     if job.resources.inline:
@@ -120,5 +118,3 @@ def _work(config: dict[str, Any]) -> None:
 
 def _silent(stage: str, done: int, total: int, value: float) -> None:
     """Progress of workers that do not lead."""
-
-

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from trainables.encoder import load_encoder
 from trainables.kinds import KINDS, Head
@@ -18,7 +19,7 @@ ENCODER, HEAD = "encoder", "head.safetensors"
 class TaskModel(nn.Module):
     """`forward` returns the loss summed over the batch's supervised decisions; `logits` what the kind decodes."""
 
-    def __init__(self, encoder: nn.Module, head: Head) -> None:
+    def __init__(self, encoder: PreTrainedModel, head: Head) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 
@@ -55,7 +56,7 @@ def save_task_model(model: TaskModel, state: dict[str, Tensor], folder: Path) ->
     save_file(head, folder / HEAD)
 
 
-def save_encoder(encoder: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+def save_encoder(encoder: PreTrainedModel, state: dict[str, Tensor], folder: Path) -> None:
     """The encoder's part of a full state whose names start with `encoder.`."""
     weights = {name.removeprefix("encoder."): value for name, value in state.items()}
-    encoder.save_pretrained(folder / ENCODER, state_dict=weights)  # type: ignore[operator]
+    encoder.save_pretrained(folder / ENCODER, state_dict=weights)

@@ -38,7 +38,8 @@ def train_vocabulary(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast
         vocab_size=size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False, min_frequency=1
     )
     tokenizer.train_from_iterator(texts, trainer)
-    start, end = (tokenizer.token_to_id(SPECIAL_TOKENS[name]) for name in ("bos_token", "eos_token"))
+    # The trainer numbers the special tokens in their order.
+    start, end = (list(SPECIAL_TOKENS).index(name) for name in ("bos_token", "eos_token"))
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", end), ("<s>", start), add_prefix_space=False)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, cls_token="<s>", sep_token="</s>", **SPECIAL_TOKENS, model_max_length=512

@@ -1,6 +1,6 @@
 """The whole study in minutes on two CPU cores: MicroXTREME, a ladder of three sizes, every real component.
 
-    python -m study run quickstart
+python -m study run quickstart
 """
 
 from __future__ import annotations
@@ -34,26 +34,27 @@ def quickstart(seed: int = 0) -> Study:
         group_pairs=32,
         sizes=(
             _size("2x128", Shape(2, 128), 3e-3, precision, seed, Resources(workers=1)),
-            _size("4x192", Shape(4, 192), 2e-3, precision, seed, Resources(workers=1)),
+            _size("3x192", Shape(3, 192), 2e-3, precision, seed, Resources(workers=1)),
             # The largest on two Ray Train workers with ZeRO-2, so that both launchers are in the main job.
-            _size("6x256", Shape(6, 256), 1.5e-3, precision, seed, Resources(workers=2, zero_stage=2)),
+            _size("4x256", Shape(4, 256), 1.5e-3, precision, seed, Resources(workers=2, zero_stage=2)),
         ),
         targets=tuple(
-            task(languages_=LANGUAGES) for task in (MicroTagging, MicroEntailment, MicroFollows, MicroSpan, MicroBitext)
+            task(languages_=LANGUAGES, test_size=80)
+            for task in (MicroTagging, MicroEntailment, MicroFollows, MicroSpan, MicroBitext)
         ),
         space=Space(
             intermediates=(MicroParaphrase(), MicroTopic(), MicroOddOneOut(), MicroOrdering()),
             lr_intermediate=(3e-4, 1e-4, 1e-3),
             lr_target=(1e-3, 3e-4),
         ),
-        intermediate_tuning=Training(learning_rate=3e-4, steps=100, batch_size=32, seed=seed, precision=precision),
-        tuning=Training(learning_rate=1e-3, steps=150, batch_size=32, seed=seed, precision=precision),
-        trials=7,
+        intermediate_tuning=Training(learning_rate=3e-4, steps=80, batch_size=32, seed=seed, precision=precision),
+        tuning=Training(learning_rate=1e-3, steps=100, batch_size=32, seed=seed, precision=precision),
+        trials=6,
         benchmark=BenchmarkPlan(variants=("fp32", "bf16" if precision == "bf16_mixed" else "compiled"), window_s=3.0),
     )
 
 
 def _size(name: str, shape: Shape, rate: float, precision: Precision, seed: int, resources: Resources) -> Size:
     """A rung: the same data and steps for all, a learning rate that falls with the width. Batch: groups of sentence pairs."""
-    pretraining = Training(learning_rate=rate, steps=400, batch_size=2, seed=seed, precision=precision)
+    pretraining = Training(learning_rate=rate, steps=300, batch_size=2, seed=seed, precision=precision)
     return Size(name, shape, pretraining, resources)

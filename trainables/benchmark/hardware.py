@@ -19,7 +19,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class Hardware:
-    """`cores` are those this process may run on; `bf16` whether the CPU multiplies bf16 in hardware; memory in GB (1e9)."""
+    """`cores`: those this process may use; `bf16`: whether the CPU multiplies bf16 in hardware; memory in GB (1e9)."""
 
     cpu: str
     cores: int
@@ -41,6 +41,11 @@ def hardware() -> Hardware:
     """This machine, as far as this process may use it."""
     memory_gb = psutil.virtual_memory().total / 1e9
     return Hardware(cpu_model(), available_cores(), cpu_has_bf16(), round(memory_gb, 1), gpu_names())
+
+
+def describe_hardware() -> str:
+    """One line, as measurements are tagged with it."""
+    return str(hardware())
 
 
 def cpu_model() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,6 +33,13 @@ class Interference:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        """One line; `none seen` where nothing is suspected."""
+        if not self.suspected:
+            return "none seen"
+        gpu = f", {self.other_gpu_processes} other GPU processes" if self.other_gpu_processes else ""
+        return f"others kept {self.other_cores_busy:.1f} cores busy (load {self.load_after:.1f}){gpu}"
+
 
 class InterferenceWatch:
     """Counts from its construction to `read`."""
@@ -39,7 +47,7 @@ class InterferenceWatch:
     def __init__(self, device: torch.device, threads: int) -> None:
         self._uuid, self._threads = gpu_uuid(device), threads
         self._load = os.getloadavg()[0]
-        self._idle, self._total, self._own = _cpu_seconds()
+        self._start = _cpu_seconds()
 
     def read(self) -> Interference:
         idle, total, own = (now - then for now, then in zip(_cpu_seconds(), self._start, strict=True))
@@ -51,14 +59,15 @@ class InterferenceWatch:
         suspected = crowded or bool(gpu_processes)
         return Interference(self._load, os.getloadavg()[0], others, self._threads, gpu_processes, suspected)
 
-    @property
-    def _start(self) -> tuple[float, float, float]:
-        return self._idle, self._total, self._own
-
 
 def _cpu_seconds() -> tuple[float, float, float]:
-    """Idle and total core-seconds of the machine, and those of this process with its threads."""
-    machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    """Idle and total core-seconds of the machine, and those of this process and its children (compilers, for one)."""
+    machine, own = psutil.cpu_times(), 0.0
+    process = psutil.Process()
+    for mine in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended since it was listed: its parent's `children_` has it
+            times = mine.cpu_times()
+            own += times.user + times.system + times.children_user + times.children_system
     idle = machine.idle + getattr(machine, "iowait", 0.0)
     guests = getattr(machine, "guest", 0.0) + getattr(machine, "guest_nice", 0.0)  # already in user and nice
-    return idle, sum(machine) - guests, own.user + own.system
+    return idle, sum(machine) - guests, own

@@ -27,7 +27,7 @@ _one_test = threading.Lock()
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """How long a scenario runs: until both minima are met, but no longer than the maximum. The seed draws the queries."""
+    """How long a scenario runs: until both minima are met, but at most the maximum. The seed draws the queries."""
 
     min_duration_s: float
     min_queries: int
@@ -36,12 +36,14 @@ class LoadSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.min_duration_s <= self.max_duration_s or self.min_queries < 1:
-            raise ValueError(f"{self}: durations are positive, the maximum not below the minimum, and at least one query")
+            raise ValueError(
+                f"{self}: durations are positive, the maximum not below the minimum, and at least one query"
+            )
 
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """Service times of single queries in seconds, in the order served; `valid` is LoadGen's verdict, else `problems`."""
+    """Service times of single queries in seconds, in the order served; `problems` say why a result is not valid."""
 
     service_s: tuple[float, ...]
     loadgen_p50_s: float
@@ -68,7 +70,7 @@ class ThroughputResult:
 
 
 def single_stream(
-    serve: Callable[[int], None], samples: int, settings: LoadSettings, *, expected_latency_s: float
+    serve: Callable[[int], object], samples: int, settings: LoadSettings, *, expected_latency_s: float
 ) -> LatencyResult:
     """Serve one sample at a time, drawn with replacement from `samples`; the next one when the last is finished.
 
@@ -95,7 +97,7 @@ def single_stream(
 
 
 def offline(
-    serve_batch: Callable[[Sequence[int]], None],
+    serve_batch: Callable[[Sequence[int]], object],
     samples: int,
     settings: LoadSettings,
     *,
@@ -104,8 +106,8 @@ def offline(
 ) -> ThroughputResult:
     """Serve one query of as many samples as the minimum duration takes at the expected speed, in the given batches.
 
-    LoadGen cannot interrupt a query: after the maximum duration the batches left over are dropped, and the result is not
-    valid.
+    LoadGen cannot interrupt a query: after the maximum duration the batches left over are dropped, and the result is
+    not valid.
 
     Raises:
         Exception: whatever `serve_batch` raised first, once LoadGen has stopped.
@@ -147,7 +149,7 @@ def _test(scenario: Any, settings: LoadSettings) -> Any:
 
 
 def _run(test: Any, samples: int, issue: Callable[[Sequence[int], float], None]) -> dict[str, Any]:
-    """Run one test; `issue` gets sample indices and the time of issue. Returns LoadGen's log by key, its last value each.
+    """Run one test; `issue` gets sample indices and the time of issue. Returns the log, the last value of each key.
 
     Once an issue has failed, every further query is completed unserved, so that LoadGen comes to its end within
     milliseconds; then the error is raised. An exception that crossed into C++ would end the process.

@@ -26,8 +26,9 @@ class Peak:
 class PeakMemory:
     """The peak from its construction on.
 
-    On a GPU the bytes that torch's allocator held. On the host the resident set size of the whole process, interpreter and
-    libraries included; where the kernel cannot reset that peak, it counts from the start of the process, and says so.
+    On a GPU the bytes that torch's allocator held. On the host the resident set size of the whole process, interpreter
+    and libraries included; where the kernel cannot reset that peak, it counts from the start of the process, and says
+    so.
     """
 
     def __init__(self, device: torch.device) -> None:

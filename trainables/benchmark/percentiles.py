@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-# The fewest queries for which MLPerf's early stopping can estimate the percentile (LoadGen prints "would need to process
-# at least 64 total queries" and so on); below it one outlier decides the value.
+# The fewest queries for which MLPerf's early stopping can estimate the percentile (LoadGen prints "would need to
+# process at least 662 total queries" and so on); below it one outlier decides the value.
 FEWEST = {50: 11, 90: 64, 95: 130, 99: 662}
 
 

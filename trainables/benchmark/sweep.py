@@ -47,7 +47,9 @@ def _samples_per_s(server: Server, size: int, seconds: float, *, seed: int, cloc
     pool = list(range(count)) * -(-size // count)
     batches = server.batches(pool, size, seed=seed)
     full = [batch for batch in batches if len(batch) == size]
-    server.batch(max(full, key=lambda batch: sum(server.tokens[index] for index in batch)))  # untimed: needs most memory
+    server.batch(
+        max(full, key=lambda batch: sum(server.tokens[index] for index in batch))
+    )  # untimed: needs most memory
     tokens, number, start = 0, 0, clock()
     while (elapsed := clock() - start) < seconds or not number:
         batch = full[number % len(full)]

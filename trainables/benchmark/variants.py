@@ -16,7 +16,7 @@ from trainables.evaluation import Forward
 from trainables.model import TaskModel
 
 
-class VariantUnavailable(RuntimeError):  # noqa: N818 (a fact about the machine that callers report, not a fault)
+class VariantUnavailable(RuntimeError):
     """A variant that cannot run on a device, with the reason."""
 
     def __init__(self, name: str, reason: str) -> None:

@@ -32,8 +32,8 @@ class WarmUp:
     stable: bool
 
 
-def warm_up(serve: Callable[[int], None], rule: WarmUpRule, clock: Clock) -> WarmUp:
-    """Serve the first `window` queries over and over, so that windows hold the same lengths, until stable or the cap."""
+def warm_up(serve: Callable[[int], object], rule: WarmUpRule, clock: Clock) -> WarmUp:
+    """Serve the first `window` queries over and over, so that windows have equal lengths, until stable or the cap."""
     times: list[float] = []
     start = now = clock()
     while True:

@@ -86,9 +86,7 @@ class Kind(ABC, Generic[E]):
 
 def first_of(features: Sequence[Feature], logits: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
     """Logits by example, for kinds with exactly one feature an example."""
-    found: dict[int, np.ndarray] = {
-        feature.example: values for feature, values in zip(features, logits, strict=True)
-    }
+    found: dict[int, np.ndarray] = {feature.example: values for feature, values in zip(features, logits, strict=True)}
     return [found[index] for index in range(count)]
 
 

@@ -48,7 +48,9 @@ class Tagging(Kind[TaggingExample]):
             while last < len(example.words) and (used + lengths[last] <= room or last == first):
                 used += lengths[last]
                 last += 1
-            found.append(self._window(example, index, first, last, task=task, tokenizer=tokenizer, max_length=max_length))
+            found.append(
+                self._window(example, index, first, last, task=task, tokenizer=tokenizer, max_length=max_length)
+            )
             first = last
         return found
 

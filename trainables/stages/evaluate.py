@@ -30,7 +30,9 @@ class Evaluate(Stage):
     def __post_init__(self) -> None:
         tuned_here = isinstance(self.model, FineTune) and self.model.task == self.task
         if self.task.trained != tuned_here:
-            raise ValueError(f"{self.task.name} is scored on {'a model' if self.task.trained else 'no model'} tuned on it")
+            raise ValueError(
+                f"{self.task.name} is scored on {'a model' if self.task.trained else 'no model'} tuned on it"
+            )
 
     @property
     def label(self) -> str:

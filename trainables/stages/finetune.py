@@ -40,9 +40,7 @@ class FineTune(Stage):
         tokenizer_folder = tokenizer_of(self, work)
         tokenizer = load_tokenizer(tokenizer_folder)
         _, features = features_of(self.task, "train", "en", tokenizer_folder, self.training.max_length)
-        order = BatchOrder(
-            tuple(feature.length for feature in features), self.training.batch_size, self.training.seed
-        )
+        order = BatchOrder(tuple(feature.length for feature in features), self.training.batch_size, self.training.seed)
         batches = FeatureBatches(features, KINDS[self.task.kind], tokenizer.pad_token_id, order)
         model = new_task_model(base, self.task, self.training.seed)
         losses: list[float] = []
@@ -52,7 +50,13 @@ class FineTune(Stage):
             work.progress(self.label, step + 1, self.training.steps, loss)
 
         engine = train(
-            model, batches, self.training, share=work.share, zero_stage=work.zero_stage, device=work.device, observe=observe
+            model,
+            batches,
+            self.training,
+            share=work.share,
+            zero_stage=work.zero_stage,
+            device=work.device,
+            observe=observe,
         )
         state = full_state(engine)
         if work.leads:

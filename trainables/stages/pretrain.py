@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from trainables.batching import Share
 from trainables.encoder import Shape, count_parameters, load_tokenizer
@@ -59,7 +60,10 @@ class Pretrain(Stage):
         losses: list[float] = []
         if self.trained:
             sentences = [
-                {language: tuple(ids) for language, ids in zip(texts, tokenizer([*texts.values()])["input_ids"], strict=True)}
+                {
+                    language: tuple(ids)
+                    for language, ids in zip(texts, tokenizer([*texts.values()])["input_ids"], strict=True)
+                }
                 for texts in self.vocabulary.corpus.parallel()
             ]
             batches = GroupBatches(
@@ -77,7 +81,13 @@ class Pretrain(Stage):
                 work.progress(self.label, step + 1, self.training.steps, loss)
 
             engine = train(
-                model, batches, self.training, share=work.share, zero_stage=work.zero_stage, device=work.device, observe=observe
+                model,
+                batches,
+                self.training,
+                share=work.share,
+                zero_stage=work.zero_stage,
+                device=work.device,
+                observe=observe,
             )
             state = full_state(engine)
         else:
@@ -95,7 +105,7 @@ class Pretrain(Stage):
 class PretrainModel(nn.Module):
     """Returns the sum over groups of (mean masked-token cross-entropy + mean ranking cross-entropy)."""
 
-    def __init__(self, encoder: nn.Module, pad_id: int, group_pairs: int) -> None:
+    def __init__(self, encoder: PreTrainedModel, pad_id: int, group_pairs: int) -> None:
         super().__init__()
         width = encoder.config.hidden_size
         self.encoder, self.pad_id, self.group_pairs = encoder, pad_id, group_pairs
@@ -112,7 +122,7 @@ class PretrainModel(nn.Module):
     def _masked(self, hidden_NLD: Tensor, labels_NL: Tensor, groups: int) -> Tensor:
         chosen_NL = labels_NL != IGNORED
         hidden_MD = self.norm(functional.gelu(self.dense(hidden_NLD[chosen_NL])))
-        scores_MV = functional.linear(hidden_MD, self.encoder.get_input_embeddings().weight, self.bias)  # type: ignore[operator]
+        scores_MV = functional.linear(hidden_MD, self.encoder.get_input_embeddings().weight, self.bias)
         losses_M = functional.cross_entropy(scores_MV.float(), labels_NL[chosen_NL], reduction="none")
         per_group = chosen_NL.view(groups, -1).sum(1).clamp(min=1)
         group_M = torch.arange(groups, device=losses_M.device).repeat_interleave(chosen_NL.view(groups, -1).sum(1))
@@ -145,7 +155,9 @@ class GroupBatches:
         order = sorted(range(len(self.sentences)), key=lambda index: len(self.sentences[index]["en"]))
         object.__setattr__(self, "_by_length", order)
         if len(order) < self.pairs * POOL:
-            raise ValueError(f"{len(order)} sentences are too few for groups of {self.pairs} pairs: {self.pairs * POOL} at least")
+            raise ValueError(
+                f"{len(order)} sentences are too few for groups of {self.pairs} pairs: {self.pairs * POOL} at least"
+            )
 
     def weight(self, step: int) -> float:
         return float(self.groups)

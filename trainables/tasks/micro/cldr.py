@@ -234,7 +234,9 @@ def _candidates() -> tuple[Concept, ...]:
         if len(code) == 2 and code.isalpha() and code not in _NOT_PLACES
     ]
     living = own_data("de")["languages"]  # a second locale's list drops codes that only English bothers to name
-    found += [Concept("language", (code,)) for code in sorted(english["languages"]) if len(code) == 2 and code in living]
+    found += [
+        Concept("language", (code,)) for code in sorted(english["languages"]) if len(code) == 2 and code in living
+    ]
     found += [Concept("currency", (code,)) for code in sorted(english["currency_names"]) if code in _MODERN_CURRENCIES]
     found += [Concept("quantity", (unit, 3)) for unit in UNITS]
     found += [Concept("date", (2021, month, 4)) for month in range(1, 13)]

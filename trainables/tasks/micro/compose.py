@@ -57,7 +57,9 @@ class MicroTask(Task):
     def __post_init__(self) -> None:
         unknown = sorted(set(self.languages_) - set(cldr.languages()))
         if unknown:
-            raise ValueError(f"{self.name}: no CLDR coverage for {', '.join(unknown)}; covered: {', '.join(cldr.languages())}")
+            raise ValueError(
+                f"{self.name}: no CLDR coverage for {', '.join(unknown)}; covered: {', '.join(cldr.languages())}"
+            )
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -85,8 +87,8 @@ class MicroTask(Task):
 
 @lru_cache(maxsize=2048)
 def _examples(task: MicroTask, split: Split, language: str) -> tuple[Example, ...]:
-    book, english = cldr.phrasebook(language), cldr.phrasebook("en")
-    assert book is not None and english is not None  # __post_init__ checked coverage
+    book = cldr.phrasebook(language)
+    assert book is not None  # __post_init__ checked coverage
     written: list[Example] = []
     for number, item in enumerate(_items(task, split)):
         example = task.write(item, book, f"{split}-{number}")

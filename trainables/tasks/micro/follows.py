@@ -14,8 +14,8 @@ from trainables.tasks.base import ChoiceExample, KindName, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import (
-    MicroTask,
     CalendarRun,
+    MicroTask,
     pool,
     shared_words,
     split_of,

@@ -119,4 +119,3 @@ class MicroOrdering(MicroTask):
 
     def chance(self) -> float:
         return 100.0 / 3
-

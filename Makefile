@@ -1,0 +1,35 @@
+# Two commands: `make study` runs the quickstart study, `make test` all tests; both set up the environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OUTPUT ?= runs/quickstart
+
+.PHONY: study test check format clean
+
+study: $(READY)
+	$(BIN)/python -m study run quickstart --output $(OUTPUT)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The doctor also compiles DeepSpeed's communication operator, once, so that no study pays for it.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m study doctor
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,19 @@
+"""The inference benchmark: plain Python, wrapped by an actor elsewhere."""
+
+from trainables.benchmark.benchmark import QUICK, Benchmark, BenchmarkSettings
+from trainables.benchmark.lengths import Query, QuerySample, sample_queries
+from trainables.benchmark.measurement import Measurement
+from trainables.benchmark.variants import VARIANTS, Variant, VariantUnavailable
+
+__all__ = [
+    "QUICK",
+    "VARIANTS",
+    "Benchmark",
+    "BenchmarkSettings",
+    "Measurement",
+    "Query",
+    "QuerySample",
+    "Variant",
+    "VariantUnavailable",
+    "sample_queries",
+]
