@@ -256,6 +256,8 @@ def _record(result: tune.Result, targets: int) -> TrialRecord:
     trial_id = str((result.metrics or {}).get("trial_id") or Path(result.path).name)
     if result.error is not None:
         return TrialRecord(trial_id, choice_of(config), "failed", metrics, _reason(result.error))
+    if "diverged" in (result.metrics or {}):
+        return TrialRecord(trial_id, choice_of(config), "failed", metrics, f"diverged: {result.metrics['diverged']}")
     finished = metrics.get(RUNG, 0)
     if not finished:
         return TrialRecord(trial_id, choice_of(config), "failed", metrics, "ended without a report")

@@ -55,7 +55,9 @@ class TrialLog(Callback):  # type: ignore[misc]
             self.screen.say(f"  MLflow did not take a result, which will be written again at the end: {error}")
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self._say_end(trial, "done" if trial.last_result.get(RUNG) == len(self.study.targets) else "stopped early")
+        finished = trial.last_result.get(RUNG) == len(self.study.targets)
+        outcome = "diverged" if "diverged" in trial.last_result else "done" if finished else "stopped early"
+        self._say_end(trial, outcome)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._say_end(trial, "failed")

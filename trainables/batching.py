@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainables.kinds import Feature, Kind
-from trainables.kinds.base import pad_rows
+from trainables.kinds.base import pad_rows, padded_length
 
 BUCKET_BATCHES = 16  # lengths are sorted within this many batches, so that rows of a batch need little padding
 
@@ -111,9 +111,9 @@ class FeatureBatches:
 
 
 def collate(features: Sequence[Feature], kind: Kind[Any], pad_id: int) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask` of shape (rows, longest row), and the kind's targets."""
+    """`input_ids` and `attention_mask` of shape (rows, padded length), and the kind's targets."""
     rows = [row for feature in features for row in feature.rows]
-    longest = max(len(row) for row in rows)
+    longest = padded_length(rows)
     attention_mask = torch.zeros(len(rows), longest, dtype=torch.long)
     for index, row in enumerate(rows):
         attention_mask[index, : len(row)] = 1

@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from trainables.batching import Share
 from trainables.chain import Report, run_chain
 from trainables.engine import Resources
+from trainables.loop import Diverged
 from trainables.stages.base import Progress, Stage, Workplace, ensure
 from trainables.stages.evaluate import Evaluate
 from trainables.store import StageStore
@@ -38,10 +39,18 @@ class Job:
     chain: tuple[Evaluate, ...] = ()
 
     def run(self, work: Workplace, report: Report) -> None:
-        """Ensure the stages, then the chain with a report after each target."""
-        for stage in self.stages:
-            ensure(stage, work)
-        run_chain(self.chain, work, report)
+        """Ensure the stages, then the chain with a report after each target; a stage that diverges ends it with a report.
+
+        Divergence is a result of the choice and would come again, so it is no error that launchers should retry.
+        """
+        try:
+            for stage in self.stages:
+                ensure(stage, work)
+            run_chain(self.chain, work, report)
+        except Diverged as error:
+            if self.stages:
+                raise
+            report({"diverged": str(error)})
 
 
 def run_inline(job: Job, *, report: Report, progress: Progress) -> None:

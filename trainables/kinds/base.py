@@ -90,6 +90,11 @@ def first_of(features: Sequence[Feature], logits: Sequence[np.ndarray], count: i
     return [found[index] for index in range(count)]
 
 
+def padded_length(rows: Sequence[Sequence[int]]) -> int:
+    """The longest row, rounded up to a multiple of 8: few shapes, so that kernels made for one are used again."""
+    return -(-max(len(row) for row in rows) // 8) * 8
+
+
 def pad_rows(rows: Sequence[Sequence[int]], value: int, length: int) -> Tensor:
     """A (rows, length) tensor of ids, filled up with `value`."""
     padded = torch.full((len(rows), length), value, dtype=torch.long)

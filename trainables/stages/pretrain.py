@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from trainables.batching import Share
 from trainables.encoder import Shape, count_parameters, load_tokenizer
 from trainables.engine import full_state
-from trainables.kinds.base import IGNORED, mean_pool, pad_rows
+from trainables.kinds.base import IGNORED, mean_pool, pad_rows, padded_length
 from trainables.loop import train
 from trainables.model import save_encoder
 from trainables.stages.base import Stage, Workplace
@@ -176,7 +176,7 @@ class GroupBatches:
                 inputs, targets = self._mask(row, rng)
                 masked.append(inputs)
                 labels.append(targets)
-        longest = max(len(row) for row in rows)
+        longest = padded_length(rows)
         input_ids = pad_rows(masked, self.pad_id, longest)
         return {
             "input_ids": input_ids,

@@ -1,0 +1,111 @@
+"""The training loop: it learns, every ZeRO stage and number of workers computes the same, and NaN stops everybody."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+
+from tests import recipes
+from trainables.batching import Share
+from trainables.loop import Diverged
+from trainables.stages.base import Workplace, ensure
+from trainables.stages.finetune import FineTune
+from trainables.store import StageStore
+from trainables.training import Training
+
+STUDY = recipes.tiny()
+PRETRAINED = STUDY.pretrain(STUDY.sizes[0])
+TRAINING = Training(learning_rate=3e-3, steps=12, batch_size=16, seed=1)
+TUNED = FineTune(PRETRAINED, STUDY.targets[0], TRAINING)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds the pre-trained encoder."""
+    root = tmp_path_factory.mktemp("base")
+    ensure(PRETRAINED, Workplace(StageStore(root)))
+    return root
+
+
+def _losses(stage: FineTune, work: Workplace, folder: Path) -> list[float]:
+    """Loss of every step of a fine-tuning, outside the store's bookkeeping."""
+    seen: list[float] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    stage.produce(dataclasses.replace(work, progress=lambda name, done, total, loss: seen.append(loss)), folder)
+    return seen
+
+
+def _worker(rank: int, workers: int, zero_stage: int, base: Path, folder: Path, stage: FineTune, results: Any) -> None:
+    os.environ["LOCAL_RANK"] = str(rank)
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers)
+    work = Workplace(StageStore(base), Share(rank, workers, 64), zero_stage=zero_stage)
+    try:
+        results[rank] = _losses(stage, work, folder / f"rank{rank}")
+    except Diverged as error:
+        results[rank] = f"diverged at {error.step}"
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture
+def on_workers(base: Path, tmp_path: Path) -> Callable[..., dict[int, Any]]:
+    """Runs a fine-tuning on several processes and returns what each saw."""
+
+    def run(stage: FineTune, *, workers: int, zero_stage: int) -> dict[int, Any]:
+        folder = tmp_path / f"zero{zero_stage}"
+        folder.mkdir()
+        with multiprocessing.Manager() as manager:
+            results = manager.dict()
+            multiprocessing.spawn(
+                _worker, args=(workers, zero_stage, base, folder, stage, results), nprocs=workers, join=True
+            )
+            return dict(results)
+
+    return run
+
+
+def test_the_loss_falls(base: Path, tmp_path: Path) -> None:
+    losses = _losses(TUNED, Workplace(StageStore(base)), tmp_path)
+    assert len(losses) == TRAINING.steps
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+
+
+def test_micro_batches_do_not_change_the_loss(base: Path, tmp_path: Path) -> None:
+    whole = _losses(TUNED, Workplace(StageStore(base), Share(0, 1, 16)), tmp_path / "whole")
+    quarters = _losses(TUNED, Workplace(StageStore(base), Share(0, 1, 4)), tmp_path / "quarters")
+    assert quarters == pytest.approx(whole, rel=2e-4)  # fp32 sums in another order
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_zero_stages_on_two_workers_agree_with_one(
+    zero_stage: int, base: Path, tmp_path: Path, on_workers: Callable[..., dict[int, Any]]
+) -> None:
+    """Losses after the first step depend on gradients and optimizer, so equal losses mean equal training."""
+    alone = _losses(TUNED, Workplace(StageStore(base)), tmp_path / "alone")
+    both = on_workers(TUNED, workers=2, zero_stage=zero_stage)
+    assert both[0] == both[1]
+    assert both[0] == pytest.approx(alone, rel=1e-3)
+
+
+def test_divergence_stops_every_worker_at_the_same_step(on_workers: Callable[..., dict[int, Any]]) -> None:
+    wild = dataclasses.replace(TUNED, training=dataclasses.replace(TRAINING, learning_rate=1e30, warmup=0.0))
+    results = on_workers(wild, workers=2, zero_stage=0)
+    assert results[0] == results[1]
+    assert str(results[0]).startswith("diverged at ")
+
+
+def test_the_same_seed_trains_the_same_model_and_another_does_not(base: Path, tmp_path: Path) -> None:
+    work = Workplace(StageStore(base))
+    other = dataclasses.replace(TUNED, training=dataclasses.replace(TRAINING, seed=2))
+    first, again = _losses(TUNED, work, tmp_path / "first"), _losses(TUNED, work, tmp_path / "again")
+    assert first == pytest.approx(again, rel=1e-6)
+    assert _losses(other, work, tmp_path / "other") != pytest.approx(first, rel=1e-3)
