@@ -32,7 +32,10 @@ def benchmark_size(
         return []
     found = []
     for variant in study.benchmark.variants:
-        measured = _measure(study, size, best, variant, output.resolve(), screen)
+        measured = kept_measurement(study, size, best, variant, output)
+        if measured is None:
+            screen.say(f"benchmark {size.name} {variant}")
+            measured = _measure(study, size, best, variant, output)
         if isinstance(measured, str):
             screen.say(f"benchmark {size.name} {variant}: cannot run here: {measured}")
             continue
@@ -41,22 +44,21 @@ def benchmark_size(
     return found
 
 
-def _measure(
-    study: Study, size: Size, best: TrialRecord, variant: str, output: Path, screen: Screen
-) -> dict[str, Any] | str:
-    chain, plan = study.chain(size, best.choice), study.benchmark
-    identity = {
-        "models": [fingerprint(evaluate) for evaluate in chain],
-        "window_s": plan.window_s,
-        "threads": plan.threads,
-    }
-    kept = output / "benchmarks" / f"{size.name}-{variant}.json"
-    if kept.exists():
-        document = json.loads(kept.read_text(encoding="utf-8"))
-        if document["of"] == identity:
-            return dict(document["measured"])
-    screen.say(f"benchmark {size.name} {variant}")
-    benchmark = CheckpointBenchmark(str(output), chain, plan.threads, plan.window_s)
+def kept_measurement(
+    study: Study, size: Size, best: TrialRecord, variant: str, output: Path
+) -> dict[str, Any] | str | None:
+    """An earlier run's measurement of the same models (or why there can be none), or None."""
+    path = _path(size, variant, output)
+    if not path.exists():
+        return None
+    document = json.loads(path.read_text(encoding="utf-8"))
+    measured: dict[str, Any] | str = document["measured"]
+    return measured if document["of"] == _identity(study, size, best) else None
+
+
+def _measure(study: Study, size: Size, best: TrialRecord, variant: str, output: Path) -> dict[str, Any] | str:
+    plan = study.benchmark
+    benchmark = CheckpointBenchmark(str(output.resolve()), study.chain(size, best.choice), plan.threads, plan.window_s)
     # All cores of the node: Ray then places nothing beside the measurement.
     cores = int(max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]))
     actor = BenchmarkActor.options(num_cpus=cores).remote(benchmark)  # type: ignore[attr-defined]
@@ -64,13 +66,23 @@ def _measure(
         measured: dict[str, Any] | str = ray.get(actor.run.remote(variant))
     finally:
         ray.kill(actor)
-    if isinstance(measured, str):
-        return measured
-    kept.parent.mkdir(exist_ok=True)
-    temporary = kept.with_suffix(".unfinished")
-    temporary.write_text(json.dumps({"of": identity, "measured": measured}, indent=1), encoding="utf-8")
-    os.replace(temporary, kept)
+    path = _path(size, variant, output)
+    path.parent.mkdir(exist_ok=True)
+    document = {"of": _identity(study, size, best), "measured": measured}
+    temporary = path.with_suffix(".unfinished")
+    temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    os.replace(temporary, path)
     return measured
+
+
+def _path(size: Size, variant: str, output: Path) -> Path:
+    return output / "benchmarks" / f"{size.name}-{variant}.json"
+
+
+def _identity(study: Study, size: Size, best: TrialRecord) -> dict[str, Any]:
+    """What a kept measurement is of: the models, and how long and on how many threads they were timed."""
+    models = [fingerprint(evaluate) for evaluate in study.chain(size, best.choice)]
+    return {"models": models, "window_s": study.benchmark.window_s, "threads": study.benchmark.threads}
 
 
 def _track(size: Size, best: TrialRecord, measured: dict[str, Any], tracking: Tracking) -> None:
@@ -83,6 +95,8 @@ def _track(size: Size, best: TrialRecord, measured: dict[str, Any], tracking: Tr
         **{f"problems:{scenario}": "; ".join(why) for scenario, why in measured["problems"].items()},
     }
     run = tracking.benchmark(size.name, measured["variant"], tags)
+    if tracking.holds(run, "bench/throughput_sps", measured["throughput_sps"]):
+        return  # kept from an earlier run and written then
     metrics = {f"bench/{name}": measured[name] for name in _TRACKED}
     metrics |= {name: measured[name] for name in ("params_m", "params_body_m")}
     metrics |= {"test/score": measured["test_score"]}

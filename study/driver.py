@@ -17,17 +17,18 @@ import ray
 from mlflow.exceptions import MlflowException
 
 import analysis
-from study.benchmarks import benchmark_size
+from study.benchmarks import benchmark_size, kept_measurement
 from study.footprint import Footprint
 from study.plan import parameters
 from study.progress import Board, Poster, Screen, Timeline
-from study.search import SearchResult, run_search
+from study.search import SearchResult, run_search, search_file
 from study.spec import Size, Study
 from study.tracking import Tracking, default_uri
 from study.trial_log import TrialLog, trial_table
 from trainables.benchmark.hardware import describe_hardware
 from trainables.fingerprint import canonical
 from trainables.launch import Job, run_task
+from trainables.store import StageStore
 from trainables.versions import versions
 
 OBJECT_STORE_BYTES = (
@@ -75,18 +76,22 @@ def run_study(study: Study, where: Where) -> Outcome:
         tracking = Tracking(where.tracking_uri or default_uri(where.output), study.name, where.output / "artifacts")
         _describe(study, tracking)
         stack.enter_context(footprint.measure())
-        with timeline.phase("start-up"):
-            stack.enter_context(_ray(study, where.address))
-            concurrent = {size.name: _concurrent(size) for size in study.sizes}
-            board = Board.remote()  # type: ignore[attr-defined]
-        with screen.watch(board):
-            with timeline.phase("pre-training"):
-                _pretrain(study, where.output, board, screen)
-            results = {}
-            for size in study.sizes:
-                log = TrialLog(study, size, tracking, screen, concurrent[size.name])
-                with timeline.phase("search"):
-                    results[size.name] = _search(study, size, where.output, log, board=board)
+        if _all_done(study, where.output):
+            screen.say("everything is finished: nothing to train or measure")
+            results = {size.name: _settled(study, size, where.output, tracking, screen) for size in study.sizes}
+        else:
+            with timeline.phase("start-up"):
+                stack.enter_context(_ray(study, where.address))
+                concurrent = {size.name: _concurrent(size) for size in study.sizes}
+                board = Board.remote()  # type: ignore[attr-defined]
+            with screen.watch(board):
+                with timeline.phase("pre-training"):
+                    _pretrain(study, where.output, board, screen)
+                results = {}
+                for size in study.sizes:
+                    log = TrialLog(study, size, tracking, screen, concurrent[size.name])
+                    with timeline.phase("search"):
+                        results[size.name] = _search(study, size, where.output, log, board=board)
         benches = {}
         for size in study.sizes:
             with timeline.phase("benchmark"):
@@ -191,6 +196,28 @@ def _ray(study: Study, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def _all_done(study: Study, output: Path) -> bool:
+    """Whether every search has ended and every benchmark of its best model is kept: then no Ray is started."""
+    for size in study.sizes:
+        result = SearchResult.load(search_file(output, size))
+        if result is None:
+            return False
+        if result.best is None:
+            continue
+        if any(kept_measurement(study, size, result.best, name, output) is None for name in study.benchmark.variants):
+            return False
+    return True
+
+
+def _settled(study: Study, size: Size, output: Path, tracking: Tracking, screen: Screen) -> SearchResult:
+    """A finished search, with whatever MLflow lacks of it written now."""
+    result = SearchResult.load(search_file(output, size))
+    assert result is not None  # `_all_done` saw it
+    TrialLog(study, size, tracking, screen).settle(result)
+    _settle_size(study, size, result, tracking)
+    return result
+
+
 def _concurrent(size: Size) -> int:
     """How many trials of a size fit the cluster at once.
 
@@ -208,8 +235,10 @@ def _concurrent(size: Size) -> int:
 
 def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> None:
     """Pre-train what the trials of each size share: inline sizes side by side, then groups one after the other."""
-    inline = [size for size in study.sizes if size.resources.inline]
-    groups = [size for size in study.sizes if not size.resources.inline]
+    store = StageStore(output)
+    wanted = [size for size in study.sizes if store.find(study.pretrain(size)) is None]
+    inline = [size for size in wanted if size.resources.inline]
+    groups = [size for size in wanted if not size.resources.inline]
     for batch in ([inline] if inline else []) + [[size] for size in groups]:
         running = []
         for size in batch:
@@ -238,6 +267,8 @@ def _search(study: Study, size: Size, output: Path, log: TrialLog, *, board: Any
 
 def _settle_size(study: Study, size: Size, result: SearchResult, tracking: Tracking) -> None:
     run, count = tracking.size(size.name), parameters(study, size)
+    if tracking.holds(run, "trials", len(result.trials)):
+        return
     tracking.metrics(
         run,
         {

@@ -74,6 +74,11 @@ class SearchResult:
         return SearchResult(document["size"], trials)
 
 
+def search_file(output: Path, size: Size) -> Path:
+    """Where a size's finished search is kept."""
+    return output / "tune" / f"{size.name}.json"
+
+
 class SearchStateLost(RuntimeError):
     """A sweep was begun here and its state cannot be read back."""
 
@@ -134,8 +139,7 @@ def run_search(
     Raises:
         SearchStateLost: Tune's state of an earlier run is there and cannot be restored.
     """
-    folder = output / "tune"
-    saved = folder / f"{size.name}.json"
+    folder, saved = output / "tune", search_file(output, size)
     if (done := SearchResult.load(saved)) is not None:
         return done
     trainable = tune.with_resources(
@@ -161,7 +165,7 @@ def run_search(
         tuner._local_tuner._run_config.callbacks = callbacks  # a restored tuner forgets them: they are not pickled
     else:
         tuner = tune.Tuner(
-            trainable, tune_config=_tune_config(study, size, concurrent=concurrent), run_config=run_config
+            trainable, tune_config=tune_config(study, size, concurrent=concurrent), run_config=run_config
         )
     results = tuner.fit()
     trials = tuple(_record(result, len(study.targets)) for result in results)
@@ -174,7 +178,8 @@ def run_search(
     return result
 
 
-def _tune_config(study: Study, size: Size, *, concurrent: int) -> tune.TuneConfig:
+def tune_config(study: Study, size: Size, *, concurrent: int) -> tune.TuneConfig:
+    """Searcher, scheduler and budget of a size's sweep."""
     points = [
         {"intermediate": choice.intermediate, "lr_target": choice.lr_target}
         | ({} if choice.lr_intermediate is None else {"lr_intermediate": choice.lr_intermediate})

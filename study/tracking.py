@@ -100,6 +100,16 @@ class Tracking:
             self._client.log_batch(run, metrics=logged[start : start + 1000])
         self.tags(run, {f"unavailable:{name}": value for name, value in broken.items()})
 
+    def holds(self, run: str, metric: str, value: Value) -> bool:
+        """Whether the run's latest value of a metric is this one."""
+        held: float | None = self._client.get_run(run).data.metrics.get(metric)
+        return held is not None and held == value
+
+    def tag(self, run: str, name: str) -> str | None:
+        """The value of a tag."""
+        value: str | None = self._client.get_run(run).data.tags.get(name)
+        return value
+
     def tags(self, run: str, tags: Mapping[str, str]) -> None:
         if tags:
             self._client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])

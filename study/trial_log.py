@@ -66,6 +66,8 @@ class TrialLog(Callback):  # type: ignore[misc]
         """Bring MLflow to what the finished search says: outcomes, and whatever could not be written on the way."""
         for trial in result.trials:
             run = self._run(trial.trial_id, trial.choice)
+            if self.tracking.tag(run, "outcome") == trial.outcome:
+                continue
             self.tracking.metrics(run, tracked(trial.metrics), step=int(trial.metrics.get(RUNG, 0)))
             tags = {"outcome": trial.outcome, **({"reason": trial.reason} if trial.reason else {})}
             self.tracking.tags(run, tags)

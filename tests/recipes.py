@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from study.spec import BenchmarkPlan, Size, Space, Study
 from trainables.encoder import Shape
@@ -15,7 +16,7 @@ from trainables.tasks.micro.tagging import MicroTagging
 from trainables.training import Training
 
 LANGUAGES = ("en", "de", "zh")
-SMALL = {"train_size": 96, "dev_size": 24, "test_size": 16}
+SMALL: dict[str, Any] = {"train_size": 96, "dev_size": 24, "test_size": 16}
 
 
 def tiny() -> Study:

@@ -65,7 +65,7 @@ def on_workers(base: Path, tmp_path: Path) -> Callable[..., dict[int, Any]]:
         folder.mkdir()
         with multiprocessing.Manager() as manager:
             results = manager.dict()
-            multiprocessing.spawn(
+            multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
                 _worker, args=(workers, zero_stage, base, folder, stage, results), nprocs=workers, join=True
             )
             return dict(results)

@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary trained on the study's own pre-training text, shared by every rung of a ladder."""
+"""A BPE vocabulary trained on the study's own pre-training text, shared by every rung of a ladder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def train_vocabulary(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast
     A word split off by white space has the same pieces alone and in its sentence, so that tagging (word by word) and
     pre-training (whole sentences) see the same tokens.
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"], max_input_chars_per_word=60))
+    # BPE without a mark on inner pieces: with one (WordPiece), the trainer numbers them in the order of a hash map, and every
+    # run gave another vocabulary.
+    tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL_TOKENS["unk_token"]))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -34,7 +36,7 @@ def train_vocabulary(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast
             pre_tokenizers.Split(Regex(_UNSPACED), "isolated"),
         ]
     )
-    trainer = trainers.WordPieceTrainer(
+    trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False, min_frequency=1
     )
     tokenizer.train_from_iterator(texts, trainer)

@@ -30,7 +30,7 @@ def quickstart(seed: int = 0) -> Study:
         version=1,
         seed=seed,
         corpus=MicroCorpus(languages=LANGUAGES, sentences=8000),
-        vocabulary_size=6000,
+        vocabulary_size=4000,
         group_pairs=32,
         sizes=(
             _size("2x128", Shape(2, 128), 3e-3, precision, seed, Resources(workers=1)),
@@ -39,7 +39,7 @@ def quickstart(seed: int = 0) -> Study:
             _size("4x256", Shape(4, 256), 1.5e-3, precision, seed, Resources(workers=2, zero_stage=2)),
         ),
         targets=tuple(
-            task(languages_=LANGUAGES, test_size=80)
+            task(languages_=LANGUAGES, test_size=50)
             for task in (MicroTagging, MicroEntailment, MicroFollows, MicroSpan, MicroBitext)
         ),
         space=Space(
@@ -47,8 +47,8 @@ def quickstart(seed: int = 0) -> Study:
             lr_intermediate=(3e-4, 1e-4, 1e-3),
             lr_target=(1e-3, 3e-4),
         ),
-        intermediate_tuning=Training(learning_rate=3e-4, steps=80, batch_size=32, seed=seed, precision=precision),
-        tuning=Training(learning_rate=1e-3, steps=100, batch_size=32, seed=seed, precision=precision),
+        intermediate_tuning=Training(learning_rate=3e-4, steps=60, batch_size=32, seed=seed, precision=precision),
+        tuning=Training(learning_rate=1e-3, steps=80, batch_size=32, seed=seed, precision=precision),
         trials=6,
         benchmark=BenchmarkPlan(variants=("fp32", "bf16" if precision == "bf16_mixed" else "compiled"), window_s=3.0),
     )
@@ -56,5 +56,5 @@ def quickstart(seed: int = 0) -> Study:
 
 def _size(name: str, shape: Shape, rate: float, precision: Precision, seed: int, resources: Resources) -> Size:
     """A rung: the same data and steps for all, a learning rate that falls with the width. Batch: groups of sentence pairs."""
-    pretraining = Training(learning_rate=rate, steps=300, batch_size=2, seed=seed, precision=precision)
+    pretraining = Training(learning_rate=rate, steps=250, batch_size=2, seed=seed, precision=precision)
     return Size(name, shape, pretraining, resources)

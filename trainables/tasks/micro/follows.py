@@ -23,7 +23,7 @@ from trainables.tasks.micro.compose import (
     write_text,
 )
 
-CHOICES = 4
+CHOICES = 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RunItem:
 
 @dataclass(frozen=True)
 class ListItem:
-    """Concepts of one category; the alternatives have four different categories."""
+    """Concepts of one category; the alternatives have different categories."""
 
     context: tuple[Concept, ...]
     choices: tuple[Concept, ...]

@@ -67,7 +67,7 @@ class MicroTopic(MicroTask):
 
 @dataclass(frozen=True)
 class MicroOddOneOut(MicroTask):
-    """Which of four does not belong with the others?"""
+    """Which of three does not belong with the others?"""
 
     name: ClassVar[str] = "micro_odd_one_out"
     kind: ClassVar[KindName] = "multiple_choice"
@@ -76,8 +76,8 @@ class MicroOddOneOut(MicroTask):
 
     def draw(self, rng: random.Random, split: Split) -> tuple[tuple[Concept, ...], int]:
         common, odd = rng.sample(cldr.CATEGORIES, 2)
-        choices = rng.sample(pool(common, split, self.seed), 3)
-        label = rng.randrange(4)
+        choices = rng.sample(pool(common, split, self.seed), 2)
+        label = rng.randrange(3)
         choices.insert(label, rng.choice(pool(odd, split, self.seed)))
         return tuple(choices), label
 
@@ -88,7 +88,7 @@ class MicroOddOneOut(MicroTask):
         return ChoiceExample(example_id, listed[0], tuple(text for _, text in listed[1]), item[1])
 
     def chance(self) -> float:
-        return 25.0
+        return 100.0 / 3
 
 
 @dataclass(frozen=True)

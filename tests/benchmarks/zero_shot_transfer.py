@@ -1,0 +1,83 @@
+"""Is zero-shot transfer real? The middle size of the quickstart against the same network without pre-training.
+
+    python -m tests.benchmarks.zero_shot_transfer [--output runs/quickstart]
+
+Fine-tunes both on the English targets with the recipe's default learning rate and no intermediate task, scores them in every
+language, and compares the margins over chance of the mean over languages without English. With the output folder of a finished
+quickstart its stages are used again. The last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from study.recipes.quickstart import quickstart
+from trainables.batching import Share
+from trainables.chain import run_chain
+from trainables.stages.base import Workplace
+from trainables.store import StageStore
+from trainables.versions import versions
+
+console = Console(highlight=False)
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="a stage store; the quickstart's own is used again")] = Path(
+        "runs/quickstart"
+    ),
+    size: Annotated[str, typer.Option(help="a size of the quickstart")] = "3x192",
+    seeds: Annotated[
+        int, typer.Option(min=1, help="seeds of fine-tuning and pre-training; 1 is the quickstart's own")
+    ] = 1,
+) -> None:
+    """Print the margins over chance, with and without pre-training, and their ratio."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    table = Table("seed", "target", "chance", "pre-trained", "untrained", "margin ratio")
+    results = []
+    for seed in range(seeds):
+        trained, untrained = (_scores(output, size, seed, trained=trained) for trained in (True, False))
+        for name, (with_it, chance) in trained.items():
+            without, _ = untrained[name]
+            ratio = (with_it - chance) / (without - chance) if without > chance else None
+            results.append(
+                {
+                    "seed": seed,
+                    "target": name,
+                    "chance": chance,
+                    "pretrained": with_it,
+                    "untrained": without,
+                    "ratio": ratio,
+                }
+            )
+            shown = "untrained at chance" if ratio is None else f"{ratio:.1f}"
+            table.add_row(str(seed), name, f"{chance:.1f}", f"{with_it:.1f}", f"{without:.1f}", shown)
+    console.print(table)
+    print(json.dumps({"size": size, "results": results, "versions": versions(), "threads": torch.get_num_threads()}))
+
+
+def _scores(output: Path, name: str, seed: int, *, trained: bool) -> dict[str, tuple[float, float]]:
+    """By target: the test score in percent, mean over languages without English, and chance."""
+    study = quickstart(seed)
+    chain = study.chain(study.size(name), study.space.defaults()[0], trained=trained)
+    metrics: dict[str, float] = {}
+    work = Workplace(StageStore(output), Share(0, 1, study.size(name).resources.micro_batch), progress=_show)
+    run_chain(chain, work, metrics.update)
+    names = [evaluate.task.name for evaluate in chain]
+    return {name: (metrics[f"test_without_english/{name}"], metrics[f"chance/{name}"]) for name in names}
+
+
+def _show(stage: str, done: int, total: int, value: float) -> None:
+    if done and done % 50 == 0:
+        console.print(f"{stage}: {done}/{total}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

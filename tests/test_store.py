@@ -1,0 +1,197 @@
+"""The stage store: what counts as finished, what does not, and that one process at a time produces a stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from trainables.store import MANIFEST, Finished, StageStore
+
+
+@dataclass(frozen=True)
+class Toy:
+    """An identity with a name."""
+
+    number: int = 0
+
+    @property
+    def label(self) -> str:
+        return "toy"
+
+
+_HOLDER = """
+import sys
+from pathlib import Path
+from tests.test_store import Toy
+from trainables.store import StageStore
+
+claim = StageStore(Path(sys.argv[1])).try_claim(Toy())
+print("held" if claim else "refused", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> StageStore:
+    return StageStore(tmp_path)
+
+
+def commit(store: StageStore, stage: Toy, content: str = "weights") -> Finished:
+    workspace = store.workspace(stage)
+    (workspace / "deep").mkdir()
+    (workspace / "deep" / "model.bin").write_text(content)
+    (workspace / "notes.txt").write_text("notes")
+    return store.commit(stage, workspace, {"score": 1.5}, {"seconds": 2})
+
+
+def test_commit_and_find(store: StageStore) -> None:
+    assert store.find(Toy()) is None
+    made = commit(store, Toy())
+    found = store.find(Toy())
+    assert found == made
+    assert found is not None
+    assert found.folder == store.folder(Toy())
+    assert found.metrics == {"score": 1.5}
+    assert set(found.manifest["files"]) == {"deep/model.bin", "notes.txt"}
+    assert (found.folder / "deep" / "model.bin").read_text() == "weights"
+    assert store.find(Toy(1)) is None
+    assert store.verify(Toy()) == []
+
+
+def test_a_workspace_is_not_a_stage(store: StageStore) -> None:
+    workspace = store.workspace(Toy())
+    (workspace / "model.bin").write_text("half")
+    assert store.find(Toy()) is None
+    assert list(store.workspace(Toy()).iterdir()) == []
+
+
+def remove_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+
+
+def truncate_manifest(folder: Path) -> None:
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text[: len(text) // 2])
+
+
+def empty_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_text("")
+
+
+def list_for_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_text("[]")
+
+
+def manifest_of_another(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["identity"]["number"] = 1
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def manifest_of_another_format(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "format": manifest["format"] + 1}))
+
+
+def truncate_file(folder: Path) -> None:
+    (folder / "deep" / "model.bin").write_text("weigh")
+
+
+def remove_file(folder: Path) -> None:
+    (folder / "deep" / "model.bin").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        remove_manifest,
+        truncate_manifest,
+        empty_manifest,
+        list_for_manifest,
+        manifest_of_another,
+        manifest_of_another_format,
+        truncate_file,
+        remove_file,
+    ],
+)
+def test_what_is_damaged_does_not_exist_and_can_be_made_again(
+    store: StageStore, damage: Callable[[Path], None]
+) -> None:
+    damage(commit(store, Toy()).folder)
+    assert store.find(Toy()) is None
+    assert store.verify(Toy())
+    commit(store, Toy(), "new weights")
+    found = store.find(Toy())
+    assert found is not None
+    assert (found.folder / "deep" / "model.bin").read_text() == "new weights"
+    assert store.verify(Toy()) == []
+
+
+def test_verify_notices_changed_bytes_of_the_same_size(store: StageStore) -> None:
+    folder = commit(store, Toy()).folder
+    (folder / "deep" / "model.bin").write_text("weighty")
+    assert store.find(Toy()) is not None
+    assert ["deep/model.bin" in line for line in store.verify(Toy())] == [True]
+
+
+def test_a_failed_commit_leaves_nothing(store: StageStore) -> None:
+    workspace = store.workspace(Toy())
+    with pytest.raises(ValueError, match="JSON"):
+        store.commit(Toy(), workspace, {"loss": float("nan")}, {})
+    assert store.find(Toy()) is None
+    assert not store.folder(Toy()).exists()
+
+
+@pytest.fixture
+def holder(store: StageStore) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that holds the claim on `Toy()`."""
+    process = start_holder(store)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def start_holder(store: StageStore) -> subprocess.Popen[str]:
+    root = Path(__file__).parents[1]
+    return subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(store.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+
+
+def test_a_claim_excludes_other_processes_until_its_holder_dies(
+    store: StageStore, holder: subprocess.Popen[str]
+) -> None:
+    assert store.try_claim(Toy()) is None
+    other = store.try_claim(Toy(1))  # another stage is free
+    assert other is not None
+    with other:
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait(timeout=30)
+    claim = store.try_claim(Toy())
+    assert claim is not None
+    with claim:
+        assert store.try_claim(Toy()) is None
+        second = start_holder(store)
+        answer, _ = second.communicate("", timeout=60)
+        assert answer == "refused\n"
+    again = store.try_claim(Toy())
+    assert again is not None
+    again.__exit__()

@@ -1,0 +1,172 @@
+"""A whole study through the command line: results, MLflow, report, and that the same command again does nothing twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+import analysis
+from study.search import SearchResult
+from study.tracking import default_uri
+from tests import recipes
+from tests.conftest import Ran, study_command
+from trainables.stages.base import Stage
+from trainables.store import StageStore
+
+TinyRun = tuple[Path, Ran]
+
+
+def _runs(output: Path, kind: str) -> list[dict[str, str]]:
+    client = MlflowClient(tracking_uri=default_uri(output))
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'")
+    return [{**run.data.tags, **run.data.params, "status": run.info.status} for run in runs]
+
+
+def test_the_last_line_says_what_was_found(tiny_run: TinyRun) -> None:
+    _, ran = tiny_run
+    document = ran.document
+    assert document["study"] == "tiny"
+    assert [size["name"] for size in document["sizes"]] == ["1x32", "1x64"]
+    for size in document["sizes"]:
+        assert size["trials"] == 3
+        assert size["failed"] == 0
+        assert size["best"]["intermediate"] in ("none", "micro_topic")
+        assert 0 <= size["best"]["dev_score"] <= 100
+        assert size["params_body_m"] < size["params_m"]
+        (bench,) = size["bench"]
+        assert bench["variant"] == "fp32"
+        assert bench["p50_ms"] > 0
+        assert bench["throughput_sps"] > 0
+    assert {point["size"] for point in document["pareto"]} <= {"1x32", "1x64"}
+    assert Path(document["report"]).is_file()
+    assert {"pre-training", "search", "benchmark"} <= set(document["seconds"])
+
+
+def test_both_launchers_ran_and_every_default_cell_was_finished(tiny_run: TinyRun) -> None:
+    output, _ = tiny_run
+    study = recipes.tiny()
+    for size in study.sizes:
+        result = SearchResult.load(output / "tune" / f"{size.name}.json")
+        assert result is not None
+        complete = {trial.choice for trial in result.trials if trial.outcome == "complete"}
+        assert complete >= set(study.space.defaults())
+        store = StageStore(output)
+        stages: list[Stage] = [study.pretrain(size)]
+        stages += [stage for choice in study.space.defaults() for stage in study.chain(size, choice)]
+        for stage in stages:
+            found = store.find(stage)
+            assert found is not None
+            assert found.manifest["context"]["workers"] == size.resources.workers
+            assert store.verify(stage) == []
+
+
+def test_mlflow_holds_sizes_trials_and_benchmarks_as_parents_and_children(tiny_run: TinyRun) -> None:
+    output, _ = tiny_run
+    assert {run["size"] for run in _runs(output, "size")} == {"1x32", "1x64"}
+    trials = _runs(output, "trial")
+    assert len(trials) == 6
+    assert all(run["mlflow.parentRunId"] for run in trials)
+    assert {run["lr_intermediate"] for run in trials if run["intermediate"] == "none"} == {"none"}
+    assert {run["status"] for run in trials if run["outcome"] == "complete"} == {"FINISHED"}
+    assert len(_runs(output, "benchmark")) == 2
+    frames = analysis.load(default_uri(output), "tiny")
+    energy = frames.benchmarks["unavailable"].iloc[0]
+    assert any("energy" in name for name in energy), "without NVML energy is unavailable, with a reason"
+
+
+def test_the_report_is_about_this_study(tiny_run: TinyRun) -> None:
+    output, _ = tiny_run
+    page = (output / "report.html").read_text(encoding="utf-8")
+    for word in ("1x32", "1x64", "micro_topic", "micro_tagging", "fp32"):
+        assert word in page
+
+
+def test_the_same_command_again_trains_nothing_and_adds_no_run(tiny_run: TinyRun) -> None:
+    output, first = tiny_run
+    before = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
+    runs = {kind: len(_runs(output, kind)) for kind in ("size", "trial", "benchmark")}
+    again = study_command("run", "tests/recipes.py:tiny", "--output", str(output))
+    assert again.code == 0, again.err
+    assert {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")} == before
+    assert {kind: len(_runs(output, kind)) for kind in runs} == runs
+    assert again.document["sizes"] == first.document["sizes"]
+
+
+def test_another_seed_does_not_go_into_the_same_folder(tiny_run: TinyRun) -> None:
+    output, _ = tiny_run
+    refused = study_command("run", "tests/recipes.py:tiny", "--output", str(output), "--seed", "7")
+    assert refused.code == 2
+    assert "holds another study" in refused.err
+    assert "seed" in refused.err
+
+
+def test_launchers_agree(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """The size that ran on two Ray Train workers with ZeRO-2, run in this process: the same losses and scores."""
+    from trainables.stages.base import Workplace, ensure
+
+    output, _ = tiny_run
+    study = recipes.tiny()
+    size, choice = study.sizes[1], study.space.defaults()[0]
+    evaluate = study.chain(size, choice)[0]
+    here = Workplace(StageStore(tmp_path))
+    ensure(evaluate, here)
+    for stage in (study.pretrain(size), evaluate.model):
+        grouped, alone = StageStore(output).find(stage), here.store.find(stage)
+        assert grouped is not None
+        assert alone is not None
+        assert alone.metrics["final_loss"] == pytest.approx(grouped.metrics["final_loss"], rel=1e-3)
+
+
+def test_a_search_that_was_interrupted_goes_on(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """The driver is killed in the middle of the first search; the same command finishes it without a trial too many."""
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "study", "run", "tests/recipes.py:inline", "--output", str(output)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 180
+    while not list(output.glob("stages/evaluate-micro_tagging*/manifest.json")):
+        assert time.monotonic() < deadline, "the search did not start"
+        assert first.poll() is None, "the study ended before it was interrupted"
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    before = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
+    ran = study_command("run", "tests/recipes.py:inline", "--output", str(output))
+    assert ran.code == 0, ran.err
+    assert ran.document["sizes"][0]["trials"] == recipes.inline().trials
+    after = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
+    assert {path: after[path] for path in before} == before, "a finished stage was made again"
+    client = MlflowClient(tracking_uri=default_uri(output))
+    experiment = client.get_experiment_by_name("inline")
+    assert experiment is not None
+    trials = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
+    assert len(trials) == recipes.inline().trials
+    assert len({run.data.tags["trial_id"] for run in trials}) == len(trials)
+
+
+def test_a_failed_trial_is_named_and_the_rest_finishes(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    ran = study_command("run", "tests/recipes.py:diverging", "--output", str(output))
+    assert ran.code == 1, ran.err
+    (size,) = ran.document["sizes"]
+    assert size["failed"] == 1
+    assert size["best"]["intermediate"] == "none"
+    assert "micro_topic" in ran.err.splitlines()[-1]
+    assert "diverged" in ran.err.splitlines()[-1]
+    assert "diverged" in Path(ran.document["report"]).read_text(encoding="utf-8")
+
+
+def test_what_the_document_says_can_be_read_back(tiny_run: TinyRun) -> None:
+    output, ran = tiny_run
+    held = json.loads((output / "study.json").read_text(encoding="utf-8"))
+    assert held["name"] == ran.document["study"]
