@@ -80,6 +80,8 @@ def _submit(address: str, *entrypoint: str) -> subprocess.CompletedProcess[str]:
             address,
             "--working-dir",
             ".",
+            "--runtime-env",
+            "clusters/runtime_env.yaml",
             "--",
             sys.executable,
             "-m",

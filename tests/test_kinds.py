@@ -65,7 +65,7 @@ def perfect_logits(task: Task, features: Sequence[Feature], count: int) -> list[
         if task.kind == "pair_classification":
             values = np.eye(len(task.labels))[list(feature.target)]
         elif task.kind == "multiple_choice":
-            values = np.eye(4)[feature.target[0]].reshape(4, 1)
+            values = np.eye(len(feature.rows))[feature.target[0]][:, None]
         elif task.kind == "tagging":
             wanted = [max(label, 0) for label in feature.target]
             values = np.eye(len(task.labels))[wanted].reshape(1, length, -1)

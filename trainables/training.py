@@ -42,4 +42,4 @@ class Training:
             return self.learning_rate * (step + 1) / warmup_steps
         if self.schedule == "constant":
             return self.learning_rate
-        return self.learning_rate * (self.steps - step) / max(1.0, self.steps - warmup_steps)
+        return self.learning_rate * min(1.0, (self.steps - step) / max(1.0, self.steps - warmup_steps))

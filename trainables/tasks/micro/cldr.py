@@ -16,7 +16,8 @@ from typing import Any, Literal
 import babel
 from babel import Locale, dates, localedata
 
-DATA_REVISION = f"cldr-of-babel-{babel.__version__}"
+GENERATOR_VERSION = 1  # raised when the same CLDR would give other examples or other pre-training text
+DATA_REVISION = f"micro{GENERATOR_VERSION}-cldr-of-babel-{babel.__version__}"
 
 # The 50 languages of XTREME-R (Ruder et al. 2021, table 9). CLDR files Tagalog under Filipino.
 XTREME_R_LANGUAGES = tuple(
@@ -133,8 +134,11 @@ class Phrasebook:
     def _quantity(self, unit: str, number: int, width: Width) -> str | None:
         patterns = self._own.get("unit_patterns", {}).get(unit, {})
         # CLDR's root lets the long form inherit the short one: zh has only "{0}公里".
-        forms = patterns.get(width) or patterns.get("short" if width == "long" else "long")
-        return self._fill(forms, number)
+        # Many a long form has only "{0} per day": a width counts if it can be filled.
+        for form in (width, "short" if width == "long" else "long"):
+            if (text := self._fill(patterns.get(form), number)) is not None:
+                return text
+        return None
 
     def _relative(self, field: str, offset: int, width: Width) -> str | None:
         fields = self._own.get("date_fields", {})

@@ -50,6 +50,7 @@ class MicroTask(Task):
     train_size: int = 1500
     dev_size: int = 150
     test_size: int = 100
+    data: str = cldr.DATA_REVISION
 
     role: ClassVar[Role] = "target"
     source: ClassVar[str] = "generated from Unicode CLDR (Babel)"
@@ -69,7 +70,7 @@ class MicroTask(Task):
 
     @property
     def revision(self) -> str:
-        return cldr.DATA_REVISION
+        return self.data
 
     @abstractmethod
     def draw(self, rng: random.Random, split: Split) -> Any:
@@ -80,7 +81,7 @@ class MicroTask(Task):
         """The item in the book's language, or None where the language cannot write it."""
 
     def examples(self, split: Split, language: str) -> Sequence[Example]:
-        if language not in self.languages or (split != "test" and language != "en"):
+        if split not in SPLITS or language not in self.languages or (split != "test" and language != "en"):
             raise ValueError(f"{self.name}: no {split} split in {language!r}")
         return _examples(self, split, language)
 
@@ -173,3 +174,11 @@ def write_run(book: Phrasebook, run: CalendarRun) -> str | None:
 def shared_words(first: str, second: str) -> int:
     """How many different words two texts share, punctuation apart: the overlap a shortcut could count."""
     return len(set(re.findall(r"[\w.]+", first.lower())) & set(re.findall(r"[\w.]+", second.lower())))
+
+
+def shared_signs(first: str, second: str) -> int:
+    """How many different words and single digits two texts share: stricter than `shared_words`."""
+    return len(set(_SIGN.findall(first.lower())) & set(_SIGN.findall(second.lower())))
+
+
+_SIGN = re.compile(r"[0-9]|[^\W\d_]+")

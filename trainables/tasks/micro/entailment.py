@@ -7,13 +7,14 @@ premise, so neither word counts nor overlap give the answer away.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from trainables.tasks.base import KindName, PairExample, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
-from trainables.tasks.micro.compose import MicroTask, other_than, pool, shared_words, write_text
+from trainables.tasks.micro.compose import MicroTask, other_than, pool, shared_words, split_of, write_text
 
 MEASURES: tuple[cldr.Category, ...] = ("quantity", "date", "relative")
 # A dozen units everybody writes: with all of CLDR's, 1,500 examples show each pair of units too seldom to learn from.
@@ -40,12 +41,14 @@ class MicroEntailment(MicroTask):
 
     def draw(self, rng: random.Random, split: Split) -> Item:
         while True:
-            entailed = measure(rng, split, self.seed)
-            facts = [entailed, *(measure(rng, split, self.seed) for _ in range(rng.randrange(2)))]
+            pair = measure_pair(rng, split, self.seed)
+            facts = [pair[0], *(measure(rng, split, self.seed) for _ in range(rng.randrange(2)))]
             rng.shuffle(facts)
-            item = Item(tuple(facts), entailed, altered(rng, entailed), rng.randrange(2))
-            if len(set(facts)) == len(facts) and item.contradicted not in facts and self._without_cue(item):
-                return item
+            if len(set(facts)) < len(facts) or pair[1] in facts:
+                continue
+            swapped = [pair[1] if fact == pair[0] else fact for fact in facts]
+            if without_cue(facts, pair) and without_cue(swapped, pair):
+                return Item(tuple(facts), *pair, rng.randrange(2))
 
     def write(self, item: Item, book: Phrasebook, example_id: str) -> PairExample | None:
         premise = write_text(book, item.premise)
@@ -55,23 +58,34 @@ class MicroEntailment(MicroTask):
     def chance(self) -> float:
         return 50.0
 
-    @staticmethod
-    def _without_cue(item: Item) -> bool:
-        book = cldr.phrasebook("en")
-        assert book is not None
-        premise = write_text(book, item.premise)
-        entailed, contradicted = book.write(item.entailed, "short"), book.write(item.contradicted, "short")
-        if not (premise and entailed and contradicted):
-            return False
-        return shared_words(premise, entailed) == shared_words(premise, contradicted)
+
+def without_cue(premise: Sequence[Concept], pair: tuple[Concept, Concept]) -> bool:
+    """Whether both of the pair, written short, share the same number of words with the premise in English."""
+    book = cldr.phrasebook("en")
+    assert book is not None
+    text, hypotheses = write_text(book, premise), [book.write(concept, "short") for concept in pair]
+    return text is not None and len({shared_words(text, hypothesis) for hypothesis in hypotheses if hypothesis}) == 1
+
+
+def measure_pair(rng: random.Random, split: Split, seed: int) -> tuple[Concept, Concept]:
+    """A measure and an altered one, both of the split; the swapped pair is as likely, so neither gives itself away."""
+    while True:
+        concept = measure(rng, split, seed)
+        other = altered(rng, concept)
+        known = other.category == "date" or other in pool(other.category, split, seed)
+        if known and split_of(other, seed) == split:
+            return concept, other
 
 
 def measure(rng: random.Random, split: Split, seed: int) -> Concept:
     """A quantity in a common unit, a date or a relative time of the split."""
     while True:
         concept = rng.choice(pool(rng.choice(MEASURES), split, seed))
-        if concept.category != "quantity" or concept.key[0] in COMMON_UNITS:
-            return concept
+        if concept.category == "quantity" and concept.key[0] not in COMMON_UNITS:
+            continue
+        if concept.category == "date" and int(concept.key[2]) > 28:  # not in every month
+            continue
+        return concept
 
 
 def altered(rng: random.Random, concept: Concept) -> Concept:
@@ -82,7 +96,7 @@ def altered(rng: random.Random, concept: Concept) -> Concept:
             return Concept("quantity", (str(unit), concept.key[1]))
         case "date":
             year, month, day = concept.key
-            return Concept("date", (year, other_than(rng, range(1, 13), int(month)), min(int(day), 28)))
+            return Concept("date", (year, other_than(rng, range(1, 13), int(month)), day))
         case "relative":
             return Concept("relative", (str(other_than(rng, cldr.FIELDS, concept.key[0])), concept.key[1]))
         case _:

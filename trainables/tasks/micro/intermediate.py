@@ -9,8 +9,8 @@ from typing import ClassVar
 from trainables.tasks.base import ChoiceExample, KindName, PairExample, Role, SpanExample, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
-from trainables.tasks.micro.compose import MicroTask, pool, shared_words, write_list, write_text
-from trainables.tasks.micro.entailment import altered, measure
+from trainables.tasks.micro.compose import MicroTask, pool, write_list, write_text
+from trainables.tasks.micro.entailment import measure_pair, without_cue
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,14 @@ class MicroParaphrase(MicroTask):
     labels: ClassVar[tuple[str, ...]] = ("different", "same")
 
     def draw(self, rng: random.Random, split: Split) -> tuple[Concept, Concept, int]:
-        book = cldr.phrasebook("en")
-        assert book is not None
         while True:
-            concept = measure(rng, split, self.seed)
-            other = altered(rng, concept)
-            long, same, different = book.write(concept), book.write(concept, "short"), book.write(other, "short")
-            if long and same and different and shared_words(long, same) == shared_words(long, different):
+            concept, other = pair = measure_pair(rng, split, self.seed)
+            if without_cue([concept], pair) and without_cue([other], pair):
                 label = rng.randrange(2)
-                return concept, concept if label else other, label
+                return concept, other, label
 
     def write(self, item: tuple[Concept, Concept, int], book: Phrasebook, example_id: str) -> PairExample | None:
-        first, second = book.write(item[0], "long"), book.write(item[1], "short")
+        first, second = book.write(item[0] if item[2] else item[1], "long"), book.write(item[0], "short")
         return PairExample(example_id, first, second, item[2]) if first and second else None
 
     def chance(self) -> float:

@@ -13,7 +13,7 @@ from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, pool, write_list
 
 # Languages written without spaces: a word is a character, as in WikiANN's own files, digits and Latin kept together.
-_UNSPACED = ("ja", "my", "th", "zh")
+UNSPACED = ("ja", "my", "th", "zh")
 _WORD = re.compile(r"\S+")
 _CHARACTER = re.compile(r"[0-9]+|[A-Za-z]+|\S[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u102b-\u103e\u1056-\u1060]*")
 
@@ -52,4 +52,4 @@ class MicroTagging(MicroTask):
 
 def split_words(text: str, language: str) -> list[str]:
     """Words by white space, or characters with their marks in languages written without spaces."""
-    return (_CHARACTER if language in _UNSPACED else _WORD).findall(text)
+    return (_CHARACTER if language in UNSPACED else _WORD).findall(text)
