@@ -166,7 +166,6 @@ def _ray(study: Study, address: str | None) -> Iterator[None]:
     """A Ray of our own, or the cluster at the address (or in RAY_ADDRESS, which a submitted job has)."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     external = address or os.environ.get("RAY_ADDRESS")
@@ -181,6 +180,8 @@ def _ray(study: Study, address: str | None) -> Iterator[None]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise CannotRun(f"--address {external}: no Ray cluster answers there ({error})") from error
     else:
+        # Nobody preempts this machine; the watcher would be one more process for every group.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         needed = max(size.resources.workers * size.resources.cpus for size in study.sizes)
         ray.init(
             address="local",

@@ -210,7 +210,7 @@ def tune_config(study: Study, size: Size, *, concurrent: int) -> tune.TuneConfig
         scheduler=scheduler,
         num_samples=study.trials,
         max_concurrent_trials=concurrent,
-        reuse_actors=size.resources.inline,
+        reuse_actors=True,
         trial_name_creator=lambda trial: trial.trial_id,
         trial_dirname_creator=lambda trial: trial.trial_id,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,15 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is first imported
 os.environ.setdefault("DS_DISABLE_LOGS", "1")
 
-import deepspeed
-from deepspeed.utils import logger as deepspeed_logger
-from deepspeed.utils import safe_get_full_fp32_param
+_ABSENT = "mlflow" not in sys.modules
+if _ABSENT:  # DeepSpeed's autotuner, unused here, imports MLflow where it can: a second in every new worker
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
+import deepspeed  # noqa: E402
+
+if _ABSENT:
+    del sys.modules["mlflow"]
+from deepspeed.utils import logger as deepspeed_logger  # noqa: E402
+from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
 
 deepspeed_logger.setLevel(logging.ERROR)
 

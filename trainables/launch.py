@@ -7,25 +7,25 @@ trial itself. Several workers, and every size on GPUs, run under `TorchTrainer`,
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
+import ray.cloudpickle
 import ray.train
-import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from trainables.batching import Share
-from trainables.chain import Report, run_chain
-from trainables.engine import Resources
-from trainables.loop import Diverged
-from trainables.stages.base import Progress, Stage, Workplace, ensure
-from trainables.stages.evaluate import Evaluate
-from trainables.store import StageStore
+# Ray Train's controller imports this module and does none of the work: what takes seconds to import (torch, transformers,
+# DeepSpeed) is imported by the functions that need it, and a group's job travels pickled.
+if TYPE_CHECKING:
+    from trainables.engine import Resources
+    from trainables.stages.base import Stage, Workplace
+    from trainables.stages.evaluate import Evaluate
 
+Report = Callable[[dict[str, Any]], None]
+Progress = Callable[[str, int, int, float], None]
 CONTROLLER_FAILURES = 3  # Ray's default retries for ever, also what can never be scheduled
 
 
@@ -43,6 +43,10 @@ class Job:
 
         Divergence is a result of the choice and would come again, so it is no error that launchers should retry.
         """
+        from trainables.chain import run_chain
+        from trainables.loop import Diverged
+        from trainables.stages.base import ensure
+
         try:
             for stage in self.stages:
                 ensure(stage, work)
@@ -55,6 +59,12 @@ class Job:
 
 def run_inline(job: Job, *, report: Report, progress: Progress) -> None:
     """Run in this process, which may be a Tune trial's actor that has run other trials before."""
+    import torch
+
+    from trainables.batching import Share
+    from trainables.stages.base import Workplace
+    from trainables.store import StageStore
+
     torch.set_num_threads(job.resources.cpus)
     work = Workplace(
         StageStore(Path(job.output)),
@@ -73,10 +83,12 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
     Raises:
         ray.train.TrainingFailedError: a worker failed more than `failures` times.
     """
+    from ray.train.torch import TorchConfig, TorchTrainer
+
     resources = job.resources
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"job": job, "progress": progress},
+        train_loop_config={"job": ray.cloudpickle.dumps(job), "progress": progress},
         torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
@@ -109,7 +121,14 @@ def _unread(metrics: dict[str, Any]) -> None:
 
 def _work(config: dict[str, Any]) -> None:
     """One worker of a group."""
-    job: Job = config["job"]
+    import torch
+    from ray.train.torch import get_device
+
+    from trainables.batching import Share
+    from trainables.stages.base import Workplace
+    from trainables.store import StageStore
+
+    job: Job = ray.cloudpickle.loads(config["job"])
     progress: Progress = config["progress"]
     context = ray.train.get_context()
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())

@@ -29,14 +29,14 @@ def quickstart(seed: int = 0) -> Study:
         name="quickstart",
         version=1,
         seed=seed,
-        corpus=MicroCorpus(languages=LANGUAGES, sentences=8000),
+        corpus=MicroCorpus(languages=LANGUAGES, sentences=5000),
         vocabulary_size=4000,
         group_pairs=32,
         sizes=(
             _size("2x128", Shape(2, 128), 3e-3, precision, seed, Resources(workers=1)),
-            _size("3x192", Shape(3, 192), 2e-3, precision, seed, Resources(workers=1)),
+            _size("3x160", Shape(3, 160), 2.5e-3, precision, seed, Resources(workers=1)),
             # The largest on two Ray Train workers with ZeRO-2, so that both launchers are in the main job.
-            _size("4x256", Shape(4, 256), 1.5e-3, precision, seed, Resources(workers=2, zero_stage=2)),
+            _size("4x192", Shape(4, 192), 2e-3, precision, seed, Resources(workers=2, zero_stage=2)),
         ),
         targets=tuple(
             task(languages_=LANGUAGES, test_size=50)
@@ -45,10 +45,10 @@ def quickstart(seed: int = 0) -> Study:
         space=Space(
             intermediates=(MicroParaphrase(), MicroTopic(), MicroOddOneOut(), MicroOrdering()),
             lr_intermediate=(3e-4, 1e-4, 1e-3),
-            lr_target=(1e-3, 3e-4),
+            lr_target=(2e-3, 1e-3),
         ),
-        intermediate_tuning=Training(learning_rate=3e-4, steps=60, batch_size=32, seed=seed, precision=precision),
-        tuning=Training(learning_rate=1e-3, steps=80, batch_size=32, seed=seed, precision=precision),
+        intermediate_tuning=Training(learning_rate=3e-4, steps=50, batch_size=32, seed=seed, precision=precision),
+        tuning=Training(learning_rate=2e-3, steps=40, batch_size=48, seed=seed, precision=precision),
         trials=6,
         benchmark=BenchmarkPlan(variants=("fp32", "bf16" if precision == "bf16_mixed" else "compiled"), window_s=3.0),
     )

@@ -33,7 +33,7 @@ def main(
     output: Annotated[Path, typer.Option(help="a stage store; the quickstart's own is used again")] = Path(
         "runs/quickstart"
     ),
-    size: Annotated[str, typer.Option(help="a size of the quickstart")] = "3x192",
+    size: Annotated[str, typer.Option(help="a size of the quickstart")] = "3x160",
     seeds: Annotated[
         int, typer.Option(min=1, help="seeds of fine-tuning and pre-training; 1 is the quickstart's own")
     ] = 1,

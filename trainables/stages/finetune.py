@@ -9,12 +9,11 @@ from typing import Any
 
 from trainables.batching import BatchOrder, FeatureBatches
 from trainables.encoder import load_tokenizer
-from trainables.engine import full_state
 from trainables.features import features_of
 from trainables.kinds import KINDS
-from trainables.loop import train
 from trainables.model import new_task_model, save_task_model
 from trainables.stages.base import Stage, Workplace
+from trainables.stages.fit import fit
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.vocabulary import TOKENIZER
 from trainables.tasks.base import Task
@@ -43,25 +42,10 @@ class FineTune(Stage):
         order = BatchOrder(tuple(feature.length for feature in features), self.training.batch_size, self.training.seed)
         batches = FeatureBatches(features, KINDS[self.task.kind], tokenizer.pad_token_id, order)
         model = new_task_model(base, self.task, self.training.seed)
-        losses: list[float] = []
-
-        def observe(step: int, loss: float) -> None:
-            losses.append(loss)
-            work.progress(self.label, step + 1, self.training.steps, loss)
-
-        engine = train(
-            model,
-            batches,
-            self.training,
-            share=work.share,
-            zero_stage=work.zero_stage,
-            device=work.device,
-            observe=observe,
-        )
-        state = full_state(engine)
+        state, losses = fit(model, batches, self.training, work, self.label)
         if work.leads:
             save_task_model(model, state, folder)
-        return {"first_loss": losses[0], "final_loss": sum(losses[-20:]) / len(losses[-20:]), "examples": len(features)}
+        return {**losses, "examples": len(features)}
 
 
 def root_of(stage: Pretrain | FineTune) -> Pretrain:

@@ -21,11 +21,10 @@ from transformers import PreTrainedModel
 
 from trainables.batching import Share
 from trainables.encoder import Shape, count_parameters, load_tokenizer
-from trainables.engine import full_state
 from trainables.kinds.base import IGNORED, mean_pool, pad_rows, padded_length
-from trainables.loop import train
 from trainables.model import save_encoder
 from trainables.stages.base import Stage, Workplace
+from trainables.stages.fit import fit
 from trainables.stages.vocabulary import TOKENIZER, Vocabulary
 from trainables.training import Training
 
@@ -55,9 +54,12 @@ class Pretrain(Stage):
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         source = work.store.folder(self.vocabulary) / TOKENIZER
         tokenizer = load_tokenizer(source)
-        model = PretrainModel(self.shape.build(tokenizer, self.training.seed), tokenizer.pad_token_id, self.group_pairs)
+        encoder = self.shape.build(tokenizer, self.training.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.training.seed)
+            model = PretrainModel(encoder, tokenizer.pad_token_id, self.group_pairs)
         parameters = count_parameters(model.encoder)
-        losses: list[float] = []
+        losses: dict[str, Any] = {}
         if self.trained:
             sentences = [
                 {
@@ -76,20 +78,7 @@ class Pretrain(Stage):
                 pad_id=tokenizer.pad_token_id,
             )
 
-            def observe(step: int, loss: float) -> None:
-                losses.append(loss)
-                work.progress(self.label, step + 1, self.training.steps, loss)
-
-            engine = train(
-                model,
-                batches,
-                self.training,
-                share=work.share,
-                zero_stage=work.zero_stage,
-                device=work.device,
-                observe=observe,
-            )
-            state = full_state(engine)
+            state, losses = fit(model, batches, self.training, work, self.label)
         else:
             state = dict(model.named_parameters())
         if work.leads:
@@ -98,7 +87,7 @@ class Pretrain(Stage):
         return {
             "parameters": parameters.total,
             "parameters_body": parameters.body,
-            "final_loss": sum(losses[-20:]) / len(losses[-20:]) if losses else None,
+            **losses,
         }
 
 
