@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+# Token authentication, as on any cluster: whoever reaches a job server without it runs code there.
+ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
@@ -36,7 +39,7 @@ def head() -> Iterator[str]:
             "--dashboard-host=127.0.0.1",
             "--object-store-memory=134217728",
         ],
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+        env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -89,6 +92,7 @@ def _submit(address: str, *entrypoint: str) -> subprocess.CompletedProcess[str]:
             *entrypoint,
         ],
         cwd=ROOT,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=300,
