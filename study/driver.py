@@ -252,7 +252,7 @@ def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> None:
 
 
 def _search(study: Study, size: Size, output: Path, log: TrialLog, *, board: Any) -> SearchResult:
-    log.screen.say(f"searching {size.name}: {study.trials} trials, {log.concurrent} at a time")
+    log.screen.say(f"searching {size.name}: {study.budget(size)} trials, {log.concurrent} at a time")
     result = run_search(
         study, size, output.resolve(), concurrent=log.concurrent, progress=Poster(board), callbacks=[log]
     )

@@ -54,7 +54,7 @@ def render_plan(study: Study) -> Group:
             f"{size.pretraining.steps} steps",
             f"{resources.workers} x {resources.cpus} CPU" + (" + 1 GPU" if resources.gpus else ""),
             "inline" if resources.inline else f"Ray Train, ZeRO-{resources.zero_stage}",
-            str(study.trials),
+            str(study.budget(size)),
             str(shared),
             str(naive),
         )

@@ -170,9 +170,9 @@ def run_search(
     results = tuner.fit()
     trials = tuple(_record(result, len(study.targets)) for result in results)
     result = SearchResult(size.name, trials)
-    if len(trials) < study.trials:
+    if len(trials) < study.budget(size):
         raise SearchStateLost(
-            f"{size.name}: {len(trials)} of {study.trials} trials came back; run the same command again"
+            f"{size.name}: {len(trials)} of {study.budget(size)} trials came back; run the same command again"
         )
     result.save(saved)
     return result
@@ -208,9 +208,10 @@ def tune_config(study: Study, size: Size, *, concurrent: int) -> tune.TuneConfig
     return tune.TuneConfig(
         search_alg=search,
         scheduler=scheduler,
-        num_samples=study.trials,
+        num_samples=study.budget(size),
         max_concurrent_trials=concurrent,
-        reuse_actors=True,
+        # A stopped trial that launched a group must lose its actor: that is how Ray Train learns to free the group's cores.
+        reuse_actors=size.resources.inline,
         trial_name_creator=lambda trial: trial.trial_id,
         trial_dirname_creator=lambda trial: trial.trial_id,
     )

@@ -29,12 +29,16 @@ class InvalidStudy(ValueError):
 
 @dataclass(frozen=True)
 class Size:
-    """One point of the scaling axis: a rung of the ladder, how it is pre-trained, and the resources it gets."""
+    """One point of the scaling axis: a rung of the ladder, how it is pre-trained, and the resources it gets.
+
+    `trials` is its own budget; None takes the study's.
+    """
 
     name: str
     shape: Shape
     pretraining: Training
     resources: Resources
+    trials: int | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,10 @@ class Study:
             Evaluate(FineTune(base, target, training) if target.trained else base, target) for target in self.targets
         )
 
+    def budget(self, size: Size) -> int:
+        """Trials of a size."""
+        return self.trials if size.trials is None else size.trials
+
     def size(self, name: str) -> Size:
         return next(size for size in self.sizes if size.name == name)
 
@@ -151,6 +159,8 @@ class Study:
                     [f"--sizes: no size {name!r}; there are {', '.join(sorted(known))}" for name in unknown]
                 )
             chosen = tuple(size for size in self.sizes if size.name in sizes)
+        if trials is not None:  # said for all sizes
+            chosen = tuple(dataclasses.replace(size, trials=None) for size in chosen)
         changed = dataclasses.replace(self, sizes=chosen, trials=self.trials if trials is None else trials)
         return changed if seed is None else changed.with_seed(seed)
 
@@ -189,9 +199,10 @@ class Study:
             grid = getattr(self.space, field)
             if not grid or any(not rate > 0 for rate in grid) or len(set(grid)) < len(grid):
                 errors.append(f"space.{field} {grid}: one or more different positive learning rates")
-        if self.trials < len(self.space.names):
+        fewest = min([self.trials, *(size.trials for size in self.sizes if size.trials is not None)])
+        if fewest < len(self.space.names):
             errors.append(
-                f"trials {self.trials}: at least {len(self.space.names)}, since every intermediate choice is run once"
+                f"trials {fewest}: at least {len(self.space.names)}, since every intermediate choice is run once"
             )
         if self.reduction_factor < 2:
             errors.append(f"reduction_factor {self.reduction_factor}: ASHA keeps one trial in 2 or more")

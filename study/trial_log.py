@@ -85,10 +85,11 @@ class TrialLog(Callback):  # type: ignore[misc]
 
     def _say_end(self, trial: Any, outcome: str) -> None:
         self._ended += 1
-        left = self.study.trials - self._ended
+        budget = self.study.budget(self.size)
+        left = budget - self._ended
         eta = f"; about {self._clock.wall_s / self._ended * left:.0f} s for {left} more" if left > 0 else ""
         self.screen.say(
-            f"{self.size.name} trial {self._ended}/{self.study.trials} {outcome}: {describe(choice_of(trial.config))}{eta}"
+            f"{self.size.name} trial {self._ended}/{budget} {outcome}: {describe(choice_of(trial.config))}{eta}"
         )
 
 

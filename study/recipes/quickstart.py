@@ -36,7 +36,7 @@ def quickstart(seed: int = 0) -> Study:
             _size("2x128", Shape(2, 128), 3e-3, precision, seed, Resources(workers=1)),
             _size("3x160", Shape(3, 160), 2.5e-3, precision, seed, Resources(workers=1)),
             # The largest on two Ray Train workers with ZeRO-2, so that both launchers are in the main job.
-            _size("4x192", Shape(4, 192), 2e-3, precision, seed, Resources(workers=2, zero_stage=2)),
+            _size("4x192", Shape(4, 192), 2e-3, precision, seed, Resources(workers=2, zero_stage=2), trials=5),
         ),
         targets=tuple(
             task(languages_=LANGUAGES, test_size=50)
@@ -54,7 +54,15 @@ def quickstart(seed: int = 0) -> Study:
     )
 
 
-def _size(name: str, shape: Shape, rate: float, precision: Precision, seed: int, resources: Resources) -> Size:
+def _size(
+    name: str,
+    shape: Shape,
+    rate: float,
+    precision: Precision,
+    seed: int,
+    resources: Resources,
+    trials: int | None = None,
+) -> Size:
     """A rung: the same data and steps for all, a learning rate that falls with the width. Batch: groups of sentence pairs."""
     pretraining = Training(learning_rate=rate, steps=250, batch_size=2, seed=seed, precision=precision)
-    return Size(name, shape, pretraining, resources)
+    return Size(name, shape, pretraining, resources, trials)
