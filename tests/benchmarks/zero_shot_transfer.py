@@ -57,7 +57,7 @@ def main(
                     "ratio": ratio,
                 }
             )
-            shown = "untrained at chance" if ratio is None else f"{ratio:.1f}"
+            shown = "untrained not above chance" if ratio is None else f"{ratio:.1f}"
             table.add_row(str(seed), name, f"{chance:.1f}", f"{with_it:.1f}", f"{without:.1f}", shown)
     console.print(table)
     print(json.dumps({"size": size, "results": results, "versions": versions(), "threads": torch.get_num_threads()}))
