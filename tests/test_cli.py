@@ -25,7 +25,7 @@ TinyRun = tuple[Path, Ran]
         (["run", "tests/recipes.py:not_a_study"], "not a Study"),
         (["run", "quickstart", "--sizes", "7x7,8x8"], "no size '7x7'"),
         (["run", "quickstart", "--trials", "2"], "trials 2: at least 5"),
-        (["run", "quickstart", "--trials", "many"], "not a valid int"),
+        (["run", "quickstart", "--trials", "many"], "valid integer"),
         (["run", "quickstart", "--data-root", "/no/such/folder"], "no such folder"),
         (["run", "quickstart", "--output", "/dev/null/x"], "is a file"),
         (["plan", "nope"], "no recipe 'nope'"),
