@@ -9,7 +9,15 @@ from typing import ClassVar, Literal
 
 Split = Literal["train", "dev", "test"]
 Role = Literal["intermediate", "target"]
-KindName = Literal["pair_classification", "multiple_choice", "tagging", "span_extraction", "bitext_retrieval"]
+KindName = Literal[
+    "pair_classification",
+    "multiple_choice",
+    "tagging",
+    "span_extraction",
+    "bitext_retrieval",
+    "bitext_mining",
+    "dual_encoder",
+]
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,27 @@ class BitextExample:
     target: str
 
 
-Example = PairExample | ChoiceExample | TaggingExample | SpanExample | BitextExample
+@dataclass(frozen=True)
+class RetrievalPair:
+    """A query and the text that answers it, with the passage it stands in: what a dual encoder is trained on."""
+
+    id: str
+    query: str
+    answer: str
+    context: str | None = None
+
+
+@dataclass(frozen=True)
+class RetrievalText:
+    """One text of a retrieval set: a query, with the ids of the candidates to be found, or (`gold` None) a candidate."""
+
+    id: str
+    text: str
+    context: str | None = None
+    gold: tuple[str, ...] | None = None
+
+
+Example = PairExample | ChoiceExample | TaggingExample | SpanExample | BitextExample | RetrievalPair | RetrievalText
 
 
 @dataclass(frozen=True)
@@ -74,7 +102,9 @@ class Task(ABC):
 
     Class attributes name what is fixed for the task: `name`, `kind` (head kind), `role`, `labels` (for classification and
     tagging), `languages` (test languages), `metric` (name of the score in percent), `source` (where the data come from)
-    and `trained` (False for tasks scored with no training).
+    and `trained` (False for tasks scored with no training). `reads` names the corpora that the training set is made of and
+    `scores_on` those of the test sets, for the marks of same-data controls and leaks; `pools` names extra test sets that
+    hold candidates only; `calibrated` tasks set a threshold on a dev set in each language.
     """
 
     name: ClassVar[str]
@@ -84,6 +114,10 @@ class Task(ABC):
     source: ClassVar[str]
     labels: ClassVar[tuple[str, ...]] = ()
     trained: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset()
+    scores_on: ClassVar[frozenset[str]] = frozenset()
+    pools: ClassVar[tuple[str, ...]] = ()
+    calibrated: ClassVar[bool] = False
 
     @property
     @abstractmethod
