@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
     from study.spec import Study
@@ -23,6 +22,7 @@ INVALID, FAILED = 2, 1  # exit codes: bad input before any work; a trial failed 
 Recipe = Annotated[str, typer.Argument(help="a built-in recipe, or path/to/file.py:function")]
 Trials = Annotated[int | None, typer.Option(min=1, help="trials a size, instead of the recipe's")]
 Sizes = Annotated[str | None, typer.Option(help="only these sizes of the recipe: a,b")]
+DataRoot = Annotated[Path | None, typer.Option(help="folder of published data files; without it the hub is read")]
 Seed = Annotated[int | None, typer.Option(min=0, help="seed, instead of the recipe's")]
 
 
@@ -31,25 +31,25 @@ def run(
     recipe: Recipe,
     output: Annotated[Path | None, typer.Option(help="folder of stages, MLflow store and report; runs/<study>")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; SQLite in the output folder")] = None,
-    data_root: Annotated[Path | None, typer.Option(help="folder of published data files")] = None,
+    data_root: DataRoot = None,
     trials: Trials = None,
     sizes: Sizes = None,
     seed: Seed = None,
     address: Annotated[str | None, typer.Option(help="a Ray cluster; one of our own on this machine")] = None,
 ) -> None:
     """Run a study, or go on with it: the same command again resumes. The last line on standard output is JSON."""
-    if data_root is not None and not data_root.is_dir():
-        refuse(f"--data-root {data_root}: no such folder")
+    _use_data_root(data_root)
     study = _study(recipe, trials=trials, sizes=sizes, seed=seed)
     folder = output or Path("runs") / study.name
     _check_output(folder)
     from study.driver import CannotRun, Where, run_study
     from study.search import SearchStateLost
     from study.tracking import TrackingUnavailable
+    from trainables.data.source import DataError
 
     try:
         outcome = run_study(study, Where(folder, tracking_uri, address))
-    except (CannotRun, SearchStateLost, TrackingUnavailable) as error:
+    except (CannotRun, DataError, SearchStateLost, TrackingUnavailable) as error:
         refuse(str(error))
     print(json.dumps(outcome.document), flush=True)
     if outcome.failed:
@@ -59,10 +59,13 @@ def run(
 
 
 @app.command()
-def plan(recipe: Recipe, trials: Trials = None, sizes: Sizes = None, seed: Seed = None) -> None:
+def plan(
+    recipe: Recipe, data_root: DataRoot = None, trials: Trials = None, sizes: Sizes = None, seed: Seed = None
+) -> None:
     """What would run: sizes, parameters, trials, stages shared and not. Starts nothing."""
     from study.plan import render_plan
 
+    _use_data_root(data_root)
     console.print(render_plan(_study(recipe, trials=trials, sizes=sizes, seed=seed)))
 
 
@@ -104,17 +107,12 @@ def ui(
 
 
 @app.command()
-def tasks() -> None:
-    """Every task: kind, role, languages, metric, source, available or not."""
-    from trainables.tasks import TASKS
+def tasks(data_root: DataRoot = None) -> None:
+    """Every task: kind, role, languages, metric, source; with a data root, what of it is there and what is missing."""
+    from study.task_table import render_tasks
 
-    table = Table("task", "role", "kind", "languages", "metric", "source", "available")
-    for name, make in TASKS.items():
-        task = make()
-        languages = task.languages
-        spoken = ", ".join(languages) if len(languages) < 6 else f"{len(languages)}"
-        table.add_row(name, task.role, task.kind, spoken, task.metric, task.source, task.available() or "yes")
-    console.print(table)
+    _use_data_root(data_root)
+    console.print(render_tasks())
 
 
 @app.command()
@@ -135,14 +133,26 @@ def refuse(message: str) -> NoReturn:
 def _study(recipe: str, *, trials: int | None, sizes: str | None, seed: int | None) -> Study:
     from study.recipes import UnknownRecipe, load_recipe
     from study.spec import InvalidStudy
+    from trainables.data.source import DataError
 
     wanted = None if sizes is None else tuple(name.strip() for name in sizes.split(",") if name.strip())
     try:
         return load_recipe(recipe).replace(trials=trials, sizes=wanted, seed=seed)
-    except UnknownRecipe as error:
+    except (UnknownRecipe, DataError) as error:
         refuse(str(error))
     except InvalidStudy as error:
         refuse("\nerror: ".join(error.errors))
+
+
+def _use_data_root(folder: Path | None) -> None:
+    """Where data files lie is no part of a study: it goes into the environment, and from there to every worker."""
+    from trainables.data.source import DATA_ROOT_VARIABLE
+
+    if folder is None:
+        return
+    if not folder.is_dir():
+        refuse(f"--data-root {folder}: no such folder")
+    os.environ[DATA_ROOT_VARIABLE] = str(folder.resolve())
 
 
 def _check_output(folder: Path) -> None:

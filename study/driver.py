@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 import analysis
 from study.benchmarks import benchmark_size, kept_measurement
+from study.data import check_data
 from study.footprint import Footprint
 from study.plan import parameters
 from study.progress import Board, Poster, Screen, Timeline
@@ -26,6 +27,7 @@ from study.spec import Size, Study
 from study.tracking import Tracking, default_uri
 from study.trial_log import TrialLog, trial_table
 from trainables.benchmark.hardware import describe_hardware
+from trainables.data.source import DATA_ROOT_VARIABLE, data_root
 from trainables.fingerprint import canonical
 from trainables.launch import Job, run_task
 from trainables.store import StageStore
@@ -37,7 +39,7 @@ OBJECT_STORE_BYTES = (
 
 # glibc returns freed memory to the system and asks for it again at every step; keeping it instead took a tenth off a
 # training step and half of its system time.
-WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
 
 
 class CannotRun(RuntimeError):
@@ -66,6 +68,7 @@ def run_study(study: Study, where: Where) -> Outcome:
 
     Raises:
         CannotRun: the output folder is not usable, holds another study or is in use; or the cluster is too small.
+        DataError: some data set breaks a rule of its form.
         TrackingUnavailable: the MLflow store does not answer.
         SearchStateLost: an interrupted search cannot be restored.
     """
@@ -80,6 +83,8 @@ def run_study(study: Study, where: Where) -> Outcome:
             screen.say("everything is finished: nothing to train or measure")
             results = {size.name: _settled(study, size, where.output, tracking, screen) for size in study.sizes}
         else:
+            with timeline.phase("reading data"):
+                check_data(study, screen.say)
             with timeline.phase("start-up"):
                 stack.enter_context(_ray(study, where.address))
                 concurrent = {size.name: _concurrent(size) for size in study.sizes}
@@ -161,6 +166,12 @@ def _check_identity(study: Study, path: Path) -> None:
         path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
 
 
+def _worker_environment() -> dict[str, str]:
+    """What every worker's environment holds; on a cluster the data root is a folder that all nodes see."""
+    root = data_root()
+    return MALLOC if root is None else {**MALLOC, DATA_ROOT_VARIABLE: str(root)}
+
+
 @contextmanager
 def _ray(study: Study, address: str | None) -> Iterator[None]:
     """A Ray of our own, or the cluster at the address (or in RAY_ADDRESS, which a submitted job has)."""
@@ -176,7 +187,7 @@ def _ray(study: Study, address: str | None) -> Iterator[None]:
                 address=external,
                 log_to_driver=False,
                 logging_level="ERROR",
-                runtime_env={"env_vars": WORKER_ENVIRONMENT},
+                runtime_env={"env_vars": _worker_environment()},
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise CannotRun(f"--address {external}: no Ray cluster answers there ({error})") from error
@@ -190,7 +201,7 @@ def _ray(study: Study, address: str | None) -> Iterator[None]:
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            runtime_env={"env_vars": _worker_environment()},
         )
     try:
         yield

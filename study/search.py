@@ -19,6 +19,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from study.spec import NONE, Choice, Size, Study
+from trainables.chain import SCORE_PREFIXES
 from trainables.launch import Job, run_group, run_inline
 from trainables.stages.base import Progress
 
@@ -271,7 +272,7 @@ def _record(result: tune.Result, targets: int) -> TrialRecord:
 
 
 def _is_ours(key: str, value: object) -> bool:
-    ours = key in (METRIC, RUNG, "test_score") or key.split("/")[0] in ("dev", "test", "test_without_english", "chance")
+    ours = key in (METRIC, RUNG, "test_score") or key.split("/")[0] in SCORE_PREFIXES
     return ours and isinstance(value, (int, float))
 
 

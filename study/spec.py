@@ -79,6 +79,15 @@ class Space:
 
 
 @dataclass(frozen=True)
+class TaskTuning:
+    """How one task is trained where it differs from the others; the trial's learning rate is multiplied by `rate_factor`."""
+
+    task: str
+    training: Training
+    rate_factor: float = 1.0
+
+
+@dataclass(frozen=True)
 class BenchmarkPlan:
     """Which serving variants are scored and timed on each size's best model, for about how long, on how many threads."""
 
@@ -92,7 +101,8 @@ class Study:
     """A complete study.
 
     `version` is raised when a recipe's author wants its stages made anew. `tuning` and `intermediate_tuning` hold what the
-    trials do not choose; their learning rates are replaced by the trial's. `trials` is the budget of each size.
+    trials do not choose; their learning rates are replaced by the trial's. `own_tuning` is for tasks that want other steps or
+    lengths. `trials` is the budget of each size.
     """
 
     name: str
@@ -109,6 +119,7 @@ class Study:
     trials: int
     reduction_factor: int = 3
     benchmark: BenchmarkPlan = BenchmarkPlan()
+    own_tuning: tuple[TaskTuning, ...] = ()
 
     def __post_init__(self) -> None:
         if errors := list(self._errors()):
@@ -125,16 +136,30 @@ class Study:
         if choice.intermediate == NONE or choice.lr_intermediate is None:
             return encoder
         task = next(task for task in self.space.intermediates if task.name == choice.intermediate)
-        training = dataclasses.replace(self.intermediate_tuning, learning_rate=choice.lr_intermediate)
-        return FineTune(encoder, task, training)
+        return self._tuned(encoder, task, self.intermediate_tuning, rate=choice.lr_intermediate)
 
     def chain(self, size: Size, choice: Choice, *, trained: bool = True) -> tuple[Evaluate, ...]:
         """The trial's evaluations in the order of the targets, each with the stages it needs as parents."""
         base = self.base(size, choice, trained=trained)
-        training = dataclasses.replace(self.tuning, learning_rate=choice.lr_target)
         return tuple(
-            Evaluate(FineTune(base, target, training) if target.trained else base, target) for target in self.targets
+            Evaluate(
+                self._tuned(base, target, self.tuning, rate=choice.lr_target) if target.trained else base,
+                target,
+                self.training_of(target, self.tuning, rate=choice.lr_target).max_length,
+            )
+            for target in self.targets
         )
+
+    def training_of(self, task: Task, usual: Training, *, rate: float) -> Training:
+        """How a task is trained at a trial's learning rate."""
+        own = next((one for one in self.own_tuning if one.task == task.name), TaskTuning(task.name, usual))
+        return dataclasses.replace(own.training, learning_rate=rate * own.rate_factor)
+
+    def _tuned(self, base: Pretrain | FineTune, task: Task, usual: Training, *, rate: float) -> FineTune:
+        for earlier in task.prerequisites:
+            base = FineTune(base, earlier, self.training_of(earlier, usual, rate=rate))
+        training = self.training_of(task, usual, rate=rate)
+        return FineTune(base, task, training, keeps_head=bool(task.prerequisites))
 
     def budget(self, size: Size) -> int:
         """Trials of a size."""
@@ -171,6 +196,10 @@ class Study:
             seed=seed,
             tuning=dataclasses.replace(self.tuning, seed=seed),
             intermediate_tuning=dataclasses.replace(self.intermediate_tuning, seed=seed),
+            own_tuning=tuple(
+                dataclasses.replace(own, training=dataclasses.replace(own.training, seed=seed))
+                for own in self.own_tuning
+            ),
             sizes=tuple(
                 dataclasses.replace(size, pretraining=dataclasses.replace(size.pretraining, seed=seed))
                 for size in self.sizes
@@ -204,6 +233,16 @@ class Study:
             errors.append(
                 f"trials {fewest}: at least {len(self.space.names)}, since every intermediate choice is run once"
             )
+        tasks = [*self.targets, *self.space.intermediates]
+        errors += [
+            f"{task.name}: what it reads is not pinned; pass it through trainables.tasks.published.pinned"
+            for task in tasks
+            if not task.revision
+        ]
+        known = {one.name for task in tasks for one in (task, *task.prerequisites)}
+        errors += [
+            f"own_tuning: no task {own.task!r} in this study" for own in self.own_tuning if own.task not in known
+        ]
         if self.reduction_factor < 2:
             errors.append(f"reduction_factor {self.reduction_factor}: ASHA keeps one trial in 2 or more")
         errors += [

@@ -13,6 +13,7 @@ from study.progress import Screen, Timeline
 from study.search import METRIC, RUNG, SearchResult, TrialRecord, choice_of
 from study.spec import Choice, Size, Study
 from study.tracking import Tracking
+from trainables.chain import SCORE_PREFIXES
 
 # MLflow names of what trials report under Tune's.
 _RENAMED = {"dev_score": "dev/score", "test_score": "test/score"}
@@ -104,12 +105,9 @@ def _current_log() -> TrialLog:
 
 def tracked(metrics: dict[str, Any]) -> dict[str, Any]:
     """A trial's reported metrics under their MLflow names; Tune's own bookkeeping left out."""
-    ours = {name: value for name, value in metrics.items() if "/" in name and name.split("/")[0] in _PREFIXES}
+    ours = {name: value for name, value in metrics.items() if "/" in name and name.split("/")[0] in SCORE_PREFIXES}
     renamed = {new: metrics[old] for old, new in _RENAMED.items() if old in metrics}
     return {**ours, **renamed, RUNG: metrics.get(RUNG, 0)}
-
-
-_PREFIXES = ("dev", "test", "test_without_english", "chance")
 
 
 def describe(choice: Choice) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
 
 from trainables.batching import BatchOrder, FeatureBatches, Share
+from trainables.features import FeatureTable, read_features, write_features
 from trainables.kinds import KINDS, Feature
 from trainables.training import Training
 
@@ -76,9 +78,38 @@ def test_uneven_division_and_impossible_shares_are_refused() -> None:
         BatchOrder((1, 2, 3), 4, 0)
 
 
-def test_feature_batches_weigh_the_whole_batch() -> None:
+def table(features: list[Feature], folder: Path) -> FeatureTable:
+    write_features(folder / "features.arrow", [("train/en", features)])
+    return read_features(folder / "features.arrow")
+
+
+def test_features_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
+    first = [Feature(0, ((5, 6), (7,)), (1,)), Feature(1, ((8, 9, 10),), (-100, 3, -100), 2.0, (0, 1, -1))]
+    second = [Feature(0, ((11,),), ())]
+    path = tmp_path / "features.arrow"
+    assert write_features(path, [("dev/en", first), ("test/de", second[:1]), ("test/de", second)]) == 4
+    found = read_features(path)
+    assert list(found) == [*first, *second, *second]
+    assert found.lengths == (2, 3, 1, 1)
+    assert list(found.of("dev/en")) == first
+    assert list(found.of("test/de")) == [*second, *second]
+    assert found.take([1, 0]) == [first[1], first[0]]
+    with pytest.raises(KeyError):
+        found.of("test/fr")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_groups_stay_together(workers: int) -> None:
+    batch = list(range(32))
+    cuts = [Share(rank, workers, 8).cut(batch, 8) for rank in range(workers)]
+    assert sorted(tuple(micro) for cut in cuts for micro in cut) == [tuple(range(n, n + 8)) for n in range(0, 32, 8)]
+    with pytest.raises(ValueError, match="32 cannot be divided evenly over 3 workers in groups of 8"):
+        Share(0, 3, 8).cut(batch, 8)
+
+
+def test_feature_batches_weigh_the_whole_batch(tmp_path: Path) -> None:
     features = [Feature(n, (tuple(range(5, 5 + length)),), (n % 3,), weight=n) for n, length in enumerate(LENGTHS)]
-    batches = FeatureBatches(features, KINDS["pair_classification"], 1, order())
+    batches = FeatureBatches(table(features, tmp_path), KINDS["pair_classification"], 1, order())
     assert batches.weight(4) == sum(order().at(4))
     labels: list[int] = []
     for rank in range(2):

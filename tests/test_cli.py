@@ -80,7 +80,7 @@ def test_plan_shows_sizes_parameters_and_shared_stages() -> None:
 
 
 def test_tasks_lists_every_task_with_its_metric() -> None:
-    from trainables.tasks import TASKS
+    from trainables.tasks.registry import TASKS
 
     ran = study_command("tasks", timeout_s=60)
     assert ran.code == 0

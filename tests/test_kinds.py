@@ -11,11 +11,10 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from trainables.batching import collate
-from trainables.kinds import KINDS, Feature
+from trainables.kinds import KINDS, Feature, Outputs
 from trainables.kinds.base import IGNORED
 from trainables.metrics import METRICS, Counts
-from trainables.tasks import Task
-from trainables.tasks.base import Example, SpanExample, TaggingExample
+from trainables.tasks.base import Example, SpanExample, TaggingExample, Task
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.compose import MicroTask
 from trainables.tasks.micro.corpus import MicroCorpus
@@ -49,12 +48,13 @@ def make(kind: str) -> Task:
 def features_of(
     task: Task, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, max_length: int = MAX_LENGTH
 ) -> list[Feature]:
-    kind = KINDS[task.kind]
-    return [
-        feature
-        for index, example in enumerate(examples)
-        for feature in kind.features(example, index, task=task, tokenizer=tokenizer, max_length=max_length)
-    ]
+    return KINDS[task.kind].features(examples, task=task, tokenizer=tokenizer, max_length=max_length)
+
+
+def decode(
+    task: Task, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Any]
+) -> list[Any]:
+    return KINDS[task.kind].decode(Outputs("test", task.languages[0], examples, features, logits), task)
 
 
 def perfect_logits(task: Task, features: Sequence[Feature], count: int) -> list[np.ndarray]:
@@ -84,19 +84,18 @@ def random_logits(task: Task, features: Sequence[Feature]) -> list[np.ndarray]:
 
 
 def scored(task: Task, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Any]) -> float:
-    kind = KINDS[task.kind]
-    said = kind.decode(logits, features, examples, task)
-    return METRICS[task.metric].score(said, [kind.reference(example, task) for example in examples])
+    references = [KINDS[task.kind].reference(example, task) for example in examples]
+    return METRICS[task.metric].score(decode(task, logits, features, examples), references)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BY_KIND)
 class TestEveryKind:
     def test_the_right_target_decodes_to_the_reference(self, kind: str, tokenizer: PreTrainedTokenizerFast) -> None:
         task = make(kind)
         for language in task.languages:
             examples = task.examples("test", language)
             features = features_of(task, examples, tokenizer)
-            said = KINDS[kind].decode(perfect_logits(task, features, len(examples)), features, examples, task)
+            said = decode(task, perfect_logits(task, features, len(examples)), features, examples)
             for prediction, example in zip(said, examples, strict=True):
                 reference = KINDS[kind].reference(example, task)
                 right = reference if kind == "span_extraction" else [reference]
@@ -125,7 +124,7 @@ class TestEveryKind:
         task = make(kind)
         examples = task.examples("test", task.languages[0])
         features = features_of(task, examples, tokenizer)
-        said = KINDS[kind].decode(random_logits(task, features), features, examples, task)
+        said = decode(task, random_logits(task, features), features, examples)
         right = [KINDS[kind].reference(example, task) for example in examples]
         metric = METRICS[task.metric]
         shards = [metric.total(said[rank::3], right[rank::3]) for rank in range(3)]
@@ -178,7 +177,7 @@ def test_long_tagging_sentences_are_split_and_never_cut(tokenizer: PreTrainedTok
     assert len(features) > 3
     assert max(feature.length for feature in features) <= 24
     assert sum(feature.weight for feature in features) == len(words)  # each word is supervised once
-    said = KINDS["tagging"].decode(perfect_logits(task, features, 1), features, [example], task)
+    said = decode(task, perfect_logits(task, features, 1), features, [example])
     assert said == [list(tags)]
 
 
@@ -195,5 +194,5 @@ def test_long_contexts_are_read_in_windows(tokenizer: PreTrainedTokenizerFast, p
     found = [feature for feature in features if feature.target != (0, 0)]
     assert found
     assert len(found) < len(features)
-    said = KINDS["span_extraction"].decode(perfect_logits(task, features, 1), features, [example], task)
+    said = decode(task, perfect_logits(task, features, 1), features, [example])
     assert said == ["weeks"]

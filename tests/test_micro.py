@@ -19,8 +19,7 @@ import pytest
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from trainables.tasks import TASKS, Split
-from trainables.tasks.base import BitextExample, ChoiceExample, Example, PairExample, SpanExample, TaggingExample
+from trainables.tasks.base import BitextExample, ChoiceExample, Example, PairExample, SpanExample, Split, TaggingExample
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.compose import SPLITS, MicroTask, pool, split_of
 from trainables.tasks.micro.corpus import MicroCorpus
@@ -28,6 +27,7 @@ from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.tasks.micro.follows import MicroFollows
 from trainables.tasks.micro.intermediate import MicroParaphrase
 from trainables.tasks.micro.tagging import split_words
+from trainables.tasks.registry import TASKS
 from trainables.vocabulary import train_vocabulary
 
 LEFT_OUT = {"ht", "qu", "wo", "yo"}
@@ -36,7 +36,7 @@ SMALL = {"train_size": 60, "dev_size": 30, "test_size": 40}
 _FRESH_PROCESS = """
 import hashlib, json
 import babel.lists
-from trainables.tasks import TASKS
+from trainables.tasks.registry import TASKS
 from trainables.tasks.micro import cldr
 
 cldr.own_data("de"), cldr.own_data("sv")
@@ -79,6 +79,7 @@ def texts_of(example: Example) -> tuple[str, ...]:
             return (example.question, example.context)
         case BitextExample():
             return (example.source, example.target)
+    raise TypeError(f"MicroXTREME has no {type(example).__name__}")
 
 
 def concepts_in(item: object) -> Iterator[cldr.Concept]:
@@ -105,6 +106,7 @@ def structure_of(example: Example) -> object:
             return bool(example.answers)
         case BitextExample():
             return example.target
+    raise TypeError(f"MicroXTREME has no {type(example).__name__}")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from trainables.features import FeatureTable
 from trainables.kinds import Feature, Kind
 from trainables.kinds.base import pad_rows, padded_length
 
@@ -65,27 +66,34 @@ class Share:
         if self.workers < 1 or not 0 <= self.rank < self.workers or self.micro_batch < 1:
             raise ValueError(f"no worker {self.rank} of {self.workers} with micro-batches of {self.micro_batch}")
 
-    def accumulation(self, batch_size: int) -> int:
-        """Micro-batches a step.
+    def accumulation(self, batch_size: int, group: int = 1) -> int:
+        """Micro-batches a step, where `group` features stay together.
 
         Raises:
             ValueError: the batch cannot be divided evenly over the workers.
         """
-        each, rest = divmod(batch_size, self.workers)
+        each, rest = divmod(batch_size, self.workers * group)
         if rest or not each:
-            raise ValueError(f"a batch of {batch_size} cannot be divided evenly over {self.workers} workers")
-        return next(count for count in range(1, each + 1) if each % count == 0 and each // count <= self.micro_batch)
+            groups = "" if group == 1 else f" in groups of {group}"
+            raise ValueError(f"a batch of {batch_size} cannot be divided evenly over {self.workers} workers{groups}")
+        most = max(1, self.micro_batch // group)
+        return next(count for count in range(1, each + 1) if each % count == 0 and each // count <= most)
 
-    def cut(self, batch: Sequence[int]) -> list[Sequence[int]]:
-        """This worker's micro-batches of a batch. Every other example goes to the next worker: lengths stay balanced."""
-        count = self.accumulation(len(batch))
-        mine = batch[self.rank :: self.workers]
+    def cut(self, batch: Sequence[int], group: int = 1) -> list[Sequence[int]]:
+        """This worker's micro-batches of a batch. Every other group goes to the next worker: lengths stay balanced."""
+        count = self.accumulation(len(batch), group)
+        groups = [batch[start : start + group] for start in range(0, len(batch), group)][self.rank :: self.workers]
+        mine = [index for one in groups for index in one]
         size = len(mine) // count
         return [mine[start : start + size] for start in range(0, len(mine), size)]
 
 
 class Batches(Protocol):
     """What the loop draws from."""
+
+    @property
+    def group(self) -> int:
+        """How many entries of a batch stay on one worker together."""
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         """Keyword arguments of the model for each micro-batch of a worker's share of a step."""
@@ -97,17 +105,21 @@ class Batches(Protocol):
 class FeatureBatches:
     """Batches of a task's training features."""
 
-    def __init__(self, features: Sequence[Feature], kind: Kind[Any], pad_id: int, order: BatchOrder) -> None:
+    def __init__(self, features: FeatureTable, kind: Kind[Any], pad_id: int, order: BatchOrder) -> None:
         self._features, self._kind, self._pad_id, self._order = features, kind, pad_id, order
+
+    @property
+    def group(self) -> int:
+        return self._kind.group
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         return [
-            collate([self._features[index] for index in indices], self._kind, self._pad_id)
-            for indices in share.cut(self._order.at(step))
+            collate(self._features.take(indices), self._kind, self._pad_id)
+            for indices in share.cut(self._order.at(step), self.group)
         ]
 
     def weight(self, step: int) -> float:
-        return sum(self._features[index].weight for index in self._order.at(step))
+        return self._features.weight(self._order.at(step))
 
 
 def collate(features: Sequence[Feature], kind: Kind[Any], pad_id: int) -> dict[str, Tensor]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate
 
 Report = Callable[[dict[str, Any]], None]
+SCORE_PREFIXES = ("dev", "test", "test_without_english", "chance", "part")  # of the metrics named `<prefix>/<task>...`
 
 
 def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> None:
@@ -16,7 +17,8 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
 
     Reported metrics, in percent: `dev_score` (mean English dev over the finished targets that have one), `test_score` (mean
     over finished targets of the mean over languages), `dev/<task>`, `test/<task>`, `test/<task>/<language>`,
-    `chance/<task>`, and `targets_finished`, the rung trials are compared at.
+    `part/<task>/<name>` (mean over languages of F1, EM, precision ...), `chance/<task>`, and `targets_finished`, the rung at
+    which trials are compared.
     """
     metrics: dict[str, Any] = {}
     dev: list[float] = []
@@ -29,10 +31,18 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
             metrics[f"dev/{name}"] = scored["dev"]
         test.append(scored["test_mean"])
         metrics[f"test/{name}"] = scored["test_mean"]
-        metrics[f"test_without_english/{name}"] = scored["test_mean_without_english"]
+        if scored["test_mean_without_english"] is not None:
+            metrics[f"test_without_english/{name}"] = scored["test_mean_without_english"]
         metrics[f"chance/{name}"] = scored["chance"]
         metrics |= {f"test/{name}/{language}": value for language, value in scored["test"].items()}
+        metrics |= {f"part/{name}/{part}": value for part, value in _means(scored["parts"]).items()}
         metrics |= {"targets_finished": number, "test_score": sum(test) / len(test)}
         if dev:
             metrics["dev_score"] = sum(dev) / len(dev)
         report(dict(metrics))
+
+
+def _means(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Plain mean over languages of each named part of a score."""
+    names = {name for by_name in parts.values() for name in by_name}
+    return {name: sum(by_name[name] for by_name in parts.values()) / len(parts) for name in sorted(names)}

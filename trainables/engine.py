@@ -68,7 +68,7 @@ def join_process_group() -> None:
         deepspeed.init_distributed(dist_init_required=False, auto_mpi_discovery=False, verbose=False)
 
 
-def build_engine(model: nn.Module, training: Training, *, share: Share, zero_stage: int) -> Any:
+def build_engine(model: nn.Module, training: Training, *, share: Share, zero_stage: int, group: int = 1) -> Any:
     """A `DeepSpeedEngine`: AdamW without decay on biases and norms, clipping, mixed precision, ZeRO.
 
     The learning rate is set by the loop before each step, so that a schedule is a function of the step and not a state.
@@ -80,7 +80,7 @@ def build_engine(model: nn.Module, training: Training, *, share: Share, zero_sta
         {"params": decayed, "weight_decay": training.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    accumulation = share.accumulation(training.batch_size)
+    accumulation = share.accumulation(training.batch_size, group)
     config = {
         "train_batch_size": training.batch_size,
         "train_micro_batch_size_per_gpu": training.batch_size // share.workers // accumulation,

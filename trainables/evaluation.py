@@ -1,4 +1,4 @@
-"""Scoring a model on a task: features of all languages sorted by length together, predictions scored by language."""
+"""Scoring a model on a task: the rows of all languages sorted by length together, each different row encoded once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainables.batching import Share, collate
-from trainables.kinds import KINDS, Feature, Kind
+from trainables.batching import Share
+from trainables.kinds import KINDS, Feature, Outputs
+from trainables.kinds.base import pad_rows, padded_length
 from trainables.metrics import METRICS, Counts
 from trainables.tasks.base import Example, Task
 
@@ -24,6 +25,7 @@ TOKENS_A_BATCH = 4096  # padded; evaluation keeps no gradients, so batches can b
 class ExampleSet:
     """One split of a task in one language, with its features."""
 
+    split: str
     language: str
     examples: Sequence[Example]
     features: Sequence[Feature]
@@ -31,10 +33,15 @@ class ExampleSet:
 
 @dataclass(frozen=True)
 class Score:
-    """A language's score in percent, with the sums it came from and the number of examples."""
+    """A set's score in percent, its named parts (F1 and EM, precision and recall), and the sums they came from.
 
+    `examples` counts those scored; `per_example` has their sums in order.
+    """
+
+    split: str
     language: str
     value: float
+    parts: dict[str, float]
     examples: int
     counts: Counts
     per_example: tuple[Counts, ...]
@@ -43,53 +50,79 @@ class Score:
 def score(
     forward: Forward, task: Task, sets: Sequence[ExampleSet], pad_id: int, *, share: Share, device: torch.device
 ) -> list[Score]:
-    """A score for each set. The work is divided over the workers of a group; every worker returns all scores."""
+    """A score for each set that has something to score; sets of candidates alone are searched and get none.
+
+    The work is divided over the workers of a group; every worker returns all scores.
+    """
     kind, metric = KINDS[task.kind], METRICS[task.metric]
-    flat = [feature for one in sets for feature in one.features]
-    logits = _gather(_predict(forward, kind, flat, pad_id, share=share, device=device), len(flat), share)
-    scores, start = [], 0
-    for one in sets:
-        values = logits[start : start + len(one.features)]
-        start += len(one.features)
-        predictions = kind.decode(values, one.features, one.examples, task)
+    outputs = predict(forward, sets, pad_id, share=share, device=device)
+    scores = []
+    for one, predictions in zip(sets, kind.decode_all(outputs, task), strict=True):
         references = [kind.reference(example, task) for example in one.examples]
-        counts = tuple(metric.count(said, right) for said, right in zip(predictions, references, strict=True))
-        total = sum(counts, Counts())
-        scores.append(Score(one.language, metric.value(total), len(counts), total, counts))
+        counts = tuple(
+            metric.count(said, right, one.language)
+            for said, right in zip(predictions, references, strict=True)
+            if right is not None
+        )
+        if counts:
+            total = sum(counts, Counts())
+            value, parts = metric.value(total), metric.parts(total)
+            scores.append(Score(one.split, one.language, value, parts, len(counts), total, counts))
     return scores
 
 
-def batches_by_length(features: Sequence[Feature], indices: Sequence[int]) -> list[list[int]]:
-    """The indices in batches of similar length, longest first, of at most `TOKENS_A_BATCH` padded tokens."""
+def predict(
+    forward: Forward, sets: Sequence[ExampleSet], pad_id: int, *, share: Share, device: torch.device
+) -> list[Outputs[Any]]:
+    """The model's outputs for all sets, computed over their different rows in batches of like length."""
+    features = [list(one.features) for one in sets]
+    places: dict[tuple[int, ...], int] = {}
+    for row in (row for some in features for feature in some for row in feature.rows):
+        places.setdefault(row, len(places))
+    rows = list(places)
+    found = _gather(_forward_rows(forward, rows, pad_id, share=share, device=device), len(rows), share)
+    return [
+        Outputs(one.split, one.language, one.examples, some, [_stacked(feature, places, found) for feature in some])
+        for one, some in zip(sets, features, strict=True)
+    ]
+
+
+def _stacked(feature: Feature, places: dict[tuple[int, ...], int], found: Sequence[np.ndarray]) -> np.ndarray:
+    """Logits of a feature's rows, which are of one shape: a feature with values for each token has one row."""
+    return np.stack([found[places[row]] for row in feature.rows])
+
+
+def batches_by_length(lengths: Sequence[int], indices: Sequence[int]) -> list[list[int]]:
+    """The indices in batches of like length, longest first, of at most `TOKENS_A_BATCH` padded tokens."""
     batches: list[list[int]] = []
-    for index in sorted(indices, key=lambda index: -features[index].length):
-        if batches:
-            longest = features[batches[-1][0]].length
-            rows = sum(len(features[other].rows) for other in batches[-1]) + len(features[index].rows)
-            if rows * longest <= TOKENS_A_BATCH:
-                batches[-1].append(index)
-                continue
-        batches.append([index])
+    for index in sorted(indices, key=lambda index: -lengths[index]):
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= TOKENS_A_BATCH:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
     return batches
 
 
-def _predict(
-    forward: Forward, kind: Kind[Any], features: Sequence[Feature], pad_id: int, *, share: Share, device: torch.device
+def _forward_rows(
+    forward: Forward,
+    rows: Sequence[tuple[int, ...]],
+    pad_id: int,
+    *,
+    share: Share,
+    device: torch.device,
 ) -> dict[int, np.ndarray]:
-    """Logits by feature index for this worker's share: (rows of the feature, ...), cut to the feature's own length."""
-    mine = range(share.rank, len(features), share.workers)
+    """Logits by row for this worker's share; values for each token are cut to the row's own length."""
+    lengths = [len(row) for row in rows]
     found: dict[int, np.ndarray] = {}
     with torch.inference_mode():
-        for indices in batches_by_length(features, mine):
-            chosen = [features[index] for index in indices]
-            inputs = collate(chosen, kind, pad_id)
-            output = forward(inputs["input_ids"].to(device), inputs["attention_mask"].to(device)).float().cpu().numpy()
-            row = 0
-            for index, feature in zip(indices, chosen, strict=True):
-                values = output[row : row + len(feature.rows)]
-                row += len(feature.rows)
-                per_token = values.ndim == 3
-                found[index] = values[:, : feature.length] if per_token else values
+        for indices in batches_by_length(lengths, range(share.rank, len(rows), share.workers)):
+            chosen = [rows[index] for index in indices]
+            longest = padded_length(chosen)
+            input_ids = pad_rows(chosen, pad_id, longest)
+            real = torch.arange(longest)[None] < torch.tensor([lengths[index] for index in indices])[:, None]
+            output = forward(input_ids.to(device), real.long().to(device)).float().cpu().numpy()
+            for index, values in zip(indices, output, strict=True):
+                found[index] = (values[: lengths[index]] if output.ndim == 3 else values).copy()
     return found
 
 

@@ -1,29 +1,111 @@
-"""A task's features for a tokenizer, made once in a process."""
+"""Features of a split in a table on disk: tokenised once, memory-mapped by every process that reads them."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any, overload
 
-from trainables.encoder import load_tokenizer
-from trainables.kinds import KINDS, Feature
-from trainables.tasks.base import Example, Split, Task
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from trainables.kinds import Feature
+
+SCHEMA = pa.schema(
+    {
+        "set": pa.string(),
+        "example": pa.int32(),
+        "rows": pa.list_(pa.list_(pa.int32())),
+        "target": pa.list_(pa.int32()),
+        "weight": pa.float32(),
+        "layout": pa.list_(pa.int32()),
+        "length": pa.int32(),
+    }
+)
 
 
-@lru_cache(maxsize=1024)
-def features_of(
-    task: Task, split: Split, language: str, tokenizer_folder: Path, max_length: int
-) -> tuple[tuple[Example, ...], tuple[Feature, ...]]:
-    """The split's examples and their features. `tokenizer_folder` is a finished stage's, whose content never changes."""
-    tokenizer = _tokenizer(tokenizer_folder)
-    kind = KINDS[task.kind]
-    examples = tuple(task.examples(split, language))
-    features = tuple(
-        feature
-        for index, example in enumerate(examples)
-        for feature in kind.features(example, index, task=task, tokenizer=tokenizer, max_length=max_length)
-    )
-    return examples, features
+class FeatureTable(Sequence[Feature]):
+    """A read-only sequence of features over an Arrow file: all of them, or (`of`) one of its sets."""
+
+    def __init__(self, table: datasets.Dataset) -> None:
+        self._table = table
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Longest row of each feature, in tokens."""
+        return tuple(self._table["length"])
+
+    def of(self, name: str) -> FeatureTable:
+        """The features of one set, in the order of its examples.
+
+        Raises:
+            KeyError: no such set.
+        """
+        first, last = self._places[name]
+        return FeatureTable(self._table.select(range(first, last)))
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[int, int]]:
+        """First and last place of each set; sets stand one after the other."""
+        names, firsts, counts = np.unique(self._table["set"][:], return_index=True, return_counts=True)
+        return {
+            str(name): (int(first), int(first + count))
+            for name, first, count in zip(names, firsts, counts, strict=True)
+        }
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, index: int) -> Feature: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Feature]: ...
+    def __getitem__(self, index: int | slice) -> Feature | list[Feature]:
+        if isinstance(index, slice):
+            return self.take(range(*index.indices(len(self))))
+        return self.take([index])[0]
+
+    def __iter__(self) -> Iterator[Feature]:
+        return iter(self.take(range(len(self))))
+
+    def take(self, indices: Sequence[int]) -> list[Feature]:
+        """Features at these places."""
+        if not len(indices):
+            return []
+        chosen = self._table[list(indices)]
+        columns = (chosen[name] for name in ("example", "rows", "target", "weight", "layout"))
+        return [
+            Feature(example, tuple(map(tuple, rows)), tuple(target), weight, tuple(layout))
+            for example, rows, target, weight, layout in zip(*columns, strict=True)
+        ]
+
+    def weight(self, indices: Sequence[int]) -> float:
+        """Supervised decisions in the features at these places."""
+        return float(sum(self._table[list(indices)]["weight"]))
 
 
-_tokenizer = lru_cache(maxsize=8)(load_tokenizer)
+def write_features(path: Path, batches: Iterable[tuple[str, Sequence[Feature]]]) -> int:
+    """Write batches of (name of the set, features) as one Arrow stream, set after set; how many features there were."""
+    written = 0
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
+        for name, features in batches:
+            columns: dict[str, list[Any]] = {
+                "set": [name] * len(features),
+                "example": [feature.example for feature in features],
+                "rows": [feature.rows for feature in features],
+                "target": [feature.target for feature in features],
+                "weight": [feature.weight for feature in features],
+                "layout": [feature.layout for feature in features],
+                "length": [feature.length for feature in features],
+            }
+            stream.write_batch(pa.record_batch(columns, schema=SCHEMA))
+            written += len(features)
+    return written
+
+
+@lru_cache(maxsize=64)
+def read_features(path: Path) -> FeatureTable:
+    """The table, memory-mapped. Its file is part of a finished stage and never changes."""
+    return FeatureTable(datasets.Dataset.from_file(str(path)))

@@ -106,7 +106,8 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
     trainer.fit()
 
 
-@ray.remote(max_retries=1)  # type: ignore[untyped-decorator]
+# One call a process: an idle worker that had pre-trained would hold its memory through the whole search.
+@ray.remote(max_retries=1, max_calls=1)  # type: ignore[untyped-decorator]
 def run_task(job: Job, name: str, progress: Progress) -> None:
     """A job whose reports nobody reads (pre-training), as a Ray task of its own."""
     if job.resources.inline:

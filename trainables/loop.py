@@ -43,7 +43,7 @@ def train(
     Raises:
         Diverged: the loss of some step is NaN or infinite.
     """
-    engine = build_engine(model, training, share=share, zero_stage=zero_stage)
+    engine = build_engine(model, training, share=share, zero_stage=zero_stage, group=batches.group)
     engine.train()
     for step in range(training.steps):
         for group in engine.optimizer.param_groups:

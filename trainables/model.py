@@ -24,7 +24,11 @@ class TaskModel(nn.Module):
         self.encoder, self.head = encoder, head
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        hidden_NLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        layer = self.head.layer
+        output = self.encoder(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layer is not None
+        )
+        hidden_NLD = output.last_hidden_state if layer is None else output.hidden_states[layer]
         logits: Tensor = self.head(hidden_NLD, attention_mask)
         return logits
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import ray.cloudpickle
 
 from study.recipes.quickstart import quickstart
+from study.recipes.real_offline import real_offline
 from study.spec import InvalidStudy, Study
 
-RECIPES: dict[str, Callable[[], Study]] = {"quickstart": quickstart}
+RECIPES: dict[str, Callable[[], Study]] = {"quickstart": quickstart, "real_offline": real_offline}
 
 
 class UnknownRecipe(ValueError):

@@ -39,7 +39,7 @@ def quickstart(seed: int = 0) -> Study:
             _size("4x192", Shape(4, 192), 2e-3, precision, seed, Resources(workers=2, zero_stage=2), trials=5),
         ),
         targets=tuple(
-            task(languages_=LANGUAGES, test_size=50)
+            task(languages_=LANGUAGES, test_size=40)
             for task in (MicroTagging, MicroEntailment, MicroFollows, MicroSpan, MicroBitext)
         ),
         space=Space(
@@ -48,7 +48,7 @@ def quickstart(seed: int = 0) -> Study:
             lr_target=(2e-3, 1e-3),
         ),
         intermediate_tuning=Training(learning_rate=3e-4, steps=50, batch_size=32, seed=seed, precision=precision),
-        tuning=Training(learning_rate=2e-3, steps=40, batch_size=48, seed=seed, precision=precision),
+        tuning=Training(learning_rate=2e-3, steps=40, batch_size=32, seed=seed, precision=precision),
         trials=6,
         benchmark=BenchmarkPlan(variants=("fp32", "bf16" if precision == "bf16_mixed" else "compiled"), window_s=3.0),
     )
@@ -64,5 +64,5 @@ def _size(
     trials: int | None = None,
 ) -> Size:
     """A rung: the same data and steps for all, a learning rate that falls with the width. Batch: groups of sentence pairs."""
-    pretraining = Training(learning_rate=rate, steps=250, batch_size=2, seed=seed, precision=precision)
+    pretraining = Training(learning_rate=rate, steps=200, batch_size=2, seed=seed, precision=precision)
     return Size(name, shape, pretraining, resources, trials)

@@ -17,7 +17,6 @@ from trainables.benchmark.benchmark import Benchmark, BenchmarkSettings
 from trainables.benchmark.lengths import Query, sample_queries
 from trainables.benchmark.variants import VariantUnavailable, variant_named
 from trainables.encoder import count_parameters, load_tokenizer
-from trainables.features import features_of
 from trainables.model import load_task_model
 from trainables.stages.base import Workplace
 from trainables.stages.evaluate import Evaluate, summary
@@ -63,9 +62,9 @@ class CheckpointBenchmark:
         evaluate = self.chain[0]
         tokenizer = tokenizer_of(evaluate.model, self._work())
         pools: list[tuple[str, Sequence[Query]]] = []
-        for language in evaluate.task.languages:
-            _, features = features_of(evaluate.task, "test", language, tokenizer, evaluate.max_length)
-            pools.append((language, [feature.rows for feature in features]))
+        for one in evaluate.sets(self._work()):
+            if one.split == "test" and one.language in evaluate.task.languages:
+                pools.append((one.language, [feature.rows for feature in one.features]))
         model = load_task_model(self._folder(evaluate), evaluate.task)
         count = count_parameters(model.encoder)
         benchmark = Benchmark(
@@ -83,8 +82,7 @@ class CheckpointBenchmark:
     def _score(self, evaluate: Evaluate, variant: str) -> dict[str, Any]:
         model = load_task_model(self._folder(evaluate), evaluate.task)
         forward = variant_named(variant).prepare(model, torch.device(self.device))
-        dev, test = evaluate.scores(forward, self._work())
-        return summary(evaluate.task, dev, test)
+        return summary(evaluate.task, evaluate.scores(forward, self._work()))
 
     def _work(self) -> Workplace:
         return Workplace(StageStore(Path(self.output)), device=torch.device(self.device))

@@ -75,10 +75,14 @@ class Hub:
 
 @dataclass(frozen=True)
 class Source:
-    """The two places a split can be read from; None where it is not to be had there."""
+    """The two places a split can be read from; None where it is not to be had there.
+
+    `more` are data sets of the hub whose examples follow those of the first.
+    """
 
     files: Files | None
     hub: Hub | None
+    more: tuple[Hub, ...] = ()
 
 
 def data_root() -> Path | None:

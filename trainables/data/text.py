@@ -52,9 +52,7 @@ def json_document(path: Path) -> Any:
         raise DataError(path, error.lineno, f"not JSON: {error.msg}") from error
 
 
-def separated(
-    path: Path, columns: Sequence[str] | None = None, *, delimiter: str = "\t", quoted: bool = False
-) -> Rows:
+def separated(path: Path, columns: Sequence[str] | None = None, *, delimiter: str = "\t", quoted: bool = False) -> Rows:
     """Rows of a table. `columns` names them where the file has no header; `quoted` reads CSV quotes, also over lines."""
     source = lines(path)
     if quoted:

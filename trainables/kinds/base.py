@@ -28,14 +28,14 @@ class Feature:
 
     `example` indexes the example it came from; `rows` are token ids; `target` is read by the kind's `targets`; `weight` is
     how many supervised decisions it holds (a batch's loss is the sum over features divided by the sum of weights); `layout`
-    is what decoding needs to find its way back to the text.
+    is what decoding needs to find its way back to the text, as numbers, so that features can be kept in a table.
     """
 
     example: int
     rows: tuple[tuple[int, ...], ...]
     target: tuple[int, ...]
     weight: float = 1.0
-    layout: tuple[Any, ...] = ()
+    layout: tuple[int, ...] = ()
 
     @property
     def length(self) -> int:
@@ -43,27 +43,47 @@ class Feature:
 
 
 class Head(nn.Module, ABC):
-    """Reads the encoder's last hidden states. Subclasses return logits and the loss summed over the batch."""
+    """Reads hidden states of one layer. Subclasses return logits and the loss summed over the batch.
+
+    `layer` counts hidden layers from 1, 0 being the embeddings; None is the encoder's output.
+    """
+
+    layer: int | None = None
 
     @abstractmethod
     def forward(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
-        """Logits, first dimension rows (or features)."""
+        """Logits, first dimension rows."""
 
     @abstractmethod
     def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """Summed, not averaged, over supervised decisions."""
 
 
+@dataclass(frozen=True)
+class Outputs(Generic[E]):
+    """What a model gave for one split of a task in one language; `logits` holds an array for each feature."""
+
+    split: str
+    language: str
+    examples: Sequence[E]
+    features: Sequence[Feature]
+    logits: Sequence[np.ndarray]
+
+
 class Kind(ABC, Generic[E]):
-    """One of the head kinds."""
+    """One of the head kinds. `group` is how many features of a batch are read against each other and stay together."""
 
     name: ClassVar[str]
+    group: ClassVar[int] = 1
 
     @abstractmethod
     def features(
-        self, example: E, index: int, *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
+        self, examples: Sequence[E], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> list[Feature]:
-        """The features of one example; several where a long text is split."""
+        """The features of some examples, in their order; several for one whose long text is split.
+
+        `Feature.example` indexes into `examples`. Taking many at a time lets the tokenizer work in parallel.
+        """
 
     @abstractmethod
     def head(self, hidden_size: int, task: Task) -> Head:
@@ -74,20 +94,34 @@ class Kind(ABC, Generic[E]):
         """Target tensors of a batch of features whose rows are padded to that length."""
 
     @abstractmethod
-    def decode(
-        self, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[E], task: Task
-    ) -> list[Any]:
-        """One prediction for each example, from the logits of all its features."""
+    def decode(self, outputs: Outputs[E], task: Task) -> list[Any]:
+        """One prediction for each example of a set, from the logits of all its features."""
+
+    def decode_all(self, sets: Sequence[Outputs[E]], task: Task) -> list[list[Any]]:
+        """Predictions for each set. Kinds that search through the texts of several sets read them here together."""
+        return [self.decode(outputs, task) for outputs in sets]
 
     @abstractmethod
     def reference(self, example: E, task: Task) -> Any:
-        """What the metric compares the prediction with."""
+        """What the metric compares the prediction with; None for an example that is not scored."""
+
+    def protocol(self, task: Task) -> str | None:
+        """How vectors are read and searched, where a score means little without it."""
+        return None
 
 
-def first_of(features: Sequence[Feature], logits: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+def by_example(outputs: Outputs[Any]) -> list[np.ndarray]:
     """Logits by example, for kinds with exactly one feature an example."""
-    found: dict[int, np.ndarray] = {feature.example: values for feature, values in zip(features, logits, strict=True)}
-    return [found[index] for index in range(count)]
+    found = {feature.example: values for feature, values in zip(outputs.features, outputs.logits, strict=True)}
+    return [found[index] for index in range(len(outputs.examples))]
+
+
+def special_frame(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens that the tokenizer puts before and after a single text."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    ids, text = tuple(encoded["input_ids"]), [not special for special in encoded["special_tokens_mask"]]
+    first, last = text.index(True), len(text) - text[::-1].index(True)
+    return ids[:first], ids[last:]
 
 
 def padded_length(rows: Sequence[Sequence[int]]) -> int:

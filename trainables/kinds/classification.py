@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.kinds.base import Feature, Head, Kind, PooledHead, first_of
+from trainables.kinds.base import Feature, Head, Kind, Outputs, PooledHead, by_example
 from trainables.tasks.base import PairExample, Task
 
 
@@ -24,10 +23,16 @@ class PairClassification(Kind[PairExample]):
     name = "pair_classification"
 
     def features(
-        self, example: PairExample, index: int, *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
+        self, examples: Sequence[PairExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> list[Feature]:
-        ids = tokenizer(example.first, example.second, truncation=True, max_length=max_length)["input_ids"]
-        return [Feature(index, (tuple(ids),), (example.label,))]
+        # A task's examples are all pairs or all single texts.
+        seconds = None if examples[0].second is None else [example.second for example in examples]
+        firsts = [example.first for example in examples]
+        rows = tokenizer(firsts, seconds, truncation=True, max_length=max_length)["input_ids"]
+        return [
+            Feature(index, (tuple(ids),), (example.label,))
+            for index, (ids, example) in enumerate(zip(rows, examples, strict=True))
+        ]
 
     def head(self, hidden_size: int, task: Task) -> Head:
         return ClassificationHead(hidden_size, len(task.labels))
@@ -35,10 +40,8 @@ class PairClassification(Kind[PairExample]):
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {"labels": torch.tensor([feature.target[0] for feature in features])}
 
-    def decode(
-        self, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[PairExample], task: Task
-    ) -> list[Any]:
-        return [int(values.argmax()) for values in first_of(features, logits, len(examples))]
+    def decode(self, outputs: Outputs[PairExample], task: Task) -> list[Any]:
+        return [int(values.argmax()) for values in by_example(outputs)]
 
     def reference(self, example: PairExample, task: Task) -> int:
         return example.label

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.kinds.base import Feature, Head, Kind, PooledHead, first_of
+from trainables.kinds.base import Feature, Head, Kind, Outputs, PooledHead, by_example
 from trainables.tasks.base import ChoiceExample, Task
 
 
@@ -30,13 +29,16 @@ class MultipleChoice(Kind[ChoiceExample]):
     name = "multiple_choice"
 
     def features(
-        self, example: ChoiceExample, index: int, *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
+        self, examples: Sequence[ChoiceExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> list[Feature]:
-        rows = tuple(
-            tuple(tokenizer(example.context, choice, truncation=True, max_length=max_length)["input_ids"])
-            for choice in example.choices
-        )
-        return [Feature(index, rows, (example.label,))]
+        contexts = [example.context for example in examples for _ in example.choices]
+        choices = [choice for example in examples for choice in example.choices]
+        # The longer side is cut: a long context, before the alternatives, which are what tells the rows apart.
+        rows = iter(tokenizer(contexts, choices, truncation="longest_first", max_length=max_length)["input_ids"])
+        return [
+            Feature(index, tuple(tuple(next(rows)) for _ in example.choices), (example.label,))
+            for index, example in enumerate(examples)
+        ]
 
     def head(self, hidden_size: int, task: Task) -> Head:
         return ChoiceHead(hidden_size)
@@ -44,10 +46,8 @@ class MultipleChoice(Kind[ChoiceExample]):
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {"labels": torch.tensor([feature.target[0] for feature in features])}
 
-    def decode(
-        self, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[ChoiceExample], task: Task
-    ) -> list[Any]:
-        return [int(values.reshape(-1).argmax()) for values in first_of(features, logits, len(examples))]
+    def decode(self, outputs: Outputs[ChoiceExample], task: Task) -> list[Any]:
+        return [int(values.reshape(-1).argmax()) for values in by_example(outputs)]
 
     def reference(self, example: ChoiceExample, task: Task) -> int:
         return example.label

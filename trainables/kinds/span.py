@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.kinds.base import Feature, Head, Kind
+from trainables.kinds.base import Feature, Head, Kind, Outputs
 from trainables.tasks.base import SpanExample, Task
 
 STRIDE = 128  # pieces of overlap between windows (XTREME's doc_stride)
@@ -34,16 +34,16 @@ class SpanHead(Head):
 
 
 class SpanExtraction(Kind[SpanExample]):
-    """A feature's layout holds the character offsets of its context pieces, None elsewhere; target (0, 0) is no answer."""
+    """A feature's layout holds start and end character of each piece, -1 outside the context; target (0, 0) is no answer."""
 
     name = "span_extraction"
 
     def features(
-        self, example: SpanExample, index: int, *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
+        self, examples: Sequence[SpanExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> list[Feature]:
         encoded = tokenizer(
-            example.question,
-            example.context,
+            [example.question for example in examples],
+            [example.context for example in examples],
             truncation="only_second",
             max_length=max_length,
             stride=min(STRIDE, max_length // 4),
@@ -51,13 +51,12 @@ class SpanExtraction(Kind[SpanExample]):
             return_offsets_mapping=True,
         )
         found: list[Feature] = []
-        for window, ids in enumerate(encoded["input_ids"]):
-            sides = encoded.sequence_ids(window)
-            offsets = tuple(
-                tuple(offset) if side == 1 else None
-                for offset, side in zip(encoded["offset_mapping"][window], sides, strict=True)
-            )
-            found.append(Feature(index, (tuple(ids),), _span_of(example, offsets), layout=offsets))
+        for window, index in enumerate(encoded["overflow_to_sample_mapping"]):
+            offsets_L2 = np.array(encoded["offset_mapping"][window])
+            offsets_L2[np.array([side != 1 for side in encoded.sequence_ids(window)])] = -1
+            target = _span_of(examples[index], offsets_L2)
+            layout = tuple(offsets_L2.flatten().tolist())
+            found.append(Feature(index, (tuple(encoded["input_ids"][window]),), target, layout=layout))
         return found
 
     def head(self, hidden_size: int, task: Task) -> Head:
@@ -69,44 +68,44 @@ class SpanExtraction(Kind[SpanExample]):
             "ends": torch.tensor([feature.target[1] for feature in features]),
         }
 
-    def decode(
-        self, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[SpanExample], task: Task
-    ) -> list[Any]:
-        best: list[tuple[float, str]] = [(-np.inf, "")] * len(examples)
-        for feature, values in zip(features, logits, strict=True):
-            context = examples[feature.example].context
-            for score, start, end in _spans(values[0], feature.layout):
+    def decode(self, outputs: Outputs[SpanExample], task: Task) -> list[Any]:
+        """The likeliest span over all windows; "" where no answer is allowed and is likelier (SQuAD 2.0, threshold 0)."""
+        best: list[tuple[float, str]] = [(-np.inf, "")] * len(outputs.examples)
+        null = [np.inf] * len(outputs.examples)
+        for feature, values in zip(outputs.features, outputs.logits, strict=True):
+            offsets_L2 = np.array(feature.layout).reshape(-1, 2)
+            null[feature.example] = min(null[feature.example], float(values[0, 0].sum()))
+            for score, start, end in _spans(values[0], offsets_L2[:, 0] >= 0):
                 if score > best[feature.example][0]:
-                    best[feature.example] = (score, context[feature.layout[start][0] : feature.layout[end][1]])
-        return [text for _, text in best]
+                    context = outputs.examples[feature.example].context
+                    best[feature.example] = (score, context[offsets_L2[start, 0] : offsets_L2[end, 1]])
+        return [
+            "" if task.unanswerable and none >= score else text for (score, text), none in zip(best, null, strict=True)
+        ]
 
     def reference(self, example: SpanExample, task: Task) -> tuple[str, ...]:
         return tuple(text for text, _ in example.answers)
 
 
-def _span_of(example: SpanExample, offsets: Sequence[tuple[int, int] | None]) -> tuple[int, int]:
+def _span_of(example: SpanExample, offsets_L2: np.ndarray) -> tuple[int, int]:
     """First and last piece of the first answer, if this window holds all of it, else (0, 0)."""
     if not example.answers:
         return 0, 0
     text, start = example.answers[0]
-    inside = [
-        position
-        for position, offset in enumerate(offsets)
-        if offset is not None and offset[0] < start + len(text) and offset[1] > start
-    ]
-    if not inside or offsets[inside[0]][0] > start or offsets[inside[-1]][1] < start + len(text):  # type: ignore[index]
+    starts, ends = offsets_L2.T
+    inside = np.flatnonzero((starts >= 0) & (starts < start + len(text)) & (ends > start))
+    if not len(inside) or starts[inside[0]] > start or ends[inside[-1]] < start + len(text):
         return 0, 0
-    return inside[0], inside[-1]
+    return int(inside[0]), int(inside[-1])
 
 
-def _spans(values_L2: np.ndarray, layout: Sequence[tuple[int, int] | None]) -> list[tuple[float, int, int]]:
+def _spans(values_L2: np.ndarray, allowed_L: np.ndarray) -> list[tuple[float, int, int]]:
     """The likeliest spans of a window that lie in the context and are no longer than an answer may be."""
-    allowed = np.array([offset is not None for offset in layout])
-    starts, ends = (np.where(allowed, values_L2[: len(layout), side], -np.inf) for side in (0, 1))
+    starts, ends = (np.where(allowed_L, values_L2[: len(allowed_L), side], -np.inf) for side in (0, 1))
     best_starts, best_ends = (np.argsort(-side)[:N_BEST] for side in (starts, ends))
     return [
         (float(starts[start] + ends[end]), int(start), int(end))
         for start in best_starts
         for end in best_ends
-        if start <= end < start + MAX_ANSWER_PIECES and allowed[start] and allowed[end]
+        if start <= end < start + MAX_ANSWER_PIECES and allowed_L[start] and allowed_L[end]
     ]

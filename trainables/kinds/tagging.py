@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.kinds.base import IGNORED, Feature, Head, Kind, pad_rows
+from trainables.kinds.base import IGNORED, Feature, Head, Kind, Outputs, pad_rows, special_frame
 from trainables.tasks.base import TaggingExample, Task
 
 
@@ -29,54 +28,38 @@ class TaggingHead(Head):
 
 
 class Tagging(Kind[TaggingExample]):
-    """A feature's layout is (index of its first word, first piece of each of its words)."""
+    """A feature's layout is the index of its first word, then the position of the first piece of each of its words."""
 
     name = "tagging"
 
     def features(
-        self, example: TaggingExample, index: int, *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
+        self, examples: Sequence[TaggingExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> list[Feature]:
-        pieces = tokenizer(list(example.words), is_split_into_words=True, add_special_tokens=False)
-        lengths = [0] * len(example.words)
-        for word in pieces.word_ids():
-            lengths[word] += 1
-        room = max_length - tokenizer.num_special_tokens_to_add()
+        encoded = tokenizer(
+            [list(example.words) for example in examples], is_split_into_words=True, add_special_tokens=False
+        )
+        before, after = special_frame(tokenizer)
+        room = max_length - len(before) - len(after)
+        numbers = {label: number for number, label in enumerate(task.labels)}
         found: list[Feature] = []
-        first = 0
-        while first < len(example.words):
-            last, used = first, 0
-            while last < len(example.words) and (used + lengths[last] <= room or last == first):
-                used += lengths[last]
-                last += 1
-            found.append(
-                self._window(example, index, first, last, task=task, tokenizer=tokenizer, max_length=max_length)
-            )
-            first = last
+        for index, example in enumerate(examples):
+            pieces: list[list[int]] = [[] for _ in example.words]
+            for piece, word in zip(encoded["input_ids"][index], encoded.word_ids(index), strict=True):
+                pieces[word].append(piece)
+            targets = [numbers[tag] for tag in example.tags]
+            for first, last in windows([len(one) for one in pieces], room):
+                row, target, starts = list(before), [IGNORED] * len(before), []
+                for word in range(first, last):
+                    fits = pieces[word][: room + len(before) - len(row)]  # shorter only for a word longer than a window
+                    # A word of characters that the tokenizer drops has no piece; it is decoded at position 0.
+                    starts.append(len(row) if fits else 0)
+                    row += fits
+                    target += [targets[word], *[IGNORED] * (len(fits) - 1)] if fits else []
+                row += after
+                target += [IGNORED] * len(after)
+                weight = float(sum(start > 0 for start in starts))
+                found.append(Feature(index, (tuple(row),), tuple(target), weight, (first, *starts)))
         return found
-
-    def _window(
-        self,
-        example: TaggingExample,
-        index: int,
-        first: int,
-        last: int,
-        *,
-        task: Task,
-        tokenizer: PreTrainedTokenizerFast,
-        max_length: int,
-    ) -> Feature:
-        words = list(example.words[first:last])
-        encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
-        starts: dict[int, int] = {}
-        for position, word in enumerate(encoded.word_ids()):
-            if word is not None:
-                starts.setdefault(word, position)
-        target = [IGNORED] * len(encoded["input_ids"])
-        for word, position in starts.items():
-            target[position] = task.labels.index(example.tags[first + word])
-        # A word of unknown characters alone can have no piece: it keeps position 0 (the start token) for decoding.
-        layout = (first, tuple(starts.get(word, 0) for word in range(len(words))))
-        return Feature(index, (tuple(encoded["input_ids"]),), tuple(target), float(len(starts)), layout)
 
     def head(self, hidden_size: int, task: Task) -> Head:
         return TaggingHead(hidden_size, len(task.labels))
@@ -84,16 +67,25 @@ class Tagging(Kind[TaggingExample]):
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {"labels": pad_rows([feature.target for feature in features], IGNORED, padded_length)}
 
-    def decode(
-        self, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[TaggingExample], task: Task
-    ) -> list[Any]:
-        tags = [["O"] * len(example.words) for example in examples]
-        for feature, values in zip(features, logits, strict=True):
-            first, starts = feature.layout
+    def decode(self, outputs: Outputs[TaggingExample], task: Task) -> list[Any]:
+        tags = [["O"] * len(example.words) for example in outputs.examples]
+        for feature, values in zip(outputs.features, outputs.logits, strict=True):
+            first, *starts = feature.layout
             best = values[0].argmax(-1)
-            for word, position in enumerate(starts):
-                tags[feature.example][first + word] = task.labels[best[position]]
+            for word, position in enumerate(starts, first):
+                tags[feature.example][word] = task.labels[best[position]]
         return tags
 
     def reference(self, example: TaggingExample, task: Task) -> list[str]:
         return list(example.tags)
+
+
+def windows(lengths: Sequence[int], room: int) -> list[tuple[int, int]]:
+    """Ranges of words, each of at most `room` pieces; a longer word stands alone."""
+    found, first, used = [], 0, 0
+    for word, length in enumerate(lengths):
+        if used + length > room and word > first:
+            found.append((first, word))
+            first, used = word, 0
+        used += length
+    return [*found, (first, len(lengths))] if lengths else found

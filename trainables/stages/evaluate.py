@@ -11,11 +11,12 @@ import pandas as pd
 
 from trainables.encoder import load_tokenizer
 from trainables.evaluation import ExampleSet, Forward, Score, score
-from trainables.features import features_of
+from trainables.kinds import KINDS
 from trainables.model import load_task_model
 from trainables.stages.base import Stage, Workplace
 from trainables.stages.finetune import FineTune, root_of, tokenizer_of
 from trainables.stages.pretrain import Pretrain
+from trainables.stages.tokenise import Tokenise, set_name
 from trainables.tasks.base import Task
 
 
@@ -41,51 +42,62 @@ class Evaluate(Stage):
 
     @property
     def parents(self) -> tuple[Stage, ...]:
-        return (self.model,)
+        return (self.model, self.features)
+
+    @property
+    def features(self) -> Tokenise:
+        return Tokenise(root_of(self.model).vocabulary, self.task, "scored", self.max_length)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         model = load_task_model(work.store.folder(self.model), self.task).to(work.device)
         work.progress(self.label, 0, 1, 0.0)
-        dev, test = self.scores(model.logits, work)
+        scores = self.scores(model.logits, work)
         if work.leads:
-            _per_example([*dev, *test], len(dev)).to_parquet(folder / "examples.parquet", index=False)
-        return summary(self.task, dev, test)
+            _per_example(scores).to_parquet(folder / "examples.parquet", index=False)
+        return summary(self.task, scores)
 
-    def scores(self, forward: Forward, work: Workplace) -> tuple[list[Score], list[Score]]:
-        """English dev (none for tasks without training) and test scores of any way to run the model."""
-        tokenizer_folder = tokenizer_of(self.model, work)
-        pad_id = load_tokenizer(tokenizer_folder).pad_token_id
-        dev = [self._set("dev", "en", tokenizer_folder)] if self.task.trained else []
-        test = [self._set("test", language, tokenizer_folder) for language in self.task.languages]
-        scored = score(forward, self.task, [*dev, *test], pad_id, share=work.share, device=work.device)
-        return scored[: len(dev)], scored[len(dev) :]
+    def scores(self, forward: Forward, work: Workplace) -> list[Score]:
+        """Scores of any way to run the model, of every set that has something to score."""
+        pad_id = load_tokenizer(tokenizer_of(self.model, work)).pad_token_id
+        return score(forward, self.task, self.sets(work), pad_id, share=work.share, device=work.device)
 
-    def _set(self, split: Any, language: str, tokenizer_folder: Path) -> ExampleSet:
-        examples, features = features_of(self.task, split, language, tokenizer_folder, self.max_length)
-        return ExampleSet(language, examples, features)
+    def sets(self, work: Workplace) -> list[ExampleSet]:
+        """What is scored: examples with their features."""
+        table = self.features.table(work)
+        return [
+            ExampleSet(split, language, self.task.examples(split, language), table.of(set_name(split, language)))
+            for split, language in self.features.sets
+        ]
 
 
-def summary(task: Task, dev: Sequence[Score], test: Sequence[Score]) -> dict[str, Any]:
-    """Scores in percent: dev, test by language, their plain mean with and without English, chance, sample sizes."""
+def summary(task: Task, scores: Sequence[Score]) -> dict[str, Any]:
+    """Scores in percent: English dev, test by language, their plain mean with and without English, chance, sample sizes.
+
+    `parts` holds the named components of the test scores (F1 and EM, precision and recall), where there are any.
+    """
+    dev = [one.value for one in scores if one.split == "dev" and one.language == "en"]
+    test = [one for one in scores if one.split == "test"]
     others = [one.value for one in test if one.language != "en"]
     return {
         "task": task.name,
         "metric": task.metric,
         "chance": task.chance(),
-        "dev": dev[0].value if dev else None,
+        "protocol": KINDS[task.kind].protocol(task),
+        "dev": dev[0] if dev else None,
         "test": {one.language: one.value for one in test},
+        "parts": {one.language: one.parts for one in test if one.parts},
         "test_mean": sum(one.value for one in test) / len(test),
-        "test_mean_without_english": sum(others) / len(others),
+        "test_mean_without_english": sum(others) / len(others) if others else None,
         "examples": {one.language: one.examples for one in test},
     }
 
 
-def _per_example(scores: Sequence[Score], dev_sets: int) -> pd.DataFrame:
+def _per_example(scores: Sequence[Score]) -> pd.DataFrame:
     """One row an example with the sums its metric adds up: what a bootstrap over examples needs."""
     return pd.DataFrame(
         [
-            {"split": "dev" if number < dev_sets else "test", "language": one.language, "example": index, **counts.sums}
-            for number, one in enumerate(scores)
+            {"split": one.split, "language": one.language, "example": index, **counts.sums}
+            for one in scores
             for index, counts in enumerate(one.per_example)
         ]
     )

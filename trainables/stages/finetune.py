@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from trainables.batching import BatchOrder, FeatureBatches
 from trainables.encoder import load_tokenizer
-from trainables.features import features_of
 from trainables.kinds import KINDS
-from trainables.model import new_task_model, save_task_model
+from trainables.model import HEAD, new_task_model, save_task_model
 from trainables.stages.base import Stage, Workplace
 from trainables.stages.fit import fit
 from trainables.stages.pretrain import Pretrain
+from trainables.stages.tokenise import Tokenise
 from trainables.stages.vocabulary import TOKENIZER
 from trainables.tasks.base import Task
 from trainables.training import Training
@@ -22,9 +24,12 @@ from trainables.training import Training
 
 @dataclass(frozen=True)
 class FineTune(Stage):
+    """`keeps_head`: the base was trained on a task of the same head, which goes on being trained."""
+
     base: Pretrain | FineTune
     task: Task
     training: Training
+    keeps_head: bool = False
 
     @property
     def label(self) -> str:
@@ -32,16 +37,21 @@ class FineTune(Stage):
 
     @property
     def parents(self) -> tuple[Stage, ...]:
-        return (self.base,)
+        return (self.base, self.features)
+
+    @property
+    def features(self) -> Tokenise:
+        return Tokenise(root_of(self).vocabulary, self.task, "train", self.training.max_length)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         base = work.store.folder(self.base)
-        tokenizer_folder = tokenizer_of(self, work)
-        tokenizer = load_tokenizer(tokenizer_folder)
-        _, features = features_of(self.task, "train", "en", tokenizer_folder, self.training.max_length)
-        order = BatchOrder(tuple(feature.length for feature in features), self.training.batch_size, self.training.seed)
+        tokenizer = load_tokenizer(tokenizer_of(self, work))
+        features = self.features.table(work)
+        order = BatchOrder(features.lengths, self.training.batch_size, self.training.seed)
         batches = FeatureBatches(features, KINDS[self.task.kind], tokenizer.pad_token_id, order)
         model = new_task_model(base, self.task, self.training.seed)
+        if self.keeps_head:
+            model.head.load_state_dict(load_file(base / HEAD))
         state, losses = fit(model, batches, self.training, work, self.label)
         if work.leads:
             save_task_model(model, state, folder)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trainables.batching import Share
 from trainables.encoder import Shape, count_parameters, load_tokenizer
@@ -61,13 +61,7 @@ class Pretrain(Stage):
         parameters = count_parameters(model.encoder)
         losses: dict[str, Any] = {}
         if self.trained:
-            sentences = [
-                {
-                    language: tuple(ids)
-                    for language, ids in zip(texts, tokenizer([*texts.values()])["input_ids"], strict=True)
-                }
-                for texts in self.vocabulary.corpus.parallel()
-            ]
+            sentences = _tokenised(self.vocabulary.corpus.parallel(), tokenizer, self.training.max_length)
             batches = GroupBatches(
                 sentences,
                 groups=self.training.batch_size,
@@ -89,6 +83,15 @@ class Pretrain(Stage):
             "parameters_body": parameters.body,
             **losses,
         }
+
+
+def _tokenised(
+    sentences: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokenizerFast, max_length: int
+) -> list[dict[str, tuple[int, ...]]]:
+    """Token ids by language for each sentence."""
+    texts = [text for by_language in sentences for text in by_language.values()]
+    rows = iter(tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])
+    return [{language: tuple(next(rows)) for language in by_language} for by_language in sentences]
 
 
 class PretrainModel(nn.Module):
@@ -147,6 +150,10 @@ class GroupBatches:
             raise ValueError(
                 f"{len(order)} sentences are too few for groups of {self.pairs} pairs: {self.pairs * POOL} at least"
             )
+
+    @property
+    def group(self) -> int:
+        return 1  # an entry of the batch is a whole group of pairs
 
     def weight(self, step: int) -> float:
         return float(self.groups)

@@ -104,7 +104,8 @@ class Task(ABC):
     tagging), `languages` (test languages), `metric` (name of the score in percent), `source` (where the data come from)
     and `trained` (False for tasks scored with no training). `reads` names the corpora that the training set is made of and
     `scores_on` those of the test sets, for the marks of same-data controls and leaks; `pools` names extra test sets that
-    hold candidates only; `calibrated` tasks set a threshold on a dev set in each language.
+    hold candidates only; `calibrated` tasks set a threshold on a dev set in each language; span tasks may be `unanswerable`;
+    `query_length` and `answer_length` are a dual encoder's longest rows in tokens.
     """
 
     name: ClassVar[str]
@@ -118,6 +119,9 @@ class Task(ABC):
     scores_on: ClassVar[frozenset[str]] = frozenset()
     pools: ClassVar[tuple[str, ...]] = ()
     calibrated: ClassVar[bool] = False
+    unanswerable: ClassVar[bool] = False
+    query_length: ClassVar[int | None] = None
+    answer_length: ClassVar[int | None] = None
 
     @property
     @abstractmethod
@@ -129,6 +133,24 @@ class Task(ABC):
     def revision(self) -> str:
         """Identifies the data: two runs with the same revision read the same examples."""
 
+    @property
+    def hidden_layer(self) -> int | None:
+        """The hidden layer that sentence vectors are read from, counted from 1; None is the encoder's output."""
+        return None
+
+    @property
+    def prerequisites(self) -> tuple[Task, ...]:
+        """English tasks of the same head that the model is always trained on first (XCOPA: Social IQa), head and all."""
+        return ()
+
+    def splits(self) -> list[tuple[Split, str]]:
+        """Every split and language that a study reads: English training and dev sets, test sets, pools of candidates."""
+        trained: list[tuple[Split, str]] = [("train", "en"), ("dev", "en")] if self.trained else []
+        if self.role == "intermediate":
+            return trained
+        calibration: list[tuple[Split, str]] = [("dev", name) for name in self.languages] if self.calibrated else []
+        return trained + calibration + [("test", name) for name in (*self.languages, *self.pools)]
+
     @abstractmethod
     def examples(self, split: Split, language: str) -> Sequence[Example]:
         """The examples of a split in a language, in a fixed order. Training and dev sets are English.
@@ -136,6 +158,10 @@ class Task(ABC):
         Raises:
             ValueError: the task has no such split in that language.
         """
+
+    def rejected(self, split: Split, language: str) -> int:
+        """Rows of the split that were read and could not be used."""
+        return 0
 
     @abstractmethod
     def chance(self) -> float:

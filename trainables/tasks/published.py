@@ -24,7 +24,7 @@ class PublishedTask(Task):
 
     `languages_` restricts the test languages (empty: all official ones); the `..._size` fields take a sample of so many
     examples, drawn with `sample_seed`; `data` says what was read, "hub" (at the pinned revisions) or the hash of the files,
-    and is set by `pinned`.
+    and is set by `pinned`; `before` are tasks that the model is trained on first.
     """
 
     languages_: tuple[str, ...] = ()
@@ -33,6 +33,7 @@ class PublishedTask(Task):
     test_size: int | None = None
     sample_seed: int = 0
     data: str = ""
+    before: tuple[PublishedTask, ...] = ()
 
     official_languages: ClassVar[tuple[str, ...]] = ("en",)
     role: ClassVar[Role] = "target"
@@ -52,6 +53,10 @@ class PublishedTask(Task):
     def revision(self) -> str:
         return self.data
 
+    @property
+    def prerequisites(self) -> tuple[Task, ...]:
+        return self.before
+
     @abstractmethod
     def source_of(self, split: Split, language: str) -> Source:
         """Where the split in that language is read from.
@@ -59,14 +64,6 @@ class PublishedTask(Task):
         Raises:
             ValueError: the task has no such split in that language.
         """
-
-    def splits(self) -> list[tuple[Split, str]]:
-        """Every split and language that a study reads: English training and dev sets, test sets, pools of candidates."""
-        trained: list[tuple[Split, str]] = [("train", "en"), ("dev", "en")] if self.trained else []
-        if self.role == "intermediate":
-            return trained
-        calibration: list[tuple[Split, str]] = [("dev", name) for name in self.languages] if self.calibrated else []
-        return trained + calibration + [("test", name) for name in (*self.languages, *self.pools)]
 
     def examples(self, split: Split, language: str) -> tuple[Example, ...]:
         return self.read(split, language).examples
@@ -78,7 +75,16 @@ class PublishedTask(Task):
             ValueError: the task has no such split in that language.
             DataError: the data are missing or break a rule of their form.
         """
-        return _read(self, split, language, data_root())
+        read = _read.__wrapped__ if language in self.pools else _read  # a pool of a million texts is not worth keeping
+        return read(self, split, language, data_root())
+
+    def rejected(self, split: Split, language: str) -> int:
+        return len(self.read(split, language).rejected)
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether every split can be read from the hub."""
+        return all(self.source_of(split, language).hub is not None for split, language in self.splits())
 
     def available(self) -> str | None:
         lacking = self.missing(data_root())
@@ -105,6 +111,7 @@ def pinned(task: T) -> T:
     Raises:
         DataError: a data root is given and lacks files of the task; every missing one is named.
     """
+    task = dataclasses.replace(task, before=tuple(pinned(one) for one in task.before))
     root = data_root()
     if root is None:
         return dataclasses.replace(task, data=_hub_revisions(task))
@@ -116,9 +123,10 @@ def pinned(task: T) -> T:
 def _hub_revisions(task: PublishedTask) -> str:
     """ "hub", followed by the present commit of each data set for which none is pinned in the code."""
     sources = [task.source_of(split, language) for split, language in task.splits()]
-    if any(source.hub is None for source in sources):
+    if not task.on_hub:
         raise DataError(task.name, None, "is not on the hub as a whole; give its files with --data-root")
-    open_ends = sorted({source.hub.dataset for source in sources if source.hub and source.hub.revision is None})
+    hubs = [hub for source in sources if source.hub for hub in (source.hub, *source.more)]
+    open_ends = sorted({hub.dataset for hub in hubs if hub.revision is None})
     if not open_ends:
         return HUB
     from huggingface_hub import HfApi
@@ -178,10 +186,12 @@ def _from_hub(task: PublishedTask, source: Source) -> Read:
         raise DataError(task.name, None, "is not on the hub; give its files with --data-root")
     from datasets import load_dataset
 
-    hub = source.hub
-    name = f"{hub.dataset}{'' if hub.config is None else f':{hub.config}'} {hub.split}"
-    rows = load_dataset(hub.dataset, hub.config, split=hub.split, revision=hub.revision or _noted(task, hub.dataset))
-    return hub.read(enumerate(rows), name)
+    found = Read(())
+    for hub in (source.hub, *source.more):
+        name = f"{hub.dataset}{'' if hub.config is None else f':{hub.config}'} {hub.split}"
+        revision = hub.revision or _noted(task, hub.dataset)
+        found += hub.read(enumerate(load_dataset(hub.dataset, hub.config, split=hub.split, revision=revision)), name)
+    return found
 
 
 def _noted(task: PublishedTask, dataset: str) -> str | None:

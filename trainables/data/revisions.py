@@ -1,0 +1,5 @@
+"""Commits of the hub's data sets that several tasks read."""
+
+SNLI = "cdb5c3d5eed6ead6e5a341c8e56e669bb666725b"
+SQUAD = "7b6d24c440a36b6815f21b70d25016731768db1f"
+SQUAD2 = "3ffb306f725f7d2ce8394bc1873b24868140c412"

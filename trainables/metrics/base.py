@@ -1,0 +1,76 @@
+"""What a metric is, and the arithmetic that several metrics share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Named sums over examples; `a + b` merges two disjoint sets of examples."""
+
+    sums: Mapping[str, float] = field(default_factory=dict)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts({name: self.sums.get(name, 0) + other.sums.get(name, 0) for name in {*self.sums, *other.sums}})
+
+    def __getitem__(self, name: str) -> float:
+        return self.sums.get(name, 0.0)
+
+
+def no_parts(counts: Counts) -> dict[str, float]:
+    """For a score that is one number."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`value` turns merged sums into the score in percent, `parts` into its named components, in percent too.
+
+    `counter` gives the sums of one prediction, its reference and their language; call it through `count`.
+    """
+
+    name: str
+    counter: Callable[[Any, Any, str], Counts]
+    value: Callable[[Counts], float]
+    parts: Callable[[Counts], dict[str, float]] = no_parts
+
+    def count(self, prediction: object, reference: object, language: str = "en") -> Counts:
+        """The sums of one example. `language` (ISO 639-1) matters to metrics that normalise text by language."""
+        return self.counter(prediction, reference, language)
+
+    def total(self, predictions: Sequence[object], references: Sequence[object], *, language: str = "en") -> Counts:
+        """The merged sums of aligned predictions and references.
+
+        Raises:
+            ValueError: the two differ in length, or there is nothing to score.
+        """
+        if not references:
+            raise ValueError(f"{self.name}: no examples to score")
+        pairs = zip(predictions, references, strict=True)
+        return sum((self.count(prediction, reference, language) for prediction, reference in pairs), Counts())
+
+    def score(self, predictions: Sequence[object], references: Sequence[object], *, language: str = "en") -> float:
+        """The score, in percent, of aligned predictions and references; raises as `total` does."""
+        return self.value(self.total(predictions, references, language=language))
+
+
+def overlap(predicted: set[Any], gold: set[Any]) -> Counts:
+    """The sums that `micro_f1` and `precision_recall` divide."""
+    return Counts({"hits": float(len(predicted & gold)), "predicted": float(len(predicted)), "gold": float(len(gold))})
+
+
+def micro_f1(counts: Counts) -> float:
+    """2 hits / (predicted + gold), the harmonic mean of precision and recall; 0 if there is nothing to find or found."""
+    found = counts["predicted"] + counts["gold"]
+    return 100.0 * 2 * counts["hits"] / found if found else 0.0
+
+
+def precision_recall(counts: Counts) -> dict[str, float]:
+    """Each is 0 where nothing was predicted or nothing is gold, as in seqeval."""
+    return {
+        name: 100.0 * counts["hits"] / counts[of] if counts[of] else 0.0
+        for name, of in (("precision", "predicted"), ("recall", "gold"))
+    }

@@ -1,0 +1,84 @@
+"""Stage: one split of a task tokenised once, for every trial, size and worker that uses the tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trainables.encoder import load_tokenizer
+from trainables.features import FeatureTable, read_features, write_features
+from trainables.kinds import KINDS, Feature
+from trainables.stages.base import Stage, Workplace
+from trainables.stages.vocabulary import TOKENIZER, Vocabulary
+from trainables.tasks.base import Split, Task
+
+TABLE = "features.arrow"
+EXAMPLES_A_CALL = 1000  # the tokenizer works on so many in parallel
+
+
+@dataclass(frozen=True)
+class Tokenise(Stage):
+    """`part` is what a stage reads: the English training set, or what an evaluation scores."""
+
+    tokenizer: Vocabulary
+    task: Task
+    part: Literal["train", "scored"]
+    max_length: int
+
+    @property
+    def label(self) -> str:
+        return f"tokenise-{self.task.name}-{self.part}"
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return (self.tokenizer,)
+
+    @property
+    def sets(self) -> tuple[tuple[Split, str], ...]:
+        """Split and language of each set, in the order of the table; a set is named `split/language` there."""
+        return (("train", "en"),) if self.part == "train" else scored_sets(self.task)
+
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        if not work.leads:
+            return {}
+        tokenizer = load_tokenizer(work.store.folder(self.tokenizer) / TOKENIZER)
+        kind = KINDS[self.task.kind]
+        counts: dict[str, int] = {}
+
+        def batches() -> Iterator[tuple[str, Sequence[Feature]]]:
+            for split, language in self.sets:
+                examples = self.task.examples(split, language)
+                name = set_name(split, language)
+                counts[name] = len(examples)
+                for first in range(0, len(examples), EXAMPLES_A_CALL):
+                    some = examples[first : first + EXAMPLES_A_CALL]
+                    features = kind.features(some, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
+                    yield name, [shifted(feature, first) for feature in features]
+
+        written = write_features(folder / TABLE, batches())
+        rejected = {
+            set_name(split, language): count
+            for split, language in self.sets
+            if (count := self.task.rejected(split, language))
+        }
+        return {"features": written, "examples": counts, "rejected": rejected}
+
+    def table(self, work: Workplace) -> FeatureTable:
+        """The finished stage's features."""
+        return read_features(work.store.folder(self) / TABLE)
+
+
+def scored_sets(task: Task) -> tuple[tuple[Split, str], ...]:
+    """What an evaluation reads: everything but the training set."""
+    return tuple((split, language) for split, language in task.splits() if split != "train")
+
+
+def set_name(split: str, language: str) -> str:
+    return f"{split}/{language}"
+
+
+def shifted(feature: Feature, first: int) -> Feature:
+    """The feature with its example counted from the start of the set."""
+    return Feature(feature.example + first, feature.rows, feature.target, feature.weight, feature.layout)

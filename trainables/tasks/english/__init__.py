@@ -1,0 +1,1 @@
+"""Intermediate tasks: English, trained before the target."""

@@ -1,0 +1,51 @@
+"""Counterfactually augmented SNLI: people changed a text as little as they could to change the label. (Kaushik et al. 2020)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from trainables.data.held_out import Side, held_out
+from trainables.data.pairs import NLI_LABELS, PairForm
+from trainables.data.source import Files, Read, Source
+from trainables.tasks.base import Example, KindName, PairExample, Role, Split
+from trainables.tasks.published import PublishedTask
+from trainables.tasks.splits import check_split
+
+TRAIN_FILE = "cad_nli/train.tsv"
+CAD_TSV = PairForm("sentence1", "sentence2", "gold_label", NLI_LABELS)
+DEV_SIZE = 500
+
+
+@dataclass(frozen=True)
+class CadNli(PublishedTask):
+    """The published training file, of which 500 examples are held out as dev.
+
+    A revision shares its premise or its hypothesis with what it revises: such families stay on one side.
+    """
+
+    name: ClassVar[str] = "cad_nli"
+    kind: ClassVar[KindName] = "pair_classification"
+    role: ClassVar[Role] = "intermediate"
+    metric: ClassVar[str] = "accuracy"
+    labels: ClassVar[tuple[str, ...]] = NLI_LABELS
+    source: ClassVar[str] = "acmi-lab/counterfactually-augmented-data, NLI/all_combined/train.tsv"
+    reads: ClassVar[frozenset[str]] = frozenset({"cad_nli", "snli"})
+
+    def source_of(self, split: Split, language: str) -> Source:
+        check_split(self, split, language)
+        return Source(Files((TRAIN_FILE,), partial(_side, "train" if split == "train" else "dev")), None)
+
+    def chance(self) -> float:
+        return 100.0 / len(self.labels)
+
+
+def _side(side: Side, path: Path) -> Read:
+    return held_out(CAD_TSV.tsv(path), side, size=DEV_SIZE, keys=_texts)
+
+
+def _texts(example: Example) -> tuple[str, str]:
+    assert isinstance(example, PairExample)
+    return f"premise {example.first}", f"hypothesis {example.second}"

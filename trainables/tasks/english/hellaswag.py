@@ -1,0 +1,49 @@
+"""HellaSwag: how does the scene go on? (Zellers et al. 2019)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from trainables.data.choices import read_choices
+from trainables.data.fields import text_of, texts_of
+from trainables.data.source import Files, Hub, Read, Row, Rows, Source
+from trainables.data.text import column, json_lines
+from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.published import PublishedTask
+from trainables.tasks.splits import HUB_SPLITS, check_split
+
+FILES = {"train": "train", "dev": "val"}
+
+
+@dataclass(frozen=True)
+class HellaSwag(PublishedTask):
+    """The context is `ctx` whole, an alternative one ending. (jiant moves the context's unfinished sentence to the ending.)"""
+
+    name: ClassVar[str] = "hellaswag"
+    kind: ClassVar[KindName] = "multiple_choice"
+    role: ClassVar[Role] = "intermediate"
+    metric: ClassVar[str] = "accuracy"
+    source: ClassVar[str] = "HellaSwag 1.0; on the hub Rowan/hellaswag"
+    reads: ClassVar[frozenset[str]] = frozenset({"hellaswag"})
+
+    def source_of(self, split: Split, language: str) -> Source:
+        check_split(self, split, language)
+        revision = "218ec52e09a7e7462a5400043bb9a69a41d06b76"
+        return Source(
+            Files((f"hellaswag/hellaswag_{FILES[split]}.jsonl",), lambda path: read_hellaswag(json_lines(path), path)),
+            Hub("Rowan/hellaswag", None, HUB_SPLITS[split], revision, read_hellaswag),
+        )
+
+    def chance(self) -> float:
+        return 25.0
+
+
+def read_hellaswag(rows: Rows, where: Path | str) -> Read:
+    return read_choices(rows, where, parts=_parts, answers=("0", "1", "2", "3"))
+
+
+def _parts(row: Row, where: Path | str, number: int) -> tuple[str, tuple[str, ...], object]:
+    endings = texts_of(row, "endings", where, number)
+    return text_of(row, "ctx", where, number), endings, column(row, "label", where, number)

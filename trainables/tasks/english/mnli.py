@@ -1,0 +1,38 @@
+"""MultiNLI: does the premise entail the hypothesis? (Williams et al. 2018)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainables.data.pairs import NLI_HUB, NLI_LABELS, nli_json
+from trainables.data.source import Files, Hub, Source
+from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.published import PublishedTask
+from trainables.tasks.splits import check_split
+
+GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+
+
+@dataclass(frozen=True)
+class Mnli(PublishedTask):
+    """The dev set is the matched one. Before XNLI it is more of the same data, not transfer."""
+
+    name: ClassVar[str] = "mnli"
+    kind: ClassVar[KindName] = "pair_classification"
+    role: ClassVar[Role] = "intermediate"
+    metric: ClassVar[str] = "accuracy"
+    labels: ClassVar[tuple[str, ...]] = NLI_LABELS
+    source: ClassVar[str] = "MultiNLI 1.0; on the hub in nyu-mll/glue"
+    reads: ClassVar[frozenset[str]] = frozenset({"mnli"})
+
+    def source_of(self, split: Split, language: str) -> Source:
+        check_split(self, split, language)
+        file, hub = ("train", "train") if split == "train" else ("dev_matched", "validation_matched")
+        return Source(
+            Files((f"mnli/multinli_1.0_{file}.jsonl",), nli_json().json_lines),
+            Hub("nyu-mll/glue", "mnli", hub, GLUE_REVISION, NLI_HUB),
+        )
+
+    def chance(self) -> float:
+        return 100.0 / len(self.labels)

@@ -1,0 +1,1 @@
+"""Tasks under names of their own, for where the published training data cannot be had."""

@@ -1,0 +1,23 @@
+"""XQuAD, trained on TyDiQA-GoldP in English: for where SQuAD cannot be had. Not comparable with XQuAD's published scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainables.data.source import Source
+from trainables.tasks.base import Split
+from trainables.tasks.xtreme.tydiqa import tydiqa
+from trainables.tasks.xtreme.xquad import XQuAD
+
+
+@dataclass(frozen=True)
+class XQuADFromTyDiQA(XQuAD):
+    name: ClassVar[str] = "xquad_from_tydiqa"
+    source: ClassVar[str] = (
+        "XQuAD (Artetxe et al. 2020), trained on TyDiQA-GoldP English; hub: google/xquad, google/xtreme"
+    )
+    reads: ClassVar[frozenset[str]] = frozenset({"tydiqa_en"})
+
+    def english(self, split: Split) -> Source:
+        return tydiqa(split, "en")

@@ -1,0 +1,1 @@
+"""Target tasks of XTREME and XTREME-R."""

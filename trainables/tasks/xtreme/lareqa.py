@@ -1,0 +1,66 @@
+"""Target: for a question find the sentences that answer it, in every language, among all sentences of XQuAD (LAReQA)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from trainables.data import revisions
+from trainables.data.source import Files, Read, Source
+from trainables.data.squad import in_held_out_article, pairs, sentence_retrieval, squad_form
+from trainables.tasks.base import KindName, Split
+from trainables.tasks.published import PublishedTask
+from trainables.tasks.splits import check_split
+
+# Sentences in each language, from the README of google-research-datasets/lareqa.
+SENTENCES = dict(
+    zip(
+        "ar de el en es hi ru th tr vi zh".split(),
+        (1222, 1276, 1234, 1180, 1215, 1244, 1219, 852, 1167, 1209, 1196),
+        strict=True,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Lareqa(PublishedTask):
+    """The pool is that of the languages of this instance; a question has one right sentence in each of them.
+
+    The English dev set is a tenth of the articles of SQuAD's training set. Test sets are not on the hub with their
+    sentence breaks: google-research-datasets/xquad_r lacks them.
+    """
+
+    name: ClassVar[str] = "lareqa"
+    kind: ClassVar[KindName] = "dual_encoder"
+    metric: ClassVar[str] = "map_at_20"
+    source: ClassVar[str] = "LAReQA XQuAD-R (Roy et al. 2020), trained on SQuAD v1.1"
+    official_languages: ClassVar[tuple[str, ...]] = tuple(SENTENCES)
+    reads: ClassVar[frozenset[str]] = frozenset({"squad_train"})
+    scores_on: ClassVar[frozenset[str]] = frozenset({"squad_dev"})
+    query_length: ClassVar[int | None] = 96
+    answer_length: ClassVar[int | None] = 256  # the sentence, then its paragraph
+
+    def source_of(self, split: Split, language: str) -> Source:
+        check_split(self, split, language)
+        if split != "test":
+            return self.english(split)
+        if language not in self.languages:
+            raise ValueError(f"{self.name}: {language} is not one of its languages here, {', '.join(self.languages)}")
+
+        def read(*files: Path) -> Read:
+            return sentence_retrieval(language, dict(zip(self.languages, files, strict=True)))
+
+        return Source(Files(tuple(f"xquad_r/{name}.json" for name in self.languages), read), None)
+
+    def english(self, split: Split) -> Source:
+        """The training and dev sets."""
+        place = ("squad/train-v1.1.json", "rajpurkar/squad", "plain_text", "train", revisions.SQUAD)
+        return squad_form(*place, make=pairs, keep=lambda question: in_held_out_article(question) == (split == "dev"))
+
+    def chance(self) -> float:
+        """Expected average precision of a random order over its first 20 places, with one right answer in each language."""
+        pool, right = sum(SENTENCES[language] for language in self.languages), len(self.languages)
+        others = (right - 1) / (pool - 1)  # expected share of right ones among the places before a right one
+        hits = sum((1 + (rank - 1) * others) / rank for rank in range(1, 21))
+        return 100.0 * right / pool * hits / min(right, 20)

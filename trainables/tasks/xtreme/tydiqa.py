@@ -1,0 +1,69 @@
+"""Target: find the answer in the paragraph that holds it (gold passage), questions asked by speakers of each language."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainables.data.source import Files, Hub, Source
+from trainables.data.squad import Make, Question, from_file, from_rows, in_held_out_article, spans
+from trainables.tasks.base import KindName, Split
+from trainables.tasks.published import PublishedTask
+from trainables.tasks.splits import check_split
+
+LANGUAGES = {
+    "ar": "arabic",
+    "bn": "bengali",
+    "en": "english",
+    "fi": "finnish",
+    "id": "indonesian",
+    "ko": "korean",
+    "ru": "russian",
+    "sw": "swahili",
+    "te": "telugu",
+}
+
+
+@dataclass(frozen=True)
+class TyDiQA(PublishedTask):
+    """Scored, as in XTREME, on the published dev sets: the English dev set is a tenth of the articles of the training set."""
+
+    name: ClassVar[str] = "tydiqa"
+    kind: ClassVar[KindName] = "span_extraction"
+    metric: ClassVar[str] = "f1_em"
+    source: ClassVar[str] = "TyDiQA-GoldP v1.1 (Clark et al. 2020); hub: google/xtreme"
+    official_languages: ClassVar[tuple[str, ...]] = tuple(LANGUAGES)
+    reads: ClassVar[frozenset[str]] = frozenset({"tydiqa_en"})
+
+    def source_of(self, split: Split, language: str) -> Source:
+        check_split(self, split, language)
+        return tydiqa(split, language)
+
+    def chance(self) -> float:
+        return 0.0  # a span taken blindly out of the thousands in a paragraph
+
+
+def tydiqa(split: Split, language: str, make: Make = spans) -> Source:
+    """TyDiQA-GoldP: nine tenths of the English training set, the other tenth as dev, and the test set in a language."""
+    published = "dev" if split == "test" else "train"
+
+    def in_split(question: Question) -> bool:
+        return split == "test" or in_held_out_article(question) == (split == "dev")
+
+    def on_hub(question: Question) -> bool:
+        """One table holds all languages; an id begins with the language's name."""
+        return question.id.startswith(f"{LANGUAGES[language]}-") and in_split(question)
+
+    return Source(
+        Files(
+            (f"tydiqa_goldp/tydiqa.{language}.{published}.json",),
+            lambda file: make(filter(in_split, from_file(file)), file),
+        ),
+        Hub(
+            "google/xtreme",
+            "tydiqa",
+            "validation" if split == "test" else "train",
+            None,
+            lambda rows, where: make(filter(on_hub, from_rows(rows, where)), where),
+        ),
+    )

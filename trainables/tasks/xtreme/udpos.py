@@ -1,0 +1,55 @@
+"""UDPOS: universal part-of-speech tags in 38 languages. (Nivre et al. 2018, as cut by XTREME and XTREME-R)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from trainables.data.conllu import read_conllu, treebanks, xtreme_words
+from trainables.data.source import Files, Hub, Source, data_root
+from trainables.data.tagged import read_tag_rows
+from trainables.tasks.base import KindName, Split
+from trainables.tasks.published import PublishedTask
+from trainables.tasks.splits import HUB_SPLITS, check_split
+
+UPOS = tuple("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())
+XTREME_LANGUAGES = tuple(
+    "af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh".split()
+)
+
+
+@dataclass(frozen=True)
+class Udpos(PublishedTask):
+    """All treebanks of a language together, words as written, as in XTREME's `download_data.sh`.
+
+    XTREME takes the release 2.5, and XTREME-R's five further languages 2.7. As files, the treebanks are those that lie under
+    `ud/`: put there the two releases' for the published task. The score is seqeval's F1 over the tags, not accuracy.
+    """
+
+    name: ClassVar[str] = "udpos"
+    kind: ClassVar[KindName] = "tagging"
+    metric: ClassVar[str] = "span_f1"
+    labels: ClassVar[tuple[str, ...]] = UPOS
+    official_languages: ClassVar[tuple[str, ...]] = (*XTREME_LANGUAGES, "lt", "pl", "uk", "wo", "ro")
+    source: ClassVar[str] = "Universal Dependencies, every treebank of a language; on the hub izhx/xtreme-r-udpos"
+    reads: ClassVar[frozenset[str]] = frozenset({"ud_ewt"})
+
+    def source_of(self, split: Split, language: str) -> Source:
+        check_split(self, split, language)
+        revision = "d0863a53a290c35d469310234e97461ea025287a"
+        return Source(
+            Files(
+                treebanks(data_root(), language, split), partial(read_conllu, tagged=xtreme_words, labels=self.labels)
+            ),
+            Hub(
+                "izhx/xtreme-r-udpos",
+                language,
+                HUB_SPLITS[split],
+                revision,
+                partial(read_tag_rows, tags="pos_tags", labels=self.labels),
+            ),
+        )
+
+    def chance(self) -> float:
+        return 100.0 / len(self.labels)  # a random tag for each word; equal neighbours join, so a little less in truth
