@@ -32,6 +32,7 @@ METRIC_NAMES = {
     "params_m": "parameters (M)",
     "params_body_m": "body parameters (M)",
 }
+MARK_SIGNS = {"": "", "same data": "*", "leak": "!"}  # behind a gain that is not transfer
 METRIC_DIGITS = dict.fromkeys(METRIC_NAMES, 2) | {"energy_j_per_sample": 4, "peak_memory_mb": 0, "throughput_sps": 1}
 
 
@@ -109,6 +110,7 @@ def gains_heatmap(cells: pd.DataFrame, *, bound: float) -> alt.LayerChart:
                 "none_text": "score with none (%)",
                 "chance_text": "chance (%)",
                 "n": "seeds",
+                "mark": "mark",
             }
         ),
     )
@@ -194,13 +196,14 @@ def _gain_cell(row: dict[Hashable, Any], *, bound: float) -> dict[str, Any]:
         "intermediate": row["intermediate"],
         "task": row["task"],
         "gain": float(row["gain"]) if known else None,
-        "label": f"{row['gain']:+.1f}" if known else row["reason"],
+        "label": f"{row['gain']:+.1f}{MARK_SIGNS[row['mark']]}" if known else row["reason"],
         "ground": ground,
         "sd_text": quantity(row["sd"], 2) if row["n"] > 1 else "unavailable: under two seeds",
         "score_text": quantity(row["score"]),
         "none_text": quantity(row["score_none"]),
         "chance_text": quantity(row["chance"]),
         "n": int(row["n"]),
+        "mark": row["mark"] or "none",
     }
 
 

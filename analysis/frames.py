@@ -69,7 +69,10 @@ _BENCHMARKS = {
     "interference": "str",
 }
 _CONTEXT = ("command", "hardware", "precision", "seed", "selection")
-_CONTEXT_JSON = {"versions": dict, "targets": list, "intermediates": list}
+_CONTEXT_JSON = {
+    **dict.fromkeys(("targets", "intermediates"), list),
+    **dict.fromkeys(("versions", "marks", "languages", "protocols", "data"), dict),
+}
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,10 @@ class StudyFrames:
     def targets(self) -> list[str]:
         """Target tasks in the study's order, then any that were scored without being announced."""
         return _unique([*self.context["targets"], *self.scores["task"]])
+
+    def mark(self, intermediate: str, target: str) -> str:
+        """ "same data" or "leak" where a gain of that pair is no transfer, else ""."""
+        return str(self.context["marks"].get(intermediate, {}).get(target, ""))
 
     @property
     def intermediates(self) -> list[str]:

@@ -22,6 +22,7 @@ _DTYPES = {
     "chance": "float64",
     "n": "int64",
     "reason": "str",
+    "mark": "str",
 }
 
 
@@ -31,7 +32,9 @@ def gains(frames: StudyFrames, *, split: str = "test", language: str = MEAN) -> 
     Only default cells count, paired on seed and target learning rate within a size, so that the intermediate task is
     the one difference. `gain` is the mean over the `n` seeds paired, `sd` their sample standard deviation (NaN below
     two), `score` and `score_none` the means on both sides, `chance` the score of guessing. A cell without a pair is NaN
-    with n = 0 and says why in `reason` ("" otherwise). `language` is a code or one of `frames.AGGREGATES`.
+    with n = 0 and says why in `reason` ("" otherwise). `mark` is "same data" where the intermediate task was trained on what
+    the target is trained on, "leak" where on what it is scored on, else "": a marked gain is no transfer. `language` is a
+    code or one of `frames.AGGREGATES`.
     """
     trials = frames.trials[frames.trials["default_cell"]]
     chances = frames.scores.groupby("task")["chance"].max().to_dict()
@@ -55,7 +58,7 @@ def gains(frames: StudyFrames, *, split: str = "test", language: str = MEAN) -> 
                         own, baseline, own_outcomes=own_outcomes, baseline_outcomes=baseline_outcomes
                     )
                 cell = {"size": size, "intermediate": intermediate, "task": task, "chance": chances.get(task)}
-                rows.append(cell | row)
+                rows.append(cell | row | {"mark": frames.mark(intermediate, task)})
     return pd.DataFrame(rows, columns=list(_DTYPES)).astype(_DTYPES)
 
 

@@ -83,6 +83,12 @@ def _gains(frames: StudyFrames, gained: pd.DataFrame, *, charts: Charts) -> str:
         "Points gained in mean test score over no intermediate task, at the same size, learning rates and seed. "
         "Blue gained, orange lost, grey has no pair to compare."
     )
+    if marked := sorted(set(gained["mark"]) - {""}):
+        said = {
+            "same data": "* trained on data the target is trained on",
+            "leak": "! read data the target is scored on",
+        }
+        explained += f" Not transfer: {'; '.join(said[name] for name in marked)}."
     bound = max(1.0, float(gained["gain"].abs().max())) if gained["gain"].notna().any() else 1.0
     figures = []
     for size in frames.size_names:
@@ -103,10 +109,22 @@ def _gains(frames: StudyFrames, gained: pd.DataFrame, *, charts: Charts) -> str:
             _number(row["score_none"]),
             _number(row["chance"]),
             Number(row["n"]),
+            row["mark"],
         ]
         for row in gained.to_dict("records")
     ]
-    columns = ["size", "intermediate", "target", "gain", "sd", "score (%)", "with none (%)", "chance (%)", "seeds"]
+    columns = [
+        "size",
+        "intermediate",
+        "target",
+        "gain",
+        "sd",
+        "score (%)",
+        "with none (%)",
+        "chance (%)",
+        "seeds",
+        "mark",
+    ]
     return section(
         title,
         paragraph(explained, kind="note"),
@@ -307,6 +325,8 @@ def _context(frames: StudyFrames) -> str:
         "Targets": ", ".join(map(str, context["targets"])),
         "Intermediate tasks": ", ".join(map(str, context["intermediates"])),
         "Versions": ", ".join(f"{name} {version}" for name, version in context["versions"].items()),
+        "Retrieval": "; ".join(f"{task}: {protocol}" for task, protocol in context["protocols"].items()),
+        "Data": ", ".join(f"{task} {revision}" for task, revision in context["data"].items()),
     }
     pairs = "".join(f"<dt>{escape(name)}</dt><dd>{_definition(name, value)}</dd>" for name, value in listed.items())
     return section("Run context", f"<dl>{pairs}</dl>")

@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterator
 
 from study.spec import Study
 from trainables.tasks.base import Task
+from trainables.tasks.marks import Mark, mark
+from trainables.tasks.mixture import Mixture
 
 
 def tasks_of(study: Study) -> Iterator[Task]:
-    """Every task of the study, each after what it is trained on first."""
-    for task in (*study.space.intermediates, *study.targets):
-        yield from task.prerequisites
-        yield task
+    """Every task of the study once, each after what it is trained on first."""
+    seen: set[Task] = set()
+    for choice in (*study.space.intermediates, *study.targets):
+        for task in choice.tasks if isinstance(choice, Mixture) else (*choice.prerequisites, choice):
+            if task not in seen:
+                seen.add(task)
+                yield task
 
 
 def check_data(study: Study, say: Callable[[str], None]) -> None:
@@ -26,3 +31,13 @@ def check_data(study: Study, say: Callable[[str], None]) -> None:
             examples = task.examples(split, language)
             if rejected := task.rejected(split, language):
                 say(f"{task.name}, {split} {language}: {rejected} of {len(examples) + rejected} rows cannot be used")
+
+
+def marks_of(study: Study) -> dict[str, dict[str, Mark]]:
+    """By intermediate task and target: where a gain is that of the same data, or of a leak, and no transfer."""
+    found: dict[str, dict[str, Mark]] = {}
+    for intermediate in study.space.intermediates:
+        for target in study.targets:
+            if seen := mark(intermediate.reads, target.reads, target.scores_on):
+                found.setdefault(intermediate.name, {})[target.name] = seen
+    return found

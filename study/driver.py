@@ -18,17 +18,18 @@ from mlflow.exceptions import MlflowException
 
 import analysis
 from study.benchmarks import benchmark_size, kept_measurement
-from study.data import check_data
+from study.data import check_data, marks_of, tasks_of
 from study.footprint import Footprint
 from study.plan import parameters
 from study.progress import Board, Poster, Screen, Timeline
 from study.search import SearchResult, run_search, search_file
 from study.spec import Size, Study
 from study.tracking import Tracking, default_uri
-from study.trial_log import TrialLog, trial_table
+from study.trial_log import TrialLog, target_table, trial_table
 from trainables.benchmark.hardware import describe_hardware
 from trainables.data.source import DATA_ROOT_VARIABLE, data_root
 from trainables.fingerprint import canonical
+from trainables.kinds import KINDS
 from trainables.launch import Job, run_task
 from trainables.store import StageStore
 from trainables.versions import versions
@@ -275,6 +276,8 @@ def _search(study: Study, size: Size, output: Path, log: TrialLog, *, board: Any
             f"MLflow does not have all of {size.name} yet; the same command run again will write it: {error}"
         )
     log.screen.show(trial_table(result))
+    if result.best is not None:
+        log.screen.show(target_table(study, size, result.best))
     return result
 
 
@@ -308,6 +311,12 @@ def _describe(study: Study, tracking: Tracking) -> None:
             "study.targets": [task.name for task in study.targets],
             "study.intermediates": list(study.space.names),
             "study.selection": "English dev",
+            "study.marks": marks_of(study),
+            "study.languages": {task.name: list(task.languages) for task in study.targets},
+            "study.protocols": {
+                task.name: protocol for task in study.targets if (protocol := KINDS[task.kind].protocol(task))
+            },
+            "study.data": {task.name: task.revision for task in tasks_of(study)},
         }
     )
 

@@ -10,10 +10,12 @@ from trainables.benchmark.variants import VARIANTS
 from trainables.encoder import Shape
 from trainables.engine import Resources
 from trainables.stages.evaluate import Evaluate
-from trainables.stages.finetune import FineTune
+from trainables.stages.finetune import FineTune, Tuned
+from trainables.stages.mixture import FineTuneMixture
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.vocabulary import ParallelCorpus, Vocabulary
 from trainables.tasks.base import Task
+from trainables.tasks.mixture import Mixture
 from trainables.training import Training
 
 NONE = "none"  # the intermediate choice "no intermediate task"
@@ -52,9 +54,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Space:
-    """The choices of a trial. Learning rates are grids, so that trials share stages; the first value is the default."""
+    """The choices of a trial. Learning rates are grids, so that trials share stages; the first value is the default.
 
-    intermediates: tuple[Task, ...]
+    An intermediate choice is none, a task, or a mixture of tasks.
+    """
+
+    intermediates: tuple[Task | Mixture, ...]
     lr_intermediate: tuple[float, ...]
     lr_target: tuple[float, ...]
 
@@ -130,12 +135,15 @@ class Study:
         vocabulary = Vocabulary(self.corpus, self.vocabulary_size)
         return Pretrain(vocabulary, size.shape, size.pretraining, self.group_pairs, trained)
 
-    def base(self, size: Size, choice: Choice, *, trained: bool = True) -> Pretrain | FineTune:
+    def base(self, size: Size, choice: Choice, *, trained: bool = True) -> Pretrain | Tuned:
         """The encoder the targets start from: pre-trained, and trained on the intermediate task if one is chosen."""
         encoder = self.pretrain(size, trained=trained)
         if choice.intermediate == NONE or choice.lr_intermediate is None:
             return encoder
         task = next(task for task in self.space.intermediates if task.name == choice.intermediate)
+        if isinstance(task, Mixture):
+            training = self.training_of(task, self.intermediate_tuning, rate=choice.lr_intermediate)
+            return FineTuneMixture(encoder, task, training)
         return self._tuned(encoder, task, self.intermediate_tuning, rate=choice.lr_intermediate)
 
     def chain(self, size: Size, choice: Choice, *, trained: bool = True) -> tuple[Evaluate, ...]:
@@ -150,12 +158,12 @@ class Study:
             for target in self.targets
         )
 
-    def training_of(self, task: Task, usual: Training, *, rate: float) -> Training:
+    def training_of(self, task: Task | Mixture, usual: Training, *, rate: float) -> Training:
         """How a task is trained at a trial's learning rate."""
         own = next((one for one in self.own_tuning if one.task == task.name), TaskTuning(task.name, usual))
         return dataclasses.replace(own.training, learning_rate=rate * own.rate_factor)
 
-    def _tuned(self, base: Pretrain | FineTune, task: Task, usual: Training, *, rate: float) -> FineTune:
+    def _tuned(self, base: Pretrain | Tuned, task: Task, usual: Training, *, rate: float) -> FineTune:
         for earlier in task.prerequisites:
             base = FineTune(base, earlier, self.training_of(earlier, usual, rate=rate))
         training = self.training_of(task, usual, rate=rate)
@@ -239,7 +247,11 @@ class Study:
             for task in tasks
             if not task.revision
         ]
-        known = {one.name for task in tasks for one in (task, *task.prerequisites)}
+        known = {
+            one.name
+            for task in tasks
+            for one in ((task,) if isinstance(task, Mixture) else (task, *task.prerequisites))
+        }
         errors += [
             f"own_tuning: no task {own.task!r} in this study" for own in self.own_tuning if own.task not in known
         ]

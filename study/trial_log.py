@@ -137,3 +137,17 @@ def trial_table(result: SearchResult) -> Table:
             f"{metrics['test_score']:.1f}" if "test_score" in metrics else "-",
         )
     return table
+
+
+def target_table(study: Study, size: Size, trial: TrialRecord) -> Table:
+    """A trial's targets: English dev, mean over test languages with and without English, and what guessing gives."""
+    title = f"{size.name}: {describe(trial.choice)}"
+    table = Table(title=title, title_justify="left")
+    for column in ("target", "metric", "languages", "dev", "test", "test without en", "chance"):
+        table.add_column(column, justify="left" if column in ("target", "metric") else "right")
+    for task in study.targets:
+        columns = ("dev", "test", "test_without_english", "chance")
+        scores = [trial.metrics.get(f"{column}/{task.name}") for column in columns]
+        shown = ["-" if score is None else f"{score:.1f}" for score in scores]
+        table.add_row(task.name, task.metric, str(len(task.languages)), *shown)
+    return table

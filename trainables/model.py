@@ -39,10 +39,14 @@ class TaskModel(nn.Module):
 def new_task_model(encoder_folder: Path, task: Task, seed: int) -> TaskModel:
     """A trained encoder with a head whose weights depend on the seed alone."""
     encoder = load_encoder(encoder_folder / ENCODER)
+    return TaskModel(encoder, new_head(encoder, task, seed))
+
+
+def new_head(encoder: PreTrainedModel, task: Task, seed: int) -> Head:
+    """The task's head over the encoder, with weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = KINDS[task.kind].head(encoder.config.hidden_size, task)
-    return TaskModel(encoder, head)
+        return KINDS[task.kind].head(encoder.config.hidden_size, task)
 
 
 def load_task_model(folder: Path, task: Task) -> TaskModel:

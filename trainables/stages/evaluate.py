@@ -14,7 +14,7 @@ from trainables.evaluation import ExampleSet, Forward, Score, score
 from trainables.kinds import KINDS
 from trainables.model import load_task_model
 from trainables.stages.base import Stage, Workplace
-from trainables.stages.finetune import FineTune, root_of, tokenizer_of
+from trainables.stages.finetune import FineTune, Tuned, root_of, tokenizer_of
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.tokenise import Tokenise, set_name
 from trainables.tasks.base import Task
@@ -24,7 +24,7 @@ from trainables.tasks.base import Task
 class Evaluate(Stage):
     """`model` is the target's fine-tuning, or for tasks without training the encoder itself. Scored in fp32."""
 
-    model: Pretrain | FineTune
+    model: Pretrain | Tuned
     task: Task
     max_length: int = 128
 

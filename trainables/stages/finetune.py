@@ -19,21 +19,31 @@ from trainables.stages.pretrain import Pretrain
 from trainables.stages.tokenise import Tokenise
 from trainables.stages.vocabulary import TOKENIZER
 from trainables.tasks.base import Task
+from trainables.tasks.mixture import Mixture
 from trainables.training import Training
 
 
 @dataclass(frozen=True)
-class FineTune(Stage):
-    """`keeps_head`: the base was trained on a task of the same head, which goes on being trained."""
+class Tuned(Stage):
+    """A stage that goes on training the encoder of another."""
 
-    base: Pretrain | FineTune
-    task: Task
+    base: Pretrain | Tuned
+    task: Task | Mixture
     training: Training
-    keeps_head: bool = False
 
     @property
     def label(self) -> str:
         return f"{self.task.role}-{self.task.name}-{root_of(self).shape.layers}x{root_of(self).shape.width}"
+
+
+@dataclass(frozen=True)
+class FineTune(Tuned):
+    """`keeps_head`: the base was trained on a task of the same head, which goes on being trained."""
+
+    base: Pretrain | Tuned
+    task: Task
+    training: Training
+    keeps_head: bool = False
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -58,13 +68,13 @@ class FineTune(Stage):
         return {**losses, "examples": len(features)}
 
 
-def root_of(stage: Pretrain | FineTune) -> Pretrain:
+def root_of(stage: Pretrain | Tuned) -> Pretrain:
     """The encoder a chain of fine-tunings started from."""
-    while isinstance(stage, FineTune):
+    while isinstance(stage, Tuned):
         stage = stage.base
     return stage
 
 
-def tokenizer_of(stage: Pretrain | FineTune, work: Workplace) -> Path:
+def tokenizer_of(stage: Pretrain | Tuned, work: Workplace) -> Path:
     """The folder of the tokenizer a model was trained with."""
     return work.store.folder(root_of(stage)) / TOKENIZER

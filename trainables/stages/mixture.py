@@ -1,0 +1,101 @@
+"""Stage: fine-tune an encoder on several English tasks at once, a batch of one task a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trainables.batching import BatchOrder, FeatureBatches, Share
+from trainables.encoder import load_encoder, load_tokenizer
+from trainables.kinds import KINDS, Head
+from trainables.model import ENCODER, new_head, save_encoder
+from trainables.stages.base import Stage, Workplace
+from trainables.stages.finetune import Tuned, root_of, tokenizer_of
+from trainables.stages.fit import fit
+from trainables.stages.pretrain import Pretrain
+from trainables.stages.tokenise import Tokenise
+from trainables.tasks.mixture import Mixture
+from trainables.training import Training
+
+
+@dataclass(frozen=True)
+class FineTuneMixture(Tuned):
+    """The encoder is kept; the heads, which no target uses, are not."""
+
+    base: Pretrain | Tuned
+    task: Mixture
+    training: Training
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return (self.base, *self.features)
+
+    @property
+    def features(self) -> tuple[Tokenise, ...]:
+        vocabulary = root_of(self).vocabulary
+        return tuple(Tokenise(vocabulary, task, "train", self.training.max_length) for task in self.task.tasks)
+
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        training, pad_id = self.training, load_tokenizer(tokenizer_of(self, work)).pad_token_id
+        tables = [stage.table(work) for stage in self.features]
+        schedule = self.task.schedule(tuple(len(table) for table in tables), training.steps, training.seed)
+        parts = [
+            FeatureBatches(
+                table, KINDS[task.kind], pad_id, BatchOrder(table.lengths, training.batch_size, training.seed)
+            )
+            for task, table in zip(self.task.tasks, tables, strict=True)
+        ]
+        encoder = load_encoder(work.store.folder(self.base) / ENCODER)
+        heads = [new_head(encoder, task, training.seed) for task in self.task.tasks]
+        state, losses = fit(MixtureModel(encoder, heads), MixtureBatches(parts, schedule), training, work, self.label)
+        if work.leads:
+            save_encoder(encoder, {k: v for k, v in state.items() if k.startswith("encoder.")}, folder)
+        steps = {
+            task.name: sum(chosen == number for chosen, _ in schedule) for number, task in enumerate(self.task.tasks)
+        }
+        return {**losses, "steps": steps, "examples": [len(table) for table in tables]}
+
+
+class MixtureModel(nn.Module):
+    """`forward` returns the loss of the task that `part` numbers, summed over the batch's supervised decisions."""
+
+    def __init__(self, encoder: PreTrainedModel, heads: Sequence[Head]) -> None:
+        super().__init__()
+        self.encoder, self.heads = encoder, nn.ModuleList(heads)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, part: Tensor, **targets: Tensor) -> Tensor:
+        hidden_NLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        loss = torch.zeros((), device=hidden_NLD.device)
+        for number, module in enumerate(self.heads):
+            head = cast(Head, module)
+            if number == int(part):
+                loss = loss + head.loss(head(hidden_NLD, attention_mask), targets)
+            else:  # every parameter needs a gradient, also where ZeRO shares them out over workers
+                loss = loss + 0.0 * head(hidden_NLD[:1], attention_mask[:1]).flatten()[0]
+        return loss
+
+
+class MixtureBatches:
+    """Batches of several tasks, one task a step."""
+
+    def __init__(self, parts: Sequence[FeatureBatches], schedule: Sequence[tuple[int, int]]) -> None:
+        self._parts, self._schedule = parts, schedule
+
+    @property
+    def group(self) -> int:
+        return max(part.group for part in self._parts)
+
+    def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
+        task, earlier = self._schedule[step]
+        inputs = self._parts[task].micro_batches(earlier, share)
+        return [{**one, "part": torch.tensor(task)} for one in inputs]
+
+    def weight(self, step: int) -> float:
+        task, earlier = self._schedule[step]
+        return self._parts[task].weight(earlier)

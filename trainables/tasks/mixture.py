@@ -1,0 +1,53 @@
+"""Several English tasks trained at once: an intermediate choice of its own."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainables.tasks.base import Role, Task
+
+CAP = 2**17  # K of the example-proportional mixing in Raffel et al. 2020, section 3.5.2, and Phang et al. 2020
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Tasks drawn in proportion to their training sets, each counted as at most `cap` examples; a head for each.
+
+    Raises:
+        ValueError: fewer than two tasks, or one of them twice.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    cap: int = CAP
+
+    role: ClassVar[Role] = "intermediate"
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(f"mixture {self.name}: two or more different tasks, not {', '.join(names) or 'none'}")
+        if self.cap < 1:
+            raise ValueError(f"mixture {self.name}: cap {self.cap} must be at least 1")
+
+    @property
+    def revision(self) -> str:
+        """All of the tasks', or "" where one has none."""
+        revisions = [task.revision for task in self.tasks]
+        return ",".join(revisions) if all(revisions) else ""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        return frozenset().union(*(task.reads for task in self.tasks))
+
+    def schedule(self, sizes: tuple[int, ...], steps: int, seed: int) -> tuple[tuple[int, int], ...]:
+        """For each step which task it trains, and for how many steps that task was trained before.
+
+        Args:
+            sizes: training examples of each task.
+        """
+        weights = [min(size, self.cap) for size in sizes]
+        drawn = random.Random(f"{seed}|{self.name}").choices(range(len(sizes)), weights, k=steps)
+        return tuple((task, drawn[:step].count(task)) for step, task in enumerate(drawn))
