@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 import analysis
 from study.benchmarks import benchmark_size, kept_measurement
+from study.cluster import CannotRun, concurrent_trials, connected, cores_of
 from study.data import check_data, marks_of, tasks_of
 from study.footprint import Footprint
 from study.plan import parameters
@@ -27,24 +27,11 @@ from study.spec import Size, Study
 from study.tracking import Tracking, default_uri
 from study.trial_log import TrialLog, target_table, trial_table
 from trainables.benchmark.hardware import describe_hardware
-from trainables.data.source import DATA_ROOT_VARIABLE, data_root
 from trainables.fingerprint import canonical
 from trainables.kinds import KINDS
 from trainables.launch import Job, run_task
 from trainables.store import StageStore
 from trainables.versions import versions
-
-OBJECT_STORE_BYTES = (
-    256 * 2**20
-)  # stages go through the store, so Ray's shared memory carries configs and progress only
-
-# glibc returns freed memory to the system and asks for it again at every step; keeping it instead took a tenth off a
-# training step and half of its system time.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
-
-
-class CannotRun(RuntimeError):
-    """The study cannot start here; said before any work, with the way out."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +74,9 @@ def run_study(study: Study, where: Where) -> Outcome:
             with timeline.phase("reading data"):
                 check_data(study, screen.say)
             with timeline.phase("start-up"):
-                stack.enter_context(_ray(study, where.address))
-                concurrent = {size.name: _concurrent(size) for size in study.sizes}
+                cores = max(cores_of(size.resources) for size in study.sizes)
+                stack.enter_context(connected(where.address, cpus=cores))
+                concurrent = {size.name: concurrent_trials(size) for size in study.sizes}
                 board = Board.remote()  # type: ignore[attr-defined]
             with screen.watch(board):
                 with timeline.phase("pre-training"):
@@ -167,49 +155,6 @@ def _check_identity(study: Study, path: Path) -> None:
         path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
 
 
-def _worker_environment() -> dict[str, str]:
-    """What every worker's environment holds; on a cluster the data root is a folder that all nodes see."""
-    root = data_root()
-    return MALLOC if root is None else {**MALLOC, DATA_ROOT_VARIABLE: str(root)}
-
-
-@contextmanager
-def _ray(study: Study, address: str | None) -> Iterator[None]:
-    """A Ray of our own, or the cluster at the address (or in RAY_ADDRESS, which a submitted job has)."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that diverged reports that and no score
-    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    external = address or os.environ.get("RAY_ADDRESS")
-    if external:
-        try:
-            ray.init(
-                address=external,
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env={"env_vars": _worker_environment()},
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise CannotRun(f"--address {external}: no Ray cluster answers there ({error})") from error
-    else:
-        # Nobody preempts this machine; the watcher would be one more process for every group.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        needed = max(size.resources.workers * size.resources.cpus for size in study.sizes)
-        ray.init(
-            address="local",
-            num_cpus=max(len(os.sched_getaffinity(0)), needed),
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": _worker_environment()},
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def _all_done(study: Study, output: Path) -> bool:
     """Whether every search has ended and every benchmark of its best model is kept: then no Ray is started."""
     for size in study.sizes:
@@ -230,21 +175,6 @@ def _settled(study: Study, size: Size, output: Path, tracking: Tracking, screen:
     TrialLog(study, size, tracking, screen).settle(result)
     _settle_size(study, size, result, tracking)
     return result
-
-
-def _concurrent(size: Size) -> int:
-    """How many trials of a size fit the cluster at once.
-
-    Raises:
-        CannotRun: not even one does.
-    """
-    have, resources = ray.cluster_resources(), size.resources
-    need = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * resources.gpus}
-    fits = [int(have.get(name, 0) // amount) for name, amount in need.items() if amount]
-    if min(fits) < 1:
-        had = {name: have.get(name, 0) for name in need}
-        raise CannotRun(f"size {size.name} needs {need} for one trial and the cluster has {had}")
-    return min(fits)
 
 
 def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> None:

@@ -31,7 +31,8 @@ TUNED = FineTune(PRETRAINED, STUDY.targets[0], TRAINING)
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds the pre-trained encoder."""
     root = tmp_path_factory.mktemp("base")
-    ensure(PRETRAINED, Workplace(StageStore(root)))
+    for stage in (PRETRAINED, TUNED.features):
+        ensure(stage, Workplace(StageStore(root)))
     return root
 
 

@@ -27,7 +27,7 @@ from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.tasks.micro.follows import MicroFollows
 from trainables.tasks.micro.intermediate import MicroParaphrase
 from trainables.tasks.micro.tagging import split_words
-from trainables.tasks.registry import TASKS
+from trainables.tasks.registry import MICRO
 from trainables.vocabulary import train_vocabulary
 
 LEFT_OUT = {"ht", "qu", "wo", "yo"}
@@ -36,19 +36,22 @@ SMALL = {"train_size": 60, "dev_size": 30, "test_size": 40}
 _FRESH_PROCESS = """
 import hashlib, json
 import babel.lists
-from trainables.tasks.registry import TASKS
+from trainables.tasks.registry import MICRO
 from trainables.tasks.micro import cldr
 
 cldr.own_data("de"), cldr.own_data("sv")
 lists = {locale: babel.lists.format_list(["a", "b", "c"], locale=locale) for locale in ("de", "sv")}
 digests = {}
-for name, make in TASKS.items():
-    task = make(train_size=60, dev_size=30, test_size=40)
+for make in MICRO:
+    name, task = make.name, make(train_size=60, dev_size=30, test_size=40)
     parts = [task.examples(split, "en") for split in ("train", "dev")] if task.trained else []
     parts += [task.examples("test", language) for language in task.languages[:6]]
     digests[name] = hashlib.sha256(repr(parts).encode()).hexdigest()
 print(json.dumps({"lists": lists, "digests": digests}))
 """
+
+
+TASKS = {task.name: task for task in MICRO}
 
 
 def make_task(name: str, **fields: object) -> MicroTask:

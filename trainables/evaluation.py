@@ -54,10 +54,14 @@ def score(
 
     The work is divided over the workers of a group; every worker returns all scores.
     """
+    return score_outputs(predict(forward, sets, pad_id, share=share, device=device), task)
+
+
+def score_outputs(outputs: Sequence[Outputs[Any]], task: Task) -> list[Score]:
+    """As `score`, of what a model gave for the sets."""
     kind, metric = KINDS[task.kind], METRICS[task.metric]
-    outputs = predict(forward, sets, pad_id, share=share, device=device)
     scores = []
-    for one, predictions in zip(sets, kind.decode_all(outputs, task), strict=True):
+    for one, predictions in zip(outputs, kind.decode_all(outputs, task), strict=True):
         references = [kind.reference(example, task) for example in one.examples]
         counts = tuple(
             metric.count(said, right, one.language)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,7 @@ class SpanExtraction(Kind[SpanExample]):
         for window, index in enumerate(encoded["overflow_to_sample_mapping"]):
             offsets_L2 = np.array(encoded["offset_mapping"][window])
             offsets_L2[np.array([side != 1 for side in encoded.sequence_ids(window)])] = -1
+            _take_in_marks(offsets_L2, examples[index].context)
             target = _span_of(examples[index], offsets_L2)
             layout = tuple(offsets_L2.flatten().tolist())
             found.append(Feature(index, (tuple(encoded["input_ids"][window]),), target, layout=layout))
@@ -87,14 +89,37 @@ class SpanExtraction(Kind[SpanExample]):
         return tuple(text for text, _ in example.answers)
 
 
+def _take_in_marks(offsets_L2: np.ndarray, context: str) -> None:
+    """Let pieces end behind the characters that the normaliser composed with their last one ("e" and an accent, NFKC).
+
+    A tokenizer's offsets end before them, and an answer that ends so would stand in no window.
+    """
+    if unicodedata.is_normalized("NFKC", context):
+        return
+    starts, ends = offsets_L2.T
+    following = np.append(starts[1:], -1)
+    following[following < 0] = len(context)
+    for piece in np.flatnonzero((starts >= 0) & (ends < following)):
+        start, end = int(starts[piece]), int(ends[piece])
+        normal = len(unicodedata.normalize("NFKC", context[start:end]))
+        while end < following[piece] and len(unicodedata.normalize("NFKC", context[start : end + 1])) <= normal:
+            end += 1
+        offsets_L2[piece, 1] = end
+
+
 def _span_of(example: SpanExample, offsets_L2: np.ndarray) -> tuple[int, int]:
-    """First and last piece of the first answer, if this window holds all of it, else (0, 0)."""
+    """First and last piece of the first answer, if this window holds all of it, else (0, 0).
+
+    White space at an answer's ends, which some have, is in no piece.
+    """
     if not example.answers:
         return 0, 0
     text, start = example.answers[0]
+    end = start + len(text.rstrip())
+    start += len(text) - len(text.lstrip())
     starts, ends = offsets_L2.T
-    inside = np.flatnonzero((starts >= 0) & (starts < start + len(text)) & (ends > start))
-    if not len(inside) or starts[inside[0]] > start or ends[inside[-1]] < start + len(text):
+    inside = np.flatnonzero((starts >= 0) & (starts < end) & (ends > start))
+    if not len(inside) or starts[inside[0]] > start or ends[inside[-1]] < end:
         return 0, 0
     return int(inside[0]), int(inside[-1])
 

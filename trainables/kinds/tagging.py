@@ -68,12 +68,12 @@ class Tagging(Kind[TaggingExample]):
         return {"labels": pad_rows([feature.target for feature in features], IGNORED, padded_length)}
 
     def decode(self, outputs: Outputs[TaggingExample], task: Task) -> list[Any]:
-        tags = [["O"] * len(example.words) for example in outputs.examples]
+        labels, tags = task.labels, [["O"] * len(example.words) for example in outputs.examples]
         for feature, values in zip(outputs.features, outputs.logits, strict=True):
             first, *starts = feature.layout
             best = values[0].argmax(-1)
             for word, position in enumerate(starts, first):
-                tags[feature.example][word] = task.labels[best[position]]
+                tags[feature.example][word] = labels[best[position]]
         return tags
 
     def reference(self, example: TaggingExample, task: Task) -> list[str]:

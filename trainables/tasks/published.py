@@ -138,9 +138,15 @@ def _hub_revisions(task: PublishedTask) -> str:
 def _digest(task: PublishedTask, root: Path) -> str:
     digest = hashlib.sha256()
     paths = {path for split, language in task.splits() for path in _paths(task, split, language)}
-    for path in sorted(paths):
-        digest.update(f"{path}\0{_file_digest(root / path, (root / path).stat().st_mtime_ns)}\0".encode())
+    for file in (file for path in sorted(paths) for file in _files(root / path)):
+        name, content = file.relative_to(root).as_posix(), _file_digest(file, file.stat().st_mtime_ns)
+        digest.update(f"{name}\0{content}\0".encode())
     return digest.hexdigest()[:12]
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or all files under a folder, whose own time of change says nothing of theirs."""
+    return sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
 
 
 def _paths(task: PublishedTask, split: Split, language: str) -> tuple[str, ...]:
@@ -150,12 +156,8 @@ def _paths(task: PublishedTask, split: Split, language: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _file_digest(path: Path, modified_ns: int) -> str:
-    """Of a file, or of all files under a folder."""
-    digest = hashlib.sha256()
-    for file in sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]:
-        with open(file, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,106 @@
+"""The Ray that a study runs on: one of its own on this machine, or a cluster at an address; and what fits on it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from study.spec import Size
+from trainables.data.source import DATA_ROOT_VARIABLE, data_root
+from trainables.engine import Resources
+
+# Stages go through the store, so Ray's shared memory carries configs and progress only.
+OBJECT_STORE_BYTES = 256 * 2**20
+
+# glibc returns freed memory to the system and asks for it again at every step; keeping it instead took a tenth off a
+# training step and half of its system time.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
+
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that diverged reports that and no score
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+class CannotRun(RuntimeError):
+    """The study cannot start here; said before any work, with the way out."""
+
+
+@contextmanager
+def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
+    """The cluster at the address (or in RAY_ADDRESS, which a submitted job has), else a Ray of our own with `cpus` or more.
+
+    Raises:
+        CannotRun: no cluster answers at the address.
+    """
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    root = data_root()
+    environment = MALLOC if root is None else {**MALLOC, DATA_ROOT_VARIABLE: str(root)}  # a folder that all nodes see
+    if external := address or os.environ.get("RAY_ADDRESS"):
+        _join(external, environment)
+    else:
+        _start(max(len(os.sched_getaffinity(0)), cpus), environment)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str, environment: dict[str, str]) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise CannotRun(f"--address {address}: no Ray cluster answers there ({error})") from error
+
+
+def _start(cpus: int, environment: dict[str, str]) -> None:
+    # Nobody preempts this machine; the watcher would be one more process for every group.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    # The process that frees the cores of a stopped group asks the State API, which finds its cluster through a file that the
+    # last `ray start` on the machine left: of another cluster, or of none that still runs. So it is told.
+    port = _free_port()
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=True,
+        dashboard_port=port,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}},
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def cores_of(resources: Resources) -> int:
+    """CPUs that one trial of a size holds."""
+    return resources.workers * resources.cpus
+
+
+def concurrent_trials(size: Size) -> int:
+    """How many trials of a size fit the connected cluster at once.
+
+    Raises:
+        CannotRun: not even one does.
+    """
+    have, resources = ray.cluster_resources(), size.resources
+    need = {"CPU": cores_of(resources), "GPU": resources.workers * resources.gpus}
+    fits = [int(have.get(name, 0) // amount) for name, amount in need.items() if amount]
+    if min(fits) < 1:
+        had = {name: have.get(name, 0) for name in need}
+        raise CannotRun(f"size {size.name} needs {need} for one trial and the cluster has {had}")
+    return min(fits)

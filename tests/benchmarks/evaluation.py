@@ -1,0 +1,480 @@
+"""Is evaluation as fast as it should be? Scoring a suite, scoring Tatoeba, and tokenising, each beside its peers.
+
+    python -m tests.benchmarks.evaluation [--data-root ../shared/data]
+
+Reads the files that the recipe `real_offline` reads. The encoder has the shape of its larger size and random weights: speed
+does not depend on them, and scores are only compared with the peer's. Contestants take turns in every round. A ratio is the
+peer's time over ours, so above 1 ours is faster: the median over rounds, with its range. CPU seconds, of all threads, stand
+beside the wall clock: on a machine that does other work they are the steadier of the two.
+
+1. Suite: `evaluation.score` (rows of all languages sorted by length together, each different row once, 4,096 padded tokens a
+   batch) beside the same model run set by set, rows in file order, padded to the longest of their batch. The peer's batch
+   (32, 64 or 128 rows, or 4,096 padded tokens) is the quickest of the four in a first pass, chosen for each task. A second
+   peer sorts by length too, but language by language: `evaluation.score` called for each set.
+2. Tatoeba: search and scoring of all sentences of all languages on the same vectors, in memory: `score_outputs` beside the
+   search of MTEB's `BitextMiningEvaluator` (by dot product, the cheaper choice on unit vectors) with the accuracy of what it
+   finds. MTEB's task computes four metrics; that is a row of its own, and not the ratio that counts.
+3. Tokenising: `Kind.features` on 1,000 examples at a time, as the stage `tokenise` calls it, beside the same function on one
+   example at a time; and beside the tokenizer called so with nothing done about its result (no labels, no layout).
+4. The stage's whole work, features in an Arrow file, beside `datasets.map(batched=True)` over the tokenizer call alone, kept
+   in memory.
+
+MTEB is optional (`pip install -e '.[peers]'`); without it both Tatoeba keys are null. The last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import datasets
+import faiss
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from sklearn.metrics import accuracy_score
+from transformers import PreTrainedTokenizerFast, XLMRobertaModel
+
+from study.recipes.real_offline import real_offline
+from trainables.batching import Share
+from trainables.data.source import DATA_ROOT_VARIABLE, DataError
+from trainables.encoder import Shape
+from trainables.evaluation import TOKENS_A_BATCH, ExampleSet, Forward, Score, predict, score, score_outputs
+from trainables.features import write_features
+from trainables.kinds import KINDS, Feature, Outputs
+from trainables.kinds.base import pad_rows
+from trainables.kinds.span import STRIDE
+from trainables.model import TaskModel, new_head
+from trainables.stages.tokenise import EXAMPLES_A_CALL, scored_sets
+from trainables.tasks.base import Example, Task
+from trainables.versions import versions
+from trainables.vocabulary import train_vocabulary
+
+console = Console(highlight=False)
+ALONE, CPU = Share(0, 1, 1), torch.device("cpu")
+# Examples of each set that the suite scores: about a tenth of the recipe's, in roughly its proportions of tokens.
+SAMPLES = {"udpos": 40, "xnli_from_cad_nli": 150, "xquad_from_tydiqa": 12, "tatoeba": 100}
+BATCHES: dict[str, int | None] = {"32 rows": 32, "64 rows": 64, "128 rows": 128, f"{TOKENS_A_BATCH} tokens": None}
+OURS = "ours"
+
+DataRoot = Annotated[Path, typer.Option(help="folder of published files")]
+Rounds = Annotated[int, typer.Option(min=1, help="how often each contestant runs")]
+Scale = Annotated[float, typer.Option(min=0.05, help="multiplies the number of examples that the suite scores")]
+Threads = Annotated[int, typer.Option(min=1, help="threads of PyTorch and faiss; a CPU worker of the recipe has one")]
+Row = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A task, and the length that the recipe cuts it at."""
+
+    task: Task
+    max_length: int
+
+    def sets(self, tokenizer: PreTrainedTokenizerFast) -> list[ExampleSet]:
+        """What an evaluation scores, with features in memory."""
+        found = []
+        for split, language in scored_sets(self.task):
+            examples = self.task.examples(split, language)
+            found.append(ExampleSet(split, language, examples, self.features(examples, tokenizer)))
+        return found
+
+    def features(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> list[Feature]:
+        kind = KINDS[self.task.kind]
+        return kind.features(examples, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
+
+    def sampled(self, scale: float) -> Scored:
+        size = max(1, round(SAMPLES[self.task.name] * scale))
+        sizes = {"test_size": size, "dev_size": size} if self.task.trained else {"test_size": size}
+        return dataclasses.replace(self, task=dataclasses.replace(self.task, **sizes))  # type: ignore[arg-type]
+
+    def forward(self, encoder: XLMRobertaModel) -> Forward:
+        forward: Forward = TaskModel(encoder, new_head(encoder, self.task, seed=0)).eval().logits
+        return forward
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds by contestant and round, "ours" first."""
+
+    wall: Mapping[str, Sequence[float]]
+    cpu: Mapping[str, Sequence[float]]
+
+    def __add__(self, other: Timed) -> Timed:
+        return Timed(_added(self.wall, other.wall), _added(self.cpu, other.cpu))
+
+    def ratio(self, peer: str) -> float:
+        """The peer's wall time over ours."""
+        return median(_ratios(self.wall, peer))
+
+    def report(self) -> dict[str, Any]:
+        """Median seconds of each contestant, and what the ratios range over."""
+        return {
+            name: {
+                "wall_s": round(median(self.wall[name]), 4),
+                "cpu_s": round(median(self.cpu[name]), 4),
+                **({} if name == OURS else {"ratio": _range(self.wall, name), "cpu_ratio": _range(self.cpu, name)}),
+            }
+            for name in self.wall
+        }
+
+
+def main(
+    data_root: DataRoot = Path("../shared/data"), rounds: Rounds = 5, scale: Scale = 1.0, threads: Threads = 1
+) -> None:
+    """Print a table and one JSON line."""
+    if not data_root.is_dir():
+        print(f"error: --data-root {data_root}: no such folder; the recipe's files are read from it", file=sys.stderr)
+        raise typer.Exit(2)
+    os.environ[DATA_ROOT_VARIABLE] = str(data_root.resolve())
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(threads)
+    datasets.disable_progress_bars()
+    started = time.perf_counter()
+    try:
+        study = real_offline()
+        texts = (text for sentence in study.corpus.parallel() for text in sentence.values())
+        tokenizer = train_vocabulary(texts, study.vocabulary_size)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    size = study.sizes[-1]
+    evaluations = study.chain(size, study.space.defaults()[0])
+    scored = [Scored(one.task, one.max_length) for one in evaluations if one.task.name in SAMPLES]
+    found = {
+        "tokenise": _tokenising(scored, tokenizer, rounds),
+        "tatoeba": _tatoeba(scored, tokenizer, size.shape.width, rounds),
+        "suite": _suite([one.sampled(scale) for one in scored], tokenizer, size.shape, rounds),
+    }
+    keys = {key: value for part in found.values() for key, value in part.pop("keys").items()}
+    context = {
+        "rounds": rounds,
+        "scale": scale,
+        "threads": threads,
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": os.getloadavg(),
+        "wall_s": round(time.perf_counter() - started, 1),
+        "versions": versions(),
+    }
+    print(json.dumps({**keys, **found, **context}))
+
+
+# --- the suite
+
+
+def _suite(scored: Sequence[Scored], tokenizer: PreTrainedTokenizerFast, shape: Shape, rounds: int) -> dict[str, Any]:
+    encoder, pad_id = shape.build(tokenizer, seed=0), tokenizer.pad_token_id
+    timed: dict[str, Timed] = {}
+    tasks, difference = {}, 0.0
+    for one in scored:
+        sets, forward = one.sets(tokenizer), one.forward(encoder)
+        ours = partial(score, forward, one.task, pad_id=pad_id, share=ALONE, device=CPU)
+        batch, differing = _quickest_batch(forward, one.task, sets, pad_id)
+        difference = max(difference, differing)
+        timed[one.task.name] = _interleaved(
+            {
+                OURS: partial(ours, sets),
+                "file order": partial(_score_in_file_order, forward, one.task, sets, pad_id, size=BATCHES[batch]),
+                "sorted by set": partial(_each, ours, [[some] for some in sets]),
+            },
+            rounds,
+        )
+        rows = [row for some in sets for feature in some.features for row in feature.rows]
+        counts = {"sets": len(sets), "rows": len(rows), "different_rows": len(set(rows)), "tokens": sum(map(len, rows))}
+        tasks[one.task.name] = {**counts, "file_order_batch": batch, **timed[one.task.name].report()}
+    total = _show("suite", timed)
+    for name, about in tasks.items():
+        console.print(
+            f"{name}: {about['tokens']:,} tokens in {about['rows']:,} rows; peer: {about['file_order_batch']}"
+        )
+    console.print(f"largest difference of a score between ours and file order: {difference:.3g} percentage points\n")
+    keys = {"suite_ratio": total.ratio("file order")}
+    about = {"shape": f"{shape.layers}x{shape.width}", "largest_score_difference": difference}
+    return {"keys": keys, **about, "all": total.report(), "tasks": tasks}
+
+
+def _each(function: Callable[[Any], object], arguments: Sequence[Any]) -> None:
+    for one in arguments:
+        function(one)
+
+
+def _quickest_batch(forward: Forward, task: Task, sets: Sequence[ExampleSet], pad_id: int) -> tuple[str, float]:
+    """The peer's quickest batch, and by how much its scores differ from ours at most, over all batches and sets."""
+    ours = score(forward, task, sets, pad_id, share=ALONE, device=CPU)
+    seconds, difference = {}, 0.0
+    for name, size in BATCHES.items():
+        start = time.process_time()
+        scores = _score_in_file_order(forward, task, sets, pad_id, size=size)
+        seconds[name] = time.process_time() - start
+        difference = max(difference, *(abs(one.value - two.value) for one, two in zip(ours, scores, strict=True)))
+    return min(seconds, key=lambda name: seconds[name]), difference
+
+
+def _score_in_file_order(
+    forward: Forward, task: Task, sets: Sequence[ExampleSet], pad_id: int, *, size: int | None
+) -> list[Score]:
+    """The usual loop: set after set, batches of `size` rows as they come (None: as many as fit our tokens a batch)."""
+    outputs = []
+    for one in sets:
+        found: list[np.ndarray] = []
+        for batch in _batches([row for feature in one.features for row in feature.rows], size):
+            lengths = torch.tensor([len(row) for row in batch])
+            longest = int(lengths.max())
+            real = torch.arange(longest)[None] < lengths[:, None]
+            with torch.inference_mode():
+                values = forward(pad_rows(batch, pad_id, longest), real.long()).float().numpy()
+            found += [
+                value[: len(row)] if values.ndim == 3 else value for row, value in zip(batch, values, strict=True)
+            ]
+        by_row = iter(found)
+        logits = [np.stack([next(by_row) for _ in feature.rows]) for feature in one.features]
+        outputs.append(Outputs(one.split, one.language, one.examples, one.features, logits))
+    return score_outputs(outputs, task)
+
+
+def _batches(rows: Sequence[Row], size: int | None) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    longest = 0
+    for row in rows:
+        longest = max(longest, len(row))
+        if batch and ((len(batch) + 1) * longest > TOKENS_A_BATCH if size is None else len(batch) == size):
+            yield batch
+            batch, longest = [], len(row)
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+# --- Tatoeba
+
+
+class Mteb:
+    """MTEB's search and metrics on vectors in memory (written for 2.26, where both are methods without public names).
+
+    Raises:
+        ImportError: it is not installed.
+    """
+
+    def __init__(self) -> None:
+        library = importlib.import_module("mteb")
+        evaluators, timing = (importlib.import_module(f"mteb.{name}") for name in ("_evaluators", "timing"))
+        self.version: str = library.__version__
+        self.similarity = importlib.import_module("mteb.similarity_functions").dot_score  # as MTEB's encoders have one
+        self._evaluator = evaluators.BitextMiningEvaluator([], None, "test", "all", [("a", "b")], timing.TimingStack())
+        self._task = library.get_task("Tatoeba")
+
+    def search(self, sources_ND: torch.Tensor, targets_ND: torch.Tensor) -> list[dict[str, float]]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it copies a tensor with torch.tensor
+            found: list[dict[str, float]] = self._evaluator._similarity_search(sources_ND, targets_ND, self)
+        return found
+
+    def accuracy(self, sources_ND: torch.Tensor, targets_ND: torch.Tensor) -> float:
+        """In percent, as MTEB's task computes it, without its other metrics."""
+        found = self.search(sources_ND, targets_ND)
+        return 100 * float(accuracy_score(range(len(found)), [one["corpus_id"] for one in found]))
+
+    def metrics(self, sources_ND: torch.Tensor, targets_ND: torch.Tensor) -> Mapping[str, float]:
+        """Precision, recall, F1 and accuracy."""
+        found = self.search(sources_ND, targets_ND)
+        scores: Mapping[str, float] = self._task._compute_metrics(found, [(row, row) for row in range(len(found))])
+        return scores
+
+
+def _tatoeba(scored: Sequence[Scored], tokenizer: PreTrainedTokenizerFast, width: int, rounds: int) -> dict[str, Any]:
+    try:
+        mteb = Mteb()
+    except ImportError as error:
+        console.print(f"Tatoeba: no peer ({error}); pip install -e '.[peers]'\n")
+        return {"keys": {"tatoeba_ratio_mteb": None, "tatoeba_scores_equal": None}}
+    tatoeba = next(one for one in scored if one.task.name == "tatoeba")
+    # One layer: how the vectors came about is no part of the comparison, and 40,000 sentences are encoded sooner.
+    forward = tatoeba.forward(Shape(1, width).build(tokenizer, seed=0))
+    outputs = predict(forward, tatoeba.sets(tokenizer), tokenizer.pad_token_id, share=ALONE, device=CPU)
+    vectors = [torch.from_numpy(np.stack(one.logits)) for one in outputs]
+    pairs = [(both_N2D[:, 0].contiguous(), both_N2D[:, 1].contiguous()) for both_N2D in vectors]
+    peer = "MTEB, accuracy"
+    timed = _interleaved(
+        {
+            OURS: lambda: score_outputs(outputs, tatoeba.task),
+            peer: lambda: [mteb.accuracy(*pair) for pair in pairs],
+            "MTEB, four metrics": lambda: [mteb.metrics(*pair) for pair in pairs],
+        },
+        max(10, rounds),  # short ones
+    )
+    ours = [one.value for one in score_outputs(outputs, tatoeba.task)]
+    difference = max(abs(one - mteb.accuracy(*pair)) for one, pair in zip(ours, pairs, strict=True))
+    _show("Tatoeba, search and scoring", {f"{len(pairs)} languages": timed})
+    console.print(f"mean accuracy {sum(ours) / len(ours):.2f}; largest difference of a language's: {difference:.3g}\n")
+    about = {"languages": len(pairs), "sentences": sum(map(len, vectors)), "width": width, "mteb": mteb.version}
+    # A quotient of sums against a mean of zeros and ones: they may differ in the last bit.
+    keys = {"tatoeba_ratio_mteb": timed.ratio(peer), "tatoeba_scores_equal": difference < 1e-9}
+    return {"keys": keys, **about, "largest_difference": difference, "all": timed.report()}
+
+
+# --- tokenising
+
+
+def _tokenising(scored: Sequence[Scored], tokenizer: PreTrainedTokenizerFast, rounds: int) -> dict[str, Any]:
+    features, stage, examples = {}, {}, {}
+    for one in scored:
+        sets = [one.task.examples(split, language) for split, language in scored_sets(one.task)]
+        texts = [_texts(example) for some in sets for example in some]
+        encode = partial(_encoded, tokenizer=tokenizer, max_length=one.max_length)
+        features[one.task.name] = _interleaved(
+            {
+                OURS: partial(_exhaust, one, sets, tokenizer, EXAMPLES_A_CALL),
+                "one at a time": partial(_exhaust, one, sets, tokenizer, 1),
+                "tokenizer alone, one at a time": partial(
+                    _each, encode, [{name: [value] for name, value in text.items()} for text in texts]
+                ),
+            },
+            rounds,
+        )
+        columns = datasets.Dataset.from_list(texts)
+        stage[one.task.name] = _interleaved(
+            {
+                OURS: partial(_written, one, sets, tokenizer),
+                "datasets.map, tokenizer alone": partial(_mapped, columns, encode),
+            },
+            rounds,
+        )
+        examples[one.task.name] = len(texts)
+    total = _show("tokenise: features", features)
+    total_stage = _show("tokenise: stage", stage)
+    console.print(f"examples: {', '.join(f'{name} {count:,}' for name, count in examples.items())}\n")
+    tasks = {
+        name: {"examples": count, "features": features[name].report(), "stage": stage[name].report()}
+        for name, count in examples.items()
+    }
+    keys = {"tokenise_ratio": total.ratio("one at a time")}
+    return {"keys": keys, "features": total.report(), "stage": total_stage.report(), "tasks": tasks}
+
+
+def _calls(
+    scored: Scored, sets: Sequence[Sequence[Example]], tokenizer: PreTrainedTokenizerFast, count: int
+) -> Iterator[list[Feature]]:
+    """Features of so many examples at a time, set after set."""
+    for examples in sets:
+        for first in range(0, len(examples), count):
+            yield scored.features(examples[first : first + count], tokenizer)
+
+
+def _exhaust(scored: Scored, sets: Sequence[Sequence[Example]], tokenizer: PreTrainedTokenizerFast, count: int) -> None:
+    for _ in _calls(scored, sets, tokenizer, count):
+        pass
+
+
+def _written(scored: Scored, sets: Sequence[Sequence[Example]], tokenizer: PreTrainedTokenizerFast) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        calls = _calls(scored, sets, tokenizer, EXAMPLES_A_CALL)
+        write_features(Path(folder) / "features.arrow", (("set", features) for features in calls))
+
+
+def _mapped(columns: datasets.Dataset, encode: Callable[[Mapping[str, Sequence[Any]]], object]) -> None:
+    columns.map(
+        encode,
+        batched=True,
+        batch_size=EXAMPLES_A_CALL,
+        remove_columns=columns.column_names,
+        keep_in_memory=True,
+        new_fingerprint=str(time.perf_counter_ns()),  # else it pickles the function to look for a cached result
+    )
+
+
+def _texts(example: Example) -> dict[str, Any]:
+    """What the tokenizer reads of an example, under the names of its fields."""
+    fields = ("words", "first", "second", "source", "target", "question", "context")
+    return {name: getattr(example, name) for name in fields if hasattr(example, name)}
+
+
+def _encoded(
+    texts: Mapping[str, Sequence[Any]], *, tokenizer: PreTrainedTokenizerFast, max_length: int
+) -> dict[str, Sequence[Any]]:
+    """The tokenizer calls that the kinds make, with nothing done about their results."""
+    cut = {"truncation": True, "max_length": max_length}
+    if "words" in texts:
+        words = [list(one) for one in texts["words"]]
+        return {"rows": tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"]}
+    if "first" in texts:
+        return {"rows": tokenizer(texts["first"], texts["second"], **cut)["input_ids"]}
+    if "source" in texts:
+        return {name: tokenizer(texts[name], **cut)["input_ids"] for name in ("source", "target")}
+    windows = tokenizer(
+        texts["question"],
+        texts["context"],
+        truncation="only_second",
+        max_length=max_length,
+        stride=min(STRIDE, max_length // 4),
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    return {name: windows[name] for name in ("input_ids", "offset_mapping", "overflow_to_sample_mapping")}
+
+
+# --- what the parts share
+
+
+def _interleaved(contestants: Mapping[str, Callable[[], object]], rounds: int) -> Timed:
+    """Every contestant once a round, after one turn to warm up; who comes first changes with the round."""
+    names = list(contestants)
+    wall: dict[str, list[float]] = {name: [] for name in names}
+    cpu: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            start, start_cpu = time.perf_counter(), time.process_time()
+            contestants[name]()
+            if turn:
+                wall[name].append(time.perf_counter() - start)
+                cpu[name].append(time.process_time() - start_cpu)
+    return Timed(wall, cpu)
+
+
+def _added(one: Mapping[str, Sequence[float]], two: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    return {name: [a + b for a, b in zip(one[name], two[name], strict=True)] for name in one}
+
+
+def _ratios(seconds: Mapping[str, Sequence[float]], peer: str) -> list[float]:
+    return [theirs / ours for theirs, ours in zip(seconds[peer], seconds[OURS], strict=True)]
+
+
+def _range(seconds: Mapping[str, Sequence[float]], peer: str) -> dict[str, float]:
+    ratios = _ratios(seconds, peer)
+    return {name: round(of(ratios), 3) for name, of in (("median", median), ("low", min), ("high", max))}
+
+
+def _show(title: str, timed: Mapping[str, Timed]) -> Timed:
+    """Print the times of each task, and of all together where there are several; return those of all."""
+    first, *others = timed.values()
+    total = sum(others, first)
+    table = Table(title, "", "wall s", "ratio", "CPU s", "ratio", title_justify="left")
+    for name, one in {**timed, **({"all": total} if others else {})}.items():
+        for contestant, about in one.report().items():
+            ratios = [_shown(about[of]) if of in about else "" for of in ("ratio", "cpu_ratio")]
+            cells = [f"{about['wall_s']:.3g}", ratios[0], f"{about['cpu_s']:.3g}", ratios[1]]
+            table.add_row(name if contestant == OURS else "", contestant, *cells)
+    console.print(table)
+    return total
+
+
+def _shown(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
+if __name__ == "__main__":
+    typer.run(main)
