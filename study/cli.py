@@ -42,7 +42,8 @@ def run(
     study = _study(recipe, trials=trials, sizes=sizes, seed=seed)
     folder = output or Path("runs") / study.name
     _check_output(folder)
-    from study.driver import CannotRun, Where, run_study
+    from study.cluster import CannotRun
+    from study.driver import Where, run_study
     from study.search import SearchStateLost
     from study.tracking import TrackingUnavailable
     from trainables.data.source import DataError

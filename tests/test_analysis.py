@@ -90,6 +90,7 @@ def _plant(store: Store) -> None:
             "study.targets": json.dumps(TARGETS),
             "study.intermediates": json.dumps(INTERMEDIATES),
             "study.selection": "English dev",
+            "study.marks": json.dumps({"mnli": {"nli": "same data"}, "squad": {"tags": "leak"}}),
         },
     )
     for size, params_m, best in (("4x192", 3.25, "b1"), ("2x128", 1.5, "a1")):
@@ -324,6 +325,18 @@ def test_gains_are_paired_by_seed_on_default_cells(frames: StudyFrames) -> None:
     assert math.isnan(large["sd"])
     assert large["chance"] == 33.3
     assert large["reason"] == ""
+
+
+def test_gains_that_are_no_transfer_are_marked_in_every_table(frames: StudyFrames, tmp_path: Path) -> None:
+    marks = {(row["intermediate"], row["task"]): row["mark"] for row in gains(frames).to_dict("records")}
+    assert {pair: mark for pair, mark in marks.items() if mark} == {
+        ("mnli", "nli"): "same data",
+        ("squad", "tags"): "leak",
+    }
+    page = write_report(frames, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "+4.0*" in page  # the heatmap's cell
+    assert "<td>same data</td>" in page
+    assert "trained on data the target is trained on" in page
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,7 @@ def features_of(
     return KINDS[task.kind].features(examples, task=task, tokenizer=tokenizer, max_length=max_length)
 
 
-def decode(
-    task: Task, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Any]
-) -> list[Any]:
+def decode(task: Task, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Any]) -> list[Any]:
     return KINDS[task.kind].decode(Outputs("test", task.languages[0], examples, features, logits), task)
 
 

@@ -320,11 +320,11 @@ class TestEveryTask:
         for split, examples in splits.items():
             for other in set(splits) - {split}:
                 assert not {content(one) for one in examples} & {content(one) for one in splits[other]}, (split, other)
-        if isinstance(task, PublishedTask) and task.trained:
-            # Where both come from one file, what belongs together is on one side too. (Elsewhere ids are numbers of lines.)
-            if set(paths_of(task, "train")) & set(paths_of(task, "dev")):
-                for part in (family, lambda one: one.id):
-                    assert not {part(one) for one in splits["train"]} & {part(one) for one in splits["dev"]}
+        paths = [set(paths_of(task, split)) if isinstance(task, PublishedTask) else set() for split in splits]
+        if task.trained and paths[0] & paths[1]:
+            # Train and dev come from one file: what belongs together is on one side. (Elsewhere ids are numbers of lines.)
+            for part in (family, lambda one: one.id):
+                assert not {part(one) for one in splits["train"]} & {part(one) for one in splits["dev"]}
 
     def test_texts_stand_in_their_rows(
         self, name: str, featurise: Featurise, tokenizer: PreTrainedTokenizerFast
