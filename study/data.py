@@ -8,6 +8,7 @@ from study.spec import Study
 from trainables.tasks.base import Task
 from trainables.tasks.marks import Mark, mark
 from trainables.tasks.mixture import Mixture
+from trainables.tasks.published import forget_examples
 
 
 def tasks_of(study: Study) -> Iterator[Task]:
@@ -28,9 +29,14 @@ def check_data(study: Study, say: Callable[[str], None]) -> None:
     """
     for task in tasks_of(study):
         for split, language in task.splits():
-            examples = task.examples(split, language)
-            if rejected := task.rejected(split, language):
-                say(f"{task.name}, {split} {language}: {rejected} of {len(examples) + rejected} rows cannot be used")
+            read = task.read(split, language)
+            if rejected := read.rejected:
+                first = rejected[0]
+                say(
+                    f"{task.name}, {split} {language}: {len(rejected)} of {len(read.examples) + len(rejected)} rows cannot be "
+                    f"used, the first at {first.where}{'' if first.line is None else f':{first.line}'}: {first.rule}"
+                )
+    forget_examples()
 
 
 def marks_of(study: Study) -> dict[str, dict[str, Mark]]:

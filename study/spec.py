@@ -6,6 +6,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
+from trainables.batching import Share
 from trainables.benchmark.variants import VARIANTS
 from trainables.encoder import Shape
 from trainables.engine import Resources
@@ -143,7 +144,7 @@ class Study:
         task = next(task for task in self.space.intermediates if task.name == choice.intermediate)
         if isinstance(task, Mixture):
             training = self.training_of(task, self.intermediate_tuning, rate=choice.lr_intermediate)
-            return FineTuneMixture(encoder, task, training)
+            return FineTuneMixture(encoder, task.for_training(), training)
         return self._tuned(encoder, task, self.intermediate_tuning, rate=choice.lr_intermediate)
 
     def chain(self, size: Size, choice: Choice, *, trained: bool = True) -> tuple[Evaluate, ...]:
@@ -165,9 +166,9 @@ class Study:
 
     def _tuned(self, base: Pretrain | Tuned, task: Task, usual: Training, *, rate: float) -> FineTune:
         for earlier in task.prerequisites:
-            base = FineTune(base, earlier, self.training_of(earlier, usual, rate=rate))
+            base = FineTune(base, earlier.for_training(), self.training_of(earlier, usual, rate=rate))
         training = self.training_of(task, usual, rate=rate)
-        return FineTune(base, task, training, keeps_head=bool(task.prerequisites))
+        return FineTune(base, task.for_training(), training, keeps_head=bool(task.prerequisites))
 
     def budget(self, size: Size) -> int:
         """Trials of a size."""
@@ -262,11 +263,30 @@ class Study:
             for name in self.benchmark.variants
             if name not in VARIANTS
         ]
+        twice = sorted({task.name for task in tasks if [one.name for one in tasks].count(task.name) > 1})
+        errors += [f"{name}: two tasks of one name would write one score over the other" for name in twice]
         for size in self.sizes:
-            for what, training in (("pretraining", size.pretraining), ("tuning", self.tuning)):
-                if training.batch_size % size.resources.workers:
-                    errors.append(
-                        f"sizes[{size.name}]: a {what} batch of {training.batch_size} does not divide over "
-                        f"{size.resources.workers} workers"
-                    )
+            errors += self._batch_errors(size)
+            errors += [
+                f"{task.name}: hidden layer {task.hidden_layer}, and {size.name} has {size.shape.layers}"
+                for task in self.targets
+                if not 0 <= (task.hidden_layer or 0) <= size.shape.layers
+            ]
+        return errors
+
+    def _batch_errors(self, size: Size) -> list[str]:
+        """Batches that cannot be cut for the size's workers."""
+        batches = {("pretraining", size.pretraining.batch_size, 1)}
+        for choice, usual in [(one, self.intermediate_tuning) for one in self.space.intermediates] + [
+            (one, self.tuning) for one in self.targets if one.trained
+        ]:
+            for task in (choice,) if isinstance(choice, Mixture) else (*choice.prerequisites, choice):
+                group = 1 if isinstance(task, Mixture) else task.group
+                batches.add((task.name, self.training_of(task, usual, rate=1.0).batch_size, group))
+        errors = []
+        for name, batch_size, group in sorted(batches):
+            try:
+                Share(0, size.resources.workers, size.resources.micro_batch).accumulation(batch_size, group)
+            except ValueError as error:
+                errors.append(f"sizes[{size.name}], {name}: {error}")
         return errors

@@ -10,7 +10,8 @@ import torch
 
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.features import FeatureTable, read_features, write_features
-from trainables.kinds import KINDS, Feature
+from trainables.kinds import Feature
+from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training import Training
 
 LENGTHS = tuple(random.Random(0).randrange(3, 40) for _ in range(96))
@@ -109,7 +110,7 @@ def test_groups_stay_together(workers: int) -> None:
 
 def test_feature_batches_weigh_the_whole_batch(tmp_path: Path) -> None:
     features = [Feature(n, (tuple(range(5, 5 + length)),), (n % 3,), weight=n) for n, length in enumerate(LENGTHS)]
-    batches = FeatureBatches(table(features, tmp_path), KINDS["pair_classification"], 1, order())
+    batches = FeatureBatches(table(features, tmp_path), MicroEntailment(), 1, order())
     assert batches.weight(4) == sum(order().at(4))
     labels: list[int] = []
     for rank in range(2):

@@ -12,7 +12,7 @@ import pytest
 from trainables.data.bitext import aligned_files, mining_files, pair_rows
 from trainables.data.mewsli import entities, mention_pairs, mentions
 from trainables.data.ntrex import NtrexCorpus, pinned_corpus
-from trainables.data.source import DATA_ROOT_VARIABLE, DataError, Read
+from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.data.squad import (
     Question,
     beside,
@@ -24,7 +24,7 @@ from trainables.data.squad import (
     sentence_spans,
     spans,
 )
-from trainables.tasks.base import BitextExample, RetrievalPair, RetrievalText, SpanExample
+from trainables.tasks.base import BitextExample, Read, RetrievalPair, RetrievalText, SpanExample
 
 CONTEXT = "Ada wrote the notes in 1843. Babbage built no engine."
 

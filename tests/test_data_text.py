@@ -14,9 +14,9 @@ from trainables.data.conllu import read_conllu, treebanks, xpos_words, xtreme_wo
 from trainables.data.copa import read_copa_xml, read_xcopa
 from trainables.data.held_out import held_out
 from trainables.data.pairs import NLI_HUB, NLI_LABELS, PairForm, nli_json
-from trainables.data.source import DataError, Read, Rejected
+from trainables.data.source import DataError
 from trainables.data.tagged import NER_LABELS, read_iob2, read_panx, read_tag_rows
-from trainables.tasks.base import ChoiceExample, Example, PairExample, TaggingExample
+from trainables.tasks.base import ChoiceExample, Example, PairExample, Read, Rejected, TaggingExample
 from trainables.tasks.english.ccg import UNSEEN, Ccg
 from trainables.tasks.english.commonsense_qa import read_commonsense, read_commonsense_json
 from trainables.tasks.english.cosmos_qa import read_cosmos_csv

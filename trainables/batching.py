@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from trainables.features import FeatureTable
-from trainables.kinds import Feature, Kind
+from trainables.kinds import KINDS, Feature, Kind
 from trainables.kinds.base import pad_rows, padded_length
+from trainables.tasks.base import Task
 
 BUCKET_BATCHES = 16  # lengths are sorted within this many batches, so that rows of a batch need little padding
 
@@ -25,6 +25,7 @@ class BatchOrder:
     lengths: tuple[int, ...]
     batch_size: int
     seed: int
+    _kept: dict[int, list[tuple[int, ...]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.lengths) < self.batch_size:
@@ -34,24 +35,25 @@ class BatchOrder:
         """Indices of the examples in the batch of a step counted from 0."""
         batches_an_epoch = len(self.lengths) // self.batch_size
         epoch, batch = divmod(step, batches_an_epoch)
-        return _epoch(self, epoch)[batch]
+        if epoch not in self._kept:  # one epoch is kept: steps are asked for in order
+            self._kept.clear()
+            self._kept[epoch] = self._shuffled(epoch)
+        return self._kept[epoch][batch]
 
-
-@lru_cache(maxsize=4)
-def _epoch(order: BatchOrder, epoch: int) -> tuple[tuple[int, ...], ...]:
-    rng = random.Random(f"{order.seed}|{epoch}")
-    indices = list(range(len(order.lengths)))
-    rng.shuffle(indices)
-    indices = indices[: len(indices) // order.batch_size * order.batch_size]
-    batches: list[tuple[int, ...]] = []
-    bucket = BUCKET_BATCHES * order.batch_size
-    for first in range(0, len(indices), bucket):
-        by_length = sorted(indices[first : first + bucket], key=lambda index: order.lengths[index])
-        batches += [
-            tuple(by_length[start : start + order.batch_size]) for start in range(0, len(by_length), order.batch_size)
-        ]
-    rng.shuffle(batches)
-    return tuple(batches)
+    def _shuffled(self, epoch: int) -> list[tuple[int, ...]]:
+        rng = random.Random(f"{self.seed}|{epoch}")
+        indices = list(range(len(self.lengths)))
+        rng.shuffle(indices)
+        indices = indices[: len(indices) // self.batch_size * self.batch_size]
+        batches: list[tuple[int, ...]] = []
+        bucket = BUCKET_BATCHES * self.batch_size
+        for first in range(0, len(indices), bucket):
+            by_length = sorted(indices[first : first + bucket], key=lambda index: self.lengths[index])
+            batches += [
+                tuple(by_length[start : start + self.batch_size]) for start in range(0, len(by_length), self.batch_size)
+            ]
+        rng.shuffle(batches)
+        return batches
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ class Share:
         if rest or not each:
             groups = "" if group == 1 else f" in groups of {group}"
             raise ValueError(f"a batch of {batch_size} cannot be divided evenly over {self.workers} workers{groups}")
-        most = max(1, self.micro_batch // group)
+        if self.micro_batch < group:
+            raise ValueError(f"a micro-batch of {self.micro_batch} does not hold a group of {group}")
+        most = self.micro_batch // group
         return next(count for count in range(1, each + 1) if each % count == 0 and each // count <= most)
 
     def cut(self, batch: Sequence[int], group: int = 1) -> list[Sequence[int]]:
@@ -105,12 +109,13 @@ class Batches(Protocol):
 class FeatureBatches:
     """Batches of a task's training features."""
 
-    def __init__(self, features: FeatureTable, kind: Kind[Any], pad_id: int, order: BatchOrder) -> None:
-        self._features, self._kind, self._pad_id, self._order = features, kind, pad_id, order
+    def __init__(self, features: FeatureTable, task: Task, pad_id: int, order: BatchOrder) -> None:
+        self._features, self._kind, self._pad_id, self._order = features, KINDS[task.kind], pad_id, order
+        self._group = task.group
 
     @property
     def group(self) -> int:
-        return self._kind.group
+        return self._group
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         return [

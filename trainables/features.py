@@ -35,7 +35,7 @@ class FeatureTable(Sequence[Feature]):
     @property
     def lengths(self) -> tuple[int, ...]:
         """Longest row of each feature, in tokens."""
-        return tuple(self._table["length"])
+        return tuple(self._table["length"][:])
 
     def of(self, name: str) -> FeatureTable:
         """The features of one set, in the order of its examples.
@@ -83,7 +83,11 @@ class FeatureTable(Sequence[Feature]):
 
     def weight(self, indices: Sequence[int]) -> float:
         """Supervised decisions in the features at these places."""
-        return float(sum(self._table[list(indices)]["weight"]))
+        return float(self._weights[list(indices)].sum())
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        return np.asarray(self._table["weight"][:], dtype=np.float64)
 
 
 def write_features(path: Path, batches: Iterable[tuple[str, Sequence[Feature]]]) -> int:

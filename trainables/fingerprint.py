@@ -1,7 +1,8 @@
 """Fingerprints of identities: the same decisions give the same hash on every machine; what has no fixed meaning is refused.
 
 Identities are frozen dataclasses of plain values. The canonical form is JSON with sorted keys; a class may carry
-`VERSION: ClassVar[int]`, which is raised when its code changes what it produces.
+`VERSION: ClassVar[int]`, which is raised when its code changes what it produces, and `also_identified_by()`, which gives what
+identifies its values besides their fields.
 """
 
 from __future__ import annotations
@@ -58,9 +59,16 @@ def _canonical_dataclass(value: Any, where: str) -> dict[str, Any]:
             f"{where} is a {type(value).__name__} that can change: declare it @dataclass(frozen=True)"
         )
     document: dict[str, Any] = {"type": type(value).__name__, "version": getattr(type(value), "VERSION", 1)}
+    document |= canonical_extras(value)
     for field in dataclasses.fields(value):
         document[field.name] = canonical(getattr(value, field.name), f"{where}.{field.name}")
     return document
+
+
+def canonical_extras(value: Any) -> dict[str, Any]:
+    """What identifies a value besides its fields: `also_identified_by` of its class, a mapping of plain values."""
+    extras = getattr(value, "also_identified_by", None)
+    return {} if extras is None else {name: canonical(item, name) for name, item in extras().items()}
 
 
 def _advice(value: object) -> str:

@@ -5,7 +5,8 @@
 Reads the files that the recipe `real_offline` reads. The encoder has the shape of its larger size and random weights: speed
 does not depend on them, and scores are only compared with the peer's. Contestants take turns in every round. A ratio is the
 peer's time over ours, so above 1 ours is faster: the median over rounds, with its range. CPU seconds, of all threads, stand
-beside the wall clock: on a machine that does other work they are the steadier of the two.
+beside the wall clock: on a machine that does other work they are the steadier of the two, except where one side uses two
+threads of a core.
 
 1. Suite: `evaluation.score` (rows of all languages sorted by length together, each different row once, 4,096 padded tokens a
    batch) beside the same model run set by set, rows in file order, padded to the longest of their batch. The peer's batch
@@ -15,9 +16,9 @@ beside the wall clock: on a machine that does other work they are the steadier o
    search of MTEB's `BitextMiningEvaluator` (by dot product, the cheaper choice on unit vectors) with the accuracy of what it
    finds. MTEB's task computes four metrics; that is a row of its own, and not the ratio that counts.
 3. Tokenising: `Kind.features` on 1,000 examples at a time, as the stage `tokenise` calls it, beside the same function on one
-   example at a time; and beside the tokenizer called so with nothing done about its result (no labels, no layout).
-4. The stage's whole work, features in an Arrow file, beside `datasets.map(batched=True)` over the tokenizer call alone, kept
-   in memory.
+   example at a time (the ratio that counts). Peers that do less than ours, with nothing done about the tokenizer's result (no
+   labels, no layout): the tokenizer called for one example at a time, and `datasets.map(batched=True)` over it, in memory.
+   The tokenizer uses as many cores as are free, whatever --threads says.
 
 MTEB is optional (`pip install -e '.[peers]'`); without it both Tatoeba keys are null. The last line is one JSON document.
 """
@@ -25,11 +26,11 @@ MTEB is optional (`pip install -e '.[peers]'`); without it both Tatoeba keys are
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib
 import json
 import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,7 +55,6 @@ from trainables.batching import Share
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.encoder import Shape
 from trainables.evaluation import TOKENS_A_BATCH, ExampleSet, Forward, Score, predict, score, score_outputs
-from trainables.features import write_features
 from trainables.kinds import KINDS, Feature, Outputs
 from trainables.kinds.base import pad_rows
 from trainables.kinds.span import STRIDE
@@ -64,7 +64,7 @@ from trainables.tasks.base import Example, Task
 from trainables.versions import versions
 from trainables.vocabulary import train_vocabulary
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=128)
 ALONE, CPU = Share(0, 1, 1), torch.device("cpu")
 # Examples of each set that the suite scores: about a tenth of the recipe's, in roughly its proportions of tokens.
 SAMPLES = {"udpos": 40, "xnli_from_cad_nli": 150, "xquad_from_tydiqa": 12, "tatoeba": 100}
@@ -100,7 +100,7 @@ class Scored:
     def sampled(self, scale: float) -> Scored:
         size = max(1, round(SAMPLES[self.task.name] * scale))
         sizes = {"test_size": size, "dev_size": size} if self.task.trained else {"test_size": size}
-        return dataclasses.replace(self, task=dataclasses.replace(self.task, **sizes))  # type: ignore[arg-type]
+        return dataclasses.replace(self, task=dataclasses.replace(self.task, **sizes))
 
     def forward(self, encoder: XLMRobertaModel) -> Forward:
         forward: Forward = TaskModel(encoder, new_head(encoder, self.task, seed=0)).eval().logits
@@ -330,59 +330,32 @@ def _tatoeba(scored: Sequence[Scored], tokenizer: PreTrainedTokenizerFast, width
 
 
 def _tokenising(scored: Sequence[Scored], tokenizer: PreTrainedTokenizerFast, rounds: int) -> dict[str, Any]:
-    features, stage, examples = {}, {}, {}
+    timed: dict[str, Timed] = {}
+    examples: dict[str, int] = {}
     for one in scored:
         sets = [one.task.examples(split, language) for split, language in scored_sets(one.task)]
         texts = [_texts(example) for some in sets for example in some]
+        singles = [{name: [value] for name, value in text.items()} for text in texts]
         encode = partial(_encoded, tokenizer=tokenizer, max_length=one.max_length)
-        features[one.task.name] = _interleaved(
+        features = partial(_each, partial(one.features, tokenizer=tokenizer))
+        timed[one.task.name] = _interleaved(
             {
-                OURS: partial(_exhaust, one, sets, tokenizer, EXAMPLES_A_CALL),
-                "one at a time": partial(_exhaust, one, sets, tokenizer, 1),
-                "tokenizer alone, one at a time": partial(
-                    _each, encode, [{name: [value] for name, value in text.items()} for text in texts]
-                ),
-            },
-            rounds,
-        )
-        columns = datasets.Dataset.from_list(texts)
-        stage[one.task.name] = _interleaved(
-            {
-                OURS: partial(_written, one, sets, tokenizer),
-                "datasets.map, tokenizer alone": partial(_mapped, columns, encode),
+                OURS: partial(features, _cut(sets, EXAMPLES_A_CALL)),
+                "one at a time": partial(features, _cut(sets, 1)),
+                "tokenizer alone, one at a time": partial(_each, encode, singles),
+                "tokenizer alone, datasets.map": partial(_mapped, datasets.Dataset.from_list(texts), encode),
             },
             rounds,
         )
         examples[one.task.name] = len(texts)
-    total = _show("tokenise: features", features)
-    total_stage = _show("tokenise: stage", stage)
+    total = _show("tokenising", timed)
     console.print(f"examples: {', '.join(f'{name} {count:,}' for name, count in examples.items())}\n")
-    tasks = {
-        name: {"examples": count, "features": features[name].report(), "stage": stage[name].report()}
-        for name, count in examples.items()
-    }
-    keys = {"tokenise_ratio": total.ratio("one at a time")}
-    return {"keys": keys, "features": total.report(), "stage": total_stage.report(), "tasks": tasks}
+    tasks = {name: {"examples": count, **timed[name].report()} for name, count in examples.items()}
+    return {"keys": {"tokenise_ratio": total.ratio("one at a time")}, "all": total.report(), "tasks": tasks}
 
 
-def _calls(
-    scored: Scored, sets: Sequence[Sequence[Example]], tokenizer: PreTrainedTokenizerFast, count: int
-) -> Iterator[list[Feature]]:
-    """Features of so many examples at a time, set after set."""
-    for examples in sets:
-        for first in range(0, len(examples), count):
-            yield scored.features(examples[first : first + count], tokenizer)
-
-
-def _exhaust(scored: Scored, sets: Sequence[Sequence[Example]], tokenizer: PreTrainedTokenizerFast, count: int) -> None:
-    for _ in _calls(scored, sets, tokenizer, count):
-        pass
-
-
-def _written(scored: Scored, sets: Sequence[Sequence[Example]], tokenizer: PreTrainedTokenizerFast) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        calls = _calls(scored, sets, tokenizer, EXAMPLES_A_CALL)
-        write_features(Path(folder) / "features.arrow", (("set", features) for features in calls))
+def _cut(sets: Sequence[Sequence[Example]], count: int) -> list[Sequence[Example]]:
+    return [examples[first : first + count] for examples in sets for first in range(0, len(examples), count)]
 
 
 def _mapped(columns: datasets.Dataset, encode: Callable[[Mapping[str, Sequence[Any]]], object]) -> None:
@@ -434,6 +407,8 @@ def _interleaved(contestants: Mapping[str, Callable[[], object]], rounds: int) -
     names = list(contestants)
     wall: dict[str, list[float]] = {name: [] for name in names}
     cpu: dict[str, list[float]] = {name: [] for name in names}
+    gc.collect()
+    gc.freeze()  # else whoever makes many objects pays for passes over all that this process holds
     for turn in range(rounds + 1):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
@@ -462,7 +437,7 @@ def _show(title: str, timed: Mapping[str, Timed]) -> Timed:
     """Print the times of each task, and of all together where there are several; return those of all."""
     first, *others = timed.values()
     total = sum(others, first)
-    table = Table(title, "", "wall s", "ratio", "CPU s", "ratio", title_justify="left")
+    table = Table(title, "", "wall s", "ratio", "CPU s", "ratio")
     for name, one in {**timed, **({"all": total} if others else {})}.items():
         for contestant, about in one.report().items():
             ratios = [_shown(about[of]) if of in about else "" for of in ("ratio", "cpu_ratio")]

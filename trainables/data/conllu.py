@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainables.data.source import DataError, Read, Rejected
+from trainables.data.source import DataError
 from trainables.data.tagged import Block, blocks
 from trainables.data.text import label_of
-from trainables.tasks.base import TaggingExample
+from trainables.tasks.base import Read, Rejected, TaggingExample
 
 COLUMNS = 10
 HIDDEN = "_"

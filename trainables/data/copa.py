@@ -7,8 +7,9 @@ from pathlib import Path
 
 from trainables.data.choices import read_choices
 from trainables.data.fields import text_of
-from trainables.data.source import DataError, Read, Row, Rows
+from trainables.data.source import DataError, Row, Rows
 from trainables.data.text import column, json_lines, lines
+from trainables.tasks.base import Read
 
 QUESTIONS = ("cause", "effect")
 

@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from trainables.data.source import Read
-from trainables.tasks.base import Example
+from trainables.tasks.base import Example, Read
 
 Side = Literal["train", "dev"]
 Keys = Callable[[Example], Sequence[str]]

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.data.source import DataError, Read, Rejected, Row
+from trainables.data.source import DataError, Row
 from trainables.data.squad import member
 from trainables.data.text import json_lines, read_rows
-from trainables.tasks.base import RetrievalPair, RetrievalText
+from trainables.tasks.base import Read, Rejected, RetrievalPair, RetrievalText
 
 _BRACES = re.compile(r"\{(.*?)\}")
 

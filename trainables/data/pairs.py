@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.data.fields import text_of
-from trainables.data.source import Read, Row, Rows
+from trainables.data.source import Row, Rows
 from trainables.data.text import column, json_lines, label_of, read_rows, separated
-from trainables.tasks.base import PairExample
+from trainables.tasks.base import PairExample, Read
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.tasks.base import Example
+from trainables.tasks.base import Read
 
 DATA_ROOT_VARIABLE = "XSTILTS_DATA_ROOT"  # where files lie is no part of any identity, so it travels beside the study
 
@@ -29,26 +29,6 @@ Rows = Iterable[tuple[int, Row]]  # with the line (or row) number that messages 
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """A row that was read and cannot be used, with where it stands and why."""
-
-    where: str
-    line: int | None
-    rule: str
-
-
-@dataclass(frozen=True)
-class Read:
-    """The examples of a split in the file's order, and the rows that were rejected: reported, never dropped in silence."""
-
-    examples: tuple[Example, ...]
-    rejected: tuple[Rejected, ...] = ()
-
-    def __add__(self, other: Read) -> Read:
-        return Read(self.examples + other.examples, self.rejected + other.rejected)
-
-
-@dataclass(frozen=True)
 class Files:
     """Published files, as paths relative to the data root, and the reader of their form.
 
@@ -63,7 +43,8 @@ class Files:
 class Hub:
     """A split of a data set on the hub: full id, config, split and commit (None: noted when a study is made).
 
-    `read` takes numbered rows (mappings of column to value, in order) and a name for messages.
+    `read` takes numbered rows (mappings of column to value, in order) and a name for messages; `beside` names other data sets,
+    with their commits, that it looks into.
     """
 
     dataset: str
@@ -71,6 +52,7 @@ class Hub:
     split: str
     revision: str | None
     read: Callable[[Rows, str], Read]
+    beside: tuple[tuple[str, str | None], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.data.fields import texts_of
-from trainables.data.source import DataError, Read, Row, Rows
+from trainables.data.source import DataError, Row, Rows
 from trainables.data.text import column, label_of, lines, read_rows
-from trainables.tasks.base import TaggingExample
+from trainables.tasks.base import Read, TaggingExample
 
 NER_LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")  # in WikiANN's order on the hub
 

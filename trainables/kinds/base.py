@@ -71,10 +71,9 @@ class Outputs(Generic[E]):
 
 
 class Kind(ABC, Generic[E]):
-    """One of the head kinds. `group` is how many features of a batch are read against each other and stay together."""
+    """One of the head kinds."""
 
     name: ClassVar[str]
-    group: ClassVar[int] = 1
 
     @abstractmethod
     def features(

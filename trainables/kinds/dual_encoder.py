@@ -16,28 +16,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.kinds.base import Feature, Head, Kind, Outputs, by_example, mean_pool
-from trainables.kinds.bitext import search
+from trainables.kinds.base import Feature, Head, Kind, Outputs, by_example
+from trainables.kinds.bitext import EmbeddingHead, search
 from trainables.tasks.base import RetrievalPair, RetrievalText, Task
 
 RANKED = 20  # candidates kept for each query
-GROUP = 16  # pairs that are each other's negatives: a fixed number, so that the loss does not depend on the workers
 
 
-class DualEncoderHead(Head):
-    """A row's vector; rows of a pair stand together, pairs of a group too."""
+class DualEncoderHead(EmbeddingHead):
+    """A row's vector; rows of a pair stand together, and `group` pairs are each other's negatives.
 
-    def __init__(self) -> None:
+    A fixed number of them, so that the loss does not depend on how many workers share a batch.
+    """
+
+    def __init__(self, group: int) -> None:
         super().__init__()
+        self.group = group
         self.log_scale = nn.Parameter(torch.tensor([math.log(20.0)]))
 
-    def forward(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
-        return functional.normalize(mean_pool(hidden_NLD.float(), mask_NL), dim=-1)
-
     def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        pairs_GP2D = logits.view(-1, GROUP, 2, logits.shape[-1])
+        pairs_GP2D = logits.view(-1, self.group, 2, logits.shape[-1])
         scores_GPP = self.log_scale.exp().clamp(max=100.0) * pairs_GP2D[:, :, 0] @ pairs_GP2D[:, :, 1].transpose(1, 2)
-        right_GP = torch.arange(GROUP, device=logits.device).expand(len(pairs_GP2D), -1)
+        right_GP = torch.arange(self.group, device=logits.device).expand(len(pairs_GP2D), -1)
         return functional.cross_entropy(scores_GPP.transpose(1, 2), right_GP, reduction="sum")
 
 
@@ -45,7 +45,6 @@ class DualEncoder(Kind[RetrievalPair | RetrievalText]):
     """A pair's rows are query and answer; a text of a retrieval set has one row."""
 
     name = "dual_encoder"
-    group = GROUP
 
     def features(
         self,
@@ -67,7 +66,7 @@ class DualEncoder(Kind[RetrievalPair | RetrievalText]):
         return found
 
     def head(self, hidden_size: int, task: Task) -> Head:
-        return DualEncoderHead()
+        return DualEncoderHead(task.group)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {}

@@ -16,6 +16,7 @@ from trainables.kinds.base import Feature, Head, Kind, Outputs
 from trainables.tasks.base import SpanExample, Task
 
 STRIDE = 128  # most pieces that windows overlap by; XTREME's doc_stride of 128 is the step, so its windows overlap more
+QUESTION_PIECES = 64  # XTREME's max_query_length
 MAX_ANSWER_PIECES = 30  # XTREME's max_answer_length: longer answers cannot be given, up to 4% of XQuAD's (Greek, mBERT)
 N_BEST = 20
 
@@ -42,12 +43,13 @@ class SpanExtraction(Kind[SpanExample]):
     def features(
         self, examples: Sequence[SpanExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> list[Feature]:
+        longest = min(QUESTION_PIECES, max_length // 3)
         encoded = tokenizer(
-            [example.question for example in examples],
+            _cut([example.question for example in examples], tokenizer, longest),
             [example.context for example in examples],
             truncation="only_second",
             max_length=max_length,
-            stride=min(STRIDE, max_length // 4),
+            stride=min(STRIDE, (max_length - longest) // 3),
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
@@ -87,6 +89,15 @@ class SpanExtraction(Kind[SpanExample]):
 
     def reference(self, example: SpanExample, task: Task) -> tuple[str, ...]:
         return tuple(text for text, _ in example.answers)
+
+
+def _cut(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, pieces: int) -> list[str]:
+    """The texts without what goes beyond so many pieces."""
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+    return [
+        text if len(offsets) <= pieces else text[: offsets[pieces - 1][1]]
+        for text, offsets in zip(texts, encoded["offset_mapping"], strict=True)
+    ]
 
 
 def _take_in_marks(offsets_L2: np.ndarray, context: str) -> None:

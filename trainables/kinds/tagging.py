@@ -46,19 +46,19 @@ class Tagging(Kind[TaggingExample]):
             pieces: list[list[int]] = [[] for _ in example.words]
             for piece, word in zip(encoded["input_ids"][index], encoded.word_ids(index), strict=True):
                 pieces[word].append(piece)
+            # A word of characters that the tokenizer drops stands there all the same.
+            pieces = [one or [tokenizer.unk_token_id] for one in pieces]
             targets = [numbers[tag] for tag in example.tags]
             for first, last in windows([len(one) for one in pieces], room):
                 row, target, starts = list(before), [IGNORED] * len(before), []
                 for word in range(first, last):
                     fits = pieces[word][: room + len(before) - len(row)]  # shorter only for a word longer than a window
-                    # A word of characters that the tokenizer drops has no piece; it is decoded at position 0.
-                    starts.append(len(row) if fits else 0)
+                    starts.append(len(row))
                     row += fits
-                    target += [targets[word], *[IGNORED] * (len(fits) - 1)] if fits else []
+                    target += [targets[word], *[IGNORED] * (len(fits) - 1)]
                 row += after
                 target += [IGNORED] * len(after)
-                weight = float(sum(start > 0 for start in starts))
-                found.append(Feature(index, (tuple(row),), tuple(target), weight, (first, *starts)))
+                found.append(Feature(index, (tuple(row),), tuple(target), float(len(starts)), (first, *starts)))
         return found
 
     def head(self, hidden_size: int, task: Task) -> Head:

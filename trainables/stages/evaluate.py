@@ -29,7 +29,7 @@ class Evaluate(Stage):
     max_length: int = 128
 
     def __post_init__(self) -> None:
-        tuned_here = isinstance(self.model, FineTune) and self.model.task == self.task
+        tuned_here = isinstance(self.model, FineTune) and self.model.task == self.task.for_training()
         if self.task.trained != tuned_here:
             raise ValueError(
                 f"{self.task.name} is scored on {'a model' if self.task.trained else 'no model'} tuned on it"
@@ -52,6 +52,7 @@ class Evaluate(Stage):
         model = load_task_model(work.store.folder(self.model), self.task).to(work.device)
         work.progress(self.label, 0, 1, 0.0)
         scores = self.scores(model.logits, work)
+        work.progress(self.label, 1, 1, 0.0)
         if work.leads:
             _per_example(scores).to_parquet(folder / "examples.parquet", index=False)
         return summary(self.task, scores)

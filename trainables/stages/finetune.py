@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from trainables.batching import BatchOrder, FeatureBatches
 from trainables.encoder import load_tokenizer
-from trainables.kinds import KINDS
 from trainables.model import HEAD, new_task_model, save_task_model
 from trainables.stages.base import Stage, Workplace
 from trainables.stages.fit import fit
@@ -58,7 +57,7 @@ class FineTune(Tuned):
         tokenizer = load_tokenizer(tokenizer_of(self, work))
         features = self.features.table(work)
         order = BatchOrder(features.lengths, self.training.batch_size, self.training.seed)
-        batches = FeatureBatches(features, KINDS[self.task.kind], tokenizer.pad_token_id, order)
+        batches = FeatureBatches(features, self.task, tokenizer.pad_token_id, order)
         model = new_task_model(base, self.task, self.training.seed)
         if self.keeps_head:
             model.head.load_state_dict(load_file(base / HEAD))

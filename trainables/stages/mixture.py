@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.encoder import load_encoder, load_tokenizer
-from trainables.kinds import KINDS, Head
+from trainables.kinds import Head
 from trainables.model import ENCODER, new_head, save_encoder
 from trainables.stages.base import Stage, Workplace
 from trainables.stages.finetune import Tuned, root_of, tokenizer_of
@@ -44,11 +44,10 @@ class FineTuneMixture(Tuned):
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         training, pad_id = self.training, load_tokenizer(tokenizer_of(self, work)).pad_token_id
         tables = [stage.table(work) for stage in self.features]
-        schedule = self.task.schedule(tuple(len(table) for table in tables), training.steps, training.seed)
+        counts = tuple(stage.count(work, "train/en") for stage in self.features)
+        schedule = self.task.schedule(counts, training.steps, training.seed)
         parts = [
-            FeatureBatches(
-                table, KINDS[task.kind], pad_id, BatchOrder(table.lengths, training.batch_size, training.seed)
-            )
+            FeatureBatches(table, task, pad_id, BatchOrder(table.lengths, training.batch_size, training.seed))
             for task, table in zip(self.task.tasks, tables, strict=True)
         ]
         encoder = load_encoder(work.store.folder(self.base) / ENCODER)
@@ -59,7 +58,7 @@ class FineTuneMixture(Tuned):
         steps = {
             task.name: sum(chosen == number for chosen, _ in schedule) for number, task in enumerate(self.task.tasks)
         }
-        return {**losses, "steps": steps, "examples": [len(table) for table in tables]}
+        return {**losses, "steps": steps, "examples": counts}
 
 
 class MixtureModel(nn.Module):

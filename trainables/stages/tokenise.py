@@ -46,24 +46,29 @@ class Tokenise(Stage):
         tokenizer = load_tokenizer(work.store.folder(self.tokenizer) / TOKENIZER)
         kind = KINDS[self.task.kind]
         counts: dict[str, int] = {}
+        rejected: dict[str, int] = {}
 
         def batches() -> Iterator[tuple[str, Sequence[Feature]]]:
             for split, language in self.sets:
-                examples = self.task.examples(split, language)
-                name = set_name(split, language)
+                read = self.task.read(split, language)
+                examples, name = read.examples, set_name(split, language)
                 counts[name] = len(examples)
+                if read.rejected:
+                    rejected[name] = len(read.rejected)
+                work.progress(self.label, len(counts), len(self.sets), 0.0)
                 for first in range(0, len(examples), EXAMPLES_A_CALL):
                     some = examples[first : first + EXAMPLES_A_CALL]
                     features = kind.features(some, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
                     yield name, [shifted(feature, first) for feature in features]
 
         written = write_features(folder / TABLE, batches())
-        rejected = {
-            set_name(split, language): count
-            for split, language in self.sets
-            if (count := self.task.rejected(split, language))
-        }
         return {"features": written, "examples": counts, "rejected": rejected}
+
+    def count(self, work: Workplace, name: str) -> int:
+        """Examples in one set of the finished stage."""
+        found = work.store.find(self)
+        assert found is not None  # a parent of whoever asks
+        return int(found.metrics["examples"][name])
 
     def table(self, work: Workplace) -> FeatureTable:
         """The finished stage's features."""

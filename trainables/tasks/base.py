@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 Split = Literal["train", "dev", "test"]
 Role = Literal["intermediate", "target"]
@@ -18,6 +18,10 @@ KindName = Literal[
     "bitext_mining",
     "dual_encoder",
 ]
+
+
+# Raised when a head kind's code makes other features, another loss or other predictions of the same examples.
+KIND_VERSIONS: dict[KindName, int] = {"tagging": 1, "span_extraction": 1}
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,26 @@ Example = PairExample | ChoiceExample | TaggingExample | SpanExample | BitextExa
 
 
 @dataclass(frozen=True)
+class Rejected:
+    """A row that was read and cannot be used, with where it stands and why."""
+
+    where: str
+    line: int | None
+    rule: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """The examples of a split in the file's order, and the rows that were rejected: reported, never dropped in silence."""
+
+    examples: tuple[Example, ...]
+    rejected: tuple[Rejected, ...] = ()
+
+    def __add__(self, other: Read) -> Read:
+        return Read(self.examples + other.examples, self.rejected + other.rejected)
+
+
+@dataclass(frozen=True)
 class Task(ABC):
     """A task with everything that identifies it; what can differ between two instances is a field and is hashed.
 
@@ -105,7 +129,8 @@ class Task(ABC):
     and `trained` (False for tasks scored with no training). `reads` names the corpora that the training set is made of and
     `scores_on` those of the test sets, for the marks of same-data controls and leaks; `pools` names extra test sets that
     hold candidates only; `calibrated` tasks set a threshold on a dev set in each language; span tasks may be `unanswerable`;
-    `query_length` and `answer_length` are a dual encoder's longest rows in tokens.
+    `group` is how many training examples are read against each other and stay together; `query_length` and `answer_length`
+    are a dual encoder's longest rows in tokens.
     """
 
     name: ClassVar[str]
@@ -120,6 +145,7 @@ class Task(ABC):
     pools: ClassVar[tuple[str, ...]] = ()
     calibrated: ClassVar[bool] = False
     unanswerable: ClassVar[bool] = False
+    group: ClassVar[int] = 1
     query_length: ClassVar[int | None] = None
     answer_length: ClassVar[int | None] = None
 
@@ -137,6 +163,15 @@ class Task(ABC):
     def hidden_layer(self) -> int | None:
         """The hidden layer that sentence vectors are read from, counted from 1; None is the encoder's output."""
         return None
+
+    def also_identified_by(self) -> dict[str, Any]:
+        """What makes other features or another loss, and is no field."""
+        kind = f"{self.kind} {KIND_VERSIONS.get(self.kind, 1)}"
+        return {"kind": kind, "group": self.group, "lengths": (self.query_length, self.answer_length)}
+
+    def for_training(self) -> Task:
+        """The task as a training stage knows it: without what makes no other model (test languages, sizes of test sets)."""
+        return self
 
     @property
     def prerequisites(self) -> tuple[Task, ...]:
@@ -159,14 +194,10 @@ class Task(ABC):
             ValueError: the task has no such split in that language.
         """
 
-    def rejected(self, split: Split, language: str) -> int:
-        """Rows of the split that were read and could not be used."""
-        return 0
+    def read(self, split: Split, language: str) -> Read:
+        """The examples of a split, with the rows that were rejected."""
+        return Read(tuple(self.examples(split, language)))
 
     @abstractmethod
     def chance(self) -> float:
         """Score, in percent, of a guess that ignores the input."""
-
-    def available(self) -> str | None:
-        """None if the data can be read here, else what is missing and where it is looked for."""
-        return None

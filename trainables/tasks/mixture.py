@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from dataclasses import dataclass
 from typing import ClassVar
@@ -29,6 +30,12 @@ class Mixture:
         names = [task.name for task in self.tasks]
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(f"mixture {self.name}: two or more different tasks, not {', '.join(names) or 'none'}")
+        if unfit := [
+            task.name for task in self.tasks if task.role != "intermediate" or task.prerequisites or task.group > 1
+        ]:
+            raise ValueError(
+                f"mixture {self.name}: {', '.join(unfit)} cannot be trained a batch at a time beside others"
+            )
         if self.cap < 1:
             raise ValueError(f"mixture {self.name}: cap {self.cap} must be at least 1")
 
@@ -37,6 +44,9 @@ class Mixture:
         """All of the tasks', or "" where one has none."""
         revisions = [task.revision for task in self.tasks]
         return ",".join(revisions) if all(revisions) else ""
+
+    def for_training(self) -> Mixture:
+        return dataclasses.replace(self, tasks=tuple(task.for_training() for task in self.tasks))
 
     @property
     def reads(self) -> frozenset[str]:

@@ -1,4 +1,7 @@
-"""A published task: its official languages, where each split comes from, and what identifies the data that were read."""
+"""A published task: its official languages, where each split comes from, and what identifies the data that were read.
+
+A split is read from files under the data root where they are all there, else from the hub at a fixed commit.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ import dataclasses
 import hashlib
 import random
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
-from trainables.data.source import DataError, Read, Source, data_root
-from trainables.tasks.base import Example, RetrievalText, Role, Split, Task
+from trainables.data.source import DataError, Hub, Row, Source, data_root
+from trainables.tasks.base import Example, Read, RetrievalText, Role, Split, Task
 
 T = TypeVar("T", bound="PublishedTask")
-HUB = "hub"
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,9 @@ class PublishedTask(Task):
     """Subclasses say where a split comes from (`source_of`); everything else is here.
 
     `languages_` restricts the test languages (empty: all official ones); the `..._size` fields take a sample of so many
-    examples, drawn with `sample_seed`; `data` says what was read, "hub" (at the pinned revisions) or the hash of the files,
-    and is set by `pinned`; `before` are tasks that the model is trained on first.
+    examples, drawn with `sample_seed`; `before` are tasks that the model is trained on first. `data` says what is read, the
+    hash of files and commits of the hub, and `training_data` the same of the training set alone; `pinned` sets both. `part`
+    "train" is the task as a training stage knows it: what is tested, and in which languages, makes no other model.
     """
 
     languages_: tuple[str, ...] = ()
@@ -33,7 +37,9 @@ class PublishedTask(Task):
     test_size: int | None = None
     sample_seed: int = 0
     data: str = ""
+    training_data: str = ""
     before: tuple[PublishedTask, ...] = ()
+    part: Literal["all", "train"] = "all"
 
     official_languages: ClassVar[tuple[str, ...]] = ("en",)
     role: ClassVar[Role] = "target"
@@ -65,6 +71,29 @@ class PublishedTask(Task):
             ValueError: the task has no such split in that language.
         """
 
+    def trained_as(self) -> PublishedTask:
+        """The task whose training set this one has: itself, or for a target that has none of its own another one."""
+        return self
+
+    def for_training(self) -> Task:
+        return dataclasses.replace(self._training_part(), data=self.training_data)
+
+    def _training_part(self) -> PublishedTask:
+        return dataclasses.replace(
+            self.trained_as(),
+            languages_=(),
+            train_size=self.train_size,
+            dev_size=None,
+            test_size=None,
+            sample_seed=self.sample_seed,
+            training_data="",
+            before=(),
+            part="train",
+        )
+
+    def splits(self) -> list[tuple[Split, str]]:
+        return [("train", "en")] if self.part == "train" else super().splits()
+
     def examples(self, split: Split, language: str) -> tuple[Example, ...]:
         return self.read(split, language).examples
 
@@ -73,22 +102,15 @@ class PublishedTask(Task):
 
         Raises:
             ValueError: the task has no such split in that language.
-            DataError: the data are missing or break a rule of their form.
+            DataError: the data are missing or break a rule of their form, or are not those that were pinned.
         """
         read = _read.__wrapped__ if language in self.pools else _read  # a pool of a million texts is not worth keeping
         return read(self, split, language, data_root())
-
-    def rejected(self, split: Split, language: str) -> int:
-        return len(self.read(split, language).rejected)
 
     @property
     def on_hub(self) -> bool:
         """Whether every split can be read from the hub."""
         return all(self.source_of(split, language).hub is not None for split, language in self.splits())
-
-    def available(self) -> str | None:
-        lacking = self.missing(data_root())
-        return "; ".join(lacking) if lacking else None
 
     def missing(self, root: Path | None) -> list[str]:
         """What cannot be read from the files under `root`, each with where it is looked for; empty if all is there."""
@@ -106,52 +128,72 @@ class PublishedTask(Task):
 
 
 def pinned(task: T) -> T:
-    """The task with `data` naming what it reads: the files under the data root if one is given, else the hub.
+    """The task with what it reads noted: the files that are under the data root, and for the rest the hub's commits.
 
     Raises:
-        DataError: a data root is given and lacks files of the task; every missing one is named.
+        DataError: some split is neither there nor on the hub, all of them named; or the hub does not answer.
     """
-    task = dataclasses.replace(task, before=tuple(pinned(one) for one in task.before))
     root = data_root()
-    if root is None:
-        return dataclasses.replace(task, data=_hub_revisions(task))
-    if lacking := task.missing(root):
-        raise DataError(root, None, f"{task.name} is not complete there: {'; '.join(lacking)}")
-    return dataclasses.replace(task, data=f"files:{_digest(task, root)}")
+    before = tuple(pinned(one) for one in task.before)
+    training = _revision(task._training_part(), root) if task.trained else ""
+    return dataclasses.replace(task, before=before, data=_revision(task, root), training_data=training)
 
 
-def _hub_revisions(task: PublishedTask) -> str:
-    """ "hub", followed by the present commit of each data set for which none is pinned in the code."""
-    sources = [task.source_of(split, language) for split, language in task.splits()]
-    if not task.on_hub:
-        raise DataError(task.name, None, "is not on the hub as a whole; give its files with --data-root")
-    hubs = [hub for source in sources if source.hub for hub in (source.hub, *source.more)]
-    open_ends = sorted({hub.dataset for hub in hubs if hub.revision is None})
-    if not open_ends:
-        return HUB
+def _revision(task: PublishedTask, root: Path | None) -> str:
+    """What the splits of the task are read from, in one line."""
+    hubs: dict[str, str | None] = {}
+    lacking: list[str] = []
+    for split, language in task.splits():
+        source = task.source_of(split, language)
+        if not _in_files(source, root):
+            if source.hub is None:
+                paths = ", ".join(source.files.paths) if source.files else "no files"
+                lacking.append(f"{split} {language} ({paths})")
+                continue
+            for dataset, revision in (pair for hub in (source.hub, *source.more) for pair in _commits(hub)):
+                hubs[dataset] = revision
+    if lacking:
+        where = "no data root is given" if root is None else f"{root} does not have it"
+        raise DataError(task.name, None, f"is not all on the hub, and {where} (--data-root): {'; '.join(lacking)}")
+    files = _files_revision(task, root)
+    noted = sorted(f"{dataset}@{revision or _present_commit(dataset)}" for dataset, revision in hubs.items())
+    return ";".join([files, *noted] if files else noted)
+
+
+def _in_files(source: Source, root: Path | None) -> bool:
+    return root is not None and source.files is not None and all((root / path).exists() for path in source.files.paths)
+
+
+def _commits(hub: Hub) -> list[tuple[str, str | None]]:
+    """Data sets and commits that reading a split of the hub takes."""
+    return [(hub.dataset, hub.revision), *hub.beside]
+
+
+def _present_commit(dataset: str) -> str:
     from huggingface_hub import HfApi
 
-    found = HfApi()
-    return f"{HUB}:" + ";".join(f"{name}@{found.dataset_info(name).sha}" for name in open_ends)
+    try:
+        return str(HfApi().dataset_info(dataset).sha)
+    except Exception as error:  # a client of many layers: whatever it raises, the way out is the same
+        raise DataError(dataset, None, f"the hub does not answer ({error}); give files with --data-root") from error
 
 
-def _digest(task: PublishedTask, root: Path) -> str:
+def _files_revision(task: PublishedTask, root: Path | None) -> str:
+    """ "files:" and the hash of every file of the task under the root; "" if there is none."""
+    sources = [task.source_of(split, language) for split, language in task.splits()]
+    paths = {path for source in sources if source.files and _in_files(source, root) for path in source.files.paths}
+    if root is None or not paths:
+        return ""
     digest = hashlib.sha256()
-    paths = {path for split, language in task.splits() for path in _paths(task, split, language)}
     for file in (file for path in sorted(paths) for file in _files(root / path)):
         name, content = file.relative_to(root).as_posix(), _file_digest(file, file.stat().st_mtime_ns)
         digest.update(f"{name}\0{content}\0".encode())
-    return digest.hexdigest()[:12]
+    return f"files:{digest.hexdigest()[:12]}"
 
 
 def _files(path: Path) -> list[Path]:
     """A file, or all files under a folder, whose own time of change says nothing of theirs."""
     return sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
-
-
-def _paths(task: PublishedTask, split: Split, language: str) -> tuple[str, ...]:
-    files = task.source_of(split, language).files
-    return () if files is None else files.paths
 
 
 @lru_cache(maxsize=4096)
@@ -160,49 +202,63 @@ def _file_digest(path: Path, modified_ns: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def forget_examples() -> None:
+    """Let go of what was read: a driver has no more use for it once it is checked."""
+    _read.cache_clear()
+
+
 @lru_cache(maxsize=64)
 def _read(task: PublishedTask, split: Split, language: str, root: Path | None) -> Read:
     source = task.source_of(split, language)
-    if task.data.startswith("files:"):
-        if root is None:
-            raise DataError(task.name, None, "its files were read from a data root, and none is given now")
-        if task.data != f"files:{_digest(task, root)}":
-            raise DataError(root, None, f"the files of {task.name} have changed since the study was made")
-    found = _from_hub(task, source) if task.data.startswith(HUB) or root is None else _from_files(task, source, root)
+    if task.data:
+        _check_pinned(task, root)
+    if root is not None and source.files is not None and _in_files(source, root):
+        found = source.files.read(*(root / path for path in source.files.paths))
+    else:
+        found = _from_hub(task, source, root)
     if not found.examples:
         raise DataError(task.name, None, f"the {split} split in {language} holds no examples")
-    return _sampled(task, split, language, found)
+    return _sampled(task, split, found)
 
 
-def _from_files(task: PublishedTask, source: Source, root: Path) -> Read:
-    if source.files is None:
-        raise DataError(task.name, None, "is not published as files; run without a data root to read it from the hub")
-    for path in source.files.paths:
-        if not (root / path).exists():
-            raise DataError(root / path, None, f"no such file; {task.name} is read from it")
-    return source.files.read(*(root / path for path in source.files.paths))
+def _check_pinned(task: PublishedTask, root: Path | None) -> None:
+    noted = next((part for part in task.data.split(";") if part.startswith("files:")), "")
+    if noted and root is None:
+        raise DataError(task.name, None, "its files were read from a data root, and none is given now")
+    if noted != _files_revision(task, root):
+        raise DataError(root or task.name, None, f"the files of {task.name} have changed since the study was made")
 
 
-def _from_hub(task: PublishedTask, source: Source) -> Read:
+def _from_hub(task: PublishedTask, source: Source, root: Path | None) -> Read:
     if source.hub is None:
-        raise DataError(task.name, None, "is not on the hub; give its files with --data-root")
-    from datasets import load_dataset
-
+        if source.files is None or root is None:
+            raise DataError(task.name, None, "is not on the hub; give its files with --data-root")
+        absent = [str(root / path) for path in source.files.paths if not (root / path).exists()]
+        raise DataError(absent[0], None, f"no such file; {task.name} is read from it")
     found = Read(())
     for hub in (source.hub, *source.more):
         name = f"{hub.dataset}{'' if hub.config is None else f':{hub.config}'} {hub.split}"
-        revision = hub.revision or _noted(task, hub.dataset)
-        found += hub.read(enumerate(load_dataset(hub.dataset, hub.config, split=hub.split, revision=revision)), name)
+        found += hub.read(enumerate(_load(hub, hub.revision or _noted(task, hub.dataset))), name)
     return found
+
+
+def _load(hub: Hub, revision: str | None) -> Iterable[Row]:
+    from datasets import load_dataset
+
+    try:
+        rows: Iterable[Row] = load_dataset(hub.dataset, hub.config, split=hub.split, revision=revision)
+    except Exception as error:  # as in `_present_commit`
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(hub.dataset, None, f"cannot be read from the hub ({reason}); or give --data-root") from error
+    return rows
 
 
 def _noted(task: PublishedTask, dataset: str) -> str | None:
     """The commit that `pinned` noted for a data set."""
-    noted = dict(entry.split("@") for entry in task.data.removeprefix(f"{HUB}:").split(";") if "@" in entry)
-    return noted.get(dataset)
+    return dict(entry.split("@") for entry in task.data.split(";") if "@" in entry).get(dataset)
 
 
-def _sampled(task: PublishedTask, split: Split, language: str, found: Read) -> Read:
+def _sampled(task: PublishedTask, split: Split, found: Read) -> Read:
     size = {"train": task.train_size, "dev": task.dev_size, "test": task.test_size}[split]
     if size is None or size >= len(found.examples):
         return found

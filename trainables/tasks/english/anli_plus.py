@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from trainables.data import revisions
 from trainables.data.pairs import NLI_HUB, NLI_LABELS, PairForm, nli_json
-from trainables.data.source import Files, Hub, Read, Source
-from trainables.tasks.base import KindName, Role, Split
+from trainables.data.source import Files, Hub, Source
+from trainables.tasks.base import KindName, Read, Role, Split
 from trainables.tasks.english.mnli import GLUE_REVISION
 from trainables.tasks.published import PublishedTask
 from trainables.tasks.splits import check_split

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from trainables.data.held_out import Side, held_out
 from trainables.data.pairs import NLI_LABELS, PairForm
-from trainables.data.source import Files, Read, Source
-from trainables.tasks.base import Example, KindName, PairExample, Role, Split
+from trainables.data.source import Files, Source
+from trainables.tasks.base import Example, KindName, PairExample, Read, Role, Split
 from trainables.tasks.published import PublishedTask
 from trainables.tasks.splits import check_split
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data.ccgbank import derivations
-from trainables.data.source import DataError, Files, Read, Source, data_root
-from trainables.tasks.base import KindName, Role, Split, TaggingExample
+from trainables.data.source import DataError, Files, Source, data_root
+from trainables.tasks.base import KindName, Read, Role, Split, TaggingExample
 from trainables.tasks.published import PublishedTask
 from trainables.tasks.splits import check_split
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data.conllu import Sentence, Tagged, read_conllu, xpos_words
-from trainables.data.source import Files, Read, Source
-from trainables.tasks.base import KindName, Role, Split
+from trainables.data.source import Files, Source
+from trainables.tasks.base import KindName, Read, Role, Split
 from trainables.tasks.published import PublishedTask
 from trainables.tasks.splits import check_split
 

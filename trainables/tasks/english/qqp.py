@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data.pairs import PairForm
-from trainables.data.source import Files, Hub, Read, Rejected, Source
+from trainables.data.source import Files, Hub, Source
 from trainables.data.text import lines
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import KindName, Read, Rejected, Role, Split
 from trainables.tasks.english.mnli import GLUE_REVISION
 from trainables.tasks.published import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split

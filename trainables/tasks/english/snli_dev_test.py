@@ -10,8 +10,8 @@ from typing import ClassVar
 from trainables.data import revisions
 from trainables.data.held_out import Side, held_out
 from trainables.data.pairs import NLI_HUB, NLI_LABELS, nli_json
-from trainables.data.source import Files, Hub, Read, Rows, Source
-from trainables.tasks.base import Example, KindName, PairExample, Role, Split
+from trainables.data.source import Files, Hub, Rows, Source
+from trainables.tasks.base import Example, KindName, PairExample, Read, Role, Split
 from trainables.tasks.published import PublishedTask
 from trainables.tasks.splits import check_split
 

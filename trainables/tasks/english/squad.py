@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data import revisions
-from trainables.data.source import Files, Hub, Read, Rows, Source
+from trainables.data.source import Files, Hub, Rows, Source
 from trainables.data.squad import Make, beside, from_file, from_rows, spans, squad_form
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import KindName, Read, Role, Split
 from trainables.tasks.published import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -59,4 +59,7 @@ def without_xquad(path: str, hub: tuple[str, str, str], make: Make) -> Source:
         xquad = load_dataset(XQUAD_HUB, "xquad.en", split="validation", revision=XQUAD_REVISION)
         return make(beside(from_rows(rows, where), from_rows(enumerate(xquad), f"{XQUAD_HUB}:xquad.en")), where)
 
-    return Source(Files((path, XQUAD_ENGLISH), read_files), Hub(dataset, config, "validation", revision, read_rows))
+    return Source(
+        Files((path, XQUAD_ENGLISH), read_files),
+        Hub(dataset, config, "validation", revision, read_rows, beside=((XQUAD_HUB, XQUAD_REVISION),)),
+    )

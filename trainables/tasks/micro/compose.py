@@ -5,6 +5,7 @@ Test sets are parallel over languages, as in XNLI and XQuAD: one item is one exa
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 import re
@@ -67,6 +68,9 @@ class MicroTask(Task):
         if self.role == "intermediate":
             return ("en",)
         return self.languages_ or cldr.languages()
+
+    def for_training(self) -> Task:
+        return dataclasses.replace(self, languages_=(), dev_size=MicroTask.dev_size, test_size=MicroTask.test_size)
 
     @property
     def revision(self) -> str:

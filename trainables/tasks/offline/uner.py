@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data.held_out import Side, held_out
-from trainables.data.source import Files, Read, Source
+from trainables.data.source import Files, Source
 from trainables.data.tagged import NER_LABELS, read_iob2
-from trainables.tasks.base import Example, KindName, Split
+from trainables.tasks.base import Example, KindName, Read, Split
 from trainables.tasks.published import PublishedTask
 from trainables.tasks.splits import check_split
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from trainables.data.source import Source
 from trainables.tasks.base import Split
-from trainables.tasks.xtreme.tydiqa import tydiqa
+from trainables.tasks.published import PublishedTask
+from trainables.tasks.xtreme.tydiqa import TyDiQA, tydiqa
 from trainables.tasks.xtreme.xquad import XQuAD
 
 
@@ -18,6 +19,9 @@ class XQuADFromTyDiQA(XQuAD):
         "XQuAD (Artetxe et al. 2020), trained on TyDiQA-GoldP English; hub: google/xquad, google/xtreme"
     )
     reads: ClassVar[frozenset[str]] = frozenset({"tydiqa_en"})
+
+    def trained_as(self) -> PublishedTask:
+        return TyDiQA()
 
     def english(self, split: Split) -> Source:
         return tydiqa(split, "en")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data import revisions
-from trainables.data.source import Files, Read, Source
-from trainables.data.squad import in_held_out_article, pairs, sentence_retrieval, squad_form
-from trainables.tasks.base import KindName, Split
+from trainables.data.source import Files, Source
+from trainables.data.squad import pairs, sentence_retrieval
+from trainables.tasks.base import KindName, Read, Split
+from trainables.tasks.english.squad import squad_train_or_dev
 from trainables.tasks.published import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -27,7 +27,7 @@ SENTENCES = dict(
 class Lareqa(PublishedTask):
     """The pool is that of the languages of this instance; a question has one right sentence in each of them.
 
-    The English dev set is a tenth of the articles of SQuAD's training set. Test sets are not on the hub with their
+    The English dev set is SQuAD's, without the paragraphs that XQuAD translates. Test sets are not on the hub with their
     sentence breaks: google-research-datasets/xquad_r lacks them.
     """
 
@@ -38,6 +38,7 @@ class Lareqa(PublishedTask):
     official_languages: ClassVar[tuple[str, ...]] = tuple(SENTENCES)
     reads: ClassVar[frozenset[str]] = frozenset({"squad_train"})
     scores_on: ClassVar[frozenset[str]] = frozenset({"squad_dev"})
+    group: ClassVar[int] = 16
     query_length: ClassVar[int | None] = 96
     answer_length: ClassVar[int | None] = 256  # the sentence, then its paragraph
 
@@ -55,8 +56,7 @@ class Lareqa(PublishedTask):
 
     def english(self, split: Split) -> Source:
         """The training and dev sets."""
-        place = ("squad/train-v1.1.json", "rajpurkar/squad", "plain_text", "train", revisions.SQUAD)
-        return squad_form(*place, make=pairs, keep=lambda question: in_held_out_article(question) == (split == "dev"))
+        return squad_train_or_dev(split, pairs)
 
     def chance(self) -> float:
         """Expected average precision of a random order over its first 20 places, with one right answer in each language."""

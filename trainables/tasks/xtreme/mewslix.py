@@ -30,6 +30,7 @@ class MewsliX(PublishedTask):
     official_languages: ClassVar[tuple[str, ...]] = tuple("ar de en es fa ja pl ro ta tr uk".split())
     reads: ClassVar[frozenset[str]] = frozenset({"mewsli"})
     pools: ClassVar[tuple[str, ...]] = (ENTITIES,)
+    group: ClassVar[int] = 64
     query_length: ClassVar[int | None] = 64
     answer_length: ClassVar[int | None] = 64
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from trainables.data.source import Source
 from trainables.data.squad import spans, squad_form
 from trainables.tasks.base import KindName, Split
-from trainables.tasks.english.squad import squad_train_or_dev
+from trainables.tasks.english.squad import Squad, squad_train_or_dev
 from trainables.tasks.published import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -32,6 +32,9 @@ class Mlqa(PublishedTask):
         path = f"mlqa/test-context-{language}-question-{language}.json"
         # facebook/mlqa is a loading script, which the datasets library no longer runs.
         return squad_form(path, "google/xtreme", f"MLQA.{language}.{language}", "test", None, make=spans)
+
+    def trained_as(self) -> PublishedTask:
+        return Squad()
 
     def chance(self) -> float:
         return 0.0  # a span taken blindly out of the thousands in a paragraph

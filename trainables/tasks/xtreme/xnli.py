@@ -38,5 +38,8 @@ class Xnli(PublishedTask):
             Hub("facebook/xnli", language, HUB_SPLITS[split], revision, NLI_HUB),
         )
 
+    def trained_as(self) -> PublishedTask:
+        return Mnli()
+
     def chance(self) -> float:
         return 100.0 / len(self.labels)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from trainables.data.source import Source
 from trainables.data.squad import spans, squad_form
 from trainables.tasks.base import KindName, Split
-from trainables.tasks.english.squad import XQUAD_HUB, XQUAD_REVISION, squad_train_or_dev
+from trainables.tasks.english.squad import XQUAD_HUB, XQUAD_REVISION, Squad, squad_train_or_dev
 from trainables.tasks.published import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -31,6 +31,9 @@ class XQuAD(PublishedTask):
             return self.english(split)
         path, config = f"xquad/xquad.{language}.json", f"xquad.{language}"
         return squad_form(path, XQUAD_HUB, config, "validation", XQUAD_REVISION, make=spans)
+
+    def trained_as(self) -> PublishedTask:
+        return Squad()
 
     def english(self, split: Split) -> Source:
         """The training and dev sets."""
