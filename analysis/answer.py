@@ -79,12 +79,14 @@ def _best_unserved(frames: StudyFrames) -> str:
 
 
 def _gain(gained: pd.DataFrame) -> list[str]:
-    measured = gained[gained["gain"].notna()]
+    transfer = gained[gained["mark"] == ""]
+    marked = int((gained["gain"].notna() & (gained["mark"] != "")).sum())
+    measured = transfer[transfer["gain"].notna()]
     if measured.empty:
         return [
             "No gain of intermediate training can be given: no trial has a partner without one to be compared with."
         ]
-    missing = len(gained) - len(measured)
+    missing = len(transfer) - len(measured)
     by_task = measured.groupby("intermediate")["gain"].mean()
     sentence = (
         f"Intermediate training changed the test score by {measured['gain'].mean():+.1f} points on average over "
@@ -97,6 +99,8 @@ def _gain(gained: pd.DataFrame) -> list[str]:
             f"; highest on average was {by_task.idxmax()} with {by_task.max():+.1f}, lowest {by_task.idxmin()} with "
         )
         sentence += f"{by_task.min():+.1f}"
+    if marked:
+        sentence += f"; {marked} more gain{'s are' if marked != 1 else ' is'} no transfer and left out"
     return [f"{sentence}."]
 
 

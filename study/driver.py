@@ -138,21 +138,31 @@ def _output_of(study: Study, output: Path) -> Iterator[None]:
 
 
 def _check_identity(study: Study, path: Path) -> None:
-    """Resources, budget and benchmark may change between runs of a folder; what the study is may not."""
-    identity = canonical(
-        dataclasses.replace(study, trials=10**6, sizes=study.sizes[:1], benchmark=type(study.benchmark)())
-    )
+    """Resources and benchmark may change between runs of a folder, and sizes may come and go; what each is may not."""
+    identity = canonical(dataclasses.replace(study, benchmark=type(study.benchmark)()))
     for field in ("sizes", "trials", "benchmark"):
         del identity[field]
+    sizes = {
+        size.name: {
+            "shape": canonical(size.shape),
+            "pretraining": canonical(size.pretraining),
+            "trials": study.budget(size),
+        }
+        for size in study.sizes
+    }
     if path.exists():
         held = json.loads(path.read_text(encoding="utf-8"))
-        if held != identity:
-            changed = sorted(name for name in {*held, *identity} if held.get(name) != identity.get(name))
+        held_sizes = held.pop("sizes")
+        changed = sorted(name for name in {*held, *identity} if held.get(name) != identity.get(name))
+        for name in sizes.keys() & held_sizes.keys():
+            differing = [key for key, value in sizes[name].items() if held_sizes[name].get(key) != value]
+            changed += [f"{key} of size {name}" for key in differing]
+        if changed:
             raise CannotRun(
                 f"--output {path.parent}: holds another study (different {', '.join(changed)}); choose another folder"
             )
-    else:
-        path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+        sizes = held_sizes | sizes
+    path.write_text(json.dumps({**identity, "sizes": sizes}, indent=1), encoding="utf-8")
 
 
 def _all_done(study: Study, output: Path) -> bool:

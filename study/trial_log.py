@@ -14,6 +14,7 @@ from study.search import METRIC, RUNG, SearchResult, TrialRecord, choice_of
 from study.spec import Choice, Size, Study
 from study.tracking import Tracking
 from trainables.chain import SCORE_PREFIXES
+from trainables.tasks.suites import SUITES
 
 # MLflow names of what trials report under Tune's.
 _RENAMED = {"dev_score": "dev/score", "test_score": "test/score"}
@@ -150,4 +151,8 @@ def target_table(study: Study, size: Size, trial: TrialRecord) -> Table:
         scores = [trial.metrics.get(f"{column}/{task.name}") for column in columns]
         shown = ["-" if score is None else f"{score:.1f}" for score in scores]
         table.add_row(task.name, task.metric, str(len(task.languages)), *shown)
+    for name in SUITES:
+        if f"suite/{name}" in trial.metrics:
+            both = [f"{trial.metrics[f'{prefix}/{name}']:.1f}" for prefix in ("suite", "suite_without_english")]
+            table.add_row(name, "official average", "", "", *both, "")
     return table

@@ -7,9 +7,11 @@ from typing import Any
 
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate
+from trainables.tasks.suites import SUITES, suite_score
 
 Report = Callable[[dict[str, Any]], None]
-SCORE_PREFIXES = ("dev", "test", "test_without_english", "chance", "part")  # of the metrics named `<prefix>/<task>...`
+# Of the metrics named `<prefix>/<task>...`, or `<prefix>/<suite>`.
+SCORE_PREFIXES = ("dev", "test", "test_without_english", "chance", "part", "suite", "suite_without_english")
 
 
 def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> None:
@@ -18,11 +20,13 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
     Reported metrics, in percent: `dev_score` (mean English dev over the finished targets that have one), `test_score` (mean
     over finished targets of the mean over languages), `dev/<task>`, `test/<task>`, `test/<task>/<language>`,
     `part/<task>/<name>` (mean over languages of F1, EM, precision ...), `chance/<task>`, and `targets_finished`, the rung at
-    which trials are compared.
+    which trials are compared. Once every task and language of a suite is scored, `suite/<name>` and
+    `suite_without_english/<name>` are its official averages.
     """
     metrics: dict[str, Any] = {}
     dev: list[float] = []
     test: list[float] = []
+    by_language: dict[str, dict[str, float]] = {}
     for number, evaluate in enumerate(chain, 1):
         scored = ensure(evaluate, work).metrics
         name = scored["task"]
@@ -36,10 +40,22 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
         metrics[f"chance/{name}"] = scored["chance"]
         metrics |= {f"test/{name}/{language}": value for language, value in scored["test"].items()}
         metrics |= {f"part/{name}/{part}": value for part, value in _means(scored["parts"]).items()}
+        by_language[name] = scored["test"]
+        metrics |= official_averages(by_language)
         metrics |= {"targets_finished": number, "test_score": sum(test) / len(test)}
         if dev:
             metrics["dev_score"] = sum(dev) / len(dev)
         report(dict(metrics))
+
+
+def official_averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """`suite/<name>` and `suite_without_english/<name>` of every suite whose tasks and languages are all scored."""
+    return {
+        f"{prefix}/{suite.name}": suite_score(suite, scores, english=english)
+        for suite in SUITES.values()
+        if all(set(task.languages) <= scores.get(task.name, {}).keys() for task in suite.tasks)
+        for prefix, english in (("suite", True), ("suite_without_english", False))
+    }
 
 
 def _means(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

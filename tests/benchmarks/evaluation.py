@@ -64,7 +64,7 @@ from trainables.tasks.base import Example, Task
 from trainables.versions import versions
 from trainables.vocabulary import train_vocabulary
 
-console = Console(highlight=False, width=128)
+console = Console(highlight=False, markup=False, width=128)
 ALONE, CPU = Share(0, 1, 1), torch.device("cpu")
 # Examples of each set that the suite scores: about a tenth of the recipe's, in roughly its proportions of tokens.
 SAMPLES = {"udpos": 40, "xnli_from_cad_nli": 150, "xquad_from_tydiqa": 12, "tatoeba": 100}
