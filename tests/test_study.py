@@ -105,6 +105,14 @@ def test_another_seed_does_not_go_into_the_same_folder(tiny_run: TinyRun) -> Non
     assert "seed" in refused.err
 
 
+def test_another_budget_or_shape_does_not_go_into_the_same_folder(tiny_run: TinyRun) -> None:
+    """Its finished searches would be taken for this study's."""
+    output, _ = tiny_run
+    refused = study_command("run", "tests/recipes.py:tiny", "--output", str(output), "--trials", "4", "--sizes", "1x32")
+    assert refused.code == 2
+    assert "different trials of size 1x32" in refused.err
+
+
 def test_launchers_agree(tiny_run: TinyRun, tmp_path: Path) -> None:
     """The size that ran on two Ray Train workers with ZeRO-2, run in this process: the same losses and scores."""
     from trainables.stages.base import Workplace, ensure
