@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from trainables.store import MANIFEST, Finished, StageStore
+from trainables.manifests import MANIFEST
+from trainables.store import Finished, StageStore
 
 
 @dataclass(frozen=True)

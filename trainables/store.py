@@ -7,7 +7,6 @@ is named with size and sha256, and one rename makes the whole visible. What has 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
 from trainables.fingerprint import canonical, fingerprint
+from trainables.manifests import read_manifest, write_manifest, wrong_contents, wrong_sizes
 
-MANIFEST = "manifest.json"
 FORMAT = 1
 
 
@@ -64,6 +63,8 @@ class StageStore:
         self.root = root
         self._stages = root / "stages"
         self._claims = root / "claims"
+        self._checkpoints = root / "checkpoints"
+        self._failures = root / "failures"
 
     def folder(self, stage: Identity) -> Path:
         """Where the stage is, or will be."""
@@ -72,13 +73,15 @@ class StageStore:
     def find(self, stage: Identity) -> Finished | None:
         """The stage if it is finished. Files are checked by size here and by sha256 in `verify`."""
         folder = self.folder(stage)
-        manifest = _read_manifest(folder)
-        if manifest is None or manifest["identity"] != canonical(stage):
+        manifest = read_manifest(folder)
+        if manifest is None or not {"format", "identity", "metrics"} <= set(manifest):
             return None
-        for name, entry in manifest["files"].items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != entry["bytes"]:
-                return None
+        if (
+            manifest["format"] != FORMAT
+            or manifest["identity"] != canonical(stage)
+            or any(wrong_sizes(folder, manifest))
+        ):
+            return None
         return Finished(folder, manifest)
 
     def verify(self, stage: Identity) -> list[str]:
@@ -86,11 +89,7 @@ class StageStore:
         found = self.find(stage)
         if found is None:
             return [f"{self.folder(stage).name}: no valid manifest, or a file is missing or truncated"]
-        return [
-            f"{name}: sha256 differs from the manifest's"
-            for name, entry in found.manifest["files"].items()
-            if _sha256(found.folder / name) != entry["sha256"]
-        ]
+        return wrong_contents(found.folder, found.manifest)
 
     def try_claim(self, stage: Identity) -> Claim | None:
         """Single flight: the right to produce the stage, or None while another process holds it.
@@ -121,42 +120,43 @@ class StageStore:
             metrics: what the stage measured; JSON values.
             context: where and how it ran (versions, seconds, workers); recorded, never part of the identity.
         """
-        files = {
-            str(path.relative_to(workspace)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-            for path in sorted(workspace.rglob("*"))
-            if path.is_file()
-        }
-        manifest = {
-            "format": FORMAT,
-            "fingerprint": fingerprint(stage),
-            "identity": canonical(stage),
-            "metrics": dict(metrics),
-            "context": dict(context),
-            "files": files,
-        }
-        temporary = workspace / f".{MANIFEST}"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, workspace / MANIFEST)
+        manifest = write_manifest(
+            workspace,
+            {
+                "format": FORMAT,
+                "fingerprint": fingerprint(stage),
+                "identity": canonical(stage),
+                "metrics": dict(metrics),
+                "context": dict(context),
+            },
+        )
         final = self.folder(stage)
         if final.exists():  # what is there has no valid manifest, or the caller would have found it
             shutil.rmtree(final)
         os.replace(workspace, final)
+        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
         return Finished(final, manifest)
 
+    def checkpoints(self, stage: Identity) -> Path:
+        """Where the stage's own checkpoints lie while it is made."""
+        return self._checkpoints / self.folder(stage).name
 
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    try:
-        with open(folder / MANIFEST, encoding="utf-8") as file:
-            manifest = json.load(file)
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
-        return None
-    complete = isinstance(manifest, dict) and {"format", "identity", "metrics", "files"} <= set(manifest)
-    return manifest if complete and manifest["format"] == FORMAT else None
+    def note_failure(self, stage: Identity, reason: Mapping[str, Any]) -> None:
+        """Remember that the stage's own training has no result, so that nobody tries again. The caller holds the claim."""
+        self._failures.mkdir(parents=True, exist_ok=True)
+        path = self._failure(stage)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"identity": canonical(stage), **reason}, indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
 
+    def failure(self, stage: Identity) -> Mapping[str, Any] | None:
+        """What `note_failure` was told of the stage."""
+        try:
+            noted: dict[str, Any] = json.loads(self._failure(stage).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return noted if noted["identity"] == canonical(stage) else None
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def _failure(self, stage: Identity) -> Path:
+        return self._failures / f"{self.folder(stage).name}.json"

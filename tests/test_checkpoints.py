@@ -1,0 +1,352 @@
+"""An interrupted training is the same training: it goes on at its exact step, from the newest checkpoint that is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+from tests import recipes
+from tests.networks import PAD, classifier, random_features, roberta
+from trainables.batching import BatchOrder, FeatureBatches, Share
+from trainables.checkpoints import Checkpoints
+from trainables.engine import full_state
+from trainables.features import read_features
+from trainables.launch import Job, run_inline
+from trainables.loop import OutOfMemory, train
+from trainables.manifests import MANIFEST
+from trainables.model import TaskModel
+from trainables.stages.base import Workplace, ensure
+from trainables.stages.evaluate import Evaluate
+from trainables.stages.finetune import FineTune
+from trainables.stopping import Watch
+from trainables.store import StageStore
+from trainables.tasks.micro.entailment import MicroEntailment
+from trainables.training import Diverged, EarlyStopping, Training
+
+STEPS, KILLED_AT = 12, 7
+TRAINING = Training(learning_rate=1e-2, steps=STEPS, batch_size=16, seed=1)
+CPU = torch.device("cpu")
+
+
+class Killed(Exception):
+    """What the tests interrupt a training with."""
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_features(tmp_path_factory.mktemp("features") / "features.arrow")
+
+
+def _train(
+    features: Path,
+    folder: Path | None,
+    *,
+    until: int = STEPS,
+    weights: int = 0,
+    share: Share = Share(0, 1, 16),  # noqa: B008 - frozen
+    zero_stage: int = 0,
+    watch: Watch | None = None,
+    end: Callable[[], None] | None = None,
+) -> tuple[list[float], dict[str, Tensor], tuple[str, ...]]:
+    """Losses, full state and skipped checkpoints of a network with dropout; interrupted after `until` steps."""
+
+    def observe(step: int, loss: float) -> None:
+        if step + 1 == until < STEPS:
+            raise Killed if end is None else SystemExit(end())
+
+    table = read_features(features)
+    torch.manual_seed(weights)
+    checkpoints = None
+    if folder is not None:
+        checkpoints = Checkpoints(folder, 0.0, leads=share.rank == 0, workers=share.workers, zero_stage=zero_stage)
+    trained = train(
+        classifier(roberta(0.1)),
+        FeatureBatches(table, MicroEntailment(), PAD, BatchOrder(table.lengths, TRAINING.batch_size, TRAINING.seed)),
+        TRAINING,
+        share=share,
+        zero_stage=zero_stage,
+        device=CPU,
+        observe=observe,
+        checkpoints=checkpoints,
+        watch=watch,
+    )
+    return trained.losses, full_state(trained.engine), trained.resumed.skipped
+
+
+def _interrupted(features: Path, folder: Path, until: int = KILLED_AT) -> None:
+    with pytest.raises(Killed):
+        _train(features, folder, until=until)
+
+
+def _assert_same(found: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
+    assert found[0] == expected[0]
+    assert found[1].keys() == expected[1].keys()
+    for name, value in expected[1].items():
+        torch.testing.assert_close(found[1][name], value, rtol=0, atol=0)
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(features: Path, tmp_path: Path) -> None:
+    """Dropout, data order and optimizer go on where they were; the weights that the second process began with do not matter."""
+    whole = _train(features, None)
+    _interrupted(features, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000005", "step-00000006"]
+    resumed = _train(features, tmp_path, weights=5)
+    assert resumed[2] == ()
+    _assert_same(resumed, whole)
+
+
+def _killed(features: Path, folder: Path) -> None:
+    _train(features, folder, until=KILLED_AT, end=lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_a_process_killed_outright_is_resumed(features: Path, tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_killed, args=(features, tmp_path))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    _assert_same(_train(features, tmp_path, weights=5), _train(features, None))
+
+
+def _worker(rank: int, zero_stage: int, features: Path, folder: Path, results: Any) -> None:
+    os.environ["LOCAL_RANK"] = str(rank)
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    share = Share(rank, 2, 8)
+    whole = _train(features, None, share=share, zero_stage=zero_stage)
+    try:
+        _train(features, folder / "checkpoints", until=KILLED_AT, share=share, zero_stage=zero_stage)
+    except Killed:
+        resumed = _train(features, folder / "checkpoints", weights=5, share=share, zero_stage=zero_stage)
+        _assert_same(resumed, whole)
+        results[rank] = resumed[0]
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_two_workers_resume_under_zero(zero_stage: int, features: Path, tmp_path: Path) -> None:
+    with multiprocessing.Manager() as manager:
+        results = manager.dict()
+        spawn(_worker, args=(zero_stage, features, tmp_path, results), nprocs=2)  # type: ignore[no-untyped-call]
+        assert len(results[0]) == STEPS
+        assert results[0] == results[1]
+    manifest = (tmp_path / "checkpoints" / f"step-{STEPS:08d}" / MANIFEST).read_text()
+    assert '"workers": 2' in manifest
+
+
+def _largest(folder: Path) -> Path:
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def _truncate(folder: Path) -> str:
+    path = _largest(folder)
+    path.write_bytes(path.read_bytes()[:-1])
+    return "bytes, not"
+
+
+def _flip(folder: Path) -> str:
+    content = bytearray(_largest(folder).read_bytes())
+    content[len(content) // 2] ^= 1
+    _largest(folder).write_bytes(content)
+    return "sha256 differs"
+
+
+def _remove(folder: Path) -> str:
+    _largest(folder).unlink()
+    return "is missing"
+
+
+def _unfinished(folder: Path) -> str:
+    (folder / MANIFEST).unlink()
+    return "was not finished"
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip, _remove, _unfinished])
+def test_a_broken_checkpoint_is_named_and_the_one_before_is_taken(
+    damage: Callable[[Path], str], features: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _interrupted(features, tmp_path)
+    reason = damage(tmp_path / "step-00000006")
+    steps: list[int] = []
+    table = read_features(features)
+    trained = train(
+        classifier(roberta(0.1)),
+        FeatureBatches(table, MicroEntailment(), PAD, BatchOrder(table.lengths, TRAINING.batch_size, TRAINING.seed)),
+        TRAINING,
+        share=Share(0, 1, 16),
+        zero_stage=0,
+        device=CPU,
+        observe=lambda step, loss: steps.append(step),
+        checkpoints=Checkpoints(tmp_path, 0.0, leads=True, workers=1, zero_stage=0),
+    )
+    assert steps == list(range(5, STEPS))
+    assert trained.losses == _train(features, None)[0]
+    assert len(trained.resumed.skipped) == 1
+    assert "step-00000006" in trained.resumed.skipped[0]
+    assert reason in trained.resumed.skipped[0]
+    assert "step-00000006" in caplog.text
+
+
+def test_checkpoints_of_another_group_are_not_taken(features: Path, tmp_path: Path) -> None:
+    """Another ZeRO stage cannot read the optimizer's state; the training begins anew and says so."""
+    _interrupted(features, tmp_path)
+    losses, _, skipped = _train(features, tmp_path, zero_stage=1)
+    assert [one.split(":")[0] for one in skipped] == ["step-00000006", "step-00000005"]
+    assert "now there are 1 under ZeRO 1" in skipped[0]
+    assert losses == pytest.approx(_train(features, None)[0], rel=1e-3)
+
+
+def _watch(scores: list[float], patience: int) -> Watch:
+    left = iter(scores)
+    return Watch(EarlyStopping(every=2, patience=patience), lambda engine: next(left), STEPS, leads=True)
+
+
+def test_early_stopping_keeps_the_best_weights_also_over_an_interruption(features: Path, tmp_path: Path) -> None:
+    best = _train(features, tmp_path / "best", until=STEPS)[0]
+    watch = _watch([50.0, 70.0, 70.0, 60.0, 90.0], patience=2)
+    losses, _, _ = _train(features, None, watch=watch)
+    assert losses == best[:8]  # evaluations after 2, 4, 6 and 8 steps; the last two brought nothing
+    assert watch.best_step == 4
+    with pytest.raises(Killed):
+        _train(features, tmp_path / "stopped", until=7, watch=_watch([50.0, 70.0, 70.0], patience=2))
+    again = _watch([60.0], patience=2)
+    assert _train(features, tmp_path / "stopped", weights=5, watch=again)[0] == best[:8]
+    assert again.scores == [(2, 50.0), (4, 70.0), (6, 70.0), (8, 60.0)]
+    assert again.best.keys() == watch.best.keys()
+    for name, value in watch.best.items():
+        torch.testing.assert_close(again.best[name], value, rtol=0, atol=0)
+    after_four = _train(
+        features, None, watch=_watch([1.0, 2.0, 0.0, 0.0], patience=2)
+    )  # the same run, stopped likewise
+    assert any(not torch.equal(after_four[1][name], value) for name, value in watch.best.items())
+
+
+# --- stages
+
+STUDY = recipes.tiny()
+PRETRAINED = STUDY.pretrain(STUDY.sizes[0])
+TARGET = STUDY.targets[0]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds the pre-trained encoder."""
+    root = tmp_path_factory.mktemp("base")
+    ensure(PRETRAINED, Workplace(StageStore(root)))
+    return root
+
+
+def test_a_stage_goes_on_from_its_checkpoint_and_leaves_none_behind(base: Path) -> None:
+    stage = FineTune(PRETRAINED, TARGET.for_training(), dataclasses.replace(TRAINING, seed=3))
+    store = StageStore(base)
+
+    def interrupt(name: str, done: int, total: int, loss: float) -> None:
+        if done == KILLED_AT and name == stage.label:
+            raise Killed
+
+    work = Workplace(store, checkpoint_every_s=0.0, progress=interrupt)
+    with pytest.raises(Killed):
+        ensure(stage, work)
+    assert store.find(stage) is None
+    assert store.checkpoints(stage).is_dir()
+    assert ensure(stage, dataclasses.replace(work, progress=lambda *told: None)).metrics["resumed_at"] == KILLED_AT - 1
+    assert not store.checkpoints(stage).exists()
+
+
+def test_early_stopping_in_a_stage_leaves_the_model_with_the_best_dev_score(base: Path) -> None:
+    stopping = dataclasses.replace(
+        TRAINING, seed=4, learning_rate=3e-2, early_stopping=EarlyStopping(every=2, patience=1)
+    )
+    stage = FineTune(PRETRAINED, TARGET.for_training(), stopping, development=TARGET)
+    work = Workplace(StageStore(base))
+    metrics = ensure(stage, work).metrics
+    scores = dict(metrics["dev_scores"])
+    assert metrics["steps_done"] == max(scores)
+    assert scores[metrics["best_step"]] == max(scores.values())
+    scored = ensure(Evaluate(stage, TARGET), work).metrics["dev"]
+    assert scored == pytest.approx(max(scores.values()))
+
+
+def test_early_stopping_wants_a_dev_set() -> None:
+    stopping = dataclasses.replace(TRAINING, early_stopping=EarlyStopping(every=2, patience=1))
+    with pytest.raises(ValueError, match="go together"):
+        FineTune(PRETRAINED, TARGET.for_training(), stopping)
+
+
+def test_a_diverged_stage_is_not_tried_again(base: Path) -> None:
+    wild = FineTune(PRETRAINED, TARGET.for_training(), dataclasses.replace(TRAINING, learning_rate=1e30, warmup=0.0))
+    steps: list[int] = []
+    work = Workplace(StageStore(base), progress=lambda name, done, total, loss: steps.append(done))
+    ensure(wild.features, work)
+    with pytest.raises(Diverged) as first:
+        ensure(wild, work)
+    assert steps
+    steps.clear()
+    with pytest.raises(Diverged) as again:
+        ensure(wild, work)
+    assert not steps
+    assert again.value.step == first.value.step
+
+
+def _small_device(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """A device that holds so many rows; the rows of every pass that it did."""
+    passes: list[int] = []
+    forward = TaskModel.forward
+
+    def limited(self: TaskModel, input_ids: Tensor, attention_mask: Tensor, **targets: Tensor) -> Tensor:
+        if len(input_ids) > most:
+            raise torch.OutOfMemoryError(f"{len(input_ids)} rows")
+        passes.append(len(input_ids))
+        return forward(self, input_ids, attention_mask, **targets)
+
+    monkeypatch.setattr(TaskModel, "forward", limited)
+    return passes
+
+
+def _job(base: Path, seed: int) -> Job:
+    stage = FineTune(PRETRAINED, TARGET.for_training(), dataclasses.replace(TRAINING, seed=seed))
+    return Job(str(base), STUDY.sizes[0].resources, stages=(stage,), size="1x32")
+
+
+def _run(job: Job) -> None:
+    run_inline(job, report=lambda metrics: None, progress=lambda *told: None)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(
+    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, store = _job(base, seed=5), StageStore(base)
+    with monkeypatch.context() as patched:
+        passes = _small_device(patched, 5)
+        _run(job)
+        assert set(passes) == {4}
+        assert len(passes) == STEPS * TRAINING.batch_size // 4
+        assert "micro-batch of 16" in caplog.text
+        assert "micro-batch of 8" in caplog.text
+        caplog.clear()
+        _run(_job(base, seed=6))  # another trial of the size begins with what fits
+        assert not caplog.text
+    halved = store.find(job.stages[0])
+    assert halved is not None
+    (base / "micro_batches" / "1x32.json").unlink()
+    whole = FineTune(PRETRAINED, TARGET.for_training(), dataclasses.replace(TRAINING, seed=5, weight_decay=0.011))
+    _run(dataclasses.replace(job, stages=(whole,)))
+    roomy = store.find(whole)
+    assert roomy is not None
+    assert halved.metrics["first_loss"] == pytest.approx(roomy.metrics["first_loss"], rel=1e-4)
+
+
+def test_a_device_that_holds_no_example_ends_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _small_device(monkeypatch, 0)
+    with pytest.raises(OutOfMemory, match="micro-batch of 1:"):
+        _run(_job(base, seed=7))
