@@ -21,6 +21,7 @@ from trainables.data.tagged import NER_LABELS
 from trainables.tasks.english.commonsense_qa import LETTERS
 from trainables.tasks.english.ewt_xpos import XPOS
 from trainables.tasks.english.squad import XQUAD_ENGLISH
+from trainables.tasks.masked_lm import MaskedLm
 from trainables.tasks.offline.uner import ENGLISH_DEV, TESTS
 from trainables.tasks.xtreme.bucc import Bucc
 from trainables.tasks.xtreme.lareqa import Lareqa
@@ -408,16 +409,21 @@ class MiniRoot:
             articles.append({"context": context, "mentions": [mention]})
         self.json_lines("mewsli_x/wikinews_mentions-test.jsonl", articles)
 
+    def text(self) -> None:
+        """A sentence a line."""
+        for language in MaskedLm.official_languages:
+            self.lines(f"text/{language}.txt", (self.tongue(language).sentence() for _ in range(TRAIN)))
+
 
 def _spans(passage: Passage) -> list[dict[str, int]]:
     return [{"start": start, "end": end} for start, end in passage.sentences]
 
 
 def build(root: Path) -> None:
-    """Write the files of all published tasks under `root`: 333 of them, of a megabyte together."""
+    """Write the files of all published tasks under `root`: 383 of them, of a megabyte together."""
     mini = MiniRoot(root)
     for part in (
         *(mini.inference, mini.paraphrases, mini.choices, mini.tagging),
-        *(mini.questions, mini.bitext, mini.entities),
+        *(mini.questions, mini.bitext, mini.entities, mini.text),
     ):
         part()

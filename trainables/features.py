@@ -10,6 +10,7 @@ from typing import Any, overload
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trainables.kinds import Feature
 
@@ -26,6 +27,9 @@ SCHEMA = pa.schema(
 )
 
 
+COUNTED_TOGETHER = 100_000  # features whose ids are looked at together
+
+
 class FeatureTable(Sequence[Feature]):
     """A read-only sequence of features over an Arrow file: all of them, or (`of`) one of its sets."""
 
@@ -36,6 +40,16 @@ class FeatureTable(Sequence[Feature]):
     def lengths(self) -> tuple[int, ...]:
         """Longest row of each feature, in tokens."""
         return tuple(self._table["length"][:])
+
+    def token_ids(self) -> np.ndarray:
+        """Every id that occurs in a row, ascending."""
+        seen = np.zeros(0, dtype=bool)
+        for batch in self._table.with_format("arrow").iter(batch_size=COUNTED_TOGETHER):
+            ids = pc.list_flatten(pc.list_flatten(batch["rows"])).to_numpy()
+            if len(ids) and ids.max() >= len(seen):
+                seen = np.pad(seen, (0, ids.max() + 1 - len(seen)))
+            seen[ids] = True
+        return np.flatnonzero(seen)
 
     def of(self, name: str) -> FeatureTable:
         """The features of one set, in the order of its examples.

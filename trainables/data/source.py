@@ -44,7 +44,7 @@ class Hub:
     """A split of a data set on the hub: full id, config, split and commit (None: noted when a study is made).
 
     `read` takes numbered rows (mappings of column to value, in order) and a name for messages; `beside` names other data sets,
-    with their commits, that it looks into.
+    with their commits, that it looks into. `first`: no more than so many rows are downloaded, of a set too large for all.
     """
 
     dataset: str
@@ -53,6 +53,7 @@ class Hub:
     revision: str | None
     read: Callable[[Rows, str], Read]
     beside: tuple[tuple[str, str | None], ...] = ()
+    first: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ class Source:
     files: Files | None
     hub: Hub | None
     more: tuple[Hub, ...] = ()
+
+
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What asking the hub raises where it does not answer, or has no such thing."""
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # its HTTP client's own
+
+    return HTTPError, OSError
 
 
 def data_root() -> Path | None:

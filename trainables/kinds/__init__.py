@@ -8,6 +8,7 @@ from trainables.kinds.base import Feature, Head, Kind, Outputs
 from trainables.kinds.bitext import BitextMining, BitextRetrieval
 from trainables.kinds.classification import PairClassification
 from trainables.kinds.dual_encoder import DualEncoder
+from trainables.kinds.masked_lm import MaskedLanguageModelling
 from trainables.kinds.multiple_choice import MultipleChoice
 from trainables.kinds.span import SpanExtraction
 from trainables.kinds.tagging import Tagging
@@ -22,6 +23,7 @@ KINDS: dict[str, Kind[Any]] = {
         BitextRetrieval(),
         BitextMining(),
         DualEncoder(),
+        MaskedLanguageModelling(),
     )
 }
 

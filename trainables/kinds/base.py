@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from trainables.tasks.base import Example, Task
 
 E = TypeVar("E", bound=Example)
+Pooling = Literal["first", "mean"]  # how a row of hidden states becomes one vector
 IGNORED = -100  # target of a position that takes no part in the loss
 
 
@@ -58,6 +59,17 @@ class Head(nn.Module, ABC):
     def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """Summed, not averaged, over supervised decisions."""
 
+    def tie(self, table: nn.Embedding) -> None:
+        """Take the encoder's input embedding, for a head that scores the vocabulary with it."""
+
+    def training_loss(self, hidden_NLD: Tensor, mask_NL: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+        """The loss of a batch from its hidden states; a head of many logits computes those alone that are supervised."""
+        return self.loss(self(hidden_NLD, mask_NL), targets)
+
+    def idle(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
+        """A number that every parameter has a part in, at little cost: for the steps of a mixture's other tasks."""
+        return self(hidden_NLD[:1], mask_NL[:1]).flatten()[0]
+
 
 @dataclass(frozen=True)
 class Outputs(Generic[E]):
@@ -71,9 +83,10 @@ class Outputs(Generic[E]):
 
 
 class Kind(ABC, Generic[E]):
-    """One of the head kinds."""
+    """One of the head kinds. `masks`: pieces are masked anew in each step, and scored over the whole vocabulary."""
 
     name: ClassVar[str]
+    masks: ClassVar[bool] = False
 
     @abstractmethod
     def features(
@@ -85,8 +98,11 @@ class Kind(ABC, Generic[E]):
         """
 
     @abstractmethod
-    def head(self, hidden_size: int, task: Task) -> Head:
-        """A head for the task over hidden states of that size."""
+    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+        """A head for the task over hidden states of that size.
+
+        `pooling` is for heads that classify whole rows. Sentence vectors are means, as their protocol says.
+        """
 
     @abstractmethod
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
@@ -145,10 +161,12 @@ def mean_pool(hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
 class PooledHead(Head):
     """Pooled hidden states through one tanh layer, as in RoBERTa's classification head, to `outputs` logits."""
 
-    def __init__(self, hidden_size: int, outputs: int) -> None:
+    def __init__(self, hidden_size: int, outputs: int, pooling: Pooling = "mean") -> None:
         super().__init__()
+        self.pooling = pooling
         self.dense = nn.Linear(hidden_size, hidden_size)
         self.out = nn.Linear(hidden_size, outputs)
 
     def forward(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
-        return self.out(torch.tanh(self.dense(mean_pool(hidden_NLD, mask_NL))))
+        pooled_ND = hidden_NLD[:, 0] if self.pooling == "first" else mean_pool(hidden_NLD, mask_NL)
+        return self.out(torch.tanh(self.dense(pooled_ND)))

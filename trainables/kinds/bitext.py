@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.kinds.base import Feature, Head, Kind, Outputs, by_example, mean_pool
+from trainables.kinds.base import Feature, Head, Kind, Outputs, Pooling, by_example, mean_pool
 from trainables.mining import best_threshold, mined, ratio_margin_candidates
 from trainables.tasks.base import BitextExample, RetrievalText, Task
 
@@ -60,7 +60,7 @@ class BitextRetrieval(Kind[BitextExample]):
         rows = [tuple(ids) for ids in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]]
         return [Feature(index, (rows[2 * index], rows[2 * index + 1]), ()) for index in range(len(examples))]
 
-    def head(self, hidden_size: int, task: Task) -> Head:
+    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
         return EmbeddingHead(task.hidden_layer)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ class BitextMining(Kind[RetrievalText]):
         rows = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
         return [Feature(index, (tuple(ids),), ()) for index, ids in enumerate(rows)]
 
-    def head(self, hidden_size: int, task: Task) -> Head:
+    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
         return EmbeddingHead(task.hidden_layer)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.kinds.base import Feature, Head, Kind, Outputs, PooledHead, by_example
+from trainables.kinds.base import Feature, Head, Kind, Outputs, PooledHead, Pooling, by_example
 from trainables.tasks.base import PairExample, Task
 
 
@@ -34,8 +34,8 @@ class PairClassification(Kind[PairExample]):
             for index, (ids, example) in enumerate(zip(rows, examples, strict=True))
         ]
 
-    def head(self, hidden_size: int, task: Task) -> Head:
-        return ClassificationHead(hidden_size, len(task.labels))
+    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+        return ClassificationHead(hidden_size, len(task.labels), pooling)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {"labels": torch.tensor([feature.target[0] for feature in features])}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.kinds.base import Feature, Head, Kind, Outputs, by_example
+from trainables.kinds.base import Feature, Head, Kind, Outputs, Pooling, by_example
 from trainables.kinds.bitext import EmbeddingHead, search
 from trainables.tasks.base import RetrievalPair, RetrievalText, Task
 
@@ -65,7 +65,7 @@ class DualEncoder(Kind[RetrievalPair | RetrievalText]):
             found.append(Feature(index, tuple(rows), ()))
         return found
 
-    def head(self, hidden_size: int, task: Task) -> Head:
+    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
         return DualEncoderHead(task.group)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:

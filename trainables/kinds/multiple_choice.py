@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.kinds.base import Feature, Head, Kind, Outputs, PooledHead, by_example
+from trainables.kinds.base import Feature, Head, Kind, Outputs, PooledHead, Pooling, by_example
 from trainables.tasks.base import ChoiceExample, Task
 
 
 class ChoiceHead(PooledHead):
     """One score for each row; rows of an example stand together."""
 
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__(hidden_size, 1)
+    def __init__(self, hidden_size: int, pooling: Pooling = "mean") -> None:
+        super().__init__(hidden_size, 1, pooling)
 
     def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         scores = logits.float().view(len(targets["labels"]), -1)
@@ -40,8 +40,8 @@ class MultipleChoice(Kind[ChoiceExample]):
             for index, example in enumerate(examples)
         ]
 
-    def head(self, hidden_size: int, task: Task) -> Head:
-        return ChoiceHead(hidden_size)
+    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+        return ChoiceHead(hidden_size, pooling)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {"labels": torch.tensor([feature.target[0] for feature in features])}

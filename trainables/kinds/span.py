@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.kinds.base import Feature, Head, Kind, Outputs
+from trainables.kinds.base import Feature, Head, Kind, Outputs, Pooling
 from trainables.tasks.base import SpanExample, Task
 
 STRIDE = 128  # most pieces that windows overlap by; XTREME's doc_stride of 128 is the step, so its windows overlap more
@@ -63,7 +63,7 @@ class SpanExtraction(Kind[SpanExample]):
             found.append(Feature(index, (tuple(encoded["input_ids"][window]),), target, layout=layout))
         return found
 
-    def head(self, hidden_size: int, task: Task) -> Head:
+    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
         return SpanHead(hidden_size)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.kinds.base import IGNORED, Feature, Head, Kind, Outputs, pad_rows, special_frame
+from trainables.kinds.base import IGNORED, Feature, Head, Kind, Outputs, Pooling, pad_rows, special_frame
 from trainables.tasks.base import TaggingExample, Task
 
 
@@ -61,7 +61,7 @@ class Tagging(Kind[TaggingExample]):
                 found.append(Feature(index, (tuple(row),), tuple(target), float(len(starts)), (first, *starts)))
         return found
 
-    def head(self, hidden_size: int, task: Task) -> Head:
+    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
         return TaggingHead(hidden_size, len(task.labels))
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:

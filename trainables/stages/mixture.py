@@ -1,4 +1,4 @@
-"""Stage: fine-tune an encoder on several English tasks at once, a batch of one task a step."""
+"""Stage: fine-tune an encoder on several tasks at once, a batch of one task a step."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.encoder import load_encoder, load_tokenizer
-from trainables.kinds import Head
+from trainables.features import FeatureTable
+from trainables.kinds import KINDS, Head
+from trainables.kinds.masking import Masking
 from trainables.model import ENCODER, new_head, save_encoder
-from trainables.stages.base import Stage, Workplace
+from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.finetune import Tuned, root_of, tokenizer_of
 from trainables.stages.fit import fit
-from trainables.stages.pretrain import Pretrain
 from trainables.stages.tokenise import Tokenise
+from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.training import Training
+from trainables.trimming import looked_up
 
 
 @dataclass(frozen=True)
 class FineTuneMixture(Tuned):
     """The encoder is kept; the heads, which no target uses, are not."""
 
-    base: Pretrain | Tuned
+    base: Root | Tuned
     task: Mixture
     training: Training
 
@@ -38,27 +41,35 @@ class FineTuneMixture(Tuned):
 
     @property
     def features(self) -> tuple[Tokenise, ...]:
-        vocabulary = root_of(self).vocabulary
-        return tuple(Tokenise(vocabulary, task, "train", self.training.max_length) for task in self.task.tasks)
+        tokenizer = root_of(self).tokenizer
+        return tuple(Tokenise(tokenizer, task, "train", self.training.max_length) for task in self.task.tasks)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
-        training, pad_id = self.training, load_tokenizer(tokenizer_of(self, work)).pad_token_id
+        training, tokenizer = self.training, load_tokenizer(tokenizer_of(self, work))
         tables = [stage.table(work) for stage in self.features]
-        counts = tuple(stage.count(work, "train/en") for stage in self.features)
+        counts = tuple(stage.count(work) for stage in self.features)
         schedule = self.task.schedule(counts, training.steps, training.seed)
         parts = [
-            FeatureBatches(table, task, pad_id, BatchOrder(table.lengths, training.batch_size, training.seed))
-            for task, table in zip(self.task.tasks, tables, strict=True)
+            _batches(task, table, tokenizer, training) for task, table in zip(self.task.tasks, tables, strict=True)
         ]
         encoder = load_encoder(work.store.folder(self.base) / ENCODER)
         heads = [new_head(encoder, task, training.seed) for task in self.task.tasks]
-        state, losses = fit(MixtureModel(encoder, heads), MixtureBatches(parts, schedule), training, work, self.label)
+        model, batches = MixtureModel(encoder, heads), MixtureBatches(parts, schedule)
+        # Masks and random pieces are looked up besides, and scores over the vocabulary keep the table whole (`obstacle`).
+        lookups = looked_up(encoder.get_input_embeddings(), tables, tokenizer.pad_token_id)
+        state, losses = fit(model, batches, training, work, self, lookups=lookups)
         if work.leads:
             save_encoder(encoder, {k: v for k, v in state.items() if k.startswith("encoder.")}, folder)
         steps = {
             task.name: sum(chosen == number for chosen, _ in schedule) for number, task in enumerate(self.task.tasks)
         }
         return {**losses, "steps": steps, "examples": counts}
+
+
+def _batches(task: Task, table: FeatureTable, tokenizer: PreTrainedTokenizerFast, training: Training) -> FeatureBatches:
+    masking = Masking.of(tokenizer) if KINDS[task.kind].masks else None
+    order = BatchOrder(table.lengths, training.batch_size, training.seed)
+    return FeatureBatches(table, task, tokenizer.pad_token_id, order, masking=masking)
 
 
 class MixtureModel(nn.Module):
@@ -74,9 +85,9 @@ class MixtureModel(nn.Module):
         for number, module in enumerate(self.heads):
             head = cast(Head, module)
             if number == int(part):
-                loss = loss + head.loss(head(hidden_NLD, attention_mask), targets)
+                loss = loss + head.training_loss(hidden_NLD, attention_mask, targets)
             else:  # every parameter needs a gradient, also where ZeRO shares them out over workers
-                loss = loss + 0.0 * head(hidden_NLD[:1], attention_mask[:1]).flatten()[0]
+                loss = loss + 0.0 * head.idle(hidden_NLD, attention_mask)
         return loss
 
 

@@ -22,19 +22,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from trainables.batching import Share
 from trainables.encoder import Shape, count_parameters, load_tokenizer
 from trainables.kinds.base import IGNORED, mean_pool, pad_rows, padded_length
+from trainables.kinds.masking import Masking
 from trainables.model import save_encoder
-from trainables.stages.base import Stage, Workplace
+from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.fit import fit
 from trainables.stages.vocabulary import TOKENIZER, Vocabulary
 from trainables.training import Training
 
-MASKED_SHARE = 0.15
 POOL = 8  # a group is drawn from this many times its size of sentences of like length: little padding
-FIRST_ORDINARY_ID = 5  # below it are the special tokens
 
 
 @dataclass(frozen=True)
-class Pretrain(Stage):
+class Pretrain(Root):
     """`training.batch_size` counts groups; `group_pairs` sentence pairs are ranked against each other. 0 steps: untrained."""
 
     vocabulary: Vocabulary
@@ -45,7 +44,15 @@ class Pretrain(Stage):
 
     @property
     def label(self) -> str:
-        return f"{'pretrain' if self.trained else 'untrained'}-{self.shape.layers}x{self.shape.width}"
+        return f"{'pretrain' if self.trained else 'untrained'}-{self.shape}"
+
+    @property
+    def short(self) -> str:
+        return str(self.shape)
+
+    @property
+    def tokenizer(self) -> Stage:
+        return self.vocabulary
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -67,12 +74,11 @@ class Pretrain(Stage):
                 groups=self.training.batch_size,
                 pairs=self.group_pairs,
                 seed=self.training.seed,
-                mask_id=tokenizer.mask_token_id,
-                vocabulary_size=len(tokenizer),
+                masking=Masking.of(tokenizer),
                 pad_id=tokenizer.pad_token_id,
             )
 
-            state, losses = fit(model, batches, self.training, work, self.label)
+            state, losses = fit(model, batches, self.training, work, self)
         else:
             state = dict(model.named_parameters())
         if work.leads:
@@ -138,8 +144,7 @@ class GroupBatches:
     groups: int
     pairs: int
     seed: int
-    mask_id: int
-    vocabulary_size: int
+    masking: Masking
     pad_id: int
     _by_length: list[int] = field(init=False, repr=False)
 
@@ -169,7 +174,7 @@ class GroupBatches:
             rng = random.Random(f"{self.seed}|{step}|{group}")
             for row in self._rows(rng):
                 rows.append(row)
-                inputs, targets = self._mask(row, rng)
+                inputs, targets = self.masking.mask(row, rng)
                 masked.append(inputs)
                 labels.append(targets)
         longest = padded_length(rows)
@@ -193,17 +198,3 @@ class GroupBatches:
             firsts.append(texts[first])
             seconds.append(texts[second])
         return firsts + seconds
-
-    def _mask(self, row: tuple[int, ...], rng: random.Random) -> tuple[list[int], list[int]]:
-        """BERT's masking: of the chosen pieces 80% become the mask, 10% a random piece, 10% stay."""
-        inputs, targets = list(row), [IGNORED] * len(row)
-        for position, piece in enumerate(row):
-            if piece < FIRST_ORDINARY_ID or rng.random() >= MASKED_SHARE:
-                continue
-            targets[position] = piece
-            draw = rng.random()
-            if draw < 0.8:
-                inputs[position] = self.mask_id
-            elif draw < 0.9:
-                inputs[position] = rng.randrange(FIRST_ORDINARY_ID, self.vocabulary_size)
-        return inputs, targets

@@ -11,7 +11,7 @@ from trainables.encoder import load_tokenizer
 from trainables.features import FeatureTable, read_features, write_features
 from trainables.kinds import KINDS, Feature
 from trainables.stages.base import Stage, Workplace
-from trainables.stages.vocabulary import TOKENIZER, Vocabulary
+from trainables.stages.vocabulary import TOKENIZER
 from trainables.tasks.base import Split, Task
 
 TABLE = "features.arrow"
@@ -20,9 +20,9 @@ EXAMPLES_A_CALL = 1000  # the tokenizer works on so many in parallel
 
 @dataclass(frozen=True)
 class Tokenise(Stage):
-    """`part` is what a stage reads: the English training set, or what an evaluation scores."""
+    """`tokenizer` leaves one; `part` is what a stage reads: the training set, or what an evaluation scores."""
 
-    tokenizer: Vocabulary
+    tokenizer: Stage
     task: Task
     part: Literal["train", "scored"]
     max_length: int
@@ -38,7 +38,7 @@ class Tokenise(Stage):
     @property
     def sets(self) -> tuple[tuple[Split, str], ...]:
         """Split and language of each set, in the order of the table; a set is named `split/language` there."""
-        return (("train", "en"),) if self.part == "train" else scored_sets(self.task)
+        return training_sets(self.task) if self.part == "train" else scored_sets(self.task)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         if not work.leads:
@@ -64,15 +64,20 @@ class Tokenise(Stage):
         written = write_features(folder / TABLE, batches())
         return {"features": written, "examples": counts, "rejected": rejected}
 
-    def count(self, work: Workplace, name: str) -> int:
-        """Examples in one set of the finished stage."""
+    def count(self, work: Workplace) -> int:
+        """Examples in all sets of the finished stage."""
         found = work.store.find(self)
         assert found is not None  # a parent of whoever asks
-        return int(found.metrics["examples"][name])
+        return sum(found.metrics["examples"].values())
 
     def table(self, work: Workplace) -> FeatureTable:
         """The finished stage's features."""
         return read_features(work.store.folder(self) / TABLE)
+
+
+def training_sets(task: Task) -> tuple[tuple[Split, str], ...]:
+    """What the task is trained on: English, or for text without labels a set in each language."""
+    return tuple((split, language) for split, language in task.splits() if split == "train")
 
 
 def scored_sets(task: Task) -> tuple[tuple[Split, str], ...]:

@@ -17,6 +17,7 @@ KindName = Literal[
     "bitext_retrieval",
     "bitext_mining",
     "dual_encoder",
+    "masked_lm",
 ]
 
 
@@ -97,7 +98,24 @@ class RetrievalText:
     gold: tuple[str, ...] | None = None
 
 
-Example = PairExample | ChoiceExample | TaggingExample | SpanExample | BitextExample | RetrievalPair | RetrievalText
+@dataclass(frozen=True)
+class TextExample:
+    """A sentence or paragraph without a label."""
+
+    id: str
+    text: str
+
+
+Example = (
+    PairExample
+    | ChoiceExample
+    | TaggingExample
+    | SpanExample
+    | BitextExample
+    | RetrievalPair
+    | RetrievalText
+    | TextExample
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +148,8 @@ class Task(ABC):
     `scores_on` those of the test sets, for the marks of same-data controls and leaks; `pools` names extra test sets that
     hold candidates only; `calibrated` tasks set a threshold on a dev set in each language; span tasks may be `unanswerable`;
     `group` is how many training examples are read against each other and stay together; `query_length` and `answer_length`
-    are a dual encoder's longest rows in tokens.
+    are a dual encoder's longest rows in tokens; `mixed_only` tasks have no labels, are trained as one of a mixture and never
+    scored.
     """
 
     name: ClassVar[str]
@@ -148,11 +167,12 @@ class Task(ABC):
     group: ClassVar[int] = 1
     query_length: ClassVar[int | None] = None
     answer_length: ClassVar[int | None] = None
+    mixed_only: ClassVar[bool] = False
 
     @property
     @abstractmethod
     def languages(self) -> tuple[str, ...]:
-        """Languages with a test set; English alone for intermediate tasks."""
+        """Languages with a test set; those of the training set for intermediate tasks, English for all that have labels."""
 
     @property
     @abstractmethod
@@ -188,7 +208,7 @@ class Task(ABC):
 
     @abstractmethod
     def examples(self, split: Split, language: str) -> Sequence[Example]:
-        """The examples of a split in a language, in a fixed order. Training and dev sets are English.
+        """The examples of a split in a language, in a fixed order. Training and dev sets with labels are English.
 
         Raises:
             ValueError: the task has no such split in that language.

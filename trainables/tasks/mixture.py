@@ -1,4 +1,4 @@
-"""Several English tasks trained at once: an intermediate choice of its own."""
+"""Several tasks trained at once: an intermediate choice of its own."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Mixture:
     cap: int = CAP
 
     role: ClassVar[Role] = "intermediate"
+    mixed_only: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]

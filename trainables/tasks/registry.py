@@ -16,10 +16,12 @@ from trainables.tasks.english.snli_dev_test import SnliDevTestAsTrain
 from trainables.tasks.english.social_iqa import SocialIQa
 from trainables.tasks.english.squad import Squad
 from trainables.tasks.english.squad2 import Squad2
+from trainables.tasks.masked_lm import MaskedLm
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.tasks.micro.follows import MicroFollows
 from trainables.tasks.micro.intermediate import MicroOddOneOut, MicroOrdering, MicroParaphrase, MicroTopic
+from trainables.tasks.micro.masked_lm import MicroMaskedLm
 from trainables.tasks.micro.span import MicroSpan
 from trainables.tasks.micro.tagging import MicroTagging
 from trainables.tasks.offline.lareqa_from_tydiqa import LareqaFromTyDiQA
@@ -53,5 +55,6 @@ STAND_INS: tuple[type[Task], ...] = (
     *(SocialIQa, EwtXpos, SnliDevTestAsTrain, CadNli),
     *(XnliFromCadNli, XcopaFromCopa, UnerDevAsTrain, XQuADFromTyDiQA, LareqaFromTyDiQA),
 )
+UNLABELLED: tuple[type[Task], ...] = (MaskedLm, MicroMaskedLm)
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (*TARGETS, *INTERMEDIATE, *STAND_INS, *MICRO)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (*TARGETS, *INTERMEDIATE, *STAND_INS, *MICRO, *UNLABELLED)}
