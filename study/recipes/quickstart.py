@@ -6,7 +6,7 @@ python -m study run quickstart
 from __future__ import annotations
 
 from study.precision import cpu_precision
-from study.spec import BenchmarkPlan, Size, Space, Study
+from study.spec import BenchmarkPlan, Rung, Size, Space, Study
 from trainables.encoder import Shape
 from trainables.engine import Resources
 from trainables.tasks.micro.bitext import MicroBitext
@@ -39,7 +39,7 @@ def quickstart(seed: int = 0) -> Study:
             _size("4x192", Shape(4, 192), 2e-3, precision, seed, Resources(workers=2, zero_stage=2), trials=5),
         ),
         targets=tuple(
-            task(languages_=LANGUAGES, test_size=40)
+            task(languages_=LANGUAGES, test_size=32)
             for task in (MicroTagging, MicroEntailment, MicroFollows, MicroSpan, MicroBitext)
         ),
         space=Space(
@@ -47,10 +47,10 @@ def quickstart(seed: int = 0) -> Study:
             lr_intermediate=(3e-4, 1e-4, 1e-3),
             lr_target=(2e-3, 1e-3),
         ),
-        intermediate_tuning=Training(learning_rate=3e-4, steps=50, batch_size=32, seed=seed, precision=precision),
+        intermediate_tuning=Training(learning_rate=3e-4, steps=40, batch_size=32, seed=seed, precision=precision),
         tuning=Training(learning_rate=2e-3, steps=40, batch_size=32, seed=seed, precision=precision),
         trials=6,
-        benchmark=BenchmarkPlan(variants=("fp32", "bf16" if precision == "bf16_mixed" else "compiled"), window_s=3.0),
+        benchmark=BenchmarkPlan(variants=("fp32", "bf16" if precision == "bf16_mixed" else "compiled"), window_s=2.0),
     )
 
 
@@ -65,4 +65,4 @@ def _size(
 ) -> Size:
     """A rung: the same data and steps for all, a learning rate that falls with the width. Batch: groups of sentence pairs."""
     pretraining = Training(learning_rate=rate, steps=200, batch_size=2, seed=seed, precision=precision)
-    return Size(name, shape, pretraining, resources, trials)
+    return Size(name, Rung(shape, pretraining), resources, trials)

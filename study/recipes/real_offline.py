@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 from study.precision import cpu_precision
-from study.spec import BenchmarkPlan, Size, Space, Study, TaskTuning
+from study.spec import BenchmarkPlan, Rung, Size, Space, Study, TaskTuning
 from trainables.data.ntrex import NtrexCorpus, pinned_corpus
 from trainables.encoder import Shape
 from trainables.engine import Resources
@@ -60,8 +60,8 @@ def real_offline(seed: int = 0) -> Study:
         vocabulary_size=8000,
         group_pairs=32,
         sizes=(
-            Size("2x128", Shape(2, 128), pretraining, Resources()),
-            Size("3x192", Shape(3, 192), dataclasses.replace(pretraining, learning_rate=1.5e-3), Resources()),
+            Size("2x128", Rung(Shape(2, 128), pretraining), Resources()),
+            Size("3x192", Rung(Shape(3, 192), dataclasses.replace(pretraining, learning_rate=1.5e-3)), Resources()),
         ),
         targets=(
             pinned(Udpos(languages_=POS, dev_size=500, test_size=200)),

@@ -1,0 +1,84 @@
+"""Does ten billion parameters buy zero-shot transfer? XLM-R Large, XL, XXL and the encoders of mT5 large, XL, XXL.
+
+python -m study run one_vs_ten_billion [--data-root DIR]
+
+The targets are those for which both families' papers report figures, and sentence retrieval. DIR may hold checkpoints that the
+hub has as pickles alone, converted, at `encoders/<repository>`. mT5's published figures (XNLI 81.1, 82.9, 85.0 for large, XL,
+XXL) are of the whole encoder-decoder writing its answers; here its encoder, 0.6, 1.7 and 5.7 billion parameters, is read by the
+same heads as XLM-R's, so that they are no figures to reproduce. Eight H100 for the largest; `plan` says what each size needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from study.recipes.xtreme_r import epochs, target_tunings
+from study.spec import BenchmarkPlan, Size, Space, Study
+from trainables.catalogue import published
+from trainables.engine import Resources
+from trainables.published import noted_encoder
+from trainables.tasks.english.mnli import Mnli
+from trainables.tasks.english.squad import Squad
+from trainables.tasks.published import noted
+from trainables.tasks.xtreme.mlqa import Mlqa
+from trainables.tasks.xtreme.panx import PanX
+from trainables.tasks.xtreme.tatoeba import Tatoeba
+from trainables.tasks.xtreme.tydiqa import TyDiQA
+from trainables.tasks.xtreme.xnli import Xnli
+from trainables.tasks.xtreme.xquad import XQuAD
+from trainables.training import Training
+
+# mT5's published rate, a constant 1e-3, is Adafactor's, whose steps are relative to the weights, and no guide to AdamW's. Ten
+# times the others' rates is a place to start from; the grid lies around it.
+MT5_RATE = 10.0
+
+
+def one_vs_ten_billion(seed: int = 0) -> Study:
+    """Six sizes, six targets, two intermediate tasks and none, one seed."""
+    tuning = Training(1e-5, epochs("mnli", 2), 32, seed, precision="bf16_mixed")
+    intermediate = Training(5e-6, 12_000, 32, seed, precision="bf16_mixed", max_length=384)
+    own = target_tunings(tuning)
+    return Study(
+        name="one_vs_ten_billion",
+        version=1,
+        seed=seed,
+        sizes=(
+            _size("xlm-r-large", workers=1, micro_batch=32),
+            _size("xlm-r-xl", workers=4, zero_stage=2, micro_batch=8),
+            _size("xlm-r-xxl", workers=8, zero_stage=3, micro_batch=4, activation_checkpointing=True),
+            _size("mt5-large", MT5_RATE, workers=1, micro_batch=32),
+            _size("mt5-xl", MT5_RATE, workers=2, zero_stage=2, micro_batch=16),
+            _size("mt5-xxl", MT5_RATE, workers=8, zero_stage=3, micro_batch=4, activation_checkpointing=True),
+        ),
+        targets=(
+            noted(PanX()),
+            noted(TyDiQA()),
+            noted(XQuAD()),
+            noted(Mlqa()),
+            noted(Xnli()),
+            noted(Tatoeba()),
+        ),
+        space=Space(
+            intermediates=(noted(Mnli()), noted(Squad())),
+            lr_intermediate=(5e-6, 1e-5),
+            lr_target=(1e-5, 5e-6, 2e-5),
+        ),
+        intermediate_tuning=intermediate,
+        tuning=tuning,
+        own_tuning=tuple(one for one in own if one.task in ("panx", "tydiqa", "xquad", "mlqa")),
+        trials=8,
+        reduction_factor=2,
+        benchmark=BenchmarkPlan(variants=("fp32", "bf16")),
+    )
+
+
+def _size(name: str, rate_factor: float = 1.0, **resources: Any) -> Size:
+    """Each worker with one H100 and the cores that go with it."""
+    usual = Resources(cpus=8, gpus=1, accelerator_type="H100")
+    return Size(
+        name,
+        noted_encoder(published(name)),
+        dataclasses.replace(usual, **resources),
+        rate_factor=rate_factor,
+    )

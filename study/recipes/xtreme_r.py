@@ -1,0 +1,139 @@
+"""XTREME-R with XLM-R base and large: which English intermediate task helps which target, at two sizes of one family.
+
+python -m study run xtreme_r --data-root DIR
+
+DIR holds what is not on the hub: LAReQA (`xquad_r/`, with sentence breaks), Mewsli-X (`mewsli_x/`), English EWT (`ud/`). The
+rest is read from there too where it is complete, else from the hub at pinned commits. Published for XLM-R Large without an
+intermediate task: XNLI 79.2, POS 73.8, NER 65.4, XQuAD 76.6 / 60.8, MLQA 71.6 / 53.2, TyDiQA 65.1 / 45.0 (XTREME's test sets,
+in the RemBERT paper, Chung et al. 2021; XTREME-R has more languages in POS, NER and XQuAD). Tatoeba is read from the encoder's
+output, a protocol of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from study.spec import BenchmarkPlan, Size, Space, Study, TaskTuning
+from trainables.catalogue import published
+from trainables.engine import Resources
+from trainables.published import noted_encoder
+from trainables.tasks.english.commonsense_qa import CommonsenseQA
+from trainables.tasks.english.cosmos_qa import CosmosQA
+from trainables.tasks.english.ewt_xpos import EwtXpos
+from trainables.tasks.english.hellaswag import HellaSwag
+from trainables.tasks.english.mnli import Mnli
+from trainables.tasks.english.qqp import Qqp
+from trainables.tasks.english.squad import Squad
+from trainables.tasks.english.squad2 import Squad2
+from trainables.tasks.published import noted
+from trainables.tasks.xtreme.lareqa import Lareqa
+from trainables.tasks.xtreme.mewslix import MewsliX
+from trainables.tasks.xtreme.mlqa import Mlqa
+from trainables.tasks.xtreme.panx import PanX
+from trainables.tasks.xtreme.tatoeba import Tatoeba
+from trainables.tasks.xtreme.tydiqa import TyDiQA
+from trainables.tasks.xtreme.udpos import Udpos
+from trainables.tasks.xtreme.xcopa import Xcopa
+from trainables.tasks.xtreme.xnli import Xnli
+from trainables.tasks.xtreme.xquad import XQuAD
+from trainables.training import Training
+
+BATCH = 32
+# Examples of the English training sets, which turn epochs into steps; nothing else depends on them. Contexts that are cut give
+# some questions several features, so that an epoch of question answering is a little less than one.
+EXAMPLES = {
+    **{"mnli": 392_702, "qqp": 363_846, "squad": 87_599, "squad2": 130_319, "hellaswag": 39_905, "cosmos_qa": 25_262},
+    **{"commonsense_qa": 9_741, "ewt_xpos": 12_544, "siqa": 33_410, "xcopa": 400, "udpos": 21_253, "panx": 20_000},
+    **{"tydiqa": 3_696, "lareqa": 78_800, "mewslix": 115_000},
+}
+# XTREME's settings, as multiples of 2e-5, its learning rate of everything but question answering.
+USUAL, QUESTIONS, MEWSLI = 1.0, 1.5, 0.5
+
+
+def xtreme_r(seed: int = 0) -> Study:
+    """Two sizes, ten targets, eight intermediate tasks and none, one seed."""
+    tuning = Training(2e-5, epochs("mnli", 2), BATCH, seed, precision="bf16_mixed")
+    intermediate = Training(1e-5, 12_000, BATCH, seed, precision="bf16_mixed", max_length=256)
+    return Study(
+        name="xtreme_r",
+        version=1,
+        seed=seed,
+        sizes=(
+            Size("xlm-r-base", noted_encoder(published("xlm-r-base")), _one_gpu("A10G", micro_batch=32)),
+            Size("xlm-r-large", noted_encoder(published("xlm-r-large")), _one_gpu("A100", micro_batch=16)),
+        ),
+        # The cheap ones first: trials are compared after each.
+        targets=(
+            noted(Udpos()),
+            noted(PanX()),
+            noted(TyDiQA()),
+            noted(Xcopa()),
+            noted(XQuAD()),
+            noted(Mlqa()),
+            noted(Xnli()),
+            noted(Lareqa()),
+            noted(MewsliX()),
+            noted(Tatoeba()),
+        ),
+        space=Space(
+            intermediates=(
+                *(noted(Mnli()), noted(Qqp()), noted(Squad()), noted(Squad2())),
+                *(noted(HellaSwag()), noted(CosmosQA()), noted(CommonsenseQA()), noted(EwtXpos())),
+            ),
+            lr_intermediate=(1e-5, 5e-6, 2e-5),
+            lr_target=(2e-5, 1e-5, 3e-5),
+        ),
+        intermediate_tuning=intermediate,
+        tuning=tuning,
+        own_tuning=(*_intermediate_tunings(intermediate), *target_tunings(tuning)),
+        trials=24,
+        benchmark=BenchmarkPlan(variants=("fp32", "bf16", "compiled")),
+    )
+
+
+def epochs(task: str, count: int, batch: int = BATCH) -> int:
+    """Steps of so many epochs."""
+    return round(count * EXAMPLES[task] / batch)
+
+
+def target_tunings(usual: Training) -> tuple[TaskTuning, ...]:
+    """XTREME's and XTREME-R's epochs, lengths and relative learning rates for the targets that differ from `usual`.
+
+    XNLI and the other classification tasks have 2 epochs, as in jiant.
+    """
+
+    def tuned(task: str, steps: int, factor: float, length: int = 128, batch: int = BATCH) -> TaskTuning:
+        training = dataclasses.replace(usual, steps=steps, max_length=length, batch_size=batch)
+        return TaskTuning(task, training, factor)
+
+    def questions(task: str, examples: str) -> TaskTuning:
+        steps = epochs(examples, 3)
+        reading = tuned(task, steps, QUESTIONS, length=384)
+        warm = dataclasses.replace(reading.training, warmup=min(0.5, 500 / steps), weight_decay=1e-4)
+        return dataclasses.replace(reading, training=warm)
+
+    return (
+        tuned("udpos", epochs("udpos", 10), USUAL),
+        tuned("panx", epochs("panx", 10), USUAL),
+        questions("tydiqa", "tydiqa"),
+        questions("xquad", "squad"),
+        questions("mlqa", "squad"),
+        tuned("siqa", epochs("siqa", 5), QUESTIONS),
+        tuned("xcopa", epochs("xcopa", 5), USUAL),
+        tuned("lareqa", epochs("lareqa", 3, 16), USUAL, length=256, batch=16),
+        tuned("mewslix", epochs("mewslix", 2, 64), MEWSLI, length=64, batch=64),
+    )
+
+
+def _intermediate_tunings(usual: Training) -> tuple[TaskTuning, ...]:
+    """Three epochs for the small ones, 12,000 steps for the large; question answering reads longer rows."""
+    steps = {
+        task: min(usual.steps, epochs(task, 3)) for task in ("hellaswag", "cosmos_qa", "commonsense_qa", "ewt_xpos")
+    }
+    small = [TaskTuning(task, dataclasses.replace(usual, steps=count)) for task, count in steps.items()]
+    reading = dataclasses.replace(usual, max_length=384)
+    return (*small, TaskTuning("squad", reading), TaskTuning("squad2", reading))
+
+
+def _one_gpu(accelerator: str, *, micro_batch: int) -> Resources:
+    return Resources(workers=1, cpus=4, gpus=1, accelerator_type=accelerator, micro_batch=micro_batch)
