@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console(highlight=False, soft_wrap=True)
+PLAN_COLUMNS = 170
 
 INVALID, FAILED = 2, 1  # exit codes: bad input before any work; a trial failed while the rest finished
 
@@ -67,7 +68,8 @@ def plan(
     from study.plan import render_plan
 
     _use_data_root(data_root)
-    console.print(render_plan(_study(recipe, trials=trials, sizes=sizes, seed=seed)))
+    wide = Console(highlight=False, width=max(console.width, PLAN_COLUMNS))  # a narrower table would cut its numbers
+    wide.print(render_plan(_study(recipe, trials=trials, sizes=sizes, seed=seed)))
 
 
 @app.command()

@@ -19,14 +19,15 @@ import analysis
 from study.benchmarks import benchmark_size, kept_measurement
 from study.cluster import CannotRun, concurrent_trials, connected, cores_of
 from study.data import check_data, marks_of, tasks_of
+from study.estimate import parameters
 from study.footprint import Footprint
-from study.plan import parameters
 from study.progress import Board, Poster, Screen, Timeline
 from study.search import SearchResult, run_search, search_file
 from study.spec import Size, Study
 from study.tracking import Tracking, default_uri
 from study.trial_log import TrialLog, target_table, trial_table
 from trainables.benchmark.hardware import describe_hardware
+from trainables.encoder import ParameterCount
 from trainables.fingerprint import canonical
 from trainables.kinds import KINDS
 from trainables.launch import Job, run_task
@@ -60,6 +61,8 @@ def run_study(study: Study, where: Where) -> Outcome:
         TrackingUnavailable: the MLflow store does not answer.
         SearchStateLost: an interrupted search cannot be restored.
     """
+    if study.open_ends:
+        raise CannotRun("\nerror: ".join(f"not noted when the study was made: {what}" for what in study.open_ends))
     timeline, footprint = Timeline(), Footprint()
     screen = Screen(timeline)
     with ExitStack() as stack:
@@ -101,7 +104,10 @@ def run_study(study: Study, where: Where) -> Outcome:
         "wall_s": round(timeline.wall_s, 1),
         "seconds": {name: round(value, 1) for name, value in timeline.seconds.items()},
         "peak_memory_mb": round(footprint.peak_mb),
-        "sizes": [_size_document(study, size, results[size.name], benches[size.name]) for size in study.sizes],
+        "sizes": [
+            _size_document(size, _parameters(study, size, where.output), results[size.name], benches[size.name])
+            for size in study.sizes
+        ],
         "pareto": _pareto(study, benches),
         "report": str(report),
     }
@@ -144,8 +150,8 @@ def _check_identity(study: Study, path: Path) -> None:
         del identity[field]
     sizes = {
         size.name: {
-            "shape": canonical(size.shape),
-            "pretraining": canonical(size.pretraining),
+            "encoder": canonical(size.encoder),
+            "rate_factor": size.rate_factor,
             "trials": study.budget(size),
         }
         for size in study.sizes
@@ -183,21 +189,22 @@ def _settled(study: Study, size: Size, output: Path, tracking: Tracking, screen:
     result = SearchResult.load(search_file(output, size))
     assert result is not None  # `_all_done` saw it
     TrialLog(study, size, tracking, screen).settle(result)
-    _settle_size(study, size, result, tracking)
+    _settle_size(study, size, result, output, tracking)
     return result
 
 
 def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> None:
-    """Pre-train what the trials of each size share: inline sizes side by side, then groups one after the other."""
+    """Pre-train or import what the trials of each size share: inline ones side by side, then groups one after the other."""
     store = StageStore(output)
     wanted = [size for size in study.sizes if store.find(study.pretrain(size)) is None]
-    inline = [size for size in wanted if size.resources.inline]
-    groups = [size for size in wanted if not size.resources.inline]
+    inline = [size for size in wanted if study.root_resources(size).inline]
+    groups = [size for size in wanted if not study.root_resources(size).inline]
     for batch in ([inline] if inline else []) + [[size] for size in groups]:
         running = []
         for size in batch:
-            job = Job(str(output.resolve()), size.resources, stages=(study.pretrain(size),))
-            cpus = size.resources.cpus if size.resources.inline else 0
+            resources = study.root_resources(size)
+            job = Job(str(output.resolve()), resources, stages=(study.pretrain(size),), size=size.name)
+            cpus = resources.cpus if resources.inline else 0
             running.append(run_task.options(num_cpus=cpus).remote(job, f"pretrain-{size.name}", Poster(board)))
         screen.say(f"pre-training {', '.join(size.name for size in batch)}")
         ray.get(running)
@@ -210,7 +217,7 @@ def _search(study: Study, size: Size, output: Path, log: TrialLog, *, board: Any
     )
     try:
         log.settle(result)
-        _settle_size(study, size, result, log.tracking)
+        _settle_size(study, size, result, output, log.tracking)
     except (MlflowException, OSError) as error:
         log.screen.say(
             f"MLflow does not have all of {size.name} yet; the same command run again will write it: {error}"
@@ -221,8 +228,8 @@ def _search(study: Study, size: Size, output: Path, log: TrialLog, *, board: Any
     return result
 
 
-def _settle_size(study: Study, size: Size, result: SearchResult, tracking: Tracking) -> None:
-    run, count = tracking.size(size.name), parameters(study, size)
+def _settle_size(study: Study, size: Size, result: SearchResult, output: Path, tracking: Tracking) -> None:
+    run, count = tracking.size(size.name), _parameters(study, size, output)
     if tracking.holds(run, "trials", len(result.trials)):
         return
     tracking.metrics(
@@ -268,8 +275,18 @@ def _report(study: Study, tracking: Tracking, output: Path, results: dict[str, S
     return report
 
 
-def _size_document(study: Study, size: Size, result: SearchResult, bench: list[dict[str, Any]]) -> dict[str, Any]:
-    count, best = parameters(study, size), result.best
+def _parameters(study: Study, size: Size, output: Path) -> ParameterCount:
+    """As counted when the encoder was made or imported."""
+    made = StageStore(output).find(study.pretrain(size))
+    if made is None:
+        return parameters(study, size)
+    return ParameterCount(made.metrics["parameters"], made.metrics["parameters_body"])
+
+
+def _size_document(
+    size: Size, count: ParameterCount, result: SearchResult, bench: list[dict[str, Any]]
+) -> dict[str, Any]:
+    best = result.best
     return {
         "name": size.name,
         "params_m": round(count.total / 1e6, 3),

@@ -249,7 +249,7 @@ class _DefineByRun:
 
 def _trial(config: dict[str, Any], *, study: Study, size: Size, output: str, progress: Progress) -> None:
     """A Tune trial: the chain of its choice, inline or on a Ray Train group."""
-    job = Job(output, size.resources, chain=study.chain(size, choice_of(config)))
+    job = Job(output, size.resources, chain=study.chain(size, choice_of(config)), size=size.name)
     trial_id = tune.get_context().get_trial_id()
     if size.resources.inline:
         run_inline(job, report=tune.report, progress=progress)

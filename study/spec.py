@@ -10,13 +10,19 @@ from trainables.batching import Share
 from trainables.benchmark.variants import VARIANTS
 from trainables.encoder import Shape
 from trainables.engine import Resources
+from trainables.families import FAMILIES
+from trainables.kinds import KINDS
+from trainables.published import Published
+from trainables.stages.base import Root
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import FineTune, Tuned
 from trainables.stages.mixture import FineTuneMixture
 from trainables.stages.pretrain import Pretrain
+from trainables.stages.published import ImportEncoder
 from trainables.stages.vocabulary import ParallelCorpus, Vocabulary
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
+from trainables.tasks.published import OPEN
 from trainables.training import Training
 
 NONE = "none"  # the intermediate choice "no intermediate task"
@@ -31,17 +37,26 @@ class InvalidStudy(ValueError):
 
 
 @dataclass(frozen=True)
-class Size:
-    """One point of the scaling axis: a rung of the ladder, how it is pre-trained, and the resources it gets.
+class Rung:
+    """An encoder of the study's own ladder: its shape and how it is pre-trained, on the study's corpus and vocabulary."""
 
-    `trials` is its own budget; None takes the study's.
+    shape: Shape
+    pretraining: Training
+
+
+@dataclass(frozen=True)
+class Size:
+    """One point of the scaling axis: an encoder and the resources it gets.
+
+    `trials` is its own budget; None takes the study's. A trial's learning rates are multiplied by `rate_factor`, for
+    architectures that want others than the rest of the study.
     """
 
     name: str
-    shape: Shape
-    pretraining: Training
+    encoder: Rung | Published
     resources: Resources
     trials: int | None = None
+    rate_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,11 @@ class Space:
     def names(self) -> tuple[str, ...]:
         """The intermediate choices, "none" first."""
         return (NONE, *(task.name for task in self.intermediates))
+
+    @property
+    def masked(self) -> tuple[Task | Mixture, ...]:
+        """The intermediate choices with masked language modelling in them."""
+        return tuple(choice for choice in self.intermediates if masks(choice))
 
     def defaults(self) -> list[Choice]:
         """Every intermediate choice once, at the default learning rates: the cells of the gains table."""
@@ -108,15 +128,13 @@ class Study:
 
     `version` is raised when a recipe's author wants its stages made anew. `tuning` and `intermediate_tuning` hold what the
     trials do not choose; their learning rates are replaced by the trial's. `own_tuning` is for tasks that want other steps or
-    lengths. `trials` is the budget of each size.
+    lengths. `trials` is the budget of each size. `corpus`, `vocabulary_size` and `group_pairs` are what the rungs of a ladder
+    share; a study of published encoders alone has none of them.
     """
 
     name: str
     version: int
     seed: int
-    corpus: ParallelCorpus
-    vocabulary_size: int
-    group_pairs: int
     sizes: tuple[Size, ...]
     targets: tuple[Task, ...]
     space: Space
@@ -126,35 +144,68 @@ class Study:
     reduction_factor: int = 3
     benchmark: BenchmarkPlan = BenchmarkPlan()
     own_tuning: tuple[TaskTuning, ...] = ()
+    corpus: ParallelCorpus | None = None
+    vocabulary_size: int | None = None
+    group_pairs: int | None = None
 
     def __post_init__(self) -> None:
         if errors := list(self._errors()):
             raise InvalidStudy(errors)
 
-    def pretrain(self, size: Size, *, trained: bool = True) -> Pretrain:
-        """The size's encoder; `trained=False` is the same network with its random weights, the baseline of transfer."""
-        vocabulary = Vocabulary(self.corpus, self.vocabulary_size)
-        return Pretrain(vocabulary, size.shape, size.pretraining, self.group_pairs, trained)
+    def pretrain(self, size: Size, *, trained: bool = True) -> Root:
+        """The size's encoder: pre-trained here, or brought into the store.
 
-    def base(self, size: Size, choice: Choice, *, trained: bool = True) -> Pretrain | Tuned:
+        `trained=False` is the same network with its random weights, the baseline of transfer.
+
+        Raises:
+            ValueError: untrained weights are wanted of a published encoder.
+        """
+        if isinstance(size.encoder, Published):
+            if not trained:
+                raise ValueError(
+                    f"{size.name}: random weights are a baseline of the ladder's rungs, not of a published encoder"
+                )
+            return ImportEncoder(size.encoder)
+        assert self.corpus is not None  # the constructor saw all three
+        assert self.vocabulary_size is not None
+        assert self.group_pairs is not None
+        vocabulary = Vocabulary(self.corpus, self.vocabulary_size)
+        return Pretrain(vocabulary, size.encoder.shape, size.encoder.pretraining, self.group_pairs, trained)
+
+    def root_resources(self, size: Size) -> Resources:
+        """What `pretrain`'s stage runs on. One process reads a published encoder: a group would wait for it in a collective
+        until that times out, with its devices idle."""
+        return size.resources if isinstance(size.encoder, Rung) else Resources()
+
+    @property
+    def open_ends(self) -> list[str]:
+        """What the study would read and could not note when it was made: it can be planned, and not run."""
+        encoders = [size.encoder for size in self.sizes if isinstance(size.encoder, Published)]
+        tasks = [*self.targets, *(one for task in self.space.intermediates for one in _parts(task))]
+        return [
+            f"{one.repository}: its commit on the hub, which did not answer" for one in encoders if one.revision is None
+        ] + [f"{task.name}: {task.revision.removeprefix(OPEN)}" for task in tasks if task.revision.startswith(OPEN)]
+
+    def base(self, size: Size, choice: Choice, *, trained: bool = True) -> Root | Tuned:
         """The encoder the targets start from: pre-trained, and trained on the intermediate task if one is chosen."""
         encoder = self.pretrain(size, trained=trained)
         if choice.intermediate == NONE or choice.lr_intermediate is None:
             return encoder
         task = next(task for task in self.space.intermediates if task.name == choice.intermediate)
+        rate = choice.lr_intermediate * size.rate_factor
         if isinstance(task, Mixture):
-            training = self.training_of(task, self.intermediate_tuning, rate=choice.lr_intermediate)
+            training = self.training_of(task, self.intermediate_tuning, rate=rate)
             return FineTuneMixture(encoder, task.for_training(), training)
-        return self._tuned(encoder, task, self.intermediate_tuning, rate=choice.lr_intermediate)
+        return self._tuned(encoder, task, self.intermediate_tuning, rate=rate)
 
     def chain(self, size: Size, choice: Choice, *, trained: bool = True) -> tuple[Evaluate, ...]:
         """The trial's evaluations in the order of the targets, each with the stages it needs as parents."""
-        base = self.base(size, choice, trained=trained)
+        base, rate = self.base(size, choice, trained=trained), choice.lr_target * size.rate_factor
         return tuple(
             Evaluate(
-                self._tuned(base, target, self.tuning, rate=choice.lr_target) if target.trained else base,
+                self._tuned(base, target, self.tuning, rate=rate) if target.trained else base,
                 target,
-                self.training_of(target, self.tuning, rate=choice.lr_target).max_length,
+                self.training_of(target, self.tuning, rate=rate).max_length,
             )
             for target in self.targets
         )
@@ -164,11 +215,17 @@ class Study:
         own = next((one for one in self.own_tuning if one.task == task.name), TaskTuning(task.name, usual))
         return dataclasses.replace(own.training, learning_rate=rate * own.rate_factor)
 
-    def _tuned(self, base: Pretrain | Tuned, task: Task, usual: Training, *, rate: float) -> FineTune:
+    def _tuned(self, base: Root | Tuned, task: Task, usual: Training, *, rate: float) -> FineTune:
         for earlier in task.prerequisites:
-            base = FineTune(base, earlier.for_training(), self.training_of(earlier, usual, rate=rate))
+            base = self._tuned_on(base, earlier, usual, rate=rate)
+        return self._tuned_on(base, task, usual, rate=rate, keeps_head=bool(task.prerequisites))
+
+    def _tuned_on(
+        self, base: Root | Tuned, task: Task, usual: Training, *, rate: float, keeps_head: bool = False
+    ) -> FineTune:
         training = self.training_of(task, usual, rate=rate)
-        return FineTune(base, task.for_training(), training, keeps_head=bool(task.prerequisites))
+        development = None if training.early_stopping is None else task
+        return FineTune(base, task.for_training(), training, keeps_head=keeps_head, development=development)
 
     def budget(self, size: Size) -> int:
         """Trials of a size."""
@@ -209,10 +266,7 @@ class Study:
                 dataclasses.replace(own, training=dataclasses.replace(own.training, seed=seed))
                 for own in self.own_tuning
             ),
-            sizes=tuple(
-                dataclasses.replace(size, pretraining=dataclasses.replace(size.pretraining, seed=seed))
-                for size in self.sizes
-            ),
+            sizes=tuple(dataclasses.replace(size, encoder=_seeded(size.encoder, seed)) for size in self.sizes),
         )
 
     def _errors(self) -> list[str]:
@@ -233,6 +287,11 @@ class Study:
             for task in self.space.intermediates
             if task.role != "intermediate"
         ]
+        errors += [
+            f"space.intermediates: {task.name} has no labels and is trained as one of the tasks of a mixture"
+            for task in self.space.intermediates
+            if task.mixed_only
+        ]
         for field in ("lr_intermediate", "lr_target"):
             grid = getattr(self.space, field)
             if not grid or any(not rate > 0 for rate in grid) or len(set(grid)) < len(grid):
@@ -248,11 +307,7 @@ class Study:
             for task in tasks
             if not task.revision
         ]
-        known = {
-            one.name
-            for task in tasks
-            for one in ((task,) if isinstance(task, Mixture) else (task, *task.prerequisites))
-        }
+        known = {one.name for task in tasks for one in (task, *_prerequisites(task))}
         errors += [
             f"own_tuning: no task {own.task!r} in this study" for own in self.own_tuning if own.task not in known
         ]
@@ -263,20 +318,38 @@ class Study:
             for name in self.benchmark.variants
             if name not in VARIANTS
         ]
+        if any(isinstance(size.encoder, Rung) for size in self.sizes):
+            errors += [
+                f"{field}: the rungs of a ladder are pre-trained with it"
+                for field in ("corpus", "vocabulary_size", "group_pairs")
+                if not getattr(self, field)
+            ]
+        errors += [
+            f"{one.name}: early stopping watches the dev set of one task, and a mixture has several"
+            for one in self.space.intermediates
+            if isinstance(one, Mixture)
+            and self.training_of(one, self.intermediate_tuning, rate=1.0).early_stopping is not None
+        ]
         twice = sorted({task.name for task in tasks if [one.name for one in tasks].count(task.name) > 1})
         errors += [f"{name}: two tasks of one name would write one score over the other" for name in twice]
         for size in self.sizes:
+            if not size.rate_factor > 0:
+                errors.append(f"sizes[{size.name}]: rate_factor {size.rate_factor} must be positive")
             errors += self._batch_errors(size)
-            errors += [
-                f"{task.name}: hidden layer {task.hidden_layer}, and {size.name} has {size.shape.layers}"
-                for task in self.targets
-                if not 0 <= (task.hidden_layer or 0) <= size.shape.layers
-            ]
+            errors += self._masking_errors(size)
+            if isinstance(size.encoder, Rung):
+                errors += [
+                    f"{task.name}: hidden layer {task.hidden_layer}, and {size.name} has {size.encoder.shape.layers}"
+                    for task in self.targets
+                    if not 0 <= (task.hidden_layer or 0) <= size.encoder.shape.layers
+                ]
         return errors
 
     def _batch_errors(self, size: Size) -> list[str]:
         """Batches that cannot be cut for the size's workers."""
-        batches = {("pretraining", size.pretraining.batch_size, 1)}
+        batches = set()
+        if isinstance(size.encoder, Rung):
+            batches.add(("pretraining", size.encoder.pretraining.batch_size, 1))
         for choice, usual in [(one, self.intermediate_tuning) for one in self.space.intermediates] + [
             (one, self.tuning) for one in self.targets if one.trained
         ]:
@@ -290,3 +363,35 @@ class Study:
             except ValueError as error:
                 errors.append(f"sizes[{size.name}], {name}: {error}")
         return errors
+
+    def _masking_errors(self, size: Size) -> list[str]:
+        """Why the size cannot be trained by masked language modelling, where a choice has it."""
+        errors = []
+        for name in (choice.name for choice in self.space.masked):
+            if isinstance(size.encoder, Published) and not FAMILIES[size.encoder.family].mask_token:
+                errors.append(f"sizes[{size.name}], {name}: {size.encoder.family} has no mask token to read")
+            if size.resources.trim_vocabulary:
+                errors.append(
+                    f"sizes[{size.name}], {name}: trim_vocabulary, but it trains every row of the table; None trims the others"
+                )
+        return errors
+
+
+def masks(task: Task | Mixture) -> bool:
+    """Whether some of it is masked language modelling."""
+    return any(KINDS[one.kind].masks for one in _parts(task))
+
+
+def _seeded(encoder: Rung | Published, seed: int) -> Rung | Published:
+    """A published encoder has no seed of ours."""
+    if isinstance(encoder, Published):
+        return encoder
+    return dataclasses.replace(encoder, pretraining=dataclasses.replace(encoder.pretraining, seed=seed))
+
+
+def _parts(task: Task | Mixture) -> tuple[Task, ...]:
+    return task.tasks if isinstance(task, Mixture) else (task,)
+
+
+def _prerequisites(task: Task | Mixture) -> tuple[Task, ...]:
+    return () if isinstance(task, Mixture) else task.prerequisites

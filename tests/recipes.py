@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from study.spec import BenchmarkPlan, Size, Space, Study
+from study.spec import BenchmarkPlan, Rung, Size, Space, Study
 from trainables.encoder import Shape
 from trainables.engine import Resources
 from trainables.tasks.micro.bitext import MicroBitext
@@ -31,8 +31,8 @@ def tiny() -> Study:
         vocabulary_size=600,
         group_pairs=8,
         sizes=(
-            Size("1x32", Shape(1, 32), pretraining, Resources()),
-            Size("1x64", Shape(1, 64), pretraining, Resources(workers=2, zero_stage=2)),
+            Size("1x32", Rung(Shape(1, 32), pretraining), Resources()),
+            Size("1x64", Rung(Shape(1, 64), pretraining), Resources(workers=2, zero_stage=2)),
         ),
         targets=(
             MicroTagging(languages_=LANGUAGES, **SMALL),

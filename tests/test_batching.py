@@ -142,3 +142,8 @@ def test_learning_rate_never_exceeds_its_peak(warmup: float, steps: int) -> None
     rates = [training.learning_rate_at(step) for step in range(steps)]
     assert min(rates) > 0
     assert max(rates) <= 1.0
+
+
+def test_a_group_is_not_cut_for_a_small_micro_batch() -> None:
+    assert Share(0, 1, 8).accumulation(64, group=32) == 2
+    assert [len(micro) for micro in Share(0, 1, 8).cut(range(64), group=32)] == [32, 32]

@@ -85,7 +85,7 @@ def test_tasks_lists_every_task_with_its_metric() -> None:
     ran = study_command("tasks", timeout_s=60)
     assert ran.code == 0
     for name, task in TASKS.items():
-        (line,) = [line for line in ran.out.splitlines() if f" {name} " in line]
+        (line,) = [line for line in ran.out.splitlines() if line.startswith(f"│ {name} ")]
         assert task.metric in line
         assert task.kind in line
 

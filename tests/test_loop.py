@@ -15,11 +15,10 @@ import torch.multiprocessing as multiprocessing
 
 from tests import recipes
 from trainables.batching import Share
-from trainables.loop import Diverged
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.finetune import FineTune
 from trainables.store import StageStore
-from trainables.training import Training
+from trainables.training import Diverged, Training
 
 STUDY = recipes.tiny()
 PRETRAINED = STUDY.pretrain(STUDY.sizes[0])

@@ -13,6 +13,7 @@ from torch import Tensor
 from trainables.features import FeatureTable
 from trainables.kinds import KINDS, Feature, Kind
 from trainables.kinds.base import pad_rows, padded_length
+from trainables.kinds.masking import Masking
 from trainables.tasks.base import Task
 
 BUCKET_BATCHES = 16  # lengths are sorted within this many batches, so that rows of a batch need little padding
@@ -69,7 +70,7 @@ class Share:
             raise ValueError(f"no worker {self.rank} of {self.workers} with micro-batches of {self.micro_batch}")
 
     def accumulation(self, batch_size: int, group: int = 1) -> int:
-        """Micro-batches a step, where `group` features stay together.
+        """Micro-batches a step, where `group` features stay together: a micro-batch holds at least one group.
 
         Raises:
             ValueError: the batch cannot be divided evenly over the workers.
@@ -78,9 +79,7 @@ class Share:
         if rest or not each:
             groups = "" if group == 1 else f" in groups of {group}"
             raise ValueError(f"a batch of {batch_size} cannot be divided evenly over {self.workers} workers{groups}")
-        if self.micro_batch < group:
-            raise ValueError(f"a micro-batch of {self.micro_batch} does not hold a group of {group}")
-        most = self.micro_batch // group
+        most = max(1, self.micro_batch // group)
         return next(count for count in range(1, each + 1) if each % count == 0 and each // count <= most)
 
     def cut(self, batch: Sequence[int], group: int = 1) -> list[Sequence[int]]:
@@ -107,11 +106,13 @@ class Batches(Protocol):
 
 
 class FeatureBatches:
-    """Batches of a task's training features."""
+    """Batches of a task's training features; with `masking`, each masked by the seed, the step and the feature alone."""
 
-    def __init__(self, features: FeatureTable, task: Task, pad_id: int, order: BatchOrder) -> None:
+    def __init__(
+        self, features: FeatureTable, task: Task, pad_id: int, order: BatchOrder, *, masking: Masking | None = None
+    ) -> None:
         self._features, self._kind, self._pad_id, self._order = features, KINDS[task.kind], pad_id, order
-        self._group = task.group
+        self._group, self._masking = task.group, masking
 
     @property
     def group(self) -> int:
@@ -119,12 +120,26 @@ class FeatureBatches:
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         return [
-            collate(self._features.take(indices), self._kind, self._pad_id)
+            collate(self._read(step, indices), self._kind, self._pad_id)
             for indices in share.cut(self._order.at(step), self.group)
         ]
 
     def weight(self, step: int) -> float:
-        return self._features.weight(self._order.at(step))
+        indices = self._order.at(step)
+        if self._masking is None:
+            return self._features.weight(indices)
+        # Chance may choose no piece of a few short rows: their loss is then 0, and not 0 / 0.
+        return max(1.0, sum(feature.weight for feature in self._read(step, indices)))
+
+    def _read(self, step: int, indices: Sequence[int]) -> list[Feature]:
+        """The features at these places as the step reads them."""
+        features = self._features.take(indices)
+        if self._masking is None:
+            return features
+        return [
+            self._masking.masked(feature, random.Random(f"{self._order.seed}|{step}|{index}"))
+            for index, feature in zip(indices, features, strict=True)
+        ]
 
 
 def collate(features: Sequence[Feature], kind: Kind[Any], pad_id: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Encoders: rungs of the study's own ladder, and loading any saved `AutoModel` body."""
+"""Encoders: rungs of the study's own ladder, and loading any encoder that a stage has saved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 import torch
 import transformers
 from torch import nn
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+
+from trainables.families import FAMILIES
+from trainables.kinds.base import Pooling
 
 POSITIONS = 512
 
@@ -25,6 +28,9 @@ class Shape:
     def __post_init__(self) -> None:
         if self.layers < 1 or self.width % 32:
             raise ValueError(f"shape {self.layers}x{self.width}: at least one layer, and a width that 32 divides")
+
+    def __str__(self) -> str:
+        return f"{self.layers}x{self.width}"
 
     def config(self, vocabulary_size: int, pad_id: int) -> XLMRobertaConfig:
         """No dropout: rungs of a few million parameters underfit, and launchers must agree on the loss."""
@@ -48,7 +54,7 @@ class Shape:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             config = self.config(len(tokenizer), tokenizer.pad_token_id)
-            config._attn_implementation = attention_implementation()
+            config._attn_implementation = FAMILIES[config.model_type].attention
             return XLMRobertaModel(config, add_pooling_layer=False)
 
 
@@ -59,30 +65,47 @@ class ParameterCount:
     total: int
     body: int
 
+    @property
+    def embeddings(self) -> int:
+        return self.total - self.body
 
-def attention_implementation() -> str:
-    """Fused attention on GPUs, plain on CPUs, where the backward pass of PyTorch's fused kernel took half of a whole step."""
-    return "sdpa" if torch.cuda.is_available() else "eager"
 
+def count_parameters(encoder: PreTrainedModel) -> ParameterCount:
+    """Counts of an encoder's body.
 
-def count_parameters(encoder: nn.Module) -> ParameterCount:
-    """Counts of an `AutoModel` body; embedding tables are its `nn.Embedding` weights."""
+    Its embedding tables are those of tokens, positions and segments, of which a token reads one row: the token table and the
+    tables beside it in the same module. Tied tables count once. mT5's relative biases and mDeBERTa's relative embeddings are
+    body: every layer, or every pair of tokens, computes with them.
+    """
     total = sum(parameter.numel() for parameter in encoder.parameters())
-    tables = sum(module.weight.numel() for module in encoder.modules() if isinstance(module, nn.Embedding))
+    tokens = encoder.get_input_embeddings()
+    holder = next(module for module in encoder.modules() if any(child is tokens for child in module.children()))
+    tables = sum(child.weight.numel() for child in holder.children() if isinstance(child, nn.Embedding))
     return ParameterCount(total, total - tables)
 
 
 def load_encoder(folder: Path) -> PreTrainedModel:
     """An encoder saved with `save_pretrained` as safetensors; no code from the folder is run."""
-    encoder: PreTrainedModel = AutoModel.from_pretrained(
-        folder,
-        trust_remote_code=False,
-        use_safetensors=True,
-        add_pooling_layer=False,
-        dtype=torch.float32,
-        attn_implementation=attention_implementation(),
+    family = FAMILIES[AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type]
+    encoder: PreTrainedModel = family.model_class.from_pretrained(
+        folder, use_safetensors=True, dtype=torch.float32, attn_implementation=family.attention, **family.options
     )
     return encoder
+
+
+def pooling_of(encoder: PreTrainedModel) -> Pooling:
+    """How a row becomes a vector: as noted in the configuration of an imported encoder; the mean in the study's own ladder,
+    whose ranking objective pooled so."""
+    pooling: Pooling = getattr(encoder.config, "pooling", "mean")
+    return pooling
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Keep only the layers' inputs for the backward pass, which computes each layer once more."""
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.activation_checkpointing_enable({"use_reentrant": False})
+            return
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -32,12 +32,21 @@ from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
 deepspeed_logger.setLevel(logging.ERROR)
 
 
+Offload = Literal["none", "optimizer", "parameters"]
+OFFLOAD_FROM: dict[Offload, int] = {"none": 0, "optimizer": 1, "parameters": 3}  # the lowest ZeRO stage that can
+
+
 @dataclass(frozen=True)
 class Resources:
     """What a size gets to run on; never part of an identity.
 
     `workers` processes, each with `cpus` cores and `gpus` devices (0 or 1) of `accelerator_type`; `zero_stage` 0 to 3;
     `micro_batch` features a worker holds at once (the global batch is kept by accumulation).
+    `trim_vocabulary`: fine-tuning trains only the rows of the embedding table that occur in its data, with the same result
+    (`trimming`); None does so where fewer than half of them occur.
+    `checkpoint_every_s` is the least time, in seconds, between two checkpoints inside a stage; an interrupted one goes on from
+    the last. `offload`: what lies in host memory instead of the device's, the optimizer's state (ZeRO 1 to 3) or that and the
+    parameters (ZeRO 3). `activation_checkpointing`: a layer's activations are computed again in the backward pass.
     """
 
     workers: int = 1
@@ -46,12 +55,20 @@ class Resources:
     accelerator_type: str | None = None
     zero_stage: int = 0
     micro_batch: int = 64
+    trim_vocabulary: bool | None = None
+    offload: Offload = "none"
+    activation_checkpointing: bool = False
+    checkpoint_every_s: float = 600.0
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus < 1 or self.gpus not in (0, 1) or self.micro_batch < 1:
             raise ValueError(f"impossible resources: {self}")
         if self.zero_stage not in (0, 1, 2, 3):
             raise ValueError(f"zero_stage {self.zero_stage}: DeepSpeed has stages 0 to 3")
+        if self.offload not in OFFLOAD_FROM:
+            raise ValueError(f"offload {self.offload!r}: one of {', '.join(OFFLOAD_FROM)}")
+        if self.zero_stage < OFFLOAD_FROM[self.offload]:
+            raise ValueError(f"offload of {self.offload}: from ZeRO stage {OFFLOAD_FROM[self.offload]} on")
 
     @property
     def inline(self) -> bool:
@@ -68,7 +85,15 @@ def join_process_group() -> None:
         deepspeed.init_distributed(dist_init_required=False, auto_mpi_discovery=False, verbose=False)
 
 
-def build_engine(model: nn.Module, training: Training, *, share: Share, zero_stage: int, group: int = 1) -> Any:
+def build_engine(
+    model: nn.Module,
+    training: Training,
+    *,
+    share: Share,
+    zero_stage: int,
+    offload: Offload = "none",
+    group: int = 1,
+) -> Any:
     """A `DeepSpeedEngine`: AdamW without decay on biases and norms, clipping, mixed precision, ZeRO.
 
     The learning rate is set by the loop before each step, so that a schedule is a function of the step and not a state.
@@ -86,8 +111,9 @@ def build_engine(model: nn.Module, training: Training, *, share: Share, zero_sta
         "train_micro_batch_size_per_gpu": training.batch_size // share.workers // accumulation,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": training.max_gradient_norm,
-        "zero_optimization": {"stage": zero_stage},
+        "zero_optimization": {"stage": zero_stage, **_offloaded(offload)},
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # PyTorch's fused AdamW steps on the CPU too
         "steps_per_print": 10**9,
         # fp32 weights and gradients in every ZeRO stage; only matrix products run in bf16.
         "torch_autocast": {"enabled": training.precision == "bf16_mixed", "dtype": "bfloat16"},
@@ -100,13 +126,32 @@ def build_engine(model: nn.Module, training: Training, *, share: Share, zero_sta
         fused=True,  # one pass over the parameters: tensor by tensor, a fifth of a small model's step went here
     )
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    if share.workers == 1 and zero_stage == 0:
+        # Nobody to share gradients with, yet it copied all of them into one tensor and back: a fifth of a step where the
+        # embedding table is most of the model.
+        engine.enable_backward_allreduce = False
     return engine
 
 
-def full_state(engine: Any) -> dict[str, torch.Tensor]:
-    """Every parameter in full fp32 precision on the CPU, whatever the ZeRO stage. All workers must call it."""
+def _offloaded(offload: Offload) -> dict[str, Any]:
+    """DeepSpeed's settings for what lies in host memory; pinned where a device copies from it."""
+    host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    parts: dict[Offload, tuple[str, ...]] = {
+        "none": (),
+        "optimizer": ("offload_optimizer",),
+        "parameters": ("offload_optimizer", "offload_param"),
+    }
+    return dict.fromkeys(parts[offload], host)
+
+
+def full_state(engine: Any, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """Every parameter in full fp32 precision on the CPU, whatever the ZeRO stage. All workers must call it; those that do not
+    keep it get nothing."""
     state: dict[str, torch.Tensor] = {}
     for name, parameter in engine.module.named_parameters():
         whole = safe_get_full_fp32_param(parameter) if engine.zero_optimization_stage() else parameter
-        state[name] = (parameter if whole is None else whole).detach().to("cpu", torch.float32, copy=True).contiguous()
+        if keep:
+            state[name] = (
+                (parameter if whole is None else whole).detach().to("cpu", torch.float32, copy=True).contiguous()
+            )
     return state

@@ -6,6 +6,9 @@ trial itself. Several workers, and every size on GPUs, run under `TorchTrainer`,
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,23 +23,32 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 # Ray Train's controller imports this module and does none of the work: what takes seconds to import (torch, transformers,
 # DeepSpeed) is imported by the functions that need it, and a group's job travels pickled.
 if TYPE_CHECKING:
+    import torch
+
+    from trainables.batching import Share
     from trainables.engine import Resources
+    from trainables.loop import OutOfMemory
     from trainables.stages.base import Stage, Workplace
     from trainables.stages.evaluate import Evaluate
 
 Report = Callable[[dict[str, Any]], None]
 Progress = Callable[[str, int, int, float], None]
+logger = logging.getLogger(__name__)
 CONTROLLER_FAILURES = 3  # Ray's default retries for ever, also what can never be scheduled
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a launcher runs, and where its stages live."""
+    """What a launcher runs, and where its stages live. `size` names whose resources these are."""
 
     output: str
     resources: Resources
     stages: tuple[Stage, ...] = ()
     chain: tuple[Evaluate, ...] = ()
+    size: str = ""
+
+    def with_micro_batch(self, micro_batch: int) -> Job:
+        return dataclasses.replace(self, resources=dataclasses.replace(self.resources, micro_batch=micro_batch))
 
     def run(self, work: Workplace, report: Report) -> None:
         """Ensure the stages, then the chain with a report after each target; a stage that diverges ends it with a report.
@@ -44,8 +56,8 @@ class Job:
         Divergence is a result of the choice and would come again, so it is no error that launchers should retry.
         """
         from trainables.chain import run_chain
-        from trainables.loop import Diverged
         from trainables.stages.base import ensure
+        from trainables.training import Diverged
 
         try:
             for stage in self.stages:
@@ -58,21 +70,21 @@ class Job:
 
 
 def run_inline(job: Job, *, report: Report, progress: Progress) -> None:
-    """Run in this process, which may be a Tune trial's actor that has run other trials before."""
+    """Run in this process, which may be a Tune trial's actor that has run other trials before.
+
+    Raises:
+        OutOfMemory: not even one example fits.
+    """
     import torch
 
     from trainables.batching import Share
-    from trainables.stages.base import Workplace
-    from trainables.store import StageStore
+
+    def launch(job: Job) -> None:
+        share = Share(0, 1, job.resources.micro_batch)
+        job.run(_workplace(job, share, torch.device("cpu"), progress), report)
 
     torch.set_num_threads(job.resources.cpus)
-    work = Workplace(
-        StageStore(Path(job.output)),
-        Share(0, 1, job.resources.micro_batch),
-        zero_stage=job.resources.zero_stage,
-        progress=progress,
-    )
-    job.run(work, report)
+    _with_room(job, launch)
 
 
 def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[Any] = (), failures: int = 0) -> None:
@@ -81,29 +93,87 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
     Reports go where `callbacks` take them (`TuneReportCallback` inside a trial).
 
     Raises:
-        ray.train.TrainingFailedError: a worker failed more than `failures` times.
+        ray.train.TrainingFailedError: a worker failed more than `failures` times, or not even one example fits.
     """
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    def launch(job: Job) -> None:
+        resources = job.resources
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"job": ray.cloudpickle.dumps(job), "progress": progress},
+            torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=bool(resources.gpus),
+                resources_per_worker={"CPU": resources.cpus, **({"GPU": 1} if resources.gpus else {})},
+                accelerator_type=resources.accelerator_type,
+            ),
+            run_config=RunConfig(
+                name=f"{name}-micro{resources.micro_batch}",
+                storage_path=str(Path(job.output) / "ray_train"),
+                callbacks=list(callbacks),
+                failure_config=FailureConfig(max_failures=failures, controller_failure_limit=CONTROLLER_FAILURES),
+            ),
+        )
+        trainer.fit()
+
+    _with_room(job, launch)
+
+
+def _with_room(job: Job, launch: Callable[[Job], None]) -> None:
+    """Launch, and where the device's memory does not hold a micro-batch launch again with half of it.
+
+    The global batch stays, so the result does too: stages that are finished are found, and the one that ran out of memory goes
+    on from its last checkpoint. What was learnt is noted in the output folder for the size's other trials.
+    """
+    note = Path(job.output) / "micro_batches" / f"{job.size}.json"
+    if job.size and note.exists():
+        fits = int(json.loads(note.read_text(encoding="utf-8"))["micro_batch"])
+        job = job.with_micro_batch(min(fits, job.resources.micro_batch))
+    while True:
+        try:
+            return launch(job)
+        except Exception as error:
+            found = _out_of_memory(error)
+            half = 0 if found is None else found.micro_batch // 2
+            if (
+                not 1 <= half < job.resources.micro_batch
+            ):  # nothing to halve: one example, or one group that stays together
+                raise
+            job = job.with_micro_batch(half)
+            reason = str(found)
+        # Out of the handler, so that the traceback lets go of the model.
+        logger.warning("%s: %s; going on with %d", job.size, reason, job.resources.micro_batch)
+        if job.size:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(json.dumps({"micro_batch": job.resources.micro_batch, "because": reason}), encoding="utf-8")
+
+
+def _out_of_memory(error: BaseException) -> OutOfMemory | None:
+    """The loop's error where it is the cause: in this process, or of a worker of a group."""
+    from trainables.loop import OutOfMemory
+
+    causes = [error, *getattr(error, "worker_failures", {}).values()]
+    return next((one for one in causes if isinstance(one, OutOfMemory)), None)
+
+
+def _workplace(job: Job, share: Share, device: torch.device, progress: Progress) -> Workplace:
+    from trainables.stages.base import Workplace
+    from trainables.store import StageStore
+
     resources = job.resources
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"job": ray.cloudpickle.dumps(job), "progress": progress},
-        torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=bool(resources.gpus),
-            resources_per_worker={"CPU": resources.cpus, **({"GPU": 1} if resources.gpus else {})},
-            accelerator_type=resources.accelerator_type,
-        ),
-        run_config=RunConfig(
-            name=name,
-            storage_path=str(Path(job.output) / "ray_train"),
-            callbacks=list(callbacks),
-            failure_config=FailureConfig(max_failures=failures, controller_failure_limit=CONTROLLER_FAILURES),
-        ),
+    return Workplace(
+        StageStore(Path(job.output)),
+        share,
+        zero_stage=resources.zero_stage,
+        trim_vocabulary=resources.trim_vocabulary,
+        offload=resources.offload,
+        activation_checkpointing=resources.activation_checkpointing,
+        checkpoint_every_s=resources.checkpoint_every_s,
+        device=device,
+        progress=progress,
     )
-    trainer.fit()
 
 
 # One call a process: an idle worker that had pre-trained would hold its memory through the whole search.
@@ -126,8 +196,6 @@ def _work(config: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     from trainables.batching import Share
-    from trainables.stages.base import Workplace
-    from trainables.store import StageStore
 
     job: Job = ray.cloudpickle.loads(config["job"])
     progress: Progress = config["progress"]
@@ -135,13 +203,7 @@ def _work(config: dict[str, Any]) -> None:
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())
     torch.set_num_threads(job.resources.cpus)
     share = Share(context.get_world_rank(), context.get_world_size(), job.resources.micro_batch)
-    work = Workplace(
-        StageStore(Path(job.output)),
-        share,
-        zero_stage=job.resources.zero_stage,
-        device=get_device(),
-        progress=progress if share.rank == 0 else _silent,
-    )
+    work = _workplace(job, share, get_device(), progress if share.rank == 0 else _silent)
     job.run(work, ray.train.report)
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainables.encoder import load_encoder
+from trainables.encoder import load_encoder, pooling_of
 from trainables.kinds import KINDS, Head
 from trainables.tasks.base import Task
 
@@ -46,7 +46,9 @@ def new_head(encoder: PreTrainedModel, task: Task, seed: int) -> Head:
     """The task's head over the encoder, with weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return KINDS[task.kind].head(encoder.config.hidden_size, task)
+        head = KINDS[task.kind].head(encoder.config.hidden_size, task, pooling_of(encoder))
+    head.tie(encoder.get_input_embeddings())
+    return head
 
 
 def load_task_model(folder: Path, task: Task) -> TaskModel:

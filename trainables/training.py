@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Precision = Literal["fp32", "bf16_mixed"]  # bf16_mixed: fp32 weights and optimizer, bf16 matrix products
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """The English dev set is scored `every` so many steps and at the end; the weights of the best score are the result, and
+    training ends after `patience` evaluations in a row that did not raise it."""
+
+    every: int
+    patience: int
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.patience < 1:
+            raise ValueError(f"early stopping every {self.every} steps, patience {self.patience}: both at least 1")
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,7 @@ class Training:
     schedule: Literal["linear", "constant"] = "linear"
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
+    early_stopping: EarlyStopping | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -43,3 +57,14 @@ class Training:
         if self.schedule == "constant":
             return self.learning_rate
         return self.learning_rate * min(1.0, (self.steps - step) / max(1.0, self.steps - warmup_steps))
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number. Raised on every worker at the same step."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"loss {loss} at step {step}: lower the learning rate")
+        self.step, self.loss = step, loss
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Diverged, (self.step, self.loss)

@@ -51,6 +51,7 @@ from sklearn.metrics import accuracy_score
 from transformers import PreTrainedTokenizerFast, XLMRobertaModel
 
 from study.recipes.real_offline import real_offline
+from study.spec import Rung
 from trainables.batching import Share
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.encoder import Shape
@@ -147,18 +148,22 @@ def main(
     started = time.perf_counter()
     try:
         study = real_offline()
+        assert study.corpus is not None
+        assert study.vocabulary_size is not None
         texts = (text for sentence in study.corpus.parallel() for text in sentence.values())
         tokenizer = train_vocabulary(texts, study.vocabulary_size)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
     size = study.sizes[-1]
+    assert isinstance(size.encoder, Rung)
+    shape = size.encoder.shape
     evaluations = study.chain(size, study.space.defaults()[0])
     scored = [Scored(one.task, one.max_length) for one in evaluations if one.task.name in SAMPLES]
     found = {
         "tokenise": _tokenising(scored, tokenizer, rounds),
-        "tatoeba": _tatoeba(scored, tokenizer, size.shape.width, rounds),
-        "suite": _suite([one.sampled(scale) for one in scored], tokenizer, size.shape, rounds),
+        "tatoeba": _tatoeba(scored, tokenizer, shape.width, rounds),
+        "suite": _suite([one.sampled(scale) for one in scored], tokenizer, shape, rounds),
     }
     keys = {key: value for part in found.values() for key, value in part.pop("keys").items()}
     context = {

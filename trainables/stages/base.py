@@ -9,14 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from trainables.batching import Share
 from trainables.store import Finished, StageStore
+from trainables.training import Diverged
 from trainables.versions import versions
+
+if TYPE_CHECKING:  # importing it imports DeepSpeed
+    from trainables.engine import Offload
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss (or share scored)
@@ -25,11 +29,18 @@ POLL_S = 0.5  # how often a waiting process looks whether another has finished t
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where stages run: the store, this worker's share, ZeRO stage, device, and whom to tell about progress."""
+    """Where stages run: the store, this worker's share, ZeRO stage, device, and whom to tell about progress.
+
+    `trim_vocabulary`, `offload`, `activation_checkpointing` and `checkpoint_every_s` are what `Resources` says.
+    """
 
     store: StageStore
     share: Share = field(default_factory=lambda: Share(0, 1, 64))
     zero_stage: int = 0
+    trim_vocabulary: bool | None = None
+    offload: Offload = "none"
+    activation_checkpointing: bool = False
+    checkpoint_every_s: float = 600.0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = lambda stage, done, total, value: None
 
@@ -74,21 +85,49 @@ class Stage(ABC):
         """Do the work, write outputs into the folder (leader only), and return the metrics. Every worker calls it."""
 
 
+@dataclass(frozen=True)
+class Root(Stage):
+    """A stage that fine-tuning starts from: it leaves an encoder, and beside it the tokenizer."""
+
+    @property
+    @abstractmethod
+    def short(self) -> str:
+        """The encoder's part of the labels of the stages that rest on it."""
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Stage:
+        """The stage whose tokenizer this encoder reads with."""
+
+
 def ensure(stage: Stage, work: Workplace) -> Finished:
     """The finished stage: found in the store, or produced here, parents first.
 
     Single flight: while another process produces the stage, this one waits. All workers of a group call it together.
+
+    Raises:
+        Diverged: its training did, now or in an earlier attempt, which would end the same again.
     """
     found = work.agree(lambda: work.store.find(stage))
     if found is not None:
         return found
+    _raise_noted(stage, work)
     for parent in stage.parents:
         ensure(parent, work)
     with contextlib.ExitStack() as held:
         while not work.agree(lambda: _claim(stage, work.store, held)):
             time.sleep(POLL_S)
         found = work.agree(lambda: work.store.find(stage))
-        return found if found is not None else _produce(stage, work)
+        if found is not None:
+            return found
+        _raise_noted(stage, work)
+        return _produce(stage, work)
+
+
+def _raise_noted(stage: Stage, work: Workplace) -> None:
+    noted = work.agree(lambda: work.store.failure(stage))
+    if noted is not None:
+        raise Diverged(noted["step"], float(noted["loss"]))
 
 
 def _claim(stage: Stage, store: StageStore, held: contextlib.ExitStack) -> bool:
@@ -107,11 +146,14 @@ def _produce(stage: Stage, work: Workplace) -> Finished:
             "seconds": round(time.perf_counter() - started, 3),
             "workers": work.share.workers,
             "zero_stage": work.zero_stage,
+            "offload": work.offload,
             "device": str(work.device),
             "versions": versions(),
         }
         return work.agree(lambda: work.store.commit(stage, folder, metrics, context))
-    except BaseException:
+    except BaseException as error:
+        if work.leads and isinstance(error, Diverged):
+            work.store.note_failure(stage, {"step": error.step, "loss": str(error.loss)})
         if work.leads:
             shutil.rmtree(folder, ignore_errors=True)
         raise

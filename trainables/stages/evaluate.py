@@ -13,9 +13,8 @@ from trainables.encoder import load_tokenizer
 from trainables.evaluation import ExampleSet, Forward, Score, score
 from trainables.kinds import KINDS
 from trainables.model import load_task_model
-from trainables.stages.base import Stage, Workplace
+from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.finetune import FineTune, Tuned, root_of, tokenizer_of
-from trainables.stages.pretrain import Pretrain
 from trainables.stages.tokenise import Tokenise, set_name
 from trainables.tasks.base import Task
 
@@ -24,11 +23,13 @@ from trainables.tasks.base import Task
 class Evaluate(Stage):
     """`model` is the target's fine-tuning, or for tasks without training the encoder itself. Scored in fp32."""
 
-    model: Pretrain | Tuned
+    model: Root | Tuned
     task: Task
     max_length: int = 128
 
     def __post_init__(self) -> None:
+        if self.task.mixed_only:
+            raise ValueError(f"{self.task.name} has no labels: it is trained and never scored")
         tuned_here = isinstance(self.model, FineTune) and self.model.task == self.task.for_training()
         if self.task.trained != tuned_here:
             raise ValueError(
@@ -37,8 +38,7 @@ class Evaluate(Stage):
 
     @property
     def label(self) -> str:
-        shape = root_of(self.model).shape
-        return f"evaluate-{self.task.name}-{shape.layers}x{shape.width}"
+        return f"evaluate-{self.task.name}-{root_of(self.model).short}"
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -46,7 +46,7 @@ class Evaluate(Stage):
 
     @property
     def features(self) -> Tokenise:
-        return Tokenise(root_of(self.model).vocabulary, self.task, "scored", self.max_length)
+        return Tokenise(root_of(self.model).tokenizer, self.task, "scored", self.max_length)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         model = load_task_model(work.store.folder(self.model), self.task).to(work.device)

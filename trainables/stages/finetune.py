@@ -9,48 +9,69 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from trainables.batching import BatchOrder, FeatureBatches
+from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.encoder import load_tokenizer
+from trainables.evaluation import ExampleSet, score
+from trainables.features import FeatureTable
 from trainables.model import HEAD, new_task_model, save_task_model
-from trainables.stages.base import Stage, Workplace
+from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.fit import fit
-from trainables.stages.pretrain import Pretrain
-from trainables.stages.tokenise import Tokenise
+from trainables.stages.tokenise import Tokenise, set_name
 from trainables.stages.vocabulary import TOKENIZER
+from trainables.stopping import Measure
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.training import Training
+from trainables.trimming import looked_up
+
+DEV = set_name("dev", "en")
 
 
 @dataclass(frozen=True)
 class Tuned(Stage):
     """A stage that goes on training the encoder of another."""
 
-    base: Pretrain | Tuned
+    base: Root | Tuned
     task: Task | Mixture
     training: Training
 
     @property
     def label(self) -> str:
-        return f"{self.task.role}-{self.task.name}-{root_of(self).shape.layers}x{root_of(self).shape.width}"
+        return f"{self.task.role}-{self.task.name}-{root_of(self).short}"
 
 
 @dataclass(frozen=True)
 class FineTune(Tuned):
-    """`keeps_head`: the base was trained on a task of the same head, which goes on being trained."""
+    """`keeps_head`: the base was trained on a task of the same head, which goes on being trained. `development` is the task
+    with the dev set that early stopping watches; then, and only then, its data are part of what makes the model."""
 
-    base: Pretrain | Tuned
+    base: Root | Tuned
     task: Task
     training: Training
     keeps_head: bool = False
+    development: Task | None = None
+
+    def __post_init__(self) -> None:
+        if self.task.mixed_only:
+            raise ValueError(f"{self.task.name} has no labels: it is trained as one of the tasks of a mixture")
+        if (self.development is None) != (self.training.early_stopping is None):
+            raise ValueError(f"{self.task.name}: early stopping and a dev set to watch go together")
 
     @property
     def parents(self) -> tuple[Stage, ...]:
-        return (self.base, self.features)
+        scored = self.scored
+        return (self.base, self.features) if scored is None else (self.base, self.features, scored)
+
+    @property
+    def scored(self) -> Tokenise | None:
+        """The table with the dev set, which the evaluation reads too."""
+        if self.development is None:
+            return None
+        return Tokenise(root_of(self).tokenizer, self.development, "scored", self.training.max_length)
 
     @property
     def features(self) -> Tokenise:
-        return Tokenise(root_of(self).vocabulary, self.task, "train", self.training.max_length)
+        return Tokenise(root_of(self).tokenizer, self.task, "train", self.training.max_length)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         base = work.store.folder(self.base)
@@ -61,19 +82,40 @@ class FineTune(Tuned):
         model = new_task_model(base, self.task, self.training.seed)
         if self.keeps_head:
             model.head.load_state_dict(load_file(base / HEAD))
-        state, losses = fit(model, batches, self.training, work, self.label)
+        tables, measure = [features], None
+        if self.scored is not None and self.development is not None:
+            dev = self.scored.table(work).of(DEV)
+            tables.append(dev)
+            measure = _dev_score(self.development, dev, tokenizer.pad_token_id, work)
+        lookups = looked_up(model.encoder.get_input_embeddings(), tables, tokenizer.pad_token_id)
+        state, metrics = fit(model, batches, self.training, work, self, lookups=lookups, measure=measure)
         if work.leads:
             save_task_model(model, state, folder)
-        return {**losses, "examples": len(features)}
+        return {**metrics, "examples": len(features)}
 
 
-def root_of(stage: Pretrain | Tuned) -> Pretrain:
+def _dev_score(task: Task, features: FeatureTable, pad_id: int, work: Workplace) -> Measure:
+    """Scores an engine on the English dev set, in fp32 as every evaluation.
+
+    Under ZeRO 3 a forward pass gathers weights from all workers, which therefore go in step and all score everything.
+    """
+    share = Share(0, 1, 1) if work.zero_stage == 3 else work.share
+    dev = ExampleSet("dev", "en", task.examples("dev", "en"), features)
+
+    def measure(engine: Any) -> float:
+        (found,) = score(engine.module.logits, task, [dev], pad_id, share=share, device=work.device)
+        return found.value
+
+    return measure
+
+
+def root_of(stage: Root | Tuned) -> Root:
     """The encoder a chain of fine-tunings started from."""
     while isinstance(stage, Tuned):
         stage = stage.base
     return stage
 
 
-def tokenizer_of(stage: Pretrain | Tuned, work: Workplace) -> Path:
+def tokenizer_of(stage: Root | Tuned, work: Workplace) -> Path:
     """The folder of the tokenizer a model was trained with."""
     return work.store.folder(root_of(stage)) / TOKENIZER

@@ -7,36 +7,90 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainables.batching import Batches
+from trainables.checkpoints import Checkpoints
+from trainables.encoder import checkpoint_activations
 from trainables.engine import full_state
 from trainables.loop import train
-from trainables.stages.base import Workplace
+from trainables.stages.base import Stage, Workplace
+from trainables.stopping import Measure, Watch
 from trainables.training import Training
+from trainables.trimming import Lookups, trim, unseen_decay
 
 RECENT = 20  # steps that a final loss is averaged over
 
 
 def fit(
-    model: nn.Module, batches: Batches, training: Training, work: Workplace, label: str
+    model: nn.Module,
+    batches: Batches,
+    training: Training,
+    work: Workplace,
+    stage: Stage | str,
+    *,
+    lookups: Lookups | None = None,
+    measure: Measure | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Train the model; its full state on the CPU, and first and final loss. Every worker of a group calls it.
+    """Train the model; on the leading worker its full state on the CPU, and the stage's metrics: first and final loss, and
+    what was out of the ordinary. Every worker of a group calls it.
+
+    With `lookups`, which say all that the batches and the dev set look up, the embedding table is trimmed as the workplace
+    wants it. The state is the same, with the whole table; the model is not for further use. `stage` is what is trained, whose
+    checkpoints are kept and gone on from; a label alone is for trainings that belong to none. `measure` scores the dev set
+    for early stopping; the state is then that of the best score.
 
     Raises:
         Diverged: the loss of some step is NaN or infinite.
+        OutOfMemory: the device does not hold a micro-batch.
+        ValueError: early stopping is wanted, and there is nothing to measure.
     """
-    losses: list[float] = []
-
-    def observe(step: int, loss: float) -> None:
-        losses.append(loss)
-        work.progress(label, step + 1, training.steps, loss)
-
-    engine = train(
+    trimmed = None
+    if lookups is not None and (lookups.pays(model) if work.trim_vocabulary is None else work.trim_vocabulary):
+        trimmed = trim(model, lookups)
+    if work.activation_checkpointing:
+        checkpoint_activations(model)
+    label = stage if isinstance(stage, str) else stage.label
+    watch = None
+    if training.early_stopping is not None:
+        if measure is None:
+            raise ValueError(f"{label}: early stopping needs a dev set, and there is none")
+        watch = Watch(training.early_stopping, measure, training.steps, leads=work.leads)
+    trained = train(
         model,
         batches,
         training,
         share=work.share,
         zero_stage=work.zero_stage,
+        offload=work.offload,
         device=work.device,
-        observe=observe,
+        observe=lambda step, loss: work.progress(label, step + 1, training.steps, loss),
+        checkpoints=None if isinstance(stage, str) else _checkpoints(stage, work),
+        watch=watch,
     )
-    recent = losses[-RECENT:]
-    return full_state(engine), {"first_loss": losses[0], "final_loss": sum(recent) / len(recent)}
+    losses, steps = trained.losses, len(trained.losses)
+    metrics: dict[str, Any] = {
+        "first_loss": losses[0],
+        "final_loss": sum(losses[-RECENT:]) / len(losses[-RECENT:]),
+    }
+    if trained.resumed.step:
+        metrics["resumed_at"] = trained.resumed.step
+    if trained.resumed.skipped:
+        metrics["skipped_checkpoints"] = list(trained.resumed.skipped)
+    if watch is None:
+        state = full_state(trained.engine, keep=work.leads)
+    else:
+        state, steps = dict(watch.best), watch.best_step
+        metrics |= {"steps_done": len(losses), "best_step": watch.best_step, "dev_scores": watch.scores}
+    if trimmed is not None and work.leads:
+        state = trimmed.restored(state, unseen_decay(training, steps))
+    if lookups is not None:
+        metrics["embedding_rows_trained"] = lookups.embedding.num_embeddings
+    return state, metrics
+
+
+def _checkpoints(stage: Stage, work: Workplace) -> Checkpoints:
+    return Checkpoints(
+        work.store.checkpoints(stage),
+        work.checkpoint_every_s,
+        leads=work.leads,
+        workers=work.share.workers,
+        zero_stage=work.zero_stage,
+    )
