@@ -239,7 +239,7 @@ def _stop(message: str, code: int) -> NoReturn:
 
 
 def _setting(data_root: Path, folder: Path, examples: int, training: Training) -> Setting:
-    tokenizer = _tokenizer(data_root / VOCABULARY)
+    tokenizer = bert_tokenizer(data_root / VOCABULARY)
     read: dict[str, tuple[Task, Split]] = {
         "epoch": (Xnli(), "dev"),
         "xnli": (Xnli(), "test"),
@@ -269,7 +269,7 @@ def _table(
     return read_features(path)
 
 
-def _tokenizer(vocabulary: Path) -> PreTrainedTokenizerFast:
+def bert_tokenizer(vocabulary: Path) -> PreTrainedTokenizerFast:
     """mBERT's: cased WordPiece, with its pair format."""
     words = {word: number for number, word in enumerate(vocabulary.read_text(encoding="utf-8").splitlines())}
     tokenizer = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))

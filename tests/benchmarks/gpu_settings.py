@@ -1,0 +1,111 @@
+"""What `gpu_train` measures: encoders, their layout on the device, and the peaks of devices."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig
+
+from tests.benchmarks.row_lengths import RowLengths
+from trainables.catalogue import config_of, published
+from trainables.engine import Offload
+from trainables.tasks.base import Task
+from trainables.tasks.xtreme.udpos import Udpos
+from trainables.tasks.xtreme.xnli import Xnli
+
+LARGE, XL, XXL = "xlm-r-large", "xlm-r-xl", "xlm-r-xxl"
+TASKS: dict[str, Task] = {"xnli": Xnli(), "udpos": Udpos()}
+# TFLOP/s of dense bf16, by words of the device's name, from NVIDIA's data sheets (nvidia.com/en-us/data-center, one a card).
+# Where they give it with sparsity alone, that is twice as much.
+PEAKS = {
+    "A10": 250 / 2,  # A10 Tensor Core GPU
+    "A40": 299.4 / 2,  # A40
+    "A100": 312,  # A100 Tensor Core GPU; 624 with sparsity
+    "L4": 242 / 2,  # L4 Tensor Core GPU
+    "L40S": 733 / 2,  # L40S
+    "H100": 1979 / 2,  # H100 Tensor Core GPU, the column SXM
+    "H100 PCIe": 1513 / 2,  # the first edition of the same
+    "H100 NVL": 1671 / 2,  # the column NVL
+    "H200": 1979 / 2,  # H200 Tensor Core GPU, the column SXM
+    "H200 NVL": 1671 / 2,  # the column NVL
+}
+TINY = {
+    "vocab_size": 1000,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+}
+TINY_LOOKED_UP = 200
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained and how it is laid out; batches count rows."""
+
+    encoder: str
+    task: str
+    zero_stage: int
+    offload: Offload
+    micro_batch: int
+    batch_size: int
+    activation_checkpointing: bool
+
+    @property
+    def name(self) -> str:
+        offload = "" if self.offload == "none" else f", {self.offload} offloaded"
+        recomputed = ", checkpointing" if self.activation_checkpointing else ""
+        rows = f"{self.micro_batch} of {self.batch_size} rows"
+        return f"{self.encoder}, {self.task}, ZeRO {self.zero_stage}{offload}, {rows}{recomputed}"
+
+
+# Those that ask for most of the host stand last: what ends the machine ends no other measurement.
+SETTINGS = (
+    Setting(LARGE, "xnli", 0, "none", 128, 128, False),
+    Setting(LARGE, "udpos", 0, "none", 128, 128, False),
+    Setting(LARGE, "xnli", 3, "none", 128, 128, False),
+    Setting(XL, "xnli", 0, "none", 64, 256, True),
+    Setting(XL, "xnli", 0, "none", 64, 256, False),
+    Setting(XL, "xnli", 0, "none", 32, 256, False),
+    Setting(XL, "udpos", 0, "none", 128, 512, True),
+    Setting(XL, "xnli", 3, "none", 64, 256, True),
+    Setting(XL, "xnli", 3, "optimizer", 128, 256, True),
+    Setting(XL, "xnli", 3, "parameters", 128, 256, True),
+    Setting(XXL, "xnli", 0, "none", 32, 256, True),
+    Setting(XXL, "xnli", 3, "optimizer", 128, 256, True),
+    Setting(XXL, "xnli", 3, "parameters", 128, 256, True),
+)
+TINY_SETTINGS = (
+    Setting(LARGE, "xnli", 0, "none", 4, 8, False),
+    Setting(XL, "udpos", 3, "parameters", 4, 8, True),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all settings share."""
+
+    device: str
+    tiny: bool
+    steps: int
+    lengths: RowLengths
+    peak_tflops: float | None
+
+    def config(self, setting: Setting) -> PreTrainedConfig:
+        config = config_of(published(setting.encoder))
+        assert config is not None  # it is in the catalogue
+        if self.tiny:
+            config.update(TINY)
+        return config
+
+    @property
+    def rows_looked_up(self) -> int:
+        return TINY_LOOKED_UP if self.tiny else self.lengths.rows_looked_up
+
+
+def peak_of(name: str) -> float | None:
+    """TFLOP/s of a device by its name; None where the table has none, or of a slice of a device."""
+    words = set(re.split(r"[\s-]", name))
+    found = [key for key in PEAKS if set(key.split()) <= words]
+    return None if "MIG" in words or not found else PEAKS[max(found, key=len)]
