@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,6 +32,7 @@ from trainables.encoder import ParameterCount
 from trainables.fingerprint import canonical
 from trainables.kinds import KINDS
 from trainables.launch import Job, run_task
+from trainables.manifests import MANIFEST
 from trainables.store import StageStore
 from trainables.versions import versions
 
@@ -137,9 +139,12 @@ def _output_of(study: Study, output: Path) -> Iterator[None]:
             ) from error
         _check_identity(study, output / "study.json")
         for folder in output.glob("stages/.unfinished-*"):
-            for path in sorted(folder.rglob("*"), reverse=True):
-                path.rmdir() if path.is_dir() else path.unlink()
-            folder.rmdir()
+            shutil.rmtree(folder)
+        for checkpoints in output.glob("checkpoints/*"):
+            if (
+                output / "stages" / checkpoints.name / MANIFEST
+            ).exists():  # the stage was finished, and they were not removed
+                shutil.rmtree(checkpoints)
         yield
 
 

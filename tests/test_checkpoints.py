@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,7 @@ from tests import recipes
 from tests.networks import PAD, classifier, random_features, roberta
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.checkpoints import Checkpoints
+from trainables.encoder import Shape
 from trainables.engine import full_state
 from trainables.features import read_features
 from trainables.launch import Job, run_inline
@@ -141,7 +143,7 @@ def test_two_workers_resume_under_zero(zero_stage: int, features: Path, tmp_path
         assert len(results[0]) == STEPS
         assert results[0] == results[1]
     manifest = (tmp_path / "checkpoints" / f"step-{STEPS:08d}" / MANIFEST).read_text()
-    assert '"workers": 2' in manifest
+    assert json.loads(manifest)["group"]["workers"] == 2
 
 
 def _largest(folder: Path) -> Path:
@@ -202,8 +204,17 @@ def test_checkpoints_of_another_group_are_not_taken(features: Path, tmp_path: Pa
     _interrupted(features, tmp_path)
     losses, _, skipped = _train(features, tmp_path, zero_stage=1)
     assert [one.split(":")[0] for one in skipped] == ["step-00000006", "step-00000005"]
-    assert "now there are 1 under ZeRO 1" in skipped[0]
+    assert "now workers 1, ZeRO stage 1" in skipped[0]
     assert losses == pytest.approx(_train(features, None)[0], rel=1e-3)
+
+
+def test_what_could_not_be_used_does_not_push_out_the_new(features: Path, tmp_path: Path) -> None:
+    """The old checkpoints have later steps than the training that began anew; it is interrupted too, and goes on."""
+    _interrupted(features, tmp_path, until=10)
+    with pytest.raises(Killed):
+        _train(features, tmp_path, until=5, zero_stage=1)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000003", "step-00000004"]
+    assert _train(features, tmp_path, weights=5, zero_stage=1)[2] == ()
 
 
 def _watch(scores: list[float], patience: int) -> Watch:
@@ -275,6 +286,34 @@ def test_early_stopping_in_a_stage_leaves_the_model_with_the_best_dev_score(base
     assert scores[metrics["best_step"]] == max(scores.values())
     scored = ensure(Evaluate(stage, TARGET), work).metrics["dev"]
     assert scored == pytest.approx(max(scores.values()))
+
+
+def _stopping(rank: int, folder: Path, results: Any) -> None:
+    """Wide enough that ZeRO 3 really shares its matrices out (from 100,000 elements on)."""
+    os.environ["LOCAL_RANK"] = str(rank)
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    work = Workplace(StageStore(folder / "group"), Share(rank, 2, 8), zero_stage=3)
+    results[rank] = ensure(WIDE, work).metrics["dev_scores"]
+    dist.destroy_process_group()
+
+
+WIDE = FineTune(
+    dataclasses.replace(PRETRAINED, shape=Shape(1, 192), trained=False),  # type: ignore[call-arg]
+    TARGET.for_training(),
+    dataclasses.replace(TRAINING, early_stopping=EarlyStopping(every=4, patience=3)),
+    development=TARGET,
+)
+
+
+def test_early_stopping_under_zero3_scores_what_one_worker_scores(tmp_path: Path) -> None:
+    with multiprocessing.Manager() as manager:
+        results = manager.dict()
+        spawn(_stopping, args=(tmp_path, results), nprocs=2)  # type: ignore[no-untyped-call]
+        assert results[0] == results[1]
+        alone = ensure(WIDE, Workplace(StageStore(tmp_path / "alone"))).metrics["dev_scores"]
+        assert [done for done, _ in results[0]] == [4, 8, 12]
+        assert [score for _, score in results[0]] == pytest.approx([score for _, score in alone], abs=3.0)
 
 
 def test_early_stopping_wants_a_dev_set() -> None:

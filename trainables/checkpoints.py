@@ -47,13 +47,16 @@ class Checkpoints:
         folder: the stage's own, which every worker can read and write.
         every_s: least time between two checkpoints, in seconds.
         leads: whether this worker writes the manifests.
-        workers, zero_stage: of the group. An equal one alone can read the optimizer's state, and without it the training
-            would not be the one that was interrupted.
+        workers, zero_stage, trimmed: of the group, and whether its embedding table is trimmed. An equal one alone can read the
+            optimizer's state, and without it the training would not be the one that was interrupted.
     """
 
-    def __init__(self, folder: Path, every_s: float, *, leads: bool, workers: int, zero_stage: int) -> None:
+    def __init__(
+        self, folder: Path, every_s: float, *, leads: bool, workers: int, zero_stage: int, trimmed: bool = False
+    ) -> None:
         self.folder, self._every_s, self._leads = folder, every_s, leads
-        self._group = {"workers": workers, "zero_stage": zero_stage}
+        self._workers = workers
+        self._group = {"workers": workers, "ZeRO stage": zero_stage, "trimmed": trimmed}
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -66,24 +69,25 @@ class Checkpoints:
         if self._leads:
             shutil.rmtree(self.folder / name, ignore_errors=True)  # of an attempt that died while it wrote
         engine.save_checkpoint(str(self.folder), tag=name, save_latest=False)
-        if self._group["workers"] > 1:
+        if self._workers > 1:
             dist.barrier()
         if self._leads:
             if watch is not None and watch.best:
                 save_file(dict(watch.best), self.folder / name / BEST)
             seen = {"losses": list(losses), "scores": [] if watch is None else watch.scores}
-            write_manifest(self.folder / name, {"step": len(losses), **seen, **self._group})
-            for old in self._found()[KEPT:]:
+            write_manifest(self.folder / name, {"step": len(losses), **seen, "group": self._group})
+            later = [folder for folder in self._found() if folder.name > name]  # none of them could be used
+            for old in later + [folder for folder in self._found() if folder.name <= name][KEPT:]:
                 shutil.rmtree(old, ignore_errors=True)
         self._last = time.monotonic()
 
     def restore(self, engine: Any) -> Resumed:
         """Load the newest whole checkpoint into an engine that has not trained yet, if there is one.
 
-        A broken one, or one of another number of workers or ZeRO stage, is named in a warning and skipped.
+        A broken one, or one of another group, is named in a warning and skipped.
         """
         chosen: list[Any] = list(self._newest()) if self._leads else [None, ()]
-        if self._group["workers"] > 1:
+        if self._workers > 1:
             dist.broadcast_object_list(chosen, src=0)
         manifest, skipped = chosen
         if manifest is None:
@@ -111,13 +115,14 @@ class Checkpoints:
     def _problem(self, folder: Path, manifest: Mapping[str, Any] | None) -> str | None:
         if manifest is None:
             return "no readable manifest, so it was not finished"
-        if {key: manifest[key] for key in self._group} != self._group:
-            return (
-                f"made by {manifest['workers']} workers under ZeRO {manifest['zero_stage']}, and now there are "
-                f"{self._group['workers']} under ZeRO {self._group['zero_stage']}"
-            )
+        if manifest.get("group") != self._group:
+            return f"made by another group ({_said(manifest.get('group') or {})}; now {_said(self._group)})"
         return next(iter(wrong_contents(folder, manifest)), None)
 
     def _found(self) -> list[Path]:
         """Newest first."""
         return sorted(self.folder.glob("step-*"), reverse=True)
+
+
+def _said(group: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in group.items())

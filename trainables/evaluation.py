@@ -118,7 +118,8 @@ def _forward_rows(
     """Logits by row for this worker's share; values for each token are cut to the row's own length."""
     lengths = [len(row) for row in rows]
     found: dict[int, np.ndarray] = {}
-    with torch.inference_mode():
+    # Not `inference_mode`: under ZeRO 3 the hooks of a model in training gather weights here that later steps go on with.
+    with torch.no_grad():
         for indices in batches_by_length(lengths, range(share.rank, len(rows), share.workers)):
             chosen = [rows[index] for index in indices]
             longest = padded_length(chosen)

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,13 +128,15 @@ def _with_room(job: Job, launch: Callable[[Job], None]) -> None:
     The global batch stays, so the result does too: stages that are finished are found, and the one that ran out of memory goes
     on from its last checkpoint. What was learnt is noted in the output folder for the size's other trials.
     """
-    note = Path(job.output) / "micro_batches" / f"{job.size}.json"
-    if job.size and note.exists():
-        fits = int(json.loads(note.read_text(encoding="utf-8"))["micro_batch"])
+    noted = Path(job.output) / "micro_batches" / f"{job.size}.json"
+    if job.size and noted.exists():
+        fits = int(json.loads(noted.read_text(encoding="utf-8"))["micro_batch"])
         job = job.with_micro_batch(min(fits, job.resources.micro_batch))
+    reason = None
     while True:
         try:
-            return launch(job)
+            launch(job)
+            break
         except Exception as error:
             found = _out_of_memory(error)
             half = 0 if found is None else found.micro_batch // 2
@@ -141,13 +144,19 @@ def _with_room(job: Job, launch: Callable[[Job], None]) -> None:
                 not 1 <= half < job.resources.micro_batch
             ):  # nothing to halve: one example, or one group that stays together
                 raise
+            reason, found = str(found), None  # the error holds frames that hold the model
             job = job.with_micro_batch(half)
-            reason = str(found)
-        # Out of the handler, so that the traceback lets go of the model.
-        logger.warning("%s: %s; going on with %d", job.size, reason, job.resources.micro_batch)
-        if job.size:
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(json.dumps({"micro_batch": job.resources.micro_batch, "because": reason}), encoding="utf-8")
+        logger.warning("%s: %s; going on with %d", job.size, reason, half)
+    if job.size and reason is not None:
+        _note(noted, {"micro_batch": job.resources.micro_batch, "because": reason})
+
+
+def _note(path: Path, content: dict[str, Any]) -> None:
+    """Written whole or not at all: trials of a size write and read it at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        json.dump(content, file)
+    os.replace(file.name, path)
 
 
 def _out_of_memory(error: BaseException) -> OutOfMemory | None:

@@ -40,6 +40,7 @@ class Watch:
         self.scores.append((done, self._measure(engine)))
         engine.train()
         if self.best_step == done:
+            self.best = {}  # two full copies would not fit where one does
             self.best = full_state(engine, keep=self._leads)
 
     @property

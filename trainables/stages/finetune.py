@@ -16,7 +16,7 @@ from trainables.features import FeatureTable
 from trainables.model import HEAD, new_task_model, save_task_model
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.fit import fit
-from trainables.stages.tokenise import Tokenise, set_name
+from trainables.stages.tokenise import Tokenise, scored_sets, set_name
 from trainables.stages.vocabulary import TOKENIZER
 from trainables.stopping import Measure
 from trainables.tasks.base import Task
@@ -56,6 +56,8 @@ class FineTune(Tuned):
             raise ValueError(f"{self.task.name} has no labels: it is trained as one of the tasks of a mixture")
         if (self.development is None) != (self.training.early_stopping is None):
             raise ValueError(f"{self.task.name}: early stopping and a dev set to watch go together")
+        if self.development is not None and ("dev", "en") not in scored_sets(self.development):
+            raise ValueError(f"{self.task.name}: early stopping needs an English dev set, and it has none")
 
     @property
     def parents(self) -> tuple[Stage, ...]:

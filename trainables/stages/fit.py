@@ -62,7 +62,7 @@ def fit(
         offload=work.offload,
         device=work.device,
         observe=lambda step, loss: work.progress(label, step + 1, training.steps, loss),
-        checkpoints=None if isinstance(stage, str) else _checkpoints(stage, work),
+        checkpoints=None if isinstance(stage, str) else _checkpoints(stage, work, trimmed=trimmed is not None),
         watch=watch,
     )
     losses, steps = trained.losses, len(trained.losses)
@@ -86,11 +86,12 @@ def fit(
     return state, metrics
 
 
-def _checkpoints(stage: Stage, work: Workplace) -> Checkpoints:
+def _checkpoints(stage: Stage, work: Workplace, *, trimmed: bool) -> Checkpoints:
     return Checkpoints(
         work.store.checkpoints(stage),
         work.checkpoint_every_s,
         leads=work.leads,
         workers=work.share.workers,
         zero_stage=work.zero_stage,
+        trimmed=trimmed,
     )
