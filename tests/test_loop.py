@@ -15,6 +15,7 @@ import torch.multiprocessing as multiprocessing
 
 from tests import recipes
 from trainables.batching import Share
+from trainables.engine import remove_stale_locks
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.finetune import FineTune
 from trainables.store import StageStore
@@ -109,3 +110,13 @@ def test_the_same_seed_trains_the_same_model_and_another_does_not(base: Path, tm
     first, again = _losses(TUNED, work, tmp_path / "first"), _losses(TUNED, work, tmp_path / "again")
     assert first == pytest.approx(again, rel=1e-6)
     assert _losses(other, work, tmp_path / "other") != pytest.approx(first, rel=1e-3)
+
+
+def test_a_lock_that_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lock").touch()
+    os.utime(tmp_path / "old" / "lock", (0, 0))
+    assert remove_stale_locks(tmp_path) == [tmp_path / "old" / "lock"]
+    assert (tmp_path / "new" / "lock").exists()
+    assert not (tmp_path / "old" / "lock").exists()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils import cpp_extension
 
 from trainables.batching import Share
 from trainables.training import Training
@@ -31,6 +35,8 @@ from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
 
 deepspeed_logger.setLevel(logging.ERROR)
 
+
+STALE_LOCK_S = 300.0
 
 Offload = Literal["none", "optimizer", "parameters"]
 OFFLOAD_FROM: dict[Offload, int] = {"none": 0, "optimizer": 1, "parameters": 3}  # the lowest ZeRO stage that can
@@ -82,7 +88,28 @@ def join_process_group() -> None:
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     os.environ.setdefault("LOCAL_RANK", "0")
     if not deepspeed.comm.is_initialized():
+        remove_stale_locks(_extensions())
         deepspeed.init_distributed(dist_init_required=False, auto_mpi_discovery=False, verbose=False)
+
+
+def remove_stale_locks(folder: Path) -> list[Path]:
+    """Remove locks that processes killed while they compiled or loaded an operator left in PyTorch's folder of extensions.
+
+    Such a lock is a file that is there, and every later process would wait for it for ever. What is older than any
+    compilation of DeepSpeed's communication operator (half a minute) takes is nobody's.
+    """
+    stale = []
+    for lock in folder.glob("*/lock"):
+        with contextlib.suppress(FileNotFoundError):  # its owner has just finished
+            if time.time() - lock.stat().st_mtime > STALE_LOCK_S:
+                lock.unlink()
+                stale.append(lock)
+    return stale
+
+
+def _extensions() -> Path:
+    """Where PyTorch keeps this version's compiled operators."""
+    return Path(cpp_extension._get_build_directory("deepspeed_shm_comm", False)).parent
 
 
 def build_engine(
