@@ -140,11 +140,9 @@ def _output_of(study: Study, output: Path) -> Iterator[None]:
         _check_identity(study, output / "study.json")
         for folder in output.glob("stages/.unfinished-*"):
             shutil.rmtree(folder)
-        for checkpoints in output.glob("checkpoints/*"):
-            if (
-                output / "stages" / checkpoints.name / MANIFEST
-            ).exists():  # the stage was finished, and they were not removed
-                shutil.rmtree(checkpoints)
+        for left in output.glob("checkpoints/*"):  # of stages that were finished and whose checkpoints were not removed
+            if (output / "stages" / left.name / MANIFEST).exists():
+                shutil.rmtree(left)
         yield
 
 

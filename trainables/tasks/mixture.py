@@ -61,4 +61,9 @@ class Mixture:
         """
         weights = [min(size, self.cap) for size in sizes]
         drawn = random.Random(f"{seed}|{self.name}").choices(range(len(sizes)), weights, k=steps)
-        return tuple((task, drawn[:step].count(task)) for step, task in enumerate(drawn))
+        trained = [0] * len(sizes)
+        schedule = []
+        for task in drawn:
+            schedule.append((task, trained[task]))
+            trained[task] += 1
+        return tuple(schedule)
