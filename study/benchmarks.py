@@ -9,8 +9,8 @@ from typing import Any
 
 import ray
 
+from study.history import SearchResult, TrialRecord
 from study.progress import Screen
-from study.search import SearchResult, TrialRecord
 from study.spec import Size, Study
 from study.tracking import Tracking
 from trainables.benchmark.checkpoint import BenchmarkActor, CheckpointBenchmark

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -25,6 +26,7 @@ Trials = Annotated[int | None, typer.Option(min=1, help="trials a size, instead 
 Sizes = Annotated[str | None, typer.Option(help="only these sizes of the recipe: a,b")]
 DataRoot = Annotated[Path | None, typer.Option(help="folder of published data files; without it the hub is read")]
 Seed = Annotated[int | None, typer.Option(min=0, help="seed, instead of the recipe's")]
+Again = Annotated[int | None, typer.Option("--repeats", min=0, help="further seeds of each size's winners; 0: none")]
 
 
 @app.command()
@@ -36,23 +38,37 @@ def run(
     trials: Trials = None,
     sizes: Sizes = None,
     seed: Seed = None,
+    repeats: Again = None,
     address: Annotated[str | None, typer.Option(help="a Ray cluster; one of our own on this machine")] = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="try failed trials of earlier runs again, but for those that diverged"),
+    ] = False,
 ) -> None:
     """Run a study, or go on with it: the same command again resumes. The last line on standard output is JSON."""
     _use_data_root(data_root)
-    study = _study(recipe, trials=trials, sizes=sizes, seed=seed)
+    study = _study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats)
     folder = output or Path("runs") / study.name
     _check_output(folder)
     from study.cluster import CannotRun
     from study.driver import Where, run_study
-    from study.search import SearchStateLost
+    from study.history import LedgerBroken
+    from study.search import StorageFailed
     from study.tracking import TrackingUnavailable
     from trainables.data.source import DataError
 
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # a stopped job has seconds to end tidily
     try:
-        outcome = run_study(study, Where(folder, tracking_uri, address))
-    except (CannotRun, DataError, SearchStateLost, TrackingUnavailable) as error:
+        outcome = run_study(study, Where(folder, tracking_uri, address), retry_failed=retry_failed)
+    except (CannotRun, DataError, LedgerBroken, TrackingUnavailable) as error:
         refuse(str(error))
+    except StorageFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(FAILED) from error
+    except (KeyboardInterrupt, SystemExit) as error:
+        number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+        print("interrupted: what is finished is kept; the same command goes on", file=sys.stderr)
+        raise typer.Exit(128 + number) from error
     print(json.dumps(outcome.document), flush=True)
     if outcome.failed:
         for line in outcome.failed:
@@ -62,14 +78,20 @@ def run(
 
 @app.command()
 def plan(
-    recipe: Recipe, data_root: DataRoot = None, trials: Trials = None, sizes: Sizes = None, seed: Seed = None
+    recipe: Recipe,
+    data_root: DataRoot = None,
+    trials: Trials = None,
+    sizes: Sizes = None,
+    seed: Seed = None,
+    repeats: Again = None,
+    price: Annotated[float | None, typer.Option(min=0.0, help="of a GPU-hour, in any currency")] = None,
 ) -> None:
     """What would run: sizes, parameters, trials, stages shared and not. Starts nothing."""
     from study.plan import render_plan
 
     _use_data_root(data_root)
     wide = Console(highlight=False, width=max(console.width, PLAN_COLUMNS))  # a narrower table would cut its numbers
-    wide.print(render_plan(_study(recipe, trials=trials, sizes=sizes, seed=seed)))
+    wide.print(render_plan(_study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats), price=price))
 
 
 @app.command()
@@ -133,14 +155,14 @@ def refuse(message: str) -> NoReturn:
     raise typer.Exit(INVALID)
 
 
-def _study(recipe: str, *, trials: int | None, sizes: str | None, seed: int | None) -> Study:
+def _study(recipe: str, *, trials: int | None, sizes: str | None, seed: int | None, repeats: int | None) -> Study:
     from study.recipes import UnknownRecipe, load_recipe
     from study.spec import InvalidStudy
     from trainables.data.source import DataError
 
     wanted = None if sizes is None else tuple(name.strip() for name in sizes.split(",") if name.strip())
     try:
-        return load_recipe(recipe).replace(trials=trials, sizes=wanted, seed=seed)
+        return load_recipe(recipe).replace(trials=trials, sizes=wanted, seed=seed, repeats=repeats)
     except (UnknownRecipe, DataError) as error:
         refuse(str(error))
     except InvalidStudy as error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import ray
 
+from study.room import need_of_worker
 from study.spec import Size
 from trainables.data.source import DATA_ROOT_VARIABLE, data_root
 from trainables.engine import Resources
@@ -99,16 +100,42 @@ def cores_of(resources: Resources) -> int:
     return resources.workers * resources.cpus
 
 
-def concurrent_trials(size: Size) -> int:
-    """How many trials of a size fit the connected cluster at once.
+def capacity(sizes: Sequence[Size]) -> dict[str, float]:
+    """What the connected cluster has: CPU, GPU, and GPU:<type> of every accelerator type.
 
     Raises:
-        CannotRun: not even one does.
+        CannotRun: it cannot hold one trial of some size, on what nodes it has; all of them are named.
     """
-    have, resources = ray.cluster_resources(), size.resources
-    need = {"CPU": cores_of(resources), "GPU": resources.workers * resources.gpus}
-    fits = [int(have.get(name, 0) // amount) for name, amount in need.items() if amount]
-    if min(fits) < 1:
-        had = {name: have.get(name, 0) for name in need}
-        raise CannotRun(f"size {size.name} needs {need} for one trial and the cluster has {had}")
-    return min(fits)
+    nodes = [_amounts(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    have: dict[str, float] = {}
+    for node in nodes:
+        for name, amount in node.items():
+            have[name] = have.get(name, 0.0) + amount
+    errors = []
+    for size in sizes:
+        one, workers = need_of_worker(size), size.resources.workers
+        places = sum(_times(one, node) for node in nodes)
+        if places < workers:
+            asked = ", ".join(f"{amount:g} {name}" for name, amount in one.items() if amount)
+            there = ", ".join(f"{amount:g} {name}" for name, amount in sorted(have.items()))
+            errors.append(
+                f"size {size.name}: one trial needs {workers} worker{'s' * (workers > 1)} with {asked} each, and there is room "
+                f"for {places} on this cluster ({len(nodes)} node{'s' * (len(nodes) > 1)} with {there or 'nothing'})"
+            )
+    if errors:
+        raise CannotRun("\nerror: ".join(errors))
+    return have
+
+
+def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
+    """Of a node's resources as Ray names them those that sizes ask for."""
+    found = {name: float(resources[name]) for name in ("CPU", "GPU") if name in resources}
+    for name in resources:
+        if name.startswith("accelerator_type:") and "GPU" in found:
+            found[f"GPU:{name.removeprefix('accelerator_type:')}"] = found["GPU"]
+    return found
+
+
+def _times(need: Mapping[str, float], node: Mapping[str, float]) -> int:
+    """How often a node holds what is needed."""
+    return int(min(node.get(name, 0.0) // amount for name, amount in need.items() if amount))

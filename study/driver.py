@@ -10,20 +10,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from mlflow.exceptions import MlflowException
+from optuna.storages import JournalStorage
 
 import analysis
 from study.benchmarks import benchmark_size, kept_measurement
-from study.cluster import CannotRun, concurrent_trials, connected, cores_of
+from study.cluster import CannotRun, capacity, connected, cores_of
 from study.data import check_data, marks_of, tasks_of
 from study.estimate import parameters
 from study.footprint import Footprint
+from study.history import SearchResult, open_journal
 from study.progress import Board, Poster, Screen, Timeline
-from study.search import SearchResult, run_search, search_file
+from study.room import Room
+from study.search import load_result
+from study.searches import Searches
 from study.spec import Size, Study
 from study.tracking import Tracking, default_uri
 from study.trial_log import TrialLog, target_table, trial_table
@@ -54,14 +59,15 @@ class Outcome:
     failed: tuple[str, ...]
 
 
-def run_study(study: Study, where: Where) -> Outcome:
-    """Run the study, or go on with it.
+def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outcome:
+    """Run the study, or go on with it; `retry_failed` tries failed trials of earlier runs again, but for those that diverged.
 
     Raises:
         CannotRun: the output folder is not usable, holds another study or is in use; or the cluster is too small.
         DataError: some data set breaks a rule of its form.
         TrackingUnavailable: the MLflow store does not answer.
-        SearchStateLost: an interrupted search cannot be restored.
+        LedgerBroken: the journal of an earlier run's searches cannot be read.
+        StorageFailed: the output folder is full, read-only or gone.
     """
     if study.open_ends:
         raise CannotRun("\nerror: ".join(f"not noted when the study was made: {what}" for what in study.open_ends))
@@ -72,25 +78,35 @@ def run_study(study: Study, where: Where) -> Outcome:
         tracking = Tracking(where.tracking_uri or default_uri(where.output), study.name, where.output / "artifacts")
         _describe(study, tracking)
         stack.enter_context(footprint.measure())
-        if _all_done(study, where.output):
+        storage = open_journal(where.output)
+        results = _finished(study, where.output, storage, retry_failed=retry_failed)
+        if results is not None:
             screen.say("everything is finished: nothing to train or measure")
-            results = {size.name: _settled(study, size, where.output, tracking, screen) for size in study.sizes}
+            for size in study.sizes:
+                _settle(study, size, results[size.name], where.output, TrialLog(study, size, tracking, screen))
         else:
             with timeline.phase("reading data"):
                 check_data(study, screen.say)
             with timeline.phase("start-up"):
                 cores = max(cores_of(size.resources) for size in study.sizes)
                 stack.enter_context(connected(where.address, cpus=cores))
-                concurrent = {size.name: concurrent_trials(size) for size in study.sizes}
+                room = Room(capacity(study.sizes))
                 board = Board.remote()  # type: ignore[attr-defined]
             with screen.watch(board):
                 with timeline.phase("pre-training"):
                     _pretrain(study, where.output, board, screen)
-                results = {}
-                for size in study.sizes:
-                    log = TrialLog(study, size, tracking, screen, concurrent[size.name])
-                    with timeline.phase("search"):
-                        results[size.name] = _search(study, size, where.output, log, board=board)
+                with timeline.phase("search"):
+                    results = Searches(
+                        study,
+                        where.output,
+                        storage,
+                        room,
+                        tracking,
+                        screen,
+                        Poster(board),
+                        settled=partial(_search_ended, study, where.output),
+                        retry_failed=retry_failed,
+                    ).run()
         benches = {}
         for size in study.sizes:
             with timeline.phase("benchmark"):
@@ -116,8 +132,7 @@ def run_study(study: Study, where: Where) -> Outcome:
     failed = tuple(
         f"{name} {trial.trial_id} ({trial.choice.intermediate}): {trial.reason}"
         for name, result in results.items()
-        for trial in result.trials
-        if trial.outcome == "failed"
+        for trial in result.failures
     )
     return Outcome(document, failed)
 
@@ -147,9 +162,9 @@ def _output_of(study: Study, output: Path) -> Iterator[None]:
 
 
 def _check_identity(study: Study, path: Path) -> None:
-    """Resources and benchmark may change between runs of a folder, and sizes may come and go; what each is may not."""
+    """Resources, repeats and benchmark may change between runs of a folder, and sizes may come and go; what each is may not."""
     identity = canonical(dataclasses.replace(study, benchmark=type(study.benchmark)()))
-    for field in ("sizes", "trials", "benchmark"):
+    for field in ("sizes", "trials", "repeats", "benchmark"):
         del identity[field]
     sizes = {
         size.name: {
@@ -174,26 +189,21 @@ def _check_identity(study: Study, path: Path) -> None:
     path.write_text(json.dumps({**identity, "sizes": sizes}, indent=1), encoding="utf-8")
 
 
-def _all_done(study: Study, output: Path) -> bool:
-    """Whether every search has ended and every benchmark of its best model is kept: then no Ray is started."""
+def _finished(
+    study: Study, output: Path, storage: JournalStorage, *, retry_failed: bool
+) -> dict[str, SearchResult] | None:
+    """The results, if every search has ended and every benchmark of its best model is kept: then no Ray is started."""
+    results = {}
     for size in study.sizes:
-        result = SearchResult.load(search_file(output, size))
-        if result is None:
-            return False
-        if result.best is None:
-            continue
-        if any(kept_measurement(study, size, result.best, name, output) is None for name in study.benchmark.variants):
-            return False
-    return True
-
-
-def _settled(study: Study, size: Size, output: Path, tracking: Tracking, screen: Screen) -> SearchResult:
-    """A finished search, with whatever MLflow lacks of it written now."""
-    result = SearchResult.load(search_file(output, size))
-    assert result is not None  # `_all_done` saw it
-    TrialLog(study, size, tracking, screen).settle(result)
-    _settle_size(study, size, result, output, tracking)
-    return result
+        result, done = load_result(study, size, storage)
+        if not done or (retry_failed and any(not trial.diverged for trial in result.failures)):
+            return None
+        if result.best is not None and any(
+            kept_measurement(study, size, result.best, name, output) is None for name in study.benchmark.variants
+        ):
+            return None
+        results[size.name] = result
+    return results
 
 
 def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> None:
@@ -213,14 +223,10 @@ def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> None:
         ray.get(running)
 
 
-def _search(study: Study, size: Size, output: Path, log: TrialLog, *, board: Any) -> SearchResult:
-    log.screen.say(f"searching {size.name}: {study.budget(size)} trials, {log.concurrent} at a time")
-    result = run_search(
-        study, size, output.resolve(), concurrent=log.concurrent, progress=Poster(board), callbacks=[log]
-    )
+def _search_ended(study: Study, output: Path, size: Size, result: SearchResult, log: TrialLog) -> None:
+    """Bring MLflow up to the result and show it."""
     try:
-        log.settle(result)
-        _settle_size(study, size, result, output, log.tracking)
+        _settle(study, size, result, output, log)
     except (MlflowException, OSError) as error:
         log.screen.say(
             f"MLflow does not have all of {size.name} yet; the same command run again will write it: {error}"
@@ -228,7 +234,11 @@ def _search(study: Study, size: Size, output: Path, log: TrialLog, *, board: Any
     log.screen.show(trial_table(result))
     if result.best is not None:
         log.screen.show(target_table(study, size, result.best))
-    return result
+
+
+def _settle(study: Study, size: Size, result: SearchResult, output: Path, log: TrialLog) -> None:
+    log.settle(result)
+    _settle_size(study, size, result, output, log.tracking)
 
 
 def _settle_size(study: Study, size: Size, result: SearchResult, output: Path, tracking: Tracking) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from study import estimate
+from study.cost import search_cost, stage_cost, stages_of
 from study.estimate import Architecture, UnknownArchitecture
 from study.precision import cpu_precision
-from study.spec import Rung, Size, Study, masks
+from study.space import NONE, LogUniform, Rates
+from study.spec import Rung, Size, Study
 from trainables.catalogue import CATALOGUE
 from trainables.fingerprint import fingerprint
 from trainables.published import Published
@@ -22,13 +25,6 @@ from trainables.stages.pretrain import Pretrain
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.training import Training
-
-
-def stages_of(stage: Stage) -> Iterator[Stage]:
-    """The stage and all it rests on."""
-    yield stage
-    for parent in stage.parents:
-        yield from stages_of(parent)
 
 
 def stage_counts(study: Study, size: Size) -> tuple[int, int]:
@@ -53,8 +49,8 @@ def training_stages(study: Study, size: Size) -> dict[str, list[Pretrain | Tuned
     return kinds
 
 
-def render_plan(study: Study) -> Group:
-    """Tables for people."""
+def render_plan(study: Study, *, price: float | None = None) -> Group:
+    """Tables for people; `price` of a GPU-hour, in whatever currency."""
     known: dict[str, Architecture] = {}
     notes: list[str] = []
     for size in study.sizes:
@@ -69,14 +65,25 @@ def render_plan(study: Study) -> Group:
         f"training precision: {study.tuning.precision} ({cpu_precision().reason} where the driver runs)",
         f"targets, in the order trials score them: {', '.join(task.name for task in study.targets)}",
         f"each size: every intermediate choice once at the default learning rates ({len(study.space.names)} trials, never "
-        f"stopped early), then {study.trials - len(study.space.names)} of Optuna's, one in {study.reduction_factor} kept",
+        f"stopped early), then {study.trials - len(study.space.names)} of Optuna's, of which ASHA keeps one in "
+        f"{study.reduction_factor} at a rung",
+        _again(study),
         "stages: of the default cells; 'not shared' is what trials would run that shared none",
         f"benchmark of each size's best model: {', '.join(study.benchmark.variants)}",
         *notes,
         *(f"open, to be noted before a run: {what}" for what in study.open_ends),
     ]
-    tables = [_sizes(study, known), _memory(study, known), _operations(study, known), _choices(study)]
-    return Group(*(Text(line) for line in text), *tables)
+    tables = [_sizes(study, known), _memory(study, known), _operations(study, known), _costs(study, known, price)]
+    return Group(*(Text(line) for line in text), _graph(study), *tables, _choices(study))
+
+
+def _again(study: Study) -> str:
+    if study.repeats is None:
+        return "repeats: none"
+    return (
+        f"repeats: each size's {study.repeats.top} best by English dev, and its best without an intermediate task, with "
+        f"{study.repeats.seeds} further seeds"
+    )
 
 
 def _sizes(study: Study, known: Mapping[str, Architecture]) -> Table:
@@ -171,22 +178,86 @@ def _operations(study: Study, known: Mapping[str, Architecture]) -> Table:
 
 
 def _cost(size: Size, architecture: Architecture, stage: Pretrain | Tuned) -> str:
-    if isinstance(stage, Pretrain):  # an entry of its batches is a group of sentence pairs
-        flops = estimate.stage_flops(architecture, stage.training, rows=2 * stage.group_pairs, masked=True)
-    else:
-        flops = estimate.stage_flops(architecture, stage.training, masked=masks(stage.task))
+    flops = stage_cost(architecture, stage)
     hours = estimate.gpu_hours(flops, size.resources)
     return f"{flops / 1e15:.3g}" + ("" if hours is None else f", {hours:.2g} h")
 
 
 def _choices(study: Study) -> Table:
-    table = _table(f"choices: {study.space.points} in all", ("what", "values, the default first"), left=("what",))
+    table = _table(f"choices: {study.space.points:g} in all", ("what", "values, the default first"), left=("what",))
     table.columns[1].justify = "left"
     table.add_row("intermediate", ", ".join(study.space.names))
     for mixture in (one for one in study.space.intermediates if isinstance(one, Mixture)):
         table.add_row(mixture.name, " + ".join(map(_part, mixture.tasks)))
-    table.add_row("lr_intermediate", ", ".join(f"{rate:g}" for rate in study.space.lr_intermediate))
-    table.add_row("lr_target", ", ".join(f"{rate:g}" for rate in study.space.lr_target))
+    table.add_row("lr_intermediate", _rates(study.space.lr_intermediate))
+    table.add_row("lr_target", _rates(study.space.lr_target))
+    if len(study.space.epochs) > 1:
+        table.add_row("epochs, as multiples", ", ".join(f"{many:g}" for many in study.space.epochs))
+    if study.space.seeds:
+        table.add_row("seeds", ", ".join(map(str, (study.seed, *study.space.seeds))))
+    return table
+
+
+def _rates(rates: Rates) -> str:
+    if isinstance(rates, LogUniform):
+        return f"{rates.default:g}, then {rates.low:g} to {rates.high:g}, uniform in the logarithm"
+    return ", ".join(f"{rate:g}" for rate in rates)
+
+
+def _graph(study: Study) -> Tree:
+    """The stages of every size: what hangs on what, and how many of each the whole grid has."""
+    space = study.space
+    first = study.sizes[0]
+    root = "pretrain" if isinstance(first.encoder, Rung) else "import"
+    tree = Tree(Text(f"stage graph of each size: {root} (its tokenizer and tokenised tables are stages too)"))
+    for choice in space.defaults():
+        at = tree
+        if choice.intermediate != NONE:
+            count = "" if isinstance(space.lr_intermediate, LogUniform) else f" x {len(space.lr_intermediate)} rates"
+            at = tree.add(f"intermediate-{choice.intermediate}{count}")
+        rates = "a rate" if isinstance(space.lr_target, LogUniform) else f"{len(space.lr_target)} rates"
+        epochs = f" x {len(space.epochs)} lengths" if len(space.epochs) > 1 else ""
+        trained = [task.name for task in study.targets if task.trained]
+        scored = [task.name for task in study.targets if not task.trained]
+        at.add(f"target and evaluate x {rates}{epochs}: {', '.join(trained)}")
+        if scored:
+            at.add(f"evaluate: {', '.join(scored)}")
+    return tree
+
+
+def _costs(study: Study, known: Mapping[str, Architecture], price: float | None) -> Table:
+    table = _table(
+        "training of the whole search in PFLOP, and GPU-hours as above. expected: random scores under ASHA, mean of simulations; "
+        "not shared: the same trials, each training its whole chain; at most: nothing stopped, and nothing shared by the "
+        "sampled trials; repeats: further seeds" + ("" if price is None else f"; price at {price:g} a GPU-hour"),
+        (
+            *("size", "encoder", "default cells", "expected", "not shared", "ratio"),
+            *("at most", "repeats", "expected in all", "price"),
+        ),
+        left=("size",),
+    )
+    totals = [0.0, 0.0]
+    for size in study.sizes:
+        if size.name not in known:
+            continue
+        cost = search_cost(study, size, known[size.name])
+
+        def amount(flops: float, size: Size = size) -> str:
+            hours = estimate.gpu_hours(flops, size.resources)
+            return f"{flops / 1e15:.3g}" + ("" if hours is None else f", {hours:.3g} h")
+
+        hours = [estimate.gpu_hours(flops, size.resources) for flops in (cost.expected_total, cost.at_most_total)]
+        totals = [total + (one or 0.0) for total, one in zip(totals, hours, strict=True)]
+        table.add_row(
+            size.name,
+            *map(amount, (cost.root, cost.defaults, cost.expected, cost.not_shared)),
+            f"{cost.not_shared / cost.expected:.1f}" if cost.expected else "-",
+            *map(amount, (cost.at_most, cost.repeats, cost.expected_total)),
+            "-" if price is None or hours[0] is None else f"{price * hours[0]:,.0f}",
+        )
+    if any(totals):
+        priced = "" if price is None else f"; price {price * totals[0]:,.0f} expected, {price * totals[1]:,.0f} at most"
+        table.caption = f"in all {totals[0]:,.0f} GPU-hours expected, {totals[1]:,.0f} at most{priced}"
     return table
 
 

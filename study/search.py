@@ -1,202 +1,350 @@
-"""The search of one size: a Ray Tune sweep with Optuna's TPE, pruned by ASHA over "targets finished"."""
+"""The search of one size: a Ray Tune sweep with Optuna's TPE, pruned by ASHA over "targets finished"; then the repeats.
+
+Tune runs trials and keeps nothing: what began and what came of it stands in the ledger (`study.history`), from which every run
+of the command builds searcher, scheduler and budget anew. Tune's own restore would start over in silence where its state is
+unreadable, and may be ten seconds behind.
+"""
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
 import math
-import os
-import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import optuna
+import ray
+from optuna.storages import JournalStorage
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
-from study.spec import NONE, Choice, Size, Study
+from study.history import METRIC, RUNG, History, Outcome, SearchResult, TrialRecord, repeat_id
+from study.propose import Proposer
+from study.room import Room, need_of
+from study.space import Choice
+from study.spec import Size, Study
 from trainables.chain import SCORE_PREFIXES
 from trainables.launch import Job, run_group, run_inline
 from trainables.stages.base import Progress
 
-METRIC, RUNG = "dev_score", "targets_finished"
 TRIAL_DRIVER_BYTES = 256 * 2**20
-MAX_TRIAL_FAILURES = 1  # a trial is started once more; its finished stages are found in the store
+# How often a trial is started again after its process or node was lost: on spot machines that is no fault of the trial, and its
+# stages go on from their checkpoints. An error of its own is tried once more and is its result then.
+MOST_LOSSES = 10
+ATTEMPTS = 2
+STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
 
-@dataclass(frozen=True)
-class TrialRecord:
-    """What became of a trial: `outcome` is complete, stopped_early or failed; scores in percent."""
-
-    trial_id: str
-    choice: Choice
-    outcome: str
-    metrics: dict[str, Any]
-    reason: str | None = None
-
-    @property
-    def dev_score(self) -> float | None:
-        return self.metrics.get(METRIC) if self.outcome == "complete" else None
+class StorageFailed(RuntimeError):
+    """The output folder takes nothing any more; nothing that was finished is lost."""
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """A finished search of a size."""
-
-    size: str
-    trials: tuple[TrialRecord, ...]
-
-    @property
-    def best(self) -> TrialRecord | None:
-        """The complete trial with the highest English dev score; the earliest of equals."""
-        complete = [trial for trial in self.trials if trial.dev_score is not None]
-        return max(complete, key=lambda trial: trial.dev_score or 0.0, default=None)
-
-    def count(self, outcome: str) -> int:
-        return sum(trial.outcome == outcome for trial in self.trials)
-
-    def save(self, path: Path) -> None:
-        """Written last and at once: a file that exists is a search that ended."""
-        temporary = path.with_suffix(".unfinished")
-        temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        os.replace(temporary, path)
-
-    @staticmethod
-    def load(path: Path) -> SearchResult | None:
-        """The saved search, or None if there is none."""
-        if not path.exists():
-            return None
-        document = json.loads(path.read_text(encoding="utf-8"))
-        trials = tuple(TrialRecord(**{**trial, "choice": Choice(**trial["choice"])}) for trial in document["trials"])
-        return SearchResult(document["size"], trials)
+class Interrupted(RuntimeError):
+    """The search was told to stop before its end."""
 
 
-def search_file(output: Path, size: Size) -> Path:
-    """Where a size's finished search is kept."""
-    return output / "tune" / f"{size.name}.json"
+def search_name(size: Size) -> str:
+    """The search's name in the journal."""
+    return size.name
 
 
-class SearchStateLost(RuntimeError):
-    """A sweep was begun here and its state cannot be read back."""
+def repeats_name(size: Size) -> str:
+    """The name of a size's repeats in the journal."""
+    return f"{size.name}.repeats"
 
 
-class HonestOptunaSearch(OptunaSearch):  # type: ignore[misc]
-    """Tells Optuna the truth: a trial without a finite score is FAIL, one that ASHA stopped is PRUNED, none stays RUNNING.
+def load_result(study: Study, size: Size, storage: JournalStorage) -> tuple[SearchResult, bool]:
+    """What the journal holds of a size, and whether that is all: the budget's trials, and every repeat they ask for."""
+    history = History(storage, search_name(size), study.space)
+    result = SearchResult(size.name, history.records)
+    done = not history.open and history.counted >= study.budget(size)
+    wanted = wanted_repeats(study, result)
+    if not wanted and done:
+        return result, True
+    repeats = _repeats_history(study, size, storage)
+    result = SearchResult(size.name, history.records, _current(repeats, wanted))
+    return result, done and {one.choice for one in result.repeats} >= set(wanted)
 
-    Ray's own class tells a stopped trial as COMPLETE with its low-fidelity value, and leaves one with a NaN RUNNING for
-    ever, which Optuna's TPE then feeds into its model.
+
+def wanted_repeats(study: Study, result: SearchResult) -> dict[Choice, str]:
+    """The `top` best choices of a search and its best without an intermediate task, each with every further seed; by name."""
+    if study.repeats is None:
+        return {}
+    ranked = result.ranked
+    baseline = [trial for trial in ranked if trial.choice.lr_intermediate is None][:1]
+    return {
+        again: repeat_id(trial, again.seed)
+        for trial in [*ranked[: study.repeats.top], *baseline]
+        for again in study.repeated(trial.choice)
+        if again.seed is not None
+    }
+
+
+@dataclass
+class Sweep:
+    """Trials of one size under Tune, with what they need: where they run, who is told, and when to stop.
+
+    `trial` is the function that Tune runs, called with a config and `study`, `size`, `output` and `progress`. `retry_failed`
+    begins trials that failed in earlier runs again, but for those that diverged.
     """
 
-    targets: int = 1
+    study: Study
+    size: Size
+    output: Path
+    room: Room
+    progress: Progress
+    callbacks: Sequence[tune.Callback] = ()
+    stop: threading.Event = field(default_factory=threading.Event)
+    retry_failed: bool = False
+    trial: Callable[..., None] | None = None
+
+    def search(self, storage: JournalStorage) -> SearchResult:
+        """Search the size, or go on with a search that was interrupted; a finished one is returned as it is.
+
+        Raises:
+            LedgerBroken: the journal of an earlier run is there and cannot be read.
+            StorageFailed: the output folder is full, read-only or gone.
+            Interrupted: `stop` was set.
+        """
+        history = History(storage, search_name(self.size), self.study.space)
+        if self.retry_failed:
+            history.retry_failed()
+        left = self.study.budget(self.size) - history.counted + len(history.open)
+        if left > 0:
+            proposer = Proposer(
+                self.study.space,
+                self.study.seed,
+                known=history.records,
+                running=list(history.open.values()),
+            )
+            searcher = LedgerSearcher(history, self.size.name, self.room, proposer=proposer, targets=self._targets)
+            self._run(searcher, asha(self.study, history.records), trials=left, name=search_name(self.size))
+        return SearchResult(self.size.name, history.records)
+
+    def repeat(self, storage: JournalStorage, result: SearchResult) -> SearchResult:
+        """The search's result with the repeats of its winners, those that are missing run now. Raises as `search` does."""
+        wanted = wanted_repeats(self.study, result)
+        if not wanted:
+            return result
+        history = _repeats_history(self.study, self.size, storage)
+        if self.retry_failed:
+            history.retry_failed()
+        begun = {*history.open.values(), *(record.choice for record in history.records)}
+        missing = {choice: name for choice, name in wanted.items() if choice not in begun}
+        left = len(missing) + len(history.open)
+        if left:
+            searcher = LedgerSearcher(history, self.size.name, self.room, queue=missing, targets=self._targets)
+            self._run(searcher, _ToTheEnd(), trials=left, name=repeats_name(self.size))
+        return SearchResult(self.size.name, result.trials, _current(history, wanted))
+
+    @property
+    def _targets(self) -> int:
+        return len(self.study.targets)
+
+    def _run(
+        self, searcher: LedgerSearcher, scheduler: RunDefaultsToTheEnd | _ToTheEnd, *, trials: int, name: str
+    ) -> None:
+        scheduler.searcher = searcher
+        size, folder = self.size, (self.output / "tune").resolve()
+        shutil.rmtree(folder / name, ignore_errors=True)  # what an earlier Tune left there is of no use
+        trainable = tune.with_parameters(
+            self.trial or run_trial, study=self.study, size=size, output=str(self.output), progress=self.progress
+        )
+        # Tune registers trainables by name in one table, and sizes search at the same time.
+        trainable.__name__ = f"{self.study.name}-{name}"
+        tuner = tune.Tuner(
+            tune.with_resources(
+                trainable,
+                # A trial that launches a group waits for it and computes nothing; Tune wants it to ask for something.
+                {"CPU": size.resources.cpus} if size.resources.inline else {"memory": TRIAL_DRIVER_BYTES},
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=trials,
+                # A stopped trial that launched a group must lose its actor: that is how Ray Train learns to free its cores.
+                reuse_actors=size.resources.inline,
+                trial_name_creator=lambda trial: trial.config["trial"],
+                trial_dirname_creator=lambda trial: trial.config["trial"],
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=str(folder),
+                callbacks=list(self.callbacks),
+                failure_config=tune.FailureConfig(max_failures=MOST_LOSSES),
+                stop=_StopWhen(searcher, self.stop),
+                verbose=0,
+            ),
+        )
+        try:
+            with self.room.entered(size.name, need_of(size), trials, until=self.stop.is_set):
+                if not self.stop.is_set():
+                    tuner.fit()
+        except OSError as error:
+            raise _as_storage_failure(error, self.output) from error
+        if searcher.broken is not None:
+            raise _as_storage_failure(searcher.broken, self.output)
+        if self.stop.is_set():
+            raise Interrupted(f"{name}: stopped; {len(searcher.history.records)} trials are finished")
+
+
+class LedgerSearcher(Searcher):  # type: ignore[misc]
+    """Tune's view of the ledger: interrupted trials first, then a queue or what the proposer says, as far as there is room.
+
+    Ray's own `OptunaSearch` tells a trial that ASHA stopped as COMPLETE with its low-fidelity value, leaves one with a NaN
+    RUNNING for ever, and proposes what was tried already.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        size: str,
+        room: Room,
+        *,
+        targets: int,
+        proposer: Proposer | None = None,
+        queue: Mapping[Choice, str] = {},
+    ) -> None:
+        super().__init__(metric=METRIC, mode="max")
+        self.history, self._size, self._room, self._targets = history, size, room, targets
+        self._proposer, self._queue = proposer, list(queue.items())
+        self._interrupted = sorted(history.open)
+        self._numbers: dict[str, int] = {}
+        self._latest: dict[str, dict[str, Any]] = {}
+        self._reasons: dict[str, str] = {}
+        self.broken: OSError | str | None = None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if self.broken is not None or not self._room.take(self._size):
+            return None
+        number = self._next()
+        if number is None:
+            self._room.give_back(self._size)
+            return Searcher.FINISHED
+        self._numbers[trial_id] = number
+        return {"trial": self.history.trial_id(number), **asdict(self.history.open[number])}
+
+    def _next(self) -> int | None:
+        if self._interrupted:
+            return self._interrupted.pop(0)
+        if self._queue:
+            return self.history.begin(*self._queue.pop(0))
+        choice = None if self._proposer is None else self._proposer.propose()
+        return None if choice is None else self.history.begin(choice)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if math.isfinite(result.get(METRIC, math.nan)):
-            super().on_trial_result(trial_id, result)
+        if "storage" in result:
+            self.broken = str(result["storage"])
+        if RUNG in result:
+            self._latest[trial_id] = {key: value for key, value in result.items() if _is_ours(key, value)}
+        if METRIC in result:
+            self.history.report(self._numbers[trial_id], int(result[RUNG]), float(result[METRIC]))
+
+    def on_trial_error_reason(self, trial_id: str, reason: str) -> None:
+        """Why a trial is about to be completed with an error."""
+        self._reasons[trial_id] = reason
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if trial_id in self._completed_trials or trial_id not in self._ot_trials:
+        number = self._numbers.pop(trial_id, None)
+        if number is None:  # Tune may say it twice
             return
-        value = (result or {}).get(METRIC)
-        state = optuna.trial.TrialState.COMPLETE
-        if error or value is None or not math.isfinite(value):
-            state, value = optuna.trial.TrialState.FAIL, None
-        elif (result or {}).get(RUNG, 0) < self.targets:
-            state, value = optuna.trial.TrialState.PRUNED, None
-        self._ot_study.tell(self._ot_trials[trial_id], value, state=state)
-        self._completed_trials.add(trial_id)
+        self._room.give_back(self._size)
+        if self.broken is not None or "storage" in (result or {}):
+            return  # not the trial's doing: it is gone on with when there is storage again
+        outcome, reason = judge(result or {}, self._targets, error=self._reasons.get(trial_id) if error else None)
+        record = self.history.end(number, outcome, self._latest.pop(trial_id, {}), reason)
+        if self._proposer is not None:
+            self._proposer.learn(record)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is on disk already."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a search is built from its ledger and never restored")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its configuration, which nobody reads again
 
 
-class RunDefaultsToTheEnd(ASHAScheduler):  # type: ignore[misc]
+def judge(result: dict[str, Any], targets: int, *, error: str | None) -> tuple[Outcome, str | None]:
+    """What a trial came to by its last report, and why where it failed."""
+    finished, score = result.get(RUNG, 0), result.get(METRIC, math.nan)
+    if error is not None:
+        return "failed", error
+    if "diverged" in result:
+        return "failed", f"diverged: {result['diverged']}"
+    if "error" in result:
+        return "failed", str(result["error"])
+    if not finished:
+        return "failed", "ended without a report"
+    if not math.isfinite(score):
+        return "failed", f"its dev score is {score}"
+    return ("complete" if finished == targets else "stopped_early"), None
+
+
+class _NotesReasons:
+    """Schedulers hear of an error before the searcher does, and with the trial."""
+
+    searcher: LedgerSearcher
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        error = trial.get_error()
+        self.searcher.on_trial_error_reason(trial.trial_id, "lost" if error is None else _reason(error))
+        super().on_trial_error(tune_controller, trial)  # type: ignore[misc]
+
+
+class _ToTheEnd(_NotesReasons, FIFOScheduler):  # type: ignore[misc]
+    """Stops nothing."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class RunDefaultsToTheEnd(_NotesReasons, ASHAScheduler):  # type: ignore[misc]
     """ASHA that never stops a default cell: without its remaining targets the gains table would have a hole."""
 
-    is_default: Callable[[dict[str, Any]], bool]
+    is_default: Callable[[Choice], bool]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if METRIC not in result:
+            return TrialScheduler.CONTINUE
         action: str = super().on_trial_result(tune_controller, trial, result)
-        return TrialScheduler.CONTINUE if self.is_default(trial.config) else action
+        return TrialScheduler.CONTINUE if self.is_default(choice_of(trial.config)) else action
+
+    def replay(self, records: Sequence[TrialRecord]) -> None:
+        """Fill the rungs with what trials of earlier runs of the command scored there."""
+        for record in records:
+            for rung, score in sorted(record.rungs.items()):
+                self.stops(record.trial_id, record.choice, rung=rung, score=score)
+
+    def stops(self, trial_id: str, choice: Choice, *, rung: int, score: float) -> bool:
+        """Whether a trial with that score at a rung is stopped; the score counts for those that come after."""
+        trial = _Past(trial_id, {"trial": trial_id, **asdict(choice)})
+        if trial_id not in self._trial_info:
+            self.on_trial_add(None, trial)
+        return self.on_trial_result(None, trial, {RUNG: rung, METRIC: score}) == TrialScheduler.STOP
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
 
-def choice_of(config: dict[str, Any]) -> Choice:
-    """The choice behind a Tune config."""
-    rate = config.get("lr_intermediate")
-    return Choice(config["intermediate"], None if rate in (None, NONE) else rate, config["lr_target"])
+@dataclass(frozen=True)
+class _Past:
+    """As much of a Tune trial as ASHA looks at."""
+
+    trial_id: str
+    config: dict[str, Any]
 
 
-def run_search(
-    study: Study,
-    size: Size,
-    output: Path,
-    *,
-    concurrent: int,
-    progress: Progress,
-    callbacks: list[tune.Callback],
-) -> SearchResult:
-    """Search a size, or go on with a search that was interrupted; a finished one is returned as it is.
-
-    Raises:
-        SearchStateLost: Tune's state of an earlier run is there and cannot be restored.
-    """
-    folder, saved = output / "tune", search_file(output, size)
-    if (done := SearchResult.load(saved)) is not None:
-        return done
-    trainable = tune.with_resources(
-        tune.with_parameters(_trial, study=study, size=size, output=str(output), progress=progress),
-        # A trial that launches a group waits for it and computes nothing; Tune wants it to ask for something.
-        {"CPU": size.resources.cpus} if size.resources.inline else {"memory": TRIAL_DRIVER_BYTES},
-    )
-    experiment = folder / size.name
-    run_config = tune.RunConfig(
-        name=size.name,
-        storage_path=str(folder.resolve()),
-        callbacks=callbacks,
-        failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
-        verbose=0,
-    )
-    if experiment.exists():
-        if not tune.Tuner.can_restore(str(experiment)):
-            raise SearchStateLost(
-                f"{experiment} holds a search that was begun and whose state cannot be read. Its finished stages are safe in "
-                f"{output / 'stages'}: remove {experiment} to search again on top of them."
-            )
-        tuner = tune.Tuner.restore(str(experiment), trainable, resume_unfinished=True, resume_errored=True)
-        tuner._local_tuner._run_config.callbacks = callbacks  # a restored tuner forgets them: they are not pickled
-    else:
-        tuner = tune.Tuner(
-            trainable, tune_config=tune_config(study, size, concurrent=concurrent), run_config=run_config
-        )
-    results = tuner.fit()
-    trials = tuple(_record(result, len(study.targets)) for result in results)
-    result = SearchResult(size.name, trials)
-    if len(trials) < study.budget(size):
-        raise SearchStateLost(
-            f"{size.name}: {len(trials)} of {study.budget(size)} trials came back; run the same command again"
-        )
-    result.save(saved)
-    return result
-
-
-def tune_config(study: Study, size: Size, *, concurrent: int) -> tune.TuneConfig:
-    """Searcher, scheduler and budget of a size's sweep."""
-    points = [
-        {"intermediate": choice.intermediate, "lr_target": choice.lr_target}
-        | ({} if choice.lr_intermediate is None else {"lr_intermediate": choice.lr_intermediate})
-        for choice in study.space.defaults()
-    ]
-    search = HonestOptunaSearch(
-        space=_DefineByRun(study),
-        metric=METRIC,
-        mode="max",
-        points_to_evaluate=points,
-        # Conditional parameters want the group decomposition; startup trials are the enqueued ones.
-        sampler=optuna.samplers.TPESampler(
-            seed=study.seed, multivariate=True, group=True, n_startup_trials=len(points), constant_liar=True
-        ),
-    )
-    search.targets = len(study.targets)
+def asha(study: Study, records: Sequence[TrialRecord] = ()) -> RunDefaultsToTheEnd:
+    """The scheduler of a size's sweep, knowing what its earlier trials scored. A sweep tells it its searcher."""
     scheduler = RunDefaultsToTheEnd(
         time_attr=RUNG,
         metric=METRIC,
@@ -205,70 +353,85 @@ def tune_config(study: Study, size: Size, *, concurrent: int) -> tune.TuneConfig
         reduction_factor=study.reduction_factor,
         max_t=len(study.targets) + 1,  # above the last rung: a trial that scored every target ends by itself
     )
-    scheduler.is_default = _DefaultCells(study)
-    return tune.TuneConfig(
-        search_alg=search,
-        scheduler=scheduler,
-        num_samples=study.budget(size),
-        max_concurrent_trials=concurrent,
-        # A stopped trial that launched a group must lose its actor: that is how Ray Train learns to free the group's cores.
-        reuse_actors=size.resources.inline,
-        trial_name_creator=lambda trial: trial.trial_id,
-        trial_dirname_creator=lambda trial: trial.trial_id,
+    scheduler.is_default = study.space.is_default
+    scheduler.replay(records)
+    return scheduler
+
+
+class _StopWhen(tune.Stopper):  # type: ignore[misc]
+    """Ends the sweep when it is told to or storage fails."""
+
+    def __init__(self, searcher: LedgerSearcher, stop: threading.Event) -> None:
+        self._searcher, self._stop = searcher, stop
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return "storage" in result
+
+    def stop_all(self) -> bool:
+        return self._stop.is_set() or self._searcher.broken is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def choice_of(config: dict[str, Any]) -> Choice:
+    """The choice behind a Tune config."""
+    return Choice(**{name: value for name, value in config.items() if name != "trial"})
+
+
+def run_trial(config: dict[str, Any], *, study: Study, size: Size, output: str, progress: Progress) -> None:
+    """A Tune trial: the chain of its choice, inline or on a Ray Train group.
+
+    A lost process or node is Tune's to make good; an error in the trial itself is tried once more here and then reported.
+    """
+    job = Job(output, size.resources, chain=study.chain(size, choice_of(config)), size=size.name)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            if size.resources.inline:
+                run_inline(job, report=tune.report, progress=progress)
+            else:
+                name = f"{size.name}-{config['trial']}"
+                run_group(job, name=name, progress=progress, callbacks=[TuneReportCallback()])
+            return
+        except Exception as error:
+            causes = _causes(error)
+            if (full := next((one for one in causes if _is_storage(one)), None)) is not None:
+                tune.report({"storage": _reason(full)})
+                return
+            if any(isinstance(one, ray.exceptions.RayError) and not _is_task_error(one) for one in causes):
+                raise
+            logging.getLogger(__name__).exception("%s %s, attempt %d", size.name, config["trial"], attempt)
+            if attempt == ATTEMPTS:
+                tune.report({"error": _reason(causes[-1])})
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, then those of a group's workers, then what Ray wrapped."""
+    found = [error, *getattr(error, "worker_failures", {}).values()]
+    return [*found, *(cause for one in found if isinstance(cause := getattr(one, "cause", None), BaseException))]
+
+
+def _is_task_error(error: BaseException) -> bool:
+    return isinstance(error, ray.exceptions.RayTaskError)
+
+
+def _is_storage(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in STORAGE_ERRORS
+
+
+def _as_storage_failure(error: OSError | str, output: Path) -> StorageFailed:
+    return StorageFailed(
+        f"--output {output} cannot be written: {error}. What is finished is kept; when it can be, the same command goes on"
     )
 
 
-@dataclass(frozen=True)
-class _DefaultCells:
-    """Whether a config is a default cell (a class, so that Tune can pickle the scheduler)."""
-
-    study: Study
-
-    def __call__(self, config: dict[str, Any]) -> bool:
-        return self.study.space.is_default(choice_of(config))
+def _current(history: History, wanted: Mapping[Choice, str]) -> tuple[TrialRecord, ...]:
+    """The repeats that are wanted now; those of a choice that was best before stay in the journal."""
+    return tuple(record for record in history.records if record.choice in wanted)
 
 
-@dataclass(frozen=True)
-class _DefineByRun:
-    """Optuna's define-by-run space: an intermediate's learning rate exists only if there is an intermediate.
-
-    A class and not a closure, because the searcher's state is pickled.
-    """
-
-    study: Study
-
-    def __call__(self, trial: optuna.Trial) -> dict[str, Any] | None:
-        space = self.study.space
-        name = trial.suggest_categorical("intermediate", space.names)
-        trial.suggest_categorical("lr_target", space.lr_target)
-        if name == NONE:
-            return {"lr_intermediate": NONE}
-        trial.suggest_categorical("lr_intermediate", space.lr_intermediate)
-        return None
-
-
-def _trial(config: dict[str, Any], *, study: Study, size: Size, output: str, progress: Progress) -> None:
-    """A Tune trial: the chain of its choice, inline or on a Ray Train group."""
-    job = Job(output, size.resources, chain=study.chain(size, choice_of(config)), size=size.name)
-    trial_id = tune.get_context().get_trial_id()
-    if size.resources.inline:
-        run_inline(job, report=tune.report, progress=progress)
-    else:
-        run_group(job, name=f"{size.name}-{trial_id}", progress=progress, callbacks=[TuneReportCallback()])
-
-
-def _record(result: tune.Result, targets: int) -> TrialRecord:
-    metrics = {key: value for key, value in (result.metrics or {}).items() if _is_ours(key, value)}
-    config = result.config or {}
-    trial_id = str((result.metrics or {}).get("trial_id") or Path(result.path).name)
-    if result.error is not None:
-        return TrialRecord(trial_id, choice_of(config), "failed", metrics, _reason(result.error))
-    if "diverged" in (result.metrics or {}):
-        return TrialRecord(trial_id, choice_of(config), "failed", metrics, f"diverged: {result.metrics['diverged']}")
-    finished = metrics.get(RUNG, 0)
-    if not finished:
-        return TrialRecord(trial_id, choice_of(config), "failed", metrics, "ended without a report")
-    return TrialRecord(trial_id, choice_of(config), "complete" if finished == targets else "stopped_early", metrics)
+def _repeats_history(study: Study, size: Size, storage: JournalStorage) -> History:
+    return History(storage, repeats_name(size), study.space, repeats=True)
 
 
 def _is_ours(key: str, value: object) -> bool:
@@ -282,7 +445,4 @@ def _reason(error: BaseException) -> str:
     return f"{type(cause).__name__}: {cause}".strip().splitlines()[-1][:500]
 
 
-# Ray warns that its own result files are missing (MLflow has the results) and Optuna that `group` may change.
-logging.getLogger("ray.tune").setLevel(logging.ERROR)
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it warns that its own result files are missing: MLflow has them

@@ -5,13 +5,20 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from functools import partial
 
+from study.space import NONE as NONE
+from study.space import USUAL_REPEATS, parts
+from study.space import Choice as Choice
+from study.space import LogUniform as LogUniform
+from study.space import Repeats as Repeats
+from study.space import Space as Space
+from study.space import masks as masks
 from trainables.batching import Share
 from trainables.benchmark.variants import VARIANTS
 from trainables.encoder import Shape
 from trainables.engine import Resources
 from trainables.families import FAMILIES
-from trainables.kinds import KINDS
 from trainables.published import Published
 from trainables.stages.base import Root
 from trainables.stages.evaluate import Evaluate
@@ -24,8 +31,6 @@ from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.tasks.published import OPEN
 from trainables.training import Training
-
-NONE = "none"  # the intermediate choice "no intermediate task"
 
 
 class InvalidStudy(ValueError):
@@ -60,51 +65,6 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What a trial chooses; `lr_intermediate` is None without an intermediate task."""
-
-    intermediate: str
-    lr_intermediate: float | None
-    lr_target: float
-
-
-@dataclass(frozen=True)
-class Space:
-    """The choices of a trial. Learning rates are grids, so that trials share stages; the first value is the default.
-
-    An intermediate choice is none, a task, or a mixture of tasks.
-    """
-
-    intermediates: tuple[Task | Mixture, ...]
-    lr_intermediate: tuple[float, ...]
-    lr_target: tuple[float, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The intermediate choices, "none" first."""
-        return (NONE, *(task.name for task in self.intermediates))
-
-    @property
-    def masked(self) -> tuple[Task | Mixture, ...]:
-        """The intermediate choices with masked language modelling in them."""
-        return tuple(choice for choice in self.intermediates if masks(choice))
-
-    def defaults(self) -> list[Choice]:
-        """Every intermediate choice once, at the default learning rates: the cells of the gains table."""
-        return [
-            Choice(name, None if name == NONE else self.lr_intermediate[0], self.lr_target[0]) for name in self.names
-        ]
-
-    def is_default(self, choice: Choice) -> bool:
-        return choice in self.defaults()
-
-    @property
-    def points(self) -> int:
-        """How many different choices there are."""
-        return len(self.lr_target) * (1 + len(self.intermediates) * len(self.lr_intermediate))
-
-
-@dataclass(frozen=True)
 class TaskTuning:
     """How one task is trained where it differs from the others; the trial's learning rate is multiplied by `rate_factor`."""
 
@@ -128,8 +88,9 @@ class Study:
 
     `version` is raised when a recipe's author wants its stages made anew. `tuning` and `intermediate_tuning` hold what the
     trials do not choose; their learning rates are replaced by the trial's. `own_tuning` is for tasks that want other steps or
-    lengths. `trials` is the budget of each size. `corpus`, `vocabulary_size` and `group_pairs` are what the rungs of a ladder
-    share; a study of published encoders alone has none of them.
+    lengths. `trials` is the budget of each size, and `repeats` what is run again with further seeds. `corpus`,
+    `vocabulary_size` and `group_pairs` are what the rungs of a ladder share; a study of published encoders alone has none of
+    them.
     """
 
     name: str
@@ -142,6 +103,7 @@ class Study:
     tuning: Training
     trials: int
     reduction_factor: int = 3
+    repeats: Repeats | None = USUAL_REPEATS
     benchmark: BenchmarkPlan = BenchmarkPlan()
     own_tuning: tuple[TaskTuning, ...] = ()
     corpus: ParallelCorpus | None = None
@@ -181,7 +143,7 @@ class Study:
     def open_ends(self) -> list[str]:
         """What the study would read and could not note when it was made: it can be planned, and not run."""
         encoders = [size.encoder for size in self.sizes if isinstance(size.encoder, Published)]
-        tasks = [*self.targets, *(one for task in self.space.intermediates for one in _parts(task))]
+        tasks = [*self.targets, *(one for task in self.space.intermediates for one in parts(task))]
         return [
             f"{one.repository}: its commit on the hub, which did not answer" for one in encoders if one.revision is None
         ] + [f"{task.name}: {task.revision.removeprefix(OPEN)}" for task in tasks if task.revision.startswith(OPEN)]
@@ -194,48 +156,81 @@ class Study:
         task = next(task for task in self.space.intermediates if task.name == choice.intermediate)
         rate = choice.lr_intermediate * size.rate_factor
         if isinstance(task, Mixture):
-            training = self.training_of(task, self.intermediate_tuning, rate=rate)
+            training = self.training_of(task, self.intermediate_tuning, rate=rate, seed=choice.seed)
             return FineTuneMixture(encoder, task.for_training(), training)
-        return self._tuned(encoder, task, self.intermediate_tuning, rate=rate)
+        return self._tuned(encoder, task, self.intermediate_tuning, rate=rate, seed=choice.seed)
 
     def chain(self, size: Size, choice: Choice, *, trained: bool = True) -> tuple[Evaluate, ...]:
         """The trial's evaluations in the order of the targets, each with the stages it needs as parents."""
         base, rate = self.base(size, choice, trained=trained), choice.lr_target * size.rate_factor
+        tuned = partial(self._tuned, base, usual=self.tuning, rate=rate, epochs=choice.epochs, seed=choice.seed)
         return tuple(
             Evaluate(
-                self._tuned(base, target, self.tuning, rate=rate) if target.trained else base,
+                tuned(task=target) if target.trained else base,
                 target,
                 self.training_of(target, self.tuning, rate=rate).max_length,
             )
             for target in self.targets
         )
 
-    def training_of(self, task: Task | Mixture, usual: Training, *, rate: float) -> Training:
-        """How a task is trained at a trial's learning rate."""
+    def training_of(
+        self,
+        task: Task | Mixture,
+        usual: Training,
+        *,
+        rate: float,
+        epochs: float = 1.0,
+        seed: int | None = None,
+    ) -> Training:
+        """How a task is trained at a trial's learning rate, for `epochs` times its steps; `seed` None leaves the recipe's."""
         own = next((one for one in self.own_tuning if one.task == task.name), TaskTuning(task.name, usual))
-        return dataclasses.replace(own.training, learning_rate=rate * own.rate_factor)
+        return dataclasses.replace(
+            own.training,
+            learning_rate=rate * own.rate_factor,
+            steps=max(1, round(own.training.steps * epochs)),
+            seed=own.training.seed if seed is None else seed,
+        )
 
-    def _tuned(self, base: Root | Tuned, task: Task, usual: Training, *, rate: float) -> FineTune:
-        for earlier in task.prerequisites:
-            base = self._tuned_on(base, earlier, usual, rate=rate)
-        return self._tuned_on(base, task, usual, rate=rate, keeps_head=bool(task.prerequisites))
-
-    def _tuned_on(
-        self, base: Root | Tuned, task: Task, usual: Training, *, rate: float, keeps_head: bool = False
+    def _tuned(
+        self,
+        base: Root | Tuned,
+        task: Task,
+        usual: Training,
+        *,
+        rate: float,
+        epochs: float = 1.0,
+        seed: int | None = None,
     ) -> FineTune:
-        training = self.training_of(task, usual, rate=rate)
-        development = None if training.early_stopping is None else task
-        return FineTune(base, task.for_training(), training, keeps_head=keeps_head, development=development)
+        """The base trained on the task's prerequisites and then on the task."""
+        for number, one in enumerate((*task.prerequisites, task)):
+            training = self.training_of(one, usual, rate=rate, epochs=epochs, seed=seed)
+            development = None if training.early_stopping is None else one
+            keeps_head = one is task and number > 0
+            base = FineTune(base, one.for_training(), training, keeps_head=keeps_head, development=development)
+        assert isinstance(base, FineTune)
+        return base
 
     def budget(self, size: Size) -> int:
-        """Trials of a size."""
-        return self.trials if size.trials is None else size.trials
+        """Trials of a size: what the recipe allows, and no more than there are different choices."""
+        return int(min(self.trials if size.trials is None else size.trials, self.space.points))
+
+    def repeated(self, choice: Choice) -> list[Choice]:
+        """The choice with each of the further seeds it gets."""
+        if self.repeats is None:
+            return []
+        first = self.seed if choice.seed is None else choice.seed
+        return [dataclasses.replace(choice, seed=first + 1 + number) for number in range(self.repeats.seeds)]
 
     def size(self, name: str) -> Size:
         return next(size for size in self.sizes if size.name == name)
 
     def replace(
-        self, *, trials: int | None = None, sizes: tuple[str, ...] | None = None, seed: int | None = None
+        self,
+        *,
+        trials: int | None = None,
+        sizes: tuple[str, ...] | None = None,
+        seed: int | None = None,
+        repeats: int | None = None,
     ) -> Study:
         """The study with command-line changes.
 
@@ -253,6 +248,9 @@ class Study:
         if trials is not None:  # said for all sizes
             chosen = tuple(dataclasses.replace(size, trials=None) for size in chosen)
         changed = dataclasses.replace(self, sizes=chosen, trials=self.trials if trials is None else trials)
+        if repeats is not None:
+            again = dataclasses.replace(self.repeats or USUAL_REPEATS, seeds=repeats) if repeats else None
+            changed = dataclasses.replace(changed, repeats=again)
         return changed if seed is None else changed.with_seed(seed)
 
     def with_seed(self, seed: int) -> Study:
@@ -292,10 +290,9 @@ class Study:
             for task in self.space.intermediates
             if task.mixed_only
         ]
-        for field in ("lr_intermediate", "lr_target"):
-            grid = getattr(self.space, field)
-            if not grid or any(not rate > 0 for rate in grid) or len(set(grid)) < len(grid):
-                errors.append(f"space.{field} {grid}: one or more different positive learning rates")
+        errors += self.space.errors()
+        if self.repeats is not None and (self.repeats.top < 1 or self.repeats.seeds < 1):
+            errors.append(f"repeats {self.repeats}: at least one trial and one further seed; None for no repeats")
         fewest = min([self.trials, *(size.trials for size in self.sizes if size.trials is not None)])
         if fewest < len(self.space.names):
             errors.append(
@@ -377,20 +374,11 @@ class Study:
         return errors
 
 
-def masks(task: Task | Mixture) -> bool:
-    """Whether some of it is masked language modelling."""
-    return any(KINDS[one.kind].masks for one in _parts(task))
-
-
 def _seeded(encoder: Rung | Published, seed: int) -> Rung | Published:
     """A published encoder has no seed of ours."""
     if isinstance(encoder, Published):
         return encoder
     return dataclasses.replace(encoder, pretraining=dataclasses.replace(encoder.pretraining, seed=seed))
-
-
-def _parts(task: Task | Mixture) -> tuple[Task, ...]:
-    return task.tasks if isinstance(task, Mixture) else (task,)
 
 
 def _prerequisites(task: Task | Mixture) -> tuple[Task, ...]:

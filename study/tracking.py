@@ -79,6 +79,9 @@ class Tracking:
         self._client.log_batch(run, params=missing)
         return run
 
+    def repeat(self, size: str, trial_id: str, *, of: str, params: Mapping[str, Value]) -> str:
+        raise NotImplementedError
+
     def benchmark(self, size: str, variant: str, tags: Mapping[str, str]) -> str:
         """The run of a benchmark, a child of its size's run."""
         everything = {

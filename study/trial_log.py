@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +10,9 @@ from mlflow.exceptions import MlflowException
 from ray.tune import Callback
 from rich.table import Table
 
+from study.history import METRIC, RUNG, SearchResult, TrialRecord, repeated_id
 from study.progress import Screen, Timeline
-from study.search import METRIC, RUNG, SearchResult, TrialRecord, choice_of
+from study.search import choice_of
 from study.spec import Choice, Size, Study
 from study.tracking import Tracking
 from trainables.chain import SCORE_PREFIXES
@@ -29,17 +31,16 @@ class TrialLog(Callback):  # type: ignore[misc]
     size: Size
     tracking: Tracking
     screen: Screen
-    concurrent: int = 1
     _clock: Timeline = field(default_factory=Timeline)
     _ended: int = 0
+    _expected: int | None = None
 
-    def __post_init__(self) -> None:
-        global _live
-        _live = self
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its configuration, which nobody reads again
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Tune pickles its callbacks; a restored sweep gets the log of the process that restores it."""
-        return _current_log, ()
+    def expect(self, trials: int) -> None:
+        """From now on count so many trials, the repeats, and not the search's budget."""
+        self._clock, self._ended, self._expected = Timeline(), 0, trials
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         if RUNG not in result:
@@ -51,14 +52,16 @@ class TrialLog(Callback):  # type: ignore[misc]
             f"{score}test {result['test_score']:.1f}"
         )
         try:
-            run = self._run(trial.trial_id, choice)
+            run = self._run(trial.config["trial"], choice)
             self.tracking.metrics(run, tracked(result), step=finished)
         except (MlflowException, OSError) as error:
             self.screen.say(f"  MLflow did not take a result, which will be written again at the end: {error}")
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         finished = trial.last_result.get(RUNG) == len(self.study.targets)
-        outcome = "diverged" if "diverged" in trial.last_result else "done" if finished else "stopped early"
+        ends = {"diverged": "diverged", "error": "failed", "storage": "put off, as nothing can be written"}
+        ended = next((what for key, what in ends.items() if key in trial.last_result), None)
+        outcome = ended or ("done" if finished else "stopped early")
         self._say_end(trial, outcome)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -66,7 +69,7 @@ class TrialLog(Callback):  # type: ignore[misc]
 
     def settle(self, result: SearchResult) -> None:
         """Bring MLflow to what the finished search says: outcomes, and whatever could not be written on the way."""
-        for trial in result.trials:
+        for trial in (*result.trials, *result.repeats):
             run = self._run(trial.trial_id, trial.choice)
             if self.tracking.tag(run, "outcome") == trial.outcome:
                 continue
@@ -80,14 +83,17 @@ class TrialLog(Callback):  # type: ignore[misc]
             "intermediate": choice.intermediate,
             "lr_intermediate": choice.lr_intermediate,
             "lr_target": choice.lr_target,
-            "seed": self.study.seed,
+            "epochs": choice.epochs,
+            "seed": self.study.seed if choice.seed is None else choice.seed,
         }
+        if (of := repeated_id(trial_id)) is not None:
+            return self.tracking.repeat(self.size.name, trial_id, of=of, params=params)
         default = self.study.space.is_default(choice)
         return self.tracking.trial(self.size.name, trial_id, default_cell=default, params=params)
 
     def _say_end(self, trial: Any, outcome: str) -> None:
         self._ended += 1
-        budget = self.study.budget(self.size)
+        budget = self.study.budget(self.size) if self._expected is None else self._expected
         left = budget - self._ended
         eta = f"; about {self._clock.wall_s / self._ended * left:.0f} s for {left} more" if left > 0 else ""
         self.screen.say(
@@ -95,16 +101,7 @@ class TrialLog(Callback):  # type: ignore[misc]
         )
 
 
-_live: TrialLog | None = None
-
-
-def _current_log() -> TrialLog:
-    if _live is None:
-        raise RuntimeError("a sweep was unpickled outside a running study")
-    return _live
-
-
-def tracked(metrics: dict[str, Any]) -> dict[str, Any]:
+def tracked(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """A trial's reported metrics under their MLflow names; Tune's own bookkeeping left out."""
     ours = {name: value for name, value in metrics.items() if "/" in name and name.split("/")[0] in SCORE_PREFIXES}
     renamed = {new: metrics[old] for old, new in _RENAMED.items() if old in metrics}

@@ -43,6 +43,7 @@ def tiny() -> Study:
         intermediate_tuning=tuning,
         tuning=tuning,
         trials=3,
+        repeats=None,
         benchmark=BenchmarkPlan(variants=("fp32",), window_s=0.5),
     )
 

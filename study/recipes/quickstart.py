@@ -50,6 +50,7 @@ def quickstart(seed: int = 0) -> Study:
         intermediate_tuning=Training(learning_rate=3e-4, steps=40, batch_size=32, seed=seed, precision=precision),
         tuning=Training(learning_rate=2e-3, steps=40, batch_size=32, seed=seed, precision=precision),
         trials=6,
+        repeats=None,  # for the minutes they take; `--repeats 3` adds them, also to a finished run
         benchmark=BenchmarkPlan(variants=("fp32", "bf16" if precision == "bf16_mixed" else "compiled"), window_s=2.0),
     )
 

@@ -88,5 +88,6 @@ def real_offline(seed: int = 0) -> Study:
             TaskTuning("xcopa_from_copa", dataclasses.replace(tuning, steps=60)),
         ),
         trials=4,
+        repeats=None,  # for the hour they take; `--repeats 3` adds them, also to a finished run
         benchmark=BenchmarkPlan(variants=("fp32", "bf16" if precision == "bf16_mixed" else "compiled"), window_s=10.0),
     )

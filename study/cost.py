@@ -1,0 +1,140 @@
+"""What a search costs: with shared stages and without, at most and as expected under ASHA. Training only, no scoring."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import mean
+
+from study import estimate
+from study.estimate import Architecture
+from study.search import asha
+from study.space import Choice, LogUniform, Rates, Space, masks
+from study.spec import Size, Study
+from trainables.fingerprint import fingerprint
+from trainables.stages.base import Stage
+from trainables.stages.finetune import Tuned
+from trainables.stages.pretrain import Pretrain
+
+SIMULATIONS = 50  # searches drawn at random; the mean of 50 is within a few percent of that of 500
+
+Costs = Mapping[str, float]  # of training stages, by fingerprint, in floating-point operations
+
+
+def stages_of(stage: Stage) -> Iterator[Stage]:
+    """The stage and all it rests on."""
+    yield stage
+    for parent in stage.parents:
+        yield from stages_of(parent)
+
+
+def stage_cost(architecture: Architecture, stage: Pretrain | Tuned) -> float:
+    """Floating-point operations of a training stage, rows counted at their longest (`estimate.stage_flops`)."""
+    if isinstance(stage, Pretrain):  # an entry of its batches is a group of sentence pairs
+        return estimate.stage_flops(architecture, stage.training, rows=2 * stage.group_pairs, masked=True)
+    return estimate.stage_flops(architecture, stage.training, masked=masks(stage.task))
+
+
+@dataclass(frozen=True)
+class SearchCost:
+    """Floating-point operations of one size's training.
+
+    `root`: the encoder's pre-training, once (none for a published one). `defaults`: the default cells. `expected`: the whole
+    budget, where ASHA stops trials by scores without any pattern and the sampled choices are random ones. `at_most`: nothing is
+    stopped and every sampled trial trains all its stages. `not_shared`: the expected trials, each training its whole chain.
+    `repeats`: further seeds, which share nothing between them.
+    """
+
+    root: float
+    defaults: float
+    expected: float
+    at_most: float
+    not_shared: float
+    repeats: float
+
+    @property
+    def expected_total(self) -> float:
+        return self.root + self.expected + self.repeats
+
+    @property
+    def at_most_total(self) -> float:
+        return self.root + self.at_most + self.repeats
+
+
+def search_cost(study: Study, size: Size, architecture: Architecture) -> SearchCost:
+    """The cost of a size's search by simulation, the same every time."""
+    rungs = _Rungs(study, size, architecture)
+    defaults = study.space.defaults()
+    sampled = study.budget(size) - len(defaults)
+    grid = [choice for choice in study.space.grid() or () if choice not in defaults]
+    runs = [_simulate(study, rungs, number, grid, sampled) for number in range(SIMULATIONS if sampled else 1)]
+    whole = [sum(rungs.of(choice)[-1].values()) for choice in (*defaults, *grid)]
+    of_defaults = sum(_union(rungs.of(choice)[-1] for choice in defaults).values())
+    again = 0 if study.repeats is None else study.repeats.seeds * (study.repeats.top + 1)
+    return SearchCost(
+        root=rungs.root,
+        defaults=of_defaults,
+        expected=mean(shared for shared, _ in runs),
+        at_most=of_defaults + sampled * max(whole),
+        not_shared=mean(alone for _, alone in runs),
+        repeats=again * mean(whole),
+    )
+
+
+class _Rungs:
+    """Of a choice, the training stages that a trial needs until it has finished so many targets."""
+
+    def __init__(self, study: Study, size: Size, architecture: Architecture) -> None:
+        self._study, self._size, self._architecture = study, size, architecture
+        root = study.pretrain(size)
+        self.root = stage_cost(architecture, root) if isinstance(root, Pretrain) else 0.0
+        self.of = lru_cache(maxsize=None)(self._of)
+
+    def _of(self, choice: Choice) -> list[Costs]:
+        found: dict[str, float] = {}
+        rungs = []
+        for evaluate in self._study.chain(self._size, choice):
+            for stage in stages_of(evaluate):
+                if isinstance(stage, Tuned):
+                    found[fingerprint(stage)] = stage_cost(self._architecture, stage)
+            rungs.append(dict(found))
+        return rungs
+
+
+def _simulate(study: Study, rungs: _Rungs, number: int, grid: Sequence[Choice], sampled: int) -> tuple[float, float]:
+    """The operations of one random search, with shared stages and without; its scores are drawn, its stops are ASHA's."""
+    draw = random.Random(number)
+    choices = study.space.defaults()
+    choices += draw.sample(grid, sampled) if grid else [_drawn(study.space, draw) for _ in range(sampled)]
+    scheduler = asha(study)
+    trained: dict[str, float] = {}
+    alone = 0.0
+    for index, choice in enumerate(choices):
+        finished = len(rungs.of(choice))
+        for rung in range(1, finished + 1):
+            if scheduler.stops(str(index), choice, rung=rung, score=draw.random()):
+                finished = rung
+                break
+        trained |= rungs.of(choice)[finished - 1]
+        alone += sum(rungs.of(choice)[finished - 1].values())
+    return sum(trained.values()), alone
+
+
+def _drawn(space: Space, draw: random.Random) -> Choice:
+    """A random choice of a space with ranges."""
+
+    def rate(rates: Rates) -> float:
+        return draw.uniform(rates.low, rates.high) if isinstance(rates, LogUniform) else draw.choice(rates)
+
+    name = draw.choice(space.names)
+    first = None if name == space.names[0] else rate(space.lr_intermediate)
+    return Choice(name, first, rate(space.lr_target), draw.choice(space.epochs), draw.choice((None, *space.seeds)))
+
+
+def _union(costs: Iterator[Costs]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for one in costs:
+        found |= one
+    return found
