@@ -79,8 +79,10 @@ class Tracking:
         self._client.log_batch(run, params=missing)
         return run
 
-    def repeat(self, size: str, trial_id: str, *, of: str, params: Mapping[str, Value]) -> str:
-        raise NotImplementedError
+    def repeat(self, size: str, trial_id: str, *, seed: int, params: Mapping[str, Value]) -> str:
+        run = self.trial(size, f"{trial_id}-s{seed}", default_cell=False, params=params)
+        self.tags(run, {"kind": "repeat", "repeats": trial_id})
+        return run
 
     def benchmark(self, size: str, variant: str, tags: Mapping[str, str]) -> str:
         """The run of a benchmark, a child of its size's run."""

@@ -79,15 +79,16 @@ class TrialLog(Callback):  # type: ignore[misc]
             self.tracking.finish(run, _STATUS[trial.outcome])
 
     def _run(self, trial_id: str, choice: Choice) -> str:
+        seed = self.study.seed if choice.seed is None else choice.seed
         params = {
             "intermediate": choice.intermediate,
             "lr_intermediate": choice.lr_intermediate,
             "lr_target": choice.lr_target,
             "epochs": choice.epochs,
-            "seed": self.study.seed if choice.seed is None else choice.seed,
+            "seed": seed,
         }
         if (of := repeated_id(trial_id)) is not None:
-            return self.tracking.repeat(self.size.name, trial_id, of=of, params=params)
+            return self.tracking.repeat(self.size.name, of, seed=seed, params=params)
         default = self.study.space.is_default(choice)
         return self.tracking.trial(self.size.name, trial_id, default_cell=default, params=params)
 
