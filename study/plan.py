@@ -228,8 +228,9 @@ def _graph(study: Study) -> Tree:
 def _costs(study: Study, known: Mapping[str, Architecture], price: float | None) -> Table:
     table = _table(
         "training of the whole search in PFLOP, and GPU-hours as above. expected: random scores under ASHA, mean of "
-        "simulations; not shared: the same trials, each training its whole chain; at most: nothing stopped, and nothing shared by the "
-        "sampled trials; repeats: further seeds" + ("" if price is None else f"; price at {price:g} a GPU-hour"),
+        "simulations; not shared: the same trials, each training its whole chain; at most: nothing stopped, and nothing "
+        "shared by the sampled trials; repeats: further seeds"
+        + ("" if price is None else f"; price at {price:g} a GPU-hour"),
         (
             *("size", "encoder", "default cells", "expected", "not shared", "ratio"),
             *("at most", "repeats", "expected in all", "price"),

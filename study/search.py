@@ -242,7 +242,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         if "storage" in result:
             self.broken = str(result["storage"])
         if RUNG in result:
-            self._latest[trial_id] = {key: value for key, value in result.items() if _is_ours(key, value)}
+            self._latest[trial_id] = _ours(result)
         if METRIC in result:
             self.history.report(self._numbers[trial_id], int(result[RUNG]), float(result[METRIC]))
 
@@ -258,7 +258,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         if self.broken is not None or "storage" in (result or {}):
             return  # not the trial's doing: it is gone on with when there is storage again
         outcome, reason = judge(result or {}, self._targets, error=self._reasons.get(trial_id) if error else None)
-        record = self.history.end(number, outcome, self._latest.pop(trial_id, {}), reason)
+        metrics = {**self._latest.pop(trial_id, {}), **_ours(result or {})}
+        record = self.history.end(number, outcome, metrics, reason)
         if self._proposer is not None:
             self._proposer.learn(record)
 
@@ -434,9 +435,13 @@ def _repeats_history(study: Study, size: Size, storage: JournalStorage) -> Histo
     return History(storage, repeats_name(size), study.space, repeats=True)
 
 
-def _is_ours(key: str, value: object) -> bool:
-    ours = key in (METRIC, RUNG, "test_score") or key.split("/")[0] in SCORE_PREFIXES
-    return ours and isinstance(value, (int, float))
+def _ours(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a Tune result what the trial reported."""
+
+    def ours(key: str) -> bool:
+        return key in (METRIC, RUNG, "test_score") or key.split("/")[0] in SCORE_PREFIXES
+
+    return {key: value for key, value in result.items() if ours(key) and isinstance(value, (int, float))}
 
 
 def _reason(error: BaseException) -> str:

@@ -1,105 +1,237 @@
-"""The search's own pieces: what Optuna is told, which trials ASHA may stop, and how trials are ranked."""
+"""The search's own pieces: what Tune is given, what Optuna is told, which trials ASHA may stop, and how trials are ranked."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from ray.tune.search import Searcher
 
-from study.search import HonestOptunaSearch, SearchResult, TrialRecord, choice_of, run_search, tune_config
-from study.spec import Choice, InvalidStudy
+from study.history import JOURNAL, History, LedgerBroken, SearchResult, TrialRecord, open_journal, repeated_id
+from study.propose import Proposer
+from study.room import Room, need_of
+from study.search import LedgerSearcher, asha, choice_of, load_result, wanted_repeats
+from study.space import Choice, LogUniform, Repeats, Space
+from study.spec import InvalidStudy
 from tests import recipes
 
 STUDY = recipes.tiny()
 SIZE = STUDY.sizes[0]
+TARGETS = len(STUDY.targets)
+DONE = {"dev_score": 50.0, "test_score": 40.0, "targets_finished": TARGETS, "training_iteration": 3}
+
+_open = contextlib.ExitStack()  # rooms that searchers are in
 
 
-def _search() -> HonestOptunaSearch:
-    search = tune_config(STUDY, SIZE, concurrent=1).search_alg
-    assert isinstance(search, HonestOptunaSearch)
-    return search
+def _searcher(output: Path, *, trials: int = 3, cores: int = 2, space: Space = STUDY.space) -> LedgerSearcher:
+    """A searcher over the output folder's journal, in a room for so many trials."""
+    history = History(open_journal(output), SIZE.name, space)
+    proposer = Proposer(space, 0, known=history.records, running=list(history.open.values()))
+    room = Room({"CPU": cores})
+    _open.enter_context(room.entered(SIZE.name, need_of(SIZE), trials))
+    return LedgerSearcher(history, SIZE.name, room, proposer=proposer, targets=TARGETS)
 
 
-def _states(search: HonestOptunaSearch) -> list[str]:
-    """States of the trials that were proposed; enqueued ones wait."""
-    return [trial.state.name for trial in search._ot_study.trials if trial.state.name != "WAITING"]
+def _optuna(output: Path) -> optuna.Study:
+    """The study as somebody else opens it."""
+    backend = optuna.storages.journal.JournalFileBackend(str(output / JOURNAL))
+    return optuna.load_study(study_name=SIZE.name, storage=optuna.storages.JournalStorage(backend))
 
 
-def test_every_intermediate_is_proposed_once_at_the_defaults_before_the_sampler_takes_over() -> None:
-    search = _search()
-    proposed = [choice_of(search.suggest(f"t{number}") or {}) for number in range(len(STUDY.space.names))]
+def _states(output: Path) -> list[str]:
+    return [trial.state.name for trial in _optuna(output).trials]
+
+
+def test_every_intermediate_is_proposed_once_at_the_defaults_before_the_sampler_takes_over(tmp_path: Path) -> None:
+    searcher = _searcher(tmp_path)
+    proposed = [choice_of(searcher.suggest(f"t{number}") or {}) for number in range(len(STUDY.space.names))]
     assert proposed == STUDY.space.defaults()
 
 
-def test_the_learning_rate_of_no_intermediate_is_none() -> None:
-    config = _search().suggest("t0")
-    assert config is not None
-    assert config["intermediate"] == "none"
-    assert config["lr_intermediate"] == "none"
-    assert choice_of(config).lr_intermediate is None
+def test_no_choice_is_proposed_twice_and_a_grid_comes_to_an_end(tmp_path: Path) -> None:
+    searcher = _searcher(tmp_path, trials=99)
+    proposed = []
+    while (config := searcher.suggest(f"t{len(proposed)}")) != Searcher.FINISHED:
+        assert config is not None
+        proposed.append(choice_of(config))
+        searcher.on_trial_complete(f"t{len(proposed) - 1}", DONE)
+    grid = STUDY.space.grid()
+    assert grid is not None
+    assert len(proposed) == len(grid) == STUDY.space.points == 4
+    assert set(proposed) == set(grid)
+
+
+def test_a_range_of_learning_rates_gives_others_every_time(tmp_path: Path) -> None:
+    space = dataclasses.replace(STUDY.space, lr_target=LogUniform(1e-5, 1e-3, default=1e-4))
+    assert math.isinf(space.points)
+    searcher = _searcher(tmp_path, trials=99, cores=99, space=space)
+    rates = [choice_of(searcher.suggest(f"t{number}") or {}).lr_target for number in range(6)]
+    assert rates[:2] == [1e-4, 1e-4]
+    assert len(set(rates[2:])) == 4
+    assert all(1e-5 <= rate <= 1e-3 for rate in rates)
+
+
+def test_epochs_and_seeds_are_chosen_where_the_space_has_several(tmp_path: Path) -> None:
+    space = dataclasses.replace(STUDY.space, epochs=(1.0, 2.0), seeds=(5,))
+    grid = space.grid()
+    assert grid is not None
+    assert len(grid) == 16  # two intermediates with a rate each, two target rates, two lengths, two seeds
+    searcher = _searcher(tmp_path, trials=99, cores=99, space=space)
+    assert {choice_of(searcher.suggest(f"t{number}") or {}) for number in range(16)} == set(grid)
+    usual, other = STUDY.space.defaults()[1], dataclasses.replace(STUDY.space.defaults()[1], epochs=2.0, seed=5)
+    before, after = (STUDY.chain(SIZE, choice)[0].model for choice in (usual, other))
+    assert after.training.steps == 2 * before.training.steps  # type: ignore[union-attr]
+    assert after.training.seed == after.base.training.seed == 5  # type: ignore[union-attr]
+    assert after.base.training.steps == before.base.training.steps  # type: ignore[union-attr]
+    assert after.base.base == before.base.base  # type: ignore[union-attr] # the encoder is the same
 
 
 @pytest.mark.parametrize(
-    ("result", "error", "state"),
+    ("result", "error", "state", "reason"),
     [
-        ({"dev_score": 50.0, "targets_finished": 3}, False, "COMPLETE"),
-        ({"dev_score": 50.0, "targets_finished": 1}, False, "PRUNED"),
-        ({"dev_score": math.nan, "targets_finished": 3}, False, "FAIL"),
-        ({"diverged": "at step 3"}, False, "FAIL"),
-        (None, False, "FAIL"),
-        ({"dev_score": 50.0, "targets_finished": 2}, True, "FAIL"),
+        (DONE, False, "COMPLETE", None),
+        ({**DONE, "targets_finished": 1}, False, "PRUNED", None),
+        ({**DONE, "dev_score": math.nan}, False, "FAIL", "its dev score is nan"),
+        ({"diverged": "at step 3"}, False, "FAIL", "diverged: at step 3"),
+        ({"error": "ValueError: x"}, False, "FAIL", "ValueError: x"),
+        (None, False, "FAIL", "ended without a report"),
+        ({**DONE, "targets_finished": 2}, True, "FAIL", "its node went"),
     ],
 )
-def test_optuna_is_told_the_truth(result: dict[str, Any] | None, error: bool, state: str) -> None:
-    search = _search()
-    search.suggest("t0")
+def test_optuna_is_told_the_truth(
+    tmp_path: Path, result: dict[str, Any] | None, error: bool, state: str, reason: str | None
+) -> None:
+    searcher = _searcher(tmp_path)
+    searcher.suggest("t0")
     if result and "dev_score" in result:
-        search.on_trial_result("t0", {**result, "training_iteration": 1})
-    search.on_trial_complete("t0", result, error)
-    search.on_trial_complete("t0", result, error)  # Tune may say it twice
-    assert _states(search) == [state]
+        searcher.on_trial_result("t0", result)
+    if error:
+        searcher.on_trial_error_reason("t0", "its node went")
+    searcher.on_trial_complete("t0", result, error)
+    searcher.on_trial_complete("t0", result, error)  # Tune may say it twice
+    assert _states(tmp_path) == [state]
+    (record,) = searcher.history.records
+    assert record.reason == reason
 
 
-def test_the_searcher_survives_being_saved(tmp_path: Path) -> None:
-    search = _search()
-    search.suggest("t0")
-    search.on_trial_complete("t0", {"dev_score": 10.0, "targets_finished": 3})
-    search.save(str(tmp_path / "state"))
-    again = _search()
-    again.restore(str(tmp_path / "state"))
-    assert _states(again)[:1] == ["COMPLETE"]
-    assert again._ot_study.best_trial.state == optuna.trial.TrialState.COMPLETE
+def test_a_search_goes_on_from_its_journal_as_if_it_had_never_stopped(tmp_path: Path) -> None:
+    """Two finished, one running, then killed: the running one comes first, under its name; then what would have come anyway."""
+    space = dataclasses.replace(STUDY.space, lr_target=(1e-3, 3e-4, 1e-4, 3e-5))
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+    searcher = _searcher(one, trials=8, space=space)
+    for number in range(8):
+        searcher.suggest(f"t{number}")
+        searcher.on_trial_result(f"t{number}", {**DONE, "dev_score": 50.0 + number, "targets_finished": 1})
+        searcher.on_trial_complete(f"t{number}", DONE)
+    whole = [(record.trial_id, record.choice) for record in searcher.history.records]
+
+    killed = _searcher(other, trials=8, space=space)
+    for number in range(5):
+        killed.suggest(f"t{number}")
+        killed.on_trial_result(f"t{number}", {**DONE, "dev_score": 50.0 + number, "targets_finished": 1})
+        if number < 4:
+            killed.on_trial_complete(f"t{number}", DONE)
+    del killed
+    again = _searcher(other, trials=4, space=space)
+    for number in range(4):
+        config = again.suggest(f"u{number}")
+        assert config is not None
+        if number == 0:
+            assert config["trial"] == "t0004"
+        again.on_trial_result(f"u{number}", {**DONE, "dev_score": 54.0 + number, "targets_finished": 1})
+        again.on_trial_complete(f"u{number}", DONE)
+    assert [(record.trial_id, record.choice) for record in again.history.records] == whole
+    assert _states(other) == ["COMPLETE"] * 8, "nothing stays RUNNING"
+
+
+def test_a_line_that_was_cut_short_is_taken_off_and_its_trial_gone_on_with(tmp_path: Path) -> None:
+    searcher = _searcher(tmp_path)
+    searcher.suggest("t0")
+    searcher.on_trial_complete("t0", DONE)
+    content = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(content[:-20])  # the end of the trial, in part
+    again = _searcher(tmp_path)
+    assert list(again.history.open) == [0]
+    assert (again.suggest("u0") or {})["trial"] == "t0000"
+
+
+def test_a_journal_that_cannot_be_read_is_refused_and_not_begun_anew(tmp_path: Path) -> None:
+    searcher = _searcher(tmp_path)
+    searcher.suggest("t0")
+    content = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(b"\0" * 100 + b"\n" + content)
+    with pytest.raises(LedgerBroken, match="cannot be read"):
+        _searcher(tmp_path)
+    assert (tmp_path / JOURNAL).read_bytes().endswith(content)
+
+
+def test_a_lock_that_a_killed_process_left_does_not_hold_the_next(tmp_path: Path) -> None:
+    Path(f"{tmp_path / JOURNAL}.lock").touch()
+    assert _searcher(tmp_path).suggest("t0") is not None
+
+
+def test_what_storage_did_is_no_trials_failure(tmp_path: Path) -> None:
+    """The disk is full: the trial stays open, nothing more is started, and the next run goes on with it."""
+    searcher = _searcher(tmp_path)
+    searcher.suggest("t0")
+    searcher.on_trial_result("t0", {"storage": f"OSError: [Errno {errno.ENOSPC}] No space left on device"})
+    searcher.on_trial_complete("t0", {"storage": "..."})
+    assert searcher.suggest("t1") is None
+    assert _states(tmp_path) == ["RUNNING"]
+    assert list(_searcher(tmp_path).history.open) == [0]
+
+
+def test_failed_trials_are_tried_again_when_that_is_wanted_but_not_those_that_diverged(tmp_path: Path) -> None:
+    searcher = _searcher(tmp_path)
+    for number, result in enumerate(({"error": "OSError: x"}, {"diverged": "at step 1"})):
+        searcher.suggest(f"t{number}")
+        searcher.on_trial_complete(f"t{number}", result)
+    history = searcher.history
+    assert history.counted == 2
+    assert history.retry_failed() == 1
+    assert history.counted == 2
+    again = _searcher(tmp_path)
+    assert (again.suggest("u0") or {})["trial"] == "t0002"
+    again.on_trial_result("u0", DONE)
+    again.on_trial_complete("u0", DONE)
+    result = SearchResult(SIZE.name, again.history.records)
+    assert [record.trial_id for record in result.failures] == ["t0001"]
+    assert again.history.retry_failed() == 0
+
+
+def test_no_more_trials_start_than_there_is_room_for(tmp_path: Path) -> None:
+    searcher = _searcher(tmp_path, cores=1)
+    assert searcher.suggest("t0") is not None
+    assert searcher.suggest("t1") is None
+    searcher.on_trial_complete("t0", DONE)
+    assert searcher.suggest("t1") is not None
 
 
 def test_asha_stops_a_bad_trial_but_never_a_default_cell() -> None:
     """A tenth trial far below nine others at the first rung is stopped, unless it is a default cell."""
-
-    class Trial:
-        def __init__(self, name: str, config: dict[str, Any]) -> None:
-            self.trial_id, self.config = name, config
-
-    default = {"intermediate": "none", "lr_target": STUDY.space.lr_target[0]}
-    sampled = {"intermediate": "none", "lr_target": STUDY.space.lr_target[1]}
-    for config, verdict in ((sampled, "STOP"), (default, "CONTINUE")):
-        scheduler = pickle.loads(pickle.dumps(tune_config(STUDY, SIZE, concurrent=1).scheduler))
-        for number in range(9):
-            other = Trial(f"t{number}", default)
-            scheduler.on_trial_add(None, other)
-            scheduler.on_trial_result(None, other, {"targets_finished": 1, "dev_score": 80.0 + number})
-        last = Trial("last", config)
-        scheduler.on_trial_add(None, last)
-        assert scheduler.on_trial_result(None, last, {"targets_finished": 1, "dev_score": 1.0}) == verdict
+    default = STUDY.space.defaults()[0]
+    sampled = dataclasses.replace(default, lr_target=STUDY.space.lr_target[1])  # type: ignore[index]
+    for choice, stopped in ((sampled, True), (default, False)):
+        past = [
+            TrialRecord(f"t{number}", default, "complete", {}, rungs={1: 80.0 + number, 2: 1.0}) for number in range(9)
+        ]
+        scheduler = asha(STUDY, past)
+        assert scheduler.stops("last", choice, rung=1, score=1.0) is stopped
+    assert not asha(STUDY).stops("first", sampled, rung=1, score=1.0)
 
 
 def test_only_complete_trials_are_ranked_and_on_dev_alone() -> None:
     choice = Choice("none", None, 1e-3)
 
-    def trial(name: str, outcome: str, dev: float, test: float) -> TrialRecord:
+    def trial(name: str, outcome: Any, dev: float, test: float) -> TrialRecord:
         return TrialRecord(name, choice, outcome, {"dev_score": dev, "test_score": test, "targets_finished": 3})
 
     result = SearchResult(
@@ -115,19 +247,59 @@ def test_only_complete_trials_are_ranked_and_on_dev_alone() -> None:
     assert SearchResult("1x32", ()).best is None
 
 
-def test_a_finished_search_is_read_back_as_it_was(tmp_path: Path) -> None:
-    result = SearchResult("1x32", (TrialRecord("a", Choice("none", None, 1e-3), "failed", {}, "why"),))
-    (tmp_path / "tune").mkdir()
-    result.save(tmp_path / "tune" / "1x32.json")
-    none: Any = None
-    assert run_search(STUDY, SIZE, tmp_path, concurrent=1, progress=none, callbacks=[]) == result
+def test_winners_and_the_best_baseline_are_repeated_with_seeds_of_their_own() -> None:
+    study = dataclasses.replace(STUDY, repeats=Repeats(top=1, seeds=3))
+    none, other = study.space.defaults()
+    scores = {none: 50.0, other: 60.0, dataclasses.replace(none, lr_target=3e-4): 55.0}
+    trials = tuple(
+        TrialRecord(f"t{number}", choice, "complete", {"dev_score": score})
+        for number, (choice, score) in enumerate(scores.items())
+    )
+    wanted = wanted_repeats(study, SearchResult("1x32", trials))
+    assert list(wanted.values()) == ["t1-s1", "t1-s2", "t1-s3", "t2-s1", "t2-s2", "t2-s3"]
+    assert {choice.lr_target for choice in wanted if choice.intermediate == "none"} == {3e-4}
+    assert [repeated_id(name) for name in ("t1-s3", "t1")] == ["t1", None]
+    chains = {study.chain(SIZE, choice)[0] for choice in wanted}
+    assert len(chains) == 6, "a seed makes another model"
+    assert len({study.pretrain(SIZE)} | {chain.features for chain in chains}) == 2, "on the same encoder and data"
+    assert wanted_repeats(STUDY, SearchResult("1x32", trials)) == {}
+
+
+def test_a_search_is_finished_when_its_budget_is_used_and_every_repeat_is_there(tmp_path: Path) -> None:
+    study = dataclasses.replace(STUDY, repeats=Repeats(top=1, seeds=1))
+    searcher = _searcher(tmp_path)
+    for number in range(3):
+        assert not load_result(STUDY, SIZE, open_journal(tmp_path))[1]
+        searcher.suggest(f"t{number}")
+        searcher.on_trial_result(f"t{number}", DONE)
+        searcher.on_trial_complete(f"t{number}", DONE)
+    result, done = load_result(STUDY, SIZE, open_journal(tmp_path))
+    assert done
+    assert len(result.trials) == 3
+    assert not load_result(study, SIZE, open_journal(tmp_path))[1]
+    repeats = History(open_journal(tmp_path), f"{SIZE.name}.repeats", study.space, repeats=True)
+    for choice, name in wanted_repeats(study, result).items():
+        repeats.end(repeats.begin(choice, name), "complete", DONE)
+    again, done = load_result(study, SIZE, open_journal(tmp_path))
+    assert done
+    assert [record.trial_id for record in again.repeats] == ["t0000-s1"]
 
 
 def test_a_study_says_all_that_is_wrong_with_it_at_once() -> None:
     with pytest.raises(InvalidStudy) as caught:
         dataclasses.replace(
-            STUDY, name="Tiny Study", trials=1, reduction_factor=1, targets=STUDY.targets[::-1], sizes=(SIZE, SIZE)
+            STUDY,
+            name="Tiny Study",
+            trials=1,
+            reduction_factor=1,
+            targets=STUDY.targets[::-1],
+            sizes=(SIZE, SIZE),
+            repeats=Repeats(seeds=0),
+            space=dataclasses.replace(STUDY.space, lr_target=LogUniform(1e-3, 1e-4, 1e-3), epochs=(0.0,)),
         )
     said = "\n".join(caught.value.errors)
-    for field in ("name 'Tiny Study'", "trials 1", "reduction_factor 1", "targets: the first", "'1x32' appears twice"):
+    for field in (
+        *("name 'Tiny Study'", "trials 1", "reduction_factor 1", "targets: the first", "'1x32' appears twice"),
+        *("repeats", "space.lr_target LogUniform", "space.epochs"),
+    ):
         assert field in said

@@ -9,7 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 import analysis
-from study.search import SearchResult
+from study.history import open_journal
+from study.search import load_result
 from study.tracking import default_uri
 from tests import recipes
 from tests.conftest import Ran, study_command
@@ -51,8 +52,8 @@ def test_both_launchers_ran_and_every_default_cell_was_finished(tiny_run: TinyRu
     output, _ = tiny_run
     study = recipes.tiny()
     for size in study.sizes:
-        result = SearchResult.load(output / "tune" / f"{size.name}.json")
-        assert result is not None
+        result, done = load_result(study, size, open_journal(output))
+        assert done
         complete = {trial.choice for trial in result.trials if trial.outcome == "complete"}
         assert complete >= set(study.space.defaults())
         store = StageStore(output)
