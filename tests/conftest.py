@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -52,3 +54,12 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
     ran = study_command("run", "tests/recipes.py:tiny", "--output", str(output))
     assert ran.code == 0, ran.err
     return output, ran
+
+
+def cores_after(seconds: float) -> float:
+    """Free cores once all are free, or when the time is up."""
+    until = time.monotonic() + seconds
+    total = ray.cluster_resources()["CPU"]
+    while (free := ray.available_resources().get("CPU", 0.0)) < total and time.monotonic() < until:
+        time.sleep(0.5)
+    return free

@@ -1,37 +1,55 @@
-"""A trial that launches a Ray Train group and is stopped early leaves the cluster as it was found."""
+"""A trial that launches a Ray Train group: stopped early it leaves the cluster as it was, and a lost worker is made good."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray.tune.schedulers import TrialScheduler
 
 from study.cluster import connected
-from study.search import RunDefaultsToTheEnd, run_search
+from study.history import SearchResult, open_journal
+from study.room import Room
+from study.search import RunDefaultsToTheEnd, Sweep
+from study.space import Space
+from study.spec import Study
 from tests import recipes
+from tests.conftest import cores_after
+from trainables.store import StageStore
 
 CPUS = 2
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
     """A Ray of our own on a machine where an earlier cluster left its address behind."""
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:  # sockets want a short path
-        monkeypatch.setenv("RAY_TMPDIR", folder)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        patch.setenv("RAY_TMPDIR", folder)  # under /tmp: sockets want a short path
         (Path(folder) / "ray").mkdir()
         (Path(folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
         with connected(None, cpus=CPUS):
             yield
 
 
-@pytest.mark.usefixtures("cluster")
+def _search(study: Study, output: Path) -> SearchResult:
+    def progress(stage: str, done: int, total: int, value: float) -> None:
+        pass
+
+    size = study.size("1x64")
+    assert size.resources.workers * size.resources.cpus == CPUS
+    return Sweep(study, size, output, Room({"CPU": CPUS}), progress).search(open_journal(output))
+
+
 def test_stopped_group_trials_give_their_cores_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each trial wants two cores: on two, the second can only run on what the first gave back."""
 
@@ -39,21 +57,36 @@ def test_stopped_group_trials_give_their_cores_back(tmp_path: Path, monkeypatch:
         return TrialScheduler.STOP
 
     monkeypatch.setattr(RunDefaultsToTheEnd, "on_trial_result", stop)
-    study = dataclasses.replace(recipes.tiny(), trials=2)
-    size = study.size("1x64")
-    assert size.resources.workers * size.resources.cpus == CPUS
-    result = run_search(
-        study, size, tmp_path, concurrent=1, progress=lambda stage, done, total, value: None, callbacks=[]
-    )
+    result = _search(dataclasses.replace(recipes.tiny(), trials=2), tmp_path)
     assert [trial.outcome for trial in result.trials] == ["stopped_early"] * 2
     assert {trial.metrics["targets_finished"] for trial in result.trials} == {1}
     assert cores_after(30.0) == ray.cluster_resources()["CPU"]
 
 
-def cores_after(seconds: float) -> float:
-    """Free cores once all are free, or when the time is up."""
-    until = time.monotonic() + seconds
-    total = ray.cluster_resources()["CPU"]
-    while (free := ray.available_resources().get("CPU", 0.0)) < total and time.monotonic() < until:
-        time.sleep(0.5)
-    return free
+def test_a_trial_that_loses_a_worker_is_started_again_and_completes(tmp_path: Path) -> None:
+    """A worker of the group is killed once the first target is scored: what was finished is found, the rest is made."""
+    study = dataclasses.replace(recipes.tiny(), trials=1, space=Space((), (1e-3,), (1e-3,)))
+    killed: list[int] = []
+
+    def kill_a_worker() -> None:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not list(tmp_path.glob("stages/evaluate-*/manifest.json")):
+            time.sleep(0.02)
+        workers = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if any("RayTrainWorker" in part for part in process.cmdline())
+        ]
+        os.kill(workers[-1].pid, signal.SIGKILL)
+        killed.append(workers[-1].pid)
+
+    thread = threading.Thread(target=kill_a_worker)
+    thread.start()
+    result = _search(study, tmp_path)
+    thread.join()
+    assert killed
+    (trial,) = result.trials
+    assert (trial.outcome, trial.reason) == ("complete", None)
+    store = StageStore(tmp_path)
+    assert all(store.verify(stage) == [] for stage in study.chain(study.size("1x64"), trial.choice))
+    assert cores_after(30.0) == CPUS

@@ -1,0 +1,261 @@
+"""What can go wrong in a search, what holds then, and which test shows it.
+
+| fault                                   | what holds                                               | test                         |
+|-----------------------------------------|----------------------------------------------------------|------------------------------|
+| a trial's process killed                | started again; no trial too many                         | here                         |
+| an error in a trial                     | tried once more, then FAIL with its reason; others go on | here                         |
+| a Ray Train worker killed               | the trial is started again and completes                 | test_groups                  |
+| the driver killed (so the head's death) | trials go on under their numbers; nothing made twice     | test_study, test_search      |
+| SIGTERM, a stopped job                  | exit 143; the same command goes on                       | test_study                   |
+| told to stop in the middle              | what is finished stays, what runs is gone on with        | here                         |
+| a node lost                             | as a trial's process; stages go on from checkpoints      | test_clusters                |
+| disk full, read-only or gone (a trial)  | the sweep ends with the reason; no trial is blamed       | here                         |
+| disk full, read-only or gone (ledger)   | the same, from the driver                                | here                         |
+| Tune's state cut short or garbage       | it is not read                                           | here                         |
+| the ledger's last line cut short        | taken off; its trial is gone on with                     | test_search                  |
+| the ledger unreadable                   | refused with the reason; not begun anew                  | test_search                  |
+| a stage's files damaged                 | not a finished stage: made again                         | test_store, test_checkpoints |
+| clocks that went back or forth          | nothing is made again: no time stamp decides anything    | here                         |
+| two runs with one output folder         | the second is refused                                    | test_cli                     |
+| twenty trials stopped early             | all resources are back                                   | here; groups: test_groups    |
+| MLflow down, slow or refusing           | training goes on; results are sent later, in order       | test_tracking, test_outbox   |
+| secrets in the environment              | in no log, file, database                                | test_secrets                 |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from optuna.storages.journal import JournalFileBackend
+from ray import tune
+
+from study.cluster import capacity, connected
+from study.history import SearchResult, open_journal
+from study.room import Room
+from study.search import Interrupted, StorageFailed, Sweep, load_result, run_trial, search_name
+from study.space import Choice, Space
+from study.spec import Study
+from tests import recipes
+from tests.conftest import cores_after
+from trainables.stages.base import Stage
+
+SIZE = recipes.tiny().sizes[0]
+TARGETS = len(recipes.tiny().targets)
+
+
+def _study(trials: int) -> Study:
+    """A space of 41 learning rates and no intermediate task, so that one trial alone is a default cell."""
+    space = Space((), (1e-3,), tuple(1e-3 / (number + 1) for number in range(41)))
+    return dataclasses.replace(recipes.inline(), trials=trials, space=space)
+
+
+def _sweep(study: Study, output: Path, trial: Callable[..., None] | None) -> Sweep:
+    def progress(stage: str, done: int, total: int, value: float) -> None:
+        pass
+
+    return Sweep(study, study.sizes[0], output, Room(capacity(study.sizes)), progress, trial=trial)
+
+
+def _search(study: Study, output: Path, trial: Callable[..., None] | None) -> SearchResult:
+    return _sweep(study, output, trial).search(open_journal(output))
+
+
+def _finish(config: dict[str, Any], *, score: float = 50.0) -> None:
+    """What a trial reports that scores every target."""
+    for finished in range(1, TARGETS + 1):
+        tune.report({"dev_score": score, "test_score": score, "targets_finished": finished})
+
+
+def _first_time(output: str, config: dict[str, Any]) -> bool:
+    """Whether this trial has not been here before."""
+    mark = Path(output) / f"{config['trial']}.was_here"
+    was_here = mark.exists()
+    mark.touch()
+    return not was_here
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with connected(None, cpus=2):
+        yield
+
+
+def test_a_killed_trial_is_started_again(tmp_path: Path) -> None:
+    def trial(config: dict[str, Any], *, output: str, **_: Any) -> None:
+        if config["trial"] == "t0001" and _first_time(output, config):
+            os.kill(os.getpid(), signal.SIGKILL)
+        _finish(config)
+
+    result = _search(_study(3), tmp_path, trial)
+    assert [(one.trial_id, one.outcome) for one in result.trials] == [(f"t000{n}", "complete") for n in range(3)]
+    assert cores_after(30.0) == 2
+
+
+def test_an_error_is_tried_once_more_and_then_told_while_the_others_go_on(tmp_path: Path) -> None:
+    """The real trial function; what fails is the chain of one choice."""
+    study = _study(2)
+    broken = study.space.grid()
+    assert broken is not None
+
+    @dataclasses.dataclass(frozen=True)
+    class Breaks(Study):
+        def chain(self, size: Any, choice: Choice, *, trained: bool = True) -> Any:
+            return (_Broken(),) if choice.lr_target != self.space.lr_target[0] else ()  # type: ignore[index]
+
+    breaking = Breaks(**{one.name: getattr(study, one.name) for one in dataclasses.fields(study)})
+    result = _search(breaking, tmp_path, run_trial)
+    assert [one.outcome for one in result.trials] == ["failed", "failed"]
+    reasons = {one.trial_id: one.reason for one in result.trials}
+    assert reasons["t0000"] == "ended without a report"
+    assert "no such encoder" in (reasons["t0001"] or "")
+    assert (tmp_path / "attempts").read_text() == "xx"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Broken:
+    """An evaluation that cannot be made."""
+
+    @property
+    def label(self) -> str:
+        return "broken"
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return ()
+
+    def produce(self, work: Any, folder: Path) -> None:
+        with open(work.store.root / "attempts", "a") as file:
+            file.write("x")
+        raise ValueError("no such encoder")
+
+
+def test_a_full_disk_ends_the_search_with_the_reason_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    def full(config: dict[str, Any], *, study: Study, size: Any, output: str, progress: Any) -> None:
+        if config["trial"] != "t0001" or not _first_time(output, config):
+            return _finish(config)
+        broken = dataclasses.replace(study)
+        object.__setattr__(broken, "chain", _no_space)
+        return run_trial(config, study=broken, size=size, output=output, progress=progress)
+
+    with pytest.raises(StorageFailed, match=r"cannot be written.*No space left on device"):
+        _search(_study(4), tmp_path, full)
+    before, done = load_result(_study(4), SIZE, open_journal(tmp_path))
+    assert not done
+    assert {one.outcome for one in before.trials} <= {"complete"}, "no trial is blamed"
+    result = _search(_study(4), tmp_path, full)
+    assert [one.trial_id for one in result.trials] == [f"t000{number}" for number in range(4)]
+    assert {one.outcome for one in result.trials} == {"complete"}
+
+
+def _no_space(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trial(config: dict[str, Any], **_: Any) -> None:
+        _finish(config)
+
+    storage = open_journal(tmp_path)
+    writes = iter(range(10**6))
+    append = JournalFileBackend.append_logs
+
+    def fills_up(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        if next(writes) >= 12:
+            _no_space()
+        append(self, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFileBackend, "append_logs", fills_up)
+        with pytest.raises(StorageFailed, match="No space left"):
+            _sweep(_study(6), tmp_path, trial).search(storage)
+    assert cores_after(30.0) == 2
+    result = _search(_study(6), tmp_path, trial)
+    assert [one.outcome for one in result.trials] == ["complete"] * 6
+
+
+def test_a_search_that_is_told_to_stop_goes_on_later(tmp_path: Path) -> None:
+    def slow(config: dict[str, Any], *, output: str, **_: Any) -> None:
+        if _first_time(output, config) and config["trial"] >= "t0002":
+            time.sleep(600)
+        _finish(config)
+
+    study = _study(5)
+    sweep = _sweep(study, tmp_path, slow)
+
+    def stop_when_two_are_done() -> None:
+        while not (tmp_path / "t0003.was_here").exists():
+            time.sleep(0.05)
+        sweep.stop.set()
+
+    thread = threading.Thread(target=stop_when_two_are_done)
+    thread.start()
+    with pytest.raises(Interrupted):
+        sweep.search(open_journal(tmp_path))
+    thread.join()
+    assert cores_after(30.0) == 2
+    for path in (tmp_path / "tune").rglob("*"):  # whatever Tune kept is of no matter
+        if path.is_file():
+            path.write_bytes(b"\0garbage")
+    for path in tmp_path.rglob("*"):  # nor is the time
+        os.utime(path, (2**31, 2**31) if path.name < "o" else (0, 0))
+    result = _search(study, tmp_path, slow)
+    assert [one.trial_id for one in result.trials] == [f"t000{number}" for number in range(5)]
+    assert {one.outcome for one in result.trials} == {"complete"}
+
+
+def test_sizes_search_side_by_side(tmp_path: Path) -> None:
+    """On two cores a trial of each of two sizes of one core runs at the same time; each runs its own study's size."""
+
+    def trial(config: dict[str, Any], *, size: Any, output: str, **_: Any) -> None:
+        mark = Path(output) / f"{size.name}-{config['trial']}"
+        mark.touch()
+        other = "b" if size.name == "a" else "a"
+        until = time.monotonic() + 60
+        while config["trial"] == "t0000" and not list(Path(output).glob(f"{other}-*")):
+            assert time.monotonic() < until, "the other size did not start"
+            time.sleep(0.05)
+        _finish(config, score=10.0 if size.name == "a" else 20.0)
+
+    study = dataclasses.replace(
+        _study(4), sizes=tuple(dataclasses.replace(_study(4).sizes[0], name=name) for name in "ab")
+    )
+    room, storage = Room(capacity(study.sizes)), open_journal(tmp_path)
+    found: dict[str, SearchResult] = {}
+
+    def search(name: str) -> None:
+        sweep = Sweep(study, study.size(name), tmp_path, room, lambda *_: None, trial=trial)
+        found[name] = sweep.search(storage)
+
+    threads = [threading.Thread(target=search, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    scores = {name: {one.dev_score for one in result.trials} for name, result in found.items()}
+    assert scores == {"a": {10.0}, "b": {20.0}}
+    assert [len(found[name].trials) for name in "ab"] == [4, 4]
+
+
+def test_twenty_trials_stopped_early_leave_the_cluster_as_it_was(tmp_path: Path) -> None:
+    def trial(config: dict[str, Any], **_: Any) -> None:
+        number = int(config["trial"][1:])
+        _finish(config, score=100.0 - number)  # each worse than all before it
+
+    before = ray.cluster_resources()
+    result = _search(_study(24), tmp_path, trial)
+    assert result.count("stopped_early") >= 20
+    assert cores_after(30.0) == before["CPU"]
+    assert ray.cluster_resources() == before
+    groups = [one for one in ray.util.placement_group_table().values() if one["state"] != "REMOVED"]
+    assert groups == []
+    assert search_name(SIZE) == SIZE.name
