@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from mlflow.exceptions import MlflowException
 
 import analysis
 from study.benchmarks import benchmark_size, kept_measurement
@@ -44,6 +43,7 @@ class Where:
     output: Path
     tracking_uri: str | None = None
     address: str | None = None
+    offline: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def run_study(study: Study, where: Where) -> Outcome:
     Raises:
         CannotRun: the output folder is not usable, holds another study or is in use; or the cluster is too small.
         DataError: some data set breaks a rule of its form.
-        TrackingUnavailable: the MLflow store does not answer.
+        TrackingUnavailable: the MLflow store does not answer, or what is kept for it cannot be read.
         SearchStateLost: an interrupted search cannot be restored.
     """
     if study.open_ends:
@@ -69,7 +69,9 @@ def run_study(study: Study, where: Where) -> Outcome:
     screen = Screen(timeline)
     with ExitStack() as stack:
         stack.enter_context(_output_of(study, where.output))
-        tracking = Tracking(where.tracking_uri or default_uri(where.output), study.name, where.output / "artifacts")
+        uri = where.tracking_uri or default_uri(where.output)
+        tracking = Tracking(uri, study.name, where.output, offline=where.offline, say=screen.say)
+        stack.enter_context(tracking)
         _describe(study, tracking)
         stack.enter_context(footprint.measure())
         if _all_done(study, where.output):
@@ -218,13 +220,8 @@ def _search(study: Study, size: Size, output: Path, log: TrialLog, *, board: Any
     result = run_search(
         study, size, output.resolve(), concurrent=log.concurrent, progress=Poster(board), callbacks=[log]
     )
-    try:
-        log.settle(result)
-        _settle_size(study, size, result, output, log.tracking)
-    except (MlflowException, OSError) as error:
-        log.screen.say(
-            f"MLflow does not have all of {size.name} yet; the same command run again will write it: {error}"
-        )
+    log.settle(result)
+    _settle_size(study, size, result, output, log.tracking)
     log.screen.show(trial_table(result))
     if result.best is not None:
         log.screen.show(target_table(study, size, result.best))
@@ -233,8 +230,6 @@ def _search(study: Study, size: Size, output: Path, log: TrialLog, *, board: Any
 
 def _settle_size(study: Study, size: Size, result: SearchResult, output: Path, tracking: Tracking) -> None:
     run, count = tracking.size(size.name), _parameters(study, size, output)
-    if tracking.holds(run, "trials", len(result.trials)):
-        return
     tracking.metrics(
         run,
         {
@@ -272,7 +267,8 @@ def _describe(study: Study, tracking: Tracking) -> None:
 
 
 def _report(study: Study, tracking: Tracking, output: Path, results: dict[str, SearchResult]) -> Path:
-    report = analysis.write_report(analysis.load(tracking.uri, study.name), output / "report.html")
+    with tracking.readable() as uri:
+        report = analysis.write_report(analysis.load(uri, study.name), output / "report.html")
     for size in study.sizes:
         tracking.artifact(tracking.size(size.name), report)
     return report

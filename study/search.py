@@ -18,6 +18,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from study.redact import redacted
 from study.spec import NONE, Choice, Size, Study
 from trainables.chain import SCORE_PREFIXES
 from trainables.launch import Job, run_group, run_inline
@@ -279,7 +280,7 @@ def _is_ours(key: str, value: object) -> bool:
 def _reason(error: BaseException) -> str:
     """The innermost cause in one line."""
     cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {cause}".strip().splitlines()[-1][:500]
+    return redacted(f"{type(cause).__name__}: {cause}".strip().splitlines()[-1])[:500]
 
 
 # Ray warns that its own result files are missing (MLflow has the results) and Optuna that `group` may change.
