@@ -267,8 +267,8 @@ def _describe(study: Study, tracking: Tracking) -> None:
 
 
 def _report(study: Study, tracking: Tracking, output: Path, results: dict[str, SearchResult]) -> Path:
-    with tracking.readable() as uri:
-        report = analysis.write_report(analysis.load(uri, study.name), output / "report.html")
+    frames = tracking.read(lambda uri: analysis.load(uri, study.name))
+    report = analysis.write_report(frames, output / "report.html")
     for size in study.sizes:
         tracking.artifact(tracking.size(size.name), report)
     return report

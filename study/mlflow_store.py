@@ -207,4 +207,6 @@ def _translated() -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
-    return redacted(" ".join(str(error).split()))[:400]
+    text = " ".join(str(error).split())
+    _, nested, cause = text.partition("(Caused by ")  # urllib3's own reason, inside requests', inside MLflow's
+    return redacted(cause.removesuffix(")") if nested else text)[:400]

@@ -13,17 +13,19 @@ import math
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
+
+from mlflow.exceptions import MlflowException
 
 from study.courier import Courier
 from study.journal import Entry, Journal, JournalUnusable, Receipt, Say
 from study.mlflow_store import MlflowStore, Refused, StoreUnavailable, together
 from study.redact import environment_secrets, redacted
 
+T = TypeVar("T")
 Value = str | float | int | None
 PATIENCE_S = 60.0  # the wait at the end of a study for a store that takes what there is, however slowly
 LAST_CALL_S = 15.0  # for a call that is under way when the wait is over
@@ -190,12 +192,14 @@ class Tracking:
         """Wait until MLflow has everything; whether it has."""
         return self._courier is not None and self._courier.flush(patience_s) and self._journal.error is None
 
-    @contextmanager
-    def readable(self) -> Iterator[str]:
-        """The URI of a store that holds everything written: MLflow's, or while that lacks something one made of the journal."""
+    def read(self, load: Callable[[str], T]) -> T:
+        """What `load` makes of the store with everything in it: MLflow's, or one made of the journal while MLflow lacks
+        something or cannot be read."""
         if self.flush():
-            yield self.uri
-            return
+            try:
+                return load(self.uri)
+            except (MlflowException, OSError) as error:
+                self._say(f"MLflow cannot be read, its journal is read instead: {redacted(str(error))[:200]}")
         with tempfile.TemporaryDirectory() as folder:
             uri = f"sqlite:///{Path(folder).resolve() / 'mlflow.db'}"
             store = MlflowStore(uri, self.experiment, self.output)
@@ -208,7 +212,7 @@ class Tracking:
                 except Refused as refusal:
                     self._say(f"left out of the report: {refusal}")
                 entries = entries[count:]
-            yield uri
+            return load(uri)
 
     def close(self, patience_s: float = PATIENCE_S) -> None:
         """Give MLflow some time to take what it lacks, and say what it did not take and how it gets there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ class Stub:
             def log_message(self, *_: Any) -> None:
                 pass
 
-            def do_GET(self) -> None:  # noqa: N802 - the name http.server looks for
+            def do_GET(self) -> None:
                 stub._handle(self)
 
             do_POST = do_PUT = do_GET  # noqa: N815
@@ -113,15 +114,14 @@ class Stub:
         given = json.loads(body or b"{}") | {name: values[0] for name, values in parse_qs(path.query).items()}
         if self.delay == call:
             self.delay = None
-            handler.close_connection = True
-            handler.connection.close()
+            handler.connection.shutdown(socket.SHUT_RDWR)
             self.late.wait(30)
             self._do(call, given)
             return
         status, answer = self._do(call, given)
         if self.lose == call:
             self.lose = None
-            handler.connection.close()
+            handler.connection.shutdown(socket.SHUT_RDWR)
             return
         self._answer(handler, status, json.dumps(answer).encode())
 
