@@ -95,8 +95,6 @@ def _track(size: Size, best: TrialRecord, measured: dict[str, Any], tracking: Tr
         **{f"problems:{scenario}": "; ".join(why) for scenario, why in measured["problems"].items()},
     }
     run = tracking.benchmark(size.name, measured["variant"], tags)
-    if tracking.holds(run, "bench/throughput_sps", measured["throughput_sps"]):
-        return  # kept from an earlier run and written then
     metrics = {f"bench/{name}": measured[name] for name in _TRACKED}
     metrics |= {name: measured[name] for name in ("params_m", "params_body_m")}
     metrics |= {"test/score": measured["test_score"]}

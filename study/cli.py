@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from study.redact import holds_password, redacted
+
 if TYPE_CHECKING:
     from study.spec import Study
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console(highlight=False, soft_wrap=True)
 PLAN_COLUMNS = 170
+TRACKING_URI = "MLFLOW_TRACKING_URI"  # MLflow's own variable
 
 INVALID, FAILED = 2, 1  # exit codes: bad input before any work; a trial failed while the rest finished
 
@@ -33,7 +36,10 @@ Again = Annotated[int | None, typer.Option("--repeats", min=0, help="further see
 def run(
     recipe: Recipe,
     output: Annotated[Path | None, typer.Option(help="folder of stages, MLflow store and report; runs/<study>")] = None,
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; SQLite in the output folder")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(envvar=TRACKING_URI, help="MLflow store; SQLite in the output folder")
+    ] = None,
+    offline: Annotated[bool, typer.Option(help="do not call MLflow: keep everything for a later run, or sync")] = False,
     data_root: DataRoot = None,
     trials: Trials = None,
     sizes: Sizes = None,
@@ -46,6 +52,7 @@ def run(
     ] = False,
 ) -> None:
     """Run a study, or go on with it: the same command again resumes. The last line on standard output is JSON."""
+    _hide_password(tracking_uri)
     _use_data_root(data_root)
     study = _study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats)
     folder = output or Path("runs") / study.name
@@ -59,11 +66,11 @@ def run(
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # a stopped job has seconds to end tidily
     try:
-        outcome = run_study(study, Where(folder, tracking_uri, address), retry_failed=retry_failed)
+        outcome = run_study(study, Where(folder, tracking_uri, address, offline), retry_failed=retry_failed)
     except (CannotRun, DataError, LedgerBroken, TrackingUnavailable) as error:
-        refuse(str(error))
+        refuse(redacted(str(error)))
     except StorageFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         raise typer.Exit(FAILED) from error
     except (KeyboardInterrupt, SystemExit) as error:
         number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
@@ -72,7 +79,7 @@ def run(
     print(json.dumps(outcome.document), flush=True)
     if outcome.failed:
         for line in outcome.failed:
-            print(f"failed: {line}", file=sys.stderr)
+            print(f"failed: {redacted(line)}", file=sys.stderr)
         raise typer.Exit(FAILED)
 
 
@@ -111,8 +118,28 @@ def report(
     try:
         frames = analysis.load(source if is_uri else default_uri(folder), experiment)
     except ValueError as error:
-        refuse(str(error))
+        refuse(redacted(str(error)))
     console.print(str(analysis.write_report(frames, to or (Path() if is_uri else folder) / "report.html")))
+
+
+@app.command()
+def sync(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run's output folder")],
+    tracking_uri: Annotated[
+        str | None, typer.Option(envvar=TRACKING_URI, help="MLflow store; the one that the run was meant for")
+    ] = None,
+    again: Annotated[bool, typer.Option(help="everything, to a store that lost some of it; doubles nothing")] = False,
+) -> None:
+    """Send what MLflow lacks of a run: written while it was away, or with --offline. Also to another store."""
+    from study.tracking import TrackingUnavailable, send
+
+    _hide_password(tracking_uri)
+    try:
+        complete = send(folder, tracking_uri, again=again, say=console.print)
+    except TrackingUnavailable as error:
+        refuse(str(error))
+    if not complete:
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -178,6 +205,23 @@ def _use_data_root(folder: Path | None) -> None:
     if not folder.is_dir():
         refuse(f"--data-root {folder}: no such folder")
     os.environ[DATA_ROOT_VARIABLE] = str(folder.resolve())
+
+
+def _hide_password(uri: str | None) -> None:
+    """Start again with a URI that holds a password in the environment: every user of the machine sees a command line, and Ray
+    keeps it as the job's."""
+    if uri is None or not holds_password(uri):
+        return
+    given = [*sys.argv[1:]]
+    for place, argument in enumerate(given):
+        if argument == "--tracking-uri":
+            del given[place : place + 2]
+        elif argument.startswith("--tracking-uri="):
+            del given[place]
+        else:
+            continue
+        os.environ[TRACKING_URI] = uri
+        os.execv(sys.executable, [sys.executable, "-m", "study", *given])
 
 
 def _check_output(folder: Path) -> None:

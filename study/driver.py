@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from mlflow.exceptions import MlflowException
 from optuna.storages import JournalStorage
 
 import analysis
@@ -49,6 +48,7 @@ class Where:
     output: Path
     tracking_uri: str | None = None
     address: str | None = None
+    offline: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
     Raises:
         CannotRun: the output folder is not usable, holds another study or is in use; or the cluster is too small.
         DataError: some data set breaks a rule of its form.
-        TrackingUnavailable: the MLflow store does not answer.
+        TrackingUnavailable: the MLflow store does not answer, or what is kept for it cannot be read.
         LedgerBroken: the journal of an earlier run's searches cannot be read.
         StorageFailed: the output folder is full, read-only or gone.
     """
@@ -75,7 +75,9 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
     screen = Screen(timeline)
     with ExitStack() as stack:
         stack.enter_context(_output_of(study, where.output))
-        tracking = Tracking(where.tracking_uri or default_uri(where.output), study.name, where.output / "artifacts")
+        uri = where.tracking_uri or default_uri(where.output)
+        tracking = Tracking(uri, study.name, where.output, offline=where.offline, say=screen.say)
+        stack.enter_context(tracking)
         _describe(study, tracking)
         stack.enter_context(footprint.measure())
         storage = open_journal(where.output)
@@ -225,12 +227,7 @@ def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> None:
 
 def _search_ended(study: Study, output: Path, size: Size, result: SearchResult, log: TrialLog) -> None:
     """Bring MLflow up to the result and show it."""
-    try:
-        _settle(study, size, result, output, log)
-    except (MlflowException, OSError) as error:
-        log.screen.say(
-            f"MLflow does not have all of {size.name} yet; the same command run again will write it: {error}"
-        )
+    _settle(study, size, result, output, log)
     log.screen.show(trial_table(result))
     if result.best is not None:
         log.screen.show(target_table(study, size, result.best))
@@ -243,8 +240,6 @@ def _settle(study: Study, size: Size, result: SearchResult, output: Path, log: T
 
 def _settle_size(study: Study, size: Size, result: SearchResult, output: Path, tracking: Tracking) -> None:
     run, count = tracking.size(size.name), _parameters(study, size, output)
-    if tracking.holds(run, "trials", len(result.trials)):
-        return
     tracking.metrics(
         run,
         {
@@ -282,7 +277,8 @@ def _describe(study: Study, tracking: Tracking) -> None:
 
 
 def _report(study: Study, tracking: Tracking, output: Path, results: dict[str, SearchResult]) -> Path:
-    report = analysis.write_report(analysis.load(tracking.uri, study.name), output / "report.html")
+    frames = tracking.read(lambda uri: analysis.load(uri, study.name))
+    report = analysis.write_report(frames, output / "report.html")
     for size in study.sizes:
         tracking.artifact(tracking.size(size.name), report)
     return report

@@ -15,6 +15,8 @@ from typing import Any
 import ray
 from rich.console import Console
 
+from study.redact import redacted
+
 SHOW_EVERY_S = 15.0
 
 
@@ -77,7 +79,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         minutes, seconds = divmod(int(self._timeline.wall_s), 60)
-        self._console.print(f"[{minutes:02d}:{seconds:02d}] {line}", markup=False)
+        self._console.print(f"[{minutes:02d}:{seconds:02d}] {redacted(line)}", markup=False)
 
     def show(self, item: object) -> None:
         """A rich table or text."""

@@ -26,6 +26,7 @@ from ray.tune.search import Searcher
 
 from study.history import METRIC, RUNG, History, Outcome, SearchResult, TrialRecord, repeat_id
 from study.propose import Proposer
+from study.redact import redacted
 from study.room import Room, need_of
 from study.space import Choice
 from study.spec import Size, Study
@@ -385,9 +386,9 @@ def run_trial(config: dict[str, Any], *, study: Study, size: Size, output: str, 
 
     A lost process or node is Tune's to make good; an error in the trial itself is tried once more here and then reported.
     """
-    job = Job(output, size.resources, chain=study.chain(size, choice_of(config)), size=size.name)
     for attempt in range(1, ATTEMPTS + 1):
         try:
+            job = Job(output, size.resources, chain=study.chain(size, choice_of(config)), size=size.name)
             if size.resources.inline:
                 run_inline(job, report=tune.report, progress=progress)
             else:
@@ -447,7 +448,7 @@ def _ours(result: Mapping[str, Any]) -> dict[str, Any]:
 def _reason(error: BaseException) -> str:
     """The innermost cause in one line."""
     cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {cause}".strip().splitlines()[-1][:500]
+    return redacted(f"{type(cause).__name__}: {cause}".strip().splitlines()[-1])[:500]
 
 
 logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it warns that its own result files are missing: MLflow has them

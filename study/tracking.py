@@ -1,27 +1,35 @@
-"""MLflow: one experiment a study, one parent run a size, trials and benchmarks its children. Only the driver writes.
+"""MLflow: one experiment a study, one parent run a size; trials, repeats and benchmarks its children. Only the driver writes.
 
-Runs are found by tag before they are made, so that the same command run again adds nothing.
+Every write goes into the journal in the output folder first (`study.journal`), and a courier takes it to MLflow from there
+(`study.courier`), so no write waits for a server, fails, or is lost. A write whose value stands in the journal already is
+left out: the same command run again adds nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
-from collections.abc import Mapping
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self, TypeVar
 
-# A tracking server that does not answer must not hold a sweep for MLflow's default of four minutes a call.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.time import get_current_time_millis
 
+from study.courier import Courier
+from study.journal import Entry, Journal, JournalUnusable, Receipt, Say
+from study.mlflow_store import MlflowStore, Refused, StoreUnavailable, together
+from study.redact import environment_secrets, redacted
+
+T = TypeVar("T")
 Value = str | float | int | None
+PATIENCE_S = 60.0  # the wait at the end of a study for a store that takes what there is, however slowly
+LAST_CALL_S = 15.0  # for a call that is under way when the wait is over
+HURRIED_S = 1.0  # both, of a study that is being stopped
 
 
 def default_uri(output: Path) -> str:
@@ -33,30 +41,81 @@ class TrackingUnavailable(RuntimeError):
     """The tracking store cannot be reached or written."""
 
 
-class Tracking:
-    """Writes one study's runs; every method may be called again with the same values."""
+@dataclass
+class _Run:
+    """What the journal holds of a run: the last value of everything that a later write could repeat."""
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
-        """Open the store and make the experiment if it is new.
+    params: set[str] = field(default_factory=set)
+    tags: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # name to sha256
+    steps: dict[int, str] = field(default_factory=dict)  # step to a digest of its metrics
+    latest: dict[str, float] = field(default_factory=dict)  # of runs that this process writes
+    status: str | None = None
+
+    def take(self, entry: Entry) -> None:
+        match entry["do"]:
+            case "run" | "write":
+                self.params |= entry.get("params", {}).keys()
+                self.tags |= entry.get("tags", {})
+                if "digest" in entry:
+                    self.steps[entry["step"]] = entry["digest"]
+            case "file":
+                self.files[Path(entry["path"]).name] = entry["sha256"]
+            case "end":
+                self.status = entry["status"]
+
+
+class Tracking:
+    """Writes one study's runs; every method may be called again with the same values, and from several threads.
+
+    A run is named by its key, which is also its `key` tag in MLflow.
+    """
+
+    def __init__(
+        self, uri: str, experiment: str, output: Path, *, offline: bool = False, say: Say = lambda line: None
+    ) -> None:
+        """Open the journal, and the store unless `offline`: then the journal keeps everything for a later run or `send`.
 
         Raises:
-            TrackingUnavailable: the store does not answer.
+            TrackingUnavailable: the store does not answer or lets nobody in; or the journal is of another study, damaged or
+                in use.
         """
-        self.uri, self.experiment = uri, experiment
+        self.uri, self.experiment, self.output = uri, experiment, output
+        self._say, self._secrets = say, environment_secrets()
+        self._lock = threading.RLock()
+        self._runs: dict[str, _Run] = {}
+        self._described = _Run()
+        self._courier: Courier | None = None
         try:
-            self._client = MlflowClient(tracking_uri=uri)
-            found = self._client.get_experiment_by_name(experiment)
-            # A database of our own keeps artifacts beside it; a server decides where they go.
-            place = artifacts.resolve().as_uri() if uri.startswith("sqlite:") else None
-            self.experiment_id = found.experiment_id if found else self._client.create_experiment(experiment, place)
-        except (MlflowException, OSError) as error:
-            raise TrackingUnavailable(f"no MLflow store at {uri}: {error}") from error
+            self._journal = Journal(output / "outbox", experiment)
+        except (JournalUnusable, OSError) as error:
+            raise TrackingUnavailable(str(error)) from error
+        for entry in self._journal.take_recovered():
+            self._take(entry)
+        self._receipt = Receipt(self._journal.folder, _destination(uri, output))
+        if offline:
+            self._receipt.note(self._receipt.offset)  # so that `send` knows whom it is for
+            say("MLflow: offline, everything is kept for later")
+            return
+        try:
+            store = _opened(self._journal, self._receipt, uri, output)
+        except BaseException:
+            self._journal.close()
+            raise
+        self._courier = Courier(self._journal, self._receipt, store, say=say)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(PATIENCE_S if kind is None else HURRIED_S)
 
     def describe(self, tags: Mapping[str, object]) -> None:
         """Tag the experiment: command, versions, hardware. Values that are no strings are written as JSON."""
-        for name, value in tags.items():
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            self._client.set_experiment_tag(self.experiment_id, name, text)
+        texts = {name: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for name, v in tags.items()}
+        with self._lock:
+            if changed := self._changed(self._described.tags, texts):
+                self._append({"do": "describe", "tags": changed})
 
     def size(self, name: str) -> str:
         """The parent run of a size."""
@@ -64,84 +123,237 @@ class Tracking:
 
     def trial(self, size: str, trial_id: str, *, default_cell: bool, params: Mapping[str, Value]) -> str:
         """The run of a trial, a child of its size's run. Conditional parameters that do not apply read "none"."""
-        tags = {
-            "kind": "trial",
-            "size": size,
-            "trial_id": trial_id,
-            "default_cell": str(default_cell).lower(),
-            "mlflow.parentRunId": self.size(size),
-        }
-        run = self._run(f"trial:{size}:{trial_id}", f"{size} {params['intermediate']}", tags)
-        known = self._client.get_run(run).data.params
-        missing = [
-            Param(name, "none" if value is None else str(value)) for name, value in params.items() if name not in known
-        ]
-        self._client.log_batch(run, params=missing)
-        return run
+        tags = {"kind": "trial", "size": size, "trial_id": trial_id, "default_cell": str(default_cell).lower()}
+        name = f"{size} {params['intermediate']}"
+        return self._run(f"trial:{size}:{trial_id}", name, tags, parent=self.size(size), params=params)
 
     def repeat(self, size: str, trial_id: str, *, seed: int, params: Mapping[str, Value]) -> str:
-        run = self.trial(size, f"{trial_id}-s{seed}", default_cell=False, params=params)
-        self.tags(run, {"kind": "repeat", "repeats": trial_id})
-        return run
+        """The run of a finished trial's repeat with another seed, a child of its size's run; its own id is `<trial>-s<seed>`.
+
+        `params` are the trial's; the seed is put in its place.
+        """
+        repeat_id = f"{trial_id}-s{seed}"
+        tags = {"kind": "repeat", "size": size, "trial_id": repeat_id, "repeats": trial_id}
+        name = f"{size} {params['intermediate']} seed {seed}"
+        params = {**params, "seed": seed}
+        return self._run(f"repeat:{size}:{repeat_id}", name, tags, parent=self.size(size), params=params)
 
     def benchmark(self, size: str, variant: str, tags: Mapping[str, str]) -> str:
         """The run of a benchmark, a child of its size's run."""
-        everything = {
-            "kind": "benchmark",
-            "size": size,
-            "variant": variant,
-            "mlflow.parentRunId": self.size(size),
-            **tags,
-        }
-        return self._run(f"benchmark:{size}:{variant}", f"{size} {variant}", everything)
+        everything = {"kind": "benchmark", "size": size, "variant": variant, **tags}
+        return self._run(f"benchmark:{size}:{variant}", f"{size} {variant}", everything, parent=self.size(size))
 
     def metrics(self, run: str, metrics: Mapping[str, Value], step: int = 0) -> None:
-        """Log finite numbers at a step; what is not finite becomes a tag `unavailable:<metric>`."""
-        now = get_current_time_millis()
-        finite = {name: float(v) for name, v in metrics.items() if isinstance(v, (int, float)) and math.isfinite(v)}
-        broken = {name: str(v) for name, v in metrics.items() if isinstance(v, float) and not math.isfinite(v)}
-        logged = [Metric(name, value, now, step) for name, value in finite.items()]
-        for start in range(0, len(logged), 1000):  # the server takes 1,000 a batch
-            self._client.log_batch(run, metrics=logged[start : start + 1000])
-        self.tags(run, {f"unavailable:{name}": value for name, value in broken.items()})
-
-    def holds(self, run: str, metric: str, value: Value) -> bool:
-        """Whether the run's latest value of a metric is this one."""
-        held: float | None = self._client.get_run(run).data.metrics.get(metric)
-        return held is not None and held == value
+        """Log finite numbers at a step, those that changed; what is not finite becomes a tag `unavailable:<metric>`."""
+        numbers = {name: float(v) for name, v in metrics.items() if isinstance(v, (int, float))}
+        finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        broken = {f"unavailable:{name}": str(v) for name, v in numbers.items() if not math.isfinite(v)}
+        digest = hashlib.sha256(json.dumps([finite, broken], sort_keys=True).encode()).hexdigest()[:16]
+        with self._lock:
+            held = self._held(run)
+            if held.steps.get(step) == digest:
+                return
+            changed = {name: value for name, value in finite.items() if held.latest.get(name) != value}
+            held.latest |= changed
+            tags = self._changed(held.tags, broken)
+            self._append({"do": "write", "run": run, "step": step, "digest": digest, "metrics": changed, "tags": tags})
 
     def tag(self, run: str, name: str) -> str | None:
-        """The value of a tag."""
-        value: str | None = self._client.get_run(run).data.tags.get(name)
-        return value
+        """The value that a tag was given last."""
+        with self._lock:
+            return self._held(run).tags.get(name)
 
     def tags(self, run: str, tags: Mapping[str, str]) -> None:
-        if tags:
-            self._client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
+        """Give a run tags, those that changed."""
+        with self._lock:
+            if changed := self._changed(self._held(run).tags, tags):
+                self._append({"do": "write", "run": run, "tags": changed})
 
     def finish(self, run: str, status: str = "FINISHED") -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(run, status=status)
+        with self._lock:
+            held = self._held(run)
+            held.latest.clear()
+            if held.status != status:
+                self._append({"do": "end", "run": run, "status": status})
 
     def artifact(self, run: str, path: Path) -> None:
-        """Attach a file."""
-        self._client.log_artifact(run, str(path))
+        """Attach a file under its name, unless the run has it with the same content. It must stay until it is sent."""
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with self._lock:
+            if self._held(run).files.get(path.name) == digest:
+                return
+            resolved, base = path.resolve(), self.output.resolve()
+            kept = resolved.relative_to(base) if resolved.is_relative_to(base) else resolved
+            self._append({"do": "file", "run": run, "path": str(kept), "sha256": digest})
 
-    def runs(self) -> int:
-        """How many runs the experiment holds."""
-        token, count = None, 0
-        while True:
-            page = self._client.search_runs([self.experiment_id], max_results=1000, page_token=token)
-            count, token = count + len(page), page.token
-            if not token:
-                return count
+    def flush(self, patience_s: float = PATIENCE_S) -> bool:
+        """Wait until MLflow has everything; whether it has."""
+        return self._courier is not None and self._courier.flush(patience_s) and self._journal.error is None
 
-    def _run(self, key: str, name: str, tags: Mapping[str, str]) -> str:
-        found = self._client.search_runs([self.experiment_id], f"tags.key = '{key}'", max_results=1)
-        if found:
-            run_id: str = found[0].info.run_id
-            self.tags(run_id, tags)
-            return run_id
-        created = self._client.create_run(self.experiment_id, run_name=name, tags={**tags, "key": key})
-        new_id: str = created.info.run_id
-        return new_id
+    def read(self, load: Callable[[str], T]) -> T:
+        """What `load` makes of the store with everything in it: MLflow's, or one made of the journal while MLflow lacks
+        something or cannot be read."""
+        if self.flush():
+            try:
+                return load(self.uri)
+            except (MlflowException, OSError) as error:
+                self._say(f"MLflow cannot be read, its journal is read instead: {redacted(str(error))[:200]}")
+        with tempfile.TemporaryDirectory() as folder:
+            uri = f"sqlite:///{Path(folder).resolve() / 'mlflow.db'}"
+            store = MlflowStore(uri, self.experiment, self.output)
+            store.open(self._journal.id)
+            entries = [placed.entry for placed in self._journal.read(0) if placed.entry["do"] != "file"]
+            while entries:
+                count = together(entries)
+                try:
+                    store.deliver(entries[:count])
+                except Refused as refusal:
+                    self._say(f"left out of the report: {refusal}")
+                entries = entries[count:]
+            return load(uri)
+
+    def close(self, patience_s: float = PATIENCE_S) -> None:
+        """Give MLflow some time to take what it lacks, and say what it did not take and how it gets there."""
+        if self._courier is not None:
+            self._courier.flush(patience_s)
+            self._courier.stop(min(patience_s, LAST_CALL_S))
+        for line in _left(self._journal, self._receipt, self.uri, self.output, outage=self._outage):
+            self._say(line)
+        self._journal.close()
+
+    @property
+    def _outage(self) -> str | None:
+        return "offline" if self._courier is None else self._courier.outage
+
+    def _run(
+        self,
+        key: str,
+        name: str,
+        tags: Mapping[str, str],
+        *,
+        parent: str | None = None,
+        params: Mapping[str, Value] | None = None,
+    ) -> str:
+        texts = {name: "none" if value is None else str(value) for name, value in (params or {}).items()}
+        with self._lock:
+            held = self._runs.get(key)
+            if held is None:
+                written = self._changed({}, tags)
+                self._append(
+                    {"do": "run", "run": key, "name": name, "parent": parent, "tags": written, "params": texts}
+                )
+            elif missing := {name: text for name, text in texts.items() if name not in held.params}:
+                self._append({"do": "write", "run": key, "params": missing})
+        self.tags(key, tags)
+        return key
+
+    def _held(self, run: str) -> _Run:
+        return self._runs[run]
+
+    def _changed(self, held: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
+        clean = {name: redacted(value, self._secrets) for name, value in tags.items()}
+        return {name: value for name, value in clean.items() if held.get(name) != value}
+
+    def _append(self, entry: Entry) -> None:
+        """Called with the lock held: the order of the journal is the order of the writes."""
+        entry = {**entry, "at": time.time_ns() // 10**6}
+        failed_before = self._journal.error is not None
+        self._journal.append(entry)
+        self._take(entry)
+        if self._journal.error is not None and not failed_before:
+            self._say(
+                f"{self._journal.folder} takes no more results for MLflow, they wait in memory: {self._journal.error}"
+            )
+        if self._courier is not None:
+            self._courier.wake()
+
+    def _take(self, entry: Entry) -> None:
+        if entry["do"] == "describe":
+            self._described.tags |= entry["tags"]
+        elif "run" in entry:
+            self._runs.setdefault(entry["run"], _Run()).take(entry)
+
+
+def send(output: Path, uri: str | None = None, *, again: bool = False, say: Say) -> bool:
+    """Send what MLflow lacks of a study: to the store with the URI, or to every store that it was meant for.
+
+    `again` sends everything, to a store that lost some of it; what is there is not doubled. Returns whether the stores have
+    everything now.
+
+    Raises:
+        TrackingUnavailable: there is no journal, or a store does not answer.
+    """
+    try:
+        journal = Journal(output / "outbox")
+    except (JournalUnusable, OSError) as error:
+        raise TrackingUnavailable(str(error)) from error
+    try:
+        uris = [uri] if uri else [_uri_of(name, output) for name in Receipt.destinations(journal.folder)]
+        if hidden := [name for name in uris if "***" in name]:
+            raise TrackingUnavailable(f"{hidden[0]}: its password was not kept; give the URI with --tracking-uri")
+        complete = True
+        for one in uris:
+            receipt = Receipt(journal.folder, _destination(one, output))
+            store = _opened(journal, receipt, one, output)
+            if again:
+                receipt.reset()
+            waiting = journal.count(receipt.offset)
+            courier = Courier(journal, receipt, store, say=say)
+            while (before := receipt.offset) < journal.end and courier.flush(PATIENCE_S) is False:
+                if receipt.offset == before:  # a slow store gets all the time it needs, a dead one does not
+                    break
+            courier.stop(LAST_CALL_S)
+            left = _left(journal, receipt, one, output, outage=courier.outage)
+            for line in left or [f"{redacted(one)} has everything; {waiting} writes were sent"]:
+                say(line)
+            complete = complete and not left
+        return complete
+    finally:
+        journal.close()
+
+
+def _opened(journal: Journal, receipt: Receipt, uri: str, output: Path) -> MlflowStore:
+    store = MlflowStore(uri, journal.experiment, output)
+    try:
+        if not store.open(journal.id):
+            receipt.reset()  # before the mark: a receipt of an earlier store of that name would be believed
+            store.mark(journal.id)
+    except (StoreUnavailable, Refused) as error:
+        raise TrackingUnavailable(
+            f"no MLflow store at {redacted(uri)} takes results: {error}. Mend that, or run with --offline: "
+            f"everything is kept in {output} and sent later"
+        ) from error
+    return store
+
+
+def _left(journal: Journal, receipt: Receipt, uri: str, output: Path, *, outage: str | None) -> list[str]:
+    """What MLflow lacks, in lines for people; none if nothing."""
+    lines = []
+    shown = redacted(uri)
+    if waiting := journal.count(receipt.offset):
+        why = f" ({outage})" if outage else ""
+        lines.append(
+            f"MLflow at {shown} lacks {waiting} of this study's writes{why}. They are kept in {journal.folder}: the same "
+            f"command run again sends them, or python -m study sync {output} --tracking-uri {shown}"
+        )
+    if journal.error is not None:
+        lines.append(
+            f"some of them could not be kept ({journal.error}); the same command run again writes the final results"
+        )
+    if receipt.refused:
+        lines.append(
+            f"MLflow at {shown} refused {len(receipt.refused)} writes, the first: {receipt.refused[0]}. Once that is mended: "
+            f"python -m study sync {output} --tracking-uri {shown} --again"
+        )
+    return lines
+
+
+def _destination(uri: str, output: Path) -> str:
+    """The name of a store in the receipts: no password in it, and the same after the folder moved."""
+    return redacted(uri).replace(str(output.resolve()), "OUTPUT")
+
+
+def _uri_of(destination: str, output: Path) -> str:
+    return destination.replace("OUTPUT", str(output.resolve()))

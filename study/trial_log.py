@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow.exceptions import MlflowException
 from ray.tune import Callback
 from rich.table import Table
 
+from study.examples import write_examples
 from study.history import METRIC, RUNG, SearchResult, TrialRecord, repeated_id
 from study.progress import Screen, Timeline
 from study.search import choice_of
 from study.spec import Choice, Size, Study
 from study.tracking import Tracking
 from trainables.chain import SCORE_PREFIXES
+from trainables.stages.evaluate import Evaluate
 from trainables.tasks.suites import SUITES
 
 # MLflow names of what trials report under Tune's.
@@ -25,7 +26,7 @@ _STATUS = {"complete": "FINISHED", "stopped_early": "KILLED", "failed": "FAILED"
 
 @dataclass
 class TrialLog(Callback):  # type: ignore[misc]
-    """A Tune callback. An exception in it would end the sweep, so MLflow's are caught, said, and made good by `settle`."""
+    """A Tune callback: an exception in it would end the sweep, and writing to MLflow raises none (see `Tracking`)."""
 
     study: Study
     size: Size
@@ -51,11 +52,7 @@ class TrialLog(Callback):  # type: ignore[misc]
             f"  {self.size.name} {describe(choice)}: {finished}/{len(self.study.targets)} targets, "
             f"{score}test {result['test_score']:.1f}"
         )
-        try:
-            run = self._run(trial.config["trial"], choice)
-            self.tracking.metrics(run, tracked(result), step=finished)
-        except (MlflowException, OSError) as error:
-            self.screen.say(f"  MLflow did not take a result, which will be written again at the end: {error}")
+        self.tracking.metrics(self._run(trial.config["trial"], choice), tracked(result), step=finished)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         finished = trial.last_result.get(RUNG) == len(self.study.targets)
@@ -68,15 +65,25 @@ class TrialLog(Callback):  # type: ignore[misc]
         self._say_end(trial, "failed")
 
     def settle(self, result: SearchResult) -> None:
-        """Bring MLflow to what the finished search says: outcomes, and whatever could not be written on the way."""
+        """Write what the finished search says: outcomes, scores by example, and what was not written on the way."""
         for trial in (*result.trials, *result.repeats):
             run = self._run(trial.trial_id, trial.choice)
             if self.tracking.tag(run, "outcome") == trial.outcome:
                 continue
             self.tracking.metrics(run, tracked(trial.metrics), step=int(trial.metrics.get(RUNG, 0)))
+            if trial.outcome == "complete":
+                self.attach_examples(run, self.study.chain(self.size, trial.choice))
             tags = {"outcome": trial.outcome, **({"reason": trial.reason} if trial.reason else {})}
             self.tracking.tags(run, tags)
             self.tracking.finish(run, _STATUS[trial.outcome])
+
+    def attach_examples(self, run: str, chain: Sequence[Evaluate]) -> None:
+        """Attach the chain's scores by example to a finished trial's or repeat's run."""
+        path = write_examples(chain, self.tracking.output)
+        if path is None:
+            self.screen.say(f"  {run}: scores by example are not to be had, an evaluation is gone from the store")
+        else:
+            self.tracking.artifact(run, path)
 
     def _run(self, trial_id: str, choice: Choice) -> str:
         seed = self.study.seed if choice.seed is None else choice.seed

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Ran:
     code: int
     out: str
     err: str
+    pid: int = 0
 
     @property
     def document(self) -> dict[str, Any]:
@@ -34,24 +36,43 @@ class Ran:
         return document
 
 
-def study_command(*arguments: str, timeout_s: float = 420) -> Ran:
+# Secrets as a user's environment holds them. They may appear nowhere in what a study leaves.
+CANARIES = {
+    name: f"canary-{name.lower()}"
+    for name in (
+        "MLFLOW_TRACKING_TOKEN",
+        "MLFLOW_TRACKING_PASSWORD",
+        "HF_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "WANDB_API_KEY",
+    )
+}
+
+
+def study_command(*arguments: str, timeout_s: float = 420, environment: Mapping[str, str] | None = None) -> Ran:
     """`python -m study ...` as a user runs it."""
-    done = subprocess.run(
+    command = subprocess.Popen(
         [sys.executable, "-m", "study", *arguments],
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout_s,
-        env={**os.environ, "COLUMNS": "160"},
+        env={**os.environ, "COLUMNS": "160", **(environment or {})},
     )
-    return Ran(done.returncode, done.stdout, done.stderr)
+    try:
+        out, err = command.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        command.kill()
+        command.communicate()
+        raise
+    return Ran(command.returncode, out, err, command.pid)
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
     """The cut-down study with both launchers, run once: its output folder and what the command printed."""
     output = tmp_path_factory.mktemp("tiny") / "out"
-    ran = study_command("run", "tests/recipes.py:tiny", "--output", str(output))
+    ran = study_command("run", "tests/recipes.py:tiny", "--output", str(output), environment=CANARIES)
     assert ran.code == 0, ran.err
     return output, ran
 

@@ -1,25 +1,25 @@
 """What can go wrong in a search, what holds then, and which test shows it.
 
-| fault                                   | what holds                                            | test                         |
-|-----------------------------------------|-------------------------------------------------------|------------------------------|
-| a trial's process killed                | started again; no trial too many                      | here                         |
-| an error in a trial                     | tried once more, then FAIL with its reason            | here                         |
-| a Ray Train worker killed               | the trial is started again and completes              | test_groups                  |
-| the driver killed (so the head's death) | trials go on under their numbers; nothing made twice  | test_study, test_search      |
-| SIGTERM, a stopped job                  | exit 143; the same command goes on                    | test_study                   |
-| told to stop in the middle              | what is finished stays, what runs is gone on with     | here                         |
-| a node lost                             | as a trial's process; stages go on from checkpoints   | test_clusters                |
-| disk full, read-only or gone (a trial)  | the sweep ends with the reason; no trial is blamed    | here                         |
-| disk full, read-only or gone (ledger)   | the same, from the driver                             | here                         |
-| Tune's state cut short or garbage       | it is not read                                        | here                         |
-| the ledger's last line cut short        | taken off; its trial is gone on with                  | test_search                  |
-| the ledger unreadable                   | refused with the reason; not begun anew               | test_search                  |
-| a stage's files damaged                 | not a finished stage: made again                      | test_store, test_checkpoints |
-| clocks that went back or forth          | nothing is made again: no time stamp decides anything | here                         |
-| two runs with one output folder         | the second is refused                                 | test_cli                     |
-| twenty trials stopped early             | all resources are back                                | here; groups: test_groups    |
-| MLflow down, slow or refusing           | training goes on; results are sent later, in order    | test_tracking, test_outbox   |
-| secrets in the environment              | in no log, file, database                             | test_secrets                 |
+| fault                                  | what holds                                           | test                         |
+|----------------------------------------|------------------------------------------------------|------------------------------|
+| a trial's process killed               | started again; no trial too many                     | here                         |
+| an error in a trial                    | tried once more, then FAIL with its reason           | here                         |
+| a Ray Train worker killed              | the trial is started again and completes             | test_groups                  |
+| the driver or head killed              | trials go on under their numbers; nothing made twice | test_study, test_search      |
+| SIGTERM, a stopped job                 | exit 143; the same command goes on                   | test_study                   |
+| told to stop in the middle             | what is finished stays, what runs is gone on with    | here                         |
+| a node lost                            | as a trial's process; stages go on from checkpoints  | test_clusters                |
+| disk full, read-only or gone (a trial) | the sweep ends with the reason; no trial is blamed   | here                         |
+| disk full, read-only or gone (ledger)  | the same, from the driver                            | here                         |
+| Tune's state cut short or garbage      | it is not read                                       | here                         |
+| the ledger's last line cut short       | taken off; its trial is gone on with                 | test_search                  |
+| the ledger unreadable                  | refused with the reason; not begun anew              | test_search                  |
+| a stage's files damaged                | not a finished stage: made again                     | test_store, test_checkpoints |
+| clocks that went back or forth         | nothing is made again: no time stamp counts          | here                         |
+| two runs with one output folder        | the second is refused                                | test_cli                     |
+| twenty trials stopped early            | all resources are back                               | here; groups: test_groups    |
+| MLflow down, slow or refusing          | training goes on; results are sent later, in order   | test_tracking, test_outbox   |
+| secrets in the environment             | in no log, file, database                            | test_secrets                 |
 """
 
 from __future__ import annotations

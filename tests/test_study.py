@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import optuna
 import pytest
 from mlflow import MlflowClient
 
@@ -20,11 +26,11 @@ from trainables.store import StageStore
 TinyRun = tuple[Path, Ran]
 
 
-def _runs(output: Path, kind: str) -> list[dict[str, str]]:
+def _runs(output: Path, kind: str, *, experiment: str = "tiny") -> list[dict[str, str]]:
     client = MlflowClient(tracking_uri=default_uri(output))
-    experiment = client.get_experiment_by_name("tiny")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'")
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    runs = client.search_runs([found.experiment_id], f"tags.kind = '{kind}'")
     return [{**run.data.tags, **run.data.params, "status": run.info.status} for run in runs]
 
 
@@ -131,36 +137,55 @@ def test_launchers_agree(tiny_run: TinyRun, tmp_path: Path) -> None:
         assert alone.metrics["final_loss"] == pytest.approx(grouped.metrics["final_loss"], rel=1e-3)
 
 
-def test_a_search_that_was_interrupted_goes_on(tiny_run: TinyRun, tmp_path: Path) -> None:
-    """The driver is killed in the middle of the first search; the same command finishes it without a trial too many."""
-    import os
-    import signal
-    import subprocess
-    import sys
-    import time
-
+def test_a_search_that_was_interrupted_goes_on(tmp_path: Path) -> None:
+    """The job is stopped in the middle of the first search, then its driver killed; the same command finishes it, and the
+    repeats of its winners, without a trial too many."""
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "study", "run", "tests/recipes.py:inline", "--output", str(output)]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 180
-    while not list(output.glob("stages/evaluate-micro_tagging*/manifest.json")):
-        assert time.monotonic() < deadline, "the search did not start"
-        assert first.poll() is None, "the study ended before it was interrupted"
-        time.sleep(0.05)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    command = ["run", "tests/recipes.py:inline", "--output", str(output), "--repeats", "1"]
+    code, said = _interrupted(command, signal.SIGTERM, output, "stages/evaluate-micro_tagging*/manifest.json")
+    assert code == 128 + signal.SIGTERM
+    assert "the same command goes on" in said
+    stopped = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
+    code, _ = _interrupted(command, signal.SIGKILL, output, "stages/evaluate-micro_entailment*/manifest.json")
+    assert code == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
-    ran = study_command("run", "tests/recipes.py:inline", "--output", str(output))
+    ran = study_command(*command)
     assert ran.code == 0, ran.err
     assert ran.document["sizes"][0]["trials"] == recipes.inline().trials
     after = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
-    assert {path: after[path] for path in before} == before, "a finished stage was made again"
-    client = MlflowClient(tracking_uri=default_uri(output))
-    experiment = client.get_experiment_by_name("inline")
-    assert experiment is not None
-    trials = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
-    assert len(trials) == recipes.inline().trials
-    assert len({run.data.tags["trial_id"] for run in trials}) == len(trials)
+    assert {path: after[path] for path in {**stopped, **before}} == {**stopped, **before}, "a stage was made again"
+
+    study = recipes.inline().replace(repeats=1)
+    result, done = load_result(study, study.sizes[0], open_journal(output))
+    assert done
+    assert {one.outcome for one in result.repeats} == {"complete"}
+    for kind, records in (("trial", result.trials), ("repeat", result.repeats)):
+        runs = _runs(output, kind, experiment="inline")
+        assert sorted(run["trial_id"] for run in runs) == sorted(record.trial_id for record in records)
+        assert all(run["status"] != "RUNNING" for run in runs)
+    assert {run["seed"] for run in _runs(output, "repeat", experiment="inline")} == {"1"}
+    in_optuna = optuna.load_study(study_name="1x32", storage=open_journal(output))
+    assert {trial.state.name for trial in in_optuna.trials} <= {"COMPLETE", "PRUNED"}
+    assert len(in_optuna.trials) == study.trials
+
+
+def _interrupted(arguments: list[str], number: int, output: Path, mark: str) -> tuple[int, str]:
+    """Exit code and standard error of a command that gets a signal once there is a file of that pattern."""
+    command = [sys.executable, "-m", "study", *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 240
+    while not list(output.glob(mark)):
+        assert time.monotonic() < deadline, "the search did not start"
+        assert process.poll() is None, "the study ended before it was interrupted"
+        time.sleep(0.05)
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    return process.returncode, said
 
 
 def test_a_failed_trial_is_named_and_the_rest_finishes(tmp_path: Path) -> None:
