@@ -94,7 +94,7 @@ class _Rungs:
 
     def _of(self, choice: Choice) -> list[Costs]:
         found: dict[str, float] = {}
-        rungs = []
+        rungs: list[Costs] = []
         for evaluate in self._study.chain(self._size, choice):
             for stage in stages_of(evaluate):
                 if isinstance(stage, Tuned):

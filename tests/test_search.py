@@ -56,7 +56,7 @@ def test_every_intermediate_is_proposed_once_at_the_defaults_before_the_sampler_
 
 def test_no_choice_is_proposed_twice_and_a_grid_comes_to_an_end(tmp_path: Path) -> None:
     searcher = _searcher(tmp_path, trials=99)
-    proposed = []
+    proposed: list[Choice] = []
     while (config := searcher.suggest(f"t{len(proposed)}")) != Searcher.FINISHED:
         assert config is not None
         proposed.append(choice_of(config))
@@ -202,8 +202,8 @@ def test_failed_trials_are_tried_again_when_that_is_wanted_but_not_those_that_di
     assert (again.suggest("u0") or {})["trial"] == "t0002"
     again.on_trial_result("u0", DONE)
     again.on_trial_complete("u0", DONE)
-    result = SearchResult(SIZE.name, again.history.records)
-    assert [record.trial_id for record in result.failures] == ["t0001"]
+    found = SearchResult(SIZE.name, again.history.records)
+    assert [record.trial_id for record in found.failures] == ["t0001"]
     assert again.history.retry_failed() == 0
 
 
