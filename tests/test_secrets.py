@@ -31,12 +31,12 @@ def _ray_session(ran: Ran) -> list[Path]:
 
 def _check(output: Path, ran: Ran, secrets: Iterable[str]) -> int:
     """How many files were read; none may hold a secret."""
-    secrets = [secret.encode() for secret in secrets]
-    assert not [secret for secret in secrets if secret in (ran.out + ran.err).encode()]
+    hidden = [secret.encode() for secret in secrets]
+    assert not [secret for secret in hidden if secret in (ran.out + ran.err).encode()]
     count = 0
     for path in _files([output, *_ray_session(ran)]):
         content = path.read_bytes()
-        assert not [secret for secret in secrets if secret in content], path
+        assert not [secret for secret in hidden if secret in content], path
         count += 1
     return count
 
