@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -283,6 +284,9 @@ def _reason(error: BaseException) -> str:
     return redacted(f"{type(cause).__name__}: {cause}".strip().splitlines()[-1])[:500]
 
 
+# Tune hands the cloud keys of the driver's environment to its trials in a runtime environment, which Ray writes into its logs
+# and shows as the actor's. No trial needs them: stages go through a folder that every node has mounted.
+ENV_VARS_TO_PROPAGATE.difference_update({name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")})
 # Ray warns that its own result files are missing (MLflow has the results) and Optuna that `group` may change.
 logging.getLogger("ray.tune").setLevel(logging.ERROR)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
