@@ -12,7 +12,7 @@ import analysis
 from study.search import SearchResult
 from study.tracking import default_uri
 from tests import recipes
-from tests.conftest import Ran, study_command
+from tests.conftest import FaultyRun, Ran, study_command
 from trainables.stages.base import Stage
 from trainables.store import StageStore
 
@@ -162,9 +162,8 @@ def test_a_search_that_was_interrupted_goes_on(tiny_run: TinyRun, tmp_path: Path
     assert len({run.data.tags["trial_id"] for run in trials}) == len(trials)
 
 
-def test_a_failed_trial_is_named_and_the_rest_finishes(tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    ran = study_command("run", "tests/recipes.py:diverging", "--output", str(output))
+def test_a_failed_trial_is_named_and_the_rest_finishes(faulty_run: FaultyRun) -> None:
+    ran = faulty_run.ran
     assert ran.code == 1, ran.err
     (size,) = ran.document["sizes"]
     assert size["failed"] == 1
