@@ -43,6 +43,13 @@ class Courier:
             self._changed.wait_for(lambda: self._succeeded >= next_one or self._failed >= last, timeout=patience_s)
             return self._delivered
 
+    def drain(self, patience_s: float) -> bool:
+        """As `flush`, and as long as it takes while the store takes something within each `patience_s`."""
+        while True:
+            before = self._receipt.offset
+            if self.flush(patience_s) or self._receipt.offset == before:
+                return self._delivered
+
     def stop(self, patience_s: float) -> None:
         """End the thread; a call that is under way has `patience_s` to end."""
         with self._changed:

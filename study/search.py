@@ -20,6 +20,7 @@ from typing import Any
 import ray
 from optuna.storages import JournalStorage
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -451,4 +452,7 @@ def _reason(error: BaseException) -> str:
     return redacted(f"{type(cause).__name__}: {cause}".strip().splitlines()[-1])[:500]
 
 
+# Tune hands the cloud keys of the driver's environment to its trials in a runtime environment, which Ray writes into its logs
+# and shows as the actor's. No trial needs them: stages go through a folder that every node has mounted.
+ENV_VARS_TO_PROPAGATE.difference_update({name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")})
 logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it warns that its own result files are missing: MLflow has them

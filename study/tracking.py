@@ -189,8 +189,12 @@ class Tracking:
             self._append({"do": "file", "run": run, "path": str(kept), "sha256": digest})
 
     def flush(self, patience_s: float = PATIENCE_S) -> bool:
-        """Wait until MLflow has everything; whether it has."""
-        return self._courier is not None and self._courier.flush(patience_s) and self._journal.error is None
+        """Wait until MLflow has everything; whether it has. A database of our own gets the time that it needs, a server
+        `patience_s`."""
+        if self._courier is None:
+            return False
+        wait = self._courier.drain if self.uri.startswith("sqlite:") else self._courier.flush
+        return wait(patience_s) and self._journal.error is None
 
     def read(self, load: Callable[[str], T]) -> T:
         """What `load` makes of the store with everything in it: MLflow's, or one made of the journal while MLflow lacks
@@ -301,9 +305,7 @@ def send(output: Path, uri: str | None = None, *, again: bool = False, say: Say)
                 receipt.reset()
             waiting = journal.count(receipt.offset)
             courier = Courier(journal, receipt, store, say=say)
-            while (before := receipt.offset) < journal.end and courier.flush(PATIENCE_S) is False:
-                if receipt.offset == before:  # a slow store gets all the time it needs, a dead one does not
-                    break
+            courier.drain(PATIENCE_S)
             courier.stop(LAST_CALL_S)
             left = _left(journal, receipt, one, output, outage=courier.outage)
             for line in left or [f"{redacted(one)} has everything; {waiting} writes were sent"]:

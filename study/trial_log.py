@@ -72,7 +72,11 @@ class TrialLog(Callback):  # type: ignore[misc]
                 continue
             self.tracking.metrics(run, tracked(trial.metrics), step=int(trial.metrics.get(RUNG, 0)))
             if trial.outcome == "complete":
-                self.attach_examples(run, self.study.chain(self.size, trial.choice))
+                try:
+                    self.attach_examples(run, self.study.chain(self.size, trial.choice))
+                except OSError as error:  # without its outcome the next run of the command comes here again
+                    self.screen.say(f"  {run}: scores by example could not be written, run the command again: {error}")
+                    continue
             tags = {"outcome": trial.outcome, **({"reason": trial.reason} if trial.reason else {})}
             self.tracking.tags(run, tags)
             self.tracking.finish(run, _STATUS[trial.outcome])

@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+
+from tests.mlflow_stub import Stub, stub_server
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -84,3 +86,34 @@ def cores_after(seconds: float) -> float:
     while (free := ray.available_resources().get("CPU", 0.0)) < total and time.monotonic() < until:
         time.sleep(0.5)
     return free
+
+
+URI_SECRET = "canary-in-the-uri"
+
+
+@dataclass(frozen=True)
+class FaultyRun:
+    """A study with faults: its output folder, what the command printed, and the server as the command left it."""
+
+    output: Path
+    ran: Ran
+    stub: Stub
+
+
+@pytest.fixture(scope="session")
+def faulty_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyRun]:
+    """One of two trials diverges, and the MLflow server, given by a URI with a password, goes away after the first result."""
+    output = tmp_path_factory.mktemp("faulty") / "out"
+    with stub_server() as stub:
+
+        def go_away(call: str) -> None:
+            held = [run for run in stub.active() if run["tags"]["kind"] == "trial" and run["metrics"]]
+            if held and stub.status is None:
+                stub.status = 503
+
+        stub.on_request = go_away
+        uri = stub.uri.replace("//", f"//user:{URI_SECRET}@")
+        arguments = ("tests/recipes.py:diverging", "--output", str(output), "--tracking-uri", uri)
+        ran = study_command("run", *arguments, environment=CANARIES)
+        stub.on_request = lambda call: None
+        yield FaultyRun(output, ran, stub)

@@ -19,7 +19,7 @@ from study.history import open_journal
 from study.search import load_result
 from study.tracking import default_uri
 from tests import recipes
-from tests.conftest import Ran, study_command
+from tests.conftest import FaultyRun, Ran, study_command
 from trainables.stages.base import Stage
 from trainables.store import StageStore
 
@@ -188,9 +188,8 @@ def _interrupted(arguments: list[str], number: int, output: Path, mark: str) -> 
     return process.returncode, said
 
 
-def test_a_failed_trial_is_named_and_the_rest_finishes(tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    ran = study_command("run", "tests/recipes.py:diverging", "--output", str(output))
+def test_a_failed_trial_is_named_and_the_rest_finishes(faulty_run: FaultyRun) -> None:
+    ran = faulty_run.ran
     assert ran.code == 1, ran.err
     (size,) = ran.document["sizes"]
     assert size["failed"] == 1
