@@ -22,6 +22,7 @@ from trainables.stages.pretrain import Pretrain
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.training import Training
+from trainables.unpadding import why_padded
 
 
 def stages_of(stage: Stage) -> Iterator[Stage]:
@@ -71,12 +72,28 @@ def render_plan(study: Study) -> Group:
         f"each size: every intermediate choice once at the default learning rates ({len(study.space.names)} trials, never "
         f"stopped early), then {study.trials - len(study.space.names)} of Optuna's, one in {study.reduction_factor} kept",
         "stages: of the default cells; 'not shared' is what trials would run that shared none",
+        *_padding(study),
         f"benchmark of each size's best model: {', '.join(study.benchmark.variants)}",
         *notes,
         *(f"open, to be noted before a run: {what}" for what in study.open_ends),
     ]
     tables = [_sizes(study, known), _memory(study, known), _operations(study, known), _choices(study)]
     return Group(*(Text(line) for line in text), *tables)
+
+
+def _padding(study: Study) -> list[str]:
+    """Which sizes are trained without padding, and why the others are not."""
+    sizes: dict[str | None, list[str]] = {}
+    for size in study.sizes:
+        reason = why_padded(size.family, "cuda" if size.resources.gpus else "cpu", study.tuning.precision)
+        if size.resources.unpad is not None:
+            reason = None if size.resources.unpad else "as the recipe says"
+        sizes.setdefault(reason, []).append(size.name)
+    return [
+        f"training {'computes no padding' if reason is None else 'computes padding'}: {', '.join(names)}"
+        + ("" if reason is None else f" ({reason})")
+        for reason, names in sizes.items()
+    ]
 
 
 def _sizes(study: Study, known: Mapping[str, Architecture]) -> Table:

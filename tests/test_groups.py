@@ -1,11 +1,14 @@
-"""A trial that launches a Ray Train group and is stopped early leaves the cluster as it was found."""
+"""Ray Train groups: what a stopped trial leaves behind, and a micro-batch that a worker's device does not hold."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +19,23 @@ from ray.tune.schedulers import TrialScheduler
 from study.cluster import connected
 from study.search import RunDefaultsToTheEnd, run_search
 from tests import recipes
+from trainables.engine import Resources
+from trainables.launch import Job, run_group
+from trainables.loop import OutOfMemory
+from trainables.stages.base import Stage, Workplace
+from trainables.store import StageStore
 
 CPUS = 2
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
     """A Ray of our own on a machine where an earlier cluster left its address behind."""
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:  # sockets want a short path
-        monkeypatch.setenv("RAY_TMPDIR", folder)
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder,  # sockets want a short path
+    ):
+        patched.setenv("RAY_TMPDIR", folder)
         (Path(folder) / "ray").mkdir()
         (Path(folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
         with connected(None, cpus=CPUS):
@@ -48,6 +59,42 @@ def test_stopped_group_trials_give_their_cores_back(tmp_path: Path, monkeypatch:
     assert [trial.outcome for trial in result.trials] == ["stopped_early"] * 2
     assert {trial.metrics["targets_finished"] for trial in result.trials} == {1}
     assert cores_after(30.0) == ray.cluster_resources()["CPU"]
+
+
+@dataclass(frozen=True)
+class Narrow(Stage):
+    """What a device does that holds two entries of a batch; on the second worker alone."""
+
+    @property
+    def label(self) -> str:
+        return "narrow"
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return ()
+
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        if work.share.rank == 1 and work.share.micro_batch > 2:
+            raise OutOfMemory(3, work.share.micro_batch, "the device is full")
+        work.agree(lambda: None)  # the other worker waits for this one, as in a step
+        return {}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_group_that_runs_out_of_memory_goes_on_with_half(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The error of a worker comes back through Ray Train, the group is made anew, and what fitted is noted."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    job = Job(str(tmp_path), Resources(workers=2, micro_batch=4), stages=(Narrow(),), size="small")
+    run_group(job, name="narrow", progress=_silent)
+    assert "out of memory at step 3 with a micro-batch of 4: the device is full; going on with 2" in caplog.text
+    finished = StageStore(tmp_path).find(Narrow())
+    assert finished is not None
+    assert finished.manifest["context"]["micro_batch"] == 2
+    assert json.loads((tmp_path / "micro_batches" / "small.json").read_text())["micro_batch"] == 2
+
+
+def _silent(stage: str, done: int, total: int, value: float) -> None:
+    """Progress that nobody reads."""
 
 
 def cores_after(seconds: float) -> float:
