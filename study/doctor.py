@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.locks import lock_problem, one_node_problem
+
 MIN_DISK_GB, MIN_MEMORY_GB = 5, 6
 
 
@@ -97,6 +99,18 @@ def _disk() -> str:
     return f"{free:.0f} GB free here"
 
 
+def _locks() -> str:
+    here = Path.cwd()
+    if (problem := lock_problem(here)) is not None:
+        raise Unfit(
+            f"{problem}; use --output on a disk, or on a network file system with locks (NFS 4, Lustre, CephFS)"
+        )
+    alone = one_node_problem(here)
+    return "file locks keep others out here" + (
+        "" if alone is None else f", on one node for all that is known: {alone}"
+    )
+
+
 def _memory() -> str:
     import psutil
 
@@ -127,6 +141,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "deepspeed": _deepspeed,
     "ray": _ray,
     "disk": _disk,
+    "locks": _locks,
     "memory": _memory,
     "gpus": _gpus,
 }

@@ -36,6 +36,7 @@ from trainables.encoder import ParameterCount
 from trainables.fingerprint import canonical
 from trainables.kinds import KINDS
 from trainables.launch import Job, run_task
+from trainables.locks import lock_problem, one_node_problem
 from trainables.manifests import MANIFEST
 from trainables.store import StageStore
 from trainables.versions import versions
@@ -92,6 +93,8 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
             with timeline.phase("start-up"):
                 cores = max(cores_of(size.resources) for size in study.sizes)
                 stack.enter_context(connected(where.address, cpus=cores))
+                if problem := one_node_problem(where.output):
+                    screen.say(f"{problem}: locks may hold on one node alone; on several, two could train one stage")
                 room = Room(capacity(study.sizes))
                 board = Board.remote()  # type: ignore[attr-defined]
             with screen.watch(board):
@@ -148,6 +151,11 @@ def _output_of(study: Study, output: Path) -> Iterator[None]:
     except OSError as error:
         raise CannotRun(f"--output {output}: {error.strerror or error}; choose a folder that can be written") from error
     with lock:
+        if problem := lock_problem(output):
+            raise CannotRun(
+                f"--output {output}: {problem}, and without them two processes would train one stage over each other; "
+                "choose a folder on a disk or on a network file system with locks (NFS 4, Lustre, CephFS)"
+            )
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -25,6 +25,7 @@ from trainables.stages.pretrain import Pretrain
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.training import Training
+from trainables.unpadding import why_padded
 
 
 def stage_counts(study: Study, size: Size) -> tuple[int, int]:
@@ -69,6 +70,7 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         f"{study.reduction_factor} at a rung",
         _again(study),
         "stages: of the default cells; 'not shared' is what trials would run that shared none",
+        *_padding(study),
         f"benchmark of each size's best model: {', '.join(study.benchmark.variants)}",
         *notes,
         *(f"open, to be noted before a run: {what}" for what in study.open_ends),
@@ -84,6 +86,21 @@ def _again(study: Study) -> str:
         f"repeats: each size's {study.repeats.top} best by English dev, and its best without an intermediate task, with "
         f"{study.repeats.seeds} further seeds"
     )
+
+
+def _padding(study: Study) -> list[str]:
+    """Which sizes are trained without padding, and why the others are not."""
+    sizes: dict[str | None, list[str]] = {}
+    for size in study.sizes:
+        reason = why_padded(size.family, "cuda" if size.resources.gpus else "cpu", study.tuning.precision)
+        if size.resources.unpad is not None:
+            reason = None if size.resources.unpad else "as the recipe says"
+        sizes.setdefault(reason, []).append(size.name)
+    return [
+        f"training {'computes no padding' if reason is None else 'computes padding'}: {', '.join(names)}"
+        + ("" if reason is None else f" ({reason})")
+        for reason, names in sizes.items()
+    ]
 
 
 def _sizes(study: Study, known: Mapping[str, Architecture]) -> Table:

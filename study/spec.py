@@ -18,7 +18,7 @@ from trainables.batching import Share
 from trainables.benchmark.variants import VARIANTS
 from trainables.encoder import Shape
 from trainables.engine import Resources
-from trainables.families import FAMILIES
+from trainables.families import FAMILIES, Family
 from trainables.published import Published
 from trainables.stages.base import Root
 from trainables.stages.evaluate import Evaluate
@@ -62,6 +62,11 @@ class Size:
     resources: Resources
     trials: int | None = None
     rate_factor: float = 1.0
+
+    @property
+    def family(self) -> Family:
+        """The architecture; the ladder's is XLM-R's."""
+        return FAMILIES[self.encoder.family if isinstance(self.encoder, Published) else "xlm-roberta"]
 
 
 @dataclass(frozen=True)
@@ -144,9 +149,10 @@ class Study:
         """What the study would read and could not note when it was made: it can be planned, and not run."""
         encoders = [size.encoder for size in self.sizes if isinstance(size.encoder, Published)]
         tasks = [*self.targets, *(one for task in self.space.intermediates for one in parts(task))]
-        return [
+        found = [
             f"{one.repository}: its commit on the hub, which did not answer" for one in encoders if one.revision is None
         ] + [f"{task.name}: {task.revision.removeprefix(OPEN)}" for task in tasks if task.revision.startswith(OPEN)]
+        return list(dict.fromkeys(found))  # a mixture's task may be a choice of its own too
 
     def base(self, size: Size, choice: Choice, *, trained: bool = True) -> Root | Tuned:
         """The encoder the targets start from: pre-trained, and trained on the intermediate task if one is chosen."""
@@ -334,6 +340,8 @@ class Study:
                 errors.append(f"sizes[{size.name}]: rate_factor {size.rate_factor} must be positive")
             errors += self._batch_errors(size)
             errors += self._masking_errors(size)
+            if size.resources.unpad and (reason := size.family.needs_padding) is not None:
+                errors.append(f"sizes[{size.name}]: unpad: {reason}")
             if isinstance(size.encoder, Rung):
                 errors += [
                     f"{task.name}: hidden layer {task.hidden_layer}, and {size.name} has {size.encoder.shape.layers}"
@@ -365,7 +373,7 @@ class Study:
         """Why the size cannot be trained by masked language modelling, where a choice has it."""
         errors = []
         for name in (choice.name for choice in self.space.masked):
-            if isinstance(size.encoder, Published) and not FAMILIES[size.encoder.family].mask_token:
+            if isinstance(size.encoder, Published) and not size.family.mask_token:
                 errors.append(f"sizes[{size.name}], {name}: {size.encoder.family} has no mask token to read")
             if size.resources.trim_vocabulary:
                 errors.append(

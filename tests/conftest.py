@@ -22,6 +22,17 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """On a busy machine the threads of a small model wait for each other, tens of times as long as they work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class Ran:
     """A finished command."""

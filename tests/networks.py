@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
-from transformers import PreTrainedModel, XLMRobertaConfig, XLMRobertaModel
+from transformers import AutoConfig, PreTrainedModel, XLMRobertaConfig, XLMRobertaModel
 
+from trainables.families import FAMILIES
 from trainables.features import write_features
 from trainables.kinds import Feature
 from trainables.kinds.classification import ClassificationHead
@@ -39,6 +41,37 @@ def roberta(dropout: float = 0.1) -> XLMRobertaModel:
         attn_implementation="eager",
     )
     return XLMRobertaModel(config, add_pooling_layer=False)
+
+
+def small_encoder(family: str, *, layers: int = 1, dropout: float = 0.1) -> PreTrainedModel:
+    """A small encoder of a family; mmBERT's look 4 tokens to either side in all layers but every third."""
+    shape: dict[str, Any] = {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    usual = {**shape, "max_position_embeddings": 40}
+    usual |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    own: dict[str, dict[str, Any]] = {
+        "mt5": {
+            "d_model": WIDTH,
+            "d_kv": 16,
+            "d_ff": 64,
+            "num_layers": layers,
+            "num_heads": 2,
+            "dropout_rate": dropout,
+        },
+        "modernbert": {
+            **{**shape, "local_attention": 8, "embedding_dropout": dropout, "mlp_dropout": dropout},
+            **{"bos_token_id": 0, "cls_token_id": 0, "eos_token_id": 2, "sep_token_id": 2},
+        },
+        "deberta-v2": {**usual, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 8},
+    }
+    config = AutoConfig.for_model(family, vocab_size=ROWS, pad_token_id=PAD, **own.get(family, usual))
+    known = FAMILIES[family]
+    config._attn_implementation = known.attention
+    return known.model_class(config, **known.options)
 
 
 def classifier(encoder: PreTrainedModel) -> TaskModel:

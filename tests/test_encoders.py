@@ -34,6 +34,7 @@ from trainables.stages.vocabulary import TOKENIZER
 from trainables.store import Finished, StageStore
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training import Training
+from trainables.unpadding import unpad
 from trainables.vocabulary import train_vocabulary
 
 TASK = MicroEntailment(languages_=recipes.LANGUAGES, **recipes.SMALL)
@@ -187,6 +188,30 @@ def test_checkpointing_and_offload_change_nothing_but_memory(
     assert calls.count(True) == 2 * calls.count(False), "layers are computed once more for the backward pass"
     for name, value in plain.items():
         torch.testing.assert_close(offloaded[name], value, atol=2e-6, rtol=1e-4)
+
+
+def test_the_second_text_of_a_pair_is_marked_for_bert_as_its_own_tokenizer_does(
+    root: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    _, original = _saved("bert", root, tokenizer)
+    model = new_task_model(_imported("bert", root)[2].folder, TASK, seed=0).eval()
+    cls, sep, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+    ids = torch.tensor([[cls, 7, 8, sep, 9, sep, pad, pad], [cls, 7, 8, 9, 10, 11, 12, sep]])  # a pair, a single text
+    mask = (ids != pad).long()
+    segments = torch.tensor([[0, 0, 0, 0, 1, 1, 0, 0], [0] * 8])
+    with torch.no_grad():
+        marked = original.base_model(input_ids=ids, attention_mask=mask, token_type_ids=segments)[0]
+        plain = original.base_model(input_ids=ids, attention_mask=mask)[0]
+        found = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        unpad(model.train().encoder)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        unpadded = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    assert not torch.allclose(marked[0, 0], plain[0, 0], atol=1e-4)
+    real = mask.bool()
+    torch.testing.assert_close(found[real], marked[real], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(unpadded[real], marked[real], atol=1e-5, rtol=1e-4)
 
 
 def test_heads_pool_as_their_encoder_says(root: Path, tokenizer: PreTrainedTokenizerFast) -> None:

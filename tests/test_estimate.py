@@ -33,6 +33,7 @@ from trainables.families import FAMILIES
 from trainables.published import Published, noted_encoder
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.finetune import FineTune
+from trainables.stages.mixture import FineTuneMixture
 from trainables.stages.published import ImportEncoder
 from trainables.store import StageStore
 from trainables.tasks.suites import XTREME_R
@@ -169,6 +170,12 @@ def test_a_study_of_published_encoders_needs_no_corpus_and_a_ladder_does() -> No
     assert len(refused.value.errors) == 3
 
 
+def test_a_size_whose_attention_needs_padding_cannot_be_told_to_train_without() -> None:
+    with pytest.raises(InvalidStudy, match=r"sizes\[m\]: unpad: its attention adds a learned bias"):
+        _study(Size("m", published("mt5-small"), Resources(unpad=True)))
+    assert _study(Size("x", published("xlm-r-base"), Resources(unpad=True))).sizes[0].family.body == "XLMRobertaModel"
+
+
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """No data root, and a hub that does not answer."""
@@ -183,9 +190,18 @@ def test_xtreme_r_is_the_benchmark_and_says_what_it_lacks() -> None:
         task.name: sorted(task.languages) for task in XTREME_R.tasks
     }
     assert [size.name for size in study.sizes] == ["xlm-r-base", "xlm-r-large"]
-    needs_files = {line.split(":")[0] for line in study.open_ends if "not all on the hub" in line}
+    lines = study.open_ends
+    assert len(lines) == len(set(lines))
+    needs_files = {line.split(":")[0] for line in lines if "not all on the hub" in line}
     assert needs_files == {"lareqa", "mewslix", "ewt_xpos"}
     found = training_stages(study, study.sizes[1])
+    english, masked = (found[f"intermediate-{name}"][0] for name in ("all_english", "mnli_masked_lm"))
+    assert isinstance(english, FineTuneMixture)
+    assert isinstance(masked, FineTuneMixture)
+    assert len(english.task.tasks) == 8
+    assert english.training.max_length == 384  # of its question answering
+    assert masked.task.tasks[1].languages == XTREME_R.languages
+    assert english.training.steps == masked.training.steps == 12_000
     trained = {name: stages[0].training for name, stages in found.items() if name.startswith("target-")}
     # 2e-5, question answering 3e-5; 10 epochs of 21,253 sentences, 3 of 87,599 questions, in batches of 32. XQuAD's training is
     # SQuAD's, as the intermediate task's at its own rate is.
@@ -222,6 +238,8 @@ def test_the_plan_of_ten_billion_parameters_needs_no_network() -> None:
     assert "213.92" in text
     assert "28.18" in text
     assert "open, to be noted before a run: mlqa: the hub does not answer" in text
+    assert "training computes no padding: xlm-r-large, xlm-r-xl, xlm-r-xxl" in text
+    assert "training computes padding: mt5-large, mt5-xl, mt5-xxl (its attention adds a learned bias" in text
     assert "xlm-r-xxl: facebook/xlm-roberta-xxl at 03e0fb540c3c9afd4bdda0072e7cb82d2eafd060: whether" in text
 
 

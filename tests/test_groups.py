@@ -1,14 +1,17 @@
-"""A trial that launches a Ray Train group: stopped early it leaves the cluster as it was, and a lost worker is made good."""
+"""Ray Train groups: what a stopped trial leaves behind, a worker that is lost, and a micro-batch that does not fit."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,10 @@ from study.space import Space
 from study.spec import Study
 from tests import recipes
 from tests.conftest import cores_after
+from trainables.engine import Resources
+from trainables.launch import Job, run_group
+from trainables.loop import OutOfMemory
+from trainables.stages.base import Stage, Workplace
 from trainables.store import StageStore
 
 CPUS = 2
@@ -90,3 +97,38 @@ def test_a_trial_that_loses_a_worker_is_started_again_and_completes(tmp_path: Pa
     store = StageStore(tmp_path)
     assert all(store.verify(stage) == [] for stage in study.chain(study.size("1x64"), trial.choice))
     assert cores_after(30.0) == CPUS
+
+
+@dataclass(frozen=True)
+class Narrow(Stage):
+    """What a device does that holds two entries of a batch; on the second worker alone."""
+
+    @property
+    def label(self) -> str:
+        return "narrow"
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return ()
+
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        if work.share.rank == 1 and work.share.micro_batch > 2:
+            raise OutOfMemory(3, work.share.micro_batch, "the device is full")
+        work.agree(lambda: None)  # the other worker waits for this one, as in a step
+        return {}
+
+
+def test_a_group_that_runs_out_of_memory_goes_on_with_half(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The error of a worker comes back through Ray Train, the group is made anew, and what fitted is noted."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    job = Job(str(tmp_path), Resources(workers=2, micro_batch=4), stages=(Narrow(),), size="small")
+    run_group(job, name="narrow", progress=_silent)
+    assert "out of memory at step 3 with a micro-batch of 4: the device is full; going on with 2" in caplog.text
+    finished = StageStore(tmp_path).find(Narrow())
+    assert finished is not None
+    assert finished.manifest["context"]["micro_batch"] == 2
+    assert json.loads((tmp_path / "micro_batches" / "small.json").read_text())["micro_batch"] == 2
+
+
+def _silent(stage: str, done: int, total: int, value: float) -> None:
+    """Progress that nobody reads."""

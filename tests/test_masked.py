@@ -7,7 +7,6 @@ import math
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -57,6 +56,8 @@ from trainables.tasks.published import pinned
 from trainables.training import Precision, Training
 from trainables.vocabulary import train_vocabulary
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXT = MicroMaskedLm(languages_=("de", "zh"), train_size=40)
 MIXTURE = Mixture("topic_mlm", (MicroTopic(**SMALL), TEXT))
 TRAINING = Training(learning_rate=3e-3, steps=24, batch_size=16, seed=1)
@@ -64,15 +65,6 @@ BASE = Pretrain(Vocabulary(MicroCorpus(LANGUAGES, 400), 1700), Shape(1, 64), TRA
 STAGE = FineTuneMixture(BASE, MIXTURE, TRAINING)
 RULE = Masking(4, frozenset(range(5)), tuple(range(5, 1000)))
 ALONE = Share(0, 1, 64)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """On a busy machine the threads of so small a model wait for each other, tens of times as long as they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

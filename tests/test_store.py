@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from trainables.locks import lock_problem, one_node_problem
 from trainables.manifests import MANIFEST
 from trainables.store import Finished, StageStore
 
@@ -196,3 +198,33 @@ def test_a_claim_excludes_other_processes_until_its_holder_dies(
     again = store.try_claim(Toy())
     assert again is not None
     again.__exit__()
+
+
+def test_a_file_system_without_locks_is_told_from_one_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lock_problem(tmp_path) is None
+    assert not list(tmp_path.iterdir())
+
+    def none_here(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)  # some mounts of object stores say yes to everybody
+    assert lock_problem(tmp_path) == "its file system gives one lock to two holders"
+    monkeypatch.setattr("fcntl.flock", none_here)
+    assert lock_problem(tmp_path) == "its file system has no file locks (No locks available)"
+
+
+def test_mounts_whose_locks_may_hold_on_one_node_alone(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "overlay / overlay rw 0 0\n"
+        "server:/a /shared nfs4 rw,vers=4.2,local_lock=none 0 0\n"
+        "server:/b /shared/old nfs rw,vers=3,nolock,local_lock=all 0 0\n"
+        "bucket /mnt/my\\040bucket fuse.gcsfuse rw,user_id=0 0 0\n"
+    )
+    assert one_node_problem(Path("/home/me"), mounts) is None
+    assert one_node_problem(Path("/shared/out"), mounts) is None
+    assert (
+        one_node_problem(Path("/shared/old/out"), mounts) == "/shared/old is an NFS mount with local_lock=all, nolock"
+    )
+    assert "fuse.gcsfuse mount" in str(one_node_problem(Path("/mnt/my bucket/out"), mounts))
+    assert one_node_problem(tmp_path, tmp_path / "absent") is None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from tests.networks import PAD, ROWS, WIDTH, classifier, random_features, roberta
+from tests.networks import PAD, ROWS, WIDTH, classifier, random_features, roberta, small_encoder
 from tests.recipes import LANGUAGES, SMALL
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.encoder import Shape, load_encoder
@@ -46,6 +46,8 @@ from trainables.tasks.mixture import Mixture
 from trainables.training import Training
 from trainables.trimming import Lookups, looked_up, trim, unseen_decay
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TASK = MicroEntailment()
 TRAINING = Training(learning_rate=1e-2, steps=12, batch_size=16, seed=1)
 ROUNDING = 2.0**-24  # half a unit in the last place of fp32, relative
@@ -58,48 +60,9 @@ class Tuned:
     rows_trained: int
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """On a busy machine the threads of so small a model wait for each other, tens of times as long as they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureTable:
     return read_features(random_features(tmp_path_factory.mktemp("features") / "features.arrow"))
-
-
-def _family(name: str) -> PreTrainedModel:
-    """A small encoder of a family with dropout; mT5's keeps its table in two embeddings."""
-    family = FAMILIES[name]
-    small = {
-        "vocab_size": ROWS,
-        "hidden_size": WIDTH,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "pad_token_id": PAD,
-    }
-    small |= {"intermediate_size": 64, "max_position_embeddings": 40}
-    t5 = {
-        "vocab_size": ROWS,
-        "d_model": WIDTH,
-        "d_kv": 16,
-        "d_ff": 64,
-        "num_layers": 1,
-        "num_heads": 2,
-        "pad_token_id": PAD,
-    }
-    own: dict[str, dict[str, Any]] = {
-        "mt5": t5,
-        "modernbert": {**small, "embedding_dropout": 0.1, "mlp_dropout": 0.1, "cls_token_id": 0, "sep_token_id": 2},
-        "deberta-v2": {**small, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 8},
-    }
-    config = AutoConfig.for_model(name, **own.get(name, small))
-    config._attn_implementation = family.attention
-    return family.model_class(config, **family.options)
 
 
 class WordScores(nn.Module):
@@ -118,7 +81,7 @@ class WordScores(nn.Module):
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "one embedding": lambda: classifier(roberta()),
-    "tied embeddings": lambda: classifier(_family("mt5")),
+    "tied embeddings": lambda: classifier(small_encoder("mt5")),
     "untied output": lambda: WordScores(roberta(), tied=False),
 }
 
@@ -226,7 +189,7 @@ def test_every_family_computes_the_same_on_the_same_random_numbers(features: Fea
     found = []
     for trims in (False, True):
         torch.manual_seed(0)
-        model = classifier(_family(family)).train()
+        model = classifier(small_encoder(family)).train()
         if trims:
             trim(model, looked_up(_table(model), [features], PAD))
         loss = model(**_batch(features))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
-from trainables.families import FAMILIES
+from trainables.families import FAMILIES, Family
 from trainables.kinds.base import Pooling
 
 POSITIONS = 512
@@ -90,7 +93,38 @@ def load_encoder(folder: Path) -> PreTrainedModel:
     encoder: PreTrainedModel = family.model_class.from_pretrained(
         folder, use_safetensors=True, dtype=torch.float32, attn_implementation=family.attention, **family.options
     )
+    return _marking(encoder, family)
+
+
+def outline_encoder(folder: Path) -> PreTrainedModel:
+    """The encoder that `load_encoder` would give, with parameters that have a shape and no memory."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    family = FAMILIES[config.model_type]
+    config._attn_implementation = family.attention
+    with _parameters_on_meta():
+        encoder: PreTrainedModel = family.model_class(config, **family.options)
+    return _marking(encoder, family)
+
+
+def _marking(encoder: PreTrainedModel, family: Family) -> PreTrainedModel:
+    """The encoder, which from now on tells the second segment of its rows from the first where its family has two."""
+    if family.second_segment:
+        encoder.register_forward_pre_hook(_mark_second_segment, with_kwargs=True)
     return encoder
+
+
+def _mark_second_segment(
+    encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """`token_type_ids` as BERT's tokenizer gives them: 1 for what is behind the first separator, the second one too."""
+    ends_NL = kwargs["input_ids"] == encoder.config.sep_token_id
+    behind_NL = (ends_NL.cumsum(1) - ends_NL.long() > 0) & kwargs["attention_mask"].bool()
+    return args, {**kwargs, "token_type_ids": behind_NL.long()}
+
+
+def is_outline(model: nn.Module) -> bool:
+    """Whether some weights are still to be read."""
+    return any(parameter.is_meta for parameter in model.parameters())
 
 
 def pooling_of(encoder: PreTrainedModel) -> Pooling:
@@ -102,10 +136,30 @@ def pooling_of(encoder: PreTrainedModel) -> Pooling:
 
 def checkpoint_activations(model: nn.Module) -> None:
     """Keep only the layers' inputs for the backward pass, which computes each layer once more."""
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            module.activation_checkpointing_enable({"use_reentrant": False})
-            return
+    encoder_of(model).activation_checkpointing_enable({"use_reentrant": False})
+
+
+def encoder_of(model: nn.Module) -> PreTrainedModel:
+    """The encoder inside a model with heads."""
+    return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+
+
+@contextlib.contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Modules made meanwhile have parameters without memory. Buffers are real: no file holds them, so that nothing could fill
+    them later, as it would have to be under `torch.device("meta")`."""
+    register = nn.Module.register_parameter
+
+    def outlined(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = outlined  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +54,8 @@ class Resources:
     `checkpoint_every_s` is the least time, in seconds, between two checkpoints inside a stage; an interrupted one goes on from
     the last. `offload`: what lies in host memory instead of the device's, the optimizer's state (ZeRO 1 to 3) or that and the
     parameters (ZeRO 3). `activation_checkpointing`: a layer's activations are computed again in the backward pass.
+    `unpad`: training computes the real tokens of a batch alone (`unpadding`); None does so where PyTorch has the kernel for it,
+    on GPUs in bf16.
     """
 
     workers: int = 1
@@ -65,6 +68,7 @@ class Resources:
     offload: Offload = "none"
     activation_checkpointing: bool = False
     checkpoint_every_s: float = 600.0
+    unpad: bool | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus < 1 or self.gpus not in (0, 1) or self.micro_batch < 1:
@@ -126,25 +130,13 @@ def build_engine(
     The learning rate is set by the loop before each step, so that a schedule is a function of the step and not a state.
     """
     join_process_group()
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    decayed = [parameter for parameter in model.parameters() if _dimensions(parameter) > 1]
+    plain = [parameter for parameter in model.parameters() if _dimensions(parameter) <= 1]
     groups = [
         {"params": decayed, "weight_decay": training.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    accumulation = share.accumulation(training.batch_size, group)
-    config = {
-        "train_batch_size": training.batch_size,
-        "train_micro_batch_size_per_gpu": training.batch_size // share.workers // accumulation,
-        "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": training.max_gradient_norm,
-        "zero_optimization": {"stage": zero_stage, **_offloaded(offload)},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,  # PyTorch's fused AdamW steps on the CPU too
-        "steps_per_print": 10**9,
-        # fp32 weights and gradients in every ZeRO stage; only matrix products run in bf16.
-        "torch_autocast": {"enabled": training.precision == "bf16_mixed", "dtype": "bfloat16"},
-    }
+    config = engine_settings(training, share=share, zero_stage=zero_stage, offload=offload, group=group)
     optimizer = torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=training.learning_rate,
@@ -158,6 +150,39 @@ def build_engine(
         # embedding table is most of the model.
         engine.enable_backward_allreduce = False
     return engine
+
+
+def engine_settings(
+    training: Training, *, share: Share, zero_stage: int, offload: Offload = "none", group: int = 1
+) -> dict[str, Any]:
+    """DeepSpeed's configuration."""
+    accumulation = share.accumulation(training.batch_size, group)
+    return {
+        "train_batch_size": training.batch_size,
+        "train_micro_batch_size_per_gpu": training.batch_size // share.workers // accumulation,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": training.max_gradient_norm,
+        "zero_optimization": {"stage": zero_stage, **_offloaded(offload)},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # PyTorch's fused AdamW steps on the CPU too
+        "steps_per_print": 10**9,
+        # fp32 weights and gradients in every ZeRO stage; only matrix products run in bf16.
+        "torch_autocast": {"enabled": training.precision == "bf16_mixed", "dtype": "bfloat16"},
+    }
+
+
+def partition(parameter: nn.Parameter, settings: Mapping[str, Any]) -> None:
+    """Leave each worker its part of a parameter as the leader has it, before a ZeRO 3 engine is built. In place.
+
+    All workers call it, for the same parameters in the same order.
+    """
+    join_process_group()
+    deepspeed.zero.Init(module=nn.ParameterList([parameter]), config_dict_or_path=dict(settings))
+
+
+def _dimensions(parameter: nn.Parameter) -> int:
+    """Also of a parameter of which this worker has a part: what it holds then is a flat nothing."""
+    return len(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def _offloaded(offload: Offload) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,7 @@ from trainables.metrics import METRICS, Counts
 from trainables.tasks.base import Example, Task
 
 Forward = Callable[[Tensor, Tensor], Tensor]  # input ids and attention mask of shape (rows, length) to logits
+logger = logging.getLogger(__name__)
 TOKENS_A_BATCH = 4096  # padded; evaluation keeps no gradients, so batches can be larger than in training
 
 
@@ -48,13 +51,21 @@ class Score:
 
 
 def score(
-    forward: Forward, task: Task, sets: Sequence[ExampleSet], pad_id: int, *, share: Share, device: torch.device
+    forward: Forward,
+    task: Task,
+    sets: Sequence[ExampleSet],
+    pad_id: int,
+    *,
+    share: Share,
+    device: torch.device,
+    in_step: bool = False,
 ) -> list[Score]:
     """A score for each set that has something to score; sets of candidates alone are searched and get none.
 
-    The work is divided over the workers of a group; every worker returns all scores.
+    The work is divided over the workers of a group; every worker returns all scores. `in_step`: every forward pass is one of
+    all workers (ZeRO 3), which score everything, each for itself.
     """
-    return score_outputs(predict(forward, sets, pad_id, share=share, device=device), task)
+    return score_outputs(predict(forward, sets, pad_id, share=share, device=device, in_step=in_step), task)
 
 
 def score_outputs(outputs: Sequence[Outputs[Any]], task: Task) -> list[Score]:
@@ -76,7 +87,13 @@ def score_outputs(outputs: Sequence[Outputs[Any]], task: Task) -> list[Score]:
 
 
 def predict(
-    forward: Forward, sets: Sequence[ExampleSet], pad_id: int, *, share: Share, device: torch.device
+    forward: Forward,
+    sets: Sequence[ExampleSet],
+    pad_id: int,
+    *,
+    share: Share,
+    device: torch.device,
+    in_step: bool = False,
 ) -> list[Outputs[Any]]:
     """The model's outputs for all sets, computed over their different rows in batches of like length."""
     features = [list(one.features) for one in sets]
@@ -84,7 +101,8 @@ def predict(
     for row in (row for some in features for feature in some for row in feature.rows):
         places.setdefault(row, len(places))
     rows = list(places)
-    found = _gather(_forward_rows(forward, rows, pad_id, share=share, device=device), len(rows), share)
+    share = Share(0, 1, 1) if in_step else share
+    found = _gather(_forward_rows(forward, rows, pad_id, share=share, device=device, in_step=in_step), len(rows), share)
     return [
         Outputs(one.split, one.language, one.examples, some, [_stacked(feature, places, found) for feature in some])
         for one, some in zip(sets, features, strict=True)
@@ -96,11 +114,11 @@ def _stacked(feature: Feature, places: dict[tuple[int, ...], int], found: Sequen
     return np.stack([found[places[row]] for row in feature.rows])
 
 
-def batches_by_length(lengths: Sequence[int], indices: Sequence[int]) -> list[list[int]]:
-    """The indices in batches of like length, longest first, of at most `TOKENS_A_BATCH` padded tokens."""
+def batches_by_length(lengths: Sequence[int], indices: Sequence[int], tokens: int = TOKENS_A_BATCH) -> list[list[int]]:
+    """The indices in batches of like length, longest first, of at most so many padded tokens."""
     batches: list[list[int]] = []
     for index in sorted(indices, key=lambda index: -lengths[index]):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= TOKENS_A_BATCH:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= tokens:
             batches[-1].append(index)
         else:
             batches.append([index])
@@ -114,21 +132,43 @@ def _forward_rows(
     *,
     share: Share,
     device: torch.device,
+    in_step: bool,
 ) -> dict[int, np.ndarray]:
-    """Logits by row for this worker's share; values for each token are cut to the row's own length."""
+    """Logits by row for this worker's share; values for each token are cut to the row's own length.
+
+    Where the device's memory does not hold a batch, it and those after it are cut to half of its tokens; not where workers go
+    in step, for one that did would leave the others waiting in a collective.
+    """
     lengths = [len(row) for row in rows]
     found: dict[int, np.ndarray] = {}
+    left = batches_by_length(lengths, range(share.rank, len(rows), share.workers))[::-1]
+    while left:
+        indices = left.pop()
+        try:
+            output = _forward_batch(forward, [rows[index] for index in indices], pad_id, device)
+        except torch.OutOfMemoryError as error:
+            if in_step or len(indices) == 1:
+                raise
+            reason, output = str(error), None  # the error holds frames that hold the batch
+        if output is None:
+            tokens = len(indices) // 2 * lengths[indices[0]]
+            logger.warning("scoring %d rows at once: %s; going on with %d tokens", len(indices), reason, tokens)
+            left = batches_by_length(lengths, [*indices, *itertools.chain(*left)], tokens)[::-1]
+            continue
+        for index, values in zip(indices, output, strict=True):
+            found[index] = (values[: lengths[index]] if output.ndim == 3 else values).copy()
+    return found
+
+
+def _forward_batch(forward: Forward, rows: Sequence[tuple[int, ...]], pad_id: int, device: torch.device) -> np.ndarray:
+    """Logits of some rows, padded to one length."""
+    longest = padded_length(rows)
+    input_ids = pad_rows(rows, pad_id, longest)
+    real = torch.arange(longest)[None] < torch.tensor([len(row) for row in rows])[:, None]
     # Not `inference_mode`: under ZeRO 3 the hooks of a model in training gather weights here that later steps go on with.
     with torch.no_grad():
-        for indices in batches_by_length(lengths, range(share.rank, len(rows), share.workers)):
-            chosen = [rows[index] for index in indices]
-            longest = padded_length(chosen)
-            input_ids = pad_rows(chosen, pad_id, longest)
-            real = torch.arange(longest)[None] < torch.tensor([lengths[index] for index in indices])[:, None]
-            output = forward(input_ids.to(device), real.long().to(device)).float().cpu().numpy()
-            for index, values in zip(indices, output, strict=True):
-                found[index] = (values[: lengths[index]] if output.ndim == 3 else values).copy()
-    return found
+        output: np.ndarray = forward(input_ids.to(device), real.long().to(device)).float().cpu().numpy()
+    return output
 
 
 def _gather(mine: dict[int, np.ndarray], count: int, share: Share) -> list[np.ndarray]:

@@ -18,6 +18,9 @@ class Family:
     `body` names the class that is the encoder alone: `AutoModel` gives mT5's whole encoder-decoder. `pooling` is what heads
     over whole rows read. `pooler`: the class adds a pooling layer of its own unless told not to. `fused_attention`: it runs
     on PyTorch's fused kernels (`_supports_sdpa` of the class, transformers 5.23). `mask_token`: its tokenizer has one.
+    `needs_padding`: why its rows cannot be computed without padding (`unpadding`), None if they can; then
+    `positions_after_padding` says that it numbers positions from one behind that of padding on. `second_segment`: what stands
+    behind the first separator is marked as the second of a pair.
     """
 
     body: str
@@ -25,6 +28,9 @@ class Family:
     pooler: bool = True
     fused_attention: bool = True
     mask_token: bool = True
+    needs_padding: str | None = None
+    positions_after_padding: bool = False
+    second_segment: bool = False
 
     @property
     def model_class(self) -> type[PreTrainedModel]:
@@ -42,15 +48,28 @@ class Family:
         return "sdpa" if self.fused_attention and torch.cuda.is_available() else "eager"
 
 
+_BETWEEN_TOKENS = "its attention adds {} for the distance of two tokens, which kernels over unpadded rows do not take"
+
 # The first token where pre-training or the published fine-tuning read it: `<s>` and `[CLS]`, in XTREME's scripts too. The mean
 # of all tokens for mT5, whose rows begin with their text, and for mmBERT, where two layers in three see 64 tokens to either
 # side, so that the first token has not seen a long row as often as the others have (ModernBertConfig's `classifier_pooling`).
-# BERT's second segment is not marked: RoBERTa and its heirs have none, and `[SEP]` stands between the texts.
+# BERT was pre-trained with the second text of a pair marked, and XTREME's scripts mark it (google-research/xtreme,
+# third_party/run_classify.py: `token_type_ids` for model type bert alone); RoBERTa and its heirs have no second segment.
 FAMILIES = {
-    "xlm-roberta": Family("XLMRobertaModel", "first"),
-    "xlm-roberta-xl": Family("XLMRobertaXLModel", "first"),
-    "bert": Family("BertModel", "first"),
-    "deberta-v2": Family("DebertaV2Model", "first", pooler=False, fused_attention=False),
-    "mt5": Family("MT5EncoderModel", "mean", pooler=False, mask_token=False),
+    "xlm-roberta": Family("XLMRobertaModel", "first", positions_after_padding=True),
+    "xlm-roberta-xl": Family("XLMRobertaXLModel", "first", positions_after_padding=True),
+    "bert": Family("BertModel", "first", second_segment=True),
+    "deberta-v2": Family(
+        *("DebertaV2Model", "first"),
+        pooler=False,
+        fused_attention=False,
+        needs_padding=_BETWEEN_TOKENS.format("learned scores"),
+    ),
+    "mt5": Family(
+        *("MT5EncoderModel", "mean"),
+        pooler=False,
+        mask_token=False,
+        needs_padding=_BETWEEN_TOKENS.format("a learned bias"),
+    ),
     "modernbert": Family("ModernBertModel", "mean", pooler=False),
 }

@@ -180,6 +180,7 @@ def _workplace(job: Job, share: Share, device: torch.device, progress: Progress)
         offload=resources.offload,
         activation_checkpointing=resources.activation_checkpointing,
         checkpoint_every_s=resources.checkpoint_every_s,
+        unpad=resources.unpad,
         device=device,
         progress=progress,
     )

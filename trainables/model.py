@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainables.encoder import load_encoder, pooling_of
+from trainables.encoder import load_encoder, outline_encoder, pooling_of
 from trainables.kinds import KINDS, Head
 from trainables.tasks.base import Task
 
@@ -36,9 +36,9 @@ class TaskModel(nn.Module):
         return self.head.loss(self.logits(input_ids, attention_mask), targets)
 
 
-def new_task_model(encoder_folder: Path, task: Task, seed: int) -> TaskModel:
-    """A trained encoder with a head whose weights depend on the seed alone."""
-    encoder = load_encoder(encoder_folder / ENCODER)
+def new_task_model(encoder_folder: Path, task: Task, seed: int, *, outlined: bool = False) -> TaskModel:
+    """A trained encoder with a head whose weights depend on the seed alone; outlined, the encoder's are still to be read."""
+    encoder = (outline_encoder if outlined else load_encoder)(encoder_folder / ENCODER)
     return TaskModel(encoder, new_head(encoder, task, seed))
 
 

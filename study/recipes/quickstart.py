@@ -1,9 +1,12 @@
 """The whole study in minutes on two CPU cores: MicroXTREME, a ladder of three sizes, every real component.
 
 python -m study run quickstart
+python -m study run quickstart_mixtures     # its smallest size, with mixtures of intermediate tasks
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 from study.precision import cpu_precision
 from study.spec import BenchmarkPlan, Rung, Size, Space, Study
@@ -14,8 +17,10 @@ from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.tasks.micro.follows import MicroFollows
 from trainables.tasks.micro.intermediate import MicroOddOneOut, MicroOrdering, MicroParaphrase, MicroTopic
+from trainables.tasks.micro.masked_lm import MicroMaskedLm
 from trainables.tasks.micro.span import MicroSpan
 from trainables.tasks.micro.tagging import MicroTagging
+from trainables.tasks.mixture import Mixture
 from trainables.training import Precision, Training
 
 # Twelve languages, nine families, six scripts. All 46 that CLDR covers work too, and take longer to pre-train.
@@ -52,6 +57,28 @@ def quickstart(seed: int = 0) -> Study:
         trials=6,
         repeats=None,  # for the minutes they take; `--repeats 3` adds them, also to a finished run
         benchmark=BenchmarkPlan(variants=("fp32", "bf16" if precision == "bf16_mixed" else "compiled"), window_s=2.0),
+    )
+
+
+def quickstart_mixtures(seed: int = 0) -> Study:
+    """The smallest size of the quickstart with intermediate tasks alone and mixed: with each other, and with masked language
+    modelling on text of the target languages, which goes on with pre-training while an English task is learnt."""
+    study = quickstart(seed)
+    text = MicroMaskedLm(languages_=LANGUAGES)
+    topic, paraphrase = MicroTopic(), MicroParaphrase()
+    return dataclasses.replace(
+        study,
+        name="quickstart_mixtures",
+        sizes=tuple(dataclasses.replace(size, trials=None) for size in study.sizes[:1]),
+        space=dataclasses.replace(
+            study.space,
+            intermediates=(
+                topic,
+                Mixture("topic_paraphrase", (topic, paraphrase)),
+                Mixture("topic_masked_lm", (topic, text)),
+            ),
+        ),
+        trials=5,
     )
 
 

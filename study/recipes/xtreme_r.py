@@ -3,7 +3,8 @@
 python -m study run xtreme_r --data-root DIR
 
 DIR holds what is not on the hub: LAReQA (`xquad_r/`, with sentence breaks), Mewsli-X (`mewsli_x/`), English EWT (`ud/`). The
-rest is read from there too where it is complete, else from the hub at pinned commits. Published for XLM-R Large without an
+rest, text for masked language modelling (`text/`) too, is read from there where it is complete, else from the hub at pinned
+commits. Published for XLM-R Large without an
 intermediate task: XNLI 79.2, POS 73.8, NER 65.4, XQuAD 76.6 / 60.8, MLQA 71.6 / 53.2, TyDiQA 65.1 / 45.0 (XTREME's test sets,
 in the RemBERT paper, Chung et al. 2021; XTREME-R has more languages in POS, NER and XQuAD). Tatoeba is read from the encoder's
 output, a protocol of its own.
@@ -25,6 +26,8 @@ from trainables.tasks.english.mnli import Mnli
 from trainables.tasks.english.qqp import Qqp
 from trainables.tasks.english.squad import Squad
 from trainables.tasks.english.squad2 import Squad2
+from trainables.tasks.masked_lm import MaskedLm
+from trainables.tasks.mixture import Mixture
 from trainables.tasks.published import noted
 from trainables.tasks.xtreme.lareqa import Lareqa
 from trainables.tasks.xtreme.mewslix import MewsliX
@@ -51,9 +54,13 @@ USUAL, QUESTIONS, MEWSLI = 1.0, 1.5, 0.5
 
 
 def xtreme_r(seed: int = 0) -> Study:
-    """Two sizes, ten targets, eight intermediate tasks and none, one seed."""
+    """Two sizes, ten targets, eight intermediate tasks, two mixtures and none, one seed."""
     tuning = Training(2e-5, epochs("mnli", 2), BATCH, seed, precision="bf16_mixed")
     intermediate = Training(1e-5, 12_000, BATCH, seed, precision="bf16_mixed", max_length=256)
+    single = (
+        *(noted(Mnli()), noted(Qqp()), noted(Squad()), noted(Squad2())),
+        *(noted(HellaSwag()), noted(CosmosQA()), noted(CommonsenseQA()), noted(EwtXpos())),
+    )
     return Study(
         name="xtreme_r",
         version=1,
@@ -77,8 +84,11 @@ def xtreme_r(seed: int = 0) -> Study:
         ),
         space=Space(
             intermediates=(
-                *(noted(Mnli()), noted(Qqp()), noted(Squad()), noted(Squad2())),
-                *(noted(HellaSwag()), noted(CosmosQA()), noted(CommonsenseQA()), noted(EwtXpos())),
+                *single,
+                # As many steps as a single task has at most: what is compared is the choice, and not how long it is trained.
+                Mixture("all_english", single),
+                # 125,000 texts in XTREME-R's 50 languages beside MNLI, of which the cap counts 131,072: every second step.
+                Mixture("mnli_masked_lm", (single[0], noted(MaskedLm()))),
             ),
             lr_intermediate=(1e-5, 5e-6, 2e-5),
             lr_target=(2e-5, 1e-5, 3e-5),
@@ -126,13 +136,13 @@ def target_tunings(usual: Training) -> tuple[TaskTuning, ...]:
 
 
 def _intermediate_tunings(usual: Training) -> tuple[TaskTuning, ...]:
-    """Three epochs for the small ones, 12,000 steps for the large; question answering reads longer rows."""
+    """Three epochs for the small ones, 12,000 steps for the large; question answering, mixed too, reads longer rows."""
     steps = {
         task: min(usual.steps, epochs(task, 3)) for task in ("hellaswag", "cosmos_qa", "commonsense_qa", "ewt_xpos")
     }
     small = [TaskTuning(task, dataclasses.replace(usual, steps=count)) for task, count in steps.items()]
     reading = dataclasses.replace(usual, max_length=384)
-    return (*small, TaskTuning("squad", reading), TaskTuning("squad2", reading))
+    return (*small, *(TaskTuning(task, reading) for task in ("squad", "squad2", "all_english")))
 
 
 def _one_gpu(accelerator: str, *, micro_batch: int) -> Resources:

@@ -42,7 +42,10 @@ TINY_LOOKED_UP = 200
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained and how it is laid out; batches count rows."""
+    """What is trained and how it is laid out; batches count rows.
+
+    `unpad`: without padding, as the study does on GPUs; `compiled`: layers by torch.compile, which the study does not do.
+    """
 
     encoder: str
     task: str
@@ -51,11 +54,14 @@ class Setting:
     micro_batch: int
     batch_size: int
     activation_checkpointing: bool
+    unpad: bool = False
+    compiled: bool = False
 
     @property
     def name(self) -> str:
         offload = "" if self.offload == "none" else f", {self.offload} offloaded"
         recomputed = ", checkpointing" if self.activation_checkpointing else ""
+        recomputed += (", unpadded" if self.unpad else "") + (", compiled" if self.compiled else "")
         rows = f"{self.micro_batch} of {self.batch_size} rows"
         return f"{self.encoder}, {self.task}, ZeRO {self.zero_stage}{offload}, {rows}{recomputed}"
 
@@ -63,13 +69,20 @@ class Setting:
 # Those that ask for most of the host stand last: what ends the machine ends no other measurement.
 SETTINGS = (
     Setting(LARGE, "xnli", 0, "none", 128, 128, False),
+    Setting(LARGE, "xnli", 0, "none", 128, 128, False, unpad=True),
+    Setting(LARGE, "xnli", 0, "none", 128, 128, False, unpad=True, compiled=True),
     Setting(LARGE, "udpos", 0, "none", 128, 128, False),
+    Setting(LARGE, "udpos", 0, "none", 128, 128, False, unpad=True),
     Setting(LARGE, "xnli", 3, "none", 128, 128, False),
     Setting(XL, "xnli", 0, "none", 64, 256, True),
+    Setting(XL, "xnli", 0, "none", 64, 256, True, unpad=True),
     Setting(XL, "xnli", 0, "none", 64, 256, False),
+    Setting(XL, "xnli", 0, "none", 64, 256, False, unpad=True),
+    Setting(XL, "xnli", 0, "none", 64, 256, False, unpad=True, compiled=True),
     Setting(XL, "xnli", 0, "none", 32, 256, False),
     Setting(XL, "udpos", 0, "none", 128, 512, True),
     Setting(XL, "xnli", 3, "none", 64, 256, True),
+    Setting(XL, "xnli", 3, "none", 64, 256, True, unpad=True),
     Setting(XL, "xnli", 3, "optimizer", 128, 256, True),
     Setting(XL, "xnli", 3, "parameters", 128, 256, True),
     Setting(XXL, "xnli", 0, "none", 32, 256, True),
@@ -77,7 +90,7 @@ SETTINGS = (
     Setting(XXL, "xnli", 3, "parameters", 128, 256, True),
 )
 TINY_SETTINGS = (
-    Setting(LARGE, "xnli", 0, "none", 4, 8, False),
+    Setting(LARGE, "xnli", 0, "none", 4, 8, False, unpad=True),
     Setting(XL, "udpos", 3, "parameters", 4, 8, True),
 )
 

@@ -5,9 +5,10 @@
 
 XLM-R large, XL and XXL with random weights, made on the device (speed does not depend on them), under the study's loop
 (`trainables.loop.train`: DeepSpeed engine, length buckets, fp32 weights and optimizer with bf16 products), head and vocabulary
-trimming; ZeRO 0 and 3, with and without offload. Rows have the lengths of XNLI's and UD's (`row_lengths`) and random words, as
-many different ones as these data look up. Needs neither Ray nor a network. Every setting runs in a process of its own, within
-a budget of seconds: one that does not fit, fails or takes too long is recorded as that, and the next one starts afresh.
+trimming; ZeRO 0 and 3, with and without offload, with padding and without it, layers compiled or not. Rows have the lengths of
+XNLI's and UD's (`row_lengths`) and random words, as many different ones as these data look up. Needs neither Ray nor a network.
+Every setting runs in a process of its own, within a budget of seconds: one that does not fit, fails or takes too long is
+recorded as that, and the next one starts afresh.
 
 Each step ends with a synchronisation of the device; the first ones warm up and count for nothing. Per second of the others:
 
@@ -57,7 +58,8 @@ import torch.distributed as dist
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tests.benchmarks import row_lengths
 from tests.benchmarks.gpu_settings import SETTINGS, TASKS, TINY_SETTINGS, XL, XXL, Plan, Setting, peak_of
@@ -76,6 +78,7 @@ from trainables.model import TaskModel, new_head
 from trainables.tasks.base import Task
 from trainables.training import Precision, Training
 from trainables.trimming import looked_up, trim
+from trainables.unpadding import unpad
 from trainables.versions import PACKAGES
 
 MEASURED = Path(__file__).parents[2] / "analysis" / "measured"
@@ -334,8 +337,12 @@ def _figures(setting: Setting, plan: Plan, until: float) -> Document:
         if lookups.pays(model):
             trim(model, lookups)
         trained = sum(parameter.numel() for parameter in model.parameters())
+        if setting.unpad:
+            unpad(model.encoder)
         if setting.activation_checkpointing:
             checkpoint_activations(model)
+        if setting.compiled:
+            _compile_layers(model.encoder)
         layout: dict[str, Any] = {"zero_stage": setting.zero_stage, "offload": setting.offload, "device": device}
         with contextlib.suppress(Enough):
             train(model, rows.batches, training, share=share, observe=clock, **layout)
@@ -366,6 +373,13 @@ def _figures(setting: Setting, plan: Plan, until: float) -> Document:
         "nvml_unavailable": gpu.unavailable.get("memory_used_mb"),
         "host_peak_mb": host_peak_mb(),
     }
+
+
+def _compile_layers(encoder: PreTrainedModel) -> None:
+    """Each layer by itself, for batches of any length: as few graphs as there are kinds of layers."""
+    for module in encoder.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.compile(dynamic=True)
 
 
 def _rows(path: Path, setting: Setting, plan: Plan, config: PreTrainedConfig, seed: int) -> Rows:

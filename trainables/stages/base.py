@@ -31,7 +31,7 @@ POLL_S = 0.5  # how often a waiting process looks whether another has finished t
 class Workplace:
     """Where stages run: the store, this worker's share, ZeRO stage, device, and whom to tell about progress.
 
-    `trim_vocabulary`, `offload`, `activation_checkpointing` and `checkpoint_every_s` are what `Resources` says.
+    `trim_vocabulary`, `offload`, `activation_checkpointing`, `checkpoint_every_s` and `unpad` are what `Resources` says.
     """
 
     store: StageStore
@@ -41,6 +41,7 @@ class Workplace:
     offload: Offload = "none"
     activation_checkpointing: bool = False
     checkpoint_every_s: float = 600.0
+    unpad: bool | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = lambda stage, done, total, value: None
 
@@ -48,6 +49,11 @@ class Workplace:
     def leads(self) -> bool:
         """The one worker that reads and writes the store."""
         return self.share.rank == 0
+
+    @property
+    def partitions(self) -> bool:
+        """Whether parameters are partitioned over workers: then none of them should ever hold the whole model."""
+        return self.zero_stage == 3 and self.share.workers > 1
 
     def agree(self, decide: Callable[[], T]) -> T:
         """The leading worker's result, on every worker; an error of the leader is raised on all of them."""
@@ -145,6 +151,7 @@ def _produce(stage: Stage, work: Workplace) -> Finished:
         context = {
             "seconds": round(time.perf_counter() - started, 3),
             "workers": work.share.workers,
+            "micro_batch": work.share.micro_batch,
             "zero_stage": work.zero_stage,
             "offload": work.offload,
             "device": str(work.device),

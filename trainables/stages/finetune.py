@@ -9,11 +9,11 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from trainables.batching import BatchOrder, FeatureBatches, Share
+from trainables.batching import BatchOrder, FeatureBatches
 from trainables.encoder import load_tokenizer
 from trainables.evaluation import ExampleSet, score
 from trainables.features import FeatureTable
-from trainables.model import HEAD, new_task_model, save_task_model
+from trainables.model import ENCODER, HEAD, new_task_model, save_task_model
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.fit import fit
 from trainables.stages.tokenise import Tokenise, scored_sets, set_name
@@ -81,7 +81,7 @@ class FineTune(Tuned):
         features = self.features.table(work)
         order = BatchOrder(features.lengths, self.training.batch_size, self.training.seed)
         batches = FeatureBatches(features, self.task, tokenizer.pad_token_id, order)
-        model = new_task_model(base, self.task, self.training.seed)
+        model = new_task_model(base, self.task, self.training.seed, outlined=work.partitions)
         if self.keeps_head:
             model.head.load_state_dict(load_file(base / HEAD))
         tables, measure = [features], None
@@ -90,7 +90,9 @@ class FineTune(Tuned):
             tables.append(dev)
             measure = _dev_score(self.development, dev, tokenizer.pad_token_id, work)
         lookups = looked_up(model.encoder.get_input_embeddings(), tables, tokenizer.pad_token_id)
-        state, metrics = fit(model, batches, self.training, work, self, lookups=lookups, measure=measure)
+        state, metrics = fit(
+            *(model, batches, self.training, work, self), lookups=lookups, measure=measure, weights=base / ENCODER
+        )
         if work.leads:
             save_task_model(model, state, folder)
         return {**metrics, "examples": len(features)}
@@ -101,11 +103,15 @@ def _dev_score(task: Task, features: FeatureTable, pad_id: int, work: Workplace)
 
     Under ZeRO 3 a forward pass gathers weights from all workers, which therefore go in step and all score everything.
     """
-    share = Share(0, 1, 1) if work.zero_stage == 3 else work.share
     dev = ExampleSet("dev", "en", task.examples("dev", "en"), features)
 
     def measure(engine: Any) -> float:
-        (found,) = score(engine.module.logits, task, [dev], pad_id, share=share, device=work.device)
+        (found,) = score(
+            *(engine.module.logits, task, [dev], pad_id),
+            share=work.share,
+            device=work.device,
+            in_step=work.partitions,
+        )
         return found.value
 
     return measure

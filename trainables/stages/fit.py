@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from trainables.batching import Batches
 from trainables.checkpoints import Checkpoints
-from trainables.encoder import checkpoint_activations
-from trainables.engine import full_state
+from trainables.encoder import checkpoint_activations, encoder_of, is_outline
+from trainables.engine import engine_settings, full_state
 from trainables.loop import train
+from trainables.partitioning import read_partitioned, whole_table
 from trainables.stages.base import Stage, Workplace
 from trainables.stopping import Measure, Watch
 from trainables.training import Training
 from trainables.trimming import Lookups, trim, unseen_decay
+from trainables.unpadding import pays, unpad
 
 RECENT = 20  # steps that a final loss is averaged over
 
@@ -28,6 +32,7 @@ def fit(
     *,
     lookups: Lookups | None = None,
     measure: Measure | None = None,
+    weights: Path | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Train the model; on the leading worker its full state on the CPU, and the stage's metrics: first and final loss, and
     what was out of the ordinary. Every worker of a group calls it.
@@ -35,7 +40,8 @@ def fit(
     With `lookups`, which say all that the batches and the dev set look up, the embedding table is trimmed as the workplace
     wants it. The state is the same, with the whole table; the model is not for further use. `stage` is what is trained, whose
     checkpoints are kept and gone on from; a label alone is for trainings that belong to none. `measure` scores the dev set
-    for early stopping; the state is then that of the best score.
+    for early stopping; the state is then that of the best score. `weights` is the folder of an encoder that the model has in
+    outline: it is read part by part.
 
     Raises:
         Diverged: the loss of some step is NaN or infinite.
@@ -45,6 +51,16 @@ def fit(
     trimmed = None
     if lookups is not None and (lookups.pays(model) if work.trim_vocabulary is None else work.trim_vocabulary):
         trimmed = trim(model, lookups)
+    if is_outline(model):
+        assert weights is not None
+        settings = engine_settings(
+            training, share=work.share, zero_stage=work.zero_stage, offload=work.offload, group=batches.group
+        )
+        read_partitioned(model, weights, settings, trimmed=trimmed, leads=work.leads, device=work.device)
+    encoder = encoder_of(model)
+    unpadded = pays(encoder, work.device, training.precision) if work.unpad is None else work.unpad
+    if unpadded:
+        unpad(encoder)
     if work.activation_checkpointing:
         checkpoint_activations(model)
     label = stage if isinstance(stage, str) else stage.label
@@ -69,6 +85,7 @@ def fit(
     metrics: dict[str, Any] = {
         "first_loss": losses[0],
         "final_loss": sum(losses[-RECENT:]) / len(losses[-RECENT:]),
+        "unpadded": unpadded,
     }
     if trained.resumed.step:
         metrics["resumed_at"] = trained.resumed.step
@@ -80,6 +97,8 @@ def fit(
         state, steps = dict(watch.best), watch.best_step
         metrics |= {"steps_done": len(losses), "best_step": watch.best_step, "dev_scores": watch.scores}
     if trimmed is not None and work.leads:
+        if trimmed.table.is_meta and weights is not None:
+            trimmed = dataclasses.replace(trimmed, table=whole_table(trimmed, weights))
         state = trimmed.restored(state, unseen_decay(training, steps))
     if lookups is not None:
         metrics["embedding_rows_trained"] = lookups.embedding.num_embeddings

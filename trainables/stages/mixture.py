@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trainables.batching import BatchOrder, FeatureBatches, Share
-from trainables.encoder import load_encoder, load_tokenizer
+from trainables.encoder import load_encoder, load_tokenizer, outline_encoder
 from trainables.features import FeatureTable
 from trainables.kinds import KINDS, Head
 from trainables.kinds.masking import Masking
@@ -52,12 +52,13 @@ class FineTuneMixture(Tuned):
         parts = [
             _batches(task, table, tokenizer, training) for task, table in zip(self.task.tasks, tables, strict=True)
         ]
-        encoder = load_encoder(work.store.folder(self.base) / ENCODER)
+        folder_of_encoder = work.store.folder(self.base) / ENCODER
+        encoder = (outline_encoder if work.partitions else load_encoder)(folder_of_encoder)
         heads = [new_head(encoder, task, training.seed) for task in self.task.tasks]
         model, batches = MixtureModel(encoder, heads), MixtureBatches(parts, schedule)
         # Masks and random pieces are looked up besides, and scores over the vocabulary keep the table whole (`obstacle`).
         lookups = looked_up(encoder.get_input_embeddings(), tables, tokenizer.pad_token_id)
-        state, losses = fit(model, batches, training, work, self, lookups=lookups)
+        state, losses = fit(model, batches, training, work, self, lookups=lookups, weights=folder_of_encoder)
         if work.leads:
             save_encoder(encoder, {k: v for k, v in state.items() if k.startswith("encoder.")}, folder)
         steps = {

@@ -24,10 +24,15 @@ from trainables.stages.vocabulary import TOKENIZER
 class ImportEncoder(Root):
     """Reads the encoder alone, without decoder, language-model head or pooling layer, in fp32.
 
-    The family's pooling is written into its configuration, for the heads of all later stages.
+    The family's pooling, and the separator where it has a meaning for the encoder, are written into its configuration for all
+    later stages.
     """
 
     encoder: Published
+
+    def also_identified_by(self) -> dict[str, Any]:
+        """How rows are read, where that has changed what later stages make of the same weights."""
+        return {"second_segment": "marked"} if FAMILIES[self.encoder.family].second_segment else {}
 
     @property
     def label(self) -> str:
@@ -54,7 +59,10 @@ class ImportEncoder(Root):
         rows = model.get_input_embeddings().num_embeddings
         if len(tokenizer) > rows:
             raise DataError(source, None, f"its tokenizer has {len(tokenizer)} pieces, its embedding table {rows} rows")
-        model.config.pooling = FAMILIES[self.encoder.family].pooling
+        family = FAMILIES[self.encoder.family]
+        model.config.pooling = family.pooling
+        if family.second_segment:
+            model.config.sep_token_id = tokenizer.sep_token_id
         model.save_pretrained(folder / ENCODER)
         tokenizer.save_pretrained(folder / TOKENIZER)
         count = count_parameters(model)

@@ -1,0 +1,142 @@
+"""Encoders of ZeRO 3 read part by part: the same training as with the whole model in every worker, and nobody holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from tests.networks import PAD, ROWS, WIDTH, classifier, random_features, small_encoder
+from trainables import partitioning
+from trainables.batching import BatchOrder, FeatureBatches, Share
+from trainables.encoder import is_outline, load_encoder, outline_encoder
+from trainables.engine import engine_settings
+from trainables.families import FAMILIES
+from trainables.features import read_features
+from trainables.partitioning import StoredWeights, read_partitioned
+from trainables.stages.base import Workplace
+from trainables.stages.fit import fit
+from trainables.store import StageStore
+from trainables.tasks.micro.entailment import MicroEntailment
+from trainables.training import Training
+from trainables.trimming import looked_up
+
+WORKERS = 2
+TRAINING = Training(learning_rate=1e-2, steps=3, batch_size=16, seed=0)
+Tuned = tuple[list[float], dict[str, np.ndarray]]
+
+
+class Body(nn.Module):
+    """An encoder where a model has it."""
+
+    def __init__(self, encoder: PreTrainedModel) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+
+def _worker(rank: int, folder: Path, results: Any) -> None:
+    os.environ["LOCAL_RANK"] = str(rank)
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORKERS)
+    if rank:
+        delattr(partitioning, "safe_open")  # whoever is not the leader has nothing to read with
+    settings = engine_settings(TRAINING, share=Share(rank, WORKERS, 2), zero_stage=3)
+    try:
+        for family in FAMILIES:
+            model = Body(outline_encoder(folder / family))
+            assert is_outline(model)
+            read_partitioned(
+                *(model, folder / family, settings), trimmed=None, leads=rank == 0, device=torch.device("cpu")
+            )
+            parameters = list(model.encoder.parameters())
+            held = sum(one.numel() + one.ds_tensor.numel() for one in parameters)
+            with deepspeed.zero.GatheredParameters(parameters):
+                whole = {name: one.detach().numpy().copy() for name, one in model.encoder.named_parameters()}
+            buffers = {name: one.numpy().copy() for name, one in model.encoder.named_buffers()}
+            results[rank, family] = (held, whole, buffers)
+        for trims in (True, False):
+            for outlined in (True, False):
+                results[rank, trims, outlined] = _tuned(folder, rank, trims=trims, outlined=outlined)
+    finally:
+        dist.destroy_process_group()
+
+
+def _tuned(folder: Path, rank: int, *, trims: bool, outlined: bool) -> Tuned:
+    """Losses and state of a training with dropout, of an encoder that every worker has whole or has in outline."""
+    features, losses = read_features(folder / "features.arrow"), list[float]()
+    encoder = (outline_encoder if outlined else load_encoder)(folder / "xlm-roberta")
+    torch.manual_seed(0)
+    model = classifier(encoder)
+    work = Workplace(
+        StageStore(folder),
+        Share(rank, WORKERS, 4),
+        zero_stage=3,
+        trim_vocabulary=trims,
+        progress=lambda stage, done, total, loss: losses.append(loss),
+    )
+    order = BatchOrder(features.lengths, TRAINING.batch_size, TRAINING.seed)
+    batches = FeatureBatches(features, MicroEntailment(), PAD, order)
+    lookups = looked_up(encoder.get_input_embeddings(), [features], PAD)
+    state, metrics = fit(*(model, batches, TRAINING, work, "tuned"), lookups=lookups, weights=folder / "xlm-roberta")
+    assert (metrics["embedding_rows_trained"] < ROWS) is trims
+    return losses, {name: value.numpy() for name, value in state.items()}
+
+
+def _same(found: Mapping[str, np.ndarray], expected: Mapping[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value.detach().numpy(), err_msg=name)
+
+
+def test_what_is_read_in_parts_by_the_leader_alone_is_what_everybody_reads_whole(tmp_path: Path) -> None:
+    random_features(tmp_path / "features.arrow")
+    for family in FAMILIES:
+        small_encoder(family).save_pretrained(tmp_path / family)
+    with multiprocessing.Manager() as manager:
+        results = manager.dict()
+        multiprocessing.spawn(_worker, args=(tmp_path, results), nprocs=WORKERS, join=True)  # type: ignore[attr-defined, no-untyped-call]
+        found = dict(results)
+    for rank in range(WORKERS):
+        for trims in (True, False):
+            (losses, state), (expected_losses, expected) = (found[rank, trims, outlined] for outlined in (True, False))
+            assert losses == expected_losses
+            _same(state, {name: torch.from_numpy(value) for name, value in expected.items()})
+            assert bool(state) is (rank == 0)
+    assert found[0, True, True][1]["encoder.embeddings.word_embeddings.weight"].shape == (ROWS, WIDTH)
+    for family in FAMILIES:
+        plain = load_encoder(tmp_path / family)
+        total = sum(one.numel() for one in plain.parameters())
+        for rank in range(WORKERS):
+            held, whole, buffers = found[rank, family]
+            assert total / WORKERS <= held < 1.02 * total / WORKERS  # parts are rounded up
+            _same(whole, dict(plain.named_parameters()))
+            _same(buffers, dict(plain.named_buffers()))
+
+
+def test_weights_in_several_files_and_what_is_missing(tmp_path: Path) -> None:
+    encoder = small_encoder("bert")
+    encoder.save_pretrained(tmp_path / "one")
+    encoder.save_pretrained(tmp_path / "many", max_shard_size="50KB")
+    assert len(json.loads((tmp_path / "many" / "model.safetensors.index.json").read_text())["weight_map"]) > 1
+    name = "embeddings.word_embeddings.weight"
+    for folder in ("one", "many"):
+        table = StoredWeights(tmp_path / folder).read("another name", name)
+        assert table.shape == (ROWS, WIDTH)
+        assert torch.equal(table, encoder.get_input_embeddings().weight)
+    state = load_file(tmp_path / "one" / "model.safetensors")
+    del state[name]
+    save_file(state, tmp_path / "one" / "model.safetensors")
+    with pytest.raises(KeyError, match="holds no embeddings"):
+        StoredWeights(tmp_path / "one").read(name)
