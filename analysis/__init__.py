@@ -18,8 +18,8 @@ from analysis.inference import holm
 from analysis.languages import language_table
 from analysis.literature import published
 from analysis.reading import load
-from analysis.report import write_report
-from analysis.scaling import scaling
+from analysis.report import exports_folder, write_report
+from analysis.scaling import scaling, scaling_points
 from analysis.searches import importances, rung_agreement, savings, stages
 from analysis.tradeoff import configurations, hypervolume, hypervolumes, pareto_front
 
@@ -31,6 +31,7 @@ __all__ = [
     "choices",
     "compare",
     "configurations",
+    "exports_folder",
     "gains",
     "gains_by_language",
     "holm",
@@ -45,6 +46,7 @@ __all__ = [
     "rung_agreement",
     "savings",
     "scaling",
+    "scaling_points",
     "stages",
     "write_report",
 ]

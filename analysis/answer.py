@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.charts.common import signed
+from analysis.charts.common import interval, signed
 from analysis.findings import Findings
 from analysis.frames import NONE
 from analysis.gains import ALPHA
@@ -105,10 +105,11 @@ def _gain(findings: Findings) -> list[str]:
     told = averages[averages["p_holm"] < ALPHA]
     by_task = measured.groupby("intermediate")["gain"].mean()
     if len(told):
-        named = ", ".join(
-            f"{row['intermediate']} with {signed(row['gain'])} on size {row['size']}" for row in told.to_dict("records")
+        most = told.loc[told["gain"].abs().idxmax()]
+        sentence += (
+            f"; its mean over targets can be told from zero in {len(told)} of {len(averages)} cases, most of all "
+            f"{most['intermediate']} on size {most['size']} with {signed(most['gain'])} {interval(most['low'], most['high'])}"
         )
-        sentence += f"; its mean over targets can be told from zero for {named}"
     elif len(by_task) > 1:
         sentence += (
             f"; highest on average was {by_task.idxmax()} with {signed(by_task.max())}, lowest {by_task.idxmin()} "

@@ -155,7 +155,7 @@ def _difference(value: float, by_seed: dict[int, float], draws: list[Floats]) ->
     seeds = len(by_seed)
     variance = float(np.var(list(by_seed.values()), ddof=1)) if seeds > 1 else math.nan
     examples = example_variance(np.stack(draws)) if draws else math.nan
-    found = infer([value], [variance], seeds=[max(seeds, 1)], example_variances=[examples])
+    found = infer([value], [variance], df=[seeds - 1], seeds=[max(seeds, 1)], example_variances=[examples])
     parts = ([f"{seeds} seeds"] if seeds > 1 else []) + (["test examples"] if draws else [])
     rests_on = " and ".join(parts) or "one seed and no examples: no error bar"
     if parts and seeds <= 1:

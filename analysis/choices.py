@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import stats
 
 from analysis.examples import Floats
-from analysis.frames import MEAN, NONE, StudyFrames, frame
-from analysis.gains import ALPHA, Cells, chosen_trials, paired_scores
+from analysis.frames import MEAN, NONE, StudyFrames, frame, kept
+from analysis.gains import ALPHA, Cells, chosen_trials, paired_scores, seed_variances
 from analysis.inference import LEVEL, example_variance, holm, infer
 
 _AVERAGES = {
@@ -52,7 +52,7 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFr
     of the mean over `targets`; `low`, `high` and `p_holm` as in `gains.gains`, Holm over the table.
     """
     pairs = paired_scores(frames, cells=cells)
-    pairs = pairs[[frames.mark(i, t) == "" for i, t in zip(pairs["intermediate"], pairs["task"], strict=True)]]
+    pairs = kept(pairs, (frames.mark(i, t) == "" for i, t in zip(pairs["intermediate"], pairs["task"], strict=True)))
     rows: list[dict[str, Any]] = []
     for (size, intermediate), group in pairs.groupby(["size", "intermediate"], sort=False):
         by_seed = group.pivot_table(index="seed", columns="task", values="difference").dropna(axis="columns")
@@ -67,16 +67,18 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFr
                 "sd": means.std(ddof=1),
                 "seeds": len(means),
                 "targets": by_seed.shape[1],
+                "by_seed": means.to_dict(),
                 "example_variance": _mean_example_variance(frames, group, list(by_seed.columns)),
             }
         )
-    table = pd.DataFrame(rows, columns=[*_AVERAGES, "example_variance"])
+    table = pd.DataFrame(rows, columns=[*_AVERAGES, "example_variance", "by_seed"])
+    variances, df = seed_variances(table["by_seed"], table["size"])
     found = infer(
         table["gain"].astype("float64"),
-        table["sd"].astype("float64") ** 2,
+        variances,
+        df=df,
         seeds=table["seeds"].astype("float64"),
         example_variances=table["example_variance"].astype("float64"),
-        groups=list(table["size"]),
     )
     table = table.assign(low=found.low, high=found.high, p_holm=holm(found.p))
     return table[list(_AVERAGES)].astype(_AVERAGES)
@@ -138,7 +140,7 @@ def _by_target(frames: StudyFrames, size: str, trials: dict[str, str], *, split:
     """Scores by intermediate (rows) and target."""
     scores = frames.scores
     wanted = scores[(scores["size"] == size) & (scores["split"] == split) & (scores["language"] == MEAN)]
-    wanted = wanted[[trials.get(i) == t for i, t in zip(wanted["intermediate"], wanted["trial_id"], strict=True)]]
+    wanted = kept(wanted, (trials.get(i) == t for i, t in zip(wanted["intermediate"], wanted["trial_id"], strict=True)))
     return wanted.pivot_table(index="intermediate", columns="task", values="value").reindex(list(trials))
 
 
@@ -156,7 +158,7 @@ def interactions(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFra
     body = frames.body_m
     pairs = paired_scores(frames, cells=cells)
     pairs = pairs[pairs["size"].isin(body)]
-    pairs = pairs[[frames.mark(i, t) == "" for i, t in zip(pairs["intermediate"], pairs["task"], strict=True)]]
+    pairs = kept(pairs, (frames.mark(i, t) == "" for i, t in zip(pairs["intermediate"], pairs["task"], strict=True)))
     rows: list[dict[str, Any]] = []
     for name, group in [*pairs.groupby("intermediate", sort=False), ("all", pairs)]:
         sizes = group["size"].nunique()

@@ -39,8 +39,8 @@ SPEED_METRICS = ("p50_ms", "server_p99_ms", "throughput_sps", "peak_memory_mb", 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`scores`: default cells that both studies have, other minus this; `speeds`: benchmarks both have; `settings`: what the two
-    recorded of themselves that differs (name, this, other).
+    """`scores`: default cells that both studies have, other minus this; `speeds`: benchmarks both have; `settings`: what the
+    two recorded of themselves that differs (name, this, other).
     """
 
     other: str
@@ -95,9 +95,9 @@ def _scores(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
     found = infer(
         table["difference"].astype("float64"),
         table["variance"].astype("float64"),
+        df=table["n"].astype("float64") - 1,
         seeds=table["n"].astype("float64"),
         example_variances=table["example_variance"].astype("float64"),
-        groups=list(range(len(table))),  # the two sides share no baseline
     )
     table = table.assign(low=found.low, high=found.high, p_holm=holm(found.p))
     alpha = 1 - LEVEL

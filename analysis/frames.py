@@ -106,6 +106,11 @@ def frame(rows: Iterable[Any], dtypes: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(dtypes)).astype(dict(dtypes))
 
 
+def kept(table: pd.DataFrame, keep: Iterable[bool]) -> pd.DataFrame:
+    """The rows to keep; of an empty table, where a plain list would choose columns, all its columns and no row."""
+    return table[pd.Series(list(keep), index=table.index, dtype=bool)]
+
+
 def unique(names: Iterable[Any]) -> list[str]:
     """Each name once, in the order of first appearance."""
     return list(dict.fromkeys(names))

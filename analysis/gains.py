@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from analysis.examples import Floats
-from analysis.frames import AGGREGATES, MEAN, NONE, StudyFrames
-from analysis.inference import LEVEL, example_variance, holm, infer
+from analysis.frames import AGGREGATES, MEAN, NONE, StudyFrames, kept
+from analysis.inference import LEVEL, block_variances, example_variance, holm, infer
 
 Cells = Literal["default", "tuned"]
 
@@ -74,7 +74,7 @@ def gains(frames: StudyFrames, *, split: str = "test", language: str = MEAN, cel
                 if row["n"] == 0:
                     row["reason"] = _reason(key, either, outcomes)
                 rows.append(row)
-    table = pd.DataFrame(rows, columns=[*_GAINS, "example_variance"])
+    table = pd.DataFrame(rows, columns=[*_GAINS, "example_variance", "by_seed"])
     return _judged(table)[list(_GAINS)].astype(_GAINS)
 
 
@@ -123,8 +123,7 @@ def _cells(frames: StudyFrames, cells: Cells) -> pd.DataFrame:
         return frames.trials[frames.trials["default_cell"]]
     chosen = set(chosen_trials(frames)[["size", "trial_id"]].itertuples(index=False, name=None))
     source = frames.trials["repeats"].where(frames.trials["repeats"] != "", frames.trials["trial_id"])
-    kept = [pair in chosen for pair in zip(frames.trials["size"], source, strict=True)]
-    return frames.trials[pd.Series(kept, index=frames.trials.index, dtype=bool)]
+    return kept(frames.trials, (pair in chosen for pair in zip(frames.trials["size"], source, strict=True)))
 
 
 def _scored(frames: StudyFrames, *, split: str, languages: Sequence[str], cells: Cells) -> pd.DataFrame:
@@ -143,7 +142,7 @@ def _outcomes(frames: StudyFrames, cells: Cells) -> dict[tuple[str, str], set[st
 
 def _cell(pairs: pd.DataFrame | None, own: float | None, none: float | None) -> dict[str, Any]:
     if pairs is None:
-        return {"score": own, "score_none": none, "n": 0, "reason": ""}
+        return {"score": own, "score_none": none, "n": 0, "reason": "", "by_seed": {}}
     by_seed = pairs.groupby("seed")["difference"].mean()
     return {
         "gain": pairs["difference"].mean(),
@@ -152,6 +151,7 @@ def _cell(pairs: pd.DataFrame | None, own: float | None, none: float | None) -> 
         "score_none": pairs["value_none"].mean(),
         "n": len(by_seed),
         "reason": "",
+        "by_seed": by_seed.to_dict(),
     }
 
 
@@ -170,12 +170,13 @@ def _example_variance(frames: StudyFrames, pairs: pd.DataFrame | None, task: str
 
 
 def _judged(table: pd.DataFrame) -> pd.DataFrame:
+    variances, df = seed_variances(table["by_seed"], zip(table["size"], table["task"], strict=True))
     found = infer(
         table["gain"].astype("float64"),
-        table["sd"].astype("float64") ** 2,
+        variances,
+        df=df,
         seeds=table["n"],
         example_variances=table["example_variance"],
-        groups=list(zip(table["size"], table["task"], strict=True)),
     )
     unmarked = np.where(table["mark"] == "", found.p, np.nan)
     adjusted = holm(unmarked)
@@ -183,6 +184,23 @@ def _judged(table: pd.DataFrame) -> pd.DataFrame:
     table["with_examples"] = table["example_variance"].notna()
     table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
     return table
+
+
+def seed_variances(by_seed: Iterable[Mapping[Any, float]], groups: Iterable[object]) -> tuple[Floats, Floats]:
+    """Variances over seeds and their degrees of freedom, of differences (by seed) to a baseline that a group shares.
+
+    Differences of one group over the same seeds are pooled (`inference.block_variances`); NaN and 0 below two seeds.
+    """
+    rows = [dict(row) for row in by_seed]
+    variances, df = np.full(len(rows), np.nan), np.zeros(len(rows))
+    blocks: dict[Any, list[int]] = {}
+    for place, (row, group) in enumerate(zip(rows, groups, strict=True)):
+        if len(row) > 1:
+            blocks.setdefault((group, tuple(sorted(row))), []).append(place)
+    for (_, seeds), places in blocks.items():
+        differences = np.array([[rows[place][seed] for seed in seeds] for place in places])
+        variances[places], df[places] = block_variances(differences)
+    return variances, df
 
 
 def _verdict(row: dict[Any, Any]) -> str:

@@ -7,6 +7,7 @@ import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -40,7 +41,7 @@ class Page:
 
         Below `least_px` the chart scrolls sideways in a box of its own.
         """
-        spec = chart.to_dict()
+        spec = chart.to_dict(validate=False)  # the tests draw every chart, and validation takes as long as the rest
         spec.pop("$schema", None)
         self.charts[name] = spec
         place = (
@@ -98,8 +99,14 @@ class Page:
             f'<script type="application/json" id="spec-{number}">{inline_json(spec)}</script>'
             for number, spec in enumerate(self.charts.values(), 1)
         )
-        bundle = vlc.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
-        return "\n".join([*specs, f"<script>{bundle}</script>", f'<script type="module">{DRAW}</script>'])
+        return "\n".join([*specs, f"<script>{_libraries()}</script>", f'<script type="module">{DRAW}</script>'])
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> str:
+    """Vega, Vega-Lite and vega-embed, which vl-convert brings along; putting them together takes a second."""
+    bundle: str = vlc.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script")
 
 
 def inline_json(value: Any) -> str:

@@ -53,7 +53,7 @@ def write_report(
     title = f"{frames.context['experiment']}: zero-shot accuracy against inference speed"
     sentences = answer(findings)
     if findings.choice is not None:
-        sentences = [budget_sentence(findings.choice), *sentences]
+        sentences = [budget_sentence(findings.choice), sentences[0], *sentences[2:]]
     answered = "".join(paragraph(sentence) for sentence in sentences)
     noted = "".join(paragraph(sentence, kind="note") for sentence in caveats(findings))
     body = "".join(

@@ -86,17 +86,17 @@ def fit_power(x: Floats, y: Floats) -> Fit | None:
     )
 
 
-def fit_saturating(x: Floats, y: Floats) -> Fit | None:
-    """y = c - a x^-b by least squares, a limit c that is approached by a power law; None below `FEWEST` points.
+def fit_saturating(x: Floats, y: Floats, *, ceiling: float = math.inf) -> Fit | None:
+    """y = c - a x^-b by least squares, a limit c <= `ceiling` approached by a power law; None below `FEWEST` points.
 
     For each b on a grid of 0.01 to 4 the other two are linear (variable projection), so that no start value is needed. The
-    interval of b is its profile likelihood's (F test; ends that the grid cuts off are infinite, or 0), that of c and of the curve
-    the delta method's. With as few points as a study has sizes these are approximate, and wide.
+    interval of b is its profile likelihood's (F test; ends that the grid cuts off are infinite, or 0), that of c and of the
+    curve the delta method's. With as few points as a study has sizes these are approximate, and wide.
     """
     if len(x) < FEWEST or len(np.unique(x)) < FEWEST:
         return None
     unit = float(np.exp(np.log(x).mean()))  # keeps x^-b near 1
-    residuals, solutions = _profile(x / unit, y)
+    residuals, solutions = _profile(x / unit, y, ceiling)
     chosen = int(residuals.argmin())
     b, (c, a) = float(_EXPONENTS[chosen]), solutions[chosen]
     df = len(x) - 3
@@ -121,7 +121,7 @@ def fit_saturating(x: Floats, y: Floats) -> Fit | None:
         return t * np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", slopes, inverse, slopes), 0))
 
     def without(kept: Floats, values: Floats, at: float) -> float:
-        losses, found = _profile(kept / unit, values)
+        losses, found = _profile(kept / unit, values, ceiling)
         best = int(losses.argmin())
         return float(found[best][0] - found[best][1] * (at / unit) ** -_EXPONENTS[best])
 
@@ -129,7 +129,7 @@ def fit_saturating(x: Floats, y: Floats) -> Fit | None:
     return Fit(
         "saturating",
         {"c": float(c), "a": float(a) * unit**b, "b": b},
-        {"c": (c - c_half, c + c_half), "a": (math.nan, math.nan), "b": (low, high)},
+        {"c": (c - c_half, min(c + c_half, ceiling)), "a": (math.nan, math.nan), "b": (low, high)},
         _leave_one_out(x, y, without),
         len(x),
         predict,
@@ -146,12 +146,15 @@ def _line(x: Floats, y: Floats) -> tuple[float, float, float, float]:
     return slope, intercept, math.sqrt(left / (len(x) - 2)) if len(x) > 2 else math.nan, spread
 
 
-def _profile(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """For each exponent of the grid the residual sum of squares of the best (c, a), and these."""
+def _profile(x: Floats, y: Floats, ceiling: float) -> tuple[Floats, Floats]:
+    """For each exponent of the grid the residual sum of squares of the best (c, a) with c <= ceiling, and these."""
     z = -(x[None, :] ** -_EXPONENTS[:, None])
     centred = z - z.mean(axis=1, keepdims=True)
     a = (centred * (y - y.mean())).sum(axis=1) / (centred**2).sum(axis=1)
     c = y.mean() - a * z.mean(axis=1)
+    if np.isfinite(ceiling):
+        bound = (z * (y - ceiling)).sum(axis=1) / (z**2).sum(axis=1)
+        a, c = np.where(c > ceiling, bound, a), np.minimum(c, ceiling)
     residuals = ((y - c[:, None] - a[:, None] * z) ** 2).sum(axis=1)
     return residuals, np.column_stack([c, a])
 
@@ -167,8 +170,8 @@ def _leave_one_out(x: Floats, y: Floats, predict: Callable[[Floats, Floats, floa
 def scaling_points(frames: StudyFrames) -> pd.DataFrame:
     """What was measured of each size, a row a size and series, in the unit that `what` names.
 
-    "test score (%)": series "none" (the trial best on dev without an intermediate task) and "best" (best on dev of all), mean and
-    spread over the trial and its repeats. "p50 latency (ms)" and "throughput (samples/s)": a series a hardware and variant.
+    "test score (%)": series "none" (the trial best on dev without an intermediate task) and "best" (best on dev of all), mean
+    and spread over the trial and its repeats. "p50 latency (ms)" and "throughput (samples/s)": a series a hardware and variant.
     `gflops_per_sample` counts 2 operations a body parameter and token of a mean query (Kaplan et al. 2020, section 2.1:
     attention's share, quadratic in the length, left out); NaN where the benchmark recorded no query lengths.
     """
@@ -211,7 +214,7 @@ def scaling(frames: StudyFrames) -> dict[tuple[str, str, str], Fit]:
         x = group["params_body_m"].to_numpy(dtype="float64")
         y = group["value"].to_numpy(dtype="float64")
         is_score = what == "test score (%)"
-        candidates = [fit_power(x, 100 - y), fit_saturating(x, y)] if is_score else [fit_power(x, y)]
+        candidates = [fit_power(x, 100 - y), fit_saturating(x, y, ceiling=100.0)] if is_score else [fit_power(x, y)]
         for fit in candidates:
             if fit is not None:
                 fits[str(what), str(series), fit.form] = _of_score(fit) if is_score and fit.form == "power" else fit

@@ -74,8 +74,8 @@ def stages(frames: StudyFrames) -> pd.DataFrame:
 def savings(frames: StudyFrames) -> pd.DataFrame:
     """Of each size what stopping early and sharing stages saved, in stages of the search (repeats left out).
 
-    `targets_not_trained` of `targets_in_all` were spared by stopping trials early; `stages_made` stages served where trials that
-    shared nothing would have run `stages_asked`.
+    `targets_not_trained` of `targets_in_all` were spared by stopping trials early; `stages_made` stages served where trials
+    that shared nothing would have run `stages_asked`.
     """
     searched = frames.searched
     rows = []
@@ -102,10 +102,10 @@ def savings(frames: StudyFrames) -> pd.DataFrame:
 def rung_agreement(frames: StudyFrames) -> pd.DataFrame:
     """How well the ranking by mean dev score after each rung agrees with the ranking at the end, over complete trials.
 
-    Kendall's tau-b with a 95 % interval (Fisher's z with variance 0.437 / (n - 4), Fieller, Hartley and Pearson 1957), NaN below
-    five trials. `best_kept`: the trial best at the end is in the better half at that rung. Scores at a rung are means of the dev
-    scores of the `targets` that have a dev set and were finished by then, which is what the search ranked on; rungs that add no
-    dev set are left out.
+    Kendall's tau-b with a 95 % interval (Fisher's z with variance 0.437 / (n - 4), Fieller, Hartley and Pearson 1957), NaN
+    below five trials. `best_kept`: the trial best at the end is in the better half at that rung. Scores at a rung are means of
+    the dev scores of the `targets` that have a dev set and were finished by then, which is what the search ranked on; rungs
+    that add no dev set are left out.
     """
     dev = frames.scores[(frames.scores["split"] == "dev") & (frames.scores["language"] == MEAN)]
     complete = frames.searched[frames.searched["outcome"] == "complete"]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.frames import StudyFrames, frame
+from analysis.frames import StudyFrames, frame, kept
 from analysis.inference import example_variance, infer
 
 # Costs a study may be judged by: the less the better, but for throughput.
@@ -114,7 +114,7 @@ def configurations(frames: StudyFrames) -> pd.DataFrame:
     for cost in COSTS:
         name = f"on_front_{cost}"
         served[name] = False
-        usable = served[[invalid_scenario(row, cost) is None for row in served.to_dict("records")]]
+        usable = kept(served, (invalid_scenario(row, cost) is None for row in served.to_dict("records")))
         for _, group in usable.groupby("hardware"):
             served.loc[group.index, name] = pareto_front(group, cost=cost, benefit="test_score")
     served["on_front"] = served["on_front_p50_ms"]
@@ -148,6 +148,7 @@ def score_interval(frames: StudyFrames, size: str, trial_id: str) -> tuple[float
     found = infer(
         [0.0],
         [variance],
+        df=[len(own) - 1],
         seeds=[max(len(own), 1)],
         example_variances=[example_variance(np.stack(draws)) if whole else np.nan],
     )

@@ -23,6 +23,7 @@ from study.data import check_data, marks_of, tasks_of
 from study.estimate import parameters
 from study.footprint import Footprint
 from study.progress import Board, Poster, Screen, Timeline
+from study.reporting import attach_report
 from study.search import SearchResult, run_search, search_file
 from study.spec import Size, Study
 from study.tracking import Tracking, default_uri
@@ -96,7 +97,7 @@ def run_study(study: Study, where: Where) -> Outcome:
             with timeline.phase("benchmark"):
                 benches[size.name] = benchmark_size(study, size, results[size.name], where.output, tracking, screen)
         with timeline.phase("report"):
-            report = _report(study, tracking, where.output, results)
+            report = _report(study, tracking, where.output)
         screen.say("where the time went: " + ", ".join(f"{name} {s:.0f} s" for name, s in timeline.seconds.items()))
         screen.say(f"stages: {_stage_seconds(where.output)}")
         screen.say(f"wall {timeline.wall_s:.0f} s, peak memory {footprint.peak_mb / 1000:.1f} GB; report: {report}")
@@ -271,10 +272,9 @@ def _describe(study: Study, tracking: Tracking) -> None:
     )
 
 
-def _report(study: Study, tracking: Tracking, output: Path, results: dict[str, SearchResult]) -> Path:
+def _report(study: Study, tracking: Tracking, output: Path) -> Path:
     report = analysis.write_report(analysis.load(tracking.uri, study.name), output / "report.html")
-    for size in study.sizes:
-        tracking.artifact(tracking.size(size.name), report)
+    attach_report(tracking, report)
     return report
 
 

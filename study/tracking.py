@@ -90,6 +90,10 @@ class Tracking:
         }
         return self._run(f"benchmark:{size}:{variant}", f"{size} {variant}", everything)
 
+    def report(self) -> str:
+        """The run that holds the experiment's report: MLflow keeps artifacts with runs, and not with experiments."""
+        return self._run("report", "report", {"kind": "report"})
+
     def metrics(self, run: str, metrics: Mapping[str, Value], step: int = 0) -> None:
         """Log finite numbers at a step; what is not finite becomes a tag `unavailable:<metric>`."""
         now = get_current_time_millis()
@@ -121,6 +125,10 @@ class Tracking:
     def artifact(self, run: str, path: Path) -> None:
         """Attach a file."""
         self._client.log_artifact(run, str(path))
+
+    def artifacts(self, run: str, folder: Path) -> None:
+        """Attach a folder's files, under its name."""
+        self._client.log_artifacts(run, str(folder), folder.name)
 
     def runs(self) -> int:
         """How many runs the experiment holds."""

@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +30,13 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
+# Chromium wants exactly descriptors 3 and 4; dash cannot redirect to those above 9.
+_EXEC = """
+import fcntl, os, sys
+commands, answers = (fcntl.fcntl(int(held), fcntl.F_DUPFD, 64) for held in sys.argv[1:3])
+os.dup2(commands, 3), os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -46,10 +54,9 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         commands, self._write = os.pipe()
         self._read, answers = os.pipe()
-        # The browser wants exactly descriptors 3 and 4; a shell moves them there.
+        arguments = [executable, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "sh", executable, *FLAGS]
-            + [f"--user-data-dir={self._profile.name}", "about:blank"],
+            [sys.executable, "-c", _EXEC, str(commands), str(answers), *arguments],
             pass_fds=(commands, answers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -84,11 +91,15 @@ class Browser:
         self.messages.clear()
         self.requests.clear()
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        self.prefer(dark=dark)
         self._call("Page.navigate", url=page.resolve().as_uri())
         self.wait_for("document.readyState === 'complete'")
         self.wait_for("!document.querySelector('.chart') || document.documentElement.dataset.drawn > 0")
+
+    def prefer(self, *, dark: bool) -> None:
+        """What the reader's system asks for."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression, awaited if it is a promise.

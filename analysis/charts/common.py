@@ -62,7 +62,10 @@ def quantity(value: float, digits: int = 1) -> str:
 
 def signed(value: Any, digits: int = 1) -> str:
     """A difference as text with its sign, and a real minus; "" for NaN."""
-    return "" if pd.isna(value) else f"{value:+.{digits}f}".replace("-", "−")
+    if pd.isna(value):
+        return ""
+    rounded = round(float(value), digits) or 0.0  # no negative zero
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
 
 
 def interval(low: Any, high: Any, digits: int = 1) -> str:
@@ -103,6 +106,3 @@ def padded(values: Sequence[float], *, floor: float, ceiling: float) -> list[flo
     known = [value for value in values if not pd.isna(value)]
     margin = max(1.0, 0.12 * (max(known) - min(known)))
     return [max(floor, min(known) - margin), min(ceiling, max(known) + margin)]
-
-
-FIT_WIDTH = alt.AutoSizeParams(type="fit-x", contains="padding")  # of charts whose height follows their rows

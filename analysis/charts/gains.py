@@ -9,7 +9,6 @@ import altair as alt
 import pandas as pd
 
 from analysis.charts.common import (
-    FIT_WIDTH,
     GREY,
     LANGUAGE,
     PALETTE,
@@ -187,7 +186,7 @@ def _forest(
         strokeOpacity=alt.value(1),
         tooltip=tooltips(titles),
     )
-    chart = alt.layer(zero, bars, points).properties(width="container", height=alt.Step(18), autosize=FIT_WIDTH)
+    chart = alt.layer(zero, bars, points).properties(width="container", height=alt.Step(18))
     return chart if size is None else chart.add_params(selector(SIZE, size))
 
 

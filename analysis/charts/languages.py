@@ -8,7 +8,6 @@ import altair as alt
 import pandas as pd
 
 from analysis.charts.common import (
-    FIT_WIDTH,
     GREY,
     LANGUAGE_ROW_PX,
     PALETTE,
@@ -55,7 +54,7 @@ def language_chart(scores: pd.DataFrame, *, sizes: Sequence[str], target: str) -
     return (
         alt.layer(*layers)
         .add_params(selector(TARGET, target))
-        .properties(width="container", height=alt.Step(LANGUAGE_ROW_PX), autosize=FIT_WIDTH)
+        .properties(width="container", height=alt.Step(LANGUAGE_ROW_PX))
     )
 
 

@@ -15,10 +15,11 @@ from analysis.scaling import Fit
 BEYOND = 2.0  # how far a curve is drawn past the measured sizes, as a factor
 
 
-def scaling_chart(points: pd.DataFrame, fits: Mapping[tuple[str, str], Fit], *, what: str) -> alt.LayerChart:
+def scaling_chart(points: pd.DataFrame, fits: Mapping[str, tuple[str, Fit]], *, what: str) -> alt.LayerChart:
     """One quantity against body parameters (both log for speed), a mark a size, curves where there are fits.
 
-    `points`: rows of `scaling.scaling_points` of one `what`; `fits` by (series, form). Bars: one standard deviation over seeds.
+    `points`: rows of `scaling.scaling_points` of one `what`; `fits` by series, each with its form.
+    Bars: one standard deviation over seeds.
     Full lines run between the smallest and the largest size, dotted ones beyond them are extrapolation; the bands are 95 %.
     """
     log_y = what != "test score (%)"
@@ -34,7 +35,7 @@ def scaling_chart(points: pd.DataFrame, fits: Mapping[tuple[str, str], Fit], *, 
     y = y.scale(type="log", nice=False) if log_y else y.scale(zero=False)
     colour = alt.Color("series:N", title=None, scale=cycled(PALETTE, names), legend=alt.Legend(orient="top", columns=2))
     layers: list[Any] = []
-    curves = [line for (series, form), fit in fits.items() for line in _curve(points, fit, series=series, form=form)]
+    curves = [line for series, (form, fit) in fits.items() for line in _curve(points, fit, series=series, form=form)]
     if curves:
         base = alt.Chart(data(curves))
         layers.append(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from analysis.charts.common import FIT_WIDTH, PALETTE, SHAPES, cycled, data, interval, quantity, tooltips
+from analysis.charts.common import PALETTE, SHAPES, cycled, data, interval, quantity, tooltips
 
 
 def importance_chart(table: pd.DataFrame, *, sizes: Sequence[str]) -> alt.Chart:
@@ -23,12 +23,12 @@ def importance_chart(table: pd.DataFrame, *, sizes: Sequence[str]) -> alt.Chart:
             color=alt.Color("size:N", scale=cycled(PALETTE, sizes), legend=alt.Legend(orient="top")),
             tooltip=tooltips({"size": "size", "parameter": "parameter", "text": "importance", "trials": "trials"}),
         )
-        .properties(width="container", height=alt.Step(14), autosize=FIT_WIDTH)
+        .properties(width="container", height=alt.Step(14))
     )
 
 
 def agreement_chart(table: pd.DataFrame, *, sizes: Sequence[str]) -> alt.LayerChart:
-    """Kendall's tau between the ranking at each rung and at the end, with 95 % intervals. `table`: `searches.rung_agreement`."""
+    """Kendall's tau of each rung's ranking with the last, with 95 % intervals. `table`: `searches.rung_agreement`."""
     rows = [
         dict(row)
         | {

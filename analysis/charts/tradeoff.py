@@ -29,8 +29,8 @@ _SHOWN = ("test_score", *BENCH_METRICS, "params_m", "params_body_m")
 def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt.LayerChart:
     """Test score (percent) against a cost (log), a point a size and variant, the Pareto front as a step line.
 
-    `points`: rows of `tradeoff.configurations` of one hardware with both values known, at least one. Bars: 95 % intervals of the
-    score and of the cost, where known. The step after each front point shows the best accuracy that its budget buys.
+    `points`: rows of `tradeoff.configurations` of one hardware with both values known, at least one. Bars: 95 % intervals of
+    the score and of the cost, where known. The step after each front point shows the best accuracy that its budget buys.
     """
     rows = _rows(points, cost)
     front = points.loc[points[f"on_front_{cost}"], [cost, "test_score"]].sort_values(cost)

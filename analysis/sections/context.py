@@ -27,7 +27,7 @@ def context_section(findings: Findings) -> str:
         "Sample sizes": _samples(findings),
         "Test examples": _examples(findings),
         "Statistics": (
-            "Intervals are 95 %: Student's t over paired seeds, variances moderated over cells (Smyth 2004), joined with a paired "
+            "Intervals are 95 %: Student's t over paired seeds (randomised blocks), joined with a paired "
             f"bootstrap of {frames.examples.resamples} resamples over test examples; p-values adjusted by Holm (1979)"
         ),
         "Versions": ", ".join(f"{name} {version}" for name, version in context["versions"].items()),

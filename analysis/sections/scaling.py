@@ -23,15 +23,19 @@ def scaling_section(findings: Findings, page: Page) -> str:
             TITLE, paragraph("No size has both body parameters and a result.", kind="note"), *_published(findings, page)
         )
     explained = (
-        "Body parameters leave the embeddings out, which cost no time to speak of. Curves: power law and saturating fit, dotted "
-        "where they are extrapolation, bands of 95 %. Bars: one standard deviation over seeds."
+        "Body parameters leave the embeddings out, which are looked up, not multiplied. Curves: a power law, or a saturating "
+        "one where it predicts left-out sizes better; dotted where they are extrapolation; bands of 95 %. Bars: one standard "
+        "deviation over seeds. Operations a sample are proportional to the body (2 a parameter and token): the same curves."
     )
     few = points.groupby("what")["size"].nunique()
     if (few < FEWEST).any():
         explained += f" No curve is drawn through fewer than {FEWEST} sizes; here there are {int(few.max())} at most."
     figures = []
     for what, group in points.groupby("what", sort=False):
-        own = {(series, form): fit for (about, series, form), fit in fits.items() if about == what}
+        own = {}
+        for (about, series, form), fit in sorted(fits.items(), key=lambda item: -item[1].leave_one_out):
+            if about == what:  # the last of a series, with the smallest error, is the one that is drawn
+                own[series] = (form, fit)
         label = "; ".join(f"{row['series']}, {row['size']}: {row['value']:.2f}" for row in group.to_dict("records"))
         name = "scaling_" + "".join(letter if letter.isalnum() else "_" for letter in str(what).split(" (")[0])
         chart = scaling_chart(group, own, what=str(what))

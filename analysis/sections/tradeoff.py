@@ -49,7 +49,7 @@ def tradeoff_section(findings: Findings, page: Page) -> str:
                 METRIC_NAMES[row["cost"]],
                 Number(f"{row['hypervolume']:.1f}"),
                 Number(f"{row['mean_best_score']:.1f}"),
-                f"{row['from_cost']:.3g} to {row['to_cost']:.3g}",
+                " to ".join(quantity(row[end], METRIC_DIGITS[row["cost"]]) for end in ("from_cost", "to_cost")),
                 Number(f"{row['on_front']} of {row['configurations']}"),
                 row["hardware"],
             ]
