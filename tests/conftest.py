@@ -52,3 +52,13 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
     ran = study_command("run", "tests/recipes.py:tiny", "--output", str(output))
     assert ran.code == 0, ran.err
     return output, ran
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a synthetic study whose truth is known (`tests.studies.Planted`), in MLflow."""
+    from tests.studies import Planted, plant
+
+    folder = tmp_path_factory.mktemp("planted")
+    plant(folder, Planted())
+    return folder

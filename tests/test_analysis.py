@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.tracking import MlflowClient
 
 from analysis import StudyFrames, gains, load, pareto_front, write_report
 from analysis.tradeoff import best_trials, configurations
+from tests.studies import new_store
 
 TARGETS = ["nli", "tags", "bitext"]
 INTERMEDIATES = ["none", "mnli", "squad", "both"]
@@ -42,9 +42,8 @@ SCORES: dict[tuple[str, str], dict[str, float]] = {
 class Store:
     """A tracking store to plant runs in."""
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-        self.client = MlflowClient(tracking_uri=uri)
+    def __init__(self, folder: Path) -> None:
+        self.client = new_store(folder)
 
     def run(
         self,
@@ -160,9 +159,9 @@ def _plant(store: Store) -> None:
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    found = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-    _plant(Store(found))
-    return found
+    folder = tmp_path_factory.mktemp("store")
+    _plant(Store(folder))
+    return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 import analysis
 from tests.browser import Browser, chromium
-from tests.studies import Planted, plant
+from tests.studies import new_store
 
 EXECUTABLE = chromium()
 pytestmark = pytest.mark.skipif(
@@ -19,22 +19,13 @@ pytestmark = pytest.mark.skipif(
 )
 # A width of "container" is fitted and a height by rows is not, which is what is meant; Vega-Lite says so each time.
 BENIGN = 'WARN Dropping "fit-y" because spec has discrete height.'
-SHRUNK = Planted(
-    sizes={"2x128": 0.4, "3x160": 0.93, "4x192": 1.78, "6x256": 4.7},
-    targets={"xnli": 55.0, "micro_tagging_with_a_long_name": 42.0, "bitext": 70.0},
-    gains={name: {"xnli": 3.0, "bitext": -4.0} for name in ("paraphrase", "topic", "odd_one_out", "ordering")},
-    marks={"paraphrase": {"xnli": "same data"}},
-    seeds=2,
-    sampled=6,
-    examples=60,
-)
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    frames = plant(folder, SHRUNK, name="planted <study>")
-    return analysis.write_report(frames, folder / "report.html", budget="p50_ms<=5", other=frames, exports=False)
+def page(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    frames = analysis.load(f"sqlite:///{planted / 'mlflow.db'}", "planted")
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    return analysis.write_report(frames, path, budget="p50_ms<=5", other=frames, exports=False)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +104,7 @@ def test_the_selectors_choose_size_language_and_target(browser: Browser, page: P
 
     options = browser.evaluate("[...document.querySelectorAll('.choose select')].map((s) => [s.id, s.options.length])")
     # both means and nine languages; bitext is scored in as many
-    assert options == [["chosen_size", 4], ["chosen_language", 2 + 9], ["chosen_target", 3]]
+    assert options == [["chosen_size", 4], ["chosen_language", 2 + 9], ["chosen_target", 4]]
     before = texts("gains")
     browser.choose("chosen_size", "2x128")
     small = texts("gains")
@@ -168,17 +159,17 @@ def test_a_change_to_dark_draws_again_and_keeps_the_choice(browser: Browser, pag
     browser.choose("chosen_size", "2x128")
     light = browser.evaluate("document.querySelector('[data-name=gains] svg').textContent")
     browser.prefer(dark=True)
-    browser.wait_for("document.querySelector('[data-name=gains] svg text').getAttribute('fill') === '#e6e7ea'")
+    browser.wait_for(
+        "document.querySelector('[data-name=gains] .role-axis-label text').getAttribute('fill') === '#e6e7ea'"
+    )
     assert browser.evaluate("document.querySelector('[data-name=gains] svg').textContent") == light
     assert _said(browser) == []
 
 
 def test_an_empty_study_s_page_is_quiet(browser: Browser, tmp_path: Path) -> None:
-    from mlflow.tracking import MlflowClient
-
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    MlflowClient(tracking_uri=uri).create_experiment("empty", tags={"study.targets": "[]"})
-    report = analysis.write_report(analysis.load(uri, "empty"), tmp_path / "report.html")
+    new_store(tmp_path).create_experiment("empty", tags={"study.targets": "[]"})
+    frames = analysis.load(f"sqlite:///{tmp_path / 'mlflow.db'}", "empty")
+    report = analysis.write_report(frames, tmp_path / "report.html")
     browser.open(report, width=400)
     assert _said(browser) == []
     assert browser.evaluate("document.documentElement.scrollWidth") <= 400

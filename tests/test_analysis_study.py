@@ -21,12 +21,12 @@ from analysis.literature import comparable
 from analysis.searches import FEWEST_TRIALS
 from tests.studies import LANGUAGES, Planted, level, plant
 
-PLANTED = Planted(examples=100)
+PLANTED = Planted()
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFrames:
-    return plant(tmp_path_factory.mktemp("planted"), PLANTED)
+def study(planted: Path) -> StudyFrames:
+    return analysis.load(f"sqlite:///{planted / 'mlflow.db'}", "planted")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_examples_widen_an_interval_and_one_seed_has_no_verdict(study: StudyFram
 def test_marked_gains_are_not_counted_among_the_comparisons(study: StudyFrames) -> None:
     gained = analysis.gains(study)
     marked = gained["mark"] != ""
-    assert set(gained.loc[marked, "task"]) == {"nli"}
+    assert set(gained.loc[marked, "task"]) == {"xnli"}
     assert gained.loc[marked, "p_holm"].isna().all()
     assert gained.loc[~marked, "p_holm"].equals(
         pd.Series(analysis.holm(gained.loc[~marked, "p"]), gained.index[~marked])
@@ -88,12 +88,12 @@ def test_repeats_pair_with_their_seed_and_count_as_no_trial(study: StudyFrames) 
     assert repeats["default_cell"].all()
     size = next(iter(PLANTED.sizes))
     scores = study.scores[
-        (study.scores["size"] == size) & (study.scores["task"] == "nli") & (study.scores["language"] == MEAN)
+        (study.scores["size"] == size) & (study.scores["task"] == "xnli") & (study.scores["language"] == MEAN)
     ]
     test = scores[scores["split"] == "test"].set_index("trial_id")["value"]
     by_hand = np.mean([test[f"t1{seed}"] - test[f"t0{seed}"] for seed in ("", "-s1", "-s2")])
     gained = analysis.gains(study).set_index(["size", "intermediate", "task"])
-    assert gained.loc[(size, "paraphrase", "nli"), "gain"] == pytest.approx(by_hand)
+    assert gained.loc[(size, "paraphrase", "xnli"), "gain"] == pytest.approx(by_hand)
 
 
 def test_tuned_gains_compare_each_at_its_own_rates(study: StudyFrames) -> None:
@@ -106,8 +106,8 @@ def test_tuned_gains_compare_each_at_its_own_rates(study: StudyFrames) -> None:
         name: own.loc[own.loc[own["intermediate"] == name, "dev_score"].idxmax(), "trial_id"]
         for name in ("none", "topic")
     }
-    row = tuned.set_index(["size", "intermediate", "task"]).loc[(size, "topic", "nli")]
-    scores = study.scores[(study.scores["size"] == size) & (study.scores["task"] == "nli")]
+    row = tuned.set_index(["size", "intermediate", "task"]).loc[(size, "topic", "xnli")]
+    scores = study.scores[(study.scores["size"] == size) & (study.scores["task"] == "xnli")]
     value = scores[(scores["language"] == MEAN) & (scores["split"] == "test")].set_index("trial_id")["value"]
     if row["n"] == 1:
         assert row["gain"] == pytest.approx(value[ids["topic"]] - value[ids["none"]])
@@ -146,7 +146,7 @@ def test_the_best_choice_is_made_on_dev_and_judged_on_test(study: StudyFrames) -
 def test_average_gains_leave_out_what_is_no_transfer(study: StudyFrames) -> None:
     table = analysis.average_gains(study).set_index(["size", "intermediate"])
     for size in PLANTED.sizes:
-        assert table.loc[(size, "paraphrase"), "targets"] == 3  # nli is of the same data
+        assert table.loc[(size, "paraphrase"), "targets"] == 3  # xnli is of the same data
         row = table.loc[(size, "topic")]
         assert row["low"] <= -2 <= row["high"] < 0  # planted: -8 / 4
 
@@ -423,7 +423,7 @@ def test_charts_and_tables_are_written_as_files(study: StudyFrames, tmp_path: Pa
     folder = analysis.exports_folder(report)
     page = report.read_text(encoding="utf-8")
     charts = {path.name for path in (folder / "charts").iterdir()}
-    assert {"tradeoff_p50_ms.svg", "tradeoff_p50_ms.png", "gains-2x128.svg", "languages-nli.png"} <= charts
+    assert {"tradeoff_p50_ms.svg", "tradeoff_p50_ms.png", "gains-2x128.svg", "languages-xnli.png"} <= charts
     assert not old.exists()
     assert "2x128" in (folder / "charts" / "tradeoff_p50_ms.svg").read_text(encoding="utf-8")
     assert (folder / "charts" / "gains-2x128.png").read_bytes().startswith(b"\x89PNG")
@@ -502,4 +502,4 @@ def _frames(
 
 def test_the_planted_levels_are_what_the_study_was_drawn_from() -> None:
     assert level(PLANTED, "2x128", "topic", "bitext") == 62.0
-    assert level(PLANTED, "2x128", "none", "nli") == 55.0
+    assert level(PLANTED, "2x128", "none", "xnli") == 55.0

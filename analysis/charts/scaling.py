@@ -119,7 +119,9 @@ def published_chart(
         if not pd.isna(row["params_m"])
     ]
     values = [row["value"] for row in rows + told]
-    x = alt.X("params_m:Q", title="parameters with embeddings (M), log scale").scale(type="log").axis(format="~g")
+    counts = [row["params_m"] for row in rows + told if not pd.isna(row["params_m"])]
+    x = alt.X("params_m:Q", title="parameters with embeddings (M), log scale").axis(format="~g", labelOverlap="greedy")
+    x = x.scale(type="log", nice=False, domain=[min(counts) / 1.5, max(counts) * 3])  # room for names on the right
     y = alt.Y("value:Q", title="score (%)").scale(domain=padded(values, floor=0, ceiling=100))
     titles = {"name": "model", "params_m": "parameters (M)", "value": "score (%)", "source": "source"}
     own = alt.Chart(data(rows)).transform_filter(f"datum.task == {TARGET}")
