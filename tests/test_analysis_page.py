@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import analysis
+from analysis.examples import Examples
 from tests.browser import Browser, chromium
 from tests.studies import new_store
 
@@ -163,6 +165,14 @@ def test_a_change_to_dark_draws_again_and_keeps_the_choice(browser: Browser, pag
         "document.querySelector('[data-name=gains] .role-axis-label text').getAttribute('fill') === '#e6e7ea'"
     )
     assert browser.evaluate("document.querySelector('[data-name=gains] svg').textContent") == light
+    assert _said(browser) == []
+
+
+def test_a_study_of_one_seed_without_examples_is_quiet(browser: Browser, planted: Path, tmp_path: Path) -> None:
+    frames = analysis.load(f"sqlite:///{planted / 'mlflow.db'}", "planted")
+    first = frames.trials[(frames.trials["seed"] == 0) & (frames.trials["size"] != "6x256")]
+    single = dataclasses.replace(frames, trials=first, sizes=frames.sizes.head(3), examples=Examples())
+    browser.open(analysis.write_report(single, tmp_path / "report.html", exports=False))
     assert _said(browser) == []
 
 

@@ -182,11 +182,13 @@ def _forest(
         y=y,
         color=colour,
         shape=alt.Shape(f"{by}:N", title=by, scale=cycled(SHAPES, names)),
-        fillOpacity=alt.condition("datum.n > 1", alt.value(1), alt.value(0.15)),
-        strokeOpacity=alt.value(1),
+        stroke=alt.Stroke(f"{by}:N", scale=cycled(PALETTE, names), legend=None),
+        fillOpacity=alt.condition("datum.n > 1", alt.value(1), alt.value(0.0)),
         tooltip=tooltips(titles),
     )
-    chart = alt.layer(zero, bars, points).properties(width="container", height=alt.Step(18))
+    # an empty layer would have Vega complain of an infinite extent
+    layers = [zero, bars, points] if any(not pd.isna(row["low"]) for row in rows) else [zero, points]
+    chart = alt.layer(*layers).properties(width="container", height=alt.Step(18))
     return chart if size is None else chart.add_params(selector(SIZE, size))
 
 

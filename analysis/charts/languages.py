@@ -36,13 +36,19 @@ def language_chart(scores: pd.DataFrame, *, sizes: Sequence[str], target: str) -
     )
     colour = alt.Color("size:N", title="size", scale=cycled(PALETTE, sizes), legend=alt.Legend(orient="top"))
     titles = {"name": "language", "size": "size", "trial_id": "trial", "value_text": "score (%)"}
-    layers: list[alt.Chart] = [
+    guessing = (
         base.transform_filter("isValid(datum.chance)")
         .mark_rule(strokeDash=[4, 3], color=GREY)
-        .encode(x=alt.X("mean(chance):Q", title="score (%)").scale(domain=[0, 100])),
+        .encode(x=alt.X("mean(chance):Q", title="score (%)").scale(domain=[0, 100]))
+    )
+    bars = (
         base.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=1.5, opacity=0.7)
-        .encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour),
+        .encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour)
+    )
+    layers = [
+        *([guessing] if scores["chance"].notna().any() else []),
+        *([bars] if scores["low"].notna().any() else []),
         base.mark_point(size=45, filled=True, opacity=0.9).encode(
             x=x,
             y=y,

@@ -30,9 +30,13 @@ def scaling_chart(points: pd.DataFrame, fits: Mapping[str, tuple[str, Fit]], *, 
         for row in points.to_dict("records")
     ]
     names = list(dict.fromkeys(points["series"]))
-    x = alt.X("params_body_m:Q", title="body parameters (M), log scale").scale(type="log", nice=False).axis(format="~g")
+    x = alt.X("params_body_m:Q", title="body parameters (M), log scale").axis(format="~g", labelOverlap="greedy")
+    beyond = BEYOND if fits else 1.2
+    x = x.scale(
+        type="log", nice=False, domain=[points["params_body_m"].min() / 1.2, points["params_body_m"].max() * beyond]
+    )
     y = alt.Y("value:Q", title=what)
-    y = y.scale(type="log", nice=False) if log_y else y.scale(zero=False)
+    y = y.scale(type="log", nice=False) if log_y else y.scale(zero=False, padding=10)
     colour = alt.Color("series:N", title=None, scale=cycled(PALETTE, names), legend=alt.Legend(orient="top", columns=2))
     layers: list[Any] = []
     curves = [line for series, (form, fit) in fits.items() for line in _curve(points, fit, series=series, form=form)]
