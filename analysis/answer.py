@@ -105,7 +105,7 @@ def _gain(findings: Findings) -> list[str]:
     told = averages[averages["p_holm"] < ALPHA]
     by_task = measured.groupby("intermediate")["gain"].mean()
     if len(told):
-        most = told.loc[told["gain"].abs().idxmax()]
+        most = max(told.to_dict("records"), key=lambda row: abs(row["gain"]))
         sentence += (
             f"; its mean over targets can be told from zero in {len(told)} of {len(averages)} cases, most of all "
             f"{most['intermediate']} on size {most['size']} with {signed(most['gain'])} {interval(most['low'], most['high'])}"

@@ -135,7 +135,8 @@ def compare_configurations(frames: StudyFrames, first: dict[str, Any], second: d
         )
         draws = _mean_draws(frames, own[0], own[1], _tasks(first, second))
         if draws is None:
-            return Difference(value, *[math.nan] * 4, rests_on="the same model: no examples are recorded by variant")
+            why = "the same model: no examples are recorded by variant"
+            return Difference(value, math.nan, math.nan, math.nan, math.nan, why)
         return _difference(value, {}, [draws])
     by_seed = {key: _by_seed(frames, key) for key in keys}
     shared = sorted(by_seed[keys[0]].keys() & by_seed[keys[1]].keys())

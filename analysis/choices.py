@@ -114,19 +114,21 @@ def choices(frames: StudyFrames) -> pd.DataFrame:
             continue
         test, dev = (_by_target(frames, size, trials, split=split) for split in ("test", "dev"))
         test = test.dropna(axis="columns")
+        means: dict[Any, float] = test.mean(axis="columns").to_dict()
         ranks = best[best["size"] == size].set_index("intermediate")["dev_score"]
         single = str(ranks.drop(NONE, errors="ignore").idxmax()) if len(ranks.drop(NONE, errors="ignore")) else ""
         found: dict[str, tuple[str, float]] = {}
-        if NONE in test.index:
-            found["none"] = (NONE, float(test.loc[NONE].mean()))
+        if NONE in means:
+            found["none"] = (NONE, means[NONE])
         if single:
-            found["best single"] = (single, float(test.loc[single].mean()))
+            found["best single"] = (single, means[single])
             taken = {str(task): _best_on_dev(dev, str(task), otherwise=single) for task in test.columns}
-            score = float(np.mean([test.loc[chosen, task] for task, chosen in taken.items()])) if taken else math.nan
+            of_task: dict[Any, dict[Any, float]] = test.to_dict()
+            score = float(np.mean([of_task[task][chosen] for task, chosen in taken.items()])) if taken else math.nan
             found["best per target"] = ("; ".join(f"{task}: {chosen}" for task, chosen in taken.items()), score)
         for name in trials:
             if "mix" in name.lower():
-                found[f"mixture {name}"] = (name, float(test.loc[name].mean()))
+                found[f"mixture {name}"] = (name, means[name])
         none = found.get("none", (NONE, math.nan))[1]
         rows += [
             {"size": size, "choice": choice, "intermediate": chosen, "test_score": score, "gain": score - none}

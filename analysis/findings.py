@@ -56,6 +56,13 @@ class Findings:
         """Gains at the rates that suit each."""
         return gains(self.frames, cells="tuned")
 
+    @property
+    def first_size(self) -> str:
+        """What the page's selector of sizes starts with: the largest that has a gain, else the largest."""
+        known = set(self.gained.loc[self.gained["gain"].notna(), "size"])
+        names = self.frames.size_names
+        return next((name for name in reversed(names) if name in known), names[-1] if names else "")
+
     @cached_property
     def by_language(self) -> pd.DataFrame:
         return gains_by_language(self.frames)

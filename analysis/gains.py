@@ -137,7 +137,10 @@ def _scored(frames: StudyFrames, *, split: str, languages: Sequence[str], cells:
 
 def _outcomes(frames: StudyFrames, cells: Cells) -> dict[tuple[str, str], set[str]]:
     trials = frames.searched if cells == "tuned" else frames.trials[frames.trials["default_cell"]]
-    return {key: set(group["outcome"]) for key, group in trials.groupby(["size", "intermediate"])}
+    found: dict[tuple[str, str], set[str]] = {}
+    for row in trials.to_dict("records"):
+        found.setdefault((row["size"], row["intermediate"]), set()).add(row["outcome"])
+    return found
 
 
 def _cell(pairs: pd.DataFrame | None, own: float | None, none: float | None) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def write_report(
             f"{contents(CONTENTS)}</header>",
             budget_section(findings, page),
             compared_section(findings, page),
-            _selectors(frames),
+            _selectors(findings),
             tradeoff_section(findings, page),
             gains_section(findings, page),
             scaling_section(findings, page),
@@ -87,9 +87,10 @@ def exports_folder(report: Path | str) -> Path:
     return report.with_name(f"{report.stem}_files")
 
 
-def _selectors(frames: StudyFrames) -> str:
+def _selectors(findings: Findings) -> str:
     """One bar for the whole page: the charts that can follow a choice do."""
-    sizes = list(reversed(frames.size_names))
+    frames = findings.frames
+    sizes = sorted(frames.size_names[::-1], key=lambda size: size != findings.first_size)
     languages = [MEAN, MEAN_WITHOUT_ENGLISH, *frames.languages]
     named = {MEAN: "mean of all", MEAN_WITHOUT_ENGLISH: "mean without English"}
     scored = [task for task in frames.targets if task in set(frames.scores["task"])]

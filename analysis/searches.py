@@ -123,7 +123,7 @@ def rung_agreement(frames: StudyFrames) -> pd.DataFrame:
             early = by_task.iloc[:, :count].mean(axis="columns")
             tau = float(stats.kendalltau(early, final).statistic)
             low, high = _tau_interval(tau, len(by_task))
-            best_rank = int((early > early[final.idxmax()]).sum())
+            best_rank = int((early > float(early.iloc[int(final.argmax())])).sum())
             rows.append(
                 {
                     "size": size,

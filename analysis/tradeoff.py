@@ -138,11 +138,11 @@ def score_interval(frames: StudyFrames, size: str, trial_id: str) -> tuple[float
     own = trials[(trials["trial_id"] == trial_id) | (trials["repeats"] == trial_id)]
     own = own[own["targets_finished"] == own["targets_finished"].max()]
     tasks = list(frames.examples.sums((size, trial_id)))
-    draws = [
-        np.mean([frames.examples.draws((size, one), task) for task in tasks], axis=0)
-        for one in own["trial_id"]
-        if tasks and all(task in frames.examples.sums((size, one)) for task in tasks)
-    ]
+    draws = []
+    for one in own["trial_id"]:
+        drawn = [scores for task in tasks if (scores := frames.examples.draws((size, one), task)) is not None]
+        if drawn and len(drawn) == len(tasks):
+            draws.append(np.mean(drawn, axis=0))
     whole = bool(draws) and len(draws) == len(own)
     variance = float(own["test_score"].var(ddof=1)) if len(own) > 1 else np.nan
     found = infer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -216,7 +217,7 @@ def test_the_study_s_own_metrics_agree() -> None:
     """The sums of `trainables.metrics` make the same scores there and here."""
     from trainables.metrics import METRICS
 
-    cases = {
+    cases: dict[str, tuple[list[Any], list[Any]]] = {
         "accuracy": (["a", "b", "c"], ["a", "x", "c"]),
         "span_f1": ([["B-X", "O"], ["B-Y", "I-Y"]], [["B-X", "B-X"], ["B-Y", "I-Y"]]),
         "f1_em": (["the red fox", "two"], [["red fox"], ["two cats"]]),

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ def test_planted_gains_are_covered_and_the_large_ones_found(study: StudyFrames) 
     assert gained["with_examples"].all()
     covered = ((gained["low"] <= true) & (gained["high"] >= true)).mean()
     assert covered >= 0.85  # 48 intervals of 95 %, the twelve of a size sharing one baseline
-    verdicts = gained.set_index(["size", "intermediate", "task"])["verdict"].to_dict()
+    verdicts = {key: row["verdict"] for key, row in _by(gained, "size", "intermediate", "task").items()}
     found = [verdicts[size, "topic", "bitext"] == "loss" for size in PLANTED.sizes]  # planted: -8
     assert sum(found) >= 3
     assert not any(
@@ -93,8 +94,8 @@ def test_repeats_pair_with_their_seed_and_count_as_no_trial(study: StudyFrames) 
     ]
     test = scores[scores["split"] == "test"].set_index("trial_id")["value"]
     by_hand = np.mean([test[f"t1{seed}"] - test[f"t0{seed}"] for seed in ("", "-s1", "-s2")])
-    gained = analysis.gains(study).set_index(["size", "intermediate", "task"])
-    assert gained.loc[(size, "paraphrase", "xnli"), "gain"] == pytest.approx(by_hand)
+    gained = _by(analysis.gains(study), "size", "intermediate", "task")
+    assert gained[size, "paraphrase", "xnli"]["gain"] == pytest.approx(by_hand)
 
 
 def test_tuned_gains_compare_each_at_its_own_rates(study: StudyFrames) -> None:
@@ -104,10 +105,10 @@ def test_tuned_gains_compare_each_at_its_own_rates(study: StudyFrames) -> None:
     size = next(iter(PLANTED.sizes))
     own = best[best["size"] == size]
     ids = {
-        name: own.loc[own.loc[own["intermediate"] == name, "dev_score"].idxmax(), "trial_id"]
+        name: max(own[own["intermediate"] == name].to_dict("records"), key=lambda row: row["dev_score"])["trial_id"]
         for name in ("none", "topic")
     }
-    row = tuned.set_index(["size", "intermediate", "task"]).loc[(size, "topic", "xnli")]
+    row = _by(tuned, "size", "intermediate", "task")[size, "topic", "xnli"]
     scores = study.scores[(study.scores["size"] == size) & (study.scores["task"] == "xnli")]
     value = scores[(scores["language"] == MEAN) & (scores["split"] == "test")].set_index("trial_id")["value"]
     if row["n"] == 1:
@@ -117,11 +118,11 @@ def test_tuned_gains_compare_each_at_its_own_rates(study: StudyFrames) -> None:
 
 
 def test_gains_by_language_agree_with_gains_of_that_language(study: StudyFrames) -> None:
-    table = analysis.gains_by_language(study).set_index(["size", "intermediate", "task", "language"])
+    table = _by(analysis.gains_by_language(study), "size", "intermediate", "task", "language")
     for language in ("sw", MEAN):
         one = analysis.gains(study, language=language)
         for row in one.head(5).to_dict("records"):
-            found = table.loc[(row["size"], row["intermediate"], row["task"], language)]
+            found = table[row["size"], row["intermediate"], row["task"], language]
             assert found["gain"] == pytest.approx(row["gain"])
             assert found["n"] == row["n"]
 
@@ -129,13 +130,13 @@ def test_gains_by_language_agree_with_gains_of_that_language(study: StudyFrames)
 def test_the_best_choice_is_made_on_dev_and_judged_on_test(study: StudyFrames) -> None:
     table = analysis.choices(study)
     for size, group in table.groupby("size"):
-        by_choice = group.set_index("choice")
-        assert by_choice.loc["none", "gain"] == 0
-        single = by_choice.loc["best single", "intermediate"]
+        by_choice = _by(group, "choice")
+        assert by_choice["none"]["gain"] == 0
+        single = by_choice["best single"]["intermediate"]
         assert single in ("paraphrase", "mixture_all"), size  # planted means on dev: 3.0 and 2.3 against 0 for topic
-        assert by_choice.loc["mixture mixture_all", "intermediate"] == "mixture_all"
+        assert by_choice["mixture mixture_all"]["intermediate"] == "mixture_all"
         # every dev score is above its test score here, so a choice that read test scores could not have been made on dev
-        taken = dict(pair.split(": ") for pair in by_choice.loc["best per target", "intermediate"].split("; "))
+        taken = dict(pair.split(": ") for pair in by_choice["best per target"]["intermediate"].split("; "))
         assert taken["bitext"] == single, "a target without a dev set takes the best single"
     scrambled = study.scores.assign(
         value=study.scores["value"].where(study.scores["split"] == "dev", -study.scores["value"])
@@ -156,9 +157,9 @@ def test_a_gain_that_shrinks_with_size_is_said_to() -> None:
     def verdicts(slope: float) -> dict[str, str]:
         cells = {size: {"none": 50.0, "topic": 56.0 + slope * doublings} for doublings, size in enumerate("abcd")}
         frames = _frames(cells, sd=0.4, seeds=3)
-        table = analysis.interactions(frames).set_index("intermediate")
-        assert table.loc["topic", "low"] <= slope <= table.loc["topic", "high"]
-        return dict(table["verdict"])
+        table = _by(analysis.interactions(frames), "intermediate")
+        assert table["topic"]["low"] <= slope <= table["topic"]["high"]
+        return {name: row["verdict"] for name, row in table.items()}
 
     assert verdicts(-1.5) == {"topic": "shrinks"}
     assert verdicts(1.5) == {"topic": "grows"}
@@ -282,15 +283,16 @@ def test_languages_have_scripts_gaps_and_costs(study: StudyFrames) -> None:
         "ar": "Arab",
         "xx": "",
     }
-    table = analysis.language_table(study).set_index(["size", "language"])
+    languages = analysis.language_table(study)
+    table = _by(languages, "size", "language")
     assert len(table) == len(PLANTED.sizes) * len(LANGUAGES)
-    swahili = table.loc[("4x192", "sw")]
+    swahili, english = table["4x192", "sw"], table["4x192", ENGLISH]
     assert swahili["name"] == "Swahili"
     assert swahili["pieces_to_english"] == pytest.approx(32 / 16)
     assert swahili["latency_to_english"] == pytest.approx(1.2 / 0.8)
-    assert table.loc[("4x192", ENGLISH), "gap_to_english"] == 0
-    assert swahili["gap_to_english"] == pytest.approx(table.loc[("4x192", ENGLISH), "score"] - swahili["score"])
-    found = associations(table.reset_index()).set_index(["size", "what"])["spearman"]
+    assert english["gap_to_english"] == 0
+    assert swahili["gap_to_english"] == pytest.approx(english["score"] - swahili["score"])
+    found = associations(languages).set_index(["size", "what"])["spearman"]
     assert found["4x192", "latency with pieces"] == pytest.approx(1.0)
     assert found["4x192", "score with pieces"] < -0.6  # planted: a point less with each further language
 
@@ -370,10 +372,10 @@ def test_two_studies_are_compared_cell_by_cell(study: StudyFrames) -> None:
     ratios = found.speeds.set_index(["size", "variant", "metric"])["ratio"]
     assert ratios["2x128", "fp32", "p50_ms"] == pytest.approx(2.0)
     assert ratios["2x128", "fp32", "throughput_sps"] == pytest.approx(1.0)
-    settings = found.settings.set_index("setting")
-    assert settings.loc["precision"].tolist() == ["fp32", "bf16"]
-    assert settings.loc["versions"].tolist() == ["torch: 2.13.0", "torch: 3.0"]
-    assert "targets" not in settings.index
+    settings = _by(found.settings, "setting")
+    assert (settings["precision"]["this"], settings["precision"]["other"]) == ("fp32", "bf16")
+    assert (settings["versions"]["this"], settings["versions"]["other"]) == ("torch: 2.13.0", "torch: 3.0")
+    assert "targets" not in settings
 
 
 def test_an_example_file_that_cannot_be_read_costs_its_intervals_and_is_named(study: StudyFrames) -> None:
@@ -448,6 +450,12 @@ def test_a_budget_and_a_comparison_open_the_report(study: StudyFrames, tmp_path:
     assert header.count("<p>") == 3, "three sentences"
     assert "is really better with probability" in report
     assert "<h2>Compared with planted</h2>" in report
+
+
+def _by(table: pd.DataFrame, *names: str) -> dict[Any, dict[str, Any]]:
+    """Rows by one column's value, or by a tuple of several columns'."""
+    rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+    return {row[names[0]] if len(names) == 1 else tuple(row[name] for name in names): row for row in rows}
 
 
 def _of_size(study: StudyFrames, size: str) -> StudyFrames:

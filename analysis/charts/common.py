@@ -7,7 +7,7 @@ orange for signed values. Text and axis colours are left to the page, which foll
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -83,7 +83,7 @@ def cycled(values: Sequence[str], names: Sequence[str]) -> alt.Scale:
     return alt.Scale(domain=list(names), range=[values[number % len(values)] for number in range(len(names))])
 
 
-def data(rows: Iterable[Mapping[Hashable, Any]]) -> alt.InlineData:
+def data(rows: Iterable[Mapping[Any, Any]]) -> alt.InlineData:
     """Rows for Vega, which knows null and no NaN."""
     return alt.InlineData([{str(name): _plain(value) for name, value in row.items()} for row in rows])
 

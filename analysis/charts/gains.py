@@ -101,7 +101,7 @@ def gains_heatmap(cells: pd.DataFrame, by_language: pd.DataFrame, *, size: str) 
 
 
 def gain_intervals(cells: pd.DataFrame, *, size: str) -> alt.LayerChart:
-    """Gains of the chosen size with their 95 % intervals, a row a target and intermediate; hollow where one seed is all.
+    """Gains of the chosen size with their 95 % intervals, a row a target and intermediate; pale where one seed is all.
 
     `cells`: rows of `gains.gains` that have a gain.
     """
@@ -177,13 +177,12 @@ def _forest(
         .mark_rule(strokeWidth=2)
         .encode(x=alt.X("low:Q", title="gain over none (points)"), x2="high:Q", y=y, color=colour)
     )
-    points = base.mark_point(size=70, filled=True, opacity=1).encode(
+    points = base.mark_point(size=70, filled=True).encode(
         x=alt.X("gain:Q", title="gain over none (points)"),
         y=y,
         color=colour,
         shape=alt.Shape(f"{by}:N", title=by, scale=cycled(SHAPES, names)),
-        stroke=alt.Stroke(f"{by}:N", scale=cycled(PALETTE, names), legend=None),
-        fillOpacity=alt.condition("datum.n > 1", alt.value(1), alt.value(0.0)),
+        opacity=alt.condition("datum.n > 1", alt.value(1), alt.value(0.4)),
         tooltip=tooltips(titles),
     )
     # an empty layer would have Vega complain of an infinite extent

@@ -21,7 +21,7 @@ _MARKS = {
 
 def gains_section(findings: Findings, page: Page) -> str:
     """Heat map, intervals, averages, ways to choose, and interaction with size."""
-    frames, gained = findings.frames, findings.gained
+    gained = findings.gained
     if gained.empty:
         return section(
             TITLE, paragraph("No intermediate task or no target is recorded, so there is nothing to compare.")
@@ -33,7 +33,7 @@ def gains_section(findings: Findings, page: Page) -> str:
     )
     if marked := sorted(set(gained["mark"]) - {""}):
         explained += f" Not transfer: {'; '.join(_MARKS[name] for name in marked)}."
-    first = frames.size_names[-1]
+    first = findings.first_size
     least = 130 + _COLUMN_PX * gained["intermediate"].nunique()
     label = "; ".join(
         f"{row['size']}, {row['intermediate']} on {row['task']}: {signed(row['gain']) or row['reason']}"
@@ -79,7 +79,7 @@ def _averages(findings: Findings, page: Page) -> list[str]:
         for row in averages.to_dict("records")
     )
     chart = average_chart(averages, sizes=findings.frames.size_names)
-    caption = "Mean gain over targets that count as transfer, 95 % intervals; hollow: one seed"
+    caption = "Mean gain over targets that count as transfer, 95 % intervals; pale: one seed"
     return [heading("On average over targets"), page.chart("average_gains", chart, caption=caption, label=label)]
 
 

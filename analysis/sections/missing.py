@@ -55,8 +55,8 @@ def _unmeasured(benchmarks: pd.DataFrame) -> Iterator[str]:
                 found.setdefault((f"LoadGen's {scenario} is {result}", "not used for fronts or budgets"), []).append(
                     who
                 )
-    for (metric, reason), who in found.items():
-        yield f"{', '.join(who)}: {metric}: {reason}"
+    for (metric, reason), names in found.items():
+        yield f"{', '.join(names)}: {metric}: {reason}"
 
 
 def _unpaired(gained: pd.DataFrame) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -51,7 +52,7 @@ def scaling_section(findings: Findings, page: Page) -> str:
 
 
 def _fits(findings: Findings, page: Page) -> list[str]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (what, series, form), fit in findings.fits.items():
         for name, value in fit.parameters.items():
             low, high = fit.intervals[name]

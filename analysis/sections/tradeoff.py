@@ -74,7 +74,7 @@ def _charts(findings: Findings, page: Page, cost: str, *, height: int) -> list[s
             for row in group.to_dict("records")
         )
         name = f"tradeoff_{cost}" + (f"_{place + 1}" if len(groups) > 1 else "")
-        caption = f"Test score against {METRIC_NAMES[cost]}, {hardware or 'hardware not recorded'}"
+        caption = f"Test score against {METRIC_NAMES[cost]}, {str(hardware) or 'hardware not recorded'}"
         figures.append(page.chart(name, tradeoff_chart(group, cost=cost, height=height), caption=caption, label=label))
     left_out = len(served) - len(points)
     if left_out:

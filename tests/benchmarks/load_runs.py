@@ -3,9 +3,9 @@
     python -m tests.benchmarks.load_runs [--runs 5000] [--metrics 100] [--rounds 3] [--quick]
 
 One store: ten trials written through MLflow, their rows copied to the number of runs. Each has the metrics of a study over ten
-targets (100: the quickstart's order; 290: all languages of XTREME-R). In each round the contestants take turns: `analysis.load`,
-and the same tables made from MLflow's own `search_runs`. Seconds are medians over rounds, with their range. Goal: `load_s` under
-10. The last line is one JSON document.
+targets (100: the quickstart's order; 290: all languages of XTREME-R). In each round the contestants take turns:
+`analysis.load`, and the same tables made from MLflow's own `search_runs`. Seconds are medians over rounds, with their range.
+Goal: `load_s` under 10. The last line is one JSON document.
 """
 
 from __future__ import annotations
