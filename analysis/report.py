@@ -90,7 +90,7 @@ def exports_folder(report: Path | str) -> Path:
 def _selectors(findings: Findings) -> str:
     """One bar for the whole page: the charts that can follow a choice do."""
     frames = findings.frames
-    sizes = sorted(frames.size_names[::-1], key=lambda size: size != findings.first_size)
+    sizes = [findings.first_size, *(size for size in frames.size_names[::-1] if size != findings.first_size)]
     languages = [MEAN, MEAN_WITHOUT_ENGLISH, *frames.languages]
     named = {MEAN: "mean of all", MEAN_WITHOUT_ENGLISH: "mean without English"}
     scored = [task for task in frames.targets if task in set(frames.scores["task"])]
