@@ -8,31 +8,39 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frames import NONE, StudyFrames
-from analysis.tradeoff import best_trials, configurations
+from analysis.charts.common import interval, signed
+from analysis.findings import Findings
+from analysis.frames import NONE
+from analysis.gains import ALPHA
 
 WITHIN_POINTS = 2.0
 
 
-def answer(frames: StudyFrames, gained: pd.DataFrame) -> list[str]:
-    """Sentences in plain text: best and fastest configuration, average gain, and how far they can be trusted."""
+def answer(findings: Findings) -> list[str]:
+    """Three sentences in plain text: the best configuration, the fastest near it, what intermediate training changed."""
+    frames = findings.frames
     if frames.trials.empty and frames.benchmarks.empty:
         return ["This study holds no trials and no benchmarks yet, so there is nothing to answer from."]
-    sentences = _best(frames) + _gain(gained)
+    return _best(findings) + _gain(findings)
+
+
+def caveats(findings: Findings) -> list[str]:
+    """How far the answer can be trusted."""
+    gained = findings.gained
     seeds = gained.loc[gained["n"] > 0, "n"]
-    if len(seeds) and seeds.min() == 1:
-        all_single = "Every gain rests on one seed, so none has an error bar"
-        some_single = f"{int((seeds == 1).sum())} of {len(seeds)} gains rest on one seed and have no error bar"
-        sentences.append(
-            f"{all_single if seeds.max() == 1 else some_single}: a small difference may be nothing but noise."
-        )
-    return sentences
+    if not len(seeds) or seeds.min() > 1:
+        return []
+    if seeds.max() == 1:
+        said = "Every gain rests on one seed"
+    else:
+        said = f"{int((seeds == 1).sum())} of {len(seeds)} gains rest on one seed"
+    return [f"{said}: what another seed would give is not known, and a small difference may be nothing but noise."]
 
 
-def _best(frames: StudyFrames) -> list[str]:
-    served = [row for row in configurations(frames).to_dict("records") if pd.notna(row["test_score"])]
+def _best(findings: Findings) -> list[str]:
+    served = [row for row in findings.served.to_dict("records") if pd.notna(row["test_score"])]
     if not served:
-        return [_best_unserved(frames)]
+        return [_best_unserved(findings)]
     best = max(served, key=lambda row: (row["test_score"], -row["p50_ms"] if pd.notna(row["p50_ms"]) else -math.inf))
     speed = f" at {best['p50_ms']:.1f} ms median latency" if pd.notna(best["p50_ms"]) else ", its latency unmeasured"
     opening = (
@@ -64,8 +72,8 @@ def _fastest(served: list[dict[Hashable, Any]], best: dict[Hashable, Any]) -> li
     ]
 
 
-def _best_unserved(frames: StudyFrames) -> str:
-    best = best_trials(frames).merge(frames.trials, on=["size", "trial_id"]).to_dict("records")
+def _best_unserved(findings: Findings) -> str:
+    best = findings.best.merge(findings.frames.trials, on=["size", "trial_id"]).to_dict("records")
     best = [row for row in best if pd.notna(row["dev_score"])]
     if not best:
         return "No trial has finished with a score and nothing was benchmarked, so no configuration can be named."
@@ -78,7 +86,8 @@ def _best_unserved(frames: StudyFrames) -> str:
     )
 
 
-def _gain(gained: pd.DataFrame) -> list[str]:
+def _gain(findings: Findings) -> list[str]:
+    gained, averages = findings.gained, findings.averages
     transfer = gained[gained["mark"] == ""]
     marked = int((gained["gain"].notna() & (gained["mark"] != "")).sum())
     measured = transfer[transfer["gain"].notna()]
@@ -87,18 +96,25 @@ def _gain(gained: pd.DataFrame) -> list[str]:
             "No gain of intermediate training can be given: no trial has a partner without one to be compared with."
         ]
     missing = len(transfer) - len(measured)
-    by_task = measured.groupby("intermediate")["gain"].mean()
     sentence = (
-        f"Intermediate training changed the test score by {measured['gain'].mean():+.1f} points on average over "
+        f"Intermediate training changed the test score by {signed(measured['gain'].mean())} points on average over "
         f"{len(measured)} comparison{'s' if len(measured) != 1 else ''} with no intermediate task at the same size, "
-        f"learning rate and seed (from {measured['gain'].min():+.1f} to {measured['gain'].max():+.1f}"
+        f"learning rate and seed (from {signed(measured['gain'].min())} to {signed(measured['gain'].max())}"
     )
     sentence += f"; {missing} more are missing)" if missing else ")"
-    if len(by_task) > 1:
+    told = averages[averages["p_holm"] < ALPHA]
+    by_task = measured.groupby("intermediate")["gain"].mean()
+    if len(told):
+        most = max(told.to_dict("records"), key=lambda row: abs(row["gain"]))
         sentence += (
-            f"; highest on average was {by_task.idxmax()} with {by_task.max():+.1f}, lowest {by_task.idxmin()} with "
+            f"; its mean over targets can be told from zero in {len(told)} of {len(averages)} cases, most of all "
+            f"{most['intermediate']} on size {most['size']} with {signed(most['gain'])} {interval(most['low'], most['high'])}"
         )
-        sentence += f"{by_task.min():+.1f}"
+    elif len(by_task) > 1:
+        sentence += (
+            f"; highest on average was {by_task.idxmax()} with {signed(by_task.max())}, lowest {by_task.idxmin()} "
+        )
+        sentence += f"with {signed(by_task.min())}, and none can be told from zero"
     if marked:
         sentence += f"; {marked} more gain{'s are' if marked != 1 else ' is'} no transfer and left out"
     return [f"{sentence}."]

@@ -1,141 +1,24 @@
-"""The report's page: style, script and the HTML pieces it is put together from. Nothing in it loads from outside."""
+"""The report's page: the HTML pieces it is put together from. Nothing in it loads from outside."""
 
 from __future__ import annotations
 
+import base64
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import pandas as pd
 import vl_convert as vlc
 
-# No network by policy too; vega compiles its expressions, hence unsafe-eval.
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
-    "base-uri 'none'; form-action 'none'"
-)
-
-STYLE = """
-:root { color-scheme: light dark; --ground: #fff; --text: #1c1e21; --quiet: #5a6068; --line: #d9dce1; --soft: #f4f5f7;
-  --mark: #0072b2; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #16181c; --text: #e6e7ea; --quiet: #a3a9b3; --line: #3a3f47; --soft: #20242a; --mark: #56b4e9; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 74rem; background: var(--ground); color: var(--text);
-  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; padding-top: .75rem; border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; }
-p { max-width: 46rem; margin: .5rem 0; }
-.answer { border-left: 4px solid var(--mark); padding: .25rem 0 .25rem 1rem; font-size: 1.05rem; }
-.note, caption, figcaption { color: var(--quiet); font-size: .875rem; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 0 1.5rem; }
-figure { margin: .75rem 0; min-width: 0; }
-figcaption { font-weight: 600; }
-.chart { display: block; width: 100%; min-width: 0; }
-.scroll { overflow: auto; max-height: 32rem; margin: .5rem 0; border: 1px solid var(--line); border-radius: 4px; }
-.scroll:focus-visible { outline: 2px solid var(--mark); }
-table { border-collapse: collapse; font-size: .875rem; overflow-wrap: normal; }
-caption { text-align: left; padding: .4rem .6rem; }
-th, td { padding: .3rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { position: sticky; top: 0; background: var(--soft); white-space: nowrap; z-index: 1; }
-tbody tr:last-child > * { border-bottom: 0; }
-tbody th { font-weight: 600; white-space: nowrap; position: sticky; left: 0; background: var(--ground); }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.absent { color: var(--quiet); font-style: italic; }
-td { white-space: nowrap; }
-td.text { min-width: 12rem; max-width: 28rem; white-space: normal; overflow-wrap: anywhere; }
-dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .3rem 1rem; font-size: .9rem; }
-dt { color: var(--quiet); }
-dd { margin: 0; min-width: 0; }
-code { font: .85rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
-#vg-tooltip-element { max-width: 90vw; }
-@media (max-width: 30rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
-"""
-
-DRAW = """
-const dark = window.matchMedia("(prefers-color-scheme: dark)");
-function look() {
-  const text = dark.matches ? "#e6e7ea" : "#1c1e21", line = dark.matches ? "#3a3f47" : "#d9dce1";
-  return {
-    background: null, font: "system-ui, Roboto, Arial, sans-serif", view: {stroke: null},
-    axis: {labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 11},
-    legend: {labelColor: text, titleColor: text}, title: {color: text}, text: {color: text},
-  };
-}
-let views = [];
-async function draw() {
-  views.splice(0).forEach((view) => view.finalize());
-  for (const place of document.querySelectorAll(".chart")) {
-    const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
-    views.push(await vegaEmbed(place, spec, {
-      mode: "vega-lite", renderer: "svg", actions: false, config: look(),
-      tooltip: {theme: dark.matches ? "dark" : "light"},
-    }));
-  }
-}
-draw();
-dark.addEventListener("change", draw);
-"""
+from analysis.style import DRAW, POLICY, STYLE
 
 
 def escape(value: object) -> str:
     """Text safe inside an element or a quoted attribute."""
     return html.escape(str(value), quote=True)
-
-
-class Charts:
-    """Collects charts while the page is written; their specifications and the libraries go in once, at its end."""
-
-    def __init__(self) -> None:
-        self._specs: list[dict[str, Any]] = []
-
-    def place(self, chart: Any, *, caption: str, label: str) -> str:
-        """A figure that the script will draw `chart` into; `label` describes it to those who cannot see it."""
-        spec = chart.to_dict()
-        spec.pop("$schema", None)
-        self._specs.append(spec)
-        return (
-            f'<figure><figcaption>{escape(caption)}</figcaption><div class="chart" role="img" '
-            f'aria-label="{escape(label)}" data-spec="spec-{len(self._specs)}"></div></figure>'
-        )
-
-    def scripts(self) -> str:
-        """Specifications, libraries and the drawing script; empty when there is nothing to draw."""
-        if not self._specs:
-            return ""
-        specs = (
-            f'<script type="application/json" id="spec-{number}">{inline_json(spec)}</script>'
-            for number, spec in enumerate(self._specs, 1)
-        )
-        bundle = vlc.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
-        return "\n".join([*specs, f"<script>{bundle}</script>", f'<script type="module">{DRAW}</script>'])
-
-
-def inline_json(value: Any) -> str:
-    """JSON that cannot end or reopen the script element it stands in."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str) -> str:
-    """A table in a container of its own that scrolls; the first cell heads its row.
-
-    Floats and ints are set as numbers; an `Absent` is set apart from values, with its reason as the text.
-    """
-    rows = list(rows)
-    numeric = [any(isinstance(row[place], Number) for row in rows) for place in range(len(columns))]
-    head = "".join(
-        f'<th scope="col"{_class("number") if is_number else ""}>{escape(name)}</th>'
-        for name, is_number in zip(columns, numeric, strict=True)
-    )
-    body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(_cell(value) for value in row[1:])}</tr>' for row in rows
-    )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
 
 
 class Number(str):
@@ -146,14 +29,150 @@ class Absent(str):
     """Why there is no value."""
 
 
+@dataclass
+class Page:
+    """Collects charts and tables while the page is written: specifications and libraries go in once, at its end."""
+
+    charts: dict[str, dict[str, Any]] = field(default_factory=dict)  # Vega-Lite specifications by name
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # as data, for export
+
+    def chart(self, name: str, chart: Any, *, caption: str, label: str, least_px: int = 0) -> str:
+        """A figure that the script draws `chart` into; `label` describes it to those who cannot see it.
+
+        Below `least_px` the chart scrolls sideways in a box of its own.
+        """
+        spec = chart.to_dict(validate=False)  # the tests draw every chart, and validation takes as long as the rest
+        spec.pop("$schema", None)
+        self.charts[name] = spec
+        place = (
+            f'<div class="chart" role="img" aria-label="{escape(label)}" data-name="{escape(name)}" '
+            f'data-spec="spec-{len(self.charts)}"></div>'
+        )
+        if least_px:
+            place = f'<div class="wide"><div style="min-width:{least_px}px">{place}</div></div>'
+        save = "".join(f'<button class="save" data-form="{form}">{form.upper()}</button>' for form in ("svg", "png"))
+        return f"<figure><figcaption><span>{escape(caption)}</span>{save}</figcaption>{place}</figure>"
+
+    def table(
+        self,
+        name: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        caption: str,
+        data: pd.DataFrame | None = None,
+    ) -> str:
+        """A table in a container of its own that scrolls; the first cell heads its row. `data` is what is exported of it.
+
+        A `Number` is set as one; an `Absent` is set apart from values, with its reason as the text.
+        """
+        rows = [list(row) for row in rows]
+        shown = pd.DataFrame([[str(value) for value in row] for row in rows], columns=list(columns))
+        self.tables[name] = shown if data is None else data
+        numeric = [any(isinstance(row[place], Number) for row in rows) for place in range(len(columns))]
+        head = "".join(
+            f'<th scope="col"{_class("number") if is_number else ""}>{escape(title)}</th>'
+            for title, is_number in zip(columns, numeric, strict=True)
+        )
+        body = "".join(
+            f'<tr><th scope="row">{escape(row[0])}</th>{"".join(_cell(value) for value in row[1:])}</tr>'
+            for row in rows
+        )
+        links = " ".join(
+            f'<a download="{escape(name)}.{ending}" href="data:text/{kind};base64,{_encoded(text)}">{title}</a>'
+            for title, ending, kind, text in (
+                ("CSV", "csv", "csv", as_csv(self.tables[name])),
+                ("LaTeX", "tex", "x-tex", as_latex(self.tables[name], caption)),
+            )
+        )
+        return (
+            f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
+            f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+            f'<div class="save">{links}</div>'
+        )
+
+    def scripts(self) -> str:
+        """Specifications, libraries and the drawing script; empty when there is nothing to draw."""
+        if not self.charts:
+            return ""
+        specs = (
+            f'<script type="application/json" id="spec-{number}">{inline_json(spec)}</script>'
+            for number, spec in enumerate(self.charts.values(), 1)
+        )
+        return "\n".join([*specs, f"<script>{_libraries()}</script>", f'<script type="module">{DRAW}</script>'])
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> str:
+    """Vega, Vega-Lite and vega-embed, which vl-convert brings along; putting them together takes a second."""
+    bundle: str = vlc.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script")
+
+
+def inline_json(value: Any) -> str:
+    """JSON that cannot end or reopen the script element it stands in."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """With every digit; an empty field where nothing is known."""
+    return table.to_csv(index=False)
+
+
+def as_latex(table: pd.DataFrame, caption: str) -> str:
+    """A tabular with booktabs rules, numbers with two decimals, "--" where nothing is known."""
+    text: str = table.to_latex(
+        index=False, escape=True, float_format="%.2f", na_rep="--", caption=caption.replace("%", r"\%")
+    )
+    return text
+
+
+def selectors(choices: Mapping[str, tuple[str, Sequence[tuple[str, str]]]]) -> str:
+    """Controls by id: a label and the options (value, text), the first chosen. One with a single option is left out."""
+    controls = "".join(
+        f'<label>{escape(label)}<select id="{escape(name)}">'
+        + "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in options)
+        + "</select></label>"
+        for name, (label, options) in choices.items()
+        if len(options) > 1
+    )
+    return f'<div class="choose">{controls}</div>' if controls else ""
+
+
 def section(title: str, *parts: str) -> str:
     """A titled part of the page."""
-    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
+    return f'<section id="{escape(anchor(title))}"><h2>{escape(title)}</h2>{"".join(parts)}</section>'
+
+
+def anchor(title: str) -> str:
+    """The id of a section."""
+    return "".join(letter if letter.isalnum() else "-" for letter in title.lower())
+
+
+def contents(titles: Iterable[str]) -> str:
+    """Links to sections."""
+    links = "".join(f'<a href="#{escape(anchor(title))}">{escape(title)}</a>' for title in titles)
+    return f"<nav>{links}</nav>"
 
 
 def paragraph(text: str, *, kind: str = "") -> str:
     """A paragraph of plain text."""
     return f"<p{_class(kind) if kind else ''}>{escape(text)}</p>"
+
+
+def heading(text: str) -> str:
+    """A title below a section's."""
+    return f"<h3>{escape(text)}</h3>"
+
+
+def grid(*figures: str) -> str:
+    """Figures side by side where there is room."""
+    return f'<div class="grid">{"".join(figures)}</div>'
+
+
+def folded(summary: str, content: str) -> str:
+    """Content that opens on demand."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
 def items(lines: Iterable[str]) -> str:
@@ -173,6 +192,20 @@ def document(title: str, *, body: str, scripts: str) -> str:
         f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style></head>\n'
         f"<body><main>{without}{body}</main>\n{scripts}\n</body></html>\n"
     )
+
+
+def number(value: Any, digits: int = 1, *, absent: str = "not recorded") -> str:
+    """A number with so many decimals, or why there is none."""
+    return Absent(absent) if pd.isna(value) else Number(f"{value:,.{digits}f}")
+
+
+def count(value: Any, *, absent: str = "not recorded") -> str:
+    """A whole number, or why there is none."""
+    return Absent(absent) if pd.isna(value) else Number(int(value))
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8")).decode("ascii")
 
 
 def _cell(value: object) -> str:

@@ -106,20 +106,18 @@ def report(
     source: Annotated[str, typer.Argument(metavar="DIR_OR_URI", help="a run's output folder, or an MLflow URI")],
     experiment: Annotated[str | None, typer.Option(help="the study's name, where the store holds several")] = None,
     to: Annotated[Path | None, typer.Option(help="file to write; report.html in the folder")] = None,
+    budget: Annotated[str | None, typer.Option(help='what to stay within, such as "p50_ms<=15"')] = None,
+    compare: Annotated[str | None, typer.Option(metavar="OTHER", help="another study: folder, URI or URI#name")] = None,
+    attach: Annotated[bool, typer.Option(help="attach it to the study's MLflow experiment")] = True,
 ) -> None:
-    """Write the report from what MLflow holds."""
-    import analysis
-    from study.tracking import default_uri
+    """Write the report from what MLflow holds, its charts as SVG and PNG and its tables as CSV and LaTeX beside it."""
+    from study.reporting import NoStudy, report_on
 
-    folder = Path(source)
-    is_uri = "://" in source
-    if not is_uri and not (folder / "mlflow.db").is_file():
-        refuse(f"{source}: no folder with an mlflow.db in it, and no URI")
     try:
-        frames = analysis.load(source if is_uri else default_uri(folder), experiment)
-    except ValueError as error:
+        written = report_on(source, experiment, to=to, budget=budget, compare=compare, attach=attach)
+    except NoStudy as error:
         refuse(redacted(str(error)))
-    console.print(str(analysis.write_report(frames, to or (Path() if is_uri else folder) / "report.html")))
+    console.print(str(written))
 
 
 @app.command()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from mlflow.exceptions import MlflowException
 from optuna.storages import JournalStorage
 
 import analysis
@@ -25,6 +26,7 @@ from study.estimate import parameters
 from study.footprint import Footprint
 from study.history import SearchResult, open_journal
 from study.progress import Board, Poster, Screen, Timeline
+from study.reporting import attach_report
 from study.room import Room
 from study.search import load_result
 from study.searches import Searches
@@ -117,7 +119,7 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
             with timeline.phase("benchmark"):
                 benches[size.name] = benchmark_size(study, size, results[size.name], where.output, tracking, screen)
         with timeline.phase("report"):
-            report = _report(study, tracking, where.output, results)
+            report = _report(study, tracking, where.output, offline=where.offline, screen=screen)
         screen.say("where the time went: " + ", ".join(f"{name} {s:.0f} s" for name, s in timeline.seconds.items()))
         screen.say(f"stages: {_stage_seconds(where.output)}")
         screen.say(f"wall {timeline.wall_s:.0f} s, peak memory {footprint.peak_mb / 1000:.1f} GB; report: {report}")
@@ -284,11 +286,15 @@ def _describe(study: Study, tracking: Tracking) -> None:
     )
 
 
-def _report(study: Study, tracking: Tracking, output: Path, results: dict[str, SearchResult]) -> Path:
+def _report(study: Study, tracking: Tracking, output: Path, *, offline: bool, screen: Screen) -> Path:
+    """Write the report and attach it to the experiment, where MLflow answers."""
     frames = tracking.read(lambda uri: analysis.load(uri, study.name))
     report = analysis.write_report(frames, output / "report.html")
-    for size in study.sizes:
-        tracking.artifact(tracking.size(size.name), report)
+    if not offline:
+        try:
+            attach_report(tracking.uri, study.name, report)
+        except (MlflowException, OSError) as error:
+            screen.say(f"the report is not attached to the MLflow experiment: {error}")
     return report
 
 

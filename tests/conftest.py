@@ -128,3 +128,13 @@ def faulty_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyRun]:
         ran = study_command("run", *arguments, environment=CANARIES)
         stub.on_request = lambda call: None
         yield FaultyRun(output, ran, stub)
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a synthetic study whose truth is known (`tests.studies.Planted`), in MLflow."""
+    from tests.studies import Planted, plant
+
+    folder = tmp_path_factory.mktemp("planted")
+    plant(folder, Planted())
+    return folder

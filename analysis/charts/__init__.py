@@ -1,0 +1,1 @@
+"""Altair charts of a study, sized by their container and legible without colour vision."""

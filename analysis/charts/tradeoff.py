@@ -1,0 +1,116 @@
+"""Accuracy against one cost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from analysis.charts.common import (
+    GREY,
+    METRIC_DIGITS,
+    METRIC_NAMES,
+    PALETTE,
+    SHAPES,
+    cycled,
+    data,
+    padded,
+    quantity,
+    tooltips,
+)
+from analysis.frames import BENCH_METRICS
+from analysis.tradeoff import MORE_IS_BETTER
+
+_SHOWN = ("test_score", *BENCH_METRICS, "params_m", "params_body_m")
+
+
+def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt.LayerChart:
+    """Test score (percent) against a cost (log), a point a size and variant, the Pareto front as a step line.
+
+    `points`: rows of `tradeoff.configurations` of one hardware with both values known, at least one. Bars: 95 % intervals of
+    the score and of the cost, where known. The step after each front point shows the best accuracy that its budget buys.
+    """
+    rows = _rows(points, cost)
+    front = points.loc[points[f"on_front_{cost}"], [cost, "test_score"]].sort_values(cost)
+    steps = [{"cost": float(row[cost]), "test_score": float(row["test_score"])} for row in front.to_dict("records")]
+    costs = [float(row["cost"]) for row in rows]
+    if steps:  # the line goes on to the dearest: more budget buys no more
+        end, dearest = (0, min(costs)) if cost in MORE_IS_BETTER else (-1, max(costs))
+        last = {"cost": dearest, "test_score": steps[end]["test_score"]}
+        steps = [last, *steps] if cost in MORE_IS_BETTER else [*steps, last]
+    scores = [value for row in rows for value in (row["test_score"], row["score_low"], row["score_high"])]
+    bounds = [value for row in rows for value in (row["cost"], row["cost_low"], row["cost_high"]) if not pd.isna(value)]
+    x = alt.X(
+        "cost:Q",
+        title=f"{METRIC_NAMES[cost]}, log scale",
+        axis=alt.Axis(labelOverlap="greedy", labelSeparation=6, format="~g"),
+    ).scale(type="log", domain=[min(bounds) / 1.25, max(bounds) * 1.5], nice=False)
+    y = alt.Y("test_score:Q", title="mean test score (%)").scale(
+        domain=padded(scores, floor=0.0, ceiling=100.0), nice=False
+    )
+    variants = list(dict.fromkeys(str(row["variant"]) for row in rows))
+    line = (
+        alt.Chart(data(steps))
+        .mark_line(
+            interpolate="step-after" if cost not in MORE_IS_BETTER else "step-before",
+            color=GREY,
+            strokeDash=[5, 3],
+            strokeWidth=1.5,
+        )
+        .encode(x=x, y=y)
+    )
+    base = alt.Chart(data(rows)).encode(
+        color=alt.Color("variant:N", title="variant", scale=cycled(PALETTE, variants), legend=alt.Legend(orient="top"))
+    )
+    marks = base.mark_point(size=110, filled=True, opacity=1).encode(
+        x=x,
+        y=y,
+        shape=alt.Shape("variant:N", title="variant", scale=cycled(SHAPES, variants)),
+        tooltip=_tooltips(points),
+    )
+    labels = alt.Chart(data(rows)).mark_text(align="left", dx=7, dy=-9, fontSize=11).encode(x=x, y=y, text="size:N")
+    layers = [line]
+    if any(not pd.isna(row["score_low"]) for row in rows):
+        layers.append(
+            base.transform_filter("isValid(datum.score_low)")
+            .mark_rule(strokeWidth=1.5)
+            .encode(x=x, y=alt.Y("score_low:Q"), y2="score_high:Q")
+        )
+    if any(not pd.isna(row["cost_low"]) for row in rows):
+        layers.append(
+            base.transform_filter("isValid(datum.cost_low)")
+            .mark_rule(strokeWidth=1.5)
+            .encode(x=alt.X("cost_low:Q"), x2="cost_high:Q", y=y)
+        )
+    return alt.layer(*layers, marks, labels).properties(width="container", height=height)
+
+
+def _rows(points: pd.DataFrame, cost: str) -> list[dict[str, Any]]:
+    tasks = _tasks(points)
+    rows: list[dict[str, Any]] = []
+    for record in points.to_dict("records"):
+        row: dict[str, Any] = {
+            name: record[name]
+            for name in ("size", "variant", "intermediate", "trial_id", "test_score", "interference", "interval_covers")
+        }
+        row |= {"cost": record[cost], "cost_low": record[f"{cost}_low"], "cost_high": record[f"{cost}_high"]}
+        row |= {name: record[name] for name in ("score_low", "score_high")}
+        row |= {f"{name}_text": quantity(record[name], METRIC_DIGITS[name]) for name in _SHOWN}
+        row |= {f"task_{n}": quantity(record["task_scores"].get(task, math.nan)) for n, task in enumerate(tasks)}
+        rows.append(row | {"front": "yes" if record[f"on_front_{cost}"] else "no"})
+    return rows
+
+
+def _tooltips(points: pd.DataFrame) -> list[alt.Tooltip]:
+    titles = {"size": "size", "variant": "variant", "intermediate": "intermediate", "trial_id": "trial"}
+    titles |= {f"{name}_text": METRIC_NAMES[name] for name in _SHOWN if points[name].notna().any()}
+    # numbered fields, because a task name may hold characters that Vega reads as a path
+    titles |= {f"task_{number}": f"{task} (%)" for number, task in enumerate(_tasks(points))}
+    titles |= {"front": "Pareto front", "interval_covers": "bars cover", "interference": "interference"}
+    return tooltips(titles)
+
+
+def _tasks(points: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(task for scores in points["task_scores"] for task in scores))

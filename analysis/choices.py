@@ -1,0 +1,193 @@
+"""Which intermediate task to take: one for all targets, a mixture, or the best for each target; and whether size changes it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.examples import Floats
+from analysis.frames import MEAN, NONE, StudyFrames, frame, kept
+from analysis.gains import ALPHA, Cells, chosen_trials, paired_scores, seed_variances
+from analysis.inference import LEVEL, example_variance, holm, infer
+
+_AVERAGES = {
+    "size": "str",
+    "intermediate": "str",
+    "gain": "float64",
+    "sd": "float64",
+    "low": "float64",
+    "high": "float64",
+    "p_holm": "float64",
+    "seeds": "int64",
+    "targets": "int64",
+}
+_CHOICES = {
+    "size": "str",
+    "choice": "str",
+    "intermediate": "str",
+    "test_score": "float64",
+    "gain": "float64",
+    "targets": "int64",
+}
+_INTERACTIONS = {
+    "intermediate": "str",
+    "slope": "float64",
+    "low": "float64",
+    "high": "float64",
+    "p": "float64",
+    "sizes": "int64",
+    "points": "int64",
+    "verdict": "str",
+}
+
+
+def average_gains(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame:
+    """Of each size and intermediate the mean gain over the targets it may be judged on, in test points.
+
+    Marked targets (same data, leak) are left out, and so are targets that not every paired seed has. `sd` is over the `seeds`
+    of the mean over `targets`; `low`, `high` and `p_holm` as in `gains.gains`, Holm over the table.
+    """
+    pairs = paired_scores(frames, cells=cells)
+    pairs = kept(pairs, (frames.mark(i, t) == "" for i, t in zip(pairs["intermediate"], pairs["task"], strict=True)))
+    rows: list[dict[str, Any]] = []
+    for (size, intermediate), group in pairs.groupby(["size", "intermediate"], sort=False):
+        by_seed = group.pivot_table(index="seed", columns="task", values="difference").dropna(axis="columns")
+        means = by_seed.mean(axis="columns").dropna()
+        if means.empty:
+            continue
+        rows.append(
+            {
+                "size": size,
+                "intermediate": intermediate,
+                "gain": means.mean(),
+                "sd": means.std(ddof=1),
+                "seeds": len(means),
+                "targets": by_seed.shape[1],
+                "by_seed": means.to_dict(),
+                "example_variance": _mean_example_variance(frames, group, list(by_seed.columns)),
+            }
+        )
+    table = pd.DataFrame(rows, columns=[*_AVERAGES, "example_variance", "by_seed"])
+    variances, df = seed_variances(table["by_seed"], table["size"])
+    found = infer(
+        table["gain"].astype("float64"),
+        variances,
+        df=df,
+        seeds=table["seeds"].astype("float64"),
+        example_variances=table["example_variance"].astype("float64"),
+    )
+    table = table.assign(low=found.low, high=found.high, p_holm=holm(found.p))
+    return table[list(_AVERAGES)].astype(_AVERAGES)
+
+
+def _mean_example_variance(frames: StudyFrames, pairs: pd.DataFrame, tasks: list[str]) -> float:
+    by_seed: list[Floats] = []
+    for _, group in pairs[pairs["task"].isin(tasks)].groupby("seed"):
+        draws = []
+        for row in group.to_dict("records"):
+            own = frames.examples.draws((row["size"], row["trial_id"]), row["task"])
+            none = frames.examples.draws((row["size"], row["trial_id_none"]), row["task"])
+            if own is None or none is None:
+                return math.nan
+            draws.append(own - none)
+        by_seed.append(np.mean(draws, axis=0))
+    return example_variance(np.stack(by_seed)) if by_seed else math.nan
+
+
+def choices(frames: StudyFrames) -> pd.DataFrame:
+    """Of each size the test score (mean over targets, percent) that ways to choose the intermediate task lead to.
+
+    "none"; "best single": the intermediate best on mean English dev; "best per target": for each target the one best on its own
+    English dev (targets without a dev set take the best single); "mixture": any whose name says so. Every choice is made on
+    English dev, so that no test score is the greatest of several. `intermediate` names what was chosen; `gain` is the
+    difference to "none" over the `targets` that all of them have.
+    """
+    best = chosen_trials(frames)
+    rows: list[dict[str, Any]] = []
+    for size in frames.size_names:
+        trials = dict(best.loc[best["size"] == size, ["intermediate", "trial_id"]].itertuples(index=False, name=None))
+        if not trials:
+            continue
+        test, dev = (_by_target(frames, size, trials, split=split) for split in ("test", "dev"))
+        test = test.dropna(axis="columns")
+        means: dict[Any, float] = test.mean(axis="columns").to_dict()
+        ranks = best[best["size"] == size].set_index("intermediate")["dev_score"]
+        single = str(ranks.drop(NONE, errors="ignore").idxmax()) if len(ranks.drop(NONE, errors="ignore")) else ""
+        found: dict[str, tuple[str, float]] = {}
+        if NONE in means:
+            found["none"] = (NONE, means[NONE])
+        if single:
+            found["best single"] = (single, means[single])
+            taken = {str(task): _best_on_dev(dev, str(task), otherwise=single) for task in test.columns}
+            of_task: dict[Any, dict[Any, float]] = test.to_dict()
+            score = float(np.mean([of_task[task][chosen] for task, chosen in taken.items()])) if taken else math.nan
+            found["best per target"] = ("; ".join(f"{task}: {chosen}" for task, chosen in taken.items()), score)
+        for name in trials:
+            if "mix" in name.lower():
+                found[f"mixture {name}"] = (name, means[name])
+        none = found.get("none", (NONE, math.nan))[1]
+        rows += [
+            {"size": size, "choice": choice, "intermediate": chosen, "test_score": score, "gain": score - none}
+            | {"targets": test.shape[1]}
+            for choice, (chosen, score) in found.items()
+        ]
+    return frame(rows, _CHOICES)
+
+
+def _by_target(frames: StudyFrames, size: str, trials: dict[str, str], *, split: str) -> pd.DataFrame:
+    """Scores by intermediate (rows) and target."""
+    scores = frames.scores
+    wanted = scores[(scores["size"] == size) & (scores["split"] == split) & (scores["language"] == MEAN)]
+    wanted = kept(wanted, (trials.get(i) == t for i, t in zip(wanted["intermediate"], wanted["trial_id"], strict=True)))
+    return wanted.pivot_table(index="intermediate", columns="task", values="value").reindex(list(trials))
+
+
+def _best_on_dev(dev: pd.DataFrame, task: str, *, otherwise: str) -> str:
+    return str(dev[task].idxmax()) if task in dev and dev[task].notna().any() else otherwise
+
+
+def interactions(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame:
+    """Does the gain shrink as models grow? Of each intermediate the slope of its mean gain, in points a doubling of the body.
+
+    Least squares over seeds and sizes of the gain averaged over unmarked targets (those that every size has) on log2 of the
+    body parameters, with Student's t on the residuals. The last row, "all", takes the mean over intermediates. With fewer
+    than three points there is a slope and no interval. `verdict`: "shrinks", "grows" or "unclear" (Holm over the table).
+    """
+    body = frames.body_m
+    pairs = paired_scores(frames, cells=cells)
+    pairs = pairs[pairs["size"].isin(body)]
+    pairs = kept(pairs, (frames.mark(i, t) == "" for i, t in zip(pairs["intermediate"], pairs["task"], strict=True)))
+    rows: list[dict[str, Any]] = []
+    for name, group in [*pairs.groupby("intermediate", sort=False), ("all", pairs)]:
+        sizes = group["size"].nunique()
+        cell = group.groupby(["intermediate", "task"])["size"].transform("nunique")
+        shared = group[cell == sizes]
+        means = shared.groupby(["size", "seed"])["difference"].mean().reset_index()
+        if means["size"].nunique() < 2:
+            continue
+        x = np.log2(means["size"].map(body).to_numpy(dtype="float64"))
+        slope, low, high, p = _slope(x, means["difference"].to_numpy(dtype="float64"))
+        row = {"intermediate": name, "slope": slope, "low": low, "high": high, "p": p}
+        rows.append(row | {"sizes": means["size"].nunique(), "points": len(means), "verdict": ""})
+    table = frame(rows, _INTERACTIONS)
+    if len(table) == 2:  # one intermediate: "all" says the same again
+        table = table.iloc[:1]
+    adjusted = holm(table["p"])
+    table["verdict"] = [
+        ("shrinks" if slope < 0 else "grows") if p < ALPHA else "unclear"
+        for slope, p in zip(table["slope"], adjusted, strict=True)
+    ]
+    return table
+
+
+def _slope(x: Floats, y: Floats) -> tuple[float, float, float, float]:
+    """Slope, interval and p-value of a simple regression; NaN for the latter below three points."""
+    fitted = stats.linregress(x, y)
+    if len(x) < 3 or not np.isfinite(fitted.stderr):
+        return float(fitted.slope), math.nan, math.nan, math.nan
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, len(x) - 2) * fitted.stderr)
+    return float(fitted.slope), float(fitted.slope) - half, float(fitted.slope) + half, float(fitted.pvalue)

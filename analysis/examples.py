@@ -1,0 +1,123 @@
+"""The sums that scores are made of, example by example, and scores of resampled test sets.
+
+A score is a ratio of sums over examples, so that every metric of the study comes down to a numerator and a denominator an
+example: accuracy is correct / total, average precision ap / total, a QA score (f1 + exact) / 2 / total, span and mining F1
+2 hits / (predicted + gold). A task's score is the plain mean of its languages' ratios.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Key = tuple[str, str]  # size, trial id
+
+RESAMPLES = 500  # a standard error is then known within 3 % (1 / sqrt(2 * 500))
+
+
+def ratios(table: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Numerators and denominators of an examples table's rows; their sums' ratio is the score as a fraction.
+
+    Raises:
+        ValueError: the columns are no metric's that is known here.
+    """
+    held = {name for name in table.columns if table[name].notna().any()}
+
+    def column(name: str) -> Floats:
+        return table[name].to_numpy(dtype="float64")
+
+    if {"hits", "predicted", "gold"} <= held:
+        return 2 * column("hits"), column("predicted") + column("gold")
+    for names in (("f1", "exact"), ("correct",), ("ap",)):
+        if {*names, "total"} <= held:
+            return sum((column(name) for name in names), np.zeros(len(table))) / len(names), column("total")
+    raise ValueError(f"per-example sums of no known metric: {', '.join(sorted(held)) or 'no columns'}")
+
+
+@dataclass
+class Examples:
+    """Per-example sums of trials, by (size, trial id); `read` gives a trial's table, or None where it has none.
+
+    A table has the columns task, split, language, example and the sums of each task's metric. Tables are read once.
+    `problems` gathers what could not be used and why.
+    """
+
+    read: Callable[[Key], pd.DataFrame | None] = lambda key: None
+    resamples: int = RESAMPLES
+    problems: dict[Key, str] = field(default_factory=dict)
+    _sums: dict[Key, dict[str, dict[str, tuple[Floats, Floats]]]] = field(default_factory=dict)
+    _draws: dict[tuple[Key, str, str], Floats | None] = field(default_factory=dict)
+
+    @staticmethod
+    def of(tables: Mapping[Key, pd.DataFrame], resamples: int = RESAMPLES) -> Examples:
+        """Tables that are already at hand."""
+        return Examples(tables.get, resamples)
+
+    def sums(self, key: Key) -> dict[str, dict[str, tuple[Floats, Floats]]]:
+        """By task and language, numerators and denominators of the test examples in order; empty where none are held."""
+        if key not in self._sums:
+            try:
+                table = self.read(key)
+                self._sums[key] = {} if table is None else _by_task(table)
+            except (OSError, ValueError, KeyError) as error:
+                self.problems[key] = f"{type(error).__name__}: {error}"
+                self._sums[key] = {}
+        return self._sums[key]
+
+    def draws(self, key: Key, task: str, language: str = "mean") -> Floats | None:
+        """Scores (percent) of `resamples` test sets drawn with replacement from the task's; None without examples.
+
+        All trials see the same resampled sets, so that differences of draws are paired. `language` is a code or "mean".
+        Where all languages of a task have as many examples they may be translations of each other, and the same examples
+        are drawn in all of them: right for parallel sets, and neither wrong nor wider on average for others.
+        """
+        wanted = (key, task, language)
+        if wanted not in self._draws:
+            by_language = self.sums(key).get(task, {})
+            if language != "mean":
+                by_language = {language: by_language[language]} if language in by_language else {}
+            self._draws[wanted] = self._resampled(task, by_language) if by_language else None
+        return self._draws[wanted]
+
+    def _resampled(self, task: str, by_language: Mapping[str, tuple[Floats, Floats]]) -> Floats:
+        by_count: dict[int, list[str]] = {}
+        for language, (numerator, _) in by_language.items():
+            by_count.setdefault(len(numerator), []).append(language)
+        parallel = len(by_count) == 1
+        total = np.zeros(self.resamples)
+        for count, languages in by_count.items():
+            for group in [languages] if parallel else [[language] for language in languages]:
+                stream = task if parallel else f"{task}|{group[0]}"
+                sums = np.stack([part for language in group for part in by_language[language]], axis=1)
+                drawn = _weights(stream, count, self.resamples) @ sums.astype(np.float32)
+                below = drawn[:, 1::2]
+                total += np.divide(drawn[:, 0::2], below, out=np.zeros_like(below), where=below > 0).sum(axis=1)
+        return 100.0 * total / len(by_language)
+
+
+def _by_task(table: pd.DataFrame) -> dict[str, dict[str, tuple[Floats, Floats]]]:
+    test = table[table["split"] == "test"] if "split" in table else table
+    found: dict[str, dict[str, tuple[Floats, Floats]]] = {}
+    for task, of_task in test.groupby("task", sort=False):
+        rows = of_task.sort_values("example", kind="stable")
+        numerator, denominator = ratios(rows)
+        places = rows.reset_index(drop=True).groupby("language", sort=False).indices
+        found[str(task)] = {str(language): (numerator[at], denominator[at]) for language, at in places.items()}
+    return found
+
+
+@lru_cache(maxsize=128)
+def _weights(stream: str, count: int, resamples: int) -> npt.NDArray[np.float32]:
+    """How often each of `count` examples is drawn, a row a resample; a function of the stream's name, so that all share it.
+
+    Kept, because each trial of a study asks for it; a thousand examples are 2 MB.
+    """
+    random = np.random.default_rng(zlib.crc32(f"{stream}|{count}".encode()))
+    return random.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float32)

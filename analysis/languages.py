@@ -1,0 +1,131 @@
+"""What languages have to do with it: score against script, pre-training share and pieces; what a language costs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from babel import Locale, UnknownLocaleError
+from babel.core import get_global
+from scipy import stats
+
+from analysis.frames import AGGREGATES, ENGLISH, StudyFrames, frame
+from analysis.inference import LEVEL
+from analysis.tradeoff import best_trials
+
+_LANGUAGES = {
+    "size": "str",
+    "language": "str",
+    "name": "str",
+    "script": "str",
+    "score": "float64",
+    "gap_to_english": "float64",
+    "tasks": "int64",
+    "share": "float64",
+    "pieces": "float64",
+    "pieces_to_english": "float64",
+    "p50_ms": "float64",
+    "latency_to_english": "float64",
+}
+_ASSOCIATIONS = {
+    "size": "str",
+    "what": "str",
+    "spearman": "float64",
+    "low": "float64",
+    "high": "float64",
+    "p": "float64",
+    "languages": "int64",
+}
+
+
+def language_name(code: str) -> str:
+    """A language's English name in CLDR, or its code."""
+    try:
+        return Locale.parse(code).get_display_name("en") or code
+    except (UnknownLocaleError, ValueError):
+        return str(Locale("en").languages.get(code, code))
+
+
+def script_of(code: str) -> str:
+    """The script a language is mostly written in (CLDR's likely subtags), such as "Latn"; "" if CLDR does not say."""
+    likely = str(get_global("likely_subtags").get(code, ""))
+    return next((part for part in likely.split("_") if len(part) == 4 and part.isalpha()), "")
+
+
+def language_table(frames: StudyFrames) -> pd.DataFrame:
+    """A row a size and language: how well the size's best trial (chosen on dev) does in it, and what the language costs.
+
+    `score` is the mean over `tasks` of the test score, of the tasks that the study scores in the language; `gap_to_english` the
+    mean over those that are scored in English too of English minus the language. `share` is the language's part of the
+    pre-training text, where the study recorded it. `pieces` (mean of a query), `p50_ms` and their ratios to English are of the
+    size's fastest variant that was timed by language; NaN where that was not measured.
+    """
+    speed = _speed(frames)
+    shares = frames.context.get("pretraining") or {}
+    test = frames.scores[(frames.scores["split"] == "test") & ~frames.scores["language"].isin(AGGREGATES)]
+    test = test.merge(best_trials(frames), on=["size", "trial_id"])
+    rows: list[dict[str, Any]] = []
+    for size, of_size in test.groupby("size", sort=False):
+        by_language = of_size.pivot_table(index="language", columns="task", values="value")
+        english = by_language.loc[ENGLISH] if ENGLISH in by_language.index else pd.Series(dtype="float64")
+        own = shares.get(size, shares)  # by size, or one for all
+        for language, scores in by_language.iterrows():
+            cost = speed.get((str(size), str(language)), {})
+            base = speed.get((str(size), ENGLISH), {})
+            rows.append(
+                {
+                    "size": size,
+                    "language": language,
+                    "name": language_name(str(language)),
+                    "script": script_of(str(language)),
+                    "score": scores.mean(),
+                    "gap_to_english": (english - scores).mean(),
+                    "tasks": int(scores.notna().sum()),
+                    "share": own.get(language) if isinstance(own.get(language), (int, float)) else None,
+                    "pieces": cost.get("mean_pieces"),
+                    "pieces_to_english": _ratio(cost, base, "mean_pieces"),
+                    "p50_ms": cost.get("p50_ms"),
+                    "latency_to_english": _ratio(cost, base, "p50_ms"),
+                }
+            )
+    return frame(rows, _LANGUAGES)
+
+
+def associations(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's rank correlations over languages, by size, English left out: of the score with pre-training share and pieces,
+    and of latency with pieces.
+
+    Intervals by Fisher's z with variance 1.06 / (n - 3) (Fieller, Hartley and Pearson 1957). Fewer than five languages, or a
+    column without spread, give no row. `languages` of rows of `language_table`.
+    """
+    rows: list[dict[str, Any]] = []
+    for size, group in table[table["language"] != ENGLISH].groupby("size", sort=False):
+        for what, one, other in (
+            ("score with pre-training share", "score", "share"),
+            ("score with pieces", "score", "pieces"),
+            ("latency with pieces", "p50_ms", "pieces"),
+        ):
+            known = group[[one, other]].dropna()
+            if len(known) < 5 or (known.nunique() < 2).any():
+                continue
+            found = stats.spearmanr(known[one], known[other])
+            half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * math.sqrt(1.06 / (len(known) - 3))
+            z = np.arctanh(np.clip(found.statistic, -0.9999, 0.9999))
+            row = {"size": size, "what": what, "spearman": found.statistic, "p": found.pvalue, "languages": len(known)}
+            rows.append(row | {"low": np.tanh(z - half), "high": np.tanh(z + half)})
+    return frame(rows, _ASSOCIATIONS)
+
+
+def _speed(frames: StudyFrames) -> dict[tuple[str, str], dict[str, float]]:
+    """Of each size and language what its fastest variant timed by language takes."""
+    by_variant = frames.speed_by_language.groupby(["size", "variant"])["p50_ms"].mean().reset_index()
+    fastest = by_variant.sort_values("p50_ms", kind="stable").drop_duplicates("size")
+    kept = frames.speed_by_language.merge(fastest[["size", "variant"]], on=["size", "variant"])
+    return {(row["size"], row["language"]): {str(k): v for k, v in row.items()} for row in kept.to_dict("records")}
+
+
+def _ratio(own: dict[str, float], base: dict[str, float], name: str) -> float | None:
+    one, other = own.get(name), base.get(name)
+    return one / other if one and other else None

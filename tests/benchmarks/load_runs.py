@@ -1,0 +1,118 @@
+"""How long does it take to read a study of 5,000 runs?
+
+    python -m tests.benchmarks.load_runs [--runs 5000] [--metrics 100] [--rounds 3] [--quick]
+
+One store: ten trials written through MLflow, their rows copied to the number of runs. Each has the metrics of a study over ten
+targets (100: the quickstart's order; 290: all languages of XTREME-R). In each round the contestants take turns:
+`analysis.load`, and the same tables made from MLflow's own `search_runs`. Seconds are medians over rounds, with their range.
+Goal: `load_s` under 10. The last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+from rich.console import Console
+
+import analysis
+from analysis import reading
+from tests.studies import new_store
+from trainables.benchmark.hardware import describe_hardware
+from trainables.versions import versions
+
+SEED_RUNS, TARGETS, GOAL_S = 10, 10, 10.0
+console = Console(highlight=False, width=128)
+
+
+def plant(folder: Path, runs: int, *, metrics: int) -> str:
+    """A store of so many trials; its URI."""
+    client = new_store(folder)
+    experiment = client.create_experiment(
+        "large", tags={"study.targets": json.dumps([f"t{n}" for n in range(TARGETS)])}
+    )
+    for number in range(SEED_RUNS):
+        held = {"dev/score": 50.0, "test/score": 40.0, "targets_finished": 10.0}
+        held |= {f"{split}/t{task}": 1.0 for split in ("dev", "test", "chance") for task in range(TARGETS)}
+        for language in range(1000):
+            held |= {f"test/t{task}/l{language}": 3.0 for task in range(TARGETS) if len(held) < metrics}
+        run_id = client.create_run(experiment).info.run_id
+        tags = {"kind": "trial", "size": "a", "trial_id": f"x{number}", "outcome": "complete", "default_cell": "true"}
+        params = {"intermediate": "none", "lr_target": "1e-3", "lr_intermediate": "none", "seed": "0"}
+        client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, 0, 1) for name, value in held.items()],
+            params=[Param(name, value) for name, value in params.items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        for table in ("runs", "latest_metrics", "params", "tags"):
+            columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            place, rows = columns.index("run_uuid"), database.execute(f"SELECT * FROM {table}").fetchall()
+            marks = ",".join("?" * len(columns))
+            for copy in range(1, runs // SEED_RUNS):
+                renamed = [(*row[:place], f"{row[place][:27]}{copy:05d}", *row[place + 1 :]) for row in rows]
+                database.executemany(f"INSERT INTO {table} VALUES ({marks})", renamed)
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def load_through_mlflow(uri: str) -> analysis.StudyFrames:
+    """As `analysis.load` reads a server."""
+    direct = reading._runs_of_file
+
+    def refused(path: Path, experiment_id: str) -> list[reading._Run]:
+        raise sqlite3.Error("asked not to")
+
+    reading._runs_of_file = refused
+    try:
+        return analysis.load(uri)
+    finally:
+        reading._runs_of_file = direct
+
+
+def main(
+    runs: Annotated[int, typer.Option(min=SEED_RUNS)] = 5000,
+    metrics: Annotated[int, typer.Option(min=40)] = 100,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="one round of 500 runs")] = False,
+) -> None:
+    """Time both ways of reading."""
+    runs, rounds = (500, 1) if quick else (runs, rounds)
+    ways: dict[str, Callable[[str], analysis.StudyFrames]] = {"load": analysis.load, "mlflow": load_through_mlflow}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with tempfile.TemporaryDirectory() as folder:
+        uri = plant(Path(folder), runs, metrics=metrics)
+        assert MlflowClient(tracking_uri=uri)
+        for turn in range(rounds):
+            for name in sorted(ways, reverse=bool(turn % 2)):
+                start = time.perf_counter()
+                frames = ways[name](uri)
+                seconds[name].append(time.perf_counter() - start)
+                assert len(frames.trials) == runs
+    for name, found in seconds.items():
+        console.print(f"{name:8} {median(found):6.1f} s ({min(found):.1f} to {max(found):.1f})")
+    document = {
+        "benchmark": "load_runs",
+        "runs": runs,
+        "metrics": metrics,
+        "rounds": rounds,
+        **{f"{name}_s": round(median(found), 2) for name, found in seconds.items()},
+        "ratio": round(median(seconds["mlflow"]) / median(seconds["load"]), 1),
+        "goal_met": median(seconds["load"]) < GOAL_S,
+        "hardware": describe_hardware(),
+        "versions": versions(),
+    }
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,181 @@
+"""A headless Chromium that tests drive through its DevTools pipe: no driver, no port, no network.
+
+Chromium reads commands from file descriptor 3 and writes answers to 4, each a JSON document that ends with a zero byte
+(`--remote-debugging-pipe`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-pipe",
+)
+# Chromium wants exactly descriptors 3 and 4; dash cannot redirect to those above 9.
+_EXEC = """
+import fcntl, os, sys
+commands, answers = (fcntl.fcntl(int(held), fcntl.F_DUPFD, 64) for held in sys.argv[1:3])
+os.dup2(commands, 3), os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def chromium() -> str | None:
+    """The browser's path, if there is one."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+class Browser:
+    """One page. Use as a context manager; the process and its profile go when it closes."""
+
+    def __init__(self, executable: str) -> None:
+        self.messages: list[str] = []  # console warnings and errors, exceptions, refused or failed requests
+        self.requests: list[str] = []
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        commands, self._write = os.pipe()
+        self._read, answers = os.pipe()
+        arguments = [executable, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _EXEC, str(commands), str(answers), *arguments],
+            pass_fds=(commands, answers),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(commands)
+        os.close(answers)
+        self._buffer = b""
+        self._next = 0
+        self._session: str | None = None
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self._call(f"{domain}.enable")
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        try:
+            self._session = None
+            self._call("Browser.close")
+            self._process.wait(10)
+        except (OSError, TimeoutError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait(10)
+        os.close(self._write)
+        os.close(self._read)
+        self._profile.cleanup()
+
+    def open(self, page: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+        """Show a local file at a size (CSS pixels) and wait until its charts are drawn."""
+        self.messages.clear()
+        self.requests.clear()
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.prefer(dark=dark)
+        self._call("Page.navigate", url=page.resolve().as_uri())
+        self.wait_for("document.readyState === 'complete'")
+        self.wait_for("!document.querySelector('.chart') || document.documentElement.dataset.drawn > 0")
+
+    def prefer(self, *, dark: bool) -> None:
+        """What the reader's system asks for."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression, awaited if it is a promise.
+
+        Raises:
+            RuntimeError: it threw.
+        """
+        found = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in found:
+            raise RuntimeError(str(found["exceptionDetails"].get("exception", found["exceptionDetails"])))
+        return found["result"].get("value")
+
+    def wait_for(self, expression: str, timeout_s: float = 60) -> None:
+        """Until a JavaScript expression is true.
+
+        Raises:
+            TimeoutError: it never was.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.evaluate(expression):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not true in {timeout_s:g} s: {expression}; the console said {self.messages}")
+            time.sleep(0.05)
+
+    def choose(self, control: str, value: str) -> None:
+        """Set a selector as a reader would, and let the charts settle."""
+        chosen = json.dumps(value)
+        self.evaluate(
+            f"(async () => {{ const c = document.getElementById('{control}'); c.value = {chosen}; "
+            "c.dispatchEvent(new Event('change')); await new Promise((r) => setTimeout(r, 300)); })()"
+        )
+
+    def screenshot(self, path: Path, *, whole: bool = True) -> None:
+        """The page, or what is in view, as PNG."""
+        picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))
+        path.write_bytes(base64.b64decode(picture["data"]))
+
+    def _clip(self, whole: bool) -> dict[str, Any]:
+        if not whole:
+            return {}
+        size = self._call("Page.getLayoutMetrics")["cssContentSize"]
+        return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._next += 1
+        call: dict[str, Any] = {"id": self._next, "method": method, "params": parameters}
+        if self._session:
+            call["sessionId"] = self._session
+        os.write(self._write, json.dumps(call).encode() + b"\0")
+        while True:
+            answer = self._message(timeout_s=60)
+            if answer.get("id") == self._next:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']['message']}")
+                result: dict[str, Any] = answer["result"]
+                return result
+            self._note(answer)
+
+    def _message(self, timeout_s: float) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._read], [], [], timeout_s)
+            chunk = os.read(self._read, 1 << 20) if ready else b""
+            if not chunk:
+                raise TimeoutError("the browser does not answer")
+            self._buffer += chunk
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        parsed: dict[str, Any] = json.loads(message)
+        return parsed
+
+    def _note(self, event: dict[str, Any]) -> None:
+        method, details = event.get("method"), event.get("params", {})
+        if method == "Runtime.consoleAPICalled" and details["type"] in ("error", "warning", "assert"):
+            self.messages.append(" ".join(str(argument.get("value", argument)) for argument in details["args"]))
+        elif method == "Runtime.exceptionThrown":
+            self.messages.append(str(details["exceptionDetails"]))
+        elif method == "Log.entryAdded" and details["entry"]["level"] in ("error", "warning"):
+            self.messages.append(details["entry"]["text"])
+        elif method == "Network.requestWillBeSent":
+            self.requests.append(details["request"]["url"])
