@@ -1,0 +1,270 @@
+"""What does the machinery of a search cost a trial: Tune, Optuna, ASHA, MLflow?
+
+    python -m tests.benchmarks.trial_overhead [--rounds 2] [--noops 2000] [--quick]
+
+Trials are those of `study.search` but for what they train: the searcher, scheduler and budget of `tune_config`, an actor that
+is used again, as many reports a trial as the study has targets, each with the metrics of a real one (English dev and test by
+language), and the study's `TrialLog` writing to MLflow in SQLite. Scores are all the same, so that ASHA stops nobody.
+
+1. one-second trials: 200 of them, two at a time. Each uses a second of CPU time, spread over its reports, so that whatever the
+   driver does on the same two cores makes them longer, as it would real trials. `ratio_to_ideal` is what `Tuner.fit` took,
+   start of the actors included, over the 100 seconds it should. `without_mlflow` runs the same sweep without `TrialLog`; the
+   two take turns in who is first.
+2. no-op trials: 2,000 that report at once and compute nothing. Seconds a trial, for the first and the last tenth of them too
+   (TPE and MLflow get slower with what they have seen); the driver's resident memory at every tenth; then what
+   `TrialLog.settle` takes to bring MLflow to the finished search, and to find that it is there, which a resume of a finished
+   study does for every trial.
+
+Goal: `ratio_to_ideal` at most 1.15. The last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+from ray import tune
+from rich.console import Console
+from rich.table import Table
+
+from study.cluster import connected
+from study.progress import Screen, Timeline
+from study.search import MAX_TRIAL_FAILURES, METRIC, RUNG, SearchResult, TrialRecord, choice_of, tune_config
+from study.spec import Study
+from study.tracking import Tracking, default_uri
+from study.trial_log import TrialLog
+from tests.benchmarks.micro_grid import elapsed_since, micro_grid, size_of, spread
+from trainables.benchmark.hardware import hardware
+from trainables.benchmark.memory import host_rss_mb
+from trainables.versions import versions
+
+GOAL = 1.15
+AT_ONCE = 2
+SCORE = 50.0
+BOTH = ("with_mlflow", "without_mlflow")
+TENTHS = 10
+
+console = Console(highlight=False, width=128)
+
+Rounds = Annotated[
+    int, typer.Option(min=1, help="how often the sweep of one-second trials runs, with MLflow and without")
+]
+Trials = Annotated[int, typer.Option(min=2, help="trials of a second")]
+Noops = Annotated[int, typer.Option(min=0, help="trials that compute nothing")]
+Quick = Annotated[bool, typer.Option("--quick", help="one round of ten trials of a second, forty no-ops")]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that was run: seconds in all, when each trial ended, and the driver's memory then."""
+
+    wall_s: float
+    ended_s: tuple[float, ...]
+    rss_mb: tuple[float, ...]
+
+    def tenths(self) -> list[float]:
+        """Seconds a trial in each tenth."""
+        size = max(1, len(self.ended_s) // TENTHS)
+        marks = [0.0, *self.ended_s[size - 1 :: size]]
+        return [round((after - before) / size, 4) for before, after in itertools.pairwise(marks)]
+
+
+def main(rounds: Rounds = 2, trials: Trials = 200, noops: Noops = 2000, quick: Quick = False) -> None:
+    """Print tables and one JSON line."""
+    started = time.perf_counter()
+    if quick:
+        rounds, trials, noops = 1, 10, 40
+    ideal_s = trials / AT_ONCE
+    walls: dict[str, list[float]] = {name: [] for name in BOTH}
+    document: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, connected(None, cpus=AT_ONCE):
+        for turn in range(rounds):
+            for name in BOTH if turn % 2 == 0 else reversed(BOTH):
+                bench = Bench(Path(folder) / f"{name}-{turn}", trials, seconds=1.0, logged=name == "with_mlflow")
+                wall_s = bench.run().wall_s
+                walls[name].append(wall_s)
+                console.print(f"round {turn + 1}, {name}: {wall_s:.1f} s, ideal {ideal_s:.0f} s")
+        if noops:
+            document["noop"] = _noops(Path(folder), noops)
+    ratios = {name: [wall_s / ideal_s for wall_s in some] for name, some in walls.items()}
+    ratio = median(ratios["with_mlflow"])
+    _show(walls, ideal_s)
+    console.print(f"ratio_to_ideal {ratio:.3f}: goal {'reached' if ratio <= GOAL else 'missed'}")
+    document |= {
+        "ratio_to_ideal": round(ratio, 4),
+        "ratio_without_mlflow": round(median(ratios["without_mlflow"]), 4),
+        "spreads": {name: spread(some) for name, some in ratios.items()},
+        "wall_s_of_one_second_trials": {name: [round(one, 1) for one in some] for name, some in walls.items()},
+        "trials": trials,
+        "ideal_s": ideal_s,
+        "at_once": AT_ONCE,
+        "rounds": rounds,
+        "load_average": os.getloadavg(),
+        "wall_s": elapsed_since(started),
+        "hardware": hardware().as_dict(),
+        "versions": versions(),
+        "command": " ".join(["python", "-m", "tests.benchmarks.trial_overhead", *sys.argv[1:]]),
+    }
+    print(json.dumps(document))
+
+
+def _show(walls: dict[str, list[float]], ideal_s: float) -> None:
+    table = Table("one-second trials", "s", "over the ideal", "range")
+    for name, some in walls.items():
+        low, high = spread([one / ideal_s for one in some])
+        table.add_row(name, f"{median(some):.1f}", f"{median(some) / ideal_s:.3f}", f"{low:.3f} to {high:.3f}")
+    console.print(table)
+
+
+def _noops(folder: Path, count: int) -> dict[str, Any]:
+    bench = Bench(folder / "noops", count, seconds=0.0, logged=True)
+    before_mb = host_rss_mb()
+    sweep = bench.run()
+    settles = []
+    for _ in range(2):
+        start = time.perf_counter()
+        bench.settle()
+        settles.append(time.perf_counter() - start)
+    tenths = sweep.tenths()
+    memory = sweep.rss_mb[max(1, count // TENTHS) - 1 :: max(1, count // TENTHS)]
+    table = Table("no-op trials", "s a trial", "first tenth", "last tenth", "driver MB", "settle, s", "again, s")
+    table.add_row(
+        str(count),
+        f"{sweep.wall_s / count:.3f}",
+        f"{tenths[0]:.3f}",
+        f"{tenths[-1]:.3f}",
+        f"{before_mb:.0f} to {memory[-1]:.0f}",
+        *(f"{one:.1f}" for one in settles),
+    )
+    console.print(table)
+    return {
+        "trials": count,
+        "wall_s": round(sweep.wall_s, 1),
+        "seconds_a_trial": round(sweep.wall_s / count, 4),
+        "seconds_a_trial_by_tenth": tenths,
+        "driver_rss_mb_before": round(before_mb, 1),
+        "driver_rss_mb_by_tenth": [round(one, 1) for one in memory],
+        "settle_s": round(settles[0], 2),
+        "settle_again_s": round(settles[1], 2),
+        "mlflow_runs": bench.tracking.runs(),
+    }
+
+
+# --- a sweep
+
+
+@dataclass
+class Bench:
+    """A sweep in a folder of its own."""
+
+    output: Path
+    trials: int
+    seconds: float
+    logged: bool
+    study: Study = field(init=False)
+    tracking: Tracking = field(init=False)
+    records: list[TrialRecord] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.output.mkdir(parents=True)
+        study = micro_grid(lr_intermediate=(3e-4, 1e-4, 1e-3), lr_target=(2e-3, 1e-3))
+        self.study = dataclasses.replace(study, trials=self.trials)
+        self.tracking = Tracking(default_uri(self.output), self.study.name, self.output / "artifacts")
+
+    def run(self) -> Sweep:
+        """As `run_search` does it, but for the trainable.
+
+        Raises:
+            RuntimeError: not every trial came to its end.
+        """
+        size = size_of(self.study)
+        ends = Ends()
+        with open(self.output / "said", "w") as said, redirect_stderr(said):
+            tuner = tune.Tuner(
+                tune.with_resources(
+                    tune.with_parameters(_trial, reports=_reports(self.study), seconds=self.seconds),
+                    {"CPU": size.resources.cpus},
+                ),
+                tune_config=tune_config(self.study, size, concurrent=AT_ONCE),
+                run_config=tune.RunConfig(
+                    name=size.name,
+                    storage_path=str(self.output / "tune"),
+                    callbacks=[ends, *([self._log()] if self.logged else [])],
+                    failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
+                    verbose=0,
+                ),
+            )
+            start = time.perf_counter()
+            results = tuner.fit()
+            wall_s = time.perf_counter() - start
+        if results.errors or len(ends.times) != self.trials:
+            raise RuntimeError(f"{len(ends.times)} of {self.trials} trials ended: {results.errors}")
+        targets = len(self.study.targets)
+        for result in results:
+            metrics = {
+                key: value for key, value in (result.metrics or {}).items() if "/" in key or key in (METRIC, RUNG)
+            }
+            if metrics[RUNG] != targets:
+                raise RuntimeError(f"a trial ended after {metrics[RUNG]} of {targets} targets")
+            name = str((result.metrics or {})["trial_id"])
+            self.records.append(TrialRecord(name, choice_of(result.config or {}), "complete", metrics))
+        return Sweep(wall_s, tuple(one - start for one in ends.times), tuple(ends.rss_mb))
+
+    def settle(self) -> None:
+        """Bring MLflow to what the search says."""
+        size = size_of(self.study)
+        self._log().settle(SearchResult(size.name, tuple(self.records)))
+
+    def _log(self) -> TrialLog:
+        return TrialLog(self.study, size_of(self.study), self.tracking, Screen(Timeline()), AT_ONCE)
+
+
+class Ends(tune.Callback):  # type: ignore[misc]
+    """When each trial ended, and the driver's memory then."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.rss_mb: list[float] = []
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.times.append(time.perf_counter())
+        self.rss_mb.append(host_rss_mb())
+
+
+def _reports(study: Study) -> list[dict[str, float]]:
+    """What a trial of the study reports after each target, all scores alike."""
+    reports: list[dict[str, float]] = []
+    metrics: dict[str, float] = {}
+    for number, task in enumerate(study.targets, 1):
+        metrics |= {f"{prefix}/{task.name}": SCORE for prefix in ("dev", "test", "test_without_english", "chance")}
+        metrics |= {f"test/{task.name}/{language}": SCORE for language in task.languages}
+        metrics |= {METRIC: SCORE, "test_score": SCORE, RUNG: number}
+        reports.append(dict(metrics))
+    return reports
+
+
+def _trial(config: dict[str, Any], *, reports: Sequence[dict[str, float]], seconds: float) -> None:
+    """A trial that uses so much CPU time and reports as a real one."""
+    block = bytes(2**18)
+    start = time.thread_time()
+    for number, metrics in enumerate(reports, 1):
+        while time.thread_time() - start < seconds * number / len(reports):
+            hashlib.sha256(block)  # a fraction of a millisecond, and as torch does it lets go of the interpreter's lock
+        tune.report(metrics)
+
+
+if __name__ == "__main__":
+    typer.run(main)
