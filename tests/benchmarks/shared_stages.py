@@ -243,7 +243,7 @@ def _shared(pairs: Sequence[Pair]) -> float:
     return _seconds(pairs, naive=False)
 
 
-def _ratio(pairs: Sequence[Pair], *, everything: bool = False, longer: float = 1.0) -> float:
+def pairs_ratio(pairs: Sequence[Pair], *, everything: bool = False, longer: float = 1.0) -> float:
     naive, shared = (_seconds(pairs, naive=naive, everything=everything, longer=longer) for naive in (True, False))
     return naive / shared
 
@@ -253,13 +253,13 @@ def _document(study: Study, pairs: Sequence[Pair], pretraining_s: float) -> dict
     grids = {"one_rate": one_rate, "two_rates": pairs}
     repeated = _repeated(pairs)
     return {
-        "train_seconds_ratio": round(_ratio(one_rate), 3),
+        "train_seconds_ratio": round(pairs_ratio(one_rate), 3),
         "scores_identical": all(pair.same_scores for pair in pairs),
         "weights_identical": all(pair.same_weights for pair in pairs),
-        "train_seconds_ratio_two_rates": round(_ratio(pairs), 3),
+        "train_seconds_ratio_two_rates": round(pairs_ratio(pairs), 3),
         "spreads": {
             "train_seconds_ratio_by_choice": spread(
-                [_ratio([pair for pair in one_rate if pair.intermediate == name]) for name in _names(pairs)]
+                [pairs_ratio([pair for pair in one_rate if pair.intermediate == name]) for name in _names(pairs)]
             ),
             "same_training_again_over_its_median": spread(repeated) if repeated else None,
         },
@@ -274,11 +274,11 @@ def _document(study: Study, pairs: Sequence[Pair], pretraining_s: float) -> dict
                     "naive": round(_seconds(some, naive=True), 1),
                     "shared": round(_shared(some), 1),
                 },
-                "stage_seconds_ratio": round(_ratio(some, everything=True), 3),
+                "stage_seconds_ratio": round(pairs_ratio(some, everything=True), 3),
                 "with_pretraining": round(
                     (_seconds(some, naive=True) + len(some) * pretraining_s) / (_shared(some) + pretraining_s), 2
                 ),
-                "by_length": {f"{longer:g}": round(_ratio(some, longer=longer), 2) for longer in LONGER},
+                "by_length": {f"{longer:g}": round(pairs_ratio(some, longer=longer), 2) for longer in LONGER},
             }
             for name, some in grids.items()
         },
@@ -310,7 +310,7 @@ def _show(pairs: Sequence[Pair], document: Mapping[str, Any]) -> None:
             str(len(some)),
             f"{_seconds(some, naive=True):.1f}",
             f"{_shared(some):.1f}",
-            f"{_ratio(some):.2f}",
+            f"{pairs_ratio(some):.2f}",
             "identical" if all(pair.same_scores for pair in some) else "DIFFER",
             "identical" if all(pair.same_weights for pair in some) else "differ",
         )
