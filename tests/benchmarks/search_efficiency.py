@@ -6,9 +6,9 @@
    three of the targets, 75 choices by five targets, stages shared. Of each choice the table holds the English dev score after
    each target, and of each stage the seconds it took (training, tokenising and scoring; pre-training is given).
 2. Searches are replayed against that table, each with as much training as the grid took. The searcher and the scheduler are
-   the objects that `study.search.tune_config` makes for a study of that seed; what is simulated is the clock. `--concurrent`
+   the study's own (`LedgerSearcher` with its proposer, and `asha`), seeded; what is simulated is the clock. `--concurrent`
    trials run at a time, a stage costs its seconds when it is first needed and nothing afterwards, and who needs a stage that
-   another trial is training waits for it. So a proposal that was made before costs nothing.
+   another trial is training waits for it. No choice is proposed twice.
 
    TPE + ASHA    the study's search as it is: every intermediate first at the default rates, never stopped, then Optuna's TPE
    TPE           the same without ASHA
@@ -37,7 +37,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -45,21 +45,27 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import typer
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 from rich.console import Console
 from rich.table import Table
 
 from study.cluster import WORKER_ENVIRONMENT, connected
-from study.search import METRIC, RUNG, choice_of, tune_config
-from study.spec import NONE, Choice, Study
+from study.history import METRIC, RUNG, History
+from study.propose import Proposer
+from study.room import Room, need_of
+from study.search import LedgerSearcher, Sweep, asha, choice_of
+from study.spec import Choice, Study
 from tests.benchmarks.micro_grid import (
     Lengths,
+    choices_of,
     elapsed_since,
-    every_choice,
     micro_grid,
     prepare,
     seconds_of,
@@ -80,7 +86,6 @@ LR_INTERMEDIATE, LR_TARGET = (
 )  # the quickstart's, and one rate more of the targets
 SHARES = (0.15, 0.25, 0.5, 1.0)  # of the grid's training seconds
 TOLERANCES = (0.0, 0.5, 1.0)  # points of dev score
-PROPOSALS = 4  # times the grid's choices: a searcher that only repeats itself must end too
 OURS = "TPE + ASHA"
 
 console = Console(highlight=False, width=128)
@@ -129,7 +134,7 @@ def train_grid(study: Study, output: Path, *, workers: int) -> Grid:
     os.environ.update({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": "1"})  # for the processes that train
     cells: dict[Choice, Cell] = {}
     stages: dict[str, Stage] = {}
-    choices = list(every_choice(study.space))
+    choices = list(choices_of(study))
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         pretraining_s = pool.submit(prepare, study, output).result()
         console.print(f"pre-training, given: {pretraining_s:.0f} s; {len(choices)} choices to train")
@@ -164,10 +169,10 @@ def _train(study: Study, output: Path, choice: Choice) -> list[dict[str, float]]
 # --- searches, replayed
 
 
-class Searcher(Protocol):
+class Searching(Protocol):
     """What of Tune's searchers a replay calls."""
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None: ...
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None: ...
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None: ...
 
@@ -180,19 +185,26 @@ class InOrder:
 
     choices: Iterator[Choice]
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         choice = next(self.choices, None)
-        return None if choice is None else config_of(choice)
+        return Searcher.FINISHED if choice is None else {"trial": trial_id, **dataclasses.asdict(choice)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None: ...
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None: ...
 
 
-def config_of(choice: Choice) -> dict[str, Any]:
-    """The Tune config of a choice."""
-    rate = NONE if choice.lr_intermediate is None else choice.lr_intermediate
-    return {"intermediate": choice.intermediate, "lr_intermediate": rate, "lr_target": choice.lr_target}
+class InMemory(BaseJournalBackend):  # type: ignore[misc]
+    """A journal that is gone with the process."""
+
+    def __init__(self) -> None:
+        self._logs: list[dict[str, Any]] = []
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._logs += logs
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        return self._logs[log_number_from:]
 
 
 @dataclass
@@ -223,7 +235,7 @@ class Replay:
     """A search against the grid's table, on a clock of its own."""
 
     grid: Grid
-    searcher: Searcher
+    searcher: Searching
     scheduler: TrialScheduler
     concurrent: int
     trials: int
@@ -250,8 +262,8 @@ class Replay:
             return
         name = f"t{self._begun:05d}"
         config = self.searcher.suggest(name)
-        if config is None:
-            return
+        if not isinstance(config, dict):
+            return  # it has no more
         self._begun += 1
         trial = Trial(name, config)
         self.scheduler.on_trial_add(None, trial)
@@ -283,36 +295,51 @@ class Replay:
         return False
 
 
-Contestant = Callable[[Study, int], tuple[Searcher, TrialScheduler]]
+@dataclass(frozen=True)
+class Contestant:
+    """How a search proposes, and whether ASHA stops its trials."""
+
+    proposes: Literal["TPE", "random", "defaults, then random"]
+    asha: bool
+
+    def searcher(self, study: Study, stack: ExitStack, *, concurrent: int) -> Searching:
+        """Its searcher, by the study's seed."""
+        if self.proposes == "TPE":
+            return ledger_searcher(study, stack, concurrent=concurrent)
+        first = study.space.defaults() if self.proposes == "defaults, then random" else []
+        rest = [choice for choice in choices_of(study) if choice not in first]
+        random.Random(study.seed).shuffle(rest)
+        return InOrder(iter([*first, *rest]))
+
+    def scheduler(self, study: Study) -> TrialScheduler:
+        """ASHA as the study has it; where defaults are not run first they are stopped like others."""
+        if not self.asha:
+            return FIFOScheduler()
+        scheduler = asha(study)
+        if self.proposes == "random":
+            scheduler.is_default = _nothing
+        return scheduler
 
 
-def _ours(study: Study, concurrent: int, *, asha: bool = True) -> tuple[Searcher, TrialScheduler]:
-    config = tune_config(study, size_of(study), concurrent=concurrent)
-    assert config.search_alg is not None
-    assert config.scheduler is not None
-    return config.search_alg, config.scheduler if asha else FIFOScheduler()
+def ledger_searcher(study: Study, stack: ExitStack, *, concurrent: int) -> LedgerSearcher:
+    """The study's own searcher over a ledger in memory, in a room for so many trials."""
+    size, room = size_of(study), Room({"CPU": float(concurrent)})
+    stack.enter_context(room.entered(size.name, need_of(size), len(choices_of(study))))
+    history = History(JournalStorage(InMemory()), size.name, study.space)
+    proposer = Proposer(study.space, study.seed)
+    return LedgerSearcher(history, size.name, room, proposer=proposer, targets=len(study.targets))
 
 
-def _random(study: Study, concurrent: int, *, asha: bool, defaults: bool = False) -> tuple[Searcher, TrialScheduler]:
-    first = study.space.defaults() if defaults else []
-    rest = [choice for choice in every_choice(study.space) if choice not in first]
-    random.Random(study.seed).shuffle(rest)
-    _, scheduler = _ours(study, concurrent, asha=asha)
-    if asha and not defaults:
-        scheduler.is_default = _nothing
-    return InOrder(iter([*first, *rest])), scheduler
-
-
-def _nothing(config: dict[str, Any]) -> bool:
+def _nothing(choice: Choice) -> bool:
     return False
 
 
-CONTESTANTS: dict[str, Contestant] = {
-    OURS: _ours,
-    "TPE": partial(_ours, asha=False),
-    "random": partial(_random, asha=False),
-    "random + ASHA": partial(_random, asha=True),
-    "defaults, random + ASHA": partial(_random, asha=True, defaults=True),
+CONTESTANTS = {
+    OURS: Contestant("TPE", asha=True),
+    "TPE": Contestant("TPE", asha=False),
+    "random": Contestant("random", asha=False),
+    "random + ASHA": Contestant("random", asha=True),
+    "defaults, random + ASHA": Contestant("defaults, then random", asha=True),
 }
 
 
@@ -336,17 +363,15 @@ class Curve:
                 return one.spent_s / self.grid.total_s
         return None
 
-    @property
-    def repeated(self) -> int:
-        """Proposals of a choice that was proposed before."""
-        return len(self.ended) - len({one.choice for one in self.ended})
 
-
-def replay(grid: Grid, study: Study, contestant: Contestant, *, concurrent: int) -> list[Ended]:
-    """One search of one seed."""
-    searcher, scheduler = contestant(study, concurrent)
-    limit = PROPOSALS * len(grid.cells)
-    return Replay(grid, searcher, scheduler, concurrent=concurrent, trials=limit).run()
+def replay(
+    grid: Grid, study: Study, contestant: Contestant, *, concurrent: int, trials: int | None = None
+) -> list[Ended]:
+    """One search, seeded as the study is: so many trials, or until nothing is left to try."""
+    with ExitStack() as stack:
+        searcher = contestant.searcher(study, stack, concurrent=concurrent)
+        limit = len(grid.cells) if trials is None else trials
+        return Replay(grid, searcher, contestant.scheduler(study), concurrent=concurrent, trials=limit).run()
 
 
 # --- the command
@@ -368,7 +393,7 @@ def main(
     study = micro_grid(lr_intermediate=LR_INTERMEDIATE, lr_target=LR_TARGET, lengths=lengths)
     if quick:
         few = dataclasses.replace(study.space, intermediates=study.space.intermediates[:2], lr_intermediate=(3e-4,))
-        study = dataclasses.replace(study, space=few, trials=few.points)
+        study = dataclasses.replace(study, space=few, trials=len(few.grid() or ()))
     with ExitStack() as stack:
         folder = output or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         grid = train_grid(study, folder, workers=workers)
@@ -420,7 +445,6 @@ def _summary(curves: Sequence[Curve]) -> dict[str, Any]:
         },
         "share_until": {f"{one:g}": _quartiles([curve.share_until(one) for curve in curves]) for one in TOLERANCES},
         "trials": median(len(curve.ended) for curve in curves),
-        "repeated": median(curve.repeated for curve in curves),
         "stopped_early": median(sum(one.score is None for one in curve.ended) for curve in curves),
         "spent": round(median(curve.ended[-1].spent_s / curve.grid.total_s for curve in curves), 3),
     }
@@ -449,13 +473,13 @@ def _show_grid(grid: Grid) -> None:
 
 
 def _show(grid: Grid, summaries: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
-    table = Table("", *(f"{share:.0%}" for share in SHARES), "trials", "repeated", "stopped")
+    table = Table("", *(f"{share:.0%}" for share in SHARES), "trials", "stopped")
     table.title, table.title_justify = (
         f"best dev score for a share of the grid's seconds, median of {seeds} seeds",
         "left",
     )
     for name, summary in summaries.items():
-        counts = (f"{summary[key]:g}" for key in ("trials", "repeated", "stopped_early"))
+        counts = (f"{summary[key]:g}" for key in ("trials", "stopped_early"))
         table.add_row(name, *(_cell(one, "{:.2f}") for one in summary["best_dev_score"].values()), *counts)
     console.print(table)
     table = Table("", *(f"within {one:g}" for one in TOLERANCES))
@@ -479,23 +503,31 @@ def _cell(found: Mapping[str, Any], form: str) -> str:
 
 def _matches_tune(grid: Grid, study: Study) -> bool:
     """Whether Tune, one trial at a time, runs the trials that the replay says, to the same ends."""
-    trials = len(study.space.names) + 10
-    searcher, scheduler = _ours(study, 1)
-    simulated = Replay(grid, searcher, scheduler, concurrent=1, trials=trials).run()
+    trials = min(len(grid.cells), len(study.space.names) + 10)
+    simulated = replay(grid, study, CONTESTANTS[OURS], concurrent=1, trials=trials)
     log = _Log()
+
+    def read(config: dict[str, Any], **_: Any) -> None:
+        for metrics in grid.cells[choice_of(config)].reports:
+            tune.report(dict(metrics))
+
     with connected(None), tempfile.TemporaryDirectory() as folder:
-        tuner = tune.Tuner(
-            tune.with_parameters(_report, grid=grid),
-            tune_config=dataclasses.replace(tune_config(study, size_of(study), concurrent=1), num_samples=trials),
-            run_config=tune.RunConfig(name="check", storage_path=folder, callbacks=[log], verbose=0),
-        )
-        tuner.fit()
-    same = log.ended == [(one.choice, one.targets) for one in simulated[: len(log.ended)]]
-    enough = len(log.ended) == len(simulated)
-    console.print(
-        f"Ray Tune ran {len(log.ended)} trials: {'the same as' if same and enough else 'NOT those of'} the replay"
-    )
-    return same and enough
+        Sweep(
+            dataclasses.replace(study, trials=trials),
+            size_of(study),
+            Path(folder),
+            Room({"CPU": 1.0}),
+            _silent,
+            callbacks=[log],
+            trial=read,
+        ).search(JournalStorage(InMemory()))
+    same = log.ended == [(one.choice, one.targets) for one in simulated]
+    console.print(f"Ray Tune ran {len(log.ended)} trials: {'the same as' if same else 'NOT those of'} the replay")
+    return same
+
+
+def _silent(stage: str, done: int, total: int, value: float) -> None:
+    """Nobody reads the progress of a trial that reads a table."""
 
 
 class _Log(tune.Callback):  # type: ignore[misc]
@@ -506,11 +538,6 @@ class _Log(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.ended.append((choice_of(trial.config), int(trial.last_result[RUNG])))
-
-
-def _report(config: dict[str, Any], *, grid: Grid) -> None:
-    for metrics in grid.cells[choice_of(config)].reports:
-        tune.report(dict(metrics))
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def _choices(study: Study) -> list[Choice]:
     return [
         Choice(default.intermediate, default.lr_intermediate, rate)
         for default in study.space.defaults()
-        for rate in study.space.lr_target
+        for rate in LR_TARGET
     ]
 
 
