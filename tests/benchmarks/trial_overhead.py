@@ -59,9 +59,8 @@ GOAL = 1.15
 AT_ONCE = 2
 SCORE = 50.0
 BOTH = ("with_mlflow", "without_mlflow")
-RATES = tuple(
-    1e-3 / 2**index for index in range(16)
-)  # of targets and intermediates: 2,064 choices, enough for every trial
+# Of targets and of intermediates: 2,064 choices, enough for every trial to be another one.
+RATES = tuple(1e-3 / 2**index for index in range(16))
 PATIENCE_S = 600.0  # for MLflow to have everything
 TENTHS = 10
 
@@ -196,7 +195,8 @@ class Bench:
         self.output, self.trials, self.seconds, self.logged = output, trials, seconds, logged
         self.study = dataclasses.replace(micro_grid(lr_intermediate=RATES, lr_target=RATES), trials=trials)
         self.tracking = Tracking(default_uri(output), self.study.name, output)
-        with open(output / "said", "w") as said, redirect_stderr(said):
+        self._said = open(output / "said", "w")  # noqa: SIM115 - closed by `close`
+        with redirect_stderr(self._said):
             self._log = TrialLog(self.study, size_of(self.study), self.tracking, Screen(Timeline()))
         self._result: SearchResult | None = None
 
@@ -239,6 +239,7 @@ class Bench:
 
     def close(self) -> None:
         self.tracking.close()
+        self._said.close()
 
     def _mlflow_runs(self) -> int:
         with contextlib.closing(sqlite3.connect(self.output / "mlflow.db")) as database:
