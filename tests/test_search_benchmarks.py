@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from ray.tune.schedulers import FIFOScheduler
@@ -11,7 +12,18 @@ from ray.tune.schedulers import FIFOScheduler
 from study.history import METRIC, RUNG
 from study.space import NONE, Choice
 from tests.benchmarks.micro_grid import choices_of, micro_grid, size_of, trained_for, trains
-from tests.benchmarks.search_efficiency import CONTESTANTS, OURS, Cell, Curve, Ended, Grid, InOrder, Replay, replay
+from tests.benchmarks.search_efficiency import (
+    CONTESTANTS,
+    OURS,
+    Cell,
+    Curve,
+    Ended,
+    Grid,
+    InOrder,
+    Replay,
+    ledger_searcher,
+    replay,
+)
 from tests.benchmarks.shared_stages import Pair, Run, pairs_ratio
 from trainables.fingerprint import fingerprint
 
@@ -88,6 +100,18 @@ def test_the_studys_own_search_runs_every_default_to_its_end_first(grid: Grid) -
     assert ended == replay(grid, STUDY, CONTESTANTS[OURS], concurrent=1)
     other = dataclasses.replace(STUDY, seed=1)
     assert ended != replay(grid, other, CONTESTANTS[OURS], concurrent=1)
+
+
+def test_the_ledger_knows_what_a_trial_scored_where_it_was_stopped(grid: Grid) -> None:
+    """Else TPE learns nothing of it, and ASHA of a search that goes on would compare with fewer trials."""
+    ours = CONTESTANTS[OURS]
+    with ExitStack() as stack:
+        searcher = ledger_searcher(STUDY, stack, concurrent=2)
+        Replay(grid, searcher, ours.scheduler(STUDY), concurrent=2, trials=len(CHOICES)).run()
+        stopped = [record for record in searcher.history.records if record.outcome == "stopped_early"]
+    assert stopped
+    for record in stopped:
+        assert record.rungs[record.metrics[RUNG]] == record.metrics[METRIC]
 
 
 def test_what_was_best_when_and_how_soon_it_was_near(grid: Grid) -> None:
