@@ -81,8 +81,9 @@ class Proposer:
     def _nearest(self, wanted: Choice, number: int) -> Choice:
         """The untried choice that differs from the wanted one in the fewest values; one of several by the seed."""
         untried = [choice for choice in self._grid or () if choice not in self._tried]
-        apart = {choice: _apart(choice, wanted) for choice in untried}
-        nearest = [choice for choice in untried if apart[choice] == min(apart.values())]
+        apart = [_apart(choice, wanted) for choice in untried]
+        fewest = min(apart)
+        nearest = [choice for choice, differing in zip(untried, apart, strict=True) if differing == fewest]
         return random.Random(f"{self._seed}|{number}|nearest").choice(nearest)
 
     def _open(self, choice: Choice) -> None:

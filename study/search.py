@@ -259,6 +259,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         self._room.give_back(self._size)
         if self.broken is not None or "storage" in (result or {}):
             return  # not the trial's doing: it is gone on with when there is storage again
+        if result and METRIC in result:  # Tune does not pass on the report at which a trial is stopped
+            self.history.report(number, int(result[RUNG]), float(result[METRIC]))
         outcome, reason = judge(result or {}, self._targets, error=self._reasons.get(trial_id) if error else None)
         metrics = {**self._latest.pop(trial_id, {}), **_ours(result or {})}
         record = self.history.end(number, outcome, metrics, reason)

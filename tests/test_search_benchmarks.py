@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from ray.tune.schedulers import FIFOScheduler
 
-from study.search import METRIC, RUNG
-from study.spec import NONE, Choice
-from tests.benchmarks.micro_grid import every_choice, micro_grid, size_of, trained_for, trains
-from tests.benchmarks.search_efficiency import CONTESTANTS, OURS, Cell, Curve, Ended, Grid, InOrder, Replay, replay
+from study.history import METRIC, RUNG
+from study.space import NONE, Choice
+from tests.benchmarks.micro_grid import choices_of, micro_grid, size_of, trained_for, trains
+from tests.benchmarks.search_efficiency import (
+    CONTESTANTS,
+    OURS,
+    Cell,
+    Curve,
+    Ended,
+    Grid,
+    InOrder,
+    Replay,
+    ledger_searcher,
+    replay,
+)
 from tests.benchmarks.shared_stages import Pair, Run, pairs_ratio
 from trainables.fingerprint import fingerprint
 
 STUDY = micro_grid(lr_intermediate=(3e-4, 1e-4), lr_target=(2e-3, 1e-3))
-CHOICES = list(every_choice(STUDY.space))
+CHOICES = choices_of(STUDY)
 BEST = CHOICES[-1]
+SISTERS = [choice for choice in CHOICES if choice.lr_intermediate == 1e-4][:2]  # of one intermediate training
 TARGETS = len(STUDY.targets)
 
 
@@ -58,18 +71,15 @@ def test_the_grid_has_nine_intermediate_choices_and_five_targets_and_shares_what
     assert (naive, len(shared)) == (8 * 5 + 9 * 4, 8 + 9 * 4)  # one of the five targets is not trained
 
 
-def test_a_stage_costs_once_and_a_choice_proposed_again_costs_nothing(grid: Grid) -> None:
-    first, second = CHOICES[4], CHOICES[5]  # of one intermediate task at one rate
-    assert grid.cells[first].needs[0][0] == grid.cells[second].needs[0][0]
-    found = _in_order(grid, [first, second, first], concurrent=1)
+def test_a_stage_costs_once(grid: Grid) -> None:
+    found = _in_order(grid, [*SISTERS, SISTERS[0]], concurrent=1)
     assert [one.spent_s for one in found.ended] == [2 + TARGETS, 2 + 2 * TARGETS, 2 + 2 * TARGETS]
-    assert Curve(grid, found.ended).repeated == 1
 
 
 def test_two_trials_at_a_time_wait_for_each_others_stages_and_pay_for_none_twice(grid: Grid) -> None:
-    found = _in_order(grid, CHOICES[4:6], concurrent=2)
+    found = _in_order(grid, SISTERS, concurrent=2)
     assert found.spent_s == 2 + 2 * TARGETS
-    assert [one.choice for one in found.ended] == CHOICES[4:6]
+    assert [one.choice for one in found.ended] == SISTERS
 
 
 @pytest.mark.parametrize("name", list(CONTESTANTS))
@@ -90,6 +100,18 @@ def test_the_studys_own_search_runs_every_default_to_its_end_first(grid: Grid) -
     assert ended == replay(grid, STUDY, CONTESTANTS[OURS], concurrent=1)
     other = dataclasses.replace(STUDY, seed=1)
     assert ended != replay(grid, other, CONTESTANTS[OURS], concurrent=1)
+
+
+def test_the_ledger_knows_what_a_trial_scored_where_it_was_stopped(grid: Grid) -> None:
+    """Else TPE learns nothing of it, and ASHA of a search that goes on would compare with fewer trials."""
+    ours = CONTESTANTS[OURS]
+    with ExitStack() as stack:
+        searcher = ledger_searcher(STUDY, stack, concurrent=2)
+        Replay(grid, searcher, ours.scheduler(STUDY), concurrent=2, trials=len(CHOICES)).run()
+        stopped = [record for record in searcher.history.records if record.outcome == "stopped_early"]
+    assert stopped
+    for record in stopped:
+        assert record.rungs[record.metrics[RUNG]] == record.metrics[METRIC]
 
 
 def test_what_was_best_when_and_how_soon_it_was_near(grid: Grid) -> None:

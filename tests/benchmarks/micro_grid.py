@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from study.plan import stages_of
+from study.cost import stages_of
 from study.recipes.quickstart import LANGUAGES, quickstart
-from study.spec import NONE, Choice, Rung, Size, Space, Study
+from study.space import Rates, Space
+from study.spec import Choice, Rung, Size, Study
 from trainables.batching import Share
 from trainables.fingerprint import fingerprint
 from trainables.stages.base import Root, Stage, Workplace, ensure
@@ -48,9 +49,7 @@ class Lengths:
     target: int | None = None
 
 
-def micro_grid(
-    *, lr_intermediate: tuple[float, ...], lr_target: tuple[float, ...], lengths: Lengths = Lengths(), seed: int = 0
-) -> Study:
+def micro_grid(*, lr_intermediate: Rates, lr_target: Rates, lengths: Lengths = Lengths(), seed: int = 0) -> Study:
     """The study over these learning rates; its one size trains on one worker."""
     study = quickstart(seed)
     size = study.sizes[0]
@@ -69,7 +68,8 @@ def micro_grid(
         space=space,
         intermediate_tuning=dataclasses.replace(intermediate, steps=lengths.intermediate or intermediate.steps),
         tuning=dataclasses.replace(target, steps=lengths.target or target.steps),
-        trials=space.points,
+        trials=len(space.grid() or space.names),
+        repeats=None,
     )
 
 
@@ -79,12 +79,16 @@ def size_of(study: Study) -> Size:
     return size
 
 
-def every_choice(space: Space) -> Iterator[Choice]:
-    """Every point of the grid: an intermediate's learning rate exists only where there is an intermediate."""
-    for name in space.names:
-        for rate in (None,) if name == NONE else space.lr_intermediate:
-            for target in space.lr_target:
-                yield Choice(name, rate, target)
+def choices_of(study: Study) -> list[Choice]:
+    """Every point of the grid.
+
+    Raises:
+        ValueError: a rate is a range, which has no points to list.
+    """
+    grid = study.space.grid()
+    if grid is None:
+        raise ValueError("a range of learning rates is no grid")
+    return grid
 
 
 def trained_for(evaluate: Evaluate) -> dict[str, Stage]:

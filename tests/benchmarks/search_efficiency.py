@@ -1,35 +1,40 @@
 """Does the search find the best choice with less training than the grid, or than random search?
 
-    python -m tests.benchmarks.search_efficiency [--seeds 20] [--output DIR] [--quick]
+    python -m tests.benchmarks.search_efficiency [--seeds 18] [--output DIR] [--quick]
 
 1. The whole grid is trained once, for real: every intermediate choice of `micro_grid` with three learning rates of its own and
    three of the targets, 75 choices by five targets, stages shared. Of each choice the table holds the English dev score after
    each target, and of each stage the seconds it took (training, tokenising and scoring; pre-training is given).
-2. Searches are replayed against that table, each with as much training as the grid took. The searcher and the scheduler are
-   the objects that `study.search.tune_config` makes for a study of that seed; what is simulated is the clock. `--concurrent`
-   trials run at a time, a stage costs its seconds when it is first needed and nothing afterwards, and who needs a stage that
-   another trial is training waits for it. So a proposal that was made before costs nothing.
+2. Searches are replayed against that table until nothing is left to try. The searcher and the scheduler are the study's own
+   (`LedgerSearcher` with its proposer, and `asha`), seeded; what is simulated is the clock. `--concurrent` trials run at a
+   time, a stage costs its seconds when it is first needed and nothing afterwards, and who needs a stage that another trial is
+   training waits for it. No choice is proposed twice.
 
    TPE + ASHA    the study's search as it is: every intermediate first at the default rates, never stopped, then Optuna's TPE
    TPE           the same without ASHA
    random        the grid's choices in a random order, none stopped: no choice twice, which is random search at its strongest
    random + ASHA the same order with ASHA and nothing exempt from it
    defaults, random + ASHA   as the study's search, with a random order in place of TPE: what TPE itself brings
+   TPE + ASHA from N         as the study's search, but trials are first compared after N targets
 
 Compared at equal training seconds: the best English dev score among complete trials, which is what the study would choose; and
-the share of the grid's seconds until a complete trial is within a tolerance of the grid's best. Seeds change the searcher and
-the order, not the table: what they say is about the search on this grid, trained with one seed. Medians with quartiles over
-seeds.
+the share of the grid's seconds until a complete trial is within a tolerance of the grid's best. Medians with quartiles over
+seeds, which change the searcher and the order, not the table: this is about the search on this grid, trained with one seed and
+scored on 150 dev examples a target, so that a point more or less is chance.
 
-`--check` runs the first seed's TPE + ASHA through Ray Tune itself, one trial at a time, with a trainable that only reads the
-table, and compares the trials one by one with the replay: choice, outcome, order. With `--output` the trained stages are kept
-and found again. The last line is one JSON document.
+Where a recipe's default rates are good ones the search begins beside the best, whatever comes after. So each seed takes
+another of the nine pairs of rates as the default ("any defaults"); what the quickstart's own defaults give stands beside it.
+
+`--check` runs the first seed's TPE + ASHA through Ray Tune itself (`study.search.Sweep`), one trial at a time, with a
+trainable that only reads the table, and compares the trials one by one with the replay: choice, outcome, order. With
+`--output` the trained stages are kept and found again. The last line is one JSON document.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import heapq
+import itertools
 import json
 import math
 import os
@@ -37,7 +42,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -45,21 +50,29 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
+import numpy as np
 import typer
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import spearmanr
 
 from study.cluster import WORKER_ENVIRONMENT, connected
-from study.search import METRIC, RUNG, choice_of, tune_config
-from study.spec import NONE, Choice, Study
+from study.history import METRIC, RUNG, History
+from study.propose import Proposer
+from study.room import Room, need_of
+from study.search import LedgerSearcher, RunDefaultsToTheEnd, Sweep, asha, choice_of
+from study.spec import Choice, Study
 from tests.benchmarks.micro_grid import (
     Lengths,
+    choices_of,
     elapsed_since,
-    every_choice,
     micro_grid,
     prepare,
     seconds_of,
@@ -80,17 +93,16 @@ LR_INTERMEDIATE, LR_TARGET = (
 )  # the quickstart's, and one rate more of the targets
 SHARES = (0.15, 0.25, 0.5, 1.0)  # of the grid's training seconds
 TOLERANCES = (0.0, 0.5, 1.0)  # points of dev score
-PROPOSALS = 4  # times the grid's choices: a searcher that only repeats itself must end too
 OURS = "TPE + ASHA"
 
-console = Console(highlight=False, width=128)
+console = Console(highlight=False, width=150)
 
 Seeds = Annotated[int, typer.Option(min=1, help="seeds of each searcher")]
 Output = Annotated[Path | None, typer.Option(help="a stage store to keep, and to go on with")]
 Workers = Annotated[int, typer.Option(min=1, help="processes that train the grid")]
 Concurrent = Annotated[int, typer.Option(min=1, help="trials at a time in the replay")]
 Check = Annotated[bool, typer.Option(help="compare a replay with Ray Tune itself")]
-Quick = Annotated[bool, typer.Option("--quick", help="a few steps a training, three intermediate choices, two seeds")]
+Quick = Annotated[bool, typer.Option("--quick", help="a few steps a training, two intermediate choices, two seeds")]
 
 
 # --- the grid, trained
@@ -119,6 +131,11 @@ class Grid:
     def best(self) -> float:
         return max(cell.reports[-1][METRIC] for cell in self.cells.values())
 
+    def rank_correlations(self) -> list[float]:
+        """Spearman's, of the scores after so many targets with those at the end: what ASHA can know at a rung."""
+        scores = np.array([[report[METRIC] for report in cell.reports] for cell in self.cells.values()])
+        return [round(float(spearmanr(column, scores[:, -1]).statistic), 3) for column in scores.T]
+
 
 def train_grid(study: Study, output: Path, *, workers: int) -> Grid:
     """Train what is not in the store, and read the table from it.
@@ -129,7 +146,7 @@ def train_grid(study: Study, output: Path, *, workers: int) -> Grid:
     os.environ.update({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": "1"})  # for the processes that train
     cells: dict[Choice, Cell] = {}
     stages: dict[str, Stage] = {}
-    choices = list(every_choice(study.space))
+    choices = list(choices_of(study))
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         pretraining_s = pool.submit(prepare, study, output).result()
         console.print(f"pre-training, given: {pretraining_s:.0f} s; {len(choices)} choices to train")
@@ -164,10 +181,10 @@ def _train(study: Study, output: Path, choice: Choice) -> list[dict[str, float]]
 # --- searches, replayed
 
 
-class Searcher(Protocol):
+class Searching(Protocol):
     """What of Tune's searchers a replay calls."""
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None: ...
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None: ...
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None: ...
 
@@ -180,19 +197,26 @@ class InOrder:
 
     choices: Iterator[Choice]
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         choice = next(self.choices, None)
-        return None if choice is None else config_of(choice)
+        return Searcher.FINISHED if choice is None else {"trial": trial_id, **dataclasses.asdict(choice)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None: ...
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None: ...
 
 
-def config_of(choice: Choice) -> dict[str, Any]:
-    """The Tune config of a choice."""
-    rate = NONE if choice.lr_intermediate is None else choice.lr_intermediate
-    return {"intermediate": choice.intermediate, "lr_intermediate": rate, "lr_target": choice.lr_target}
+class InMemory(BaseJournalBackend):  # type: ignore[misc]
+    """A journal that is gone with the process."""
+
+    def __init__(self) -> None:
+        self._logs: list[dict[str, Any]] = []
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._logs += logs
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        return self._logs[log_number_from:]
 
 
 @dataclass
@@ -223,7 +247,7 @@ class Replay:
     """A search against the grid's table, on a clock of its own."""
 
     grid: Grid
-    searcher: Searcher
+    searcher: Searching
     scheduler: TrialScheduler
     concurrent: int
     trials: int
@@ -250,8 +274,8 @@ class Replay:
             return
         name = f"t{self._begun:05d}"
         config = self.searcher.suggest(name)
-        if config is None:
-            return
+        if not isinstance(config, dict):
+            return  # it has no more
         self._begun += 1
         trial = Trial(name, config)
         self.scheduler.on_trial_add(None, trial)
@@ -283,37 +307,92 @@ class Replay:
         return False
 
 
-Contestant = Callable[[Study, int], tuple[Searcher, TrialScheduler]]
+@dataclass(frozen=True)
+class Contestant:
+    """How a search proposes, and whether ASHA stops its trials: the study's own, or one that compares after so many targets."""
+
+    proposes: Literal["TPE", "random", "defaults, then random"]
+    asha: Literal["own", "none"] | int
+
+    @property
+    def has_defaults(self) -> bool:
+        """Whether the default cells have a part in it."""
+        return self.proposes != "random"
+
+    def searcher(self, study: Study, stack: ExitStack, *, concurrent: int) -> Searching:
+        """Its searcher, by the study's seed."""
+        if self.proposes == "TPE":
+            return ledger_searcher(study, stack, concurrent=concurrent)
+        first = study.space.defaults() if self.has_defaults else []
+        rest = [choice for choice in choices_of(study) if choice not in first]
+        random.Random(study.seed).shuffle(rest)
+        return InOrder(iter([*first, *rest]))
+
+    def scheduler(self, study: Study) -> TrialScheduler:
+        """Where defaults are not run first they are stopped like others."""
+        if self.asha == "none":
+            return FIFOScheduler()
+        scheduler = asha(study) if self.asha == "own" else _asha_from(self.asha, study)
+        if not self.has_defaults:
+            scheduler.is_default = _nothing
+        return scheduler
 
 
-def _ours(study: Study, concurrent: int, *, asha: bool = True) -> tuple[Searcher, TrialScheduler]:
-    config = tune_config(study, size_of(study), concurrent=concurrent)
-    assert config.search_alg is not None
-    assert config.scheduler is not None
-    return config.search_alg, config.scheduler if asha else FIFOScheduler()
+def _asha_from(targets: int, study: Study) -> RunDefaultsToTheEnd:
+    """The study's ASHA with its first rung after so many targets."""
+    scheduler = RunDefaultsToTheEnd(
+        time_attr=RUNG,
+        metric=METRIC,
+        mode="max",
+        grace_period=targets,
+        reduction_factor=study.reduction_factor,
+        max_t=len(study.targets) + 1,
+    )
+    scheduler.is_default = study.space.is_default
+    return scheduler
 
 
-def _random(study: Study, concurrent: int, *, asha: bool, defaults: bool = False) -> tuple[Searcher, TrialScheduler]:
-    first = study.space.defaults() if defaults else []
-    rest = [choice for choice in every_choice(study.space) if choice not in first]
-    random.Random(study.seed).shuffle(rest)
-    _, scheduler = _ours(study, concurrent, asha=asha)
-    if asha and not defaults:
-        scheduler.is_default = _nothing
-    return InOrder(iter([*first, *rest])), scheduler
+def ledger_searcher(study: Study, stack: ExitStack, *, concurrent: int) -> LedgerSearcher:
+    """The study's own searcher over a ledger in memory, in a room for so many trials."""
+    size, room = size_of(study), Room({"CPU": float(concurrent)})
+    stack.enter_context(room.entered(size.name, need_of(size), len(choices_of(study))))
+    history = History(JournalStorage(InMemory()), size.name, study.space)
+    proposer = Proposer(study.space, study.seed)
+    return LedgerSearcher(history, size.name, room, proposer=proposer, targets=len(study.targets))
 
 
-def _nothing(config: dict[str, Any]) -> bool:
+def _nothing(choice: Choice) -> bool:
     return False
 
 
-CONTESTANTS: dict[str, Contestant] = {
-    OURS: _ours,
-    "TPE": partial(_ours, asha=False),
-    "random": partial(_random, asha=False),
-    "random + ASHA": partial(_random, asha=True),
-    "defaults, random + ASHA": partial(_random, asha=True, defaults=True),
+CONTESTANTS = {
+    OURS: Contestant("TPE", "own"),
+    "TPE": Contestant("TPE", "none"),
+    "random": Contestant("random", "none"),
+    "random + ASHA": Contestant("random", "own"),
+    "defaults, random + ASHA": Contestant("defaults, then random", "own"),
+    **{f"TPE + ASHA from {targets}": Contestant("TPE", targets) for targets in (1, 2, 3)},
 }
+ANY, OWN = "any defaults", "the quickstart's defaults"
+
+
+def seeded(study: Study, seed: int, defaults: str) -> Study:
+    """The study as a seed searches it: with its own default rates, or with the pair that is this seed's turn."""
+    space = study.space
+    if defaults == ANY:
+        pairs = list(itertools.product(range(len(LR_TARGET)), range(len(LR_INTERMEDIATE))))
+        target, intermediate = pairs[seed % len(pairs)]
+        space = dataclasses.replace(
+            space,
+            lr_intermediate=_first(intermediate, LR_INTERMEDIATE),
+            lr_target=_first(target, LR_TARGET),
+        )
+    return dataclasses.replace(study, seed=seed, space=space)
+
+
+def _first(index: int, rates: tuple[float, ...]) -> tuple[float, ...]:
+    """The rates with another one first, which is the default."""
+    return rates[index:] + rates[:index]
 
 
 @dataclass(frozen=True)
@@ -336,24 +415,22 @@ class Curve:
                 return one.spent_s / self.grid.total_s
         return None
 
-    @property
-    def repeated(self) -> int:
-        """Proposals of a choice that was proposed before."""
-        return len(self.ended) - len({one.choice for one in self.ended})
 
-
-def replay(grid: Grid, study: Study, contestant: Contestant, *, concurrent: int) -> list[Ended]:
-    """One search of one seed."""
-    searcher, scheduler = contestant(study, concurrent)
-    limit = PROPOSALS * len(grid.cells)
-    return Replay(grid, searcher, scheduler, concurrent=concurrent, trials=limit).run()
+def replay(
+    grid: Grid, study: Study, contestant: Contestant, *, concurrent: int, trials: int | None = None
+) -> list[Ended]:
+    """One search, seeded as the study is: so many trials, or until nothing is left to try."""
+    with ExitStack() as stack:
+        searcher = contestant.searcher(study, stack, concurrent=concurrent)
+        limit = len(grid.cells) if trials is None else trials
+        return Replay(grid, searcher, contestant.scheduler(study), concurrent=concurrent, trials=limit).run()
 
 
 # --- the command
 
 
 def main(
-    seeds: Seeds = 20,
+    seeds: Seeds = 18,
     output: Output = None,
     workers: Workers = 2,
     concurrent: Concurrent = 2,
@@ -367,22 +444,27 @@ def main(
         seeds, lengths = min(seeds, 2), Lengths(pretraining=4, intermediate=2, target=2)
     study = micro_grid(lr_intermediate=LR_INTERMEDIATE, lr_target=LR_TARGET, lengths=lengths)
     if quick:
-        few = dataclasses.replace(study.space, intermediates=study.space.intermediates[:2], lr_intermediate=(3e-4,))
-        study = dataclasses.replace(study, space=few, trials=few.points)
+        few = dataclasses.replace(study.space, intermediates=study.space.intermediates[:1])
+        study = dataclasses.replace(study, space=few, trials=len(few.grid() or ()))
     with ExitStack() as stack:
         folder = output or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         grid = train_grid(study, folder, workers=workers)
     trained_s = elapsed_since(started)
     _show_grid(grid)
-    curves: dict[str, list[Curve]] = {}
-    for name, contestant in CONTESTANTS.items():
-        before = time.perf_counter()
-        seeded = [dataclasses.replace(study, seed=seed) for seed in range(seeds)]
-        curves[name] = [Curve(grid, replay(grid, one, contestant, concurrent=concurrent)) for one in seeded]
-        console.print(f"{name}: {seeds} searches replayed in {elapsed_since(before):.1f} s")
+    summaries: dict[str, dict[str, Any]] = {}
+    for defaults in (ANY, OWN):
+        contestants = {name: one for name, one in CONTESTANTS.items() if defaults == ANY or one.has_defaults}
+        summaries[defaults] = {
+            name: _summary(
+                [
+                    Curve(grid, replay(grid, seeded(study, seed, defaults), one, concurrent=concurrent))
+                    for seed in range(seeds)
+                ]
+            )
+            for name, one in contestants.items()
+        }
+        _show(summaries[defaults], f"{defaults}, {seeds} seeds")
     matches = _matches_tune(grid, study) if check else None
-    summaries = {name: _summary(some) for name, some in curves.items()}
-    _show(grid, summaries, seeds)
     document = {
         "grid": {
             "choices": len(grid.cells),
@@ -391,6 +473,7 @@ def main(
             "best_dev_score": round(grid.best, 3),
             "dev_scores": sorted(round(cell.reports[-1][METRIC], 2) for cell in grid.cells.values()),
             "best": [dataclasses.asdict(one) for one in _best(grid)],
+            "rank_correlation_with_the_end_by_targets": grid.rank_correlations(),
         },
         "searches": summaries,
         "seeds": seeds,
@@ -420,7 +503,6 @@ def _summary(curves: Sequence[Curve]) -> dict[str, Any]:
         },
         "share_until": {f"{one:g}": _quartiles([curve.share_until(one) for curve in curves]) for one in TOLERANCES},
         "trials": median(len(curve.ended) for curve in curves),
-        "repeated": median(curve.repeated for curve in curves),
         "stopped_early": median(sum(one.score is None for one in curve.ended) for curve in curves),
         "spent": round(median(curve.ended[-1].spent_s / curve.grid.total_s for curve in curves), 3),
     }
@@ -446,32 +528,26 @@ def _show_grid(grid: Grid) -> None:
         f"{median(scores):.2f} median, {scores[-1]:.2f} worst; within "
         + ", ".join(f"{tolerance:g} of the best: {count}" for tolerance, count in near.items())
     )
+    correlations = ", ".join(f"{one:.2f}" for one in grid.rank_correlations())
+    console.print(f"rank correlation of the scores after 1, 2, ... targets with those at the end: {correlations}")
 
 
-def _show(grid: Grid, summaries: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
-    table = Table("", *(f"{share:.0%}" for share in SHARES), "trials", "repeated", "stopped")
-    table.title, table.title_justify = (
-        f"best dev score for a share of the grid's seconds, median of {seeds} seeds",
-        "left",
+def _show(summaries: Mapping[str, Mapping[str, Any]], title: str) -> None:
+    shares = [f"best at {share:.0%}" for share in SHARES]
+    table = Table("", *shares, *(f"within {one:g}" for one in TOLERANCES), "stopped", "spent")
+    table.title = (
+        f"{title}: best dev score for a share of the grid's seconds; share until so near to its best (how often)"
     )
+    table.title_justify = "left"
     for name, summary in summaries.items():
-        counts = (f"{summary[key]:g}" for key in ("trials", "repeated", "stopped_early"))
-        table.add_row(name, *(_cell(one, "{:.2f}") for one in summary["best_dev_score"].values()), *counts)
-    console.print(table)
-    table = Table("", *(f"within {one:g}" for one in TOLERANCES))
-    table.title, table.title_justify = (
-        "share of the grid's seconds until so near to its best; in brackets, how often",
-        "left",
-    )
-    for name, summary in summaries.items():
-        cells = [f"{_cell(one, '{:.0%}')} ({one['of']}/{seeds})" for one in summary["share_until"].values()]
-        table.add_row(name, *cells)
+        best = [_cell(one, "{:.1f}") for one in summary["best_dev_score"].values()]
+        near = [f"{_cell(one, '{:.0%}')} ({one['of']})" for one in summary["share_until"].values()]
+        table.add_row(name, *best, *near, f"{summary['stopped_early']:g}", f"{summary['spent']:.0%}")
     console.print(table)
 
 
 def _cell(found: Mapping[str, Any], form: str) -> str:
-    low, high = ("never" if one is None else form.format(one) for one in found["quartiles"])
-    return f"{'never' if found['median'] is None else form.format(found['median'])} [{low}, {high}]"
+    return "never" if found["median"] is None else form.format(found["median"])
 
 
 # --- the same search under Ray Tune
@@ -479,23 +555,31 @@ def _cell(found: Mapping[str, Any], form: str) -> str:
 
 def _matches_tune(grid: Grid, study: Study) -> bool:
     """Whether Tune, one trial at a time, runs the trials that the replay says, to the same ends."""
-    trials = len(study.space.names) + 10
-    searcher, scheduler = _ours(study, 1)
-    simulated = Replay(grid, searcher, scheduler, concurrent=1, trials=trials).run()
+    trials = min(len(grid.cells), len(study.space.names) + 10)
+    simulated = replay(grid, study, CONTESTANTS[OURS], concurrent=1, trials=trials)
     log = _Log()
+
+    def read(config: dict[str, Any], **_: Any) -> None:
+        for metrics in grid.cells[choice_of(config)].reports:
+            tune.report(dict(metrics))
+
     with connected(None), tempfile.TemporaryDirectory() as folder:
-        tuner = tune.Tuner(
-            tune.with_parameters(_report, grid=grid),
-            tune_config=dataclasses.replace(tune_config(study, size_of(study), concurrent=1), num_samples=trials),
-            run_config=tune.RunConfig(name="check", storage_path=folder, callbacks=[log], verbose=0),
-        )
-        tuner.fit()
-    same = log.ended == [(one.choice, one.targets) for one in simulated[: len(log.ended)]]
-    enough = len(log.ended) == len(simulated)
-    console.print(
-        f"Ray Tune ran {len(log.ended)} trials: {'the same as' if same and enough else 'NOT those of'} the replay"
-    )
-    return same and enough
+        Sweep(
+            dataclasses.replace(study, trials=trials),
+            size_of(study),
+            Path(folder),
+            Room({"CPU": 1.0}),
+            _silent,
+            callbacks=[log],
+            trial=read,
+        ).search(JournalStorage(InMemory()))
+    same = log.ended == [(one.choice, one.targets) for one in simulated]
+    console.print(f"Ray Tune ran {len(log.ended)} trials: {'the same as' if same else 'NOT those of'} the replay")
+    return same
+
+
+def _silent(stage: str, done: int, total: int, value: float) -> None:
+    """Nobody reads the progress of a trial that reads a table."""
 
 
 class _Log(tune.Callback):  # type: ignore[misc]
@@ -506,11 +590,6 @@ class _Log(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.ended.append((choice_of(trial.config), int(trial.last_result[RUNG])))
-
-
-def _report(config: dict[str, Any], *, grid: Grid) -> None:
-    for metrics in grid.cells[choice_of(config)].reports:
-        tune.report(dict(metrics))
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ two learning rates of the targets.
 2. naive: each (intermediate, target) pair as a run of its own, that trains the intermediate task, then the target, and scores
    it, in a store that holds the pre-trained encoder and nothing else. That is how separate fine-tuning scripts go through such
    a grid: an encoder is downloaded, or pre-trained once, and the rest is done for each pair. A rate is not repeated where
-   nothing is trained with it. Who keeps intermediate checkpoints by hand shares these too, and does the bookkeeping himself.
+   nothing is trained with it.
 
-Pre-training is outside both. `with_pretraining` stands beside it: every naive run trains its encoder too, as runs of a ladder
-that shared nothing would. It is computed from the one pre-training that was measured.
+Two other ways to count stand beside it, computed from the same seconds. `by_trial`: runs that keep the intermediate checkpoint
+for their own five targets and share nothing with other runs. `with_pretraining`: naive runs that pre-train their encoder too,
+as runs of a ladder would that shared nothing. In all others pre-training is outside.
 
 Seconds are those of the stages' manifests. `train_seconds_ratio` counts intermediate and target trainings alone;
-`stage_seconds_ratio` tokenising and scoring too. How much sharing can save is a matter of counting: with equal lengths the
-grid has 40 + 36 trainings naive and 8 + 36 shared, 1.7 times; an intermediate training that is longer than a target's brings
-more. So the lengths are said, and `by_length` says what the same measured seconds come to where intermediate trainings are
-longer.
+`stage_seconds_ratio` tokenising and scoring too. How much sharing can save is a matter of counting: with trainings of equal
+length the grid has 40 + 36 of them naive and 8 + 36 shared, 1.7 times; an intermediate training that is longer than a target's
+brings more. So the lengths are said, and `by_length` says what the same measured seconds come to where intermediate trainings
+are longer.
 
 Fair: both sides run in the same processes (one thread each), choice by choice, and take turns in who is first. The scores of
 every pair, English dev and test in all languages, must be equal to the last bit, and so must the weights (by sha256).
@@ -189,7 +190,7 @@ def _choices(study: Study) -> list[Choice]:
     return [
         Choice(default.intermediate, default.lr_intermediate, rate)
         for default in study.space.defaults()
-        for rate in study.space.lr_target
+        for rate in LR_TARGET
     ]
 
 
@@ -248,6 +249,14 @@ def pairs_ratio(pairs: Sequence[Pair], *, everything: bool = False, longer: floa
     return naive / shared
 
 
+def _by_trial(pairs: Sequence[Pair]) -> float:
+    """Seconds of trials that share nothing with others; the targets of each have one intermediate training."""
+    trials: dict[tuple[str, bool], list[Pair]] = {}
+    for pair in pairs:
+        trials.setdefault((pair.intermediate, pair.first_rate), []).append(pair)
+    return sum(_shared(some) for some in trials.values())
+
+
 def _document(study: Study, pairs: Sequence[Pair], pretraining_s: float) -> dict[str, Any]:
     one_rate = [pair for pair in pairs if pair.first_rate]
     grids = {"one_rate": one_rate, "two_rates": pairs}
@@ -275,6 +284,7 @@ def _document(study: Study, pairs: Sequence[Pair], pretraining_s: float) -> dict
                     "shared": round(_shared(some), 1),
                 },
                 "stage_seconds_ratio": round(pairs_ratio(some, everything=True), 3),
+                "by_trial": round(_by_trial(some) / _shared(some), 3),
                 "with_pretraining": round(
                     (_seconds(some, naive=True) + len(some) * pretraining_s) / (_shared(some) + pretraining_s), 2
                 ),
@@ -326,6 +336,7 @@ def _show(pairs: Sequence[Pair], document: Mapping[str, Any]) -> None:
             f"{trainings['naive']} / {trainings['shared']}",
             f"{seconds['naive']:.0f} / {seconds['shared']:.0f}",
             f"{seconds['naive'] / seconds['shared']:.2f}",
+            f"{grid['by_trial']:.2f}",
             f"{grid['stage_seconds_ratio']:.2f}",
             *(f"{ratio:.2f}" for ratio in grid["by_length"].values()),
             f"{grid['with_pretraining']:.1f}",

@@ -2,35 +2,40 @@
 
     python -m tests.benchmarks.trial_overhead [--rounds 2] [--noops 2000] [--quick]
 
-Trials are those of `study.search` but for what they train: the searcher, scheduler and budget of `tune_config`, an actor that
-is used again, as many reports a trial as the study has targets, each with the metrics of a real one (English dev and test by
-language), and the study's `TrialLog` writing to MLflow in SQLite. Scores are all the same, so that ASHA stops nobody.
+Sweeps are the study's own (`study.search.Sweep`: proposer, ASHA, Optuna's journal on disk) but for the function that each
+trial runs. It reports as often as a trial has targets, each time with the metrics of a real one (English dev and test by
+language), and the study's `TrialLog` takes them to MLflow in SQLite. Scores are the same at ASHA's rungs, so that it stops
+nobody, and differ by choice at the end, so that TPE has something to learn.
 
 1. one-second trials: 200 of them, two at a time. Each uses a second of CPU time, spread over its reports, so that whatever the
-   driver does on the same two cores makes them longer, as it would real trials. `ratio_to_ideal` is what `Tuner.fit` took,
-   start of the actors included, over the 100 seconds it should. `without_mlflow` runs the same sweep without `TrialLog`; the
-   two take turns in who is first.
-2. no-op trials: 2,000 that report at once and compute nothing. Seconds a trial, for the first and the last tenth of them too
-   (TPE and MLflow get slower with what they have seen); the driver's resident memory at every tenth; then what
-   `TrialLog.settle` takes to bring MLflow to the finished search, and to find that it is there, which a resume of a finished
-   study does for every trial.
+   driver does on the same two cores makes them longer, as it would real trials. `ratio_to_ideal` is what the sweep took, start
+   of the actors included, until MLflow had everything, over the 100 seconds it should. `without_mlflow` runs the same sweep
+   without `TrialLog`; the two take turns in who is first.
+2. no-op trials: 2,000 that report at once and compute nothing. Seconds a trial, of the first and the last tenth of them too
+   (TPE gets slower with what it has seen); the driver's resident memory at every tenth; how long MLflow took after the last
+   trial to have everything; then what `TrialLog.settle` takes to write how each trial ended, and to find that it is written,
+   which a resume of a finished study does.
 
 Goal: `ratio_to_ideal` at most 1.15. The last line is one JSON document.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
+import random
+import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -41,8 +46,10 @@ from rich.console import Console
 from rich.table import Table
 
 from study.cluster import connected
+from study.history import METRIC, RUNG, SearchResult, open_journal
 from study.progress import Screen, Timeline
-from study.search import MAX_TRIAL_FAILURES, METRIC, RUNG, SearchResult, TrialRecord, choice_of, tune_config
+from study.room import Room
+from study.search import Sweep, choice_of
 from study.spec import Study
 from study.tracking import Tracking, default_uri
 from study.trial_log import TrialLog
@@ -53,8 +60,12 @@ from trainables.versions import versions
 
 GOAL = 1.15
 AT_ONCE = 2
-SCORE = 50.0
+SCORE = 50.0  # of all trials up to the last rung, which is at three targets
+LAST_RUNG = 3
 BOTH = ("with_mlflow", "without_mlflow")
+# Of targets and of intermediates: 2,064 choices, enough for every trial to be another one.
+RATES = tuple(1e-3 / 2**index for index in range(16))
+PATIENCE_S = 600.0  # for MLflow to have everything
 TENTHS = 10
 
 console = Console(highlight=False, width=128)
@@ -68,10 +79,12 @@ Quick = Annotated[bool, typer.Option("--quick", help="one round of ten trials of
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A sweep that was run: seconds in all, when each trial ended, and the driver's memory then."""
+class Timed:
+    """A sweep that was run: its seconds, those that MLflow took after it, when each trial ended, the driver's memory then."""
 
     wall_s: float
+    mlflow_s: float
+    start_s: float  # until the first trial began: actors start and import what they need
     ended_s: tuple[float, ...]
     rss_mb: tuple[float, ...]
 
@@ -89,23 +102,33 @@ def main(rounds: Rounds = 2, trials: Trials = 200, noops: Noops = 2000, quick: Q
         rounds, trials, noops = 1, 10, 40
     ideal_s = trials / AT_ONCE
     walls: dict[str, list[float]] = {name: [] for name in BOTH}
+    starts: dict[str, list[float]] = {name: [] for name in BOTH}
     document: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, connected(None, cpus=AT_ONCE):
         for turn in range(rounds):
             for name in BOTH if turn % 2 == 0 else reversed(BOTH):
                 bench = Bench(Path(folder) / f"{name}-{turn}", trials, seconds=1.0, logged=name == "with_mlflow")
-                wall_s = bench.run().wall_s
-                walls[name].append(wall_s)
-                console.print(f"round {turn + 1}, {name}: {wall_s:.1f} s, ideal {ideal_s:.0f} s")
+                sweep = bench.run()
+                bench.close()
+                walls[name].append(sweep.wall_s + sweep.mlflow_s)
+                starts[name].append(sweep.start_s)
+                after = f" and {sweep.mlflow_s:.1f} s until MLflow had it" if bench.logged else ""
+                console.print(f"round {turn + 1}, {name}: {sweep.wall_s:.1f} s{after}, ideal {ideal_s:.0f} s")
         if noops:
             document["noop"] = _noops(Path(folder), noops)
     ratios = {name: [wall_s / ideal_s for wall_s in some] for name, some in walls.items()}
     ratio = median(ratios["with_mlflow"])
-    _show(walls, ideal_s)
+    after_start = {
+        name: [(wall_s - start_s) / ideal_s for wall_s, start_s in zip(walls[name], starts[name], strict=True)]
+        for name in BOTH
+    }
+    _show(walls, ratios, after_start)
     console.print(f"ratio_to_ideal {ratio:.3f}: goal {'reached' if ratio <= GOAL else 'missed'}")
     document |= {
         "ratio_to_ideal": round(ratio, 4),
         "ratio_without_mlflow": round(median(ratios["without_mlflow"]), 4),
+        "ratio_to_ideal_after_start": round(median(after_start["with_mlflow"]), 4),
+        "start_s": round(median(starts["with_mlflow"]), 1),
         "spreads": {name: spread(some) for name, some in ratios.items()},
         "wall_s_of_one_second_trials": {name: [round(one, 1) for one in some] for name, some in walls.items()},
         "trials": trials,
@@ -121,11 +144,21 @@ def main(rounds: Rounds = 2, trials: Trials = 200, noops: Noops = 2000, quick: Q
     print(json.dumps(document))
 
 
-def _show(walls: dict[str, list[float]], ideal_s: float) -> None:
-    table = Table("one-second trials", "s", "over the ideal", "range")
+def _show(
+    walls: Mapping[str, Sequence[float]],
+    ratios: Mapping[str, Sequence[float]],
+    after_start: Mapping[str, Sequence[float]],
+) -> None:
+    table = Table("one-second trials", "s", "over the ideal", "range", "without the start")
     for name, some in walls.items():
-        low, high = spread([one / ideal_s for one in some])
-        table.add_row(name, f"{median(some):.1f}", f"{median(some) / ideal_s:.3f}", f"{low:.3f} to {high:.3f}")
+        low, high = spread(ratios[name])
+        table.add_row(
+            name,
+            f"{median(some):.1f}",
+            f"{median(ratios[name]):.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{median(after_start[name]):.3f}",
+        )
     console.print(table)
 
 
@@ -139,14 +172,25 @@ def _noops(folder: Path, count: int) -> dict[str, Any]:
         bench.settle()
         settles.append(time.perf_counter() - start)
     tenths = sweep.tenths()
+    bench.close()
     memory = sweep.rss_mb[max(1, count // TENTHS) - 1 :: max(1, count // TENTHS)]
-    table = Table("no-op trials", "s a trial", "first tenth", "last tenth", "driver MB", "settle, s", "again, s")
+    table = Table(
+        "no-op trials",
+        "s a trial",
+        "first tenth",
+        "last tenth",
+        "driver MB",
+        "MLflow after, s",
+        "settle, s",
+        "again, s",
+    )
     table.add_row(
         str(count),
         f"{sweep.wall_s / count:.3f}",
         f"{tenths[0]:.3f}",
         f"{tenths[-1]:.3f}",
         f"{before_mb:.0f} to {memory[-1]:.0f}",
+        f"{sweep.mlflow_s:.1f}",
         *(f"{one:.1f}" for one in settles),
     )
     console.print(table)
@@ -157,87 +201,86 @@ def _noops(folder: Path, count: int) -> dict[str, Any]:
         "seconds_a_trial_by_tenth": tenths,
         "driver_rss_mb_before": round(before_mb, 1),
         "driver_rss_mb_by_tenth": [round(one, 1) for one in memory],
+        "mlflow_after_s": round(sweep.mlflow_s, 1),
         "settle_s": round(settles[0], 2),
         "settle_again_s": round(settles[1], 2),
-        "mlflow_runs": bench.tracking.runs(),
     }
 
 
 # --- a sweep
 
 
-@dataclass
 class Bench:
     """A sweep in a folder of its own."""
 
-    output: Path
-    trials: int
-    seconds: float
-    logged: bool
-    study: Study = field(init=False)
-    tracking: Tracking = field(init=False)
-    records: list[TrialRecord] = field(default_factory=list)
+    def __init__(self, output: Path, trials: int, *, seconds: float, logged: bool) -> None:
+        output.mkdir(parents=True)
+        self.output, self.trials, self.seconds, self.logged = output, trials, seconds, logged
+        self.study = dataclasses.replace(micro_grid(lr_intermediate=RATES, lr_target=RATES), trials=trials)
+        self.tracking = Tracking(default_uri(output), self.study.name, output)
+        self._said = open(output / "said", "w")  # noqa: SIM115 - closed by `close`
+        with redirect_stderr(self._said):
+            self._log = TrialLog(self.study, size_of(self.study), self.tracking, Screen(Timeline()))
+        self._result: SearchResult | None = None
 
-    def __post_init__(self) -> None:
-        self.output.mkdir(parents=True)
-        study = micro_grid(lr_intermediate=(3e-4, 1e-4, 1e-3), lr_target=(2e-3, 1e-3))
-        self.study = dataclasses.replace(study, trials=self.trials)
-        self.tracking = Tracking(default_uri(self.output), self.study.name, self.output / "artifacts")
-
-    def run(self) -> Sweep:
-        """As `run_search` does it, but for the trainable.
+    def run(self) -> Timed:
+        """The search, and the wait for MLflow.
 
         Raises:
-            RuntimeError: not every trial came to its end.
+            RuntimeError: not every trial came to its end, or MLflow has not all of them.
         """
-        size = size_of(self.study)
         ends = Ends()
-        with open(self.output / "said", "w") as said, redirect_stderr(said):
-            tuner = tune.Tuner(
-                tune.with_resources(
-                    tune.with_parameters(_trial, reports=_reports(self.study), seconds=self.seconds),
-                    {"CPU": size.resources.cpus},
-                ),
-                tune_config=tune_config(self.study, size, concurrent=AT_ONCE),
-                run_config=tune.RunConfig(
-                    name=size.name,
-                    storage_path=str(self.output / "tune"),
-                    callbacks=[ends, *([self._log()] if self.logged else [])],
-                    failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
-                    verbose=0,
-                ),
-            )
-            start = time.perf_counter()
-            results = tuner.fit()
-            wall_s = time.perf_counter() - start
-        if results.errors or len(ends.times) != self.trials:
-            raise RuntimeError(f"{len(ends.times)} of {self.trials} trials ended: {results.errors}")
-        targets = len(self.study.targets)
-        for result in results:
-            metrics = {
-                key: value for key, value in (result.metrics or {}).items() if "/" in key or key in (METRIC, RUNG)
-            }
-            if metrics[RUNG] != targets:
-                raise RuntimeError(f"a trial ended after {metrics[RUNG]} of {targets} targets")
-            name = str((result.metrics or {})["trial_id"])
-            self.records.append(TrialRecord(name, choice_of(result.config or {}), "complete", metrics))
-        return Sweep(wall_s, tuple(one - start for one in ends.times), tuple(ends.rss_mb))
+        search = Sweep(
+            self.study,
+            size_of(self.study),
+            self.output,
+            Room({"CPU": float(AT_ONCE)}),
+            _silent,
+            callbacks=[ends, *([self._log] if self.logged else [])],
+            trial=_trial(_reports(self.study), self.seconds),
+        )
+        start = time.perf_counter()
+        self._result = search.search(open_journal(self.output))
+        ended = time.perf_counter()
+        complete = self._result.count("complete")
+        if complete != self.trials or len(ends.times) != self.trials:
+            raise RuntimeError(f"{complete} of {self.trials} trials are complete: {self._result.failures[:1]}")
+        if self.logged:
+            flushed = self.tracking.flush(PATIENCE_S)
+            if not flushed or (runs := self._mlflow_runs()) != self.trials + 1:
+                raise RuntimeError(
+                    f"MLflow has {runs if flushed else 'not all'} of {self.trials} trials and their size"
+                )
+        waited_s = time.perf_counter() - ended
+        first_s = ends.first_report - self.seconds / len(self.study.targets) - start
+        return Timed(ended - start, waited_s, first_s, tuple(one - start for one in ends.times), tuple(ends.rss_mb))
 
     def settle(self) -> None:
-        """Bring MLflow to what the search says."""
-        size = size_of(self.study)
-        self._log().settle(SearchResult(size.name, tuple(self.records)))
+        """Write what the search says, as the study does when a search has ended, and wait for MLflow."""
+        assert self._result is not None  # it has run
+        self._log.settle(self._result)
+        self.tracking.flush(PATIENCE_S)
 
-    def _log(self) -> TrialLog:
-        return TrialLog(self.study, size_of(self.study), self.tracking, Screen(Timeline()), AT_ONCE)
+    def close(self) -> None:
+        self.tracking.close()
+        self._said.close()
+
+    def _mlflow_runs(self) -> int:
+        with contextlib.closing(sqlite3.connect(self.output / "mlflow.db")) as database:
+            ((count,),) = database.execute("select count(*) from runs").fetchall()
+            return int(count)
 
 
 class Ends(tune.Callback):  # type: ignore[misc]
-    """When each trial ended, and the driver's memory then."""
+    """When the first report came, when each trial ended, and the driver's memory then."""
 
     def __init__(self) -> None:
+        self.first_report = math.inf
         self.times: list[float] = []
         self.rss_mb: list[float] = []
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+        self.first_report = min(self.first_report, time.perf_counter())
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.times.append(time.perf_counter())
@@ -245,7 +288,7 @@ class Ends(tune.Callback):  # type: ignore[misc]
 
 
 def _reports(study: Study) -> list[dict[str, float]]:
-    """What a trial of the study reports after each target, all scores alike."""
+    """What a trial of the study reports after each target."""
     reports: list[dict[str, float]] = []
     metrics: dict[str, float] = {}
     for number, task in enumerate(study.targets, 1):
@@ -256,14 +299,25 @@ def _reports(study: Study) -> list[dict[str, float]]:
     return reports
 
 
-def _trial(config: dict[str, Any], *, reports: Sequence[dict[str, float]], seconds: float) -> None:
-    """A trial that uses so much CPU time and reports as a real one."""
-    block = bytes(2**18)
-    start = time.thread_time()
-    for number, metrics in enumerate(reports, 1):
-        while time.thread_time() - start < seconds * number / len(reports):
-            hashlib.sha256(block)  # a fraction of a millisecond, and as torch does it lets go of the interpreter's lock
-        tune.report(metrics)
+def _trial(reports: Sequence[dict[str, float]], seconds: float) -> Callable[..., None]:
+    """A trial that uses so much CPU time and reports as a real one. A closure, which Ray ships as it is."""
+
+    def trial(config: dict[str, Any], **_: Any) -> None:
+        block = bytes(2**18)
+        score = SCORE + random.Random(repr(choice_of(config))).gauss(0.0, 3.0)
+        start = time.thread_time()
+        for number, metrics in enumerate(reports, 1):
+            while time.thread_time() - start < seconds * number / len(reports):
+                hashlib.sha256(
+                    block
+                )  # a fraction of a millisecond, and as torch does it lets go of the interpreter's lock
+            tune.report(metrics if number <= LAST_RUNG else {**metrics, METRIC: score})
+
+    return trial
+
+
+def _silent(stage: str, done: int, total: int, value: float) -> None:
+    """Nobody reads the progress of these trials."""
 
 
 if __name__ == "__main__":
