@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from study.bench_command import bench
+
 if TYPE_CHECKING:
     from study.spec import Study
 
@@ -39,7 +41,7 @@ def run(
     address: Annotated[str | None, typer.Option(help="a Ray cluster; one of our own on this machine")] = None,
 ) -> None:
     """Run a study, or go on with it: the same command again resumes. The last line on standard output is JSON."""
-    _use_data_root(data_root)
+    use_data_root(data_root)
     study = _study(recipe, trials=trials, sizes=sizes, seed=seed)
     folder = output or Path("runs") / study.name
     _check_output(folder)
@@ -67,7 +69,7 @@ def plan(
     """What would run: sizes, parameters, trials, stages shared and not. Starts nothing."""
     from study.plan import render_plan
 
-    _use_data_root(data_root)
+    use_data_root(data_root)
     wide = Console(highlight=False, width=max(console.width, PLAN_COLUMNS))  # a narrower table would cut its numbers
     wide.print(render_plan(_study(recipe, trials=trials, sizes=sizes, seed=seed)))
 
@@ -114,7 +116,7 @@ def tasks(data_root: DataRoot = None) -> None:
     """Every task: kind, role, languages, metric, source; with a data root, what of it is there and what is missing."""
     from study.task_table import render_tasks
 
-    _use_data_root(data_root)
+    use_data_root(data_root)
     console.print(render_tasks())
 
 
@@ -125,6 +127,9 @@ def doctor() -> None:
 
     findings = list(examine(say=console.print))
     raise typer.Exit(FAILED if any(not finding.ok for finding in findings) else 0)
+
+
+app.command()(bench)
 
 
 def refuse(message: str) -> NoReturn:
@@ -147,7 +152,7 @@ def _study(recipe: str, *, trials: int | None, sizes: str | None, seed: int | No
         refuse("\nerror: ".join(error.errors))
 
 
-def _use_data_root(folder: Path | None) -> None:
+def use_data_root(folder: Path | None) -> None:
     """Where data files lie is no part of a study: it goes into the environment, and from there to every worker."""
     from trainables.data.source import DATA_ROOT_VARIABLE
 

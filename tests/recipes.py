@@ -43,7 +43,7 @@ def tiny() -> Study:
         intermediate_tuning=tuning,
         tuning=tuning,
         trials=3,
-        benchmark=BenchmarkPlan(variants=("fp32",), window_s=0.5),
+        benchmark=BenchmarkPlan(("fp32",), window_s=0.5, repeats=1, scenarios=("SingleStream", "Offline")),
     )
 
 

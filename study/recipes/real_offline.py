@@ -88,5 +88,9 @@ def real_offline(seed: int = 0) -> Study:
             TaskTuning("xcopa_from_copa", dataclasses.replace(tuning, steps=60)),
         ),
         trials=4,
-        benchmark=BenchmarkPlan(variants=("fp32", "bf16" if precision == "bf16_mixed" else "compiled"), window_s=10.0),
+        benchmark=BenchmarkPlan(
+            ("fp32", "bf16" if precision == "bf16_mixed" else "compiled"),
+            window_s=10.0,
+            repeats=1,
+        ),
     )
