@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from study.bench_command import bench
 from study.redact import holds_password, redacted
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run(
 ) -> None:
     """Run a study, or go on with it: the same command again resumes. The last line on standard output is JSON."""
     _hide_password(tracking_uri)
-    _use_data_root(data_root)
+    use_data_root(data_root)
     study = _study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats)
     folder = output or Path("runs") / study.name
     _check_output(folder)
@@ -96,7 +97,7 @@ def plan(
     """What would run: sizes, parameters, trials, stages shared and not. Starts nothing."""
     from study.plan import render_plan
 
-    _use_data_root(data_root)
+    use_data_root(data_root)
     wide = Console(highlight=False, width=max(console.width, PLAN_COLUMNS))  # a narrower table would cut its numbers
     wide.print(render_plan(_study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats), price=price))
 
@@ -161,7 +162,7 @@ def tasks(data_root: DataRoot = None) -> None:
     """Every task: kind, role, languages, metric, source; with a data root, what of it is there and what is missing."""
     from study.task_table import render_tasks
 
-    _use_data_root(data_root)
+    use_data_root(data_root)
     console.print(render_tasks())
 
 
@@ -172,6 +173,9 @@ def doctor() -> None:
 
     findings = list(examine(say=console.print))
     raise typer.Exit(FAILED if any(not finding.ok for finding in findings) else 0)
+
+
+app.command()(bench)
 
 
 def refuse(message: str) -> NoReturn:
@@ -194,7 +198,7 @@ def _study(recipe: str, *, trials: int | None, sizes: str | None, seed: int | No
         refuse("\nerror: ".join(error.errors))
 
 
-def _use_data_root(folder: Path | None) -> None:
+def use_data_root(folder: Path | None) -> None:
     """Where data files lie is no part of a study: it goes into the environment, and from there to every worker."""
     from trainables.data.source import DATA_ROOT_VARIABLE
 

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from study.space import NONE as NONE
 from study.space import USUAL_REPEATS, parts
@@ -15,6 +16,7 @@ from study.space import Repeats as Repeats
 from study.space import Space as Space
 from study.space import masks as masks
 from trainables.batching import Share
+from trainables.benchmark.settings import BOUND_MS, SCENARIOS, BenchmarkSettings, Scenario
 from trainables.benchmark.variants import VARIANTS
 from trainables.encoder import Shape
 from trainables.engine import Resources
@@ -80,11 +82,26 @@ class TaskTuning:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """Which serving variants are scored and timed on each size's best model, for about how long, on how many threads."""
+    """Which serving variants are scored and timed on each size's best model, for about how long, on how many threads.
+
+    Each variant is measured `repeats` times in a fresh process, in turns. `bound_ms` is what Server keeps its p99 within.
+    `device` "auto" is a GPU where the cluster has one. `settings` replaces what `window_s`, `scenarios` and `bound_ms` say.
+    """
 
     variants: tuple[str, ...] = ("fp32",)
     window_s: float = 60.0
     threads: int = 1
+    repeats: int = 5
+    scenarios: tuple[Scenario, ...] = SCENARIOS
+    bound_ms: float = BOUND_MS
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    settings: BenchmarkSettings | None = None
+
+    def measured_with(self) -> BenchmarkSettings:
+        """Raises ValueError: the plan's values make no settings."""
+        if self.settings is not None:
+            return self.settings
+        return BenchmarkSettings.for_window(self.window_s, scenarios=self.scenarios, bound_ms=self.bound_ms)
 
 
 @dataclass(frozen=True)
@@ -321,6 +338,12 @@ class Study:
             for name in self.benchmark.variants
             if name not in VARIANTS
         ]
+        if self.benchmark.repeats < 1 or self.benchmark.threads < 1:
+            errors.append("benchmark: repeats and threads are at least 1")
+        try:
+            self.benchmark.measured_with()
+        except ValueError as error:
+            errors.append(f"benchmark: {error}")
         if any(isinstance(size.encoder, Rung) for size in self.sizes):
             errors += [
                 f"{field}: the rungs of a ladder are pre-trained with it"

@@ -44,7 +44,7 @@ def tiny() -> Study:
         tuning=tuning,
         trials=3,
         repeats=None,
-        benchmark=BenchmarkPlan(variants=("fp32",), window_s=0.5),
+        benchmark=BenchmarkPlan(("fp32",), window_s=0.5, repeats=1, scenarios=("SingleStream", "Offline")),
     )
 
 

@@ -97,7 +97,7 @@ def xtreme_r(seed: int = 0) -> Study:
         tuning=tuning,
         own_tuning=(*_intermediate_tunings(intermediate), *target_tunings(tuning)),
         trials=24,
-        benchmark=BenchmarkPlan(variants=("fp32", "bf16", "compiled")),
+        benchmark=BenchmarkPlan(variants=("fp32", "bf16", "compiled_bf16")),
     )
 
 

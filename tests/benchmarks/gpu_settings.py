@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
@@ -119,6 +120,11 @@ class Plan:
 
 def peak_of(name: str) -> float | None:
     """TFLOP/s of a device by its name; None where the table has none, or of a slice of a device."""
+    return of_device(name, PEAKS)
+
+
+def of_device(name: str, table: Mapping[str, float]) -> float | None:
+    """The entry of a device, the one that shares most words with its name."""
     words = set(re.split(r"[\s-]", name))
-    found = [key for key in PEAKS if set(key.split()) <= words]
-    return None if "MIG" in words or not found else PEAKS[max(found, key=len)]
+    found = [key for key in table if set(key.split()) <= words]
+    return None if "MIG" in words or not found else table[max(found, key=len)]

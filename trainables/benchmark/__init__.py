@@ -1,12 +1,15 @@
 """The inference benchmark: plain Python, wrapped by an actor elsewhere."""
 
-from trainables.benchmark.benchmark import QUICK, Benchmark, BenchmarkSettings
+from trainables.benchmark.benchmark import Benchmark
 from trainables.benchmark.lengths import Query, QuerySample, sample_queries
 from trainables.benchmark.measurement import Measurement
+from trainables.benchmark.settings import DEFAULT, QUICK, STRICT, BenchmarkSettings
 from trainables.benchmark.variants import VARIANTS, Variant, VariantUnavailable
 
 __all__ = [
+    "DEFAULT",
     "QUICK",
+    "STRICT",
     "VARIANTS",
     "Benchmark",
     "BenchmarkSettings",

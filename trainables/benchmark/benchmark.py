@@ -1,100 +1,72 @@
-"""Latency, throughput and memory of a trained model under a serving variant, on the machine that this runs on."""
+"""Latency, throughput, memory and energy of a trained model under a serving variant, on the machine that this runs on."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from trainables.benchmark.hardware import hardware
+from trainables.benchmark.energy import Energy, measure_energy
+from trainables.benchmark.hardware import available_cores, hardware
 from trainables.benchmark.interference import Interference, InterferenceWatch
 from trainables.benchmark.lengths import QuerySample
-from trainables.benchmark.loadgen import LatencyResult, LoadSettings, ThroughputResult, offline, single_stream
+from trainables.benchmark.loadgen import LatencyResult, ServerResult, ThroughputResult, offline, server, single_stream
 from trainables.benchmark.measurement import Measurement
 from trainables.benchmark.memory import MB, Peak, PeakMemory, host_rss_mb
-from trainables.benchmark.nvml import gpu_uuid, read_gpu
-from trainables.benchmark.percentiles import FEWEST
+from trainables.benchmark.nvml import GpuState, gpu_uuid, read_gpu
+from trainables.benchmark.percentiles import FEWEST, early_stopping_estimate, percentile
+from trainables.benchmark.placement import placed, serving_cores
+from trainables.benchmark.rates import RateSearch, highest_rate
 from trainables.benchmark.server import Server
-from trainables.benchmark.sweep import Sweep, sweep_batch_sizes
+from trainables.benchmark.settings import BenchmarkSettings
+from trainables.benchmark.sweep import Sweep, sweep_batch_sizes, timed_samples_per_s
+from trainables.benchmark.texts import Texts, median_s
 from trainables.benchmark.variants import Variant, VariantUnavailable, variant_named
-from trainables.benchmark.warmup import Clock, WarmUp, WarmUpRule, warm_up
+from trainables.benchmark.warmup import Clock, WarmUp, warm_up
+from trainables.evaluation import Forward
 from trainables.model import TaskModel
 from trainables.versions import versions
 
 MARGIN = 1.2  # Offline is INVALID when served faster than expected; short sweeps are off by some percent
 FLOOR_S = 1e-6
+SHAPES_CAP = 3.0  # each shape is served once before warming up, for at most so many times the warm-up's own cap
+NOT_ASKED = "{} was not asked for"
 
 
-@dataclass(frozen=True)
-class BenchmarkSettings:
-    """How long each of the two scenarios runs, how to warm up, and which batch sizes Offline chooses from.
-
-    The default of `min_queries` is what a p99 needs.
-    """
-
-    min_duration_s: float = 30.0
-    min_queries: int = FEWEST[99]
-    max_duration_s: float = 120.0
-    warm_up: WarmUpRule = field(default_factory=WarmUpRule)
-    batch_sizes: tuple[int, ...] = (1, 4, 16, 64, 256)
-    sweep_s: float = 2.0  # for each batch size
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.batch_sizes or min(self.batch_sizes) < 1 or self.sweep_s <= 0:
-            raise ValueError(
-                f"batch sizes {self.batch_sizes} of at least 1, each swept for {self.sweep_s} s, more than 0"
-            )
-        self.load()
-
-    @classmethod
-    def for_window(cls, window_s: float, seed: int = 0) -> BenchmarkSettings:
-        """Each variant measured in about `window_s` seconds (compilation aside), half in SingleStream, half in Offline.
-
-        Raises:
-            ValueError: `window_s` is not positive.
-        """
-        if window_s <= 0:
-            raise ValueError(f"a window of {window_s} s is not positive")
-        each_s = window_s / 2.4  # a fifth more goes to warming up and the sweep
-        rule = WarmUpRule(max_s=min(window_s / 6, 10.0))
-        sizes = (1, 8, 32) if window_s < 10 else cls.batch_sizes
-        queries = FEWEST[90] if window_s < 10 else FEWEST[99]
-        sweep_s = min(window_s / 20, 2.0)
-        return cls(each_s, queries, max(2 * each_s, 1.0), rule, batch_sizes=sizes, sweep_s=sweep_s, seed=seed)
-
-    def load(self) -> LoadSettings:
-        return LoadSettings(self.min_duration_s, self.min_queries, self.max_duration_s, self.seed)
-
-
-QUICK = BenchmarkSettings.for_window(3.0)
-
-
-@dataclass(frozen=True)
-class _Run:
+@dataclass
+class _Found:
     """What the steps of one measurement found."""
 
-    cold_start_s: float
-    warm_up: WarmUp
-    latency: LatencyResult
-    sweep: Sweep
-    throughput: ThroughputResult
-    peak: Peak
-    caller_mb: float
-    rss_before_mb: float
-    interference: Interference
+    load_s: float
+    prepare_s: float = 0.0
+    first_query_s: float = 0.0
+    warm_up: WarmUp | None = None
+    rss_before_mb: float = 0.0
+    rss_mb: float = 0.0
+    caller_mb: float = 0.0
+    latency: LatencyResult | None = None
+    sweep: Sweep | None = None
+    throughput: ThroughputResult | None = None
+    peak: Peak | None = None
+    search: RateSearch | None = None
+    energy: Energy | None = None
+    tokenise_s: float | None = None
+    end_to_end_s: float | None = None
+    language_sps: dict[str, float] = field(default_factory=dict)
+    gpu_in_use: GpuState = field(default_factory=lambda: read_gpu(None))
+    interference: Interference | None = None
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """Measures variants of one model on one device with one sample of queries.
 
-    `threads` are torch's; the clock times the warm-up, the sweep and the cold start.
+    `threads` are torch's, each on a core of its own where the device is the CPU; the clock times all that LoadGen does not.
+    `texts` are for tokenisation; `load_s` is what loading the model took, a part of the cold start.
     """
 
     model: TaskModel
@@ -103,6 +75,8 @@ class Benchmark:
     device: torch.device
     threads: int = field(kw_only=True)
     settings: BenchmarkSettings = field(default_factory=BenchmarkSettings, kw_only=True)
+    texts: Texts | None = field(default=None, kw_only=True)
+    load_s: float = field(default=0.0, kw_only=True)
     clock: Clock = field(default=time.perf_counter, kw_only=True)
 
     def measure(self, variant_name: str) -> Measurement:
@@ -118,34 +92,134 @@ class Benchmark:
         variant = variant_named(variant_name)
         if reason := variant.unavailable(self.device):
             raise VariantUnavailable(variant_name, reason)
-        with _torch_threads(self.threads):
-            return self._measurement(variant, self._run(variant))
-
-    def _run(self, variant: Variant) -> _Run:
-        settings, load, count = self.settings, self.settings.load(), len(self.sample.queries)
-        rss_before_mb = host_rss_mb()
+        cores = serving_cores(self.threads) if self.device.type == "cpu" else ()
         watch = InterferenceWatch(self.device, self.threads)
+        every_core = serving_cores(available_cores()) if cores else ()
+        with placed(self.threads, cores):
+            found = self._run(variant, cores, every_core)
+        found.interference = watch.read()
+        return self._measurement(variant, found, cores)
+
+    def _run(self, variant: Variant, cores: Sequence[int], every_core: Sequence[int]) -> _Found:
+        settings = self.settings
+        found = _Found(self.load_s, rss_before_mb=host_rss_mb())
         start = self.clock()
         forward = variant.prepare(self.model, self.device)
-        server = Server(forward, self.sample.queries, pad_id=self.pad_id, device=self.device, threads=self.threads)
-        server.one(0)
-        cold_start_s = self.clock() - start
-        warmed = warm_up(lambda index: server.one(index % count), settings.warm_up, self.clock)
-        expected_s = max(warmed.median_s, FLOOR_S)
-        latency = single_stream(server.one, count, load, expected_latency_s=expected_s)
-        sweep = sweep_batch_sizes(server, settings.batch_sizes, settings.sweep_s, seed=settings.seed, clock=self.clock)
+        found.prepare_s = self.clock() - start
+        served = self._server(forward, cores)
+        start = self.clock()
+        served.one(0)
+        found.first_query_s = self.clock() - start
+        self._warm_up(served, found)
+        if "SingleStream" in settings.scenarios:
+            found.latency = single_stream(
+                served.one,
+                len(self.sample.queries),
+                settings.load(),
+                expected_latency_s=self._expected_s(found),
+            )
+        if "Offline" in settings.scenarios:
+            self._offline(served, found)
+        found.rss_mb = host_rss_mb()
+        if "Server" in settings.scenarios:
+            with placed(self.threads, every_core):  # the load generator beside the thread that serves, not before it
+                found.search = self._search(served, found)
+        if settings.energy is not None and self.device.type == "cuda":
+            found.energy = self._energy(served, found)
+        if self.texts is not None:
+            self._from_text(self.texts, served, found)
+        if not variant.shares_weights(self.model, self.device):
+            found.caller_mb = self._caller_weights_mb()
+        return found
+
+    def _server(self, forward: Forward, cores: Sequence[int]) -> Server:
+        return Server(
+            *(forward, self.sample.queries),
+            pad_id=self.pad_id,
+            device=self.device,
+            threads=self.threads,
+            cores=cores,
+        )
+
+    def _warm_up(self, served: Server, found: _Found) -> None:
+        """Every shape once, since kernels and graphs are made for shapes; then until service times are stable."""
+        settings, start = self.settings, self.clock()
+        for index in reversed(served.one_of_each_length()):
+            if self.clock() - start > SHAPES_CAP * settings.warm_up.max_s:
+                break
+            served.one(index)
+        count = len(self.sample.queries)
+        found.warm_up = warm_up(lambda index: served.one(index % count), settings.warm_up, self.clock)
+
+    def _expected_s(self, found: _Found) -> float:
+        return max(found.warm_up.median_s if found.warm_up else 0.0, FLOOR_S)
+
+    def _offline(self, served: Server, found: _Found) -> None:
+        settings, count = self.settings, len(self.sample.queries)
+        sweep = sweep_batch_sizes(served, settings.batch_sizes, settings.sweep_s, seed=settings.seed, clock=self.clock)
         memory = PeakMemory(self.device)  # from here on: larger batches that were only tried do not count
-        throughput = offline(
-            server.batch,
+        found.sweep = sweep
+        found.throughput = offline(
+            served.batch,
             count,
-            load,
-            batches=lambda indices: server.batches(indices, sweep.best, seed=settings.seed),
+            settings.load(),
+            batches=lambda indices: served.batches(indices, sweep.best, seed=settings.seed),
             expected_sps=sweep.samples_per_s[sweep.best] * MARGIN,
         )
-        caller_mb = 0.0 if variant.shares_weights(self.model, self.device) else self._caller_weights_mb()
-        return _Run(
-            cold_start_s, warmed, latency, sweep, throughput, memory.read(), caller_mb, rss_before_mb, watch.read()
+        found.gpu_in_use = read_gpu(gpu_uuid(self.device))  # at once: clocks fall within a second of idling
+        found.peak = memory.read()
+        for language in dict.fromkeys(self.sample.languages):
+            found.language_sps[language] = timed_samples_per_s(
+                served,
+                sweep.best,
+                settings.per_language_s,
+                indices=[index for index, of in enumerate(self.sample.languages) if of == language],
+                seed=settings.seed,
+                clock=self.clock,
+            )
+
+    def _search(self, served: Server, found: _Found) -> RateSearch:
+        settings = self.settings
+        largest = found.sweep.best if found.sweep else 1
+        start = 0.8 / self._expected_s(found)  # four fifths of what one query at a time would allow; batches allow more
+
+        def at(rate: float, duration_s: float, queries: int, *, give_up: bool) -> ServerResult:
+            load = settings.load(min_duration_s=duration_s, min_queries=queries)
+            return server(
+                served.batch,
+                len(self.sample.queries),
+                replace(load, max_duration_s=max(load.max_duration_s, 2 * queries / rate)),
+                rate=rate,
+                bound_s=settings.bound_ms / 1000,
+                largest_batch=largest,
+                give_up=give_up,
+            )
+
+        return highest_rate(
+            lambda rate: at(rate, settings.probe_s, FEWEST[99], give_up=True),
+            lambda rate: at(rate, settings.min_duration_s, max(settings.min_queries, FEWEST[99]), give_up=False),
+            start=start,
+            probes=settings.probes,
         )
+
+    def _energy(self, served: Server, found: _Found) -> Energy | None:
+        uuid, rule = gpu_uuid(self.device), self.settings.energy
+        assert rule is not None  # the caller looked
+        size = found.sweep.best if found.sweep else 1
+        batches = served.batches(range(len(self.sample.queries)), size, seed=self.settings.seed)
+
+        def serve(number: int) -> int:
+            batch = batches[number % len(batches)]
+            served.batch(batch)
+            return len(batch)
+
+        return measure_energy(serve, rule, joules=lambda: read_gpu(uuid).energy_j, clock=self.clock)
+
+    def _from_text(self, texts: Texts, served: Server, found: _Found) -> None:
+        seconds = self.settings.text_s
+        texts.tokenise(0)
+        found.tokenise_s = median_s(texts.tokenise, seconds, self.clock)
+        found.end_to_end_s = median_s(lambda index: served.fresh(texts.tokenise(index)), seconds, self.clock)
 
     def _caller_weights_mb(self) -> float:
         """Weights of the caller's model in the memory whose peak is read; a deployment would not hold them too."""
@@ -153,63 +227,137 @@ class Benchmark:
         here = [tensor for tensor in weights.values() if tensor.device.type == self.device.type]
         return sum(tensor.numel() * tensor.element_size() for tensor in here) / MB
 
-    def _measurement(self, variant: Variant, run: _Run) -> Measurement:
-        served = len(run.latency.service_s)
-        few = "{0} needs {1} queries, {2} were served in the time"
-        latencies = {f"p{percent}_ms": _ms(run.latency.percentile_s(percent)) for percent in (50, 90, 99)}
-        latencies["spread_ms"] = _ms(run.latency.spread_s())
-        fewest = {**{f"p{percent}_ms": FEWEST[percent] for percent in (50, 90, 99)}, "spread_ms": FEWEST[50]}
-        missing = {name: few.format(name, fewest[name], served) for name, value in latencies.items() if value is None}
-        gpu = read_gpu(gpu_uuid(self.device))
-        missing["energy_j_per_sample"] = gpu.unavailable.get("energy_j", "no energy window was measured")
-        results: dict[str, LatencyResult | ThroughputResult] = {"SingleStream": run.latency, "Offline": run.throughput}
+    def _measurement(self, variant: Variant, found: _Found, cores: Sequence[int]) -> Measurement:
+        values, missing = _values(found, self.settings)
+        results: dict[str, LatencyResult | ThroughputResult | ServerResult] = {
+            name: result
+            for name, result in (
+                ("SingleStream", found.latency),
+                ("Server", found.search.result if found.search else None),
+                ("Offline", found.throughput),
+            )
+            if result is not None
+        }
+        assert found.interference is not None  # read at the end of `measure`
         return Measurement(
             variant=variant.name,
-            **latencies,
-            throughput_sps=run.throughput.samples_per_s,
-            batch_size=run.sweep.best,
-            peak_memory_mb=run.peak.mb - run.caller_mb,
+            **values,
+            rss_mb=found.rss_mb,
+            cold_start_ms=(found.load_s + found.prepare_s + found.first_query_s) * 1000,
+            mean_pieces=self.sample.profile().mean,
             parameters=sum(weight.numel() for weight in self.model.parameters()),
-            samples=served,
+            samples=len(found.latency.service_s) if found.latency else 0,
+            languages=self._by_language(found),
             valid={name: result.valid for name, result in results.items()},
             problems={name: result.problems for name, result in results.items() if result.problems},
-            cold_start_ms=run.cold_start_s * 1000,
-            energy_j_per_sample=None,
             unavailable=missing,
-            interference=run.interference,
-            context=self._context(run),
+            interference=found.interference,
+            context=self._context(found, cores),
         )
 
-    def _context(self, run: _Run) -> dict[str, Any]:
+    def _by_language(self, found: _Found) -> dict[str, dict[str, float]]:
+        """By language; a median only of enough queries."""
+        languages: dict[str, dict[str, float]] = {}
+        for language in sorted(set(self.sample.languages)):
+            mine = {index for index, of in enumerate(self.sample.languages) if of == language}
+            pieces = [sum(len(row) for row in self.sample.queries[index]) for index in mine]
+            languages[language] = {"mean_pieces": sum(pieces) / len(pieces)}
+            if language in found.language_sps:
+                languages[language]["throughput_sps"] = found.language_sps[language]
+            if found.latency is not None:
+                p50_s = percentile(found.latency.of(mine), 50)
+                languages[language] |= {} if p50_s is None else {"p50_ms": p50_s * 1000}
+        return languages
+
+    def _context(self, found: _Found, cores: Sequence[int]) -> dict[str, Any]:
         """What a number means nothing without: machine, versions, settings, queries, and how the run went."""
         gpu = read_gpu(gpu_uuid(self.device))
+        estimates = {
+            percent: None if found.latency is None else _ms(early_stopping_estimate(found.latency.service_s, percent))
+            for percent in (50, 90, 99)
+        }
         return {
             "hardware": hardware().as_dict(),
             "device": str(self.device),
             "gpu": asdict(gpu) if self.device.type == "cuda" else None,
+            "gpu_in_use": asdict(found.gpu_in_use) if self.device.type == "cuda" else None,
             "torch_threads": self.threads,
+            "cores": list(cores),
             "versions": {**versions(), "loadgen": version("mlcommons-loadgen")},
             "settings": {**asdict(self.settings), "batch_sizes": list(self.settings.batch_sizes)},
             "queries": asdict(self.sample.profile()),
-            "warm_up": asdict(run.warm_up),
-            "sweep_sps": {str(size): speed for size, speed in run.sweep.samples_per_s.items()},
-            "sweep_stopped": run.sweep.stopped,
-            "offline_samples": run.throughput.served,
-            "loadgen_p50_ms": run.latency.loadgen_p50_s * 1000,
-            "peak_memory_source": run.peak.source,
-            "rss_before_mb": run.rss_before_mb,
+            "warm_up": None if found.warm_up is None else asdict(found.warm_up),
+            "load_ms": found.load_s * 1000,
+            "prepare_ms": found.prepare_s * 1000,
+            "first_query_ms": found.first_query_s * 1000,
+            "sweep_sps": {str(size): speed for size, speed in found.sweep.samples_per_s.items()} if found.sweep else {},
+            "sweep_stopped": found.sweep.stopped if found.sweep else None,
+            "offline_samples": found.throughput.served if found.throughput else 0,
+            "loadgen_p50_ms": found.latency.loadgen_p50_s * 1000 if found.latency else None,
+            "early_stopping_ms": {str(percent): value for percent, value in estimates.items()},
+            "server": asdict(found.search) if found.search else None,
+            "energy": asdict(found.energy) if found.energy else None,
+            "peak_memory_source": found.peak.source if found.peak else None,
+            "rss_before_mb": found.rss_before_mb,
         }
+
+
+def _values(found: _Found, settings: BenchmarkSettings) -> tuple[dict[str, Any], dict[str, str]]:
+    """The metrics of a measurement that may be missing, and why those that are None are."""
+    values: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+
+    def put(name: str, value: float | None, reason: str) -> None:
+        values[name] = value
+        if value is None:
+            reasons[name] = reason
+
+    latency, single = found.latency, NOT_ASKED.format("SingleStream")
+    for percent in (50, 90, 99):
+        name = f"p{percent}_ms"
+        few = single if latency is None else _too_few(name, FEWEST[percent], len(latency.service_s))
+        put(name, None if latency is None else _ms(latency.percentile_s(percent)), few)
+    few = single if latency is None else _too_few("spread_ms", FEWEST[50], len(latency.service_s))
+    put("spread_ms", None if latency is None else _ms(latency.spread_s()), few)
+
+    search, no_server = found.search, NOT_ASKED.format("Server")
+    result = None if search is None else search.result
+    met = result is not None and result.meets
+    late = no_server if result is None else _not_met(result)
+    put("server_qps", result.rate if result is not None and met else None, late)
+    put("server_p99_ms", _ms(result.p99_s) if result is not None and met else None, late)
+    put("server_bound_ms", None if result is None else settings.bound_ms, no_server)
+
+    no_offline = NOT_ASKED.format("Offline")
+    put("throughput_sps", None if found.throughput is None else found.throughput.samples_per_s, no_offline)
+    put("batch_size", None if found.sweep is None else found.sweep.best, no_offline)
+    put("peak_memory_mb", None if found.peak is None else found.peak.mb - found.caller_mb, no_offline)
+    gpu, only_gpu = found.gpu_in_use, "the device is not a GPU"
+    put("gpu_reserved_mb", None if found.peak is None else found.peak.reserved_mb, only_gpu)
+    put("gpu_process_mb", gpu.process_memory_mb, gpu.unavailable.get("process_memory_mb", only_gpu))
+
+    no_energy = gpu.unavailable.get("energy_j") or (
+        "no energy window was measured: these are settings for seconds"
+        if settings.energy is None
+        else "NVML's counter did not answer throughout"
+    )
+    put("energy_j_per_sample", None if found.energy is None else found.energy.j_per_sample, no_energy)
+    put("idle_power_w", None if found.energy is None else found.energy.idle_power_w, no_energy)
+
+    no_text = "queries without text: there was no tokenizer"
+    put("tokenise_p50_ms", _ms(found.tokenise_s), no_text)
+    put("end_to_end_p50_ms", _ms(found.end_to_end_s), no_text if found.tokenise_s is None else "too few in the time")
+    return values, reasons
+
+
+def _too_few(name: str, needed: int, served: int) -> str:
+    return f"{name} needs {needed} queries, {served} were served in the time"
+
+
+def _not_met(result: ServerResult) -> str:
+    p99 = "unknown" if result.p99_s is None else f"{result.p99_s * 1000:.1f} ms"
+    return f"p99 {p99} is over {result.bound_s * 1000:g} ms at {result.rate:.3g} a second, the lowest rate tried"
 
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1000
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

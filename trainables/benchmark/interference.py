@@ -46,6 +46,7 @@ class InterferenceWatch:
 
     def __init__(self, device: torch.device, threads: int) -> None:
         self._uuid, self._threads = gpu_uuid(device), threads
+        self._cores = available_cores()  # now: later this process may have pinned itself to some of them
         self._load = os.getloadavg()[0]
         self._start = _cpu_seconds()
 
@@ -55,7 +56,7 @@ class InterferenceWatch:
         elapsed = total / cores
         others = max(total - idle - own, 0.0) / elapsed if elapsed > 0 else 0.0
         gpu_processes = read_gpu(self._uuid).other_processes
-        crowded = others > NOTICEABLE_CORES and others + self._threads > available_cores()
+        crowded = others > NOTICEABLE_CORES and others + self._threads > self._cores
         suspected = crowded or bool(gpu_processes)
         return Interference(self._load, os.getloadavg()[0], others, self._threads, gpu_processes, suspected)
 

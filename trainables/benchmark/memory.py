@@ -17,10 +17,11 @@ RESET_PEAK = "5"  # proc_pid_clear_refs(5): reset the peak resident set size to 
 
 @dataclass(frozen=True)
 class Peak:
-    """A peak in MB (1e6 bytes) and what it counts."""
+    """A peak in MB (1e6 bytes) and what it counts; on a GPU also what the allocator had reserved for it."""
 
     mb: float
     source: str
+    reserved_mb: float | None = None
 
 
 class PeakMemory:
@@ -40,7 +41,9 @@ class PeakMemory:
 
     def read(self) -> Peak:
         if self._device.type == "cuda":
-            return Peak(torch.cuda.max_memory_allocated(self._device) / MB, "torch.cuda.max_memory_allocated")
+            reserved_mb = torch.cuda.max_memory_reserved(self._device) / MB
+            allocated_mb = torch.cuda.max_memory_allocated(self._device) / MB
+            return Peak(allocated_mb, "torch.cuda.max_memory_allocated", reserved_mb)
         if self._reset:
             return Peak(_high_water_mb(), "peak resident set size while serving (VmHWM)")
         return Peak(host_peak_mb(), "peak resident set size since the process started (ru_maxrss)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pynvml
@@ -16,19 +16,37 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class GpuState:
-    """One reading. `energy_j` counts since the driver was loaded; memory in MB (1e6 bytes); `unavailable` by field."""
+    """One reading. `energy_j` counts since the driver was loaded; memory in MB (1e6 bytes), `process_memory_mb` that of this
+    process; `slowed_by` why clocks are below what they could be; `unavailable` by field."""
 
     name: str | None = None
     driver: str | None = None
     uuid: str | None = None
     energy_j: float | None = None
+    power_w: float | None = None
+    temperature_c: int | None = None
     memory_used_mb: float | None = None
     memory_total_mb: float | None = None
+    process_memory_mb: float | None = None
     other_processes: int | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    slowed_by: tuple[str, ...] | None = None
+    mig: bool | None = None
     unavailable: dict[str, str] = field(default_factory=dict)
 
 
-FIELDS = ("name", "driver", "uuid", "energy_j", "memory_used_mb", "memory_total_mb", "other_processes")
+FIELDS = tuple(one.name for one in fields(GpuState) if one.name != "unavailable")
+SLOWED_BY = {
+    "application clocks": pynvml.nvmlClocksEventReasonApplicationsClocksSetting,
+    "power cap": pynvml.nvmlClocksEventReasonSwPowerCap,
+    "hardware": pynvml.nvmlClocksEventReasonHwSlowdown,
+    "sync boost": pynvml.nvmlClocksEventReasonSyncBoost,
+    "temperature (driver)": pynvml.nvmlClocksEventReasonSwThermalSlowdown,
+    "temperature (hardware)": pynvml.nvmlClocksEventReasonHwThermalSlowdown,
+    "power brake": pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown,
+    "display clocks": pynvml.nvmlClocksEventReasonDisplayClockSetting,
+}  # idle is no reason: what idles is not slowed
 
 
 def gpu_uuid(device: torch.device) -> str | None:
@@ -76,7 +94,14 @@ def _read(handle: Any, uuid: str) -> GpuState:
         "energy_j": lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000,
         "memory_used_mb": lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used / MB,
         "memory_total_mb": lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).total / MB,
+        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+        "process_memory_mb": lambda: _process_memory_mb(handle),
         "other_processes": lambda: _others(handle),
+        "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+        "memory_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+        "slowed_by": lambda: _slowed_by(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)),
+        "mig": lambda: bool(pynvml.nvmlDeviceGetMigMode(handle)[0]),
     }
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -85,11 +110,27 @@ def _read(handle: Any, uuid: str) -> GpuState:
             values[name] = read()
         except pynvml.NVMLError as error:
             reasons[name] = f"NVML: {error}"
+    if "process_memory_mb" in values and values["process_memory_mb"] is None:
+        reasons["process_memory_mb"] = "this process is not among those NVML names (a container has ids of its own)"
     return GpuState(uuid=uuid, unavailable=reasons, **values)
 
 
 def _others(handle: Any) -> int:
-    return sum(process.pid != os.getpid() for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    """Where NVML counts this process under an id that it does not know of, one of those is it."""
+    pids = [process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+    here = os.getpid() in pids or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return max(len(pids) - here, 0)
+
+
+def _process_memory_mb(handle: Any) -> float | None:
+    for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+        if process.pid == os.getpid() and process.usedGpuMemory is not None:
+            return float(process.usedGpuMemory / MB)
+    return None
+
+
+def _slowed_by(reasons: int) -> tuple[str, ...]:
+    return tuple(name for name, bit in SLOWED_BY.items() if reasons & bit)
 
 
 def _text(value: str | bytes) -> str:

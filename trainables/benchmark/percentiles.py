@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
+
+from scipy.special import betainc
 
 # The fewest queries for which MLPerf's early stopping can estimate the percentile (LoadGen prints "would need to
 # process at least 662 total queries" and so on); below it one outlier decides the value.
 FEWEST = {50: 11, 90: 64, 95: 130, 99: 662}
+CONFIDENCE = 0.99  # of MLPerf's early stopping
 
 
 def nearest_rank(ordered: Sequence[float], share: float) -> float:
@@ -28,3 +32,37 @@ def interquartile_range(values: Sequence[float]) -> float | None:
         return None
     ordered = sorted(values)
     return nearest_rank(ordered, 0.75) - nearest_rank(ordered, 0.25)
+
+
+def early_stopping_estimate(values: Sequence[float], percent: int) -> float | None:
+    """MLPerf's early-stopping estimate of a percentile: an upper bound at 99% confidence, above the nearest rank.
+
+    Of n sorted values the t-th highest, t the greatest number for which n values with t of them above the percentile would
+    still show that it holds (LoadGen, results.cc and early_stopping.cc). None with fewer values than `FEWEST`.
+    """
+    if len(values) < FEWEST[percent]:
+        return None
+    above = 1
+    while fewest_passing(above + 1, percent) + above + 1 <= len(values):
+        above += 1
+    return sorted(values)[len(values) - above]
+
+
+@cache
+def fewest_passing(above: int, percent: int) -> int:
+    """How many values must be at most the bound, when `above` are not, to hold it for the percentile at 99% confidence.
+
+    The smallest h with P(at least h of h + above are within | share = percent) <= 1 - confidence; that probability is the
+    regularised incomplete beta function at the share, of h and above + 1.
+    """
+    share = percent / 100
+    low, high = 1, 2
+    while betainc(high, above + 1, share) > 1 - CONFIDENCE:
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        if betainc(middle, above + 1, share) > 1 - CONFIDENCE:
+            low = middle + 1
+        else:
+            high = middle
+    return low

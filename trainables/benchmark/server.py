@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.benchmark.lengths import Query
+from trainables.benchmark.placement import pin
 from trainables.evaluation import Forward
 from trainables.kinds.base import pad_rows
 
@@ -17,14 +18,23 @@ from trainables.kinds.base import pad_rows
 class Server:
     """Counts as service: padding, the copy to the device, the forward pass, and the copy of fp32 logits back.
 
-    Queries are kept as one padded matrix, so that a batch is a lookup; tokenisation is not part of serving.
+    Queries are kept as one padded matrix, so that a batch is a lookup; tokenisation is not part of serving. Each thread that
+    serves computes with `threads` threads of torch, on these `cores` where they are given.
     """
 
     def __init__(
-        self, forward: Forward, queries: Sequence[Query], *, pad_id: int, device: torch.device, threads: int
+        self,
+        forward: Forward,
+        queries: Sequence[Query],
+        *,
+        pad_id: int,
+        device: torch.device,
+        threads: int,
+        cores: Sequence[int] = (),
     ) -> None:
         rows = [row for query in queries for row in query]
-        self._forward, self._device, self._threads = forward, device, threads
+        self._forward, self._device, self._threads, self._cores = forward, device, threads, tuple(cores)
+        self._pad_id = pad_id
         self._lengths = torch.tensor([len(row) for row in rows])
         self._ids_RL = pad_rows(rows, pad_id, max(len(row) for row in rows))
         self._mask_RL = (torch.arange(self._ids_RL.shape[1]) < self._lengths[:, None]).long()
@@ -41,14 +51,33 @@ class Server:
 
     def batch(self, indices: Sequence[int]) -> Tensor:
         """The logits of some queries, row by row."""
-        if not getattr(self._thread, "ready", False):
-            torch.set_num_threads(self._threads)  # a thread that LoadGen starts has OpenMP's default, not the caller's
-            self._thread.ready = True
+        self._settle()
         rows = torch.tensor([row for index in indices for row in self._rows[index]])
         longest = max(self._longest[index] for index in indices)
         with torch.inference_mode():  # here and not around the test: the mode is local to a thread
             ids_NL, mask_NL = self._ids_RL[rows, :longest], self._mask_RL[rows, :longest]
             return self._forward(ids_NL.to(self._device), mask_NL.to(self._device)).float().cpu()
+
+    def fresh(self, query: Query) -> Tensor:
+        """The logits of a query that is not among those kept."""
+        self._settle()
+        longest = max(len(row) for row in query)
+        with torch.inference_mode():
+            ids_NL = pad_rows(query, self._pad_id, longest)
+            mask_NL = (torch.arange(longest) < torch.tensor([len(row) for row in query])[:, None]).long()
+            return self._forward(ids_NL.to(self._device), mask_NL.to(self._device)).float().cpu()
+
+    def one_of_each_length(self) -> list[int]:
+        """A query of each shape that occurs."""
+        shapes = {(len(self._rows[index]), self._longest[index]): index for index in range(len(self._rows))}
+        return sorted(shapes.values())
+
+    def _settle(self) -> None:
+        """A thread that LoadGen starts has OpenMP's default of threads and all cores, not what the caller's has."""
+        if not getattr(self._thread, "ready", False):
+            torch.set_num_threads(self._threads)
+            pin(self._cores)
+            self._thread.ready = True
 
     def batches(self, indices: Sequence[int], size: int, *, seed: int) -> list[list[int]]:
         """The queries in batches of similar length, in random order: any first part of them is a fair sample."""

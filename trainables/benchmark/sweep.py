@@ -30,7 +30,7 @@ def sweep_batch_sizes(server: Server, sizes: Sequence[int], seconds: float, *, s
     stopped: str | None = None
     for size in sorted(set(sizes)):
         try:
-            found[size] = _samples_per_s(server, size, seconds, seed=seed, clock=clock)
+            found[size] = timed_samples_per_s(server, size, seconds, seed=seed, clock=clock)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or not found:
                 raise
@@ -41,10 +41,15 @@ def sweep_batch_sizes(server: Server, sizes: Sequence[int], seconds: float, *, s
     return Sweep(found, max(found, key=lambda size: found[size]), stopped)
 
 
-def _samples_per_s(server: Server, size: int, seconds: float, *, seed: int, clock: Clock) -> float:
-    """From tokens a second, so that batches of longer queries than the average do not count against a size."""
-    count = len(server.tokens)
-    pool = list(range(count)) * -(-size // count)
+def timed_samples_per_s(
+    server: Server, size: int, seconds: float, *, seed: int, clock: Clock, indices: Sequence[int] | None = None
+) -> float:
+    """Samples a second in batches of a size, of all queries or of these, by repetition where they are fewer.
+
+    From tokens a second, so that batches of longer queries than the average do not count against a size.
+    """
+    mine = range(len(server.tokens)) if indices is None else indices
+    pool = list(mine) * -(-size // len(mine))
     batches = server.batches(pool, size, seed=seed)
     full = [batch for batch in batches if len(batch) == size]
     server.batch(
@@ -56,4 +61,4 @@ def _samples_per_s(server: Server, size: int, seconds: float, *, seed: int, cloc
         server.batch(batch)
         tokens += sum(server.tokens[index] for index in batch)
         number += 1
-    return tokens / elapsed / (sum(server.tokens) / count)
+    return tokens / elapsed / (sum(server.tokens[index] for index in mine) / len(mine))

@@ -1,0 +1,362 @@
+"""`python -m study bench`: serving variants of a study's models, of a checkpoint, or of an architecture, side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from study.spec import Study
+    from trainables.benchmark.fresh import Subject
+    from trainables.benchmark.settings import BenchmarkSettings
+
+Results = dict[str, dict[str, Any] | str]  # by variant: what its repeats came to, or why it cannot run here
+COLUMNS = 170
+REPEATS = 5
+
+console = Console(highlight=False, width=COLUMNS, stderr=True)
+
+Measured = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE_OR_CHECKPOINT",
+        help="a folder with an encoder in it (a stage's, or any that save_pretrained wrote), the name of a published encoder "
+        "(random weights: speed only), or a recipe that has run",
+    ),
+]
+Variants = Annotated[str | None, typer.Option(help="serving variants: fp32,bf16; all of them, or those of the recipe")]
+Scenarios = Annotated[str | None, typer.Option(help="LoadGen scenarios out of SingleStream,Server,Offline")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one")]
+Quick = Annotated[bool, typer.Option("--quick", help="a few seconds a variant, once")]
+Strict = Annotated[bool, typer.Option("--strict", help="600 s a scenario, as MLPerf rules")]
+Repeats = Annotated[int | None, typer.Option(min=1, help="fresh processes a variant; 5, with --quick 1")]
+Threads = Annotated[int, typer.Option(min=1, help="threads that serve")]
+BoundMs = Annotated[float | None, typer.Option(min=0.001, help="Server's bound on p99; 100")]
+TaskName = Annotated[
+    str, typer.Option("--task", help="whose test sets a folder's encoder reads; `study tasks` lists them")
+]
+Output = Annotated[Path | None, typer.Option(help="a recipe's output folder; runs/<study>")]
+DataRoot = Annotated[Path | None, typer.Option(help="folder of published data files")]
+Sizes = Annotated[str | None, typer.Option(help="only these sizes of the recipe: a,b")]
+
+
+def bench(
+    measured: Measured,
+    variants: Variants = None,
+    scenarios: Scenarios = None,
+    device: Device = "auto",
+    quick: Quick = False,
+    strict: Strict = False,
+    repeats: Repeats = None,
+    threads: Threads = 1,
+    bound_ms: BoundMs = None,
+    task: TaskName = "micro_entailment",
+    output: Output = None,
+    data_root: DataRoot = None,
+    sizes: Sizes = None,
+) -> None:
+    """Measure latency, throughput, memory and energy by serving variant. The last line on standard output is JSON."""
+    from study.cli import FAILED, refuse, use_data_root
+
+    use_data_root(data_root)
+    started = time.perf_counter()
+    try:
+        settings = _settings(quick=quick, strict=strict, scenarios=_names(scenarios), bound_ms=bound_ms)
+        chosen = _variants(_names(variants))
+        where = _device(device)
+        count = repeats or (1 if quick else REPEATS)
+        subject = _subject(measured, task, threads=threads, settings=settings, device=where)
+        if subject is None:
+            study = _study(
+                measured, chosen, _names(sizes), settings=settings, repeats=count, threads=threads, device=where
+            )
+            found = _of_recipe(study, output or Path("runs") / study.name)
+        else:
+            found = {measured: _fresh(subject, chosen, count)}
+    except (FileNotFoundError, ValueError) as error:
+        refuse(str(error))
+    for name, results in found.items():
+        _show(name, results)
+    document = {
+        "measured": measured,
+        "settings": "quick" if quick else "strict" if strict else "default",
+        "device": where,
+        "threads": threads,
+        "results": {
+            name: {variant: one for variant, one in results.items() if not isinstance(one, str)}
+            for name, results in found.items()
+        },
+        "unavailable": {
+            name: {variant: one for variant, one in results.items() if isinstance(one, str)}
+            for name, results in found.items()
+        },
+        "command": " ".join(["python -m study", *sys.argv[1:]]),
+        "wall_s": round(time.perf_counter() - started, 1),
+    }
+    print(json.dumps(document), flush=True)
+    if all(isinstance(one, str) for results in found.values() for one in results.values()):
+        raise typer.Exit(FAILED)
+
+
+# --- what was asked for
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _settings(
+    *, quick: bool, strict: bool, scenarios: tuple[str, ...] | None, bound_ms: float | None
+) -> BenchmarkSettings:
+    """Raises ValueError: both, or a scenario that there is not."""
+    from trainables.benchmark.settings import DEFAULT, QUICK, STRICT
+
+    if quick and strict:
+        raise ValueError("--quick and --strict: one of them")
+    settings = QUICK if quick else STRICT if strict else DEFAULT
+    if scenarios is not None:
+        asked: Any = scenarios
+        settings = dataclasses.replace(settings, scenarios=asked)
+    return settings if bound_ms is None else dataclasses.replace(settings, bound_ms=bound_ms)
+
+
+def _variants(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Raises ValueError: a variant that there is not."""
+    from trainables.benchmark.variants import variant_named
+
+    for name in names or ():
+        variant_named(name)
+    return names
+
+
+def _device(name: str) -> str:
+    """Raises ValueError: no such device, or none here."""
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device {name}: cpu, cuda or auto")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu, or auto")
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _subject(measured: str, task: str, *, threads: int, settings: BenchmarkSettings, device: str) -> Subject | None:
+    """What is measured without a study, or None if it names a recipe.
+
+    Raises:
+        FileNotFoundError: a folder that is not there, or without an encoder in it.
+        ValueError: no such task.
+    """
+    from trainables.benchmark.checkpoint import CheckpointBenchmark
+    from trainables.benchmark.plain import ArchitectureBenchmark, FolderBenchmark, encoder_folder
+    from trainables.benchmark.rebuild import CannotRebuild, evaluation_of
+    from trainables.catalogue import CATALOGUE
+    from trainables.tasks.registry import TASKS
+
+    folder = Path(measured)
+    if folder.is_dir():
+        try:
+            evaluation = evaluation_of(folder)
+        except CannotRebuild as error:
+            console.print(f"{folder.name} is measured as an encoder alone: {error}")
+            evaluation = None
+        if evaluation is not None:
+            root = str(folder.resolve().parent.parent)
+            return CheckpointBenchmark(root, (evaluation,), threads, settings, device)
+        encoder_folder(folder)
+        if task not in TASKS or TASKS[task].mixed_only:
+            raise ValueError(f"--task {task}: no task of that name with a test set; `python -m study tasks` lists them")
+        return FolderBenchmark(str(folder.resolve()), task, threads, settings, device)
+    if measured in CATALOGUE:
+        return ArchitectureBenchmark(measured, threads, settings, device)
+    if ":" not in measured and os.sep in measured:
+        raise FileNotFoundError(f"{measured}: no such checkpoint folder")
+    return None
+
+
+def _study(
+    recipe: str,
+    variants: tuple[str, ...] | None,
+    sizes: tuple[str, ...] | None,
+    *,
+    settings: BenchmarkSettings,
+    repeats: int,
+    threads: int,
+    device: str,
+) -> Study:
+    """Raises ValueError: no such recipe, or not with these sizes."""
+    from study.recipes import load_recipe
+    from trainables.catalogue import CATALOGUE
+
+    try:
+        study = load_recipe(recipe).replace(sizes=sizes)
+    except ValueError as error:
+        raise ValueError(f"{error}; published encoders are {', '.join(CATALOGUE)}") from error
+    placed: Any = device
+    plan = dataclasses.replace(
+        study.benchmark,
+        variants=variants or study.benchmark.variants,
+        settings=settings,
+        repeats=repeats,
+        threads=threads,
+        device=placed,
+    )
+    return dataclasses.replace(study, benchmark=plan)
+
+
+# --- measuring
+
+
+def _fresh(subject: Subject, variants: tuple[str, ...] | None, repeats: int) -> Results:
+    """Each variant in processes of its own, in turns; one that breaks is left out and said, and the others go on."""
+    from trainables.benchmark.fresh import MeasurementBroke, run_fresh
+    from trainables.benchmark.repeats import combined, interleaved
+    from trainables.benchmark.variants import VARIANTS
+
+    done: dict[str, list[dict[str, Any]]] = {}
+    reasons: dict[str, str] = {}
+    for turn, variant in interleaved(variants or tuple(VARIANTS), repeats):
+        if variant in reasons:
+            continue
+        try:
+            found = run_fresh(subject, variant, scored=turn == 0)
+        except MeasurementBroke as error:
+            found = f"failed: {error}"
+        if isinstance(found, str):
+            reasons[variant] = found
+            console.print(f"{variant}: cannot be measured: {found}", markup=False)
+            continue
+        done.setdefault(variant, []).append(found)
+        which = f", {turn + 1} of {repeats}" if repeats > 1 else ""
+        console.print(
+            f"{variant}{which}: p50 {_number(found['p50_ms'])} ms, {_number(found['throughput_sps'])} a second"
+        )
+    order = variants or tuple(VARIANTS)
+    return {name: reasons[name] if name in reasons else combined(done[name]) for name in order}
+
+
+def _of_recipe(study: Study, output: Path) -> dict[str, Results]:
+    """The best model of each size that has been searched, under Ray, kept beside the study's own measurements.
+
+    Raises:
+        FileNotFoundError: no size has a finished search in the folder.
+    """
+    from study.benchmarks import measure_size
+    from study.cluster import connected
+    from study.history import JOURNAL, open_journal
+    from study.progress import Screen, Timeline
+    from study.search import load_result
+
+    best = {}
+    if (output / JOURNAL).exists():
+        storage = open_journal(output)
+        best = {size.name: load_result(study, size, storage)[0].best for size in study.sizes}
+    if not any(best.values()):
+        raise FileNotFoundError(
+            f"{output}: no finished search of {study.name} in it; `python -m study run` first, or give --output"
+        )
+    screen = Screen(Timeline())
+    with connected(None):
+        return {
+            size.name: measure_size(study, size, trial, output, screen)
+            for size in study.sizes
+            if (trial := best.get(size.name)) is not None
+        }
+
+
+# --- what a person reads
+
+
+def _show(name: str, results: Results) -> None:
+    measured = {variant: one for variant, one in results.items() if not isinstance(one, str)}
+    table = Table(title=name, title_justify="left", caption_justify="left")
+    for column in ("variant", "p50 ms", "p90 ms", "p99 ms", "Server, a second", "Offline, a second", "peak MB"):
+        table.add_column(column)
+    for column in ("cold start s", "J a sample", "score", "LoadGen"):
+        table.add_column(column)
+    for variant, one in measured.items():
+        table.add_row(variant, *_cells(one))
+    out = Console(highlight=False, width=COLUMNS)
+    out.print(table)
+    for variant, reason in results.items():
+        if isinstance(reason, str):
+            out.print(f"{variant}: {reason}", markup=False)
+    for line in _remarks(measured):
+        out.print(line, markup=False)
+
+
+def _cells(one: dict[str, Any]) -> Sequence[str]:
+    bound = one["server_bound_ms"]
+    verdicts = [("" if valid else "IN") + "VALID" for valid in one["valid"].values()]
+    score = one.get("test_score")
+    agreement = one.get("agreement")
+    return (
+        _with_interval(one, "p50_ms"),
+        _number(one["p90_ms"]),
+        _number(one["p99_ms"]),
+        "n/a" if bound is None else f"{_with_interval(one, 'server_qps')} (p99 ≤ {bound:g} ms)",
+        "n/a"
+        if one["batch_size"] is None
+        else f"{_with_interval(one, 'throughput_sps')} ({one['batch_size']} a batch)",
+        _number(one["peak_memory_mb"]),
+        f"{one['cold_start_ms'] / 1000:.2f}",
+        _number(one["energy_j_per_sample"]),
+        f"{score:.2f}"
+        if score is not None
+        else "n/a"
+        if agreement is None
+        else f"cosine {agreement['cosine_mean']:.4f}",
+        verdicts[0] if len(set(verdicts)) == 1 else "/".join(verdicts),
+    )
+
+
+def _with_interval(one: dict[str, Any], name: str) -> str:
+    if one[name] is None or name not in one["intervals"]:
+        return _number(one[name])
+    low, high = one["intervals"][name]
+    return f"{_number(one[name])} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _remarks(measured: dict[str, dict[str, Any]]) -> Sequence[str]:
+    """What the numbers rest on, and what puts them in doubt."""
+    if not measured:
+        return []
+    first = next(iter(measured.values()))
+    context = first["context"]
+    lines = [
+        f"{context['hardware']['summary']}; {context['torch_threads']} threads on {context['device']}; "
+        f"{first['params_m']:.1f}M parameters, {first['params_body_m']:.1f}M without embeddings; "
+        f"{first['repeats']} fresh processes a variant, medians [95% bootstrap intervals]",
+        f"queries: {first['timed_task']}, {first['mean_pieces']:.1f} pieces on average; LoadGen scenarios, no MLPerf result",
+    ]
+    if first.get("weights") == "random":
+        lines.append("random weights: speed and memory only, there is nothing to score")
+    if first["tokenise_p50_ms"] is not None:
+        lines.append(
+            f"tokenising a query takes {_number(first['tokenise_p50_ms'])} ms, "
+            f"text to answer {_number(first['end_to_end_p50_ms'])} ms ({first['variant']})"
+        )
+    for name, metric in (("p50 ms", "p50_ms"), ("samples a second", "throughput_sps"), ("pieces", "mean_pieces")):
+        values = [f"{language} {_number(found.get(metric))}" for language, found in first["languages"].items()]
+        lines.append(f"{name} by language ({first['variant']}): {', '.join(values)}")
+    for variant, one in measured.items():
+        if one["interference"]["suspected"]:
+            lines.append(f"{variant}: disturbed: {one['interference']['text']}")
+        if one["context"]["sweep_stopped"]:
+            lines.append(f"{variant}: {one['context']['sweep_stopped']}")
+        lines += [f"{variant}, {scenario}: {'; '.join(why)}" for scenario, why in one["problems"].items()]
+    return lines

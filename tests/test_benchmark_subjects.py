@@ -1,0 +1,348 @@
+"""What is measured, how often and where: repeats, energy, fresh processes, plain folders and architectures, the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from study import bench_command
+from study.cli import app
+from tests.benchmarks.gpu_settings import TINY
+from tests.conftest import Ran, study_command
+from trainables.benchmark import BenchmarkSettings, VariantUnavailable
+from trainables.benchmark.checkpoint import CheckpointBenchmark
+from trainables.benchmark.energy import EnergyRule, measure_energy
+from trainables.benchmark.fresh import MeasurementBroke, outcome, run_fresh
+from trainables.benchmark.measurement import METRICS
+from trainables.benchmark.placement import placed, serving_cores
+from trainables.benchmark.plain import ArchitectureBenchmark, FolderBenchmark, random_encoder
+from trainables.benchmark.rebuild import BY_NAME, CannotRebuild, evaluation_of, rebuild
+from trainables.benchmark.repeats import bootstrap_interval, combined, interleaved
+from trainables.fingerprint import canonical
+from trainables.stages.evaluate import Evaluate
+from trainables.store import StageStore
+
+TINY_RUN = tuple[Path, Ran]
+SHORT = dataclasses.replace(
+    BenchmarkSettings.for_window(0.5), scenarios=("SingleStream", "Offline"), batch_sizes=(1, 4), text_s=0.05
+)
+
+
+# Repeats
+
+
+def test_variants_take_turns_and_another_one_is_first_each_time() -> None:
+    order = interleaved(("a", "b", "c"), 3)
+    assert [name for _, name in order] == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+    assert [turn for turn, _ in order] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def _one(p50_ms: float | None, *, valid: bool = True, suspected: bool = False) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(METRICS, 1.0),
+        "p50_ms": p50_ms,
+        "batch_size": 8,
+        "samples": 100,
+        "languages": {"en": {"p50_ms": 2.0 if p50_ms is None else p50_ms, "mean_pieces": 30.0}},
+        "valid": {"SingleStream": valid},
+        "problems": {} if valid else {"SingleStream": ["too short"]},
+        "unavailable": {} if p50_ms is not None else {"p50_ms": "few queries"},
+        "interference": {"suspected": suspected, "text": "busy" if suspected else "none seen"},
+    }
+
+
+def test_repeats_give_the_median_its_interval_and_the_doubts_of_each() -> None:
+    found = combined([_one(1.0), _one(9.0, valid=False), _one(3.0, suspected=True), _one(2.0), _one(4.0)])
+    assert found["p50_ms"] == 3.0
+    low, high = found["intervals"]["p50_ms"]
+    assert 1.0 <= low < 3.0 < high <= 9.0
+    assert found["languages"]["en"]["p50_ms"] == 3.0
+    assert found["valid"] == {"SingleStream": False}
+    assert found["problems"] == {"SingleStream": ["repeat 2: too short"]}
+    assert found["interference"]["text"] == "busy"
+    assert (found["repeats"], found["interference_seen"], found["samples"]) == (5, 1, 500)
+    assert [one["p50_ms"] for one in found["by_repeat"]] == [1.0, 9.0, 3.0, 2.0, 4.0]
+
+
+def test_one_measurement_has_no_interval_and_what_a_repeat_lacks_is_missing() -> None:
+    assert combined([_one(1.0)])["intervals"] == {}
+    found = combined([_one(1.0), _one(None)])
+    assert found["p50_ms"] is None
+    assert found["unavailable"] == {"p50_ms": "few queries"}
+
+
+def test_the_bootstrap_interval_covers_a_median_as_often_as_it_says() -> None:
+    """95% intervals of 25 normal values; percentile bootstrap of a median is a little off, so 90% will do."""
+    rng = torch.Generator().manual_seed(0)
+    draws = torch.randn((100, 25), generator=rng).tolist()
+    intervals = [bootstrap_interval(values) for values in draws]
+    assert sum(low <= 0 <= high for low, high in intervals) >= 90
+    assert bootstrap_interval([5.0, 5.0, 5.0]) == (5.0, 5.0)
+
+
+# Energy
+
+
+class Meter:
+    """A device of 50 W at rest and 250 W at work, and its clock."""
+
+    def __init__(self) -> None:
+        self.now, self.joules = 0.0, 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.joules += 50 * seconds
+
+    def serve(self, number: int) -> int:
+        self.now += 0.1
+        self.joules += 25
+        return 10
+
+
+def test_energy_is_joules_over_samples_with_the_idle_power_beside() -> None:
+    meter = Meter()
+    found = measure_energy(
+        meter.serve,
+        EnergyRule(windows=3, window_s=5.0, cool_down_s=2.0),
+        joules=lambda: meter.joules,
+        clock=lambda: meter.now,
+        sleep=meter.sleep,
+    )
+    assert found is not None
+    assert found.idle_power_w == pytest.approx(50)
+    assert found.j_per_sample == pytest.approx(2.5)  # 250 W at 100 samples a second: idle power is in it
+    assert len(found.j_per_sample_by_window) == 3
+
+
+def test_a_counter_that_stops_answering_gives_no_energy() -> None:
+    meter = Meter()
+    found = measure_energy(
+        meter.serve, EnergyRule(1, 1.0, 0.0), joules=lambda: None, clock=lambda: meter.now, sleep=meter.sleep
+    )
+    assert found is None
+
+
+# Placement
+
+
+def test_threads_and_cores_are_as_before_afterwards() -> None:
+    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
+    with placed(1, serving_cores(1)):
+        assert torch.get_num_threads() == 1
+        assert os.sched_getaffinity(0) == set(serving_cores(1))
+        assert len(serving_cores(1)) == 1
+    assert (torch.get_num_threads(), os.sched_getaffinity(0)) == (threads, cores)
+
+
+# Fresh processes
+
+
+@dataclasses.dataclass(frozen=True)
+class Says:
+    """A subject that does as its variant is called."""
+
+    def run(self, variant: str, *, scored: bool = True) -> dict[str, Any]:
+        if variant == "unavailable":
+            raise VariantUnavailable(variant, "no such kernel")
+        if variant == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nand more")
+        if variant == "dies":
+            os._exit(7)
+        if variant == "sleeps":
+            time.sleep(60)
+        if variant == "raises":
+            raise KeyError("lost weights")
+        return {"pid": os.getpid(), "scored": scored, "cache": os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]}
+
+
+def test_a_fresh_process_measures_with_the_environment_of_serving(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    found = run_fresh(Says(), "fine", scored=False)
+    assert isinstance(found, dict)
+    assert found["pid"] != os.getpid()
+    assert found["scored"] is False
+    assert found["cache"] == "1024"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "128"
+
+
+def test_what_the_machine_cannot_run_is_a_reason_and_what_breaks_an_error() -> None:
+    assert outcome(Says(), "unavailable", scored=True) == "no such kernel"
+    assert outcome(Says(), "memory", scored=True) == "out of memory: CUDA out of memory. Tried to allocate 2.00 GiB"
+    with pytest.raises(KeyError):
+        outcome(Says(), "raises", scored=True)
+    with pytest.raises(MeasurementBroke, match="ended with code 7"):
+        run_fresh(Says(), "dies")
+    with pytest.raises(MeasurementBroke, match="no result after 0 s"):
+        run_fresh(Says(), "sleeps", limit_s=0.05)
+
+
+# Plain folders and architectures
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny XLM-R as `save_pretrained` writes it, without a tokenizer."""
+    path = tmp_path_factory.mktemp("encoder")
+    random_encoder("xlm-r-base", torch.device("cpu"), tuple(TINY.items())).save_pretrained(path)
+    return path
+
+
+def test_a_plain_folder_is_measured_and_held_against_eager_fp32(folder: Path) -> None:
+    found = FolderBenchmark(str(folder), "micro_entailment", threads=1, settings=SHORT).run("int8")
+    document = json.loads(json.dumps(found, allow_nan=False))
+    assert document["p50_ms"] > 0
+    assert document["tokenise_p50_ms"] is None
+    assert "no tokenizer" in document["unavailable"]["tokenise_p50_ms"]
+    assert document["timed_task"] == "random tokens, lengths of XNLI"
+    assert document["mean_pieces"] == pytest.approx(39.75, abs=0.5)  # of XNLI's English dev pairs: 39.7
+    assert 0.95 < document["agreement"]["cosine_lowest"] <= document["agreement"]["cosine_mean"] < 1
+    assert document["server_qps"] is None
+    assert document["unavailable"]["server_qps"] == "Server was not asked for"
+
+
+def test_an_architecture_is_measured_with_random_weights_and_said_to_be() -> None:
+    found = ArchitectureBenchmark("xlm-r-large", 1, SHORT, changes=tuple(TINY.items())).run("fp32")
+    assert found["weights"] == "random"
+    assert "agreement" not in found
+    assert "test_score" not in found
+    assert found["params_m"] == found["parameters"] / 1e6
+
+
+# A stage's folder
+
+
+def _target_stage(output: Path) -> Path:
+    (folder, *_) = sorted(output.glob("stages/target-micro_tagging-1x32@*"))
+    return folder
+
+
+def test_a_stages_folder_leads_to_the_evaluation_that_scored_its_model(tiny_run: TINY_RUN) -> None:
+    output, _ = tiny_run
+    folder = _target_stage(output)
+    evaluation = evaluation_of(folder)
+    assert isinstance(evaluation, Evaluate)
+    identity = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["identity"]
+    assert canonical(evaluation.model) == identity
+    for manifest in output.glob("stages/*/manifest.json"):
+        document = json.loads(manifest.read_text(encoding="utf-8"))["identity"]
+        assert canonical(rebuild(document)) == document, manifest
+    (vocabulary,) = output.glob("stages/vocabulary-*")
+    assert evaluation_of(vocabulary) is None
+    assert evaluation_of(output) is None
+
+
+def test_an_identity_of_unknown_classes_is_refused() -> None:
+    with pytest.raises(CannotRebuild, match="Strange is no class"):
+        rebuild({"type": "Strange", "version": 1})
+    with pytest.raises(CannotRebuild, match="Shape"):
+        rebuild({"type": "Shape", "version": 1, "layers": 0, "width": 32})
+    assert "Evaluate" in BY_NAME
+
+
+def test_a_stages_model_is_timed_on_its_own_texts_and_scored_as_it_is_timed(tiny_run: TINY_RUN) -> None:
+    output, _ = tiny_run
+    evaluation = evaluation_of(_target_stage(output))
+    assert evaluation is not None
+    found = CheckpointBenchmark(str(output), (evaluation,), 1, SHORT).run("fp32")
+    recorded = StageStore(output).find(evaluation)
+    assert recorded is not None
+    assert found["test_score"] == pytest.approx(recorded.metrics["test_mean"])
+    assert set(found["languages"]) == {"en", "de", "zh"}
+    for language in found["languages"].values():
+        assert language["throughput_sps"] > 0
+        assert language["mean_pieces"] > 3
+    assert found["end_to_end_p50_ms"] > found["tokenise_p50_ms"] > 0
+
+
+# The command
+
+
+def test_the_command_measures_a_stages_folder(tiny_run: TINY_RUN) -> None:
+    output, _ = tiny_run
+    folder = _target_stage(output)
+    ran = study_command(
+        *("bench", str(folder), "--variants", "fp32,fp16", "--quick", "--device", "cpu"),
+        *("--scenarios", "SingleStream,Server,Offline"),
+    )
+    assert ran.code == 0, ran.err
+    (results,) = ran.document["results"].values()
+    (unavailable,) = ran.document["unavailable"].values()
+    assert set(results) == {"fp32"}
+    assert "GPUs" in unavailable["fp16"]
+    one = results["fp32"]
+    assert set(one["valid"]) == {"SingleStream", "Server", "Offline"}
+    assert one["server_bound_ms"] == 100.0
+    if one["server_qps"] is None:  # on a machine that is busy with other things no rate may hold
+        assert "p99" in one["unavailable"]["server_qps"]
+    else:
+        assert one["server_p99_ms"] <= 100.0
+    assert one["repeats"] == 1
+    assert 0 <= one["test_score"] <= 100
+    for word in ("fp32", "p50 ms", "fp16", "by language", "VALID"):
+        assert word in ran.out
+    assert ran.document["command"].startswith("python -m study bench")
+
+
+def test_the_command_measures_the_best_models_of_a_recipe(tiny_run: TINY_RUN) -> None:
+    output, _ = tiny_run
+    before = {path.name for path in output.glob("benchmarks/*")}
+    options = ("--output", str(output), "--sizes", "1x32", "--quick", "--scenarios", "SingleStream", "--device", "cpu")
+    ran = study_command("bench", "tests/recipes.py:tiny", *options, "--repeats", "2")
+    assert ran.code == 0, ran.err
+    one = ran.document["results"]["1x32"]["fp32"]
+    assert one["repeats"] == 2
+    assert one["by_repeat"][0]["p50_ms"] != one["by_repeat"][1]["p50_ms"]
+    assert set(one["scores"]) == {"micro_tagging", "micro_entailment", "micro_bitext"}
+    after = {path.name for path in output.glob("benchmarks/*")}
+    assert before < after, "the study's own measurements stay"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["runs/nowhere/encoder"], "no such checkpoint folder"),
+        (["nothing"], "no recipe 'nothing'"),
+        (["nothing"], "xlm-r-base"),
+        (["xlm-r-base", "--variants", "fp64"], "no serving variant 'fp64'"),
+        (["xlm-r-base", "--scenarios", "MultiStream"], "no scenario MultiStream"),
+        (["xlm-r-base", "--quick", "--strict"], "one of them"),
+        (["xlm-r-base", "--device", "tpu"], "--device tpu"),
+        (["xlm-r-base", "--device", "cuda"], "PyTorch sees no GPU"),
+        (["quickstart", "--output", "runs/nowhere"], "no finished search"),
+        (["tests"], "no encoder in it"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_starts(arguments: list[str], words: str) -> None:
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    ran = CliRunner().invoke(app, ["bench", *arguments])
+    assert ran.exit_code == 2
+    assert words in ran.stderr
+
+
+def test_a_name_of_the_catalogue_is_an_architecture() -> None:
+    subject = bench_command._subject("mt5-xxl", "xnli", threads=2, settings=SHORT, device="cpu")
+    assert subject == ArchitectureBenchmark("mt5-xxl", 2, SHORT, "cpu")
+
+
+def test_a_variant_that_breaks_is_said_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def fresh(subject: Any, variant: str, *, scored: bool) -> dict[str, Any] | str:
+        if variant == "bf16":
+            raise MeasurementBroke("bf16: the process ended with code -9")
+        return outcome(subject, variant, scored=scored)
+
+    monkeypatch.setattr("trainables.benchmark.fresh.run_fresh", fresh)
+    monkeypatch.setattr("trainables.benchmark.settings.QUICK", SHORT)
+    ran = CliRunner().invoke(app, ["bench", str(folder), "--quick", "--variants", "bf16,fp32", "--device", "cpu"])
+    assert ran.exit_code == 0, ran.stderr
+    document = json.loads(ran.stdout.strip().splitlines()[-1])
+    assert set(document["results"][str(folder)]) == {"fp32"}
+    assert "code -9" in document["unavailable"][str(folder)]["bf16"]

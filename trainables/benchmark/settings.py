@@ -1,0 +1,103 @@
+"""How long a measurement takes and what it covers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from trainables.benchmark.energy import EnergyRule
+from trainables.benchmark.loadgen import LoadSettings
+from trainables.benchmark.percentiles import FEWEST
+from trainables.benchmark.warmup import WarmUpRule
+
+Scenario = Literal["SingleStream", "Server", "Offline"]
+SCENARIOS: tuple[Scenario, ...] = ("SingleStream", "Server", "Offline")
+BOUND_MS = 100.0  # of Server's p99: an answer that a person takes for immediate
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """How long each scenario runs, how to warm up, and which batch sizes Offline chooses from.
+
+    The default of `min_queries` is what a p99 needs. Server looks for the highest rate at which p99 stays within `bound_ms`,
+    by probes of `probe_s` each. `per_language_s`: throughput of each language alone. `text_s`: tokenisation, and again the
+    whole way from text.
+    """
+
+    min_duration_s: float = 60.0
+    min_queries: int = FEWEST[99]
+    max_duration_s: float = 240.0
+    warm_up: WarmUpRule = field(default_factory=WarmUpRule)
+    batch_sizes: tuple[int, ...] = (1, 4, 16, 64, 256)
+    sweep_s: float = 2.0  # for each batch size
+    scenarios: tuple[Scenario, ...] = SCENARIOS
+    bound_ms: float = BOUND_MS
+    probe_s: float = 5.0
+    probes: int = 10
+    per_language_s: float = 1.0
+    text_s: float = 2.0
+    energy: EnergyRule | None = field(default_factory=EnergyRule)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.batch_sizes or min(self.batch_sizes) < 1 or self.sweep_s <= 0:
+            raise ValueError(
+                f"batch sizes {self.batch_sizes} of at least 1, each swept for {self.sweep_s} s, more than 0"
+            )
+        if unknown := set(self.scenarios) - set(SCENARIOS):
+            raise ValueError(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+        if not self.scenarios:
+            raise ValueError(f"at least one scenario of {', '.join(SCENARIOS)}")
+        if min(self.bound_ms, self.probe_s, self.per_language_s, self.text_s) <= 0 or self.probes < 1:
+            raise ValueError(
+                "bound_ms, probe_s, per_language_s and text_s are positive, and there is at least one probe"
+            )
+        self.load()
+
+    @classmethod
+    def for_window(
+        cls,
+        window_s: float,
+        seed: int = 0,
+        *,
+        scenarios: tuple[Scenario, ...] = SCENARIOS,
+        bound_ms: float = BOUND_MS,
+    ) -> BenchmarkSettings:
+        """Each variant measured in about `window_s` seconds for SingleStream and Offline together, and half of that more with
+        Server; compilation, energy and p99's own needs aside.
+
+        Raises:
+            ValueError: `window_s` is not positive, or a scenario is not known.
+        """
+        if window_s <= 0:
+            raise ValueError(f"a window of {window_s} s is not positive")
+        short = window_s < 10
+        each_s = window_s / 2.4  # a fifth more goes to warming up and the sweep
+        return cls(
+            each_s,
+            FEWEST[90] if short else FEWEST[99],
+            max(2 * each_s, 1.0),
+            WarmUpRule(max_s=min(window_s / 6, 10.0)),
+            batch_sizes=(1, 8, 32) if short else (1, 4, 16, 64, 256),
+            sweep_s=min(window_s / 20, 2.0),
+            scenarios=scenarios,
+            bound_ms=bound_ms,
+            probe_s=min(window_s / 12, 5.0),
+            probes=6 if short else 10,
+            per_language_s=min(window_s / 60, 1.0),
+            text_s=min(window_s / 20, 2.0),
+            energy=None if short else EnergyRule(),
+            seed=seed,
+        )
+
+    def load(self, *, min_duration_s: float | None = None, min_queries: int | None = None) -> LoadSettings:
+        """What a scenario of LoadGen needs; its own duration and count where given."""
+        duration_s = self.min_duration_s if min_duration_s is None else min_duration_s
+        queries = self.min_queries if min_queries is None else min_queries
+        return LoadSettings(duration_s, queries, max(self.max_duration_s, duration_s), self.seed)
+
+
+QUICK = BenchmarkSettings.for_window(3.0)
+DEFAULT = BenchmarkSettings()
+# MLPerf's rule: 600 s a scenario.
+STRICT = BenchmarkSettings(min_duration_s=600.0, max_duration_s=1800.0, probe_s=20.0, per_language_s=5.0, text_s=10.0)

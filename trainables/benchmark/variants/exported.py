@@ -1,0 +1,191 @@
+"""The model exported to another runtime: ONNX Runtime and OpenVINO, optional extras of the project."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.benchmark.variants.base import Variant, VariantUnavailable
+from trainables.benchmark.variants.eager import no_bf16
+from trainables.evaluation import Forward
+from trainables.model import TaskModel
+
+NAMES = ("input_ids", "attention_mask")
+ROWS, LENGTH = 2, 16  # of the example that is traced: at least 2, or a dimension counts as fixed
+
+
+class OnnxRuntime(Variant):
+    """Fp32 in ONNX Runtime, its own graph optimisations at their highest level."""
+
+    name = "onnx"
+
+    def unavailable(self, device: torch.device) -> str | None:
+        if reason := _missing("onnx", "onnxruntime", "onnx", "onnxscript"):
+            return reason
+        import onnxruntime
+
+        provider = _provider(device)
+        return None if provider in onnxruntime.get_available_providers() else f"this ONNX Runtime has no {provider}"
+
+    def shares_weights(self, model: TaskModel, device: torch.device) -> bool:
+        return False
+
+    def prepare(self, model: TaskModel, device: torch.device) -> Forward:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors
+        with tempfile.TemporaryDirectory(prefix="onnx-") as folder:
+            path = self.graph(model, Path(folder))
+            session = onnxruntime.InferenceSession(str(path), options, providers=[_provider(device)])
+
+        def forward(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
+            inputs = dict(zip(NAMES, (ids_NL.cpu().numpy(), mask_NL.cpu().numpy()), strict=True))
+            return torch.from_numpy(session.run(None, inputs)[0])
+
+        return forward
+
+    def graph(self, model: TaskModel, folder: Path) -> Path:
+        """The file to run."""
+        path = folder / "model.onnx"
+        dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+        with _exporting(self.name):
+            torch.onnx.export(
+                _Logits(model),
+                _example(),
+                str(path),
+                input_names=list(NAMES),
+                output_names=["logits"],
+                dynamic_shapes=(dynamic, dynamic),
+                dynamo=True,
+                external_data=True,  # protobuf ends at 2 GB
+                verbose=False,
+            )
+        return path
+
+
+class OnnxInt8(OnnxRuntime):
+    """ONNX Runtime with its dynamic quantisation of matrix products, channel by channel."""
+
+    name = "onnx_int8"
+
+    def unavailable(self, device: torch.device) -> str | None:
+        return "dynamic int8 has kernels for CPUs only" if device.type != "cpu" else super().unavailable(device)
+
+    def graph(self, model: TaskModel, folder: Path) -> Path:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        path, quantised = super().graph(model, folder), folder / "model.int8.onnx"
+        with _exporting(self.name):
+            quantize_dynamic(
+                path,
+                quantised,
+                op_types_to_quantize=["MatMul", "Gemm"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                use_external_data_format=True,
+            )
+        return quantised
+
+
+class OpenVino(Variant):
+    """Fp32 in OpenVINO, set for latency."""
+
+    name = "openvino"
+    precision = "f32"
+
+    def unavailable(self, device: torch.device) -> str | None:
+        return _missing("openvino", "openvino") or (
+            None if device.type == "cpu" else "OpenVINO runs on CPUs and Intel's devices"
+        )
+
+    def shares_weights(self, model: TaskModel, device: torch.device) -> bool:
+        return False
+
+    def prepare(self, model: TaskModel, device: torch.device) -> Forward:
+        import openvino
+
+        dynamic = openvino.PartialShape([-1, -1])
+        with _exporting(self.name):
+            converted = openvino.convert_model(_Logits(model), example_input=_example(), input=[dynamic, dynamic])
+        settings = {
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        request = openvino.Core().compile_model(converted, "CPU", settings).create_infer_request()
+
+        def forward(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
+            found = request.infer([ids_NL.numpy(), mask_NL.numpy()], share_inputs=True)
+            return torch.from_numpy(found[0].copy())  # the next call writes over it
+
+        return forward
+
+
+class OpenVinoBf16(OpenVino):
+    """OpenVINO with arithmetic in bf16; inputs, outputs and what it deems sensitive stay fp32."""
+
+    name = "openvino_bf16"
+    precision = "bf16"
+
+    def unavailable(self, device: torch.device) -> str | None:
+        return super().unavailable(device) or no_bf16(device)
+
+
+class _Logits(nn.Module):
+    """`TaskModel.logits` as the `forward` that exporters want, of a copy in fp32 on the host."""
+
+    def __init__(self, model: TaskModel) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).float().cpu().eval()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.model.logits(input_ids, attention_mask)
+
+
+def _example() -> tuple[Tensor, Tensor]:
+    """Rows of different lengths, so that the mask is one."""
+    mask_NL = torch.ones(ROWS, LENGTH, dtype=torch.long)
+    mask_NL[1, LENGTH // 2 :] = 0
+    return torch.full((ROWS, LENGTH), 5), mask_NL
+
+
+def _missing(extra: str, *modules: str) -> str | None:
+    lacking = [module for module in modules if importlib.util.find_spec(module) is None]
+    return f"{' and '.join(lacking)} not installed; pip install 'xstilts[{extra}]'" if lacking else None
+
+
+def _provider(device: torch.device) -> str:
+    return "CPUExecutionProvider" if device.type == "cpu" else "CUDAExecutionProvider"
+
+
+@contextlib.contextmanager
+def _exporting(name: str) -> Iterator[None]:
+    """Exporters talk a lot; what they cannot export is a variant that this model does not have."""
+    said: Any = io.StringIO()
+    logging.disable(logging.WARNING)
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(said):
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise VariantUnavailable(
+            name, f"the export failed: {type(error).__name__}: {reason[0] if reason else ''}"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)

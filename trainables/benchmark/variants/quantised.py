@@ -1,0 +1,36 @@
+"""Dynamic int8: weights of linear layers as int8, activations quantised at each call."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import torch
+from torch import nn
+
+from trainables.benchmark.variants.base import Variant
+from trainables.evaluation import Forward
+from trainables.model import TaskModel
+
+
+class Int8(Variant):
+    """PyTorch's own dynamic quantisation, tensor by tensor; embeddings, norms and attention stay fp32."""
+
+    name = "int8"
+
+    def unavailable(self, device: torch.device) -> str | None:
+        if device.type != "cpu":
+            return "dynamic int8 has kernels for CPUs only"
+        return None if torch.backends.quantized.engine != "none" else "this PyTorch was built without int8 kernels"
+
+    def shares_weights(self, model: TaskModel, device: torch.device) -> bool:
+        return False
+
+    def prepare(self, model: TaskModel, device: torch.device) -> Forward:
+        served = copy.deepcopy(model).float().eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated in favour of torchao, a package of its own
+            torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+                served, {nn.Linear}, dtype=torch.qint8, inplace=True
+            )
+        return served.logits
