@@ -75,8 +75,8 @@ def run(
         raise typer.Exit(FAILED) from error
     except (KeyboardInterrupt, SystemExit) as error:
         number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
-        print("interrupted: what is finished is kept; the same command goes on", file=sys.stderr)
-        raise typer.Exit(128 + number) from error
+        print("interrupted: what is finished is kept; the same command goes on", file=sys.stderr, flush=True)
+        os._exit(128 + number)  # at once: threads of searches still wait for Ray
     print(json.dumps(outcome.document), flush=True)
     if outcome.failed:
         for line in outcome.failed:

@@ -61,8 +61,12 @@ def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
         _start(max(len(os.sched_getaffinity(0)), cpus), environment)
     try:
         yield
-    finally:
+    except (KeyboardInterrupt, SystemExit):
+        raise  # searches in their threads are in the middle of calls to Ray, which would abort; it ends with this process
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 def _join(address: str, environment: dict[str, str]) -> None:
