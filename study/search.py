@@ -257,7 +257,9 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         if number is None:  # Tune may say it twice
             return
         self._room.give_back(self._size)
-        if self.broken is not None or "storage" in (result or {}):
+        if "storage" in (result or {}):
+            self.broken = str((result or {})["storage"])
+        if self.broken is not None:
             return  # not the trial's doing: it is gone on with when there is storage again
         if result and METRIC in result:  # Tune does not pass on the report at which a trial is stopped
             self.history.report(number, int(result[RUNG]), float(result[METRIC]))
