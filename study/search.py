@@ -225,7 +225,12 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if self.broken is not None or not self._room.take(self._size):
             return None
-        number = self._next()
+        try:
+            number = self._next()
+        except OSError as error:
+            self.broken = error
+            self._room.give_back(self._size)
+            return None
         if number is None:
             self._room.give_back(self._size)
             return Searcher.FINISHED
@@ -246,7 +251,14 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         if RUNG in result:
             self._latest[trial_id] = _ours(result)
         if METRIC in result:
-            self.history.report(self._numbers[trial_id], int(result[RUNG]), float(result[METRIC]))
+            self._report(self._numbers.get(trial_id), result)
+
+    def _report(self, number: int | None, result: Mapping[str, Any]) -> None:
+        try:
+            if number is not None and self.broken is None:
+                self.history.report(number, int(result[RUNG]), float(result[METRIC]))
+        except OSError as error:
+            self.broken = error
 
     def on_trial_error_reason(self, trial_id: str, reason: str) -> None:
         """Why a trial is about to be completed with an error."""
@@ -262,10 +274,14 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         if self.broken is not None:
             return  # not the trial's doing: it is gone on with when there is storage again
         if result and METRIC in result:  # Tune does not pass on the report at which a trial is stopped
-            self.history.report(number, int(result[RUNG]), float(result[METRIC]))
+            self._report(number, result)
         outcome, reason = judge(result or {}, self._targets, error=self._reasons.get(trial_id) if error else None)
         metrics = {**self._latest.pop(trial_id, {}), **_ours(result or {})}
-        record = self.history.end(number, outcome, metrics, reason)
+        try:
+            record = self.history.end(number, outcome, metrics, reason)
+        except OSError as error:
+            self.broken = error
+            return
         if self._proposer is not None:
             self._proposer.learn(record)
 
