@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from study.cluster import benchmark_node
 from study.history import SearchResult, TrialRecord
 from study.progress import Screen
 from study.spec import Size, Study
@@ -101,7 +102,7 @@ def _measure(
     chain = study.chain(size, best.choice)
     subject = CheckpointBenchmark(str(output.resolve()), chain, plan.threads, plan.measured_with(), device)
     label = f"{size.name} {variant} {turn}"
-    return run_in_actor(subject, variant, scored=turn == 0, device=device, label=label)
+    return run_in_actor(subject, variant, scored=turn == 0, device=device, label=label, place=benchmark_node())
 
 
 def device_of(study: Study) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import ray
+from ray.exceptions import AuthenticationError
 
-from study.room import need_of_worker
+from study.capacity import BENCHMARK, Capacity, GroupsUnknown, held_at_most, worker_need
 from study.spec import Size
 from trainables.data.source import DATA_ROOT_VARIABLE, data_root
 from trainables.engine import Resources
@@ -37,6 +38,13 @@ _DEFAULTS = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that diverged reports that and no score
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+
+# A node that an autoscaler starts takes minutes to come, a spot machine may take longer; Ray Train gives up after one minute.
+_START_TIMEOUT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900"}
+
+# The head is the node that is not taken back: what only waits and keeps count runs there. Every head has one of this resource.
+ON_HEAD = {"node:__internal_head__": 0.001}
 
 
 class CannotRun(RuntimeError):
@@ -70,9 +78,15 @@ def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
 
 
 def _join(address: str, environment: dict[str, str]) -> None:
+    patience = {name: os.environ.setdefault(name, value) for name, value in _START_TIMEOUT.items()}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": {**environment, **patience}},
+        )
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         raise CannotRun(f"--address {address}: no Ray cluster answers there ({error})") from error
 
 
@@ -107,41 +121,44 @@ def cores_of(resources: Resources) -> int:
 
 
 def capacity(sizes: Sequence[Size]) -> dict[str, float]:
-    """What the connected cluster has: CPU, GPU, and GPU:<type> of every accelerator type.
+    """What the connected cluster can have at most, nodes counted that its autoscaler can still start: CPU, GPU, and GPU:<type>
+    of every accelerator type.
 
     Raises:
-        CannotRun: it cannot hold one trial of some size, on what nodes it has; all of them are named.
+        CannotRun: it can never hold one trial of some size; names all of them with what they ask for, and the node groups.
     """
-    nodes = [_amounts(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    have: dict[str, float] = {}
-    for node in nodes:
-        for name, amount in node.items():
-            have[name] = have.get(name, 0.0) + amount
+    held = _held()
     errors = []
     for size in sizes:
-        one, workers = need_of_worker(size), size.resources.workers
-        places = sum(_times(one, node) for node in nodes)
+        places, workers = held.holds(worker_need(size.resources)), size.resources.workers
         if places < workers:
-            asked = ", ".join(f"{amount:g} {name}" for name, amount in one.items() if amount)
-            there = ", ".join(f"{amount:g} {name}" for name, amount in sorted(have.items()))
-            errors.append(
-                f"size {size.name}: one trial needs {workers} worker{'s' * (workers > 1)} with {asked} each, and there is room "
-                f"for {places} on this cluster ({len(nodes)} node{'s' * (len(nodes) > 1)} with {there or 'nothing'})"
-            )
+            where = "no node group can ever hold it" if held.autoscales else "the nodes that are there do not hold it"
+            errors.append(f"size {size.name} needs {_asked(size.resources)} for one trial, and {where}: {held}")
     if errors:
-        raise CannotRun("\nerror: ".join(errors))
-    return have
+        hint = "" if held.autoscales else "; an autoscaler is seen only from the head: submit the study as a job"
+        raise CannotRun("\nerror: ".join(errors) + hint)
+    return held.amounts()
 
 
-def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
-    """Of a node's resources as Ray names them those that sizes ask for."""
-    found = {name: float(resources[name]) for name in ("CPU", "GPU") if name in resources}
-    for name in resources:
-        if name.startswith("accelerator_type:") and "GPU" in found:
-            found[f"GPU:{name.removeprefix('accelerator_type:')}"] = found["GPU"]
-    return found
+def benchmark_node() -> dict[str, object] | None:
+    """What an actor asks for to have to itself a node of the group that is meant for it (resource `benchmark`), or None.
+
+    With several such groups, the first in the cluster's description: all sizes are timed on one kind of node.
+    """
+    meant = next((group for group in _held().groups if BENCHMARK in group.resources and group.most), None)
+    return meant and {"num_cpus": int(meant.resources.get("CPU", 1)), "resources": {BENCHMARK: 1}}
 
 
-def _times(need: Mapping[str, float], node: Mapping[str, float]) -> int:
-    """How often a node holds what is needed."""
-    return int(min(node.get(name, 0.0) // amount for name, amount in need.items() if amount))
+def _held() -> Capacity:
+    try:
+        return held_at_most()
+    except GroupsUnknown as error:
+        raise CannotRun(str(error)) from error
+
+
+def _asked(resources: Resources) -> str:
+    need = ", ".join(
+        f"{amount:g} {name}" if amount >= 1 else name.partition(":")[2]
+        for name, amount in worker_need(resources).items()
+    )
+    return f"{resources.workers} x ({need})"

@@ -20,7 +20,7 @@ from optuna.storages import JournalStorage
 
 import analysis
 from study.benchmarks import benchmark_size, kept_measurement
-from study.cluster import CannotRun, capacity, connected, cores_of
+from study.cluster import ON_HEAD, CannotRun, capacity, connected, cores_of
 from study.data import check_data, marks_of, tasks_of
 from study.estimate import parameters
 from study.footprint import Footprint
@@ -229,8 +229,8 @@ def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> None:
         for size in batch:
             resources = study.root_resources(size)
             job = Job(str(output.resolve()), resources, stages=(study.pretrain(size),), size=size.name)
-            cpus = resources.cpus if resources.inline else 0
-            running.append(run_task.options(num_cpus=cpus).remote(job, f"pretrain-{size.name}", Poster(board)))
+            needs = {"num_cpus": resources.cpus} if resources.inline else {"num_cpus": 0, "resources": ON_HEAD}
+            running.append(run_task.options(**needs).remote(job, f"pretrain-{size.name}", Poster(board)))
         screen.say(f"pre-training {', '.join(size.name for size in batch)}")
         ray.get(running)
 

@@ -15,12 +15,13 @@ from typing import Any
 import ray
 from rich.console import Console
 
+from study.cluster import ON_HEAD
 from study.redact import redacted
 
 SHOW_EVERY_S = 15.0
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, resources=ON_HEAD)
 class Board:
     """Where workers post their latest progress; the driver reads it."""
 

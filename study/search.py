@@ -25,6 +25,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from study.cluster import ON_HEAD
 from study.history import METRIC, RUNG, History, Outcome, SearchResult, TrialRecord, repeat_id
 from study.propose import Proposer
 from study.redact import redacted
@@ -164,7 +165,7 @@ class Sweep:
             tune.with_resources(
                 trainable,
                 # A trial that launches a group waits for it and computes nothing; Tune wants it to ask for something.
-                {"CPU": size.resources.cpus} if size.resources.inline else {"memory": TRIAL_DRIVER_BYTES},
+                {"CPU": size.resources.cpus} if size.resources.inline else {"memory": TRIAL_DRIVER_BYTES, **ON_HEAD},
             ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,

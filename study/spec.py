@@ -386,10 +386,11 @@ class Study:
                 batches.add((task.name, self.training_of(task, usual, rate=1.0).batch_size, group))
         errors = []
         for name, batch_size, group in sorted(batches):
-            try:
-                Share(0, size.resources.workers, size.resources.micro_batch).accumulation(batch_size, group)
-            except ValueError as error:
-                errors.append(f"sizes[{size.name}], {name}: {error}")
+            for workers in size.resources.worker_counts:
+                try:
+                    Share(0, workers, size.resources.micro_batch).accumulation(batch_size, group)
+                except ValueError as error:
+                    errors.append(f"sizes[{size.name}], {name}: {error}")
         return errors
 
     def _masking_errors(self, size: Size) -> list[str]:

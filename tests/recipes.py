@@ -8,6 +8,7 @@ from typing import Any
 from study.spec import BenchmarkPlan, Rung, Size, Space, Study
 from trainables.encoder import Shape
 from trainables.engine import Resources
+from trainables.stages.finetune import FineTune
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.micro.entailment import MicroEntailment
@@ -58,6 +59,32 @@ def diverging() -> Study:
     study = inline()
     space = dataclasses.replace(study.space, lr_intermediate=(1e30,), lr_target=(1e-3,))
     return dataclasses.replace(study, name="diverging", space=space, trials=2)
+
+
+def on_two_kinds() -> Study:
+    """Two sizes of two workers, each on nodes of a kind of accelerator of its own; the computing is the CPU's.
+
+    Its target trainings take long enough to be interrupted, with a checkpoint every second.
+    """
+    study = tiny()
+    sizes = tuple(
+        dataclasses.replace(
+            size, resources=Resources(workers=2, zero_stage=stage, accelerator_type=kind, checkpoint_every_s=1.0)
+        )
+        for size, stage, kind in zip(study.sizes, (2, 3), ("A100", "T4"), strict=True)
+    )
+    tuning = dataclasses.replace(study.tuning, steps=300)
+    return dataclasses.replace(
+        study, name="on_two_kinds", sizes=sizes, trials=2, targets=study.targets[:1], tuning=tuning
+    )
+
+
+def interruptible(steps: int = 150) -> FineTune:
+    """A target training that takes long enough to lose a node in the middle of it."""
+    study = tiny()
+    model = study.chain(study.sizes[0], study.space.defaults()[0])[0].model
+    assert isinstance(model, FineTune)
+    return dataclasses.replace(model, training=dataclasses.replace(model.training, steps=steps))
 
 
 def not_a_study() -> str:

@@ -52,10 +52,11 @@ class Resources:
     `trim_vocabulary`: fine-tuning trains only the rows of the embedding table that occur in its data, with the same result
     (`trimming`); None does so where fewer than half of them occur.
     `checkpoint_every_s` is the least time, in seconds, between two checkpoints inside a stage; an interrupted one goes on from
-    the last. `offload`: what lies in host memory instead of the device's, the optimizer's state (ZeRO 1 to 3) or that and the
-    parameters (ZeRO 3). `activation_checkpointing`: a layer's activations are computed again in the backward pass.
-    `unpad`: training computes the real tokens of a batch alone (`unpadding`); None does so where PyTorch has the kernel for it,
-    on GPUs in bf16.
+    the last. `fewest_workers`: where lost machines do not come back, a trial goes on with half its workers, down to so many,
+    within the same global batch, and a stage that was interrupted begins anew; None waits for all of them. `offload`: what lies
+    in host memory instead of the device's, the optimizer's state (ZeRO 1 to 3) or that and the parameters (ZeRO 3).
+    `activation_checkpointing`: a layer's activations are computed again in the backward pass. `unpad`: training computes the
+    real tokens of a batch alone (`unpadding`); None does so where PyTorch has the kernel for it, on GPUs in bf16.
     """
 
     workers: int = 1
@@ -69,6 +70,7 @@ class Resources:
     activation_checkpointing: bool = False
     checkpoint_every_s: float = 600.0
     unpad: bool | None = None
+    fewest_workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus < 1 or self.gpus not in (0, 1) or self.micro_batch < 1:
@@ -79,6 +81,16 @@ class Resources:
             raise ValueError(f"offload {self.offload!r}: one of {', '.join(OFFLOAD_FROM)}")
         if self.zero_stage < OFFLOAD_FROM[self.offload]:
             raise ValueError(f"offload of {self.offload}: from ZeRO stage {OFFLOAD_FROM[self.offload]} on")
+        if not 1 <= (self.fewest_workers or self.workers) <= self.workers:
+            raise ValueError(f"fewest_workers {self.fewest_workers}: from 1 to workers, {self.workers}")
+
+    @property
+    def worker_counts(self) -> tuple[int, ...]:
+        """How many workers a trial may run on, the most first: halves of halves down to `fewest_workers`."""
+        counts = [self.workers]
+        while counts[-1] % 2 == 0 and counts[-1] // 2 >= (self.fewest_workers or self.workers):
+            counts.append(counts[-1] // 2)
+        return tuple(counts)
 
     @property
     def inline(self) -> bool:

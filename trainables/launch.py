@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 import ray.cloudpickle
 import ray.train
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 # Ray Train's controller imports this module and does none of the work: what takes seconds to import (torch, transformers,
@@ -36,6 +38,8 @@ Report = Callable[[dict[str, Any]], None]
 Progress = Callable[[str, int, int, float], None]
 logger = logging.getLogger(__name__)
 CONTROLLER_FAILURES = 3  # Ray's default retries for ever, also what can never be scheduled
+NOTICE_S = 45.0  # until Ray has noticed that a node is gone
+LOST_MACHINES = 20  # in one launch; each costs what its stage did since its last checkpoint
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ class Job:
     chain: tuple[Evaluate, ...] = ()
     size: str = ""
 
-    def with_micro_batch(self, micro_batch: int) -> Job:
-        return dataclasses.replace(self, resources=dataclasses.replace(self.resources, micro_batch=micro_batch))
+    def with_resources(self, **changes: Any) -> Job:
+        return dataclasses.replace(self, resources=dataclasses.replace(self.resources, **changes))
 
     def run(self, work: Workplace, report: Report) -> None:
         """Ensure the stages, then the chain with a report after each target; a stage that diverges ends it with a report.
@@ -93,6 +97,8 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
 
     Reports go where `callbacks` take them (`TuneReportCallback` inside a trial).
 
+    A machine that is lost is no failure: the group starts again, on others, and its stage goes on from its last checkpoint.
+
     Raises:
         ray.train.TrainingFailedError: a worker failed more than `failures` times, or not even one example fits.
     """
@@ -114,12 +120,64 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
                 name=f"{name}-micro{resources.micro_batch}",
                 storage_path=str(Path(job.output) / "ray_train"),
                 callbacks=list(callbacks),
-                failure_config=FailureConfig(max_failures=failures, controller_failure_limit=CONTROLLER_FAILURES),
+                failure_config=FailureConfig(
+                    max_failures=failures,
+                    # One that may shrink does so once its machines have not come in time.
+                    controller_failure_limit=CONTROLLER_FAILURES if len(resources.worker_counts) == 1 else 0,
+                ),
             ),
         )
         trainer.fit()
 
-    _with_room(job, launch)
+    _with_room(job, lambda job: _with_machines(job, launch))
+
+
+def _with_machines(job: Job, launch: Callable[[Job], None]) -> None:
+    """Launch, and again where a machine was lost; with half the workers where they did not come and the size allows it."""
+    fewer = iter(job.resources.worker_counts[1:])
+    for losses in range(LOST_MACHINES + 1):
+        gone = _dead_nodes()
+        try:
+            launch(job)
+            return
+        except ray.train.TrainingFailedError as error:
+            smaller = next(fewer, None) if _never_started(error) else None
+            if smaller is not None:
+                logger.warning(
+                    "%s: %d workers did not come; going on with %d", job.size, job.resources.workers, smaller
+                )
+                job = job.with_resources(workers=smaller)
+            elif _out_of_memory(error) is not None or losses == LOST_MACHINES or not _lost_a_machine(error, gone):
+                raise
+            else:
+                logger.warning("%s: a machine was lost; starting its workers again", job.size)
+
+
+def _lost_a_machine(error: ray.train.TrainingFailedError, gone: set[str]) -> bool:
+    """Whether a node was lost beside those that were gone before. Workers that it leaves alone say so seconds before Ray does:
+    a connection breaks at once, and Ray waits for five missed answers."""
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
+
+    silent = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
+    failures = getattr(error, "worker_failures", {}).values()
+    others = len(ray.nodes()) > 1
+    suspicious = any(isinstance(one, (RuntimeError, OSError, RayError, *silent)) for one in failures)
+    until = time.monotonic() + (NOTICE_S if suspicious and others else 0.0)
+    while not (lost := _dead_nodes() - gone) and time.monotonic() < until:
+        time.sleep(1.0)
+    return bool(lost)
+
+
+def _dead_nodes() -> set[str]:
+    """Nodes that the cluster had and has no more."""
+    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+
+
+def _never_started(error: ray.train.TrainingFailedError) -> bool:
+    """Whether the cluster did not give the workers in time."""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    return isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError)
 
 
 def _with_room(job: Job, launch: Callable[[Job], None]) -> None:
@@ -131,7 +189,7 @@ def _with_room(job: Job, launch: Callable[[Job], None]) -> None:
     noted = Path(job.output) / "micro_batches" / f"{job.size}.json"
     if job.size and noted.exists():
         fits = int(json.loads(noted.read_text(encoding="utf-8"))["micro_batch"])
-        job = job.with_micro_batch(min(fits, job.resources.micro_batch))
+        job = job.with_resources(micro_batch=min(fits, job.resources.micro_batch))
     reason = None
     while True:
         try:
@@ -145,7 +203,7 @@ def _with_room(job: Job, launch: Callable[[Job], None]) -> None:
             ):  # nothing to halve: one example, or one group that stays together
                 raise
             reason, found = str(found), None  # the error holds frames that hold the model
-            job = job.with_micro_batch(half)
+            job = job.with_resources(micro_batch=half)
         logger.warning("%s: %s; going on with %d", job.size, reason, half)
     if job.size and reason is not None:
         _note(noted, {"micro_batch": job.resources.micro_batch, "because": reason})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -21,17 +22,27 @@ class BenchmarkActor:
         return outcome(self._subject, variant, scored=scored)
 
 
-def run_in_actor(subject: Subject, variant: str, *, scored: bool, device: str, label: str) -> dict[str, Any] | str:
+def run_in_actor(
+    subject: Subject,
+    variant: str,
+    *,
+    scored: bool,
+    device: str,
+    label: str,
+    place: Mapping[str, Any] | None = None,
+) -> dict[str, Any] | str:
     """As `outcome`, in an actor that starts for it on a node that it has for itself and ends after it.
 
     It takes all cores of the node, and on a GPU one whole GPU: Ray then places nothing beside the measurement. `label` makes
     the worker's environment its own, so that Ray starts a process for it instead of taking one that has run something else.
+    `place` is what to ask for instead (`num_cpus`, `resources`) where a cluster has nodes that are meant for it.
     """
     gpus = 1 if device.startswith("cuda") else 0
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cores = int(max(node.get("CPU", 0) for node in nodes if node.get("GPU", 0) >= gpus))
+    if place is None:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        place = {"num_cpus": int(max(node.get("CPU", 0) for node in nodes if node.get("GPU", 0) >= gpus))}
     actor = BenchmarkActor.options(  # type: ignore[attr-defined]
-        num_cpus=cores,
+        **place,
         num_gpus=gpus,
         runtime_env={"env_vars": {**SERVING_ENVIRONMENT, "XSTILTS_BENCHMARK": label}},
     ).remote(subject)
