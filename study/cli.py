@@ -85,6 +85,72 @@ def run(
 
 
 @app.command()
+def submit(
+    recipe: Annotated[
+        str | None, typer.Argument(help="a built-in recipe, or path/to/file.py:function in this folder")
+    ] = None,
+    address: Annotated[str, typer.Option(help="the cluster's job server")] = "http://127.0.0.1:8265",
+    output: Annotated[str | None, typer.Option(help="folder that every node sees, by its path there")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store, as the head reaches it")] = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="folder of published data files, by its path on the nodes")
+    ] = None,
+    trials: Trials = None,
+    sizes: Sizes = None,
+    seed: Seed = None,
+    repeats: Again = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="as of run")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the job, and end as it does")] = True,
+    status: Annotated[str | None, typer.Option(metavar="JOB", help="only say how a job is")] = None,
+    stop: Annotated[
+        str | None, typer.Option(metavar="JOB", help="only stop a job; submitted again, it resumes")
+    ] = None,
+) -> None:
+    """Run a study as a job of a cluster: `run` over there. Exit code: the job's own; 130 if somebody stopped it."""
+    from study import submit as submission
+
+    if len([one for one in (recipe, status, stop) if one is not None]) != 1:
+        refuse("one of RECIPE, --status JOB and --stop JOB")
+    try:
+        if recipe is not None:
+            if output is None:
+                refuse("--output: where the study goes, an absolute path that every node of the cluster sees")
+            options = (
+                ("--output", output),
+                ("--tracking-uri", tracking_uri),
+                ("--data-root", data_root),
+                ("--trials", trials),
+                ("--sizes", sizes),
+                ("--seed", seed),
+                ("--repeats", repeats),
+            )
+            entrypoint = submission.entrypoint_of(recipe, options) + ["--retry-failed"] * retry_failed
+            name = submission.checked_name(recipe, trials=trials, sizes=_names(sizes), seed=seed, repeats=repeats)
+            server = submission.JobServer(address)
+            job = server.submit(entrypoint, name, Path.cwd())
+            print(
+                f"submitted {job}; stop it with: python -m study submit --stop {job} --address {address}",
+                file=sys.stderr,
+            )
+            if wait:
+                server.follow(job)
+        else:
+            server, job = submission.JobServer(address), status or stop or ""
+            if stop is not None:
+                server.stop(job)
+        known, ended = server.describe(job), server.ended(job)
+    except submission.CannotSubmit as error:
+        refuse(str(error))
+    except (submission.ConnectionLost, KeyboardInterrupt) as error:
+        print(str(error) or "no longer followed; the job goes on", file=sys.stderr)
+        raise typer.Exit(FAILED) from error
+    print(json.dumps(known), flush=True)
+    if stop is None and ended is not None and ended.code:
+        print(f"{job}: {ended.status}: {ended.message}", file=sys.stderr)
+        raise typer.Exit(ended.code)
+
+
+@app.command()
 def plan(
     recipe: Recipe,
     data_root: DataRoot = None,
@@ -189,13 +255,16 @@ def _study(recipe: str, *, trials: int | None, sizes: str | None, seed: int | No
     from study.spec import InvalidStudy
     from trainables.data.source import DataError
 
-    wanted = None if sizes is None else tuple(name.strip() for name in sizes.split(",") if name.strip())
     try:
-        return load_recipe(recipe).replace(trials=trials, sizes=wanted, seed=seed, repeats=repeats)
+        return load_recipe(recipe).replace(trials=trials, sizes=_names(sizes), seed=seed, repeats=repeats)
     except (UnknownRecipe, DataError) as error:
         refuse(str(error))
     except InvalidStudy as error:
         refuse("\nerror: ".join(error.errors))
+
+
+def _names(sizes: str | None) -> tuple[str, ...] | None:
+    return None if sizes is None else tuple(name.strip() for name in sizes.split(",") if name.strip())
 
 
 def use_data_root(folder: Path | None) -> None:

@@ -1,56 +1,70 @@
-"""A study as a Ray job: submitted to a real head node, with an honest exit status."""
+"""A study as a Ray job: submitted to a real head node, followed, stopped, resumed, with the exit code that it deserves."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Ran
 
 # Token authentication, as on any cluster: whoever reaches a job server without it runs code there.
-ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+ENVIRONMENT = {
+    **os.environ,
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job's `python` is the one of the head's environment
+}
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[str]:
-    """Address of the job server of a head node of our own."""
-    gcs, dashboard = _free_port(), _free_port()
-    process = subprocess.Popen(
-        [
-            *RAY,
-            "start",
-            "--head",
-            "--block",
-            "--num-cpus=2",
-            f"--port={gcs}",
-            f"--dashboard-port={dashboard}",
-            "--dashboard-host=127.0.0.1",
-            "--object-store-memory=134217728",
-        ],
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{dashboard}"
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the job server of a head node of our own, as `clusters/local.sh` starts and stops it."""
+    state, port = tmp_path_factory.mktemp("head"), _free_port()
+    environment = {**ENVIRONMENT, "XSTILTS_LOCAL": str(state), "XSTILTS_PORT": str(port)}
+
+    def local(*arguments: str) -> str:
+        done = subprocess.run(
+            [ROOT / "clusters" / "local.sh", *arguments], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
     try:
-        _wait_for(f"{address}/api/version", process)
+        address = local("start", "--num-cpus=2", "--object-store-memory=134217728")
+        pid = int((state / "pid").read_text())
+        assert address == f"http://127.0.0.1:{port}"
+        _wait_for(f"{address}/api/version")
+        assert local("start") == f"already running: {address}"
         yield address
+        assert "CPU" in local("status")
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+        local("stop")
+    assert not list(_living(pid)), "`stop` ended the head and all of its own"
+
+
+def _living(group: int) -> Iterator[int]:
+    """Processes of the group that have not ended."""
+    for process in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                yield process.pid
 
 
 def _free_port() -> int:
@@ -59,7 +73,7 @@ def _free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(url: str) -> None:
     deadline = time.monotonic() + 90
     while True:
         try:
@@ -68,45 +82,162 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
         except urllib.error.HTTPError:
             return  # it answers; what it wants of clients is their business
         except OSError:
-            assert process.poll() is None, "the head node ended"
             assert time.monotonic() < deadline, "the job server did not come up"
             time.sleep(0.5)
 
 
-def _submit(address: str, *entrypoint: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *RAY,
-            "job",
-            "submit",
-            "--address",
-            address,
-            "--working-dir",
-            ".",
-            "--runtime-env",
-            "clusters/runtime_env.yaml",
-            "--",
-            sys.executable,
-            "-m",
-            "study",
-            *entrypoint,
-        ],
+def _submit(address: str, *arguments: str, environment: Mapping[str, str] = ENVIRONMENT) -> Ran:
+    done = subprocess.run(
+        [sys.executable, "-m", "study", "submit", *arguments, "--address", address],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_job_that_was_stopped_goes_on_when_submitted_again(head: str, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = ("tests/recipes.py:inline", "--output", str(output))
+    first = _submit(head, *command, "--no-wait")
+    assert first.code == 0, first.err
+    job = first.document["job"]
+    assert job.startswith("inline-")
+    assert first.document["status"] in ("PENDING", "RUNNING")
+    deadline = time.monotonic() + 180
+    while not list(output.glob("stages/pretrain*/manifest.json")):
+        assert time.monotonic() < deadline, "nothing was finished"
+        time.sleep(0.1)
+    stopped = _submit(head, "--stop", job)
+    assert (stopped.code, stopped.document["status"]) == (0, "STOPPED"), stopped.err
+    assert _submit(head, "--status", job).code == 130, "`ray job submit` would say 0"
+    before = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
+    assert not (output / "report.html").exists()
+
+    # Whatever the environment says of another cluster, the address that is given counts.
+    again = _submit(head, *command, environment={**ENVIRONMENT, "RAY_ADDRESS": "http://127.0.0.1:1"})
+    assert again.code == 0, again.err
+    assert (again.document["status"], again.document["exit_code"]) == ("SUCCEEDED", 0)
+    assert "searching 1x32" in again.err, "the job's log is followed"
+    after = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
+    assert {path: after[path] for path in before} == before, "a finished stage was made again"
+    assert (output / "report.html").is_file()
+
+
+def test_a_failed_trial_fails_the_job(head: str, tmp_path: Path) -> None:
+    ran = _submit(head, "tests/recipes.py:diverging", "--output", str(tmp_path / "out"))
+    assert ran.code == 1, ran.err
+    assert ran.document["status"] == "FAILED"
+    assert "micro_topic" in ran.err
+    assert "diverged" in ran.err
+
+
+def test_ray_s_own_submission_fails_a_job_with_bad_input(head: str) -> None:
+    """Without `study submit` and its checks: the driver's exit code 2 is a failed job."""
+    arguments = ["--working-dir", ".", "--runtime-env", "clusters/runtime_env.yaml"]
+    done = subprocess.run(
+        [*RAY, "job", "submit", "--address", head, *arguments, "--", "python", "-m", "study", "run", "nope"],
         cwd=ROOT,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=300,
     )
-
-
-def test_a_study_runs_as_a_job(head: str, tmp_path: Path) -> None:
-    done = _submit(head, "run", "tests/recipes.py:inline", "--output", str(tmp_path / "out"))
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert (tmp_path / "out" / "report.html").is_file()
-    assert "succeeded" in done.stdout
-
-
-def test_a_job_with_bad_input_fails(head: str) -> None:
-    done = _submit(head, "run", "nope")
     assert done.returncode != 0
     assert "no recipe 'nope'" in done.stdout + done.stderr
+
+
+def test_a_wrong_token_and_none_are_refused_before_anything_is_uploaded(head: str, tmp_path: Path) -> None:
+    output = ("--output", str(tmp_path / "out"))
+    wrong = _submit(head, "quickstart", *output, environment={**ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+    assert wrong.code == 2
+    assert "the cluster does not know the token that it was given" in wrong.err
+    nobody = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("RAY_AUTH")}
+    nobody["HOME"] = str(tmp_path)
+    none = _submit(head, "quickstart", *output, environment=nobody)
+    assert none.code == 2
+    assert "the cluster wants a token (401)" in none.err
+    open_to_all = tmp_path / ".ray" / "auth_token"
+    open_to_all.parent.mkdir()
+    open_to_all.write_text(ENVIRONMENT["RAY_AUTH_TOKEN"])
+    open_to_all.chmod(0o644)
+    readable = _submit(head, "quickstart", *output, environment=nobody)
+    assert readable.code == 2
+    assert "chmod 600" in readable.err
+    open_to_all.chmod(0o600)
+    unknown = _submit(head, "--status", "nobody-knows", environment=nobody)
+    assert unknown.code == 2, "the token of the file was taken"
+    assert "no job 'nobody-knows'" in unknown.err
+    for ran in (wrong, none, readable, unknown):
+        assert "Traceback" not in ran.err
+        assert ran.out == ""
+
+
+@pytest.fixture
+def other_server() -> Iterator[tuple[str, dict[str, str]]]:
+    """Something that answers like a job server, and what it answers."""
+    answer: dict[str, str] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", answer
+    finally:
+        server.shutdown()
+
+
+def test_another_version_of_ray_is_refused(
+    other_server: tuple[str, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from study.submit import CannotSubmit, JobServer
+
+    monkeypatch.setenv("HOME", str(tmp_path))  # without a token
+    address, answer = other_server
+    answer["ray_version"] = "2.9.3"
+    with pytest.raises(CannotSubmit, match=rf"runs Ray 2\.9\.3 and this environment has {ray.__version__}"):
+        JobServer(address)
+    del answer["ray_version"]
+    with pytest.raises(CannotSubmit, match="no job server of Ray"):
+        JobServer(address)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["quickstart"], "--output: where the study goes"),
+        (["quickstart", "--output", "here"], "--output here: an absolute path"),
+        (["quickstart", "--output", "/shared/x", "--data-root", "data"], "--data-root data: an absolute path"),
+        (["nope", "--output", "/shared/x"], "no recipe 'nope'"),
+        (["quickstart", "--output", "/shared/x", "--tracking-uri", "http://me:hidden@host:5000"], "holds a password"),
+        (["quickstart", "--output", "/shared/x", "--sizes", "7x7"], "no size '7x7'"),
+        (["/tmp/mine.py:study", "--output", "/shared/x"], "the folder that goes to the cluster"),
+        (["quickstart", "--output", "/shared/x"], "no job server answers there"),
+        (["quickstart", "--stop", "x"], "one of RECIPE, --status JOB and --stop JOB"),
+        ([], "one of RECIPE, --status JOB and --stop JOB"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_uploaded(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from study.cli import app
+
+    monkeypatch.setenv("HOME", str(tmp_path))  # without a token
+    ran = CliRunner().invoke(app, ["submit", *arguments, "--address", "http://127.0.0.1:1"])
+    assert ran.exit_code == 2
+    assert says in ran.stderr
+    assert ran.stdout == ""

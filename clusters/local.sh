@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# A Ray head of your own on this machine, to submit jobs to as to a cluster:
+#
+#   clusters/local.sh start [--num-cpus N ...]   # a head with token authentication, on 127.0.0.1; further options go to `ray start`
+#   clusters/local.sh submit RECIPE [...]        # as `python -m study submit RECIPE --address ... [...]`
+#   clusters/local.sh status                     # nodes and demand, as Ray's autoscaler sees them
+#   clusters/local.sh stop                       # ends this head and what runs on it, and no other Ray of this machine
+#
+# XSTILTS_LOCAL (./runs/local-cluster) holds the head's process id and log, XSTILTS_PORT (8265) is the job server's.
+set -euo pipefail
+
+state=${XSTILTS_LOCAL:-runs/local-cluster}
+port=${XSTILTS_PORT:-8265}
+python=${PYTHON:-python}
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+ray=("$python" -m ray.scripts.scripts)
+
+# Whether a process of the head's group lives; one that ended and was not asked for its end (a zombie) does not.
+alive() { ps -eo pgid=,stat= | awk -v group="$1" '$1 == group && $2 !~ /^Z/ { found = 1 } END { exit !found }'; }
+running() { [ -e "$state/pid" ] && alive "$(cat "$state/pid")"; }
+answers() { "$python" -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2>/dev/null; }
+# Without an explicit token the one of `ray get-auth-token` is used, and made if there is none.
+ensure_token() {
+    if [ -z "${RAY_AUTH_TOKEN:-}" ]; then
+        local path=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
+        [ -e "$path" ] || (umask 077 && "${ray[@]}" get-auth-token --generate >/dev/null)
+        chmod 600 "$path"
+    fi
+}
+
+case ${1:-} in
+start)
+    shift
+    if running; then echo "already running: http://127.0.0.1:$port" && exit 0; fi
+    if answers; then echo "error: something else listens on port $port; set XSTILTS_PORT" >&2 && exit 2; fi
+    ensure_token
+    mkdir -p "$state"
+    # A process group of its own: `stop` ends it and nothing else. Free ports, so that it gets along with other heads.
+    "$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])' >"$state/gcs"
+    setsid "${ray[@]}" start --head --block --port="$(cat "$state/gcs")" --dashboard-host=127.0.0.1 --dashboard-port="$port" \
+        --include-dashboard=true "$@" >"$state/log" 2>&1 &
+    echo $! >"$state/pid"
+    for _ in $(seq 120); do
+        if answers; then echo "http://127.0.0.1:$port" && exit 0; fi
+        [ -n "$(jobs -r)" ] || break
+        sleep 0.5
+    done
+    echo "error: the head did not come up; see $state/log" >&2
+    exit 1
+    ;;
+submit)
+    shift
+    ensure_token
+    exec "$python" -m study submit "$@" --address "http://127.0.0.1:$port"
+    ;;
+status)
+    running || { echo "not running" >&2 && exit 1; }
+    ensure_token
+    exec "${ray[@]}" status --address "$("$python" -c 'import ray; print(ray.util.get_node_ip_address())'):$(cat "$state/gcs")"
+    ;;
+stop)
+    if running; then
+        pid=$(cat "$state/pid")
+        kill -TERM -- "-$pid"
+        for _ in $(seq 60); do
+            alive "$pid" || break
+            sleep 0.5
+        done
+        kill -KILL -- "-$pid" 2>/dev/null || true
+    fi
+    rm -f "$state/pid"
+    ;;
+*)
+    sed -n '2,9p' "$0" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,276 @@
+"""A study as a job of a Ray cluster: checked before anything is uploaded, followed, and ended with the job's own exit code.
+
+`ray job submit` says 0 of a job that was stopped and 1 of every failure, talks to RAY_ADDRESS whatever address it is given, and
+uploads before it looks. This goes through the same job server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import requests
+import yaml
+
+from study.redact import holds_password
+
+POLL_S = 1.0
+STOP_TIMEOUT_S = 60.0
+STOPPED, LOST = 130, 1  # exit codes: somebody stopped the job; it ended and nobody knows how
+_RUNTIME_ENVIRONMENT = Path(__file__).parent.parent / "clusters" / "runtime_env.yaml"
+_OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray prefers them to an address that it is given
+
+
+class CannotSubmit(RuntimeError):
+    """Nothing was submitted; what is in the way, and the way out."""
+
+
+class ConnectionLost(RuntimeError):
+    """The job server stopped answering; what became of the job is not known."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job's end: Ray's word for it, the exit code that stands for it, and Ray's message."""
+
+    status: str
+    code: int
+    message: str
+
+
+class JobServer:
+    """The job server of a cluster, checked to be one that this study can be submitted to.
+
+    Raises:
+        CannotSubmit: no server at the address, one that does not take our token, or one of another version of Ray.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        parts = urlsplit(self.address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CannotSubmit(f"--address {address}: the job server's URL, as http://127.0.0.1:8265")
+        self._check_token_file()
+        with _only(self.address):
+            self._check()
+            from ray.job_submission import JobSubmissionClient
+
+            self._client = JobSubmissionClient(self.address)
+
+    def submit(self, entrypoint: Sequence[str], name: str, folder: Path) -> str:
+        """Upload the folder and start the job in it; the job's id.
+
+        Raises:
+            CannotSubmit: the folder is too large, or the server refuses.
+        """
+        from ray.exceptions import RaySystemError
+
+        settings = yaml.safe_load(_RUNTIME_ENVIRONMENT.read_text(encoding="utf-8"))
+        job = f"{name}-{secrets.token_hex(4)}"
+        try:
+            with _only(self.address):
+                self._client.submit_job(
+                    entrypoint=shlex.join(entrypoint),
+                    submission_id=job,
+                    runtime_env={**settings, "working_dir": str(folder)},
+                    metadata={"study": name},
+                )
+        except (RuntimeError, RaySystemError, ValueError) as error:
+            raise CannotSubmit(f"the job server at {self.address} did not take the job: {error}") from error
+        return job
+
+    def describe(self, job: str) -> dict[str, Any]:
+        """What the server knows of a job.
+
+        Raises:
+            CannotSubmit: it knows none of that id.
+            ConnectionLost: it does not answer any more.
+        """
+        try:
+            details = self._client.get_job_info(job)
+        except requests.RequestException as error:
+            raise ConnectionLost(
+                f"{self.address} does not answer any more ({type(error).__name__}); {job} may go on"
+            ) from error
+        except RuntimeError as error:
+            raise CannotSubmit(f"no job {job!r} at {self.address}") from error
+        return {
+            "job": job,
+            "status": str(details.status.value),
+            "entrypoint": details.entrypoint,
+            "started": _moment(details.start_time),
+            "ended": _moment(details.end_time),
+            "exit_code": details.driver_exit_code,
+            "message": details.message,
+        }
+
+    def stop(self, job: str) -> Ended:
+        """Stop a job and wait until it has stopped; one that has ended is left as it is."""
+        self.describe(job)
+        self._client.stop_job(job)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while (ended := self.ended(job)) is None:
+            if time.monotonic() > deadline:
+                raise CannotSubmit(f"{job} was told to stop {STOP_TIMEOUT_S:.0f} s ago and has not; see its log")
+            time.sleep(POLL_S)
+        return ended
+
+    def follow(self, job: str) -> Ended:
+        """Print the job's output as it comes, until the job has ended."""
+        printed = 0
+        while True:
+            ended = self.ended(job)  # asked first: what a job printed before it ended is printed
+            printed += asyncio.run(self._print_log(job, skip=printed))
+            if ended is not None:
+                return ended
+            # The stream also ends when the connection breaks; a job that goes on is followed further.
+            time.sleep(POLL_S)
+
+    def ended(self, job: str) -> Ended | None:
+        """How the job ended, or None while it has not."""
+        known = self.describe(job)
+        status, message = known["status"], known["message"] or ""
+        if status in ("PENDING", "RUNNING"):
+            return None
+        if status == "SUCCEEDED":
+            return Ended(status, 0, message)
+        if status == "STOPPED":
+            return Ended(status, STOPPED, message)
+        return Ended(status, known["exit_code"] or LOST, message)
+
+    async def _print_log(self, job: str, *, skip: int) -> int:
+        """Print what is new; how many characters that was. A stream begins at the log's beginning."""
+        seen = 0
+        with suppress(aiohttp.ClientError):  # the next look at the job says whether its server is gone
+            async for text in self._client.tail_job_logs(job):
+                new = text[max(0, skip - seen) :]
+                seen += len(text)
+                print(new, end="", file=sys.stderr, flush=True)
+        return max(0, seen - skip)
+
+    def _check_token_file(self) -> None:
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+        if "RAY_AUTH_TOKEN" in os.environ or not path.is_file():
+            return
+        if path.stat().st_mode & 0o077:
+            raise CannotSubmit(f"{path} can be read by others of this machine; chmod 600 {path}")
+        if "RAY_AUTH_MODE" not in os.environ:  # a client of an address does not look for its token by itself
+            from ray._private.authentication.authentication_token_setup import _enable_token_auth
+
+            _enable_token_auth()
+
+    def _check(self) -> None:
+        import ray
+        from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
+        from ray.exceptions import AuthenticationError
+
+        try:
+            headers = get_auth_headers_if_auth_enabled({})
+            answer = requests.get(f"{self.address}/api/version", headers=headers, timeout=10)
+        except AuthenticationError as error:
+            raise CannotSubmit(
+                "RAY_AUTH_MODE is token and there is no token; copy the cluster's to ~/.ray/auth_token (mode 600)"
+            ) from error
+        except requests.RequestException as error:
+            raise CannotSubmit(
+                f"--address {self.address}: no job server answers there ({type(error).__name__}); is the tunnel open?"
+            ) from error
+        if answer.status_code in (401, 403):
+            given = "does not know the token that it was given" if headers else "wants a token"
+            raise CannotSubmit(
+                f"--address {self.address}: the cluster {given} ({answer.status_code}); copy the cluster's to "
+                "~/.ray/auth_token (mode 600), or set RAY_AUTH_TOKEN"
+            )
+        try:
+            theirs = str(answer.json()["ray_version"])
+        except (requests.JSONDecodeError, KeyError, TypeError) as error:
+            raise CannotSubmit(
+                f"--address {self.address}: what answers there ({answer.status_code}) is no job server of Ray"
+            ) from error
+        if theirs != ray.__version__:
+            raise CannotSubmit(
+                f"--address {self.address}: the cluster runs Ray {theirs} and this environment has {ray.__version__}; a "
+                "driver and its cluster must be of one version: rebuild the cluster's image, or install that version here"
+            )
+
+
+def checked_name(
+    recipe: str, *, trials: int | None, sizes: tuple[str, ...] | None, seed: int | None, repeats: int | None
+) -> str:
+    """The study's name, once it is known to be a study.
+
+    Raises:
+        CannotSubmit: the job would refuse it.
+    """
+    from study.recipes import UnknownRecipe, load_recipe  # imports torch; --status and --stop do without
+    from study.spec import InvalidStudy
+    from trainables.data.source import DataError
+
+    try:
+        return load_recipe(recipe).replace(trials=trials, sizes=sizes, seed=seed, repeats=repeats).name
+    except DataError:  # its data are over there; the job reads them before it starts anything
+        return recipe.rpartition(":")[2]
+    except UnknownRecipe as error:
+        raise CannotSubmit(str(error)) from error
+    except InvalidStudy as error:
+        raise CannotSubmit("\nerror: ".join(error.errors)) from error
+
+
+def entrypoint_of(recipe: str, options: Sequence[tuple[str, object]]) -> list[str]:
+    """The command that the job runs: `python -m study run` with the options that were given.
+
+    Raises:
+        CannotSubmit: the recipe's file is not in the folder that is uploaded, a path that would not be the same there, or a password.
+    """
+    command = ["python", "-m", "study", "run", _portable(recipe)]
+    for name, value in options:
+        if value is None:
+            continue
+        if name in ("--output", "--data-root") and not Path(str(value)).is_absolute():
+            raise CannotSubmit(f"{name} {value}: an absolute path, which every node of the cluster sees")
+        if name == "--tracking-uri" and holds_password(str(value)):
+            raise CannotSubmit(
+                "--tracking-uri: holds a password, which Ray would keep with the job; the head's ~/.mlflow/credentials is for that"
+            )
+        command += [name, str(value)]
+    return command
+
+
+def _portable(recipe: str) -> str:
+    """A recipe in a file by its path within the uploaded folder, which is the current one."""
+    path, colon, function = recipe.partition(":")
+    if not colon:
+        return recipe
+    try:
+        return f"{Path(path).resolve().relative_to(Path.cwd())}:{function}"
+    except ValueError as error:
+        raise CannotSubmit(f"{recipe}: not in {Path.cwd()}, the folder that goes to the cluster") from error
+
+
+@contextmanager
+def _only(address: str) -> Iterator[None]:
+    """Ray's client for this address, whatever the environment says of others."""
+    before = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
+    try:
+        yield
+    finally:
+        del os.environ["RAY_API_SERVER_ADDRESS"]
+        os.environ.update(before)
+
+
+def _moment(milliseconds: int | None) -> str | None:
+    if not milliseconds:
+        return None
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(milliseconds / 1000))
