@@ -231,7 +231,7 @@ def entrypoint_of(recipe: str, options: Sequence[tuple[str, object]]) -> list[st
     """The command that the job runs: `python -m study run` with the options that were given.
 
     Raises:
-        CannotSubmit: the recipe's file is not in the folder that is uploaded, a path that would not be the same there, or a password.
+        CannotSubmit: a recipe's file that is not in the uploaded folder, a path that is another there, or a password.
     """
     command = ["python", "-m", "study", "run", _portable(recipe)]
     for name, value in options:
@@ -241,7 +241,8 @@ def entrypoint_of(recipe: str, options: Sequence[tuple[str, object]]) -> list[st
             raise CannotSubmit(f"{name} {value}: an absolute path, which every node of the cluster sees")
         if name == "--tracking-uri" and holds_password(str(value)):
             raise CannotSubmit(
-                "--tracking-uri: holds a password, which Ray would keep with the job; the head's ~/.mlflow/credentials is for that"
+                "--tracking-uri: holds a password, which Ray would keep with the job; leave it out: the head has its own in "
+                "~/.mlflow/credentials"
             )
         command += [name, str(value)]
     return command
