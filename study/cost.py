@@ -10,7 +10,7 @@ from statistics import mean
 
 from study import estimate
 from study.estimate import Architecture
-from study.search import asha
+from study.searcher import asha
 from study.space import Choice, LogUniform, Rates, Space, masks
 from study.spec import Size, Study
 from trainables.fingerprint import fingerprint

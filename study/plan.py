@@ -67,7 +67,7 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         f"targets, in the order trials score them: {', '.join(task.name for task in study.targets)}",
         f"each size: every intermediate choice once at the default learning rates ({len(study.space.names)} trials, never "
         f"stopped early), then {study.trials - len(study.space.names)} of Optuna's, of which ASHA keeps one in "
-        f"{study.reduction_factor} at a rung",
+        f"{study.reduction_factor} at a rung, the first after {study.first_rung} targets",
         _again(study),
         "stages: of the default cells; 'not shared' is what trials would run that shared none",
         *_padding(study),

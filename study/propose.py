@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 from study.history import TrialRecord, distributions, parameters
 from study.space import Choice, Space
 
-TRIES = 8  # proposals of the sampler before the nearest untried choice is taken in their stead
+TRIES = 3  # proposals of the sampler before the nearest untried choice is taken in their stead
 _TPE_STATES = {"complete": TrialState.COMPLETE, "stopped_early": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 

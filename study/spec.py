@@ -110,7 +110,9 @@ class Study:
 
     `version` is raised when a recipe's author wants its stages made anew. `tuning` and `intermediate_tuning` hold what the
     trials do not choose; their learning rates are replaced by the trial's. `own_tuning` is for tasks that want other steps or
-    lengths. `trials` is the budget of each size, and `repeats` what is run again with further seeds. `corpus`,
+    lengths. `trials` is the budget of each size, and `repeats` what is run again with further seeds. ASHA compares trials
+    after `first_rung` targets and then after each `reduction_factor` times as many, and stops all but one in
+    `reduction_factor` of them: after a single target English dev scores say little about the mean of all. `corpus`,
     `vocabulary_size` and `group_pairs` are what the rungs of a ladder share; a study of published encoders alone has none of
     them.
     """
@@ -125,6 +127,7 @@ class Study:
     tuning: Training
     trials: int
     reduction_factor: int = 3
+    first_rung: int = 2
     repeats: Repeats | None = USUAL_REPEATS
     benchmark: BenchmarkPlan = BenchmarkPlan()
     own_tuning: tuple[TaskTuning, ...] = ()
@@ -333,6 +336,8 @@ class Study:
         ]
         if self.reduction_factor < 2:
             errors.append(f"reduction_factor {self.reduction_factor}: ASHA keeps one trial in 2 or more")
+        if self.first_rung < 1:
+            errors.append(f"first_rung {self.first_rung}: ASHA compares trials that have finished one target or more")
         errors += [
             f"benchmark.variants: no variant {name!r}; there are {', '.join(VARIANTS)}"
             for name in self.benchmark.variants

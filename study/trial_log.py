@@ -12,9 +12,9 @@ from rich.table import Table
 from study.examples import write_examples
 from study.history import METRIC, RUNG, SearchResult, TrialRecord, repeated_id
 from study.progress import Screen, Timeline
-from study.search import choice_of
 from study.spec import Choice, Size, Study
 from study.tracking import Tracking
+from study.trial import choice_of
 from trainables.chain import SCORE_PREFIXES
 from trainables.stages.evaluate import Evaluate
 from trainables.tasks.suites import SUITES

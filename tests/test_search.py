@@ -16,9 +16,11 @@ from ray.tune.search import Searcher
 from study.history import JOURNAL, History, LedgerBroken, SearchResult, TrialRecord, open_journal, repeated_id
 from study.propose import Proposer
 from study.room import Room, need_of
-from study.search import LedgerSearcher, asha, choice_of, load_result, wanted_repeats
+from study.search import load_result, wanted_repeats
+from study.searcher import LedgerSearcher, asha
 from study.space import Choice, LogUniform, Repeats, Space
 from study.spec import InvalidStudy
+from study.trial import choice_of
 from tests import recipes
 
 STUDY = recipes.tiny()
@@ -216,16 +218,21 @@ def test_no_more_trials_start_than_there_is_room_for(tmp_path: Path) -> None:
 
 
 def test_asha_stops_a_bad_trial_but_never_a_default_cell() -> None:
-    """A tenth trial far below nine others at the first rung is stopped, unless it is a default cell."""
+    """A tenth trial far below nine others at the first rung, two targets, is stopped, unless it is a default cell."""
     default = STUDY.space.defaults()[0]
     sampled = dataclasses.replace(default, lr_target=STUDY.space.lr_target[1])  # type: ignore[index]
     for choice, stopped in ((sampled, True), (default, False)):
         past = [
-            TrialRecord(f"t{number}", default, "complete", {}, rungs={1: 80.0 + number, 2: 1.0}) for number in range(9)
+            TrialRecord(f"t{number}", default, "complete", {}, rungs={1: 1.0, 2: 80.0 + number}) for number in range(9)
         ]
         scheduler = asha(STUDY, past)
-        assert scheduler.stops("last", choice, rung=1, score=1.0) is stopped
-    assert not asha(STUDY).stops("first", sampled, rung=1, score=1.0)
+        assert not scheduler.stops("last", choice, rung=1, score=1.0), "one target is too few to compare"
+        assert scheduler.stops("last", choice, rung=2, score=1.0) is stopped
+    assert not asha(STUDY).stops("first", sampled, rung=2, score=1.0)
+    early = asha(
+        dataclasses.replace(STUDY, first_rung=1), [TrialRecord("t0", sampled, "complete", {}, rungs={1: 80.0})]
+    )
+    assert early.stops("next", sampled, rung=1, score=1.0)
 
 
 def test_only_complete_trials_are_ranked_and_on_dev_alone() -> None:
@@ -292,6 +299,7 @@ def test_a_study_says_all_that_is_wrong_with_it_at_once() -> None:
             name="Tiny Study",
             trials=1,
             reduction_factor=1,
+            first_rung=0,
             targets=STUDY.targets[::-1],
             sizes=(SIZE, SIZE),
             repeats=Repeats(seeds=0),
@@ -299,7 +307,14 @@ def test_a_study_says_all_that_is_wrong_with_it_at_once() -> None:
         )
     said = "\n".join(caught.value.errors)
     for field in (
-        *("name 'Tiny Study'", "trials 1", "reduction_factor 1", "targets: the first", "'1x32' appears twice"),
+        *(
+            "name 'Tiny Study'",
+            "trials 1",
+            "reduction_factor 1",
+            "first_rung 0",
+            "targets: the first",
+            "'1x32' appears twice",
+        ),
         *("repeats", "space.lr_target LogUniform", "space.epochs"),
     ):
         assert field in said

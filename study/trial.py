@@ -1,0 +1,100 @@
+"""A trial of a search: what Tune runs for a choice, and what it came to by its last report."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from study.history import METRIC, RUNG, Outcome
+from study.redact import redacted
+from study.space import Choice
+from study.spec import Size, Study
+from trainables.chain import SCORE_PREFIXES
+from trainables.launch import Job, run_group, run_inline
+from trainables.stages.base import Progress
+
+ATTEMPTS = 2  # an error of the trial's own is tried once more and is its result then
+STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
+
+
+def choice_of(config: dict[str, Any]) -> Choice:
+    """The choice behind a Tune config."""
+    return Choice(**{name: value for name, value in config.items() if name != "trial"})
+
+
+def run_trial(config: dict[str, Any], *, study: Study, size: Size, output: str, progress: Progress) -> None:
+    """A Tune trial: the chain of its choice, inline or on a Ray Train group.
+
+    A lost process or node is Tune's to make good; an error in the trial itself is tried once more here and then reported.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            job = Job(output, size.resources, chain=study.chain(size, choice_of(config)), size=size.name)
+            if size.resources.inline:
+                run_inline(job, report=tune.report, progress=progress)
+            else:
+                name = f"{size.name}-{config['trial']}"
+                run_group(job, name=name, progress=progress, callbacks=[TuneReportCallback()])
+            return
+        except Exception as error:
+            causes = _causes(error)
+            if (full := next((one for one in causes if _is_storage(one)), None)) is not None:
+                tune.report({"storage": reason_of(full)})
+                return
+            if any(isinstance(one, ray.exceptions.RayError) and not _is_task_error(one) for one in causes):
+                raise
+            logging.getLogger(__name__).exception("%s %s, attempt %d", size.name, config["trial"], attempt)
+            if attempt == ATTEMPTS:
+                tune.report({"error": reason_of(causes[-1])})
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, then those of a group's workers, then what Ray wrapped."""
+    found = [error, *getattr(error, "worker_failures", {}).values()]
+    return [*found, *(cause for one in found if isinstance(cause := getattr(one, "cause", None), BaseException))]
+
+
+def _is_task_error(error: BaseException) -> bool:
+    return isinstance(error, ray.exceptions.RayTaskError)
+
+
+def _is_storage(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in STORAGE_ERRORS
+
+
+def judge(result: dict[str, Any], targets: int, *, error: str | None) -> tuple[Outcome, str | None]:
+    """What a trial came to by its last report, and why where it failed."""
+    finished, score = result.get(RUNG, 0), result.get(METRIC, math.nan)
+    if error is not None:
+        return "failed", error
+    if "diverged" in result:
+        return "failed", f"diverged: {result['diverged']}"
+    if "error" in result:
+        return "failed", str(result["error"])
+    if not finished:
+        return "failed", "ended without a report"
+    if not math.isfinite(score):
+        return "failed", f"its dev score is {score}"
+    return ("complete" if finished == targets else "stopped_early"), None
+
+
+def reported(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a Tune result what the trial reported."""
+
+    def ours(key: str) -> bool:
+        return key in (METRIC, RUNG, "test_score") or key.split("/")[0] in SCORE_PREFIXES
+
+    return {key: value for key, value in result.items() if ours(key) and isinstance(value, (int, float))}
+
+
+def reason_of(error: BaseException) -> str:
+    """The innermost cause in one line."""
+    cause = getattr(error, "cause", None) or error
+    return redacted(f"{type(cause).__name__}: {cause}".strip().splitlines()[-1])[:500]
