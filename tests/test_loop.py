@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch.multiprocessing as multiprocessing
 
 from tests import recipes
 from trainables.batching import Share
-from trainables.engine import remove_stale_locks
+from trainables.engine import outwait
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.finetune import FineTune
 from trainables.store import StageStore
@@ -112,11 +113,12 @@ def test_the_same_seed_trains_the_same_model_and_another_does_not(base: Path, tm
     assert _losses(other, work, tmp_path / "other") != pytest.approx(first, rel=1e-3)
 
 
-def test_a_lock_that_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    for name in ("old", "new"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "lock").touch()
-    os.utime(tmp_path / "old" / "lock", (0, 0))
-    assert remove_stale_locks(tmp_path) == [tmp_path / "old" / "lock"]
-    assert (tmp_path / "new" / "lock").exists()
-    assert not (tmp_path / "old" / "lock").exists()
+def test_a_lock_is_waited_for_and_that_of_a_killed_process_removed(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert not outwait(lock)
+    lock.touch()
+    threading.Timer(0.5, lock.unlink).start()
+    assert not outwait(lock), "its owner finished"
+    lock.touch()
+    assert outwait(lock, stale_s=0.5), "its owner never ended"
+    assert not lock.exists()

@@ -38,6 +38,7 @@ deepspeed_logger.setLevel(logging.ERROR)
 
 
 STALE_LOCK_S = 300.0
+_OPERATOR = "deepspeed_shm_comm"  # of DeepSpeed's communication on CPUs, compiled where it is first used
 
 Offload = Literal["none", "optimizer", "parameters"]
 OFFLOAD_FROM: dict[Offload, int] = {"none": 0, "optimizer": 1, "parameters": 3}  # the lowest ZeRO stage that can
@@ -104,28 +105,23 @@ def join_process_group() -> None:
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     os.environ.setdefault("LOCAL_RANK", "0")
     if not deepspeed.comm.is_initialized():
-        remove_stale_locks(_extensions())
+        outwait(Path(cpp_extension._get_build_directory(_OPERATOR, False)) / "lock")
         deepspeed.init_distributed(dist_init_required=False, auto_mpi_discovery=False, verbose=False)
 
 
-def remove_stale_locks(folder: Path) -> list[Path]:
-    """Remove locks that processes killed while they compiled or loaded an operator left in PyTorch's folder of extensions.
+def outwait(lock: Path, *, stale_s: float = STALE_LOCK_S) -> bool:
+    """Wait for whoever compiles an operator under this lock; one that never ends loses it. Whether that was so.
 
-    Such a lock is a file that is there, and every later process would wait for it for ever. What is older than any
-    compilation of DeepSpeed's communication operator (half a minute) takes is nobody's.
+    PyTorch's lock is a file that is there, and PyTorch would wait for ever for a process that was killed. What is older than
+    any compilation of DeepSpeed's communication operator (half a minute) takes is nobody's.
     """
-    stale = []
-    for lock in folder.glob("*/lock"):
+    while lock.exists():
         with contextlib.suppress(FileNotFoundError):  # its owner has just finished
-            if time.time() - lock.stat().st_mtime > STALE_LOCK_S:
+            if time.time() - lock.stat().st_mtime > stale_s:
                 lock.unlink()
-                stale.append(lock)
-    return stale
-
-
-def _extensions() -> Path:
-    """Where PyTorch keeps this version's compiled operators."""
-    return Path(cpp_extension._get_build_directory("deepspeed_shm_comm", False)).parent
+                return True
+        time.sleep(0.2)
+    return False
 
 
 def build_engine(
