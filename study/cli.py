@@ -60,8 +60,8 @@ def run(
     _check_output(folder)
     from study.cluster import CannotRun
     from study.driver import Where, run_study
+    from study.errors import StorageFailed
     from study.history import LedgerBroken
-    from study.search import StorageFailed
     from study.tracking import TrackingUnavailable
     from trainables.data.source import DataError
 
@@ -70,8 +70,9 @@ def run(
         outcome = run_study(study, Where(folder, tracking_uri, address, offline), retry_failed=retry_failed)
     except (CannotRun, DataError, LedgerBroken, TrackingUnavailable) as error:
         refuse(redacted(str(error)))
-    except StorageFailed as error:
-        print(f"error: {redacted(str(error))}", file=sys.stderr)
+    except (StorageFailed, OSError) as error:
+        failed = error if isinstance(error, StorageFailed) else _as_storage_failure(error, folder)
+        print(f"error: {redacted(str(failed))}", file=sys.stderr)
         raise typer.Exit(FAILED) from error
     except (KeyboardInterrupt, SystemExit) as error:
         number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
@@ -82,6 +83,16 @@ def run(
         for line in outcome.failed:
             print(f"failed: {redacted(line)}", file=sys.stderr)
         raise typer.Exit(FAILED)
+
+
+def _as_storage_failure(error: OSError, output: Path) -> Exception:
+    """The error as one of the output folder; raised as it is where the folder is in order."""
+    from study.errors import StorageFailed, storage_problem
+
+    problem = storage_problem(error, output)
+    if problem is None:
+        raise error
+    return StorageFailed(problem, output)
 
 
 @app.command()

@@ -140,6 +140,12 @@ def capacity(sizes: Sequence[Size]) -> dict[str, float]:
     return held.amounts()
 
 
+def trials_at_once(sizes: Sequence[Size]) -> dict[str, int]:
+    """How many trials of each size alone the nodes of the connected cluster can hold: no worker is cut over two of them."""
+    held = _held()
+    return {size.name: held.trials(size.resources) for size in sizes}
+
+
 def benchmark_node() -> dict[str, object] | None:
     """What an actor asks for to have to itself a node of the group that is meant for it (resource `benchmark`), or None.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from statistics import mean
 from study import estimate
 from study.estimate import Architecture
 from study.searcher import asha
-from study.space import Choice, LogUniform, Rates, Space, masks
+from study.space import Choice, masks
 from study.spec import Size, Study
 from trainables.fingerprint import fingerprint
 from trainables.stages.base import Stage
@@ -44,7 +45,7 @@ class SearchCost:
     `root`: the encoder's pre-training, once (none for a published one). `defaults`: the default cells. `expected`: the whole
     budget, where ASHA stops trials by scores without any pattern and the sampled choices are random ones. `at_most`: nothing is
     stopped and every sampled trial trains all its stages. `not_shared`: the expected trials, each training its whole chain.
-    `repeats`: further seeds, which share nothing between them.
+    `repeats`: further seeds, which share nothing between them, at the mean cost of a choice; `repeats_at_most`: of the dearest.
     """
 
     root: float
@@ -53,6 +54,7 @@ class SearchCost:
     at_most: float
     not_shared: float
     repeats: float
+    repeats_at_most: float
 
     @property
     def expected_total(self) -> float:
@@ -60,7 +62,7 @@ class SearchCost:
 
     @property
     def at_most_total(self) -> float:
-        return self.root + self.at_most + self.repeats
+        return self.root + self.at_most + self.repeats_at_most
 
 
 def search_cost(study: Study, size: Size, architecture: Architecture) -> SearchCost:
@@ -70,7 +72,8 @@ def search_cost(study: Study, size: Size, architecture: Architecture) -> SearchC
     sampled = study.budget(size) - len(defaults)
     grid = [choice for choice in study.space.grid() or () if choice not in defaults]
     runs = [_simulate(study, rungs, number, grid, sampled) for number in range(SIMULATIONS if sampled else 1)]
-    whole = [sum(rungs.of(choice)[-1].values()) for choice in (*defaults, *grid)]
+    longest = [dataclasses.replace(choice, epochs=max(study.space.epochs)) for choice in defaults]
+    whole = [sum(rungs.of(choice)[-1].values()) for choice in (*defaults, *longest, *grid)]
     of_defaults = sum(_union(rungs.of(choice)[-1] for choice in defaults).values())
     again = 0 if study.repeats is None else study.repeats.seeds * (study.repeats.top + 1)
     return SearchCost(
@@ -80,6 +83,7 @@ def search_cost(study: Study, size: Size, architecture: Architecture) -> SearchC
         at_most=of_defaults + sampled * max(whole),
         not_shared=mean(alone for _, alone in runs),
         repeats=again * mean(whole),
+        repeats_at_most=again * max(whole),
     )
 
 
@@ -107,7 +111,7 @@ def _simulate(study: Study, rungs: _Rungs, number: int, grid: Sequence[Choice], 
     """The operations of one random search, with shared stages and without; its scores are drawn, its stops are ASHA's."""
     draw = random.Random(number)
     choices = study.space.defaults()
-    choices += draw.sample(grid, sampled) if grid else [_drawn(study.space, draw) for _ in range(sampled)]
+    choices += draw.sample(grid, sampled) if grid else [study.space.drawn(draw) for _ in range(sampled)]
     scheduler = asha(study)
     trained: dict[str, float] = {}
     alone = 0.0
@@ -120,17 +124,6 @@ def _simulate(study: Study, rungs: _Rungs, number: int, grid: Sequence[Choice], 
         trained |= rungs.of(choice)[finished - 1]
         alone += sum(rungs.of(choice)[finished - 1].values())
     return sum(trained.values()), alone
-
-
-def _drawn(space: Space, draw: random.Random) -> Choice:
-    """A random choice of a space with ranges."""
-
-    def rate(rates: Rates) -> float:
-        return draw.uniform(rates.low, rates.high) if isinstance(rates, LogUniform) else draw.choice(rates)
-
-    name = draw.choice(space.names)
-    first = None if name == space.names[0] else rate(space.lr_intermediate)
-    return Choice(name, first, rate(space.lr_target), draw.choice(space.epochs), draw.choice((None, *space.seeds)))
 
 
 def _union(costs: Iterator[Costs]) -> dict[str, float]:

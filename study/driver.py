@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ from optuna.storages import JournalStorage
 
 import analysis
 from study.benchmarks import benchmark_size, kept_measurement
-from study.cluster import ON_HEAD, CannotRun, capacity, connected, cores_of
+from study.cluster import ON_HEAD, CannotRun, capacity, connected, cores_of, trials_at_once
 from study.data import check_data, marks_of, tasks_of
+from study.errors import StorageFailed, storage_problem
 from study.estimate import parameters
 from study.footprint import Footprint
 from study.history import SearchResult, open_journal
@@ -97,7 +99,7 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
                 stack.enter_context(connected(where.address, cpus=cores))
                 if problem := one_node_problem(where.output):
                     screen.say(f"{problem}: locks may hold on one node alone; on several, two could train one stage")
-                room = Room(capacity(study.sizes))
+                room = Room(capacity(study.sizes), trials_at_once(study.sizes))
                 board = Board.remote()  # type: ignore[attr-defined]
             with screen.watch(board):
                 with timeline.phase("pre-training"):
@@ -187,8 +189,13 @@ def _check_identity(study: Study, path: Path) -> None:
         for size in study.sizes
     }
     if path.exists():
-        held = json.loads(path.read_text(encoding="utf-8"))
-        held_sizes = held.pop("sizes")
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            held_sizes = held.pop("sizes")
+        except (ValueError, KeyError) as error:
+            raise CannotRun(
+                f"{path} is damaged ({error}), so what study the folder holds is not known. If it is this one, remove the file"
+            ) from error
         changed = sorted(name for name in {*held, *identity} if held.get(name) != identity.get(name))
         for name in sizes.keys() & held_sizes.keys():
             differing = [key for key, value in sizes[name].items() if held_sizes[name].get(key) != value]
@@ -198,7 +205,9 @@ def _check_identity(study: Study, path: Path) -> None:
                 f"--output {path.parent}: holds another study (different {', '.join(changed)}); choose another folder"
             )
         sizes = held_sizes | sizes
-    path.write_text(json.dumps({**identity, "sizes": sizes}, indent=1), encoding="utf-8")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({**identity, "sizes": sizes}, indent=1), encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _finished(
@@ -232,7 +241,12 @@ def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> None:
             needs = {"num_cpus": resources.cpus} if resources.inline else {"num_cpus": 0, "resources": ON_HEAD}
             running.append(run_task.options(**needs).remote(job, f"pretrain-{size.name}", Poster(board)))
         screen.say(f"pre-training {', '.join(size.name for size in batch)}")
-        ray.get(running)
+        try:
+            ray.get(running)
+        except ray.exceptions.RayError as error:
+            if (problem := storage_problem(error, output)) is not None:
+                raise StorageFailed(problem, output) from error
+            raise
 
 
 def _search_ended(study: Study, output: Path, size: Size, result: SearchResult, log: TrialLog) -> None:

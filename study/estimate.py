@@ -105,6 +105,7 @@ def model_states(architecture: Architecture, resources: Resources) -> Memory:
 
     Stages 2 and 3 are its functions, `zero_init` off, since an encoder is read before it is partitioned. It has none for the
     others: stage 0 is stage 2 with one worker, and stage 1 keeps gradients whole (6 of the 18 bytes that stage 2 shares out).
+    Where they count weights of 2 bytes, 2 more are added: this engine's are fp32, and only matrix products run in bf16.
     """
     total, workers = architecture.count.total, resources.workers
     node = min(workers, GPUS_A_NODE)
@@ -119,6 +120,8 @@ def model_states(architecture: Architecture, resources: Resources) -> Memory:
             cpu_offload_params=resources.offload == "parameters",
             zero_init=False,
         )
+        device += 4 * architecture.largest  # its weights and their gradients
+        device += 0 if resources.offload == "parameters" else 2 * total // workers
     elif resources.zero_stage == 0:
         host, device = estimate_zero2_model_states_mem_needs(total, cpu_offload=False)
         host *= node
@@ -126,6 +129,7 @@ def model_states(architecture: Architecture, resources: Resources) -> Memory:
         host, device = estimate_zero2_model_states_mem_needs(
             total, num_gpus_per_node=node, num_nodes=nodes, cpu_offload=offload
         )
+        device += 2 * total if offload else 0
         if resources.zero_stage == 1:
             device += 6 * total - (0 if offload else 6 * total // workers)
     return Memory(device / GB, host / GB)

@@ -7,6 +7,7 @@ are to be gone on with, and what is left of the budget; nothing is ever restored
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import warnings
@@ -19,7 +20,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from study.space import NONE, Choice, LogUniform, Rates, Space
 
@@ -103,6 +104,29 @@ class LedgerBroken(RuntimeError):
     """The journal of a search cannot be read or written."""
 
 
+class LedgerFile(JournalFileBackend):  # type: ignore[misc]
+    """Optuna's journal, where a write that fails leaves no half line, and no search writes after it.
+
+    All searches of a study share the file: a line written behind a torn one would be part of it, and the file be lost.
+    """
+
+    _failed: OSError | None = None
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if self._failed is not None:
+            raise self._failed
+        whole = os.path.getsize(self._file_path)
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            self._failed = error
+            with contextlib.suppress(
+                OSError
+            ):  # where not even that can be done, the next run of the command cuts it off
+                os.truncate(self._file_path, whole)
+            raise
+
+
 def open_journal(output: Path) -> JournalStorage:
     """The journal of an output folder, made where there is none. The caller holds the folder's lock.
 
@@ -115,7 +139,7 @@ def open_journal(output: Path) -> JournalStorage:
     try:
         _drop_torn_line(path)
         Path(f"{path}.lock").unlink(missing_ok=True)  # of a process that was killed: nobody else writes here
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+        return JournalStorage(LedgerFile(str(path), lock_obj=JournalFileOpenLock(str(path))))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LedgerBroken(
             f"{path} cannot be read ({type(error).__name__}: {error}). It says which trials are finished. Their stages are "
@@ -153,9 +177,6 @@ class History:
                 load_if_exists=True,
                 sampler=optuna.samplers.RandomSampler(),  # samples nothing: every trial comes with its values
             )
-            for one in self._trials():
-                if one.state == TrialState.WAITING:  # the process ended between two lines of the journal
-                    self._study.ask(self._distributions(_choice(one)))
             retried = self._study.user_attrs
             self._records = {
                 one.number: self._record(one, retried=f"retried:{one.number}" in retried)
@@ -191,11 +212,18 @@ class History:
 
     def begin(self, choice: Choice, name: str | None = None) -> int:
         """Note that a trial begins, and give it a number, and a name made of that if it gets none."""
-        attributes = {"choice": asdict(choice), **({} if name is None else {"name": name})}
-        self._study.enqueue_trial(parameters(choice), user_attrs=attributes)
-        trial = self._study.ask(self._distributions(choice))
-        self._open[trial.number] = choice
-        return trial.number
+        found, values = self._distributions(choice), parameters(choice)
+        self._study.add_trial(  # one line of the journal; to ask for a trial writes one for every parameter
+            create_trial(
+                state=TrialState.RUNNING,
+                params={name: values[name] for name in found},
+                distributions=found,
+                user_attrs={"choice": asdict(choice), **({} if name is None else {"name": name})},
+            )
+        )
+        number = self._trials()[-1].number
+        self._open[number] = choice
+        return number
 
     def report(self, number: int, rung: int, score: float) -> None:
         """Note a score at a rung, for whoever looks at the study while it runs; once for each rung."""

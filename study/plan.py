@@ -66,8 +66,8 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         f"training precision: {study.tuning.precision} ({cpu_precision().reason} where the driver runs)",
         f"targets, in the order trials score them: {', '.join(task.name for task in study.targets)}",
         f"each size: every intermediate choice once at the default learning rates ({len(study.space.names)} trials, never "
-        f"stopped early), then {study.trials - len(study.space.names)} of Optuna's, of which ASHA keeps one in "
-        f"{study.reduction_factor} at a rung, the first after {study.first_rung} targets",
+        f"stopped early), then Optuna's ({_sampled(study)}), of which ASHA keeps one in {study.reduction_factor} at a rung, "
+        f"the first after {study.first_rung} targets",
         _again(study),
         "stages: of the default cells; 'not shared' is what trials would run that shared none",
         *_padding(study),
@@ -77,6 +77,14 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
     ]
     tables = [_sizes(study, known), _memory(study, known), _operations(study, known), _costs(study, known, price)]
     return Group(*(Text(line) for line in text), _graph(study), *tables, _choices(study))
+
+
+def _sampled(study: Study) -> str:
+    """How many trials of each size TPE proposes; one number where all have the same."""
+    counts = {size.name: study.budget(size) - len(study.space.names) for size in study.sizes}
+    if len(set(counts.values())) == 1:
+        return str(next(iter(counts.values())))
+    return ", ".join(f"{count} of {name}" for name, count in counts.items())
 
 
 def _again(study: Study) -> str:
@@ -139,7 +147,7 @@ def _memory(study: Study, known: Mapping[str, Architecture]) -> Table:
     names = [f"ZeRO-{stage}{'' if offload == 'none' else f' -{offload[:5]}'}" for stage, offload in estimate.settings()]
     table = _table(
         "memory of a worker in GB on its device (with offload + in its node's host memory): model states by DeepSpeed's "
-        "estimators; activations of the longest micro-batch; fits: with a tenth left free",
+        "estimators with weights of 4 bytes; activations of the longest micro-batch; fits: with a tenth left free",
         ("size", *names, "activations", "checkpointing", "chosen", "fits"),
         left=("size", "chosen", "fits"),
     )

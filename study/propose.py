@@ -14,6 +14,7 @@ from study.history import TrialRecord, distributions, parameters
 from study.space import Choice, Space
 
 TRIES = 3  # proposals of the sampler before the nearest untried choice is taken in their stead
+DRAWS = 1000
 _TPE_STATES = {"complete": TrialState.COMPLETE, "stopped_early": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -74,9 +75,13 @@ class Proposer:
                 self._asked[choice] = trial
                 return choice
             self._thinking.tell(trial, state=TrialState.FAIL)
-        assert self._grid is not None  # two draws from a range are never the same
         assert choice is not None
-        return self._nearest(choice, number)
+        return self._drawn(number) if self._grid is None else self._nearest(choice, number)
+
+    def _drawn(self, number: int) -> Choice | None:
+        """A random untried choice, where TPE keeps to the few that have no range in them; None if none is found."""
+        draw = random.Random(f"{self._seed}|{number}|drawn")
+        return next((choice for _ in range(DRAWS) if (choice := self._space.drawn(draw)) not in self._tried), None)
 
     def _nearest(self, wanted: Choice, number: int) -> Choice:
         """The untried choice that differs from the wanted one in the fewest values; one of several by the seed."""

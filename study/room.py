@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,10 +54,11 @@ class Room:
 
     A search enters when one trial of it fits beside one of each that is in already, so that none that is in ever waits for
     another to end. Those that are in divide the room evenly, anew whenever one comes, goes or has fewer trials left than its
-    share.
+    share. `most` bounds a size's trials by what nodes can hold, where what all have together would be enough for more.
     """
 
     have: Amounts
+    most: Mapping[str, int] = field(default_factory=dict)
     _needs: dict[str, Amounts] = field(default_factory=dict)
     _left: dict[str, int] = field(default_factory=dict)
     _running: dict[str, int] = field(default_factory=dict)
@@ -81,7 +83,9 @@ class Room:
     def take(self, name: str) -> bool:
         """Whether one more trial of the search may start now; then it counts as running."""
         with self._changed:
-            wanted = {one: self._running[one] + self._left[one] for one in self._needs}
+            wanted = {
+                one: min(self._running[one] + self._left[one], self.most.get(one, sys.maxsize)) for one in self._needs
+            }
             share = shares(self.have, self._needs, wanted)[name]
             if self._running[name] >= share or not fits(self._needs[name], self._free()):
                 return False

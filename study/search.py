@@ -13,12 +13,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from optuna.storages import JournalStorage
 from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from study.cluster import ON_HEAD
+from study.errors import StorageFailed, reason_of
 from study.history import History, SearchResult, TrialRecord, repeat_id
 from study.propose import Proposer
 from study.room import Room, need_of
@@ -32,10 +34,6 @@ TRIAL_DRIVER_BYTES = 256 * 2**20
 # How often a trial is started again after its process or node was lost: on spot machines that is no fault of the trial, and its
 # stages go on from their checkpoints. An error of its own is another matter (`study.trial`).
 MOST_LOSSES = 10
-
-
-class StorageFailed(RuntimeError):
-    """The output folder takes nothing any more; nothing that was finished is lost."""
 
 
 class Interrupted(RuntimeError):
@@ -62,7 +60,8 @@ def load_result(study: Study, size: Size, storage: JournalStorage) -> tuple[Sear
         return result, True
     repeats = _repeats_history(study, size, storage)
     result = SearchResult(size.name, history.records, _current(repeats, wanted))
-    return result, done and {one.choice for one in result.repeats} >= set(wanted)
+    again = any(choice in wanted for choice in repeats.open.values())  # a failed one that is being tried again
+    return result, done and not again and {one.choice for one in result.repeats} >= set(wanted)
 
 
 def wanted_repeats(study: Study, result: SearchResult) -> dict[Choice, str]:
@@ -83,8 +82,9 @@ def wanted_repeats(study: Study, result: SearchResult) -> dict[Choice, str]:
 class Sweep:
     """Trials of one size under Tune, with what they need: where they run, who is told, and when to stop.
 
-    `trial` is the function that Tune runs, called with a config and `study`, `size`, `output` and `progress`. `retry_failed`
-    begins trials that failed in earlier runs again, but for those that diverged.
+    `trial` is the function that Tune runs, called with a config and `study`, `size`, `output` and `progress`. `ended` is told
+    what each trial came to, once that stands in the ledger. `retry_failed` begins trials that failed in earlier runs again, but
+    for those that diverged.
     """
 
     study: Study
@@ -94,6 +94,7 @@ class Sweep:
     progress: Progress
     callbacks: Sequence[tune.Callback] = ()
     stop: threading.Event = field(default_factory=threading.Event)
+    ended: Callable[[TrialRecord], None] = lambda record: None
     retry_failed: bool = False
     trial: Callable[..., None] | None = None
 
@@ -116,7 +117,7 @@ class Sweep:
                 known=history.records,
                 running=list(history.open.values()),
             )
-            searcher = LedgerSearcher(history, self.size.name, self.room, proposer=proposer, targets=self._targets)
+            searcher = self._searcher(history, proposer=proposer)
             self._run(searcher, asha(self.study, history.records), trials=left, name=search_name(self.size))
         return SearchResult(self.size.name, history.records)
 
@@ -132,13 +133,15 @@ class Sweep:
         missing = {choice: name for choice, name in wanted.items() if choice not in begun}
         left = len(missing) + len(history.open)
         if left:
-            searcher = LedgerSearcher(history, self.size.name, self.room, queue=missing, targets=self._targets)
+            searcher = self._searcher(history, queue=missing)
             self._run(searcher, ToTheEnd(), trials=left, name=repeats_name(self.size))
         return SearchResult(self.size.name, result.trials, _current(history, wanted))
 
-    @property
-    def _targets(self) -> int:
-        return len(self.study.targets)
+    def _searcher(self, history: History, **proposes: Any) -> LedgerSearcher:
+        targets = len(self.study.targets)
+        return LedgerSearcher(
+            history, self.size.name, self.room, targets=targets, stop=self.stop, ended=self.ended, **proposes
+        )
 
     def _run(
         self, searcher: LedgerSearcher, scheduler: RunDefaultsToTheEnd | ToTheEnd, *, trials: int, name: str
@@ -171,7 +174,7 @@ class Sweep:
                 storage_path=str(folder),
                 callbacks=list(self.callbacks),
                 failure_config=tune.FailureConfig(max_failures=MOST_LOSSES),
-                stop=StopWhen(searcher, self.stop),
+                stop=StopWhen(searcher),
                 verbose=0,
             ),
         )
@@ -180,17 +183,11 @@ class Sweep:
                 if not self.stop.is_set():
                     tuner.fit()
         except OSError as error:
-            raise _as_storage_failure(error, self.output) from error
+            raise StorageFailed(reason_of(error), self.output) from error
         if searcher.broken is not None:
-            raise _as_storage_failure(searcher.broken, self.output)
+            raise StorageFailed(searcher.broken, self.output)
         if self.stop.is_set():
             raise Interrupted(f"{name}: stopped; {len(searcher.history.records)} trials are finished")
-
-
-def _as_storage_failure(error: OSError | str, output: Path) -> StorageFailed:
-    return StorageFailed(
-        f"--output {output} cannot be written: {error}. What is finished is kept; when it can be, the same command goes on"
-    )
 
 
 def _current(history: History, wanted: Mapping[Choice, str]) -> tuple[TrialRecord, ...]:

@@ -15,12 +15,13 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from study.errors import reason_of
 from study.history import METRIC, RUNG, History, TrialRecord
 from study.propose import Proposer
 from study.room import Room
 from study.space import Choice
 from study.spec import Study
-from study.trial import choice_of, judge, reason_of, reported
+from study.trial import choice_of, judge, reported
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]
@@ -39,6 +40,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         targets: int,
         proposer: Proposer | None = None,
         queue: Mapping[Choice, str] = {},
+        stop: threading.Event | None = None,
+        ended: Callable[[TrialRecord], None] = lambda record: None,
     ) -> None:
         super().__init__(metric=METRIC, mode="max")
         self.history, self._size, self._room, self._targets = history, size, room, targets
@@ -47,17 +50,25 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         self._numbers: dict[str, int] = {}
         self._latest: dict[str, dict[str, Any]] = {}
         self._reasons: dict[str, str] = {}
+        self._stop, self._ended = threading.Event() if stop is None else stop, ended
         self.broken: OSError | str | None = None
 
+    @property
+    def over(self) -> bool:
+        """Whether the search was told to stop, or its storage failed."""
+        return self._stop.is_set() or self.broken is not None
+
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if self.broken is not None or not self._room.take(self._size):
+        if self.over:
+            return Searcher.FINISHED  # of a trial that is to come, Tune asks for ten minutes and looks at nothing else
+        if not self._room.take(self._size):
             return None
         try:
             number = self._next()
         except OSError as error:
             self.broken = error
             self._room.give_back(self._size)
-            return None
+            return Searcher.FINISHED
         if number is None:
             self._room.give_back(self._size)
             return Searcher.FINISHED
@@ -111,6 +122,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
             return
         if self._proposer is not None:
             self._proposer.learn(record)
+        self._ended(record)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is on disk already."""
@@ -195,14 +207,14 @@ def asha(study: Study, records: Sequence[TrialRecord] = ()) -> RunDefaultsToTheE
 class StopWhen(tune.Stopper):  # type: ignore[misc]
     """Ends the sweep when it is told to or storage fails."""
 
-    def __init__(self, searcher: LedgerSearcher, stop: threading.Event) -> None:
-        self._searcher, self._stop = searcher, stop
+    def __init__(self, searcher: LedgerSearcher) -> None:
+        self._searcher = searcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return "storage" in result
 
     def stop_all(self) -> bool:
-        return self._stop.is_set() or self._searcher.broken is not None
+        return self._searcher.over
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass
 
 from trainables.kinds import KINDS
@@ -41,6 +42,12 @@ Rates = tuple[float, ...] | LogUniform
 def default_of(rates: Rates) -> float:
     """The learning rate of the default cells: the first of a grid."""
     return rates.default if isinstance(rates, LogUniform) else rates[0]
+
+
+def _drawn(rates: Rates, draw: random.Random) -> float:
+    if isinstance(rates, LogUniform):
+        return math.exp(draw.uniform(math.log(rates.low), math.log(rates.high)))
+    return draw.choice(rates)
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,17 @@ class Space:
             for seed in (None, *self.seeds)
         ]
         return list(dict.fromkeys((*self.defaults(), *cells)))
+
+    def drawn(self, draw: random.Random) -> Choice:
+        """A random choice."""
+        name = draw.choice(self.names)
+        return Choice(
+            name,
+            None if name == NONE else _drawn(self.lr_intermediate, draw),
+            _drawn(self.lr_target, draw),
+            draw.choice(self.epochs),
+            draw.choice((None, *self.seeds)),
+        )
 
     @property
     def points(self) -> float:

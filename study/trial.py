@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
+from ray.exceptions import RayError, RayTaskError
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from study.errors import causes_of, reason_of, storage_problem
 from study.history import METRIC, RUNG, Outcome
-from study.redact import redacted
 from study.space import Choice
 from study.spec import Size, Study
 from trainables.chain import SCORE_PREFIXES
-from trainables.launch import Job, run_group, run_inline
+from trainables.launch import Job, never_started, run_group, run_inline
 from trainables.stages.base import Progress
 
 ATTEMPTS = 2  # an error of the trial's own is tried once more and is its result then
-STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
 
 def choice_of(config: dict[str, Any]) -> Choice:
@@ -32,7 +31,8 @@ def choice_of(config: dict[str, Any]) -> Choice:
 def run_trial(config: dict[str, Any], *, study: Study, size: Size, output: str, progress: Progress) -> None:
     """A Tune trial: the chain of its choice, inline or on a Ray Train group.
 
-    A lost process or node is Tune's to make good; an error in the trial itself is tried once more here and then reported.
+    A lost process, or workers that never came, are Tune's to make good; those that a group loses are the launcher's. An error
+    of the trial's own is tried once more here and then reported.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -44,29 +44,14 @@ def run_trial(config: dict[str, Any], *, study: Study, size: Size, output: str, 
                 run_group(job, name=name, progress=progress, callbacks=[TuneReportCallback()])
             return
         except Exception as error:
-            causes = _causes(error)
-            if (full := next((one for one in causes if _is_storage(one)), None)) is not None:
-                tune.report({"storage": reason_of(full)})
+            if (problem := storage_problem(error, Path(output))) is not None:
+                tune.report({"storage": problem})
                 return
-            if any(isinstance(one, ray.exceptions.RayError) and not _is_task_error(one) for one in causes):
+            if never_started(error) or (isinstance(error, RayError) and not isinstance(error, RayTaskError)):
                 raise
             logging.getLogger(__name__).exception("%s %s, attempt %d", size.name, config["trial"], attempt)
             if attempt == ATTEMPTS:
-                tune.report({"error": reason_of(causes[-1])})
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """The error, then those of a group's workers, then what Ray wrapped."""
-    found = [error, *getattr(error, "worker_failures", {}).values()]
-    return [*found, *(cause for one in found if isinstance(cause := getattr(one, "cause", None), BaseException))]
-
-
-def _is_task_error(error: BaseException) -> bool:
-    return isinstance(error, ray.exceptions.RayTaskError)
-
-
-def _is_storage(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in STORAGE_ERRORS
+                tune.report({"error": reason_of(causes_of(error)[-1])})
 
 
 def judge(result: dict[str, Any], targets: int, *, error: str | None) -> tuple[Outcome, str | None]:
@@ -92,9 +77,3 @@ def reported(result: Mapping[str, Any]) -> dict[str, Any]:
         return key in (METRIC, RUNG, "test_score") or key.split("/")[0] in SCORE_PREFIXES
 
     return {key: value for key, value in result.items() if ours(key) and isinstance(value, (int, float))}
-
-
-def reason_of(error: BaseException) -> str:
-    """The innermost cause in one line."""
-    cause = getattr(error, "cause", None) or error
-    return redacted(f"{type(cause).__name__}: {cause}".strip().splitlines()[-1])[:500]

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from study.cluster import CannotRun
+from study.driver import _check_identity
+from tests import recipes
 from tests.conftest import ROOT, Ran, study_command
 
 TinyRun = tuple[Path, Ran]
@@ -55,6 +58,15 @@ def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> N
     ran = study_command("run", "quickstart", "--output", str(tmp_path / "out"), timeout_s=60)
     assert ran.code == 2
     assert "no right to write" in ran.err
+
+
+def test_a_damaged_note_of_what_the_folder_holds_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    _check_identity(recipes.inline(), path)
+    _check_identity(recipes.inline(), path)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(CannotRun, match="damaged"):
+        _check_identity(recipes.inline(), path)
 
 
 def test_an_output_folder_in_use_is_refused(tmp_path: Path) -> None:

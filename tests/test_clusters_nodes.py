@@ -13,7 +13,7 @@ import pytest
 import ray
 import ray.train
 from ray.cluster_utils import Cluster
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
 from study.cluster import CannotRun, capacity, connected
 from study.progress import Board, Poster
@@ -128,6 +128,28 @@ def test_lost_machines_are_no_failures_and_broken_programs_are(dead: list[str]) 
     with pytest.raises(ray.train.TrainingFailedError):
         launch._with_machines(Job("unused", Resources(workers=4)), launch_broken)
     assert launched == [4]
+
+
+def test_a_worker_that_was_killed_on_a_machine_that_lives_is_started_again(dead: list[str]) -> None:
+    killed = WorkerHealthCheckFailedError("died", ray.exceptions.ActorDiedError())
+    launched: list[int] = []
+
+    def launch_twice(job: Job) -> None:
+        launched.append(job.resources.workers)
+        if len(launched) < 3:
+            raise _failure(killed)
+
+    launch._with_machines(Job("unused", Resources(workers=2)), launch_twice)
+    assert launched == [2, 2, 2]
+    launched.clear()
+
+    def launch_on_a_broken_machine(job: Job) -> None:
+        launched.append(job.resources.workers)
+        raise _failure(killed)
+
+    with pytest.raises(ray.train.TrainingFailedError):
+        launch._with_machines(Job("unused", Resources(workers=2)), launch_on_a_broken_machine)
+    assert len(launched) == launch.MOST_LOSSES + 1
 
 
 def test_machines_that_do_not_come_back_leave_a_smaller_group_where_the_size_allows_it(dead: list[str]) -> None:

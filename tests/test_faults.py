@@ -4,14 +4,20 @@
 |----------------------------------------|------------------------------------------------------|------------------------------|
 | a trial's process killed               | started again; no trial too many                     | here                         |
 | an error in a trial                    | tried once more, then FAIL with its reason           | here                         |
+| a Ray Train worker killed              | the trial is started again and completes             | test_groups                  |
 | the driver or head killed              | trials go on under their numbers; nothing made twice | test_study, test_search      |
 | SIGTERM, a stopped job                 | exit 143; the same command goes on                   | test_study                   |
+| told to stop in the middle             | what is finished stays, what runs is gone on with    | here                         |
 | a node lost                            | as a trial's process; stages go on from checkpoints  | test_clusters                |
 | disk full, read-only or gone (a trial) | the sweep ends with the reason; no trial is blamed   | here                         |
+| disk full, read-only or gone (ledger)  | the same, from the driver; no half line stays        | here                         |
+| Tune's state cut short or garbage      | it is not read                                       | here                         |
 | the ledger's last line cut short       | taken off; its trial is gone on with                 | test_search                  |
 | the ledger unreadable                  | refused with the reason; not begun anew              | test_search                  |
 | a stage's files damaged                | not a finished stage: made again                     | test_store, test_checkpoints |
+| clocks that went back or forth         | nothing is made again: no time stamp counts          | here, test_study             |
 | two runs with one output folder        | the second is refused                                | test_cli                     |
+| twenty trials stopped early            | all resources are back                               | here; groups: test_groups    |
 | MLflow down, slow or refusing          | training goes on; results are sent later, in order   | test_tracking, test_outbox   |
 | secrets in the environment             | in no log, file, database                            | test_secrets                 |
 """
@@ -20,23 +26,36 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
+import ray
+import torch
+from optuna.storages.journal import JournalFileBackend
 from ray import tune
+from safetensors.torch import save_file
 
 from study.cluster import capacity, connected
-from study.history import SearchResult, open_journal
+from study.errors import StorageFailed, storage_problem
+from study.history import JOURNAL, SearchResult, open_journal
 from study.room import Room
-from study.search import StorageFailed, Sweep, load_result, run_trial
+from study.search import Interrupted, Sweep, load_result, search_name
 from study.space import Choice, Space
 from study.spec import Study
+from study.trial import run_trial
 from tests import recipes
 from tests.conftest import cores_after
+from trainables.engine import Resources
+from trainables.launch import Job, OutputMissing, run_inline
 from trainables.stages.base import Stage
 
 SIZE = recipes.tiny().sizes[0]
@@ -147,5 +166,138 @@ def test_a_full_disk_ends_the_search_with_the_reason_and_the_next_run_goes_on(tm
     assert {one.outcome for one in result.trials} == {"complete"}
 
 
+@pytest.mark.parametrize("library", ["safetensors", "torch", "pyarrow", "pandas", "python"])
+def test_what_libraries_say_of_a_full_disk_is_told_from_errors_of_a_trial(library: str, tmp_path: Path) -> None:
+    """Of the kernel's own full device. Some of them raise errors that are no OSError."""
+    full = "/dev/full"
+    table = pa.table({"score": [1.0] * 10_000})
+    writers: dict[str, Callable[[], object]] = {
+        "safetensors": lambda: save_file({"weights": torch.zeros(100_000)}, full),
+        "torch": lambda: torch.save({"weights": torch.zeros(100_000)}, full),
+        "pyarrow": lambda: pa.parquet.write_table(table, full),
+        "pandas": lambda: table.to_pandas().to_csv(full),
+        "python": lambda: Path(full).write_bytes(bytes(100_000)),
+    }
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is the library's affair
+        writers[library]()
+    wrapped = RuntimeError("a stage failed")
+    wrapped.__cause__ = caught.value
+    assert storage_problem(wrapped, tmp_path) is not None
+    assert storage_problem(ValueError("no such encoder"), tmp_path) is None
+    assert "No such file" in (storage_problem(ValueError("no such encoder"), tmp_path / "gone") or "")
+
+
+def test_an_output_folder_that_a_node_does_not_see_is_no_new_one(tmp_path: Path) -> None:
+    missing = tmp_path / "not_mounted" / "out"
+    with pytest.raises(OutputMissing, match="is the shared folder mounted") as caught:
+        run_inline(Job(str(missing), Resources()), report=lambda metrics: None, progress=lambda *_: None)
+    assert not missing.exists()
+    assert storage_problem(caught.value, tmp_path) is not None
+
+
 def _no_space(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trial(config: dict[str, Any], **_: Any) -> None:
+        _finish(config)
+
+    storage = open_journal(tmp_path)
+    writes = itertools.count()
+    append = JournalFileBackend.append_logs
+
+    def fills_up(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        if next(writes) == 12:  # half a line gets through, and what comes later would fit again
+            with open(self._file_path, "ab") as file:
+                file.write(b'{"op_code": 4, "wor')
+            _no_space()
+        append(self, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFileBackend, "append_logs", fills_up)
+        with pytest.raises(StorageFailed, match="No space left"):
+            _sweep(_study(6), tmp_path, trial).search(storage)
+    assert next(writes) == 13, "nothing was written behind it"
+    assert (tmp_path / JOURNAL).read_bytes().endswith(b"\n")
+    assert cores_after(30.0) == 2
+    result = _search(_study(6), tmp_path, trial)
+    assert [one.outcome for one in result.trials] == ["complete"] * 6
+
+
+def test_a_search_that_is_told_to_stop_goes_on_later(tmp_path: Path) -> None:
+    def slow(config: dict[str, Any], *, output: str, **_: Any) -> None:
+        if _first_time(output, config) and config["trial"] >= "t0002":
+            time.sleep(600)
+        _finish(config)
+
+    study = _study(5)
+    sweep = _sweep(study, tmp_path, slow)
+
+    def stop_when_two_are_done() -> None:
+        while not (tmp_path / "t0003.was_here").exists():
+            time.sleep(0.05)
+        sweep.stop.set()
+
+    thread = threading.Thread(target=stop_when_two_are_done)
+    thread.start()
+    with pytest.raises(Interrupted):
+        sweep.search(open_journal(tmp_path))
+    thread.join()
+    assert cores_after(30.0) == 2
+    for path in (tmp_path / "tune").rglob("*"):  # whatever Tune kept is of no matter
+        if path.is_file():
+            path.write_bytes(b"\0garbage")
+    for path in tmp_path.rglob("*"):  # nor is the time
+        os.utime(path, (2**31, 2**31) if path.name < "o" else (0, 0))
+    result = _search(study, tmp_path, slow)
+    assert [one.trial_id for one in result.trials] == [f"t000{number}" for number in range(5)]
+    assert {one.outcome for one in result.trials} == {"complete"}
+
+
+def test_sizes_search_side_by_side(tmp_path: Path) -> None:
+    """On two cores a trial of each of two sizes of one core runs at the same time; each runs its own study's size."""
+
+    def trial(config: dict[str, Any], *, size: Any, output: str, **_: Any) -> None:
+        mark = Path(output) / f"{size.name}-{config['trial']}"
+        mark.touch()
+        other = "b" if size.name == "a" else "a"
+        until = time.monotonic() + 60
+        while config["trial"] == "t0000" and not list(Path(output).glob(f"{other}-*")):
+            assert time.monotonic() < until, "the other size did not start"
+            time.sleep(0.05)
+        _finish(config, score=10.0 if size.name == "a" else 20.0)
+
+    study = dataclasses.replace(
+        _study(4), sizes=tuple(dataclasses.replace(_study(4).sizes[0], name=name) for name in "ab")
+    )
+    room, storage = Room(capacity(study.sizes)), open_journal(tmp_path)
+    found: dict[str, SearchResult] = {}
+
+    def search(name: str) -> None:
+        sweep = Sweep(study, study.size(name), tmp_path, room, lambda *_: None, trial=trial)
+        found[name] = sweep.search(storage)
+
+    threads = [threading.Thread(target=search, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    scores = {name: {one.dev_score for one in result.trials} for name, result in found.items()}
+    assert scores == {"a": {10.0}, "b": {20.0}}
+    assert [len(found[name].trials) for name in "ab"] == [4, 4]
+
+
+def test_twenty_trials_stopped_early_leave_the_cluster_as_it_was(tmp_path: Path) -> None:
+    def trial(config: dict[str, Any], **_: Any) -> None:
+        number = int(config["trial"][1:])
+        _finish(config, score=100.0 - number)  # each worse than all before it
+
+    before = ray.cluster_resources()
+    result = _search(_study(24), tmp_path, trial)
+    assert result.count("stopped_early") >= 20
+    assert cores_after(30.0) == before["CPU"]
+    assert ray.cluster_resources() == before
+    groups = [one for one in ray.util.placement_group_table().values() if one["state"] != "REMOVED"]
+    assert groups == []
+    assert search_name(SIZE) == SIZE.name

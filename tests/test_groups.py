@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray.tune.schedulers import TrialScheduler
@@ -18,7 +23,9 @@ from ray.tune.schedulers import TrialScheduler
 from study.cluster import connected
 from study.history import SearchResult, open_journal
 from study.room import Room
-from study.search import RunDefaultsToTheEnd, Sweep
+from study.search import Sweep
+from study.searcher import RunDefaultsToTheEnd
+from study.space import Space
 from study.spec import Study
 from tests import recipes
 from tests.conftest import cores_after
@@ -62,6 +69,35 @@ def test_stopped_group_trials_give_their_cores_back(tmp_path: Path, monkeypatch:
     assert [trial.outcome for trial in result.trials] == ["stopped_early"] * 2
     assert {trial.metrics["targets_finished"] for trial in result.trials} == {1}
     assert cores_after(30.0) == ray.cluster_resources()["CPU"]
+
+
+def test_a_trial_that_loses_a_worker_is_started_again_and_completes(tmp_path: Path) -> None:
+    """A worker of the group is killed once the first target is scored: what was finished is found, the rest is made."""
+    study = dataclasses.replace(recipes.tiny(), trials=1, space=Space((), (1e-3,), (1e-3,)))
+    killed: list[int] = []
+
+    def kill_a_worker() -> None:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not list(tmp_path.glob("stages/evaluate-*/manifest.json")):
+            time.sleep(0.02)
+        workers = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if any("RayTrainWorker" in part for part in process.cmdline())
+        ]
+        os.kill(workers[-1].pid, signal.SIGKILL)
+        killed.append(workers[-1].pid)
+
+    thread = threading.Thread(target=kill_a_worker)
+    thread.start()
+    result = _search(study, tmp_path)
+    thread.join()
+    assert killed
+    (trial,) = result.trials
+    assert (trial.outcome, trial.reason) == ("complete", None)
+    store = StageStore(tmp_path)
+    assert all(store.verify(stage) == [] for stage in study.chain(study.size("1x64"), trial.choice))
+    assert cores_after(30.0) == CPUS
 
 
 @dataclass(frozen=True)

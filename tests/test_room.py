@@ -61,6 +61,14 @@ def test_a_search_that_comes_in_takes_its_share_as_trials_end() -> None:
         assert room.take("a")
 
 
+def test_nodes_may_hold_fewer_trials_than_all_their_cores_together() -> None:
+    room = Room({"CPU": 4}, {"a": 2})
+    with room.entered("a", ONE, 9):
+        assert [room.take("a") for _ in range(3)] == [True, True, False]
+        with room.entered("b", ONE, 9):
+            assert [room.take("b") for _ in range(3)] == [True, True, False]
+
+
 def test_a_search_that_needs_everything_waits_until_the_others_have_left() -> None:
     room = Room({"CPU": 2})
     order: list[str] = []

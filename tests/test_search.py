@@ -186,7 +186,7 @@ def test_what_storage_did_is_no_trials_failure(tmp_path: Path) -> None:
     searcher.suggest("t0")
     searcher.on_trial_result("t0", {"storage": f"OSError: [Errno {errno.ENOSPC}] No space left on device"})
     searcher.on_trial_complete("t0", {"storage": "..."})
-    assert searcher.suggest("t1") is None
+    assert searcher.suggest("t1") == Searcher.FINISHED
     assert _states(tmp_path) == ["RUNNING"]
     assert list(_searcher(tmp_path).history.open) == [0]
 
@@ -290,6 +290,44 @@ def test_a_search_is_finished_when_its_budget_is_used_and_every_repeat_is_there(
     again, done = load_result(study, SIZE, open_journal(tmp_path))
     assert done
     assert [record.trial_id for record in again.repeats] == ["t0000-s1"]
+
+
+def test_a_failed_repeat_that_is_being_tried_again_is_not_finished(tmp_path: Path) -> None:
+    study = dataclasses.replace(STUDY, trials=2, repeats=Repeats(top=1, seeds=1))
+    searcher = _searcher(tmp_path)
+    for number in range(2):
+        searcher.suggest(f"t{number}")
+        searcher.on_trial_result(f"t{number}", DONE)
+        searcher.on_trial_complete(f"t{number}", DONE)
+    ((choice, name),) = wanted_repeats(study, load_result(study, SIZE, open_journal(tmp_path))[0]).items()
+    repeats = History(open_journal(tmp_path), f"{SIZE.name}.repeats", study.space, repeats=True)
+    repeats.end(repeats.begin(choice, name), "failed", {}, "lost")
+    assert load_result(study, SIZE, open_journal(tmp_path))[1]
+    assert repeats.retry_failed() == 1
+    assert not load_result(study, SIZE, open_journal(tmp_path))[1], "interrupted now, the next run goes on with it"
+
+
+def test_a_search_that_is_over_starts_nothing_and_says_so_at_once(tmp_path: Path) -> None:
+    """To a None Tune listens for ten minutes while no trial runs."""
+    searcher = _searcher(tmp_path)
+    searcher.broken = "full"
+    assert searcher.suggest("t0") == Searcher.FINISHED
+    assert searcher.history.begun == 0
+
+
+def test_a_space_of_which_only_a_part_is_a_range_does_not_run_dry(tmp_path: Path) -> None:
+    """Without an intermediate task two choices are left, however often TPE comes back to them."""
+    space = dataclasses.replace(STUDY.space, lr_intermediate=LogUniform(1e-4, 1e-2, 1e-3), lr_target=(1e-3, 3e-4))
+    proposer = Proposer(space, 0)
+    seen = []
+    for number in range(40):
+        choice = proposer.propose()
+        assert choice is not None
+        seen.append(choice)
+        score = 90.0 if choice.intermediate == "none" else 10.0  # so TPE wants none of the range
+        proposer.learn(TrialRecord(f"t{number}", choice, "complete", {"dev_score": score}, rungs={1: score}))
+    assert len(set(seen)) == 40
+    assert sum(choice.intermediate == "none" for choice in seen) == 2
 
 
 def test_a_study_says_all_that_is_wrong_with_it_at_once() -> None:

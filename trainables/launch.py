@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 import ray.cloudpickle
 import ray.train
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 # Ray Train's controller imports this module and does none of the work: what takes seconds to import (torch, transformers,
@@ -39,7 +40,11 @@ Progress = Callable[[str, int, int, float], None]
 logger = logging.getLogger(__name__)
 CONTROLLER_FAILURES = 3  # Ray's default retries for ever, also what can never be scheduled
 NOTICE_S = 45.0  # until Ray has noticed that a node is gone
-LOST_MACHINES = 20  # in one launch; each costs what its stage did since its last checkpoint
+MOST_LOSSES = 10  # of machines and workers in one launch; each costs what its stage did since its last checkpoint
+
+
+class OutputMissing(OSError):
+    """The output folder is not there on this node."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,12 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
 
     Reports go where `callbacks` take them (`TuneReportCallback` inside a trial).
 
-    A machine that is lost is no failure: the group starts again, on others, and its stage goes on from its last checkpoint.
+    A machine or a worker's process that is lost is no failure: the group starts again, and its stage goes on from its last
+    checkpoint.
 
     Raises:
-        ray.train.TrainingFailedError: a worker failed more than `failures` times, or not even one example fits.
+        ray.train.TrainingFailedError: a worker failed more than `failures` times, too many were lost, they did not come in time
+            (`never_started`), or not even one example fits.
     """
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -133,35 +140,48 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
 
 
 def _with_machines(job: Job, launch: Callable[[Job], None]) -> None:
-    """Launch, and again where a machine was lost; with half the workers where they did not come and the size allows it."""
+    """Launch, and again where a machine or a worker was lost; with half the workers where they did not come and the size allows
+    it."""
     fewer = iter(job.resources.worker_counts[1:])
-    for losses in range(LOST_MACHINES + 1):
+    for losses in range(MOST_LOSSES + 1):
         gone = _dead_nodes()
         try:
             launch(job)
             return
         except ray.train.TrainingFailedError as error:
-            smaller = next(fewer, None) if _never_started(error) else None
+            smaller = next(fewer, None) if never_started(error) else None
             if smaller is not None:
                 logger.warning(
                     "%s: %d workers did not come; going on with %d", job.size, job.resources.workers, smaller
                 )
                 job = job.with_resources(workers=smaller)
-            elif _out_of_memory(error) is not None or losses == LOST_MACHINES or not _lost_a_machine(error, gone):
+            elif (
+                _out_of_memory(error) is not None
+                or losses == MOST_LOSSES
+                or not (_lost_a_worker(error) or _lost_a_machine(error, gone))
+            ):
                 raise
             else:
-                logger.warning("%s: a machine was lost; starting its workers again", job.size)
+                logger.warning("%s: a worker was lost; starting all of them again", job.size)
+
+
+def _lost_a_worker(error: ray.train.TrainingFailedError) -> bool:
+    """Whether a worker's process ended, or stopped answering, without an error of its own."""
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
+
+    silent = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
+    return any(
+        isinstance(one, silent) or (isinstance(one, RayError) and not isinstance(one, RayTaskError))
+        for one in getattr(error, "worker_failures", {}).values()
+    )
 
 
 def _lost_a_machine(error: ray.train.TrainingFailedError, gone: set[str]) -> bool:
     """Whether a node was lost beside those that were gone before. Workers that it leaves alone say so seconds before Ray does:
     a connection breaks at once, and Ray waits for five missed answers."""
-    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
-
-    silent = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
     failures = getattr(error, "worker_failures", {}).values()
     others = len(ray.nodes()) > 1
-    suspicious = any(isinstance(one, (RuntimeError, OSError, RayError, *silent)) for one in failures)
+    suspicious = any(isinstance(one, (RuntimeError, OSError)) for one in failures)
     until = time.monotonic() + (NOTICE_S if suspicious and others else 0.0)
     while not (lost := _dead_nodes() - gone) and time.monotonic() < until:
         time.sleep(1.0)
@@ -173,8 +193,8 @@ def _dead_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
 
 
-def _never_started(error: ray.train.TrainingFailedError) -> bool:
-    """Whether the cluster did not give the workers in time."""
+def never_started(error: BaseException) -> bool:
+    """Whether the cluster did not give a group its workers in time."""
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
     return isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError)
@@ -229,9 +249,11 @@ def _workplace(job: Job, share: Share, device: torch.device, progress: Progress)
     from trainables.stages.base import Workplace
     from trainables.store import StageStore
 
-    resources = job.resources
+    resources, output = job.resources, Path(job.output)
+    if not output.is_dir():  # made anew it would be this node's own, and every stage be trained again in it
+        raise OutputMissing(f"{output} is not there on {platform.node()}: is the shared folder mounted?")
     return Workplace(
-        StageStore(Path(job.output)),
+        StageStore(output),
         share,
         zero_stage=resources.zero_stage,
         trim_vocabulary=resources.trim_vocabulary,
@@ -245,7 +267,7 @@ def _workplace(job: Job, share: Share, device: torch.device, progress: Progress)
 
 
 # One call a process: an idle worker that had pre-trained would hold its memory through the whole search.
-@ray.remote(max_retries=1, max_calls=1)  # type: ignore[untyped-decorator]
+@ray.remote(max_retries=MOST_LOSSES, max_calls=1)  # type: ignore[untyped-decorator]
 def run_task(job: Job, name: str, progress: Progress) -> None:
     """A job whose reports nobody reads (pre-training), as a Ray task of its own."""
     if job.resources.inline:

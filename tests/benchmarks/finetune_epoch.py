@@ -162,7 +162,7 @@ class Averaged(nn.Module):
 def main(
     data_root: DataRoot = Path("../shared/data"),
     rounds: Rounds = 5,
-    examples: Examples = 2490,
+    examples: Examples = 1600,
     quick: Quick = False,
     threads: Threads = 0,
 ) -> None:
