@@ -12,12 +12,12 @@ from study.redact import redacted
 from trainables.launch import OutputMissing
 
 PROBE_BYTES = 2**20
-_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
+_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
 # safetensors and PyTorch raise errors of their own kinds, with the system's words or none of them.
 _WORDS = re.compile(
     rf"\(os error ({'|'.join(str(int(number)) for number in sorted(_ERRORS))})\)"
     rf"|{'|'.join(re.escape(os.strerror(number)) for number in sorted(_ERRORS))}"
-    r"|PytorchStreamWriter failed|file write failed"
+    r"|PytorchStreamWriter failed|unexpected pos \d+ vs \d+|iostream error|file write failed"
 )
 
 
