@@ -14,6 +14,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ class Journal:
 
     @property
     def error(self) -> OSError | None:
-        """Why entries wait in memory, if some do."""
+        """Why entries wait in memory, or may not be on disk after all, if some do."""
         return self._error
 
     def read(self, offset: int, limit: int | None = None) -> list[Placed]:
@@ -106,12 +107,16 @@ class Journal:
             return sum(1 for _ in file) + len(self._unwritten)
 
     def close(self) -> None:
-        """Flush to the disk and let go."""
+        """Flush to the disk and let go; where the disk does not take it, `error` says why."""
         with self._lock:
             if self._unwritten:
                 self._write()
-            os.fsync(self._file)
-            os.close(self._file)
+            try:
+                os.fsync(self._file)
+            except OSError as error:
+                self._error = error
+            with suppress(OSError):
+                os.close(self._file)
 
     def _write(self) -> None:
         data, done = b"".join(self._unwritten), 0
@@ -119,8 +124,9 @@ class Journal:
             while done < len(data):
                 done += os.pwrite(self._file, data[done:], self._end + done)
         except OSError as error:
-            os.ftruncate(self._file, self._end)  # half a line would be read as damage
             self._error = error
+            with suppress(OSError):  # else the next call writes over half a line, or `_recover` cuts it off
+                os.ftruncate(self._file, self._end)
         else:
             self._end += len(data)
             self._error = None

@@ -219,13 +219,20 @@ class Tracking:
             return load(uri)
 
     def close(self, patience_s: float = PATIENCE_S) -> None:
-        """Give MLflow some time to take what it lacks, and say what it did not take and how it gets there."""
+        """Give MLflow some time to take what it lacks, and say what it did not take and how it gets there.
+
+        Raises nothing, whatever happened to the output folder: an error that ends the study would be hidden.
+        """
         if self._courier is not None:
             self._courier.flush(patience_s)
             self._courier.stop(min(patience_s, LAST_CALL_S))
-        for line in _left(self._journal, self._receipt, self.uri, self.output, outage=self._outage):
-            self._say(line)
         self._journal.close()
+        try:
+            lines = _left(self._journal, self._receipt, self.uri, self.output, outage=self._outage)
+        except OSError as error:
+            lines = [f"what MLflow at {redacted(self.uri)} lacks is not known, the journal cannot be read: {error}"]
+        for line in lines:
+            self._say(line)
 
     @property
     def _outage(self) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import shutil
 import signal
@@ -303,6 +305,50 @@ def test_a_full_disk_delays_results_and_loses_none(tmp_path: Path) -> None:
     assert journal.error is None
     assert [placed.entry for placed in journal.read(0)][1:] == entries
     journal.close()
+
+
+def test_a_disk_that_takes_back_nothing_either_raises_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, "demo")
+    entries = [{"do": "describe", "tags": {"n": str(number)}} for number in range(2)]
+    write = os.pwrite
+
+    def half(file: int, data: bytes, offset: int) -> int:
+        if offset > journal.end:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return write(file, data[:10], offset)
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", half)
+        broken.setattr(os, "ftruncate", fail)
+        journal.append(entries[0])
+        assert journal.error is not None
+        assert journal.read(journal.end) == []
+    journal.append(entries[1])
+    assert journal.error is None
+    assert [placed.entry for placed in journal.read(0)][1:] == entries
+    monkeypatch.setattr(os, "fsync", fail)
+    journal.close()
+    assert journal.error is not None, "what was written last may not be on the disk"
+
+
+def test_closing_hides_no_error_when_the_folder_is_gone(stub: Stub, tmp_path: Path) -> None:
+    said: list[str] = []
+    output = tmp_path / "out"
+
+    def study() -> None:
+        with _open(stub, output, said) as tracking:
+            _write(tracking, 1)
+            assert tracking.flush()
+            shutil.rmtree(output)
+            tracking.tags("trial:s:t0", {"late": "yes"})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        study()
+    assert "the journal cannot be read" in said[-1]
 
 
 def test_a_folder_that_moved_needs_nothing_sent_again(stub: Stub, tmp_path: Path) -> None:
