@@ -121,11 +121,12 @@ class MlflowStore:
         pieces = [
             *({"params": some} for some in _cut([Param(*item) for item in params.items()], PARAMS_A_CALL)),
             *({"tags": some} for some in _cut([RunTag(*item) for item in tags.items()], TAGS_A_CALL)),
+            *({"metrics": some} for some in _cut(metrics, METRICS_A_CALL)),
         ]
-        for some in _cut(metrics, METRICS_A_CALL):
-            pieces.append({"metrics": some})
-        if sum(len(one) for piece in pieces for one in piece.values()) <= METRICS_A_CALL and pieces:
-            pieces = [{name: some for piece in pieces for name, some in piece.items()}]
+        whole = {name: some for piece in pieces for name, some in piece.items()}
+        # One call for all, where that leaves out no piece.
+        if len(whole) == len(pieces) > 1 and sum(len(some) for some in whole.values()) <= METRICS_A_CALL:
+            pieces = [whole]
         for piece in pieces:
             self._client.log_batch(run, **piece)
 

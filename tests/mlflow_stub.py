@@ -184,6 +184,9 @@ class Stub:
 
     def _runs_log_batch(self, given: dict[str, Any]) -> dict[str, Any]:
         run = self.runs[given["run_id"]]
+        counts = [len(given.get(kind, [])) for kind in ("params", "tags", "metrics")]
+        if max(counts[:2]) > 100 or sum(counts) > 1000:
+            raise ValueError(f"too many at once: {counts}")
         for param in given.get("params", []):
             if run["params"].setdefault(param["key"], param["value"]) != param["value"]:
                 raise ValueError(f"param {param['key']} has another value")

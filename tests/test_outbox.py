@@ -253,6 +253,19 @@ def test_a_write_that_is_refused_holds_up_no_other(stub: Stub, tmp_path: Path) -
     assert "param late has another value" in said[-1]
 
 
+def test_more_params_or_tags_than_a_call_takes_all_arrive(stub: Stub, tmp_path: Path) -> None:
+    many = {f"p{number}": number for number in range(150)}
+    with _open(stub, tmp_path) as tracking:
+        run = tracking.trial("s", "t0", default_cell=False, params={**PARAMS, **many})
+        tracking.tags(run, {name: str(value) for name, value in many.items()})
+        tracking.metrics(run, {"dev/score": 1.0})
+        assert tracking.flush()
+    held = stub.by_key()[run]
+    assert held["params"].keys() == PARAMS.keys() | many.keys()
+    assert held["tags"].keys() >= many.keys()
+    assert {point[0] for point in held["metrics"]} == {"dev/score"}
+
+
 def test_a_file_is_sent_once(stub: Stub, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     sent: Callable[[], int] = lambda: sum(call.startswith("/api/2.0/mlflow-artifacts") for call in stub.requests)  # noqa: E731
