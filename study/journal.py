@@ -179,6 +179,22 @@ class Journal:
         self.id, self.experiment = str(header["id"]), str(header["experiment"])
 
 
+def folder_id(output: Path) -> str:
+    """The id of an output folder, made up once: it moves with the folder, and stays when the journal is taken away.
+
+    Raises:
+        OSError: it has none yet and cannot be written.
+    """
+    path = output / "study.id"
+    with suppress(FileNotFoundError):
+        if held := path.read_text(encoding="utf-8").strip():
+            return held
+    made, temporary = uuid.uuid4().hex, path.with_suffix(".tmp")
+    temporary.write_text(made, encoding="utf-8")
+    os.replace(temporary, path)
+    return made
+
+
 class Receipt:
     """How far one store has taken the journal: a byte offset, and what it refused to take."""
 

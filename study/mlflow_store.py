@@ -27,9 +27,10 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from study.journal import Entry
+from study.journal import Entry, folder_id
 from study.redact import redacted
 
+FOLDER, JOURNAL = "study.folder", "study.journal."  # tags of the experiment: whose it is, and which journals it knows
 METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # the server takes 1,000 of all together
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
 _REFUSING_STATUS = {400, 413, 415, 422}
@@ -39,6 +40,10 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # a line f
 
 class StoreUnavailable(RuntimeError):
     """The store does not answer, or lets nobody in; later it may."""
+
+
+class Taken(RuntimeError):
+    """The experiment of that name is another output folder's."""
 
 
 class Refused(RuntimeError):
@@ -55,12 +60,16 @@ class MlflowStore:
         self._fresh = False
 
     def open(self, journal: str) -> bool:
-        """Connect, make the experiment if it is new, and mark it with the journal's id; whether it was marked before.
+        """Connect, and make the experiment if it is new; whether it is marked with the journal's id.
+
+        Runs are found by their keys, which two folders share whose studies have one name: an experiment belongs to one folder.
 
         Raises:
             StoreUnavailable: it does not answer, lets nobody in, or the experiment was deleted.
+            Taken: the experiment is another folder's; nothing was written.
         """
         with _translated():
+            folder = folder_id(self._output)
             self._client = MlflowClient(tracking_uri=self.uri)
             found = self._client.get_experiment_by_name(self._name)
             if found is not None and found.lifecycle_stage == "deleted":
@@ -68,8 +77,21 @@ class MlflowStore:
             # A database of our own keeps artifacts beside it; a server decides where they go.
             place = (self._output / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
             self._fresh = found is None
-            self._id = found.experiment_id if found else self._client.create_experiment(self._name, place)
-            return found is not None and _mark(journal) in found.tags
+            if found is None:
+                self._id = self._client.create_experiment(self._name, place, tags={FOLDER: folder})
+                return False
+            known, owner = _mark(journal) in found.tags, found.tags.get(FOLDER)
+            held = owner is not None or any(tag.startswith(JOURNAL) for tag in found.tags)
+            if held and not known and owner != folder:
+                raise Taken(
+                    f"its experiment {self._name!r} holds the study of another output folder, and results of two would be "
+                    "mixed. Give this study another name or another --tracking-uri, or rename that experiment or delete it "
+                    "for good"
+                )
+            self._id = found.experiment_id
+            if owner is None:
+                self._client.set_experiment_tag(self._id, FOLDER, folder)
+            return known
 
     def mark(self, journal: str) -> None:
         """Note that the experiment has what the journal's receipt says it has."""
@@ -183,7 +205,7 @@ def together(entries: Sequence[Entry]) -> int:
 
 
 def _mark(journal: str) -> str:
-    return f"study.journal.{journal[:12]}"
+    return f"{JOURNAL}{journal[:12]}"
 
 
 def _cut(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

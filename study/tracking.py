@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 
 from study.courier import Courier
 from study.journal import Entry, Journal, JournalUnusable, Receipt, Say
-from study.mlflow_store import MlflowStore, Refused, StoreUnavailable, together
+from study.mlflow_store import MlflowStore, Refused, StoreUnavailable, Taken, together
 from study.redact import environment_secrets, redacted
 
 T = TypeVar("T")
@@ -77,8 +77,8 @@ class Tracking:
         """Open the journal, and the store unless `offline`: then the journal keeps everything for a later run or `send`.
 
         Raises:
-            TrackingUnavailable: the store does not answer or lets nobody in; or the journal is of another study, damaged or
-                in use.
+            TrackingUnavailable: the store does not answer, lets nobody in, or has another folder's study of that name; or the
+                journal is of another study, damaged or in use.
         """
         self.uri, self.experiment, self.output = uri, experiment, output
         self._say, self._secrets = say, environment_secrets()
@@ -294,7 +294,7 @@ def send(output: Path, uri: str | None = None, *, again: bool = False, say: Say)
     everything now.
 
     Raises:
-        TrackingUnavailable: there is no journal, or a store does not answer.
+        TrackingUnavailable: there is no journal, or a store does not answer or has another folder's study of that name.
     """
     try:
         journal = Journal(output / "outbox")
@@ -329,6 +329,8 @@ def _opened(journal: Journal, receipt: Receipt, uri: str, output: Path) -> Mlflo
         if not store.open(journal.id):
             receipt.reset()  # before the mark: a receipt of an earlier store of that name would be believed
             store.mark(journal.id)
+    except Taken as error:
+        raise TrackingUnavailable(f"MLflow at {redacted(uri)}: {error}") from error
     except (StoreUnavailable, Refused) as error:
         raise TrackingUnavailable(
             f"no MLflow store at {redacted(uri)} takes results: {error}. Mend that, or run with --offline: "

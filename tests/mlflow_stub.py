@@ -150,6 +150,7 @@ class Stub:
 
     def _experiments_create(self, given: dict[str, Any]) -> dict[str, Any]:
         found = {"experiment_id": str(len(self.experiments) + 1), "name": given["name"], "tags": {}}
+        found["tags"] = {tag["key"]: tag["value"] for tag in given.get("tags", [])}
         self.experiments[given["name"]] = found
         return {"experiment_id": found["experiment_id"]}
 

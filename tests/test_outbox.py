@@ -373,3 +373,47 @@ def test_a_folder_that_moved_needs_nothing_sent_again(stub: Stub, tmp_path: Path
         _write(tracking)
         assert tracking.flush()
     assert set(stub.requests[before:]) == {"experiments/get-by-name"}
+
+
+@pytest.mark.parametrize("taken_away", ["journal.jsonl", "."])
+def test_a_study_whose_journal_was_taken_away_goes_on_also_after_the_folder_moved(
+    stub: Stub, taken_away: str, tmp_path: Path
+) -> None:
+    with _open(stub, tmp_path / "a") as tracking:
+        _write(tracking, 2)
+    shutil.move(tmp_path / "a" / "outbox" / taken_away, tmp_path / "kept")
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    with _open(stub, tmp_path / "b") as tracking:
+        _write(tracking, 3)
+        assert tracking.flush()
+    assert set(stub.by_key()) == {"size:s", "trial:s:t0", "trial:s:t1", "trial:s:t2"}
+
+
+def test_two_folders_do_not_share_an_experiment(stub: Stub, tmp_path: Path) -> None:
+    with _open(stub, tmp_path / "a") as tracking:
+        _write(tracking)
+    before, asked = json.dumps(stub.experiments), len(stub.requests)
+    with pytest.raises(TrackingUnavailable, match=r"'demo' holds the study of another output folder.*another name"):
+        _open(stub, tmp_path / "b")
+    with _open(stub, tmp_path / "b", offline=True) as tracking:
+        _write(tracking, 1)
+    with pytest.raises(TrackingUnavailable, match="another output folder"):
+        send(tmp_path / "b", stub.uri, again=True, say=lambda line: None)
+    assert set(stub.requests[asked:]) == {"experiments/get-by-name"}
+    assert json.dumps(stub.experiments) == before
+    _check(stub)
+    with stub_server() as other:
+        assert send(tmp_path / "b", other.uri, say=lambda line: None)
+        _check(other, 1)
+
+
+def test_an_experiment_that_knows_the_journal_or_holds_no_study_is_used(stub: Stub, tmp_path: Path) -> None:
+    stub.experiments["demo"] = {"experiment_id": "7", "name": "demo", "tags": {"team": "of whoever made it"}}
+    with _open(stub, tmp_path / "a") as tracking:
+        _write(tracking)
+    (tmp_path / "b").mkdir()
+    shutil.copytree(tmp_path / "a" / "outbox", tmp_path / "b" / "outbox")
+    assert send(tmp_path / "b", stub.uri, say=lambda line: None)
+    with pytest.raises(TrackingUnavailable, match="another output folder"):
+        _open(stub, tmp_path / "c")
+    _check(stub)
