@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
 
-from mlflow.exceptions import MlflowException
-
 from study.courier import Courier
 from study.journal import Entry, Journal, JournalUnusable, Receipt, Say
 from study.mlflow_store import MlflowStore, Refused, StoreUnavailable, Taken, together
@@ -198,11 +196,11 @@ class Tracking:
 
     def read(self, load: Callable[[str], T]) -> T:
         """What `load` makes of the store with everything in it: MLflow's, or one made of the journal while MLflow lacks
-        something or cannot be read."""
+        something or `load` raises a ValueError, as `analysis.load` does where it cannot read a store."""
         if self.flush():
             try:
                 return load(self.uri)
-            except (MlflowException, OSError) as error:
+            except ValueError as error:
                 self._say(f"MLflow cannot be read, its journal is read instead: {redacted(str(error))[:200]}")
         with tempfile.TemporaryDirectory() as folder:
             uri = f"sqlite:///{Path(folder).resolve() / 'mlflow.db'}"

@@ -22,7 +22,7 @@ class Stub:
 
     `status` answers every request with that HTTP status and does nothing. `gate`, when cleared, holds every request back.
     `lose` names a call whose next request is done and whose answer is lost; `delay` one that is done only after `late` is set,
-    its answer lost at once.
+    its answer lost at once. `broken` names a call that is answered with status 500.
     """
 
     def __init__(self) -> None:
@@ -35,6 +35,7 @@ class Stub:
         self.gate.set()
         self.lose: str | None = None
         self.delay: str | None = None
+        self.broken: str | None = None
         self.on_request: Any = lambda call: None
         self._lock = threading.RLock()
         self._server: ThreadingHTTPServer | None = None
@@ -104,8 +105,8 @@ class Stub:
         self.requests.append(call)
         self.on_request(call)
         self.gate.wait(30)
-        if self.status is not None:
-            self._answer(handler, self.status, b"no")
+        if self.status is not None or self.broken == call:
+            self._answer(handler, self.status or 500, b"no")
             return
         if path.path.startswith(FILES):
             self.files[path.path.removeprefix(FILES)] = body
@@ -148,6 +149,9 @@ class Stub:
     def _experiments_get_by_name(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"experiment": self._experiment(self.experiments[given["experiment_name"]])}
 
+    def _experiments_search(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"experiments": [self._experiment(held) for held in self.experiments.values()]}
+
     def _experiments_create(self, given: dict[str, Any]) -> dict[str, Any]:
         found = {"experiment_id": str(len(self.experiments) + 1), "name": given["name"], "tags": {}}
         found["tags"] = {tag["key"]: tag["value"] for tag in given.get("tags", [])}
@@ -179,9 +183,10 @@ class Stub:
         return {"run": self._run(self.runs[given["run_id"]])}
 
     def _runs_search(self, given: dict[str, Any]) -> dict[str, Any]:
-        wanted = re.fullmatch(r"tags\.key = '(.*)'", given["filter"])
+        wanted = re.fullmatch(r"(?:tags\.key = '(.*)')?", given.get("filter", ""))
         assert wanted is not None, given
-        return {"runs": [self._run(run) for run in self.active() if run["tags"].get("key") == wanted[1]]}
+        found = (run for run in self.active() if wanted[1] in (None, run["tags"].get("key")))
+        return {"runs": [self._run(run) for run in found]}
 
     def _runs_log_batch(self, given: dict[str, Any]) -> dict[str, Any]:
         run = self.runs[given["run_id"]]
@@ -216,7 +221,10 @@ class Stub:
         info = {name: held[name] for name in names if held[name] is not None}
         info["artifact_uri"] = f"mlflow-artifacts:/{held['run_id']}"
         tags = [{"key": key, "value": value} for key, value in held["tags"].items()]
-        return {"info": info, "data": {"tags": tags, "metrics": [], "params": []}}
+        params = [{"key": key, "value": value} for key, value in held["params"].items()]
+        points = sorted(held["metrics"], key=lambda point: point[1])
+        latest = {name: {"key": name, "value": v, "timestamp": at, "step": step} for name, step, v, at in points}
+        return {"info": info, "data": {"tags": tags, "metrics": list(latest.values()), "params": params}}
 
 
 @contextmanager

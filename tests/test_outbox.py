@@ -111,6 +111,20 @@ def test_offline_keeps_everything_and_the_next_run_sends_it_as_of_when_it_happen
     assert all(run["end_time"] < reopened for run in stub.active() if run["end_time"])
 
 
+@pytest.mark.parametrize("broken", [None, "runs/search", "experiments/search"])
+def test_the_report_is_made_of_the_journal_where_the_store_has_everything_and_cannot_be_read(
+    stub: Stub, broken: str | None, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    with _open(stub, tmp_path, said) as tracking:
+        _write(tracking)
+        stub.broken = broken
+        frames = tracking.read(lambda uri: analysis.load(uri, "demo"))
+    assert list(frames.trials["outcome"]) == ["complete"] * 3
+    assert list(frames.trials["dev_score"]) == [2.0, 12.0, 22.0]
+    assert ["MLflow cannot be read" in line for line in said] == ([True] if broken else [])
+
+
 def test_an_outage_costs_one_call_a_pause_and_is_made_good_in_order(stub: Stub, tmp_path: Path) -> None:
     said: list[str] = []
     with _open(stub, tmp_path, said) as tracking:
