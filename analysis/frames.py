@@ -121,12 +121,13 @@ class StudyFrames:
     """One study. Scores are percent, latencies milliseconds, memory megabytes, energy joules a sample, sizes millions.
 
     `sizes`: a row a size, smallest first. `trials`: a row a trial or a repeat of one with another seed (`kind` "trial" or
-    "repeat"; `repeats` names the trial); `outcome` is "complete", "stopped_early", "failed" or "unfinished", and
-    `dev_score`/`test_score` are means over the `targets_finished`. `scores`: a row a trial, task, split and language;
-    `language` is a code, or one of `AGGREGATES` for a mean over languages (every dev row is such a mean). `benchmarks`: a
-    row a benchmark; `task_scores` maps task to percent, `unavailable` metric to reason, `results` scenario to VALID or
-    INVALID. `speed_by_language`: a row a benchmark and language. `context`: what the study recorded of itself, None or
-    empty where it recorded nothing. `examples`: the sums that scores are made of, example by example, read when asked for.
+    "repeat"; `repeats` names the trial), those left out that failed and were tried again; `outcome` is "complete",
+    "stopped_early", "failed" or "unfinished", and `dev_score`/`test_score` are means over the `targets_finished`. `scores`: a
+    row a trial, task, split and language; `language` is a code, or one of `AGGREGATES` for a mean over languages (every dev
+    row is such a mean). `benchmarks`: a row a benchmark; `task_scores` maps task to percent, `unavailable` metric to reason,
+    `results` scenario to VALID or INVALID. `speed_by_language`: a row a benchmark and language. `context`: what the study
+    recorded of itself, None or empty where it recorded nothing. `examples`: the sums that scores are made of, example by
+    example, read when asked for.
     """
 
     sizes: pd.DataFrame

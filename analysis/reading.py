@@ -57,7 +57,8 @@ def load(tracking_uri: str, experiment: str | None = None) -> StudyFrames:
     by_kind: dict[str, list[_Run]] = {kind: [] for kind in ("size", "trial", "repeat", "benchmark")}
     for run in runs:
         by_kind.setdefault(run.tags.get("kind", ""), []).append(run)
-    trained = by_kind["trial"] + by_kind["repeat"]
+    # A failed trial that was tried again is left out: the run of the later one stands for it.
+    trained = [run for run in by_kind["trial"] + by_kind["repeat"] if run.tags.get("retried") != "true"]
 
     sizes = frame((_size_row(run) for run in by_kind["size"]), SIZES).sort_values(["params_m", "size"], kind="stable")
     rank = {name: position for position, name in enumerate(sizes["size"])}

@@ -125,16 +125,11 @@ class Tracking:
         name = f"{size} {params['intermediate']}"
         return self._run(f"trial:{size}:{trial_id}", name, tags, parent=self.size(size), params=params)
 
-    def repeat(self, size: str, trial_id: str, *, seed: int, params: Mapping[str, Value]) -> str:
-        """The run of a finished trial's repeat with another seed, a child of its size's run; its own id is `<trial>-s<seed>`.
-
-        `params` are the trial's; the seed is put in its place.
-        """
-        repeat_id = f"{trial_id}-s{seed}"
-        tags = {"kind": "repeat", "size": size, "trial_id": repeat_id, "repeats": trial_id}
-        name = f"{size} {params['intermediate']} seed {seed}"
-        params = {**params, "seed": seed}
-        return self._run(f"repeat:{size}:{repeat_id}", name, tags, parent=self.size(size), params=params)
+    def repeat(self, size: str, trial_id: str, *, of: str, params: Mapping[str, Value]) -> str:
+        """The run of a repeat of the finished trial `of` with another seed, a child of its size's run."""
+        tags = {"kind": "repeat", "size": size, "trial_id": trial_id, "repeats": of}
+        name = f"{size} {params['intermediate']} seed {params['seed']}"
+        return self._run(f"repeat:{size}:{trial_id}", name, tags, parent=self.size(size), params=params)
 
     def benchmark(self, size: str, variant: str, tags: Mapping[str, str]) -> str:
         """The run of a benchmark, a child of its size's run."""

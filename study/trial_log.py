@@ -68,6 +68,8 @@ class TrialLog(Callback):  # type: ignore[misc]
         """Write what the finished search says: outcomes, scores by example, and what was not written on the way."""
         for trial in (*result.trials, *result.repeats):
             run = self._run(trial.trial_id, trial.choice)
+            if trial.retried:
+                self.tracking.tags(run, {"retried": "true"})  # what stands for it is another run
             if self.tracking.tag(run, "outcome") == trial.outcome:
                 continue
             self.tracking.metrics(run, tracked(trial.metrics), step=int(trial.metrics.get(RUNG, 0)))
@@ -99,7 +101,7 @@ class TrialLog(Callback):  # type: ignore[misc]
             "seed": seed,
         }
         if (of := repeated_id(trial_id)) is not None:
-            return self.tracking.repeat(self.size.name, of, seed=seed, params=params)
+            return self.tracking.repeat(self.size.name, trial_id, of=of, params=params)
         default = self.study.space.is_default(choice)
         return self.tracking.trial(self.size.name, trial_id, default_cell=default, params=params)
 

@@ -52,7 +52,7 @@ def test_the_same_trial_is_one_run_however_often_it_is_written(tracking: Trackin
 
 def test_a_repeat_is_a_run_of_its_own_beside_the_trial(tracking: Tracking) -> None:
     trial = tracking.trial("s", "t2", default_cell=False, params=PARAMS)
-    repeat = tracking.repeat("s", "t2", seed=3, params=PARAMS)
+    repeat = tracking.repeat("s", "t2-s3", of="t2", params={**PARAMS, "seed": 3})
     runs = _runs(tracking)
     assert runs[repeat].data.params == {**runs[trial].data.params, "seed": "3"}
     tags = runs[repeat].data.tags

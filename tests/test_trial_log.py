@@ -1,0 +1,64 @@
+"""What MLflow gets of trials as they end: each trial of the ledger one run, written once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import analysis
+from study.history import SearchResult, TrialRecord
+from study.progress import Screen, Timeline
+from study.space import Choice
+from study.tracking import Tracking, default_uri
+from study.trial_log import TrialLog
+from tests import recipes
+
+STUDY = recipes.inline()
+SIZE = STUDY.sizes[0]
+DEFAULT = STUDY.space.defaults()[0]
+DONE = {"dev_score": 50.0, "test_score": 40.0, "targets_finished": len(STUDY.targets), "test/micro_tagging": 40.0}
+PART = {"dev_score": 30.0, "test_score": 20.0, "targets_finished": 1, "test/micro_tagging": 20.0}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[TrialLog]:
+    with Tracking(default_uri(tmp_path), STUDY.name, tmp_path, offline=True) as tracking:
+        yield TrialLog(STUDY, SIZE, tracking, Screen(Timeline()))
+
+
+def _record(name: str, outcome: Any, metrics: dict[str, Any], *, choice: Choice = DEFAULT, **more: Any) -> TrialRecord:
+    return TrialRecord(name, choice, outcome, metrics, **more)
+
+
+def _frames(log: TrialLog) -> analysis.StudyFrames:
+    return log.tracking.read(lambda uri: analysis.load(uri, STUDY.name))
+
+
+def test_a_repeat_that_was_tried_again_is_another_run_and_counts_once(log: TrialLog) -> None:
+    seeded = dataclasses.replace(DEFAULT, seed=1)
+    result = SearchResult(
+        SIZE.name,
+        (_record("t0000", "complete", DONE),),
+        (
+            _record("t0000-s1", "failed", PART, choice=seeded, reason="lost", retried=True),
+            _record("t0000-s1-again", "complete", {**DONE, "test_score": 42.0}, choice=seeded),
+        ),
+    )
+    log.settle(result)
+    journal = log.tracking.output / "outbox" / "journal.jsonl"
+    size = journal.stat().st_size
+    log.settle(result)
+    assert journal.stat().st_size == size, "the second time wrote something"
+    failed = f"repeat:{SIZE.name}:t0000-s1"
+    assert (log.tracking.tag(failed, "outcome"), log.tracking.tag(failed, "reason")) == ("failed", "lost")
+    assert log.tracking.tag(f"{failed}-again", "outcome") == "complete"
+    trials = _frames(log).trials
+    assert list(trials["trial_id"]) == ["t0000", "t0000-s1-again"]
+    assert list(trials["repeats"]) == ["", "t0000"]
+    assert list(trials["seed"]) == [0, 1]
+    assert list(trials["test_score"]) == [40.0, 42.0]
+    assert trials["default_cell"].all()
