@@ -65,23 +65,36 @@ class TrialLog(Callback):  # type: ignore[misc]
         self._say_end(trial, "failed")
 
     def settle(self, result: SearchResult) -> None:
-        """Write what the finished search says: outcomes, scores by example, and what was not written on the way."""
+        """Write what the finished search says and was not written on the way."""
         for trial in (*result.trials, *result.repeats):
-            run = self._run(trial.trial_id, trial.choice)
-            if trial.retried:
-                self.tracking.tags(run, {"retried": "true"})  # what stands for it is another run
-            if self.tracking.tag(run, "outcome") == trial.outcome:
-                continue
-            self.tracking.metrics(run, tracked(trial.metrics), step=int(trial.metrics.get(RUNG, 0)))
-            if trial.outcome == "complete":
-                try:
-                    self.attach_examples(run, self.study.chain(self.size, trial.choice))
-                except OSError as error:  # without its outcome the next run of the command comes here again
-                    self.screen.say(f"  {run}: scores by example could not be written, run the command again: {error}")
-                    continue
-            tags = {"outcome": trial.outcome, **({"reason": trial.reason} if trial.reason else {})}
-            self.tracking.tags(run, tags)
-            self.tracking.finish(run, _STATUS[trial.outcome])
+            self.ended(trial)
+
+    def ended(self, trial: TrialRecord) -> None:
+        """Write how a trial or repeat ended, unless that is written: last metrics, scores by example, outcome, reason.
+
+        It raises nothing, as that would end the sweep: a trial that is left without its outcome is written by `settle`, or by
+        the next run of the command.
+        """
+        try:
+            self._write_end(trial)
+        except Exception as error:
+            self.screen.say(
+                f"  {self.size.name} {trial.trial_id}: its end could not be written, run the command again: "
+                f"{type(error).__name__}: {error}"
+            )
+
+    def _write_end(self, trial: TrialRecord) -> None:
+        run = self._run(trial.trial_id, trial.choice)
+        if trial.retried:
+            self.tracking.tags(run, {"retried": "true"})  # what stands for it is another run
+        if self.tracking.tag(run, "outcome") == trial.outcome:
+            return
+        self.tracking.metrics(run, tracked(trial.metrics), step=int(trial.metrics.get(RUNG, 0)))
+        if trial.outcome == "complete":
+            self.attach_examples(run, self.study.chain(self.size, trial.choice))
+        tags = {"outcome": trial.outcome, **({"reason": trial.reason} if trial.reason else {})}
+        self.tracking.tags(run, tags)
+        self.tracking.finish(run, _STATUS[trial.outcome])
 
     def attach_examples(self, run: str, chain: Sequence[Evaluate]) -> None:
         """Attach the chain's scores by example to a finished trial's or repeat's run."""

@@ -62,3 +62,35 @@ def test_a_repeat_that_was_tried_again_is_another_run_and_counts_once(log: Trial
     assert list(trials["seed"]) == [0, 1]
     assert list(trials["test_score"]) == [40.0, 42.0]
     assert trials["default_cell"].all()
+
+
+def test_a_trial_is_written_when_it_has_ended_and_once(log: TrialLog) -> None:
+    failed = _record("t0000", "failed", {}, reason="its node was lost")
+    log.ended(failed)
+    (trial,) = _frames(log).trials.to_dict("records")
+    assert (trial["trial_id"], trial["outcome"], trial["reason"]) == ("t0000", "failed", "its node was lost")
+    journal = log.tracking.output / "outbox" / "journal.jsonl"
+    size = journal.stat().st_size
+    log.settle(SearchResult(SIZE.name, (failed,)))
+    assert journal.stat().st_size == size
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), ValueError("no parquet file")])
+def test_what_cannot_be_written_ends_no_sweep_and_is_written_later(
+    log: TrialLog, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = dataclasses.replace(log, screen=Screen(Timeline()))  # of the standard error that is looked at
+    trial, run = _record("t0000", "complete", DONE), f"trial:{SIZE.name}:t0000"
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr("study.trial_log.write_examples", fail)
+        log.ended(trial)
+    assert log.tracking.tag(run, "outcome") is None
+    assert f"t0000: its end could not be written, run the command again: {type(error).__name__}" in (
+        capsys.readouterr().err
+    )
+    log.settle(SearchResult(SIZE.name, (trial,)))
+    assert log.tracking.tag(run, "outcome") == "complete"
