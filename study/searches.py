@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from optuna.storages import JournalStorage
 
-from study.history import SearchResult
+from study.history import SearchResult, TrialRecord
 from study.progress import Screen
 from study.room import Room, need_of
-from study.search import Interrupted, Sweep, wanted_repeats
+from study.search import Interrupted, Sweep, load_result, wanted_repeats
 from study.spec import Size, Study
 from study.tracking import Tracking
 from study.trial_log import TrialLog
@@ -84,11 +84,27 @@ class Searches:
             stop=self._stop,
             retry_failed=self.retry_failed,
         )
-        self.screen.say(f"searching {size.name}: {self.study.budget(size)} trials")
+        before, _ = load_result(self.study, size, self.storage)
+        budget, finished = self.study.budget(size), self._finished(before.trials)
+        self.screen.say(f"searching {size.name}: {_trials(budget, finished)}")
+        log.expect(budget, finished=finished)
         result = sweep.search(self.storage)
         if again := wanted_repeats(self.study, result):
-            self.screen.say(f"repeating {size.name}'s winners with further seeds: {len(again)} trials")
-            log.expect(len(again))
+            finished = self._finished([one for one in before.repeats if one.choice in again])
+            self.screen.say(f"repeating {size.name}'s winners with further seeds: {_trials(len(again), finished)}")
+            log.expect(len(again), finished=finished)
             result = sweep.repeat(self.storage, result)
         self.settled(size, result, log)
         return result
+
+    def _finished(self, records: Sequence[TrialRecord]) -> int:
+        """How many trials of earlier runs of the command are not run again."""
+
+        def again(one: TrialRecord) -> bool:
+            return one.retried or (self.retry_failed and one.outcome == "failed" and not one.diverged)
+
+        return sum(not again(one) for one in records)
+
+
+def _trials(count: int, finished: int) -> str:
+    return f"{count} trials" + (f", {finished} of them finished" if finished else "")

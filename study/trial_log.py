@@ -33,15 +33,16 @@ class TrialLog(Callback):  # type: ignore[misc]
     tracking: Tracking
     screen: Screen
     _clock: Timeline = field(default_factory=Timeline)
-    _ended: int = 0
+    _ended: int = 0  # since this run of the command counts
+    _finished: int = 0  # in earlier ones
     _expected: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its configuration, which nobody reads again
 
-    def expect(self, trials: int) -> None:
-        """From now on count so many trials, the repeats, and not the search's budget."""
-        self._clock, self._ended, self._expected = Timeline(), 0, trials
+    def expect(self, trials: int, *, finished: int = 0) -> None:
+        """From now on count so many trials, of which some are finished already; without it the search's budget, and none."""
+        self._clock, self._ended, self._finished, self._expected = Timeline(), 0, finished, trials
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         if RUNG not in result:
@@ -121,11 +122,10 @@ class TrialLog(Callback):  # type: ignore[misc]
     def _say_end(self, trial: Any, outcome: str) -> None:
         self._ended += 1
         budget = self.study.budget(self.size) if self._expected is None else self._expected
-        left = budget - self._ended
+        number = self._finished + self._ended
+        left = budget - number
         eta = f"; about {self._clock.wall_s / self._ended * left:.0f} s for {left} more" if left > 0 else ""
-        self.screen.say(
-            f"{self.size.name} trial {self._ended}/{budget} {outcome}: {describe(choice_of(trial.config))}{eta}"
-        )
+        self.screen.say(f"{self.size.name} trial {number}/{budget} {outcome}: {describe(choice_of(trial.config))}{eta}")
 
 
 def tracked(metrics: Mapping[str, Any]) -> dict[str, Any]:
