@@ -73,6 +73,7 @@ class JobServer:
 
         Raises:
             CannotSubmit: the folder is too large, or the server refuses.
+            ConnectionLost: it does not answer any more; the job may have been started.
         """
         from ray.exceptions import RaySystemError
 
@@ -86,6 +87,8 @@ class JobServer:
                     runtime_env={**settings, "working_dir": str(folder)},
                     metadata={"study": name},
                 )
+        except requests.RequestException as error:
+            raise self._lost(job, error) from error
         except (RuntimeError, RaySystemError, ValueError) as error:
             raise CannotSubmit(f"the job server at {self.address} did not take the job: {error}") from error
         return job
@@ -100,9 +103,7 @@ class JobServer:
         try:
             details = self._client.get_job_info(job)
         except requests.RequestException as error:
-            raise ConnectionLost(
-                f"{self.address} does not answer any more ({type(error).__name__}); {job} may go on"
-            ) from error
+            raise self._lost(job, error) from error
         except RuntimeError as error:
             raise CannotSubmit(f"no job {job!r} at {self.address}") from error
         return {
@@ -116,9 +117,19 @@ class JobServer:
         }
 
     def stop(self, job: str) -> Ended:
-        """Stop a job and wait until it has stopped; one that has ended is left as it is."""
+        """Stop a job and wait until it has stopped; one that has ended is left as it is.
+
+        Raises:
+            CannotSubmit: there is none of that id, or it does not stop.
+            ConnectionLost: the server does not answer any more.
+        """
         self.describe(job)
-        self._client.stop_job(job)
+        try:
+            self._client.stop_job(job)
+        except requests.RequestException as error:
+            raise self._lost(job, error) from error
+        except RuntimeError as error:
+            raise CannotSubmit(f"the job server at {self.address} did not stop {job}: {error}") from error
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while (ended := self.ended(job)) is None:
             if time.monotonic() > deadline:
@@ -127,7 +138,11 @@ class JobServer:
         return ended
 
     def follow(self, job: str) -> Ended:
-        """Print the job's output as it comes, until the job has ended."""
+        """Print the job's output as it comes, until the job has ended.
+
+        Raises:
+            ConnectionLost: the server does not answer any more.
+        """
         printed = 0
         while True:
             ended = self.ended(job)  # asked first: what a job printed before it ended is printed
@@ -152,12 +167,19 @@ class JobServer:
     async def _print_log(self, job: str, *, skip: int) -> int:
         """Print what is new; how many characters that was. A stream begins at the log's beginning."""
         seen = 0
-        with suppress(aiohttp.ClientError):  # the next look at the job says whether its server is gone
+        # A RuntimeError is Ray's word for a connection that broke; whether the server is gone, the next look at the job says.
+        with suppress(aiohttp.ClientError, TimeoutError, RuntimeError):
             async for text in self._client.tail_job_logs(job):
                 new = text[max(0, skip - seen) :]
                 seen += len(text)
                 print(new, end="", file=sys.stderr, flush=True)
         return max(0, seen - skip)
+
+    def _lost(self, job: str, error: Exception) -> ConnectionLost:
+        return ConnectionLost(
+            f"{self.address} does not answer any more ({type(error).__name__}), and {job} may go on without it. Once it does: "
+            f"python -m study submit --status {job} --address {self.address}"
+        )
 
     def _check_token_file(self) -> None:
         path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Self
 
 import psutil
 import pytest
@@ -212,6 +216,104 @@ def test_another_version_of_ray_is_refused(
     del answer["ray_version"]
     with pytest.raises(CannotSubmit, match="no job server of Ray"):
         JobServer(address)
+
+
+class Breaking:
+    """A job server whose connections break: log streams in the middle, and calls named in `broken` before an answer."""
+
+    def __init__(self) -> None:
+        self.log = ["first\n", "second\n", "third\n"]
+        self.streams = 0
+        self.broken: tuple[str, str] | None = None
+        self._server = HTTPServer(("127.0.0.1", 0), self._handler())
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                if (self.command, self.path) == server.broken:
+                    self._break()
+                elif self.path.endswith("/logs/tail"):
+                    self._stream()
+                elif self.path == "/api/version":
+                    self._answer({"ray_version": ray.__version__, "version": "4"})
+                else:
+                    status = "SUCCEEDED" if server.streams >= len(server.log) else "RUNNING"
+                    self._answer({"type": "SUBMISSION", "status": status, "entrypoint": "study"})
+
+            do_POST = do_GET  # noqa: N815
+
+            def _answer(self, content: dict[str, str]) -> None:
+                body = json.dumps(content).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def _stream(self) -> None:
+                """A web socket that sends a line more each time and is cut off."""
+                server.streams += 1
+                key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 4.2.2
+                self.protocol_version = "HTTP/1.1"
+                self.send_response(101)
+                self.send_header("Upgrade", "websocket")
+                self.send_header("Connection", "Upgrade")
+                self.send_header("Sec-WebSocket-Accept", b64encode(hashlib.sha1(key.encode()).digest()).decode())
+                self.end_headers()
+                for line in server.log[: server.streams]:
+                    self.wfile.write(bytes((0x81, len(line))) + line.encode())
+                time.sleep(0.2)  # what was sent is read before the reset arrives
+                self._break()
+
+            def _break(self) -> None:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+
+        return Handler
+
+
+@pytest.fixture
+def breaking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Breaking]:
+    monkeypatch.setenv("HOME", str(tmp_path))  # without a token
+    with Breaking() as server:
+        yield server
+
+
+def test_a_job_is_followed_further_when_its_log_breaks_off(
+    breaking: Breaking, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from study import submit
+
+    monkeypatch.setattr(submit, "POLL_S", 0.01)
+    assert submit.JobServer(breaking.address).follow("job").status == "SUCCEEDED"
+    assert breaking.streams > len(breaking.log)
+    assert capsys.readouterr().err == "".join(breaking.log), "each line once"
+
+
+def test_a_server_that_goes_away_is_told_with_the_way_to_ask_again(breaking: Breaking, tmp_path: Path) -> None:
+    from study.submit import ConnectionLost, JobServer
+
+    server = JobServer(breaking.address)
+    (tmp_path / "folder").mkdir()
+    breaking.broken = ("POST", "/api/jobs/")
+    with pytest.raises(ConnectionLost, match=rf"submit --status mine-\w+ --address {breaking.address}"):
+        server.submit(["true"], "mine", tmp_path / "folder")
+    breaking.broken = ("POST", "/api/jobs/job/stop")
+    with pytest.raises(ConnectionLost, match="does not answer any more"):
+        server.stop("job")
 
 
 @pytest.mark.parametrize(
