@@ -19,22 +19,33 @@ from study.cluster import ON_HEAD
 from study.redact import redacted
 
 SHOW_EVERY_S = 15.0
+SILENT_S = 120.0  # a stage of which nothing was heard for so long was stopped, or its worker is lost
+
+
+class Latest:
+    """The latest progress of every stage that is under way."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._posted: dict[str, tuple[float, tuple[int, int, float]]] = {}
+
+    def post(self, stage: str, done: int, total: int, value: float, before: str | None = None) -> None:
+        """Note a stage's progress; `before` is what the same worker was at before."""
+        if before != stage:
+            self._posted.pop(before or "", None)
+        self._posted[stage] = (self._clock(), (done, total, value))
+        if done == total:
+            del self._posted[stage]
+
+    def read(self) -> dict[str, tuple[int, int, float]]:
+        oldest = self._clock() - SILENT_S
+        self._posted = {stage: held for stage, held in self._posted.items() if held[0] >= oldest}
+        return {stage: progress for stage, (_, progress) in self._posted.items()}
 
 
 @ray.remote(num_cpus=0, resources=ON_HEAD)
-class Board:
+class Board(Latest):
     """Where workers post their latest progress; the driver reads it."""
-
-    def __init__(self) -> None:
-        self._latest: dict[str, tuple[int, int, float]] = {}
-
-    def post(self, stage: str, done: int, total: int, value: float) -> None:
-        self._latest[stage] = (done, total, value)
-        if done == total:
-            del self._latest[stage]
-
-    def read(self) -> dict[str, tuple[int, int, float]]:
-        return self._latest
 
 
 class Poster:
@@ -42,12 +53,14 @@ class Poster:
 
     def __init__(self, board: Any, every_s: float = 2.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._board, self._every_s, self._clock, self._last = board, every_s, clock, -every_s
+        self._stage: str | None = None
 
     def __call__(self, stage: str, done: int, total: int, value: float) -> None:
         now = self._clock()
         if done == total or now - self._last >= self._every_s:
             self._last = now
-            self._board.post.remote(stage, done, total, value)
+            self._board.post.remote(stage, done, total, value, self._stage)
+            self._stage = stage
 
 
 class Timeline:
@@ -102,6 +115,8 @@ class Screen:
         while not self._stop.wait(SHOW_EVERY_S):
             try:
                 latest = ray.get(board.read.remote(), timeout=5)
+            except ray.exceptions.GetTimeoutError:
+                continue  # the head is busy
             except ray.exceptions.RayError as error:
                 self.say(f"progress of the workers is not to be had: {type(error).__name__}")
                 return
