@@ -36,6 +36,9 @@ TRIAL_DRIVER_BYTES = 256 * 2**20
 MOST_LOSSES = 10
 
 
+_registering = threading.Lock()
+
+
 class Interrupted(RuntimeError):
     """The search was told to stop before its end."""
 
@@ -137,6 +140,17 @@ class Sweep:
             self._run(searcher, ToTheEnd(), trials=left, name=repeats_name(self.size))
         return SearchResult(self.size.name, result.trials, _current(history, wanted))
 
+    def _registered(self, name: str) -> str:
+        """The trial function under a name in Tune's table of trainables, which is one for all threads and guards itself not."""
+        # A trial that launches a group waits for it and computes nothing; Tune wants it to ask for something.
+        waits = {"memory": TRIAL_DRIVER_BYTES, **ON_HEAD}
+        needs = {"CPU": self.size.resources.cpus} if self.size.resources.inline else waits
+        own = {"study": self.study, "size": self.size, "output": str(self.output), "progress": self.progress}
+        with _registering:
+            trainable = tune.with_parameters(self.trial or run_trial, **own)
+            tune.register_trainable(name, tune.with_resources(trainable, needs), warn=False)
+        return name
+
     def _searcher(self, history: History, **proposes: Any) -> LedgerSearcher:
         targets = len(self.study.targets)
         return LedgerSearcher(
@@ -149,17 +163,8 @@ class Sweep:
         scheduler.searcher = searcher
         size, folder = self.size, (self.output / "tune").resolve()
         shutil.rmtree(folder / name, ignore_errors=True)  # what an earlier Tune left there is of no use
-        trainable = tune.with_parameters(
-            self.trial or run_trial, study=self.study, size=size, output=str(self.output), progress=self.progress
-        )
-        # Tune registers trainables by name in one table, and sizes search at the same time.
-        trainable.__name__ = f"{self.study.name}-{name}"
         tuner = tune.Tuner(
-            tune.with_resources(
-                trainable,
-                # A trial that launches a group waits for it and computes nothing; Tune wants it to ask for something.
-                {"CPU": size.resources.cpus} if size.resources.inline else {"memory": TRIAL_DRIVER_BYTES, **ON_HEAD},
-            ),
+            self._registered(f"{self.study.name}-{name}"),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,

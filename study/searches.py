@@ -81,6 +81,7 @@ class Searches:
             self.room,
             self.progress,
             callbacks=[log],
+            ended=log.ended,
             stop=self._stop,
             retry_failed=self.retry_failed,
         )
