@@ -175,6 +175,16 @@ def test_too_few_queries_for_a_p99_are_no_result() -> None:
     assert any("needs 662" in problem for problem in result.problems)
 
 
+def test_a_run_lasts_no_longer_than_its_maximum_however_few_queries_came() -> None:
+    load = LoadSettings(min_duration_s=0.2, min_queries=FEWEST[99], max_duration_s=1.0)
+    start = time.perf_counter()
+    result = server(batch_sleeps(CONSTANT), SAMPLES, load, rate=50.0, bound_s=0.1, give_up=True)
+    assert time.perf_counter() - start < 3
+    assert 20 < result.queries < 110
+    assert result.p99_s is None
+    assert any("needs 662" in problem for problem in result.problems)
+
+
 def test_an_error_of_a_service_that_others_wait_for_surfaces() -> None:
     short = LoadSettings(min_duration_s=0.2, min_queries=1, max_duration_s=1.0)
     with pytest.raises(ZeroDivisionError):
@@ -235,6 +245,8 @@ def test_no_rate_meets_a_bound_below_the_service_time() -> None:
     found = highest_rate(probe, probe, start=40.0, probes=5)
     assert not found.result.meets
     assert found.result.rate == min(rate for rate, _ in found.probes) == 40.0 / 2**4
+    found = highest_rate(probe, probe, start=40.0, probes=20, lowest=5.0)
+    assert [rate for rate, _ in found.probes] == [40.0, 20.0, 10.0, 5.0]
 
 
 # Early stopping

@@ -70,6 +70,7 @@ SETTINGS = BenchmarkSettings(
     probes=6,
     per_language_s=0.5,
     energy=EnergyRule(windows=2, window_s=5.0, cool_down_s=1.0),
+    server_s=15.0,
 )
 # mT5's names of the same things; its inner attention width is heads x d_kv.
 TINY_CHANGES = {

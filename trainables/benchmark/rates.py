@@ -14,15 +14,20 @@ BACK_OFF, CONFIRMATIONS = 0.95, 4
 
 @dataclass(frozen=True)
 class RateSearch:
-    """The full-length run at the highest rate found, or the last one tried if none met the bound; and every probe before it,
-    as rate and whether it met the bound."""
+    """The full-length run at the highest rate found, or the probe at the lowest one tried if none met the bound; and every
+    probe, as rate and whether it met the bound."""
 
     result: ServerResult
     probes: tuple[tuple[float, bool], ...]
 
 
 def highest_rate(
-    probe: Callable[[float], ServerResult], confirm: Callable[[float], ServerResult], *, start: float, probes: int
+    probe: Callable[[float], ServerResult],
+    confirm: Callable[[float], ServerResult],
+    *,
+    start: float,
+    probes: int,
+    lowest: float = 0.0,
 ) -> RateSearch:
     """Bisect between a rate that meets the bound and one that does not, then confirm by a run of full length.
 
@@ -34,27 +39,31 @@ def highest_rate(
         confirm: a run that counts.
         start: where to begin, a rate that the server is likely to meet.
         probes: how many probes at most.
+        lowest: below it no rate is tried.
     """
-    tried: dict[float, bool] = {}
-    met, missed, rate = 0.0, float("inf"), start
+    tried: dict[float, ServerResult] = {}
+    met, missed, rate = 0.0, float("inf"), max(start, lowest)
     for _ in range(probes):
-        tried[rate] = probe(rate).meets
-        if tried[rate]:
+        tried[rate] = probe(rate)
+        if tried[rate].meets:
             met = rate
         else:
             missed = rate
-        if met and missed < met * FINE:
+        if (met and missed < met * FINE) or missed <= lowest:
             break
         if missed == float("inf"):
             rate = met * STEP
         elif not met:
-            rate = missed / STEP
+            rate = max(missed / STEP, lowest)
         else:
             rate = (met * missed) ** 0.5
-    rate = met or min(tried)
-    for _ in range(CONFIRMATIONS if met else 1):
+    probed = tuple((rate, result.meets) for rate, result in tried.items())
+    if not met:
+        return RateSearch(tried[min(tried)], probed)
+    rate = met
+    for _ in range(CONFIRMATIONS):
         result = confirm(rate)
         if result.meets and result.valid:
             break
         rate *= BACK_OFF
-    return RateSearch(result, tuple(tried.items()))
+    return RateSearch(result, probed)
