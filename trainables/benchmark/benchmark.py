@@ -333,8 +333,10 @@ def _values(found: _Found, settings: BenchmarkSettings) -> tuple[dict[str, Any],
     put("batch_size", None if found.sweep is None else found.sweep.best, no_offline)
     put("peak_memory_mb", None if found.peak is None else found.peak.mb - found.caller_mb, no_offline)
     gpu, only_gpu = found.gpu_in_use, "the device is not a GPU"
-    put("gpu_reserved_mb", None if found.peak is None else found.peak.reserved_mb, only_gpu)
-    put("gpu_process_mb", gpu.process_memory_mb, gpu.unavailable.get("process_memory_mb", only_gpu))
+    reserved_mb = None if found.peak is None else found.peak.reserved_mb
+    held_mb, unknown = gpu.process_memory_mb, gpu.unavailable.get("process_memory_mb", only_gpu)
+    put("gpu_reserved_mb", None if reserved_mb is None else reserved_mb - found.caller_mb, only_gpu)
+    put("gpu_process_mb", None if held_mb is None else held_mb - found.caller_mb, unknown)
 
     no_energy = gpu.unavailable.get("energy_j") or (
         "no energy window was measured: these are settings for seconds"

@@ -35,6 +35,7 @@ class PeakMemory:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         if device.type == "cuda":
+            torch.cuda.empty_cache()  # what an earlier, larger batch had reserved
             torch.cuda.reset_peak_memory_stats(device)
         else:
             self._reset = reset_host_peak()
