@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pynvml
@@ -18,12 +19,14 @@ from transformers import XLMRobertaConfig, XLMRobertaModel
 
 from trainables.benchmark import VARIANTS, Benchmark, BenchmarkSettings, VariantUnavailable, sample_queries
 from trainables.benchmark import memory as memory_module
+from trainables.benchmark.benchmark import _not_met
 from trainables.benchmark.hardware import describe_hardware
 from trainables.benchmark.lengths import Query, shares
-from trainables.benchmark.loadgen import LoadSettings, offline, single_stream
+from trainables.benchmark.loadgen import LoadSettings, ServerResult, offline, single_stream
 from trainables.benchmark.measurement import METRICS
 from trainables.benchmark.nvml import FIELDS, gpu_names, read_gpu
 from trainables.benchmark.percentiles import interquartile_range, percentile
+from trainables.benchmark.rates import RateSearch
 from trainables.benchmark.server import Server
 from trainables.benchmark.sweep import sweep_batch_sizes
 from trainables.benchmark.variants import Variant
@@ -104,7 +107,8 @@ def queries(lengths: Sequence[int]) -> list[Query]:
 
 
 def bench(model: TaskModel, settings: BenchmarkSettings = TINY) -> Benchmark:
-    sample = sample_queries([("en", queries([4, 6, 8])), ("th", queries([12, 16, 20]))], 6, seed=0)
+    pools = [("en", queries([4, 6, 8] * 4)), ("th", queries([12, 16, 20] * 4))]
+    sample = sample_queries(pools, 24, seed=0)
     return Benchmark(model, sample, PAD, CPU, threads=1, settings=settings)
 
 
@@ -127,15 +131,15 @@ class Quick(Variant):
 
     name = "quick"
 
-    def __init__(self, fail_above: int = 10**9) -> None:
-        self.rows, self.fail_above = 0, fail_above
+    def __init__(self, fail_above: int = 10**9, seconds: float = 0.002) -> None:
+        self.rows, self.fail_above, self.seconds = 0, fail_above, seconds
 
     def prepare(self, model: TaskModel, device: torch.device) -> Forward:
         def forward(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
             if len(ids_NL) > self.fail_above:
                 raise torch.OutOfMemoryError("no memory left")
             self.rows += len(ids_NL)
-            time.sleep(0.002)
+            time.sleep(self.seconds)
             return torch.zeros(len(ids_NL), 3)
 
         return forward
@@ -285,16 +289,29 @@ def test_sweep_keeps_the_fastest_size_and_stops_growing_when_out_of_memory() -> 
 
 def test_sampled_queries_keep_the_shares_of_the_languages_and_depend_on_the_seed_alone() -> None:
     pools = [("en", queries([4] * 60)), ("sw", queries([9] * 30)), ("th", queries([20] * 10))]
-    sample = sample_queries(pools, 20, seed=3)
+    sample = sample_queries(pools, 20, seed=3, fewest=1)
+    assert sample.pooled == tuple(range(20))
     assert sample.profile().languages == {"en": 12, "sw": 6, "th": 2}
     assert all(
         len(query[0]) == {"en": 4, "sw": 9, "th": 20}[lang]
         for query, lang in zip(sample.queries, sample.languages, strict=True)
     )
-    assert sample == sample_queries(pools, 20, seed=3)
-    assert sample != sample_queries(pools, 20, seed=4)
+    assert sample == sample_queries(pools, 20, seed=3, fewest=1)
+    assert sample != sample_queries(pools, 20, seed=4, fewest=1)
     assert shares([1, 1, 1], 2) == [1, 1, 0]
     assert shares([2, 1], 10) == [2, 1]
+
+
+def test_a_small_language_gives_enough_queries_and_counts_for_its_share_alone() -> None:
+    pools = [("en", queries([10] * 5000)), ("sw", queries([20] * 100)), ("yo", queries([30] * 4))]
+    sample = sample_queries(pools, 512, seed=0)
+    assert sample.profile().languages == {"en": 502, "sw": 32, "yo": 4}
+    counts = Counter(sample.languages[place] for place in sample.pooled)
+    assert counts["sw"] / len(sample.pooled) == pytest.approx(100 / 5104, rel=0.05)
+    assert sample.profile().mean == pytest.approx((5000 * 10 + 100 * 20 + 4 * 30) / 5104, rel=0.002)
+    assert set(sample.pooled) == set(range(len(sample.queries)))
+    often = Counter(sample.pooled)
+    assert max(often[place] for place in sample.of("sw")) - min(often[place] for place in sample.of("sw")) <= 1
 
 
 def test_no_queries_is_refused() -> None:
@@ -379,7 +396,7 @@ def test_a_measurement_is_json_with_a_reason_for_all_that_is_missing(model: Task
     assert document["energy_j_per_sample"] is None
     assert document["parameters"] == sum(weight.numel() for weight in model.parameters())
     assert set(document["valid"]) == {"SingleStream", "Offline"}
-    assert document["context"]["queries"]["languages"] == {"en": 3, "th": 3}
+    assert document["context"]["queries"]["languages"] == {"en": 12, "th": 12}
     assert document["context"]["hardware"]["summary"] == describe_hardware()
     assert document["context"]["torch_threads"] == 1
     assert document["cold_start_ms"] > 0
@@ -403,6 +420,65 @@ def test_a_measurement_of_a_known_service(model: TaskModel, monkeypatch: pytest.
     assert measured.batch_size == 4
     assert 4 / 0.004 < measured.throughput_sps <= 4 / 0.002
     assert measured.context["sweep_stopped"].startswith("out of memory at batch size 8")
+
+
+def test_a_rare_language_has_its_own_latency_and_one_of_few_queries_has_none(
+    model: TaskModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VARIANTS, "quick", Quick())
+    pools = [("en", queries([4] * 3000)), ("sw", queries([9] * 20)), ("yo", queries([12] * 5))]
+    settings = dataclasses.replace(TINY, per_language_s=1.0)
+    rare = dataclasses.replace(bench(model, settings), sample=sample_queries(pools, 100, seed=0))
+    measured = rare.measure("quick")
+    assert 2.0 <= measured.languages["sw"]["p50_ms"] < 6.0
+    assert set(measured.languages["sw"]) == {"mean_pieces", "p50_ms", "throughput_sps"}
+    assert measured.languages["yo"] == {"mean_pieces": 12.0}
+    reason = "needs 11 different queries of a language: yo has 5"
+    for name in ("p50_ms", "throughput_sps"):
+        assert measured.unavailable[f"languages/{name}"] == reason
+
+
+SERVER_ALONE = dataclasses.replace(
+    TINY, scenarios=("SingleStream", "Server"), min_queries=11, bound_ms=100.0, probe_s=0.2, probes=10, server_s=1.0
+)
+
+
+def test_no_rate_is_looked_for_where_one_query_alone_takes_too_long(
+    model: TaskModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VARIANTS, "slow", Quick(seconds=0.15))
+    start = time.perf_counter()
+    measured = bench(model, SERVER_ALONE).measure("slow")
+    assert time.perf_counter() - start < 20  # every shape and the languages once, warming up, SingleStream
+    assert measured.server_qps is None
+    assert "no rate can meet the bound" in measured.unavailable["server_qps"]
+    assert measured.server_bound_ms == 100.0
+    assert "Server" not in measured.valid
+
+
+def test_the_search_for_a_rate_ends_within_seconds_for_a_service_near_the_bound(
+    model: TaskModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VARIANTS, "slow", Quick(seconds=0.04))
+    settings = dataclasses.replace(SERVER_ALONE, bound_ms=50.0)
+    start = time.perf_counter()
+    measured = bench(model, settings).measure("slow")
+    assert time.perf_counter() - start < 20
+    assert measured.server_qps is None
+    assert "given up" in measured.unavailable["server_qps"]
+    assert "the lowest rate tried" in measured.unavailable["server_qps"]
+
+
+def test_a_bound_that_is_not_met_says_what_was_tried() -> None:
+    def result(rate: float, p99_s: float | None, *problems: str) -> ServerResult:
+        return ServerResult(rate, 0.1, None, None, p99_s, None, 700, False, not problems, problems)
+
+    unheld = RateSearch(result(8.6, 0.12), ((8.0, True), (10.0, True), (16.0, False)))
+    assert _not_met(unheld) == (
+        "p99 120.0 ms is over 100 ms, at 8.6 a second, in runs of full length; probes met it at 10"
+    )
+    few = RateSearch(result(5.0, None, "60 queries arrived, and a p99 needs 662"), ((5.0, False),))
+    assert _not_met(few) == "60 queries arrived, and a p99 needs 662, at 5 a second, the lowest rate tried"
 
 
 def test_an_error_of_the_model_reaches_the_caller(model: TaskModel) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trainables.benchmark.energy import Energy, measure_energy
-from trainables.benchmark.hardware import available_cores, hardware
+from trainables.benchmark.hardware import available_cores, device_name, hardware
 from trainables.benchmark.interference import Interference, InterferenceWatch
 from trainables.benchmark.lengths import QuerySample
 from trainables.benchmark.loadgen import LatencyResult, ServerResult, ThroughputResult, offline, server, single_stream
@@ -34,6 +34,7 @@ from trainables.versions import versions
 MARGIN = 1.2  # Offline is INVALID when served faster than expected; short sweeps are off by some percent
 FLOOR_S = 1e-6
 SHAPES_CAP = 3.0  # each shape is served once before warming up, for at most so many times the warm-up's own cap
+ARRIVALS_AHEAD = 1.2  # as many more must be expected to arrive for enough to arrive by chance
 NOT_ASKED = "{} was not asked for"
 
 
@@ -49,10 +50,12 @@ class _Found:
     rss_mb: float = 0.0
     caller_mb: float = 0.0
     latency: LatencyResult | None = None
+    language_s: dict[str, list[float]] = field(default_factory=dict)
     sweep: Sweep | None = None
     throughput: ThroughputResult | None = None
     peak: Peak | None = None
     search: RateSearch | None = None
+    too_slow: str | None = None
     energy: Energy | None = None
     tokenise_s: float | None = None
     end_to_end_s: float | None = None
@@ -112,18 +115,17 @@ class Benchmark:
         found.first_query_s = self.clock() - start
         self._warm_up(served, found)
         if "SingleStream" in settings.scenarios:
-            found.latency = single_stream(
-                served.one,
-                len(self.sample.queries),
-                settings.load(),
-                expected_latency_s=self._expected_s(found),
-            )
+            self._single_stream(served, found)
         if "Offline" in settings.scenarios:
             self._offline(served, found)
         found.rss_mb = host_rss_mb()
         if "Server" in settings.scenarios:
-            with placed(self.threads, every_core):  # the load generator beside the thread that serves, not before it
-                found.search = self._search(served, found)
+            found.too_slow = self._too_slow(found)
+            if found.too_slow is None:
+                with placed(
+                    self.threads, every_core
+                ):  # the load generator beside the thread that serves, not before it
+                    found.search = self._search(served, found)
         if settings.energy is not None and self.device.type == "cuda":
             found.energy = self._energy(served, found)
         if self.texts is not None:
@@ -148,65 +150,105 @@ class Benchmark:
             if self.clock() - start > SHAPES_CAP * settings.warm_up.max_s:
                 break
             served.one(index)
-        count = len(self.sample.queries)
-        found.warm_up = warm_up(lambda index: served.one(index % count), settings.warm_up, self.clock)
+        pooled = self.sample.pooled
+        found.warm_up = warm_up(lambda turn: served.one(pooled[turn % len(pooled)]), settings.warm_up, self.clock)
 
     def _expected_s(self, found: _Found) -> float:
         return max(found.warm_up.median_s if found.warm_up else 0.0, FLOOR_S)
 
+    def _single_stream(self, served: Server, found: _Found) -> None:
+        """A language that LoadGen drew too few different queries of is served its own, one after the other."""
+        pooled = self.sample.pooled
+        latency = single_stream(
+            lambda draw: served.one(pooled[draw]),
+            len(pooled),
+            self.settings.load(),
+            expected_latency_s=self._expected_s(found),
+        )
+        found.latency = latency = replace(latency, samples=tuple(pooled[draw] for draw in latency.samples))
+        drawn = set(latency.samples)
+        for language in dict.fromkeys(self.sample.languages):
+            mine = self.sample.of(language)
+            enough = len(drawn.intersection(mine)) >= FEWEST[50]
+            found.language_s[language] = latency.of(set(mine)) if enough else self._each_once(served, mine)
+
+    def _each_once(self, served: Server, indices: Sequence[int]) -> list[float]:
+        """Seconds of each, as many as fit `per_language_s`."""
+        took: list[float] = []
+        start = now = self.clock()
+        for index in indices:
+            if now - start > self.settings.per_language_s:
+                break
+            served.one(index)
+            before, now = now, self.clock()
+            took.append(now - before)
+        return took
+
     def _offline(self, served: Server, found: _Found) -> None:
-        settings, count = self.settings, len(self.sample.queries)
-        sweep = sweep_batch_sizes(served, settings.batch_sizes, settings.sweep_s, seed=settings.seed, clock=self.clock)
+        settings, pooled = self.settings, self.sample.pooled
+        sweep = sweep_batch_sizes(
+            *(served, settings.batch_sizes, settings.sweep_s), seed=settings.seed, clock=self.clock, indices=pooled
+        )
         memory = PeakMemory(self.device)  # from here on: larger batches that were only tried do not count
         found.sweep = sweep
         found.throughput = offline(
             served.batch,
-            count,
+            len(pooled),
             settings.load(),
-            batches=lambda indices: served.batches(indices, sweep.best, seed=settings.seed),
+            batches=lambda draws: served.batches([pooled[draw] for draw in draws], sweep.best, seed=settings.seed),
             expected_sps=sweep.samples_per_s[sweep.best] * MARGIN,
         )
         found.gpu_in_use = read_gpu(gpu_uuid(self.device))  # at once: clocks fall within a second of idling
         found.peak = memory.read()
         for language in dict.fromkeys(self.sample.languages):
-            found.language_sps[language] = timed_samples_per_s(
-                served,
-                sweep.best,
-                settings.per_language_s,
-                indices=[index for index, of in enumerate(self.sample.languages) if of == language],
-                seed=settings.seed,
-                clock=self.clock,
-            )
+            mine = self.sample.of(language)
+            if len(mine) >= FEWEST[50]:
+                found.language_sps[language] = timed_samples_per_s(
+                    *(served, sweep.best, settings.per_language_s), indices=mine, seed=settings.seed, clock=self.clock
+                )
+
+    def _service_s(self, found: _Found) -> float:
+        p50_s = None if found.latency is None else found.latency.percentile_s(50)
+        return self._expected_s(found) if p50_s is None else p50_s
+
+    def _too_slow(self, found: _Found) -> str | None:
+        """Why there is no rate to look for; None if there may be one."""
+        service_ms, bound_ms = self._service_s(found) * 1000, self.settings.bound_ms
+        if service_ms <= bound_ms:
+            return None
+        return f"a query that waits for no other takes {service_ms:.1f} ms, over {bound_ms:g} ms: no rate can meet the bound"
 
     def _search(self, served: Server, found: _Found) -> RateSearch:
-        settings = self.settings
+        """Between a tenth of what one query at a time would allow, or where too few queries for a p99 arrive in the longest
+        run, and what batches allow."""
+        settings, pooled = self.settings, self.sample.pooled
         largest = found.sweep.best if found.sweep else 1
-        start = 0.8 / self._expected_s(found)  # four fifths of what one query at a time would allow; batches allow more
+        alone = 1 / self._service_s(found)
 
-        def at(rate: float, duration_s: float, queries: int, *, give_up: bool) -> ServerResult:
-            load = settings.load(min_duration_s=duration_s, min_queries=queries)
+        def at(rate: float, duration_s: float, queries: int) -> ServerResult:
             return server(
-                served.batch,
-                len(self.sample.queries),
-                replace(load, max_duration_s=max(load.max_duration_s, 2 * queries / rate)),
+                lambda draws: served.batch([pooled[draw] for draw in draws]),
+                len(pooled),
+                settings.server_load(duration_s, queries),
                 rate=rate,
                 bound_s=settings.bound_ms / 1000,
                 largest_batch=largest,
-                give_up=give_up,
+                give_up=True,
             )
 
         return highest_rate(
-            lambda rate: at(rate, settings.probe_s, FEWEST[99], give_up=True),
-            lambda rate: at(rate, settings.min_duration_s, max(settings.min_queries, FEWEST[99]), give_up=False),
-            start=start,
+            lambda rate: at(rate, settings.probe_s, FEWEST[99]),
+            lambda rate: at(rate, settings.min_duration_s, max(settings.min_queries, FEWEST[99])),
+            start=0.8 * alone,
             probes=settings.probes,
+            lowest=max(0.1 * alone, ARRIVALS_AHEAD * FEWEST[99] / settings.server_s),
         )
 
     def _energy(self, served: Server, found: _Found) -> Energy | None:
         uuid, rule = gpu_uuid(self.device), self.settings.energy
         assert rule is not None  # the caller looked
         size = found.sweep.best if found.sweep else 1
-        batches = served.batches(range(len(self.sample.queries)), size, seed=self.settings.seed)
+        batches = served.batches(self.sample.pooled, size, seed=self.settings.seed)
 
         def serve(number: int) -> int:
             batch = batches[number % len(batches)]
@@ -229,6 +271,7 @@ class Benchmark:
 
     def _measurement(self, variant: Variant, found: _Found, cores: Sequence[int]) -> Measurement:
         values, missing = _values(found, self.settings)
+        languages, few = self._by_language(found)
         results: dict[str, LatencyResult | ThroughputResult | ServerResult] = {
             name: result
             for name, result in (
@@ -247,27 +290,33 @@ class Benchmark:
             mean_pieces=self.sample.profile().mean,
             parameters=sum(weight.numel() for weight in self.model.parameters()),
             samples=len(found.latency.service_s) if found.latency else 0,
-            languages=self._by_language(found),
+            languages=languages,
             valid={name: result.valid for name, result in results.items()},
             problems={name: result.problems for name, result in results.items() if result.problems},
-            unavailable=missing,
+            unavailable=missing | few,
             interference=found.interference,
             context=self._context(found, cores),
         )
 
-    def _by_language(self, found: _Found) -> dict[str, dict[str, float]]:
-        """By language; a median only of enough queries."""
+    def _by_language(self, found: _Found) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+        """By language, of enough different queries; and which languages have too few of them, by metric."""
         languages: dict[str, dict[str, float]] = {}
+        few: dict[str, list[str]] = {}
         for language in sorted(set(self.sample.languages)):
-            mine = {index for index, of in enumerate(self.sample.languages) if of == language}
+            mine = self.sample.of(language)
             pieces = [sum(len(row) for row in self.sample.queries[index]) for index in mine]
             languages[language] = {"mean_pieces": sum(pieces) / len(pieces)}
             if language in found.language_sps:
                 languages[language]["throughput_sps"] = found.language_sps[language]
-            if found.latency is not None:
-                p50_s = percentile(found.latency.of(mine), 50)
-                languages[language] |= {} if p50_s is None else {"p50_ms": p50_s * 1000}
-        return languages
+            elif found.throughput is not None:
+                few.setdefault("throughput_sps", []).append(f"{language} has {len(mine)}")
+            if (p50_s := percentile(found.language_s.get(language, []), 50)) is not None:
+                languages[language]["p50_ms"] = p50_s * 1000
+            elif found.latency is not None:
+                served = f", {len(found.language_s[language])} served" if len(mine) >= FEWEST[50] else ""
+                few.setdefault("p50_ms", []).append(f"{language} has {len(mine)}{served}")
+        needs = f"needs {FEWEST[50]} different queries of a language"
+        return languages, {f"languages/{name}": f"{needs}: {', '.join(those)}" for name, those in few.items()}
 
     def _context(self, found: _Found, cores: Sequence[int]) -> dict[str, Any]:
         """What a number means nothing without: machine, versions, settings, queries, and how the run went."""
@@ -279,6 +328,7 @@ class Benchmark:
         return {
             "hardware": hardware().as_dict(),
             "device": str(self.device),
+            "device_name": device_name(self.device),
             "gpu": asdict(gpu) if self.device.type == "cuda" else None,
             "gpu_in_use": asdict(found.gpu_in_use) if self.device.type == "cuda" else None,
             "torch_threads": self.threads,
@@ -321,12 +371,11 @@ def _values(found: _Found, settings: BenchmarkSettings) -> tuple[dict[str, Any],
     put("spread_ms", None if latency is None else _ms(latency.spread_s()), few)
 
     search, no_server = found.search, NOT_ASKED.format("Server")
-    result = None if search is None else search.result
-    met = result is not None and result.meets
-    late = no_server if result is None else _not_met(result)
-    put("server_qps", result.rate if result is not None and met else None, late)
-    put("server_p99_ms", _ms(result.p99_s) if result is not None and met else None, late)
-    put("server_bound_ms", None if result is None else settings.bound_ms, no_server)
+    result = None if search is None or not search.result.meets else search.result
+    late = found.too_slow or (no_server if search is None else _not_met(search))
+    put("server_qps", None if result is None else result.rate, late)
+    put("server_p99_ms", None if result is None else _ms(result.p99_s), late)
+    put("server_bound_ms", settings.bound_ms if "Server" in settings.scenarios else None, no_server)
 
     no_offline = NOT_ASKED.format("Offline")
     put("throughput_sps", None if found.throughput is None else found.throughput.samples_per_s, no_offline)
@@ -356,9 +405,15 @@ def _too_few(name: str, needed: int, served: int) -> str:
     return f"{name} needs {needed} queries, {served} were served in the time"
 
 
-def _not_met(result: ServerResult) -> str:
-    p99 = "unknown" if result.p99_s is None else f"{result.p99_s * 1000:.1f} ms"
-    return f"p99 {p99} is over {result.bound_s * 1000:g} ms at {result.rate:.3g} a second, the lowest rate tried"
+def _not_met(search: RateSearch) -> str:
+    result = search.result
+    if result.p99_s is None:
+        why = "; ".join(result.problems)
+    else:
+        why = f"p99 {result.p99_s * 1000:.1f} ms is over {result.bound_s * 1000:g} ms"
+    met = [rate for rate, meets in search.probes if meets]
+    rest = f"in runs of full length; probes met it at {max(met):.3g}" if met else "the lowest rate tried"
+    return f"{why}, at {result.rate:.3g} a second, {rest}"
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -24,7 +24,7 @@ from trainables.stages.evaluate import Evaluate, summary
 from trainables.stages.finetune import tokenizer_of
 from trainables.store import StageStore
 
-QUERIES = 512  # drawn from the test sets of all languages in proportion to their size
+QUERIES = 512  # drawn from the test sets of all languages in proportion to their size; more where small ones need them
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ def describe_hardware() -> str:
     return str(hardware())
 
 
+def device_name(device: torch.device) -> str:
+    """The GPU's name as CUDA says it, a MIG slice's among them, or the CPU's model."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+
+
 def cpu_model() -> str:
     """As in /proc/cpuinfo, which names no model on some ARM machines; there the architecture."""
     if CPUINFO.exists():

@@ -29,12 +29,13 @@ class Measurement:
     samples a second at `batch_size` (Offline). `valid` is LoadGen's verdict by scenario and `problems` why it is False.
 
     `peak_memory_mb` (1e6 bytes) is taken during Offline, less the weights that only the caller holds: on a GPU what PyTorch's
-    allocator gave out (`gpu_reserved_mb`: had taken from the device; `gpu_process_mb`: what NVML counts for the process), on a
-    CPU the resident set. `rss_mb` is the resident set after it. `cold_start_ms` is loading the model, preparing the variant and
-    its first query, compilation included (a compiler's cache on disk shortens it).
+    allocator gave out (`gpu_reserved_mb`: had taken from the device; `gpu_process_mb`: what NVML counts for the process; both
+    less the same weights), on a CPU the resident set. `rss_mb` is the resident set after it. `cold_start_ms` is loading the
+    model, preparing the variant and its first query, compilation included (a compiler's cache on disk shortens it).
 
     `tokenise_p50_ms` is one query's text to token ids, `end_to_end_p50_ms` text to logits. `mean_pieces` are tokens a query,
-    special ones included. `languages` holds `LANGUAGE_METRICS` by language as far as they were measured.
+    special ones included. `languages` holds `LANGUAGE_METRICS` by language as far as they were measured on enough different
+    queries; `unavailable` says under `languages/<metric>` which have too few.
     """
 
     variant: str

@@ -139,7 +139,7 @@ def random_sample(encoder: PreTrainedModel) -> QuerySample:
         for length in XNLI_LENGTHS * (QUERIES // len(XNLI_LENGTHS))
     ]
     rng.shuffle(rows)
-    return QuerySample(tuple(rows), ("en",) * len(rows))
+    return QuerySample(tuple(rows), ("en",) * len(rows), tuple(range(len(rows))))
 
 
 def encoder_folder(folder: Path) -> Path:

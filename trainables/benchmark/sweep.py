@@ -20,8 +20,18 @@ class Sweep:
     stopped: str | None
 
 
-def sweep_batch_sizes(server: Server, sizes: Sequence[int], seconds: float, *, seed: int, clock: Clock) -> Sweep:
+def sweep_batch_sizes(
+    server: Server,
+    sizes: Sequence[int],
+    seconds: float,
+    *,
+    seed: int,
+    clock: Clock,
+    indices: Sequence[int] | None = None,
+) -> Sweep:
     """Time every size, ascending, for that many seconds; the first size that does not fit in memory ends the sweep.
+
+    Of all queries or of these, as in `timed_samples_per_s`.
 
     Raises:
         RuntimeError: the smallest size already runs out of memory.
@@ -30,7 +40,7 @@ def sweep_batch_sizes(server: Server, sizes: Sequence[int], seconds: float, *, s
     stopped: str | None = None
     for size in sorted(set(sizes)):
         try:
-            found[size] = timed_samples_per_s(server, size, seconds, seed=seed, clock=clock)
+            found[size] = timed_samples_per_s(server, size, seconds, seed=seed, clock=clock, indices=indices)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or not found:
                 raise
