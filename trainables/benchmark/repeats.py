@@ -10,6 +10,7 @@ import numpy as np
 
 from trainables.benchmark.measurement import LANGUAGE_METRICS, METRICS
 
+FEWEST_RESAMPLED = 6  # of fewer values the percentile bootstrap of the median is their range, or nearly
 RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)  # percent
 
@@ -20,7 +21,7 @@ def interleaved(names: Sequence[str], repeats: int) -> list[tuple[int, str]]:
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% percentile-bootstrap interval of the median (Efron 1979); of few values it is nearly their range.
+    """95% percentile-bootstrap interval of the median (Efron 1979).
 
     The resamples depend on the number of values alone.
     """
@@ -29,11 +30,22 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """The range of the values; from `FEWEST_RESAMPLED` of them on the bootstrap interval of their median."""
+    return bootstrap_interval(values) if len(values) >= FEWEST_RESAMPLED else (min(values), max(values))
+
+
+def spread_named(repeats: int) -> str:
+    """What `spread` gives of so many values."""
+    return "95% bootstrap interval" if repeats >= FEWEST_RESAMPLED else "range"
+
+
 def combined(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One document out of several repeats (`Measurement.as_dict` and whatever a subject adds to the first).
 
-    A metric is the median over the repeats, with its bootstrap interval under `intervals` if there are two or more; it is
-    missing where any repeat lacks it. A scenario is valid if it was in every repeat. `by_repeat` holds each one's metrics.
+    A metric is the median over the repeats, with its `spread` under `intervals` if there are two or more (`intervals_are` names
+    it); it is missing where any repeat lacks it. A scenario is valid if it was in every repeat. `by_repeat` holds each one's
+    metrics.
     """
     first = measured[0]
     many = len(measured) > 1
@@ -48,9 +60,11 @@ def combined(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
             continue
         found[name] = median(values)
         if many:
-            intervals[name] = list(bootstrap_interval(values))
+            intervals[name] = list(spread(values))
     if found["batch_size"] is not None:  # a size that was used
         found["batch_size"] = sorted(one["batch_size"] for one in measured)[len(measured) // 2]
+    for one in measured:
+        reasons |= {name: why for name, why in one["unavailable"].items() if name.startswith("languages/")}
     problems = {
         scenario: [
             f"repeat {turn + 1}: {why}" if many else why
@@ -65,13 +79,17 @@ def combined(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
         **found,
         "samples": sum(one["samples"] for one in measured),
         "languages": _languages(measured),
-        "valid": {name: all(one["valid"][name] for one in measured) for name in first["valid"]},
+        "valid": {
+            name: all(one["valid"].get(name, False) for one in measured)
+            for name in dict.fromkeys(name for one in measured for name in one["valid"])
+        },
         "problems": problems,
         "unavailable": reasons,
         "interference": suspected[0] if suspected else first["interference"],
         "interference_seen": len(suspected),
         "repeats": len(measured),
         "intervals": intervals,
+        "intervals_are": spread_named(len(measured)),
         "by_repeat": [{name: one[name] for name in METRICS} for one in measured],
     }
 
