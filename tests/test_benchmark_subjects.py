@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from study import bench_command
 from study.cli import app
+from study.examples import write_examples
 from tests.benchmarks.gpu_settings import TINY
 from tests.conftest import Ran, study_command
 from trainables.benchmark import BenchmarkSettings, VariantUnavailable
@@ -62,8 +64,8 @@ def _one(p50_ms: float | None, *, valid: bool = True, suspected: bool = False) -
 def test_repeats_give_the_median_its_interval_and_the_doubts_of_each() -> None:
     found = combined([_one(1.0), _one(9.0, valid=False), _one(3.0, suspected=True), _one(2.0), _one(4.0)])
     assert found["p50_ms"] == 3.0
-    low, high = found["intervals"]["p50_ms"]
-    assert 1.0 <= low < 3.0 < high <= 9.0
+    assert found["intervals"]["p50_ms"] == [1.0, 9.0]
+    assert found["intervals_are"] == "range"
     assert found["languages"]["en"]["p50_ms"] == 3.0
     assert found["valid"] == {"SingleStream": False}
     assert found["problems"] == {"SingleStream": ["repeat 2: too short"]}
@@ -86,6 +88,23 @@ def test_the_bootstrap_interval_covers_a_median_as_often_as_it_says() -> None:
     intervals = [bootstrap_interval(values) for values in draws]
     assert sum(low <= 0 <= high for low, high in intervals) >= 90
     assert bootstrap_interval([5.0, 5.0, 5.0]) == (5.0, 5.0)
+
+
+def test_few_repeats_have_a_range_and_many_a_bootstrap_interval() -> None:
+    three = combined([_one(value) for value in (2.0, 1.0, 4.0)])
+    assert (three["intervals"]["p50_ms"], three["intervals_are"]) == ([1.0, 4.0], "range")
+    values = [float(value) for value in range(25)]
+    many = combined([_one(value) for value in values])
+    assert many["intervals"]["p50_ms"] == list(bootstrap_interval(values))
+    assert many["intervals_are"] == "95% bootstrap interval"
+    low, high = many["intervals"]["p50_ms"]
+    assert 3 <= low <= 9  # the order statistics of a binomial 95% interval of the median of 25 are the 8th and the 18th
+    assert 15 <= high <= 21
+
+
+def test_a_scenario_that_one_repeat_lacks_is_not_valid() -> None:
+    served = {**_one(1.0), "valid": {"SingleStream": True, "Server": True}}
+    assert combined([_one(1.0), served])["valid"] == {"SingleStream": True, "Server": False}
 
 
 # Energy
@@ -256,10 +275,22 @@ def test_a_stages_model_is_timed_on_its_own_texts_and_scored_as_it_is_timed(tiny
     assert recorded is not None
     assert found["test_score"] == pytest.approx(recorded.metrics["test_mean"])
     assert set(found["languages"]) == {"en", "de", "zh"}
+    assert found["test_score_without_english"] == pytest.approx(recorded.metrics["test_mean_without_english"])
     for language in found["languages"].values():
         assert language["throughput_sps"] > 0
         assert language["mean_pieces"] > 3
     assert found["end_to_end_p50_ms"] > found["tokenise_p50_ms"] > 0
+
+
+def test_a_variants_scores_by_example_are_written_as_a_trials_are(tiny_run: TINY_RUN, tmp_path: Path) -> None:
+    output, _ = tiny_run
+    evaluation = evaluation_of(_target_stage(output))
+    assert evaluation is not None
+    path = tmp_path / "new" / "examples.parquet"
+    CheckpointBenchmark(str(output), (evaluation,), 1, SHORT, examples=str(path)).run("fp32")
+    trials = write_examples((evaluation,), output)
+    assert trials is not None
+    pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(trials), check_like=True)
 
 
 # The command
@@ -334,7 +365,8 @@ def test_a_name_of_the_catalogue_is_an_architecture() -> None:
 
 
 def test_a_variant_that_breaks_is_said_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    def fresh(subject: Any, variant: str, *, scored: bool) -> dict[str, Any] | str:
+    def fresh(subject: Any, variant: str, *, scored: bool, limit_s: float) -> dict[str, Any] | str:
+        assert 3600 < limit_s < 10 * 3600
         if variant == "bf16":
             raise MeasurementBroke("bf16: the process ended with code -9")
         return outcome(subject, variant, scored=scored)

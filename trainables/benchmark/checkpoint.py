@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from trainables.benchmark.benchmark import Benchmark
@@ -17,7 +19,7 @@ from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.texts import Texts
 from trainables.benchmark.variants import variant_named
 from trainables.encoder import count_parameters, load_tokenizer
-from trainables.evaluation import ExampleSet
+from trainables.evaluation import ExampleSet, Score
 from trainables.model import load_task_model
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate, summary
@@ -31,7 +33,8 @@ QUERIES = 512  # drawn from the test sets of all languages in proportion to thei
 class CheckpointBenchmark:
     """Measures variants of a chain's models; the first target's model is the one timed.
 
-    `output` is the folder of the stage store; every stage of the chain must be finished.
+    `output` is the folder of the stage store; every stage of the chain must be finished. `examples` is a file for the scores by
+    example of the variant that is scored, in the form of a trial's.
     """
 
     output: str
@@ -39,12 +42,14 @@ class CheckpointBenchmark:
     threads: int
     settings: BenchmarkSettings = field(default_factory=BenchmarkSettings)
     device: str = "cpu"
+    examples: str | None = None
 
     def run(self, variant: str, *, scored: bool = True) -> dict[str, Any]:
         """One variant, timed and then scored by the same way of running; JSON values.
 
         Keys: those of `Measurement.as_dict`, `timed_task`, `params_m` and `params_body_m` of the encoder; where it is scored,
-        `scores` (a summary for each target) and `test_score` (their mean over targets, in percent).
+        `scores` (a summary for each target), `test_score` (their mean over targets, in percent) and
+        `test_score_without_english` (the same over the other languages, of targets that have any; None if none has).
 
         Raises:
             VariantUnavailable: the variant cannot run on this device.
@@ -53,11 +58,16 @@ class CheckpointBenchmark:
         timed = {**self._time(variant), "timed_task": self.chain[0].task.name}
         if not scored:
             return timed
-        scores = [self._score(evaluate, variant) for evaluate in self.chain]
+        found = [self._score(evaluate, variant) for evaluate in self.chain]
+        if self.examples is not None:
+            self._write_examples(Path(self.examples), found)
+        scores = [summary(evaluate.task, some) for evaluate, some in zip(self.chain, found, strict=True)]
+        others = [one["test_mean_without_english"] for one in scores if one["test_mean_without_english"] is not None]
         return {
             **timed,
             "scores": {one["task"]: one for one in scores},
             "test_score": sum(one["test_mean"] for one in scores) / len(scores),
+            "test_score_without_english": sum(others) / len(others) if others else None,
         }
 
     def _time(self, variant: str) -> dict[str, Any]:
@@ -89,11 +99,27 @@ class CheckpointBenchmark:
         sets = evaluate.sets(self._work())
         return [one for one in sets if one.split == "test" and one.language in evaluate.task.languages]
 
-    def _score(self, evaluate: Evaluate, variant: str) -> dict[str, Any]:
+    def _score(self, evaluate: Evaluate, variant: str) -> list[Score]:
         model = load_task_model(self._folder(evaluate), evaluate.task)
         with placed(self.threads, ()):
             forward = variant_named(variant).prepare(model, torch.device(self.device))
-            return summary(evaluate.task, evaluate.scores(forward, self._work()))
+            return evaluate.scores(forward, self._work())
+
+    def _write_examples(self, path: Path, found: Sequence[Sequence[Score]]) -> None:
+        table = pd.DataFrame(
+            {"task": evaluate.task.name, "split": one.split, "language": one.language, "example": number, **counts.sums}
+            for evaluate, scores in zip(self.chain, found, strict=True)
+            for one in scores
+            if one.split == "test"
+            for number, counts in enumerate(one.per_example)
+        )
+        names = ("task", "split", "language")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        table.astype({**dict.fromkeys(names, "category"), "example": "int32"}).to_parquet(
+            unfinished, index=False, compression="zstd"
+        )
+        os.replace(unfinished, path)
 
     def _work(self) -> Workplace:
         return Workplace(StageStore(Path(self.output)), device=torch.device(self.device))
