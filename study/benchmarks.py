@@ -8,9 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import ray
+import torch
+from ray.exceptions import RayError
 
-from study.cluster import benchmark_node
+from study.capacity import BENCHMARK, GroupsUnknown, NodeGroup, held_at_most
+from study.cluster import CannotRun, benchmark_node
+from study.examples import EXAMPLES
 from study.history import SearchResult, TrialRecord
 from study.progress import Screen
 from study.spec import Size, Study
@@ -20,7 +23,11 @@ from trainables.benchmark.checkpoint import CheckpointBenchmark
 from trainables.benchmark.measurement import LANGUAGE_METRICS, METRICS
 from trainables.benchmark.repeats import combined, interleaved
 from trainables.benchmark.settings import BenchmarkSettings
+from trainables.benchmark.variants import variant_named
 from trainables.fingerprint import canonical, fingerprint
+
+ROUNDS = 2  # the first repeat on another machine than the kept ones' puts them aside, and the next round replaces them
+FORMER = "former benchmark"  # the kind of a run whose measurement is no longer the study's
 
 
 def benchmark_size(
@@ -28,7 +35,7 @@ def benchmark_size(
 ) -> list[dict[str, Any]]:
     """Measurements of the plan's variants, tracked; those kept from an earlier run of the same model are not taken again.
 
-    A variant that cannot run here is left out and said; so is the size when no trial of it was completed.
+    A variant that cannot run here or broke is left out and said; so is the size when no trial of it was completed.
     """
     best = result.best
     if best is None:
@@ -43,21 +50,35 @@ def benchmark_size(
 def measure_size(
     study: Study, size: Size, best: TrialRecord, output: Path, screen: Screen
 ) -> dict[str, dict[str, Any] | str]:
-    """By variant, what its repeats came to, or why it cannot run here. Variants take turns; each repeat is kept at once."""
-    for turn, variant in interleaved(study.benchmark.variants, study.benchmark.repeats):
-        kept = _kept(study, size, best, variant, output)
-        if isinstance(kept, str) or len(kept) > turn:
-            continue
-        which = f", repeat {turn + 1} of {study.benchmark.repeats}" if study.benchmark.repeats > 1 else ""
-        screen.say(f"benchmark {size.name} {variant}{which}")
-        measured = _measure(study, size, best, variant, output, turn=turn)
-        if isinstance(measured, str):
-            screen.say(f"benchmark {size.name} {variant}: cannot run here: {measured}")
-        _keep(study, size, best, variant, output, measured if isinstance(measured, str) else [*kept, measured])
+    """By variant, what its repeats came to, or why it cannot run here. Variants take turns; each repeat is kept at once.
+
+    A measurement that breaks ends its variant alone ("failed: ..."). That is not kept: the next run tries again.
+    """
+    plan = study.benchmark
     found: dict[str, dict[str, Any] | str] = {}
-    for variant in study.benchmark.variants:
+    for turn, variant in ROUNDS * interleaved(plan.variants, plan.repeats):
         kept = _kept(study, size, best, variant, output)
-        found[variant] = kept if isinstance(kept, str) else combined(kept)
+        if variant in found or isinstance(kept, str) or len(kept) > turn:
+            continue
+        name = f"benchmark {size.name} {variant}"
+        screen.say(f"{name}, repeat {turn + 1} of {plan.repeats}" if plan.repeats > 1 else name)
+        try:
+            measured = _measure(study, size, best, variant, output, turn=turn, scored=not _scored(kept))
+        except (RayError, CannotRun, GroupsUnknown) as error:
+            found[variant] = f"failed: {_reason(error)}"
+            screen.say(f"{name}: {found[variant]}; run the command again to try once more")
+            continue
+        if isinstance(measured, str):
+            screen.say(f"{name}: cannot run here: {measured}")
+        elif kept and _conditions(kept[0]) != _conditions(measured):
+            screen.say(f"{name}: what was measured on another machine or with other versions is measured again")
+        _keep(study, size, best, variant, output, measured if isinstance(measured, str) else [*kept, measured])
+    for variant in plan.variants:
+        kept = _kept(study, size, best, variant, output)
+        if isinstance(kept, str):
+            found[variant] = kept
+        elif variant not in found:
+            found[variant] = combined(kept) if _scored(kept) else "failed: no two repeats ran on the same machine"
     return found
 
 
@@ -72,15 +93,39 @@ def kept_measurement(
 
 
 def _kept(study: Study, size: Size, best: TrialRecord, variant: str, output: Path) -> list[dict[str, Any]] | str:
-    """The repeats that were measured, at most as many as the plan wants; or why the variant cannot run."""
+    """The repeats that were measured, at most as many as the plan wants; or why the variant cannot run.
+
+    Only those on the same hardware and versions as the newest, the scored one first; without one, there is room for it. A
+    reason holds until this machine's own changes, a compiler being installed for instance; an actor on another node may know
+    more, and its reason stays until the file is removed.
+    """
     path = _path(study, size, variant, output)
     if not path.exists():
         return []
     document = json.loads(path.read_text(encoding="utf-8"))
     if document["of"] != _identity(study, size, best):
         return []
-    kept: list[dict[str, Any]] | str = document["measured"]
-    return kept if isinstance(kept, str) else kept[: study.benchmark.repeats]
+    measured: list[dict[str, Any]] | str = document["measured"]
+    if isinstance(measured, str):
+        return measured if document["here"] == _unavailable_here(study, variant) else []
+    alike = [one for one in measured if _conditions(one) == _conditions(measured[-1])]
+    alike.sort(key=lambda one: "scores" not in one)
+    return alike[: study.benchmark.repeats if _scored(alike) else study.benchmark.repeats - 1]
+
+
+def _scored(kept: list[dict[str, Any]]) -> bool:
+    return any("scores" in one for one in kept)
+
+
+def _conditions(measured: dict[str, Any]) -> tuple[object, ...]:
+    """What repeats must have in common."""
+    context = measured["context"]
+    return context["hardware"]["summary"], context["device_name"], context["versions"]
+
+
+def _unavailable_here(study: Study, variant: str) -> str | None:
+    on_gpu = study.benchmark.device != "cpu" and torch.cuda.is_available()
+    return variant_named(variant).unavailable(torch.device("cuda" if on_gpu else "cpu"))
 
 
 def _keep(
@@ -88,35 +133,77 @@ def _keep(
 ) -> None:
     path = _path(study, size, variant, output)
     path.parent.mkdir(exist_ok=True)
-    document = {"of": _identity(study, size, best), "measured": measured}
+    document: dict[str, Any] = {"of": _identity(study, size, best), "measured": measured}
+    if isinstance(measured, str):
+        document["here"] = _unavailable_here(study, variant)
     temporary = path.with_suffix(".unfinished")
     temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
     os.replace(temporary, path)
 
 
 def _measure(
-    study: Study, size: Size, best: TrialRecord, variant: str, output: Path, *, turn: int
+    study: Study, size: Size, best: TrialRecord, variant: str, output: Path, *, turn: int, scored: bool
 ) -> dict[str, Any] | str:
-    """One repeat. The first is scored: what a variant answers does not change from one to the next."""
+    """One repeat. One is scored: what a variant answers does not change from one to the next."""
     plan, device = study.benchmark, device_of(study)
-    chain = study.chain(size, best.choice)
-    subject = CheckpointBenchmark(str(output.resolve()), chain, plan.threads, plan.measured_with(), device)
+    subject = CheckpointBenchmark(
+        str(output.resolve()),
+        study.chain(size, best.choice),
+        plan.threads,
+        plan.measured_with(),
+        device,
+        examples=str(_examples_path(study, size, variant, output).resolve()),
+    )
     label = f"{size.name} {variant} {turn}"
-    return run_in_actor(subject, variant, scored=turn == 0, device=device, label=label, place=benchmark_node())
+    return run_in_actor(subject, variant, scored=scored, device=device, label=label, place=_place(device))
+
+
+def _reason(error: Exception) -> str:
+    """Of a task's error what the task raised, without the trace."""
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {(str(cause).strip().splitlines() or ['no message'])[0]}"
 
 
 def device_of(study: Study) -> str:
-    """Where the connected cluster measures."""
+    """Where the connected cluster measures, with what its autoscaler can start counted."""
     if study.benchmark.device != "auto":
         return study.benchmark.device
-    return "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
+    return "cuda" if any(map(_has_gpu, _groups())) else "cpu"
+
+
+def _groups() -> list[NodeGroup]:
+    """The node groups to measure on: the first that is meant for it, or where there is none, all."""
+    groups = [group for group in held_at_most().groups if group.most]
+    return [group for group in groups if BENCHMARK in group.resources][:1] or groups
+
+
+def _has_gpu(group: NodeGroup) -> bool:
+    return group.resources.get("GPU", 0) >= 1
+
+
+def _place(device: str) -> dict[str, object] | None:
+    """What the actor asks for; a group with a GPU may have no node yet.
+
+    Raises:
+        CannotRun: a GPU is asked for, and no node to measure on can ever have one.
+    """
+    if device == "cpu":
+        return benchmark_node()
+    with_gpu = max(filter(_has_gpu, _groups()), key=lambda group: group.resources.get("CPU", 0), default=None)
+    if with_gpu is None:
+        raise CannotRun("benchmark.device is cuda, and no node of the cluster to measure on can have a GPU")
+    return benchmark_node() or {"num_cpus": int(with_gpu.resources.get("CPU", 1))}
 
 
 def _path(study: Study, size: Size, variant: str, output: Path) -> Path:
     """Measurements with other settings lie beside these, and none overwrites another's."""
-    plan = study.benchmark
-    how = fingerprint(_How(plan.measured_with(), plan.threads, plan.device))
+    how = fingerprint(_how(study))
     return output / "benchmarks" / f"{size.name}-{variant}@{how}.json"
+
+
+def _examples_path(study: Study, size: Size, variant: str, output: Path) -> Path:
+    path = _path(study, size, variant, output)
+    return path.parent / path.stem / EXAMPLES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +213,34 @@ class _How:
     device: str
 
 
+@dataclasses.dataclass(frozen=True)
+class _Tracked:
+    """A run in MLflow: its measurement, and the names of all that is written, since none of them can be taken back."""
+
+    models: tuple[str, ...]
+    how: _How
+    names: tuple[str, ...]
+
+
 def _identity(study: Study, size: Size, best: TrialRecord) -> dict[str, Any]:
     """What a kept measurement is of: the models, and how they were timed, on how many threads of what device."""
-    models = [fingerprint(evaluate) for evaluate in study.chain(size, best.choice)]
-    plan = study.benchmark
-    return {"models": models, "how": canonical(_How(plan.measured_with(), plan.threads, plan.device))}
+    return {"models": list(_models(study, size, best)), "how": canonical(_how(study))}
 
 
-def _track(size: Size, best: TrialRecord, measured: dict[str, Any], tracking: Tracking) -> None:
-    on_gpu = measured["context"]["device"] != "cpu"
+def _models(study: Study, size: Size, best: TrialRecord) -> tuple[str, ...]:
+    return tuple(fingerprint(evaluate) for evaluate in study.chain(size, best.choice))
+
+
+def _how(study: Study) -> _How:
+    return _How(study.benchmark.measured_with(), study.benchmark.threads, study.benchmark.device)
+
+
+def _track(
+    study: Study, size: Size, best: TrialRecord, measured: dict[str, Any], output: Path, tracking: Tracking
+) -> None:
+    """A run for each measurement; the one before it stays in MLflow, as no benchmark of the study any more."""
+    variant, context = measured["variant"], measured["context"]
+    on_gpu, threads = context["device"] != "cpu", context["torch_threads"]
     unasked = () if on_gpu else [name for name in METRICS if name.startswith("gpu_")]  # nobody misses these on a CPU
     tags = {
         "trial_id": best.trial_id,

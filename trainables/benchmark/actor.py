@@ -35,12 +35,13 @@ def run_in_actor(
 
     It takes all cores of the node, and on a GPU one whole GPU: Ray then places nothing beside the measurement. `label` makes
     the worker's environment its own, so that Ray starts a process for it instead of taking one that has run something else.
-    `place` is what to ask for instead (`num_cpus`, `resources`) where a cluster has nodes that are meant for it.
+    `place` is what to ask for instead (`num_cpus`, `resources`) where a cluster has nodes that are meant for it, or none yet.
     """
     gpus = 1 if device.startswith("cuda") else 0
     if place is None:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        place = {"num_cpus": int(max(node.get("CPU", 0) for node in nodes if node.get("GPU", 0) >= gpus))}
+        cores = max((node.get("CPU", 0) for node in nodes if node.get("GPU", 0) >= gpus), default=1)
+        place = {"num_cpus": int(cores)}
     actor = BenchmarkActor.options(  # type: ignore[attr-defined]
         **place,
         num_gpus=gpus,
