@@ -43,7 +43,7 @@ def benchmark_size(
         return []
     found = [one for one in measure_size(study, size, best, output, screen).values() if not isinstance(one, str)]
     for measured in found:
-        _track(size, best, measured, tracking)
+        _track(study, size, best, measured, output, tracking)
     return found
 
 
@@ -244,16 +244,27 @@ def _track(
     unasked = () if on_gpu else [name for name in METRICS if name.startswith("gpu_")]  # nobody misses these on a CPU
     tags = {
         "trial_id": best.trial_id,
-        "hardware": measured["context"]["hardware"]["cpu"],
+        "variant": variant,
+        "hardware": f"{context['device_name']}, {context['device']}, {threads} thread{'s' if threads > 1 else ''}",
         "timed_task": measured["timed_task"],
+        "intervals": measured["intervals_are"],
         "interference": measured["interference"]["text"],
         **{f"result:{scenario}": "VALID" if valid else "INVALID" for scenario, valid in measured["valid"].items()},
         **{f"unavailable:bench/{name}": why for name, why in measured["unavailable"].items() if name not in unasked},
         **{f"problems:{scenario}": "; ".join(why) for scenario, why in measured["problems"].items()},
     }
-    run = tracking.benchmark(size.name, measured["variant"], tags)
-    tracking.metrics(run, _metrics(measured))
+    metrics = {name: value for name, value in _metrics(measured).items() if value is not None}
+    tracked = _Tracked(_models(study, size, best), _how(study), tuple(sorted([*tags, *metrics])))
+    run = tracking.benchmark(size.name, f"{variant}@{fingerprint(tracked)}", tags)
+    tracking.metrics(run, metrics)
+    examples = _examples_path(study, size, variant, output)
+    if examples.exists():
+        tracking.artifact(run, examples)
     tracking.finish(run)
+    parent, current = tracking.size(size.name), f"benchmark:{variant}"
+    if (former := tracking.tag(parent, current)) not in (None, run):
+        tracking.tags(former, {"kind": FORMER})
+    tracking.tags(parent, {current: run})
 
 
 def _metrics(measured: dict[str, Any]) -> dict[str, float | None]:
@@ -265,5 +276,7 @@ def _metrics(measured: dict[str, Any]) -> dict[str, float | None]:
     metrics |= {"bench/repeats": measured["repeats"]}
     metrics |= {name: measured[name] for name in ("params_m", "params_body_m")}
     metrics |= {"test/score": measured["test_score"]}
-    metrics |= {f"test/{task}": one["test_mean"] for task, one in measured["scores"].items()}
+    metrics |= {"test_without_english/score": measured["test_score_without_english"]}
+    for task, one in measured["scores"].items():
+        metrics |= {f"test/{task}": one["test_mean"], f"test_without_english/{task}": one["test_mean_without_english"]}
     return metrics

@@ -1,0 +1,262 @@
+"""The benchmark of a study's models: what is kept, measured again, tracked, and where. Measurements are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+import analysis
+from study import benchmarks
+from study.benchmarks import benchmark_size, device_of, kept_measurement, measure_size
+from study.capacity import Capacity, NodeGroup
+from study.cluster import CannotRun, connected
+from study.history import SearchResult, TrialRecord
+from study.spec import Size, Study
+from study.tracking import Tracking
+from tests import recipes
+from trainables.benchmark.measurement import METRICS
+from trainables.benchmark.variants import VARIANTS
+
+Outcome = dict[str, Any] | str
+A_CPU, A_GPU = {"CPU": 8.0}, {"CPU": 4.0, "GPU": 1.0}
+
+
+class Said:
+    """A screen that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def planned(*variants: str, repeats: int = 1, **changes: Any) -> Study:
+    study = recipes.inline()
+    plan = dataclasses.replace(study.benchmark, variants=variants, repeats=repeats, device="cpu")
+    return dataclasses.replace(study, benchmark=dataclasses.replace(plan, **changes))
+
+
+def best_of(study: Study) -> tuple[Size, TrialRecord]:
+    record = TrialRecord("t1", study.space.defaults()[0], "complete", {"dev_score": 50.0, "test_score": 40.0})
+    return study.sizes[0], record
+
+
+def measurement(variant: str, *, scored: bool, machine: str = "Box", p50_ms: float = 2.0) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        **dict.fromkeys(METRICS, 1.0),
+        "variant": variant,
+        "p50_ms": p50_ms,
+        "batch_size": 8,
+        "samples": 100,
+        "languages": {"en": {"p50_ms": p50_ms, "mean_pieces": 30.0}},
+        "valid": {"SingleStream": True},
+        "problems": {},
+        "unavailable": {},
+        "interference": {"suspected": False, "text": "none seen"},
+        "timed_task": "micro_tagging",
+        "params_m": 1.0,
+        "params_body_m": 0.5,
+        "context": {
+            "hardware": {"summary": f"{machine}, 2 cores"},
+            "device": "cpu",
+            "device_name": machine,
+            "torch_threads": 1,
+            "versions": {"torch": "2"},
+        },
+    }
+    if scored:
+        scores = {"micro_tagging": {"test_mean": 40.0, "test_mean_without_english": 30.0}}
+        found |= {"scores": scores, "test_score": 40.0, "test_score_without_english": 30.0}
+    return found
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Outcome]], list[str]]:
+    """Puts a function of variant and `scored` in the place of the actor; the variants that were measured."""
+    monkeypatch.setattr(benchmarks, "benchmark_node", lambda: None)
+    asked: list[str] = []
+
+    def replace(measure: Callable[..., Outcome]) -> list[str]:
+        def run(subject: Any, variant: str, *, scored: bool, **_: Any) -> Outcome:
+            asked.append(variant)
+            return measure(variant, scored=scored)
+
+        monkeypatch.setattr(benchmarks, "run_in_actor", run)
+        asked.clear()
+        return asked
+
+    return replace
+
+
+def measured_in(study: Study, output: Path, said: Said | None = None) -> dict[str, Outcome]:
+    return measure_size(study, *best_of(study), output, said or Said())  # type: ignore[arg-type]
+
+
+# A variant that breaks
+
+
+def test_a_variant_that_raises_in_its_actor_costs_the_others_nothing_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mended = tmp_path / "mended"
+
+    def subject(*_: Any, **__: Any) -> Any:
+        class Breaks:  # here, so that the actor gets it by value
+            def run(self, variant: str, *, scored: bool = True) -> dict[str, Any]:
+                if variant == "bf16" and not mended.exists():
+                    raise KeyError("lost weights")
+                return {**document, "variant": variant}
+
+        document = measurement("", scored=True)
+        return Breaks()
+
+    monkeypatch.setattr(benchmarks, "CheckpointBenchmark", subject)
+    study, said = planned("bf16", "fp32", repeats=2), Said()
+    size, best = best_of(study)
+    with connected(None):
+        found = measured_in(study, tmp_path, said)
+        assert found["bf16"] == "failed: KeyError: 'lost weights'"
+        assert isinstance(found["fp32"], dict)
+        assert found["fp32"]["repeats"] == 2
+        assert any("bf16: failed" in line and "run the command again" in line for line in said.lines)
+        assert kept_measurement(study, size, best, "bf16", tmp_path) is None
+        mended.touch()
+        assert isinstance(measured_in(study, tmp_path)["bf16"], dict)
+    assert isinstance(kept_measurement(study, size, best, "bf16", tmp_path), dict)
+
+
+def test_a_reason_is_kept_until_this_machine_can_run_the_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[..., list[str]]
+) -> None:
+    study = planned("compiled")
+    size, best = best_of(study)
+    compiled = type(VARIANTS["compiled"])
+    monkeypatch.setattr(compiled, "unavailable", lambda self, device: "no compiler")
+    asked = answer(lambda variant, *, scored: "no compiler")
+    for _ in range(2):
+        assert measured_in(study, tmp_path) == {"compiled": "no compiler"}
+    assert asked == ["compiled"]
+    assert kept_measurement(study, size, best, "compiled", tmp_path) == "no compiler"
+    monkeypatch.setattr(compiled, "unavailable", lambda self, device: None)
+    assert kept_measurement(study, size, best, "compiled", tmp_path) is None
+    answer(measurement)
+    assert isinstance(measured_in(study, tmp_path)["compiled"], dict)
+
+
+# Repeats on other machines
+
+
+def test_repeats_of_another_machine_are_measured_again_and_one_of_the_new_ones_is_scored(
+    tmp_path: Path, answer: Callable[..., list[str]]
+) -> None:
+    answer(lambda variant, *, scored: measurement(variant, scored=scored, machine="Old", p50_ms=9.0))
+    measured_in(planned("fp32", repeats=2), tmp_path)
+    study, said = planned("fp32", repeats=3), Said()
+    asked = answer(lambda variant, *, scored: measurement(variant, scored=scored, machine="New", p50_ms=1.0))
+    found = measured_in(study, tmp_path, said)["fp32"]
+    assert isinstance(found, dict)
+    assert len(asked) == 3
+    assert [one["p50_ms"] for one in found["by_repeat"]] == [1.0, 1.0, 1.0]
+    assert found["test_score"] == 40.0
+    assert any("measured again" in line for line in said.lines)
+    assert kept_measurement(study, *best_of(study), "fp32", tmp_path) == found
+    assert measured_in(study, tmp_path) == {"fp32": found}
+    assert len(asked) == 3
+
+
+def test_machines_that_change_every_time_come_to_an_end(tmp_path: Path, answer: Callable[..., list[str]]) -> None:
+    numbers = iter(range(100))
+    asked = answer(lambda variant, *, scored: measurement(variant, scored=scored, machine=f"Box {next(numbers)}"))
+    study = planned("fp32", repeats=3)
+    measured_in(study, tmp_path)
+    assert len(asked) <= 6
+    assert kept_measurement(study, *best_of(study), "fp32", tmp_path) is None
+
+
+# Tracking
+
+
+def tracked(study: Study, output: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """What analysis reads of the benchmarks, and the tags and metrics of every benchmark's run there ever was."""
+    size, best = best_of(study)
+    with Tracking(f"sqlite:///{output / 'mlflow.db'}", "tracked", output) as tracking:
+        benchmark_size(study, size, SearchResult(size.name, (best,)), output, tracking, Said())  # type: ignore[arg-type]
+        frames = tracking.read(lambda uri: analysis.load(uri, "tracked"))
+        client = MlflowClient(tracking_uri=tracking.uri)
+        experiment = client.get_experiment_by_name("tracked")
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id], "tags.variant LIKE '%'", order_by=["start_time ASC"])
+    return frames.benchmarks, [run.data.tags | run.data.metrics for run in runs]
+
+
+def test_a_run_says_what_was_timed_and_scores_with_and_without_english(
+    tmp_path: Path, answer: Callable[..., list[str]]
+) -> None:
+    answer(measurement)
+    study = planned("fp32")
+    examples = benchmarks._examples_path(study, study.sizes[0], "fp32", tmp_path)
+    examples.parent.mkdir(parents=True)
+    pd.DataFrame({"task": ["micro_tagging"]}).to_parquet(examples)
+    rows, (run,) = tracked(study, tmp_path)
+    assert run["hardware"] == "Box, cpu, 1 thread"
+    assert run["timed_task"] == "micro_tagging"
+    assert run["intervals"] == "range"
+    assert (run["test/score"], run["test_without_english/score"]) == (40.0, 30.0)
+    assert run["test_without_english/micro_tagging"] == 30.0
+    assert list(rows["variant"]) == ["fp32"]
+    assert rows["task_scores"].iloc[0] == {"micro_tagging": 40.0}
+    assert len(list(tmp_path.glob("**/artifacts/examples.parquet"))) == 1
+
+
+def test_nothing_of_an_earlier_plan_is_reported_with_the_present_one(
+    tmp_path: Path, answer: Callable[..., list[str]]
+) -> None:
+    """A metric or tag cannot be taken back in MLflow: a run that would lack one is another run."""
+
+    def without_server(variant: str, *, scored: bool) -> dict[str, Any]:
+        found = measurement(variant, scored=scored)
+        return found | {"server_qps": None, "unavailable": {"server_qps": "Server was not asked for"}}
+
+    answer(measurement)
+    with_server = planned("fp32", repeats=2)
+    rows, _ = tracked(with_server, tmp_path)
+    assert rows["server_qps"].iloc[0] == 1.0
+    answer(without_server)
+    rows, runs = tracked(planned("fp32", scenarios=("SingleStream",)), tmp_path)
+    assert len(rows) == 1
+    assert pd.isna(rows["server_qps"].iloc[0])
+    assert rows["unavailable"].iloc[0] == {"server_qps": "Server was not asked for"}
+    assert [run["kind"] for run in runs] == ["former benchmark", "benchmark"]
+    rows, runs = tracked(with_server, tmp_path)  # the first plan again: its run is the present one again
+    assert rows["server_qps"].iloc[0] == 1.0
+    assert rows["unavailable"].iloc[0] == {}
+    assert sorted(run["kind"] for run in runs) == ["benchmark", "former benchmark"]
+
+
+# Devices
+
+
+def test_a_gpu_that_an_autoscaler_has_yet_to_start_is_where_auto_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cluster(*groups: NodeGroup) -> None:
+        monkeypatch.setattr(benchmarks, "held_at_most", lambda: Capacity(groups, autoscales=True))
+
+    monkeypatch.setattr(benchmarks, "benchmark_node", lambda: None)
+    auto = planned("fp32", device="auto")
+    head, gpus = NodeGroup("head", A_CPU, 1), NodeGroup("gpus", A_GPU, 2)
+    cluster(head, gpus)
+    assert device_of(auto) == "cuda"
+    assert benchmarks._place("cuda") == {"num_cpus": 4}
+    cluster(head, NodeGroup("gpus", A_GPU, 0))
+    assert device_of(auto) == "cpu"
+    cluster(head, gpus, NodeGroup("meant for it", A_CPU | {"benchmark": 1.0}, 1))
+    assert device_of(auto) == "cpu"
+    assert device_of(planned("fp32", device="cuda")) == "cuda"
+    with pytest.raises(CannotRun, match="can have a GPU"):
+        benchmarks._place("cuda")
