@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Results = dict[str, dict[str, Any] | str]  # by variant: what its repeats came to, or why it cannot run here
 COLUMNS = 170
 REPEATS = 5
+REST_S, SCORING_S = 3600.0, 6 * 3600.0  # a process that takes longer to load and compile, or to score, hangs
 
 console = Console(highlight=False, width=COLUMNS, stderr=True)
 
@@ -36,7 +37,7 @@ Measured = Annotated[
 ]
 Variants = Annotated[str | None, typer.Option(help="serving variants: fp32,bf16; all of them, or those of the recipe")]
 Scenarios = Annotated[str | None, typer.Option(help="LoadGen scenarios out of SingleStream,Server,Offline")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if this machine, or a recipe's cluster, has one")]
 Quick = Annotated[bool, typer.Option("--quick", help="a few seconds a variant, once")]
 Strict = Annotated[bool, typer.Option("--strict", help="600 s a scenario, as MLPerf rules")]
 Repeats = Annotated[int | None, typer.Option(min=1, help="fresh processes a variant; 5, with --quick 1")]
@@ -73,16 +74,17 @@ def bench(
     try:
         settings = _settings(quick=quick, strict=strict, scenarios=_names(scenarios), bound_ms=bound_ms)
         chosen = _variants(_names(variants))
-        where = _device(device)
         count = repeats or (1 if quick else REPEATS)
-        subject = _subject(measured, task, threads=threads, settings=settings, device=where)
+        if device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"--device {device}: cpu, cuda or auto")
+        subject = _subject(measured, task, threads=threads, settings=settings, device=device)
         if subject is None:
             study = _study(
-                measured, chosen, _names(sizes), settings=settings, repeats=count, threads=threads, device=where
+                measured, chosen, _names(sizes), settings=settings, repeats=count, threads=threads, device=device
             )
             found = _of_recipe(study, output or Path("runs") / study.name)
         else:
-            found = {measured: _fresh(subject, chosen, count)}
+            found = {measured: _fresh(subject, chosen, count, settings)}
     except (FileNotFoundError, ValueError) as error:
         refuse(str(error))
     for name, results in found.items():
@@ -90,7 +92,7 @@ def bench(
     document = {
         "measured": measured,
         "settings": "quick" if quick else "strict" if strict else "default",
-        "device": where,
+        "device": _measured_on(found) or device,
         "threads": threads,
         "results": {
             name: {variant: one for variant, one in results.items() if not isinstance(one, str)}
@@ -139,12 +141,10 @@ def _variants(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return names
 
 
-def _device(name: str) -> str:
-    """Raises ValueError: no such device, or none here."""
+def _device_here(name: str) -> str:
+    """Raises ValueError: there is none here."""
     import torch
 
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"--device {name}: cpu, cuda or auto")
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu, or auto")
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -155,7 +155,7 @@ def _subject(measured: str, task: str, *, threads: int, settings: BenchmarkSetti
 
     Raises:
         FileNotFoundError: a folder that is not there, or without an encoder in it.
-        ValueError: no such task.
+        ValueError: no such task, or no such device on this machine.
     """
     from trainables.benchmark.checkpoint import CheckpointBenchmark
     from trainables.benchmark.plain import ArchitectureBenchmark, FolderBenchmark, encoder_folder
@@ -172,13 +172,13 @@ def _subject(measured: str, task: str, *, threads: int, settings: BenchmarkSetti
             evaluation = None
         if evaluation is not None:
             root = str(folder.resolve().parent.parent)
-            return CheckpointBenchmark(root, (evaluation,), threads, settings, device)
+            return CheckpointBenchmark(root, (evaluation,), threads, settings, _device_here(device))
         encoder_folder(folder)
         if task not in TASKS or TASKS[task].mixed_only:
             raise ValueError(f"--task {task}: no task of that name with a test set; `python -m study tasks` lists them")
-        return FolderBenchmark(str(folder.resolve()), task, threads, settings, device)
+        return FolderBenchmark(str(folder.resolve()), task, threads, settings, _device_here(device))
     if measured in CATALOGUE:
-        return ArchitectureBenchmark(measured, threads, settings, device)
+        return ArchitectureBenchmark(measured, threads, settings, _device_here(device))
     if ":" not in measured and os.sep in measured:
         raise FileNotFoundError(f"{measured}: no such checkpoint folder")
     return None
@@ -217,8 +217,8 @@ def _study(
 # --- measuring
 
 
-def _fresh(subject: Subject, variants: tuple[str, ...] | None, repeats: int) -> Results:
-    """Each variant in processes of its own, in turns; one that breaks is left out and said, and the others go on."""
+def _fresh(subject: Subject, variants: tuple[str, ...] | None, repeats: int, settings: BenchmarkSettings) -> Results:
+    """Each variant in processes of its own, in turns; one that breaks or hangs is left out and said, and the others go on."""
     from trainables.benchmark.fresh import MeasurementBroke, run_fresh
     from trainables.benchmark.repeats import combined, interleaved
     from trainables.benchmark.variants import VARIANTS
@@ -229,7 +229,8 @@ def _fresh(subject: Subject, variants: tuple[str, ...] | None, repeats: int) -> 
         if variant in reasons:
             continue
         try:
-            found = run_fresh(subject, variant, scored=turn == 0)
+            limit_s = settings.scenarios_s + REST_S + (SCORING_S if turn == 0 else 0.0)
+            found = run_fresh(subject, variant, scored=turn == 0, limit_s=limit_s)
         except MeasurementBroke as error:
             found = f"failed: {error}"
         if isinstance(found, str):
@@ -272,6 +273,11 @@ def _of_recipe(study: Study, output: Path) -> dict[str, Results]:
             for size in study.sizes
             if (trial := best.get(size.name)) is not None
         }
+
+
+def _measured_on(found: dict[str, Results]) -> str | None:
+    devices = [one["context"]["device"] for some in found.values() for one in some.values() if not isinstance(one, str)]
+    return devices[0] if devices else None
 
 
 # --- what a person reads
@@ -337,10 +343,13 @@ def _remarks(measured: dict[str, dict[str, Any]]) -> Sequence[str]:
         return []
     first = next(iter(measured.values()))
     context = first["context"]
+    processes = "one fresh process"
+    if first["repeats"] > 1:
+        processes = f"medians [{first['intervals_are']}] of {first['repeats']} fresh processes"
     lines = [
         f"{context['hardware']['summary']}; {context['torch_threads']} threads on {context['device']}; "
         f"{first['params_m']:.1f}M parameters, {first['params_body_m']:.1f}M without embeddings; "
-        f"{first['repeats']} fresh processes a variant, medians [95% bootstrap intervals]",
+        f"{processes} a variant",
         f"queries: {first['timed_task']}, {first['mean_pieces']:.1f} pieces on average; LoadGen scenarios, no MLPerf result",
     ]
     if first.get("weights") == "random":
@@ -353,6 +362,7 @@ def _remarks(measured: dict[str, dict[str, Any]]) -> Sequence[str]:
     for name, metric in (("p50 ms", "p50_ms"), ("samples a second", "throughput_sps"), ("pieces", "mean_pieces")):
         values = [f"{language} {_number(found.get(metric))}" for language, found in first["languages"].items()]
         lines.append(f"{name} by language ({first['variant']}): {', '.join(values)}")
+    lines += [why for name, why in first["unavailable"].items() if name.startswith("languages/")]
     for variant, one in measured.items():
         if one["interference"]["suspected"]:
             lines.append(f"{variant}: disturbed: {one['interference']['text']}")
