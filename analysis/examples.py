@@ -74,14 +74,17 @@ class Examples:
     def draws(self, key: Key, task: str, language: str = "mean") -> Floats | None:
         """Scores (percent) of `resamples` test sets drawn with replacement from the task's; None without examples.
 
-        All trials see the same resampled sets, so that differences of draws are paired. `language` is a code or "mean".
+        All trials see the same resampled sets, so that differences of draws are paired. `language` is a code, "mean", or
+        "mean without en".
         Where all languages of a task have as many examples they may be translations of each other, and the same examples
         are drawn in all of them: right for parallel sets, and neither wrong nor wider on average for others.
         """
         wanted = (key, task, language)
         if wanted not in self._draws:
             by_language = self.sums(key).get(task, {})
-            if language != "mean":
+            if language == "mean without en":
+                by_language = {code: sums for code, sums in by_language.items() if code != "en"}
+            elif language != "mean":
                 by_language = {language: by_language[language]} if language in by_language else {}
             self._draws[wanted] = self._resampled(task, by_language) if by_language else None
         return self._draws[wanted]

@@ -16,6 +16,7 @@ MEAN = "mean"
 MEAN_WITHOUT_ENGLISH = "mean without en"
 AGGREGATES = (MEAN, MEAN_WITHOUT_ENGLISH)
 ENGLISH = "en"
+SAID = {MEAN: "all languages, English included", MEAN_WITHOUT_ENGLISH: "languages other than English"}
 
 # what a benchmark run may hold as `bench/<name>`; each may have `<name>_low` and `<name>_high` beside it
 BENCH_METRICS = (
@@ -62,6 +63,7 @@ TRIALS = {
     "default_cell": "bool",
     "dev_score": "float64",
     "test_score": "float64",
+    "test_score_without_english": "float64",
     "targets_finished": "Int64",
     "reason": "str",
 }
@@ -82,14 +84,18 @@ BENCHMARKS = {
     "variant": "str",
     "trial_id": "str",
     "hardware": "str",
+    "timed_task": "str",
     **{name: "float64" for metric in BENCH_METRICS for name in (metric, f"{metric}_low", f"{metric}_high")},
     "test_score": "float64",
+    "test_score_without_english": "float64",
     "params_m": "float64",
     "params_body_m": "float64",
     "task_scores": "object",
+    "task_scores_without_english": "object",
     "unavailable": "object",
     "results": "object",
     "interference": "str",
+    "reason": "str",
 }
 SPEED_BY_LANGUAGE = {
     "size": "str",
@@ -111,6 +117,17 @@ def kept(table: pd.DataFrame, keep: Iterable[bool]) -> pd.DataFrame:
     return table[pd.Series(list(keep), index=table.index, dtype=bool)]
 
 
+def zero_shot(table: pd.DataFrame) -> tuple[str, pd.Series[float]]:
+    """One of `AGGREGATES` and the scores by it that rows of `trials` or `benchmarks` are judged by.
+
+    Without English where every scored row has that, so that all are means over the same languages; else over all.
+    """
+    scored = table["test_score"].notna()
+    if scored.any() and table.loc[scored, "test_score_without_english"].notna().all():
+        return MEAN_WITHOUT_ENGLISH, table["test_score_without_english"]
+    return MEAN, table["test_score"]
+
+
 def unique(names: Iterable[Any]) -> list[str]:
     """Each name once, in the order of first appearance."""
     return list(dict.fromkeys(names))
@@ -121,13 +138,14 @@ class StudyFrames:
     """One study. Scores are percent, latencies milliseconds, memory megabytes, energy joules a sample, sizes millions.
 
     `sizes`: a row a size, smallest first. `trials`: a row a trial or a repeat of one with another seed (`kind` "trial" or
-    "repeat"; `repeats` names the trial), those left out that failed and were tried again; `outcome` is "complete",
-    "stopped_early", "failed" or "unfinished", and `dev_score`/`test_score` are means over the `targets_finished`. `scores`: a
-    row a trial, task, split and language; `language` is a code, or one of `AGGREGATES` for a mean over languages (every dev
-    row is such a mean). `benchmarks`: a row a benchmark; `task_scores` maps task to percent, `unavailable` metric to reason,
-    `results` scenario to VALID or INVALID. `speed_by_language`: a row a benchmark and language. `context`: what the study
-    recorded of itself, None or empty where it recorded nothing. `examples`: the sums that scores are made of, example by
-    example, read when asked for.
+    "repeat"; `repeats` names the trial); `outcome` is "complete", "stopped_early", "failed" or "unfinished", and
+    `dev_score`/`test_score` are means over the `targets_finished`. `scores`: a row a trial, task, split and language;
+    `language` is a code, or one of `AGGREGATES` for a mean over languages (every dev row is such a mean). `benchmarks`: a
+    row a benchmark; `timed_task` is the target whose queries were timed, `task_scores` maps task to percent, `unavailable`
+    metric to reason, `results` scenario to VALID or INVALID; one with a `reason` could not be made and holds no value.
+    `speed_by_language`: a row a benchmark and language. `context`: what the study recorded of itself, None or empty where it
+    recorded nothing. `examples`: the sums that scores are made of, example by example, read when asked for. `made_good`:
+    rows of `trials` for failed attempts that were tried again, which no other table holds.
     """
 
     sizes: pd.DataFrame
@@ -137,6 +155,7 @@ class StudyFrames:
     context: dict[str, Any]
     speed_by_language: pd.DataFrame = field(default_factory=lambda: frame((), SPEED_BY_LANGUAGE))
     examples: Examples = field(default_factory=Examples)
+    made_good: pd.DataFrame = field(default_factory=lambda: frame((), TRIALS))
 
     @property
     def size_names(self) -> list[str]:

@@ -57,8 +57,8 @@ def load(tracking_uri: str, experiment: str | None = None) -> StudyFrames:
     by_kind: dict[str, list[_Run]] = {kind: [] for kind in ("size", "trial", "repeat", "benchmark")}
     for run in runs:
         by_kind.setdefault(run.tags.get("kind", ""), []).append(run)
-    # A failed trial that was tried again is left out: the run of the later one stands for it.
-    trained = [run for run in by_kind["trial"] + by_kind["repeat"] if run.tags.get("retried") != "true"]
+    attempts = by_kind["trial"] + by_kind["repeat"]
+    trained = [run for run in attempts if not _made_good(run)]
 
     sizes = frame((_size_row(run) for run in by_kind["size"]), SIZES).sort_values(["params_m", "size"], kind="stable")
     rank = {name: position for position, name in enumerate(sizes["size"])}
@@ -72,6 +72,7 @@ def load(tracking_uri: str, experiment: str | None = None) -> StudyFrames:
             frame((row for run in by_kind["benchmark"] for row in _speed_rows(run)), SPEED_BY_LANGUAGE), rank
         ),
         examples=Examples(_ExamplesOfRuns(client, {_key(run): run for run in trained + by_kind["benchmark"]})),
+        made_good=_by_size(frame((_trial_row(run) for run in attempts if _made_good(run)), TRIALS), rank),
     )
 
 
@@ -215,6 +216,11 @@ def _size_row(run: _Run) -> dict[str, Any]:
     }
 
 
+def _made_good(run: _Run) -> bool:
+    """Whether it is a failed attempt that was tried again: the later one's run stands for both."""
+    return run.tags.get("retried") == "true"
+
+
 def _trial_row(run: _Run) -> dict[str, Any]:
     tags, metrics = run.tags, run.metrics
     return {
@@ -228,8 +234,27 @@ def _trial_row(run: _Run) -> dict[str, Any]:
         "default_cell": tags.get("default_cell") == "true",
         "dev_score": metrics.get("dev/score"),
         "test_score": metrics.get("test/score"),
+        "test_score_without_english": _without_english(run),
         "targets_finished": metrics.get("targets_finished"),
         "reason": tags.get("reason", ""),
+    }
+
+
+def _without_english(run: _Run) -> float | None:
+    """The mean over targets without English: as recorded, or of the targets' own where each scored one has it."""
+    for name in ("test_without_english/score", "test/score_without_english"):
+        if name in run.metrics:
+            return run.metrics[name]
+    every, without = _task_scores(run, "test"), _task_scores(run, "test_without_english")
+    return sum(without.values()) / len(without) if without and without.keys() == every.keys() else None
+
+
+def _task_scores(run: _Run, prefix: str) -> dict[str, float]:
+    named = (name.split("/") for name in run.metrics)
+    return {
+        parts[1]: run.metrics["/".join(parts)]
+        for parts in named
+        if len(parts) == 2 and parts[0] == prefix and not parts[1].startswith("score")
     }
 
 
@@ -260,25 +285,23 @@ def _score_rows(run: _Run) -> Iterator[tuple[Any, ...]]:
 
 def _benchmark_row(run: _Run) -> dict[str, Any]:
     tags, metrics = run.tags, run.metrics
-    tasks = {
-        name.removeprefix("test/"): value
-        for name, value in metrics.items()
-        if name.startswith("test/") and name != "test/score" and name.count("/") == 1
-    }
     reasons = {
         name.removeprefix("unavailable:").removeprefix("bench/"): reason
         for name, reason in tags.items()
         if name.startswith("unavailable:")
     }
     row: dict[str, Any] = {
-        name: tags.get(name, "") for name in ("size", "variant", "trial_id", "hardware", "interference")
+        name: tags.get(name, "")
+        for name in ("size", "variant", "trial_id", "hardware", "timed_task", "interference", "reason")
     }
     row |= {name: metrics.get(f"bench/{name}") for name in BENCHMARKS if name.startswith(BENCH_METRICS)}
     row |= {name: metrics.get(name) for name in ("params_m", "params_body_m")}
     results = {name.removeprefix("result:"): value for name, value in tags.items() if name.startswith("result:")}
     return row | {
         "test_score": metrics.get("test/score"),
-        "task_scores": tasks,
+        "test_score_without_english": _without_english(run),
+        "task_scores": _task_scores(run, "test"),
+        "task_scores_without_english": _task_scores(run, "test_without_english"),
         "unavailable": reasons,
         "results": results,
     }
