@@ -153,26 +153,34 @@ def _best_on_dev(dev: pd.DataFrame, task: str, *, otherwise: str) -> str:
 def interactions(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame:
     """Does the gain shrink as models grow? Of each intermediate the slope of its mean gain, in points a doubling of the body.
 
-    Least squares over seeds and sizes of the gain averaged over unmarked targets (those that every size has) on log2 of the
-    body parameters, with Student's t on the residuals. The last row, "all", takes the mean over intermediates. With fewer
-    than three points there is a slope and no interval. `verdict`: "shrinks", "grows" or "unclear" (Holm over the table).
+    A line through the mean gains of the sizes over log2 of their body parameters, each weighted by its inverse variance over
+    seeds and examples, with the scale estimated from the sizes' distances to the line and Student's t of sizes - 2 degrees of
+    freedom (Knapp and Hartung 2003, without a variance between sizes). Seeds of one size are no further points: what sets a
+    size apart from the line is common to them. Sizes with one encoder are one point. The gain is averaged over unmarked
+    targets that every size has, and over intermediates in the last row, "all". `points` counts runs. `verdict`: "shrinks",
+    "grows" or "unclear" (Holm over the table); from two sizes there is a slope alone.
     """
     body = frames.body_m
     pairs = paired_scores(frames, cells=cells)
     pairs = pairs[pairs["size"].isin(body)]
     pairs = kept(pairs, (frames.mark(i, t) == "" for i, t in zip(pairs["intermediate"], pairs["task"], strict=True)))
+    pairs = pairs.assign(body=pairs["size"].map(body).astype("float64"))
     rows: list[dict[str, Any]] = []
     for name, group in [*pairs.groupby("intermediate", sort=False), ("all", pairs)]:
-        sizes = group["size"].nunique()
-        cell = group.groupby(["intermediate", "task"])["size"].transform("nunique")
-        shared = group[cell == sizes]
-        means = shared.groupby(["size", "seed"])["difference"].mean().reset_index()
-        if means["size"].nunique() < 2:
+        everywhere = group.groupby(["intermediate", "task"])["body"].transform("nunique") == group["body"].nunique()
+        cells_of_run = group[everywhere].pivot_table(
+            index=["body", "size", "seed"], columns=["intermediate", "task"], values="difference"
+        )
+        means = cells_of_run.dropna().mean(axis="columns")
+        by_body = means.groupby(level="body")
+        if by_body.ngroups < 2:
             continue
-        x = np.log2(means["size"].map(body).to_numpy(dtype="float64"))
-        slope, low, high, p = _slope(x, means["difference"].to_numpy(dtype="float64"))
+        complete = group[everywhere].set_index(["body", "size", "seed"]).loc[means.index].reset_index()
+        variances = _point_variances(frames, means, complete)
+        x, y = np.log2(by_body.mean().index.to_numpy(dtype="float64")), by_body.mean().to_numpy(dtype="float64")
+        slope, low, high, p = _slope(x, y, 1 / variances)
         row = {"intermediate": name, "slope": slope, "low": low, "high": high, "p": p}
-        rows.append(row | {"sizes": means["size"].nunique(), "points": len(means), "verdict": ""})
+        rows.append(row | {"sizes": len(x), "points": len(means), "verdict": ""})
     table = frame(rows, _INTERACTIONS)
     if len(table) == 2:  # one intermediate: "all" says the same again
         table = table.iloc[:1]
@@ -184,10 +192,32 @@ def interactions(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFra
     return table
 
 
-def _slope(x: Floats, y: Floats) -> tuple[float, float, float, float]:
-    """Slope, interval and p-value of a simple regression; NaN for the latter below three points."""
-    fitted = stats.linregress(x, y)
-    if len(x) < 3 or not np.isfinite(fitted.stderr):
-        return float(fitted.slope), math.nan, math.nan, math.nan
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, len(x) - 2) * fitted.stderr)
-    return float(fitted.slope), float(fitted.slope) - half, float(fitted.slope) + half, float(fitted.pvalue)
+def _point_variances(frames: StudyFrames, means: pd.Series[float], pairs: pd.DataFrame) -> Floats:
+    """Variances of the mean gains by body: seeds' (pooled, for three seeds say little of one point) and examples'.
+
+    All one where no point was repeated.
+    """
+    by_body = means.groupby(level="body")
+    counts = by_body.size().to_numpy(dtype="float64")
+    spare = float((counts - 1).sum())
+    within = float(((means - by_body.transform("mean")) ** 2).sum()) / spare if spare else math.nan
+    if not within > 0:
+        return np.ones(len(counts))
+    tasks = list(pairs["task"].unique())
+    examples = [_mean_example_variance(frames, group, tasks) for _, group in pairs.groupby("body")]
+    return within / counts + (np.array(examples) if np.isfinite(examples).all() else 0.0)
+
+
+def _slope(x: Floats, y: Floats, weights: Floats) -> tuple[float, float, float, float]:
+    """Slope, interval and p-value of a weighted regression on different x; NaN for the latter two below three points."""
+    centred = x - np.average(x, weights=weights)
+    spread = float((weights * centred**2).sum())
+    slope = float((weights * centred * y).sum()) / spread
+    df = len(x) - 2
+    if df < 1:
+        return slope, math.nan, math.nan, math.nan
+    residuals = y - np.average(y, weights=weights) - slope * centred
+    se = math.sqrt(float((weights * residuals**2).sum()) / df / spread)
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, df)) * se
+    p = 2 * float(stats.t.sf(abs(slope) / se, df)) if se > 0 else math.nan
+    return slope, slope - half, slope + half, p

@@ -28,11 +28,11 @@ def gains_section(findings: Findings, page: Page) -> str:
         )
     explained = (
         "Points gained in mean test score over no intermediate task, at the same size, learning rates and seed. Blue gained, "
-        "orange lost, grey has no pair to compare. ▲ and ▼: told from zero after Holm's correction over all cells at 95 %; "
-        "= : within a point of zero at 95 %; no sign: cannot be told, or one seed."
+        "orange lost, grey has no pair to compare. ▲ and ▼: told from zero at 95 % after Holm's correction over all cells that "
+        "count as transfer; = : within a point of zero at 95 %; no sign: cannot be told, or one seed."
     )
     if marked := sorted(set(gained["mark"]) - {""}):
-        explained += f" Not transfer: {'; '.join(_MARKS[name] for name in marked)}."
+        explained += f" Not transfer, and not judged: {'; '.join(_MARKS[name] for name in marked)}."
     first = findings.first_size
     least = 130 + _COLUMN_PX * gained["intermediate"].nunique()
     label = "; ".join(
@@ -118,14 +118,14 @@ def _interactions(findings: Findings, page: Page) -> list[str]:
         [
             row["intermediate"],
             Number(signed(row["slope"], 2)),
-            interval(row["low"], row["high"], 2) or Absent("under three points"),
+            interval(row["low"], row["high"], 2) or Absent("under three sizes"),
             Number(row["sizes"]),
             Number(row["points"]),
             said[row["verdict"]],
         ]
         for row in table.to_dict("records")
     ]
-    columns = ["intermediate", "points a doubling of the body", "95 % interval", "sizes", "sizes x seeds", "verdict"]
+    columns = ["intermediate", "points a doubling of the body", "95 % interval", "sizes", "runs", "verdict"]
     caption = "Change of the mean gain with size"
     return [
         heading("Does the gain shrink as models grow?"),
@@ -139,7 +139,8 @@ def _tuned(findings: Findings, page: Page) -> list[str]:
         return []
     explained = (
         "Each intermediate and none at the learning rates that were best for it on English dev, paired by seed: the fairer "
-        "comparison, and the one whose winners were repeated with further seeds."
+        "comparison, and the one whose winners were repeated with further seeds. Where two further seeds are paired, the one "
+        "that a winner was chosen on is left out: it is the luckiest of several."
     )
     most = tuned.groupby(["size", "intermediate"])["n"].transform("max")
     repeated = tuned[most > 1]
@@ -173,7 +174,7 @@ def _row(row: dict[Any, Any]) -> list[object]:
         Number(signed(row["gain"])) if pd.notna(row["gain"]) else Absent(row["reason"]),
         interval(row["low"], row["high"]) or Absent(absent),
         number(row["p_holm"], 3, absent="not counted" if row["mark"] else absent),
-        row["verdict"] or Absent("no pair"),
+        row["verdict"] or Absent("no transfer" if row["mark"] else "no pair"),
         number(row["sd"], 2, absent="under two seeds"),
         number(row["score"]),
         number(row["score_none"]),
