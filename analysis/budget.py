@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.examples import Floats, Key
-from analysis.frames import BENCH_METRICS, MEAN, StudyFrames
+from analysis.frames import BENCH_METRICS, StudyFrames
 from analysis.inference import example_variance, infer, probability_above_zero
-from analysis.tradeoff import MORE_IS_BETTER, configurations, invalid_scenario
+from analysis.seeds import mean_draws, seed_runs, served_score
+from analysis.tradeoff import MORE_IS_BETTER, configurations
 
 _LIMIT = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|<|>)\s*(?P<value>[-+0-9.eE]+)\s*")
 
@@ -44,7 +45,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Difference:
-    """How two configurations differ in mean test score over the targets both were scored on, in points."""
+    """How two configurations differ in mean test score over seeds and over the targets both were scored on, in points."""
 
     value: float
     se: float
@@ -63,7 +64,7 @@ class Choice:
     runner_up: dict[str, Any] | None
     difference: Difference | None
     fitting: int
-    unknown: tuple[str, ...]  # configurations that lack a measurement the budget asks for
+    unknown: tuple[str, ...]  # configurations that lack a valid measurement the budget asks for
 
 
 def parse_budget(text: str) -> tuple[Limit, ...]:
@@ -91,73 +92,89 @@ def parse_budget(text: str) -> tuple[Limit, ...]:
 
 
 def best_for_budget(frames: StudyFrames, budget: str | tuple[Limit, ...]) -> Choice:
-    """The configuration within the budget with the highest mean test score, the next one, and the difference.
+    """The configuration within the budget with the highest mean test score over its seeds, the next one, and the difference.
 
-    The runner-up is the next of another size, intermediate task or trial if there is one within the budget, else another
-    variant of the same model. A result that its scenario found INVALID does not meet a budget.
+    They are ranked over the targets that all within the budget were scored on; the two foremost then stand in the order of
+    their paired difference. The runner-up is the next of another size, intermediate task or trial if there is one within the
+    budget, else another variant of the same model. A result that its scenario found INVALID does not meet a budget. The p99
+    under load is within a limit where it was kept within a bound (`server_bound_ms`) no higher than the limit; `server_qps` is
+    the load at which it was.
     """
     limits = parse_budget(budget) if isinstance(budget, str) else budget
-    served = configurations(frames)
-    rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in served.to_dict("records")]
+    rows: list[dict[str, Any]] = [
+        {str(k): v for k, v in row.items()} for row in configurations(frames).to_dict("records")
+    ]
     unknown = tuple(
-        f"{row['size']} {row['variant']} ({limit.name})"
+        f"{row['size']} {row['variant']} ({why})"
         for row in rows
         for limit in limits
-        if pd.isna(row[limit.name]) or invalid_scenario(row, limit.name)
+        if (why := _unknown(row, limit)) is not None
     )
     fitting = [
         row
         for row in rows
-        if pd.notna(row["test_score"])
-        and all(limit.holds(row[limit.name]) and not invalid_scenario(row, limit.name) for limit in limits)
+        if pd.notna(row["score"]) and all(_unknown(row, limit) is None and _holds(row, limit) for limit in limits)
     ]
-    fitting.sort(key=lambda row: (-row["test_score"], row["p50_ms"] if pd.notna(row["p50_ms"]) else math.inf))
+    shared = sorted(set.intersection(*(set(row["task_scores"]) for row in fitting))) if fitting else []
+    means = {(row["size"], row["variant"]): _expected(frames, row, shared) for row in fitting}
+    fitting.sort(
+        key=lambda row: (-means[row["size"], row["variant"]], row["p50_ms"] if pd.notna(row["p50_ms"]) else math.inf)
+    )
     best = fitting[0] if fitting else None
     others = [
         row for row in fitting[1:] if (row["size"], row["trial_id"]) != (fitting[0]["size"], fitting[0]["trial_id"])
     ]
     runner_up = next(iter(others or fitting[1:]), None)
     difference = compare_configurations(frames, best, runner_up) if best and runner_up else None
+    if best and runner_up and difference is not None and difference.value < 0:
+        best, runner_up = runner_up, best
+        difference = compare_configurations(frames, best, runner_up)
     return Choice(limits, best, runner_up, difference, len(fitting), unknown)
 
 
 def compare_configurations(frames: StudyFrames, first: dict[str, Any], second: dict[str, Any]) -> Difference:
     """The difference of two rows of `tradeoff.configurations`, its 95 % interval and the probability that it is real.
 
-    Its uncertainty is that of the trained models: spread over the seeds that both were repeated with, and resampled test
-    examples. A variant that was scored apart from its trial shares the trial's seeds.
+    The mean over the seeds that both were repeated with, over the targets that both were scored on; its uncertainty is the
+    spread over these seeds and that of resampled test examples. Of two variants of one model, the difference as served.
     """
-    value = float(first["test_score"] - second["test_score"])
+    tasks, language = sorted(first["task_scores"].keys() & second["task_scores"].keys()), str(first["judged_by"])
     keys = tuple((str(row["size"]), str(row["trial_id"])) for row in (first, second))
     if keys[0] == keys[1]:
-        own = tuple(
-            (size, f"{trial}/{row['variant']}") for (size, trial), row in zip(keys, (first, second), strict=True)
-        )
-        draws = _mean_draws(frames, own[0], own[1], _tasks(first, second))
+        served = [row["judged_scores"] for row in (first, second)]
+        known = bool(tasks) and all(scores.keys() >= set(tasks) for scores in served)
+        means = [
+            float(np.mean([scores[task] for task in tasks])) if known else float(row["score"])
+            for scores, row in zip(served, (first, second), strict=True)
+        ]
+        own = [(size, f"{trial}/{row['variant']}") for (size, trial), row in zip(keys, (first, second), strict=True)]
+        draws = _draws_of_difference(frames, own[0], own[1], tasks, language)
         if draws is None:
             why = "the same model: no examples are recorded by variant"
-            return Difference(value, math.nan, math.nan, math.nan, math.nan, why)
-        return _difference(value, {}, [draws])
-    by_seed = {key: _by_seed(frames, key) for key in keys}
-    shared = sorted(by_seed[keys[0]].keys() & by_seed[keys[1]].keys())
-    tasks = _tasks(first, second)
-    differences: dict[int, float] = {}
-    draws_by_seed: list[Floats] = []
+            return Difference(means[0] - means[1], math.nan, math.nan, math.nan, math.nan, why)
+        return _difference([means[0] - means[1]], [draws])
+    runs = [seed_runs(frames, key, tasks, language) for key in keys]
+    scores = [served_score(row, tasks, of_row) for row, of_row in zip((first, second), runs, strict=True)]
+    shared = sorted(scores[0].keys() & scores[1].keys())
+    if not shared:
+        value = _expected(frames, first, tasks) - _expected(frames, second, tasks)
+        return Difference(value, math.nan, math.nan, math.nan, math.nan, "no complete run of both with one seed")
+    drawn = []
     for seed in shared:
-        pair = [(key[0], by_seed[key][seed]) for key in keys]
-        means = [_mean_score(frames, one, tasks) for one in pair]
-        differences[seed] = means[0] - means[1]
-        if (drawn := _mean_draws(frames, pair[0], pair[1], tasks)) is not None:
-            draws_by_seed.append(drawn)
-    return _difference(value, differences, draws_by_seed if len(draws_by_seed) == len(shared) else [])
+        one, other = ((key[0], of_row[seed].trial_id) for key, of_row in zip(keys, runs, strict=True))
+        drawn.append(_draws_of_difference(frames, one, other, tasks, language))
+    return _difference(
+        [scores[0][seed] - scores[1][seed] for seed in shared], [one for one in drawn if one is not None]
+    )
 
 
-def _difference(value: float, by_seed: dict[int, float], draws: list[Floats]) -> Difference:
-    seeds = len(by_seed)
-    variance = float(np.var(list(by_seed.values()), ddof=1)) if seeds > 1 else math.nan
-    examples = example_variance(np.stack(draws)) if draws else math.nan
-    found = infer([value], [variance], df=[seeds - 1], seeds=[max(seeds, 1)], example_variances=[examples])
-    parts = ([f"{seeds} seeds"] if seeds > 1 else []) + (["test examples"] if draws else [])
+def _difference(by_seed: list[float], draws: list[Floats]) -> Difference:
+    seeds, value = len(by_seed), float(np.mean(by_seed))
+    whole = len(draws) == seeds
+    variance = float(np.var(by_seed, ddof=1)) if seeds > 1 else math.nan
+    examples = example_variance(np.stack(draws)) if whole else math.nan
+    found = infer([value], [variance], df=[seeds - 1], seeds=[seeds], example_variances=[examples])
+    parts = ([f"{seeds} seeds"] if seeds > 1 else []) + (["test examples"] if whole else [])
     rests_on = " and ".join(parts) or "one seed and no examples: no error bar"
     if parts and seeds <= 1:
         rests_on += " alone (one seed)"
@@ -171,29 +188,29 @@ def _difference(value: float, by_seed: dict[int, float], draws: list[Floats]) ->
     )
 
 
-def _tasks(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    return sorted(first["task_scores"].keys() & second["task_scores"].keys())
+def _unknown(row: dict[str, Any], limit: Limit) -> str | None:
+    """Why it cannot be said whether a configuration keeps a limit; None where it can."""
+    if pd.isna(row[limit.name]):
+        return limit.name
+    if limit.name == "server_p99_ms" and not limit.holds(row["server_bound_ms"]):
+        bound = row["server_bound_ms"]
+        return f"{limit.name}: {'bound not recorded' if pd.isna(bound) else f'measured within {bound:g} ms'}"
+    return None
 
 
-def _by_seed(frames: StudyFrames, key: Key) -> dict[int, str]:
-    """The trial and its repeats by seed."""
-    trials = frames.trials[(frames.trials["size"] == key[0]) & frames.trials["seed"].notna()]
-    own = trials[(trials["trial_id"] == key[1]) | (trials["repeats"] == key[1])]
-    return {int(row["seed"]): str(row["trial_id"]) for row in own.to_dict("records")}
+def _holds(row: dict[str, Any], limit: Limit) -> bool:
+    return limit.holds(row["server_bound_ms"] if limit.name == "server_p99_ms" else row[limit.name])
 
 
-def _mean_score(frames: StudyFrames, key: Key, tasks: list[str]) -> float:
-    scores = frames.scores
-    own = scores[(scores["size"] == key[0]) & (scores["trial_id"] == key[1]) & (scores["split"] == "test")]
-    own = own[(own["language"] == MEAN) & own["task"].isin(tasks)]
-    return float(own["value"].mean())
+def _expected(frames: StudyFrames, row: dict[str, Any], tasks: list[str]) -> float:
+    """The mean over seeds, over these targets where the runs have them, else as measured."""
+    runs = seed_runs(frames, (str(row["size"]), str(row["trial_id"])), tasks, str(row["judged_by"]))
+    scores = served_score(row, tasks, runs)
+    return float(np.mean(list(scores.values()))) if scores else float(row["score"])
 
 
-def _mean_draws(frames: StudyFrames, first: Key, second: Key, tasks: list[str]) -> Floats | None:
-    drawn = []
-    for task in tasks:
-        both = [frames.examples.draws(key, task) for key in (first, second)]
-        if both[0] is None or both[1] is None:
-            return None
-        drawn.append(both[0] - both[1])
-    return np.mean(drawn, axis=0) if drawn else None
+def _draws_of_difference(
+    frames: StudyFrames, first: Key, second: Key, tasks: list[str], language: str
+) -> Floats | None:
+    one, other = (mean_draws(frames, key, tasks, language) for key in (first, second))
+    return None if one is None or other is None else one - other

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.frames import MEAN, StudyFrames, frame, unique
 from analysis.inference import LEVEL, example_variance, holm, infer
+from analysis.tradeoff import valid
 
 _SCORES = {
     "size": "str",
@@ -34,7 +35,7 @@ _SPEEDS = {
     "ratio": "float64",
     "same_hardware": "bool",
 }
-SPEED_METRICS = ("p50_ms", "server_p99_ms", "throughput_sps", "peak_memory_mb", "energy_j_per_sample")
+SPEED_METRICS = ("p50_ms", "server_qps", "throughput_sps", "peak_memory_mb", "energy_j_per_sample")
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def _default(frames: StudyFrames) -> pd.DataFrame:
 
 
 def _speeds(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
-    pairs = frames.benchmarks.merge(other.benchmarks, on=["size", "variant"], suffixes=("", "_other"))
+    """What was measured VALID on both sides; loads within different latency bounds are not set against each other."""
+    pairs = valid(frames.benchmarks).merge(valid(other.benchmarks), on=["size", "variant"], suffixes=("", "_other"))
     rows = [
         {
             "size": row["size"],
@@ -136,6 +138,7 @@ def _speeds(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
         for row in pairs.to_dict("records")
         for metric in SPEED_METRICS
         if row[metric] > 0 and row[f"{metric}_other"] > 0
+        if metric != "server_qps" or row["server_bound_ms"] == row["server_bound_ms_other"]
     ]
     return frame(rows, _SPEEDS)
 

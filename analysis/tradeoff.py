@@ -8,16 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.frames import StudyFrames, frame, kept
-from analysis.inference import example_variance, infer
+from analysis.frames import BENCH_METRICS, MEAN, StudyFrames, frame, zero_shot
+from analysis.seeds import over_seeds
 
-# Costs a study may be judged by: the less the better, but for throughput.
-COSTS = ("p50_ms", "server_p99_ms", "throughput_sps", "energy_j_per_sample", "peak_memory_mb")
+# Costs a study may be judged by: the less the better, but for throughput and load. The p99 under load is none of them: it is
+# taken at the highest load that keeps it within a bound, so that it is near the bound whatever the configuration.
+COSTS = ("p50_ms", "server_qps", "throughput_sps", "energy_j_per_sample", "peak_memory_mb")
 MORE_IS_BETTER = frozenset({"throughput_sps", "server_qps"})
 
 _HYPERVOLUMES = {
     "hardware": "str",
     "cost": "str",
+    "server_bound_ms": "float64",
     "hypervolume": "float64",
     "mean_best_score": "float64",
     "from_cost": "float64",
@@ -70,26 +72,28 @@ def hypervolume(costs: npt.ArrayLike, benefits: npt.ArrayLike, *, reference: tup
 def hypervolumes(frames: StudyFrames) -> pd.DataFrame:
     """Of each hardware and cost with two configurations or more: the hypervolume over log2 cost, above a score of zero.
 
+    The load served is that within a bound, `server_bound_ms`, and loads within different bounds are kept apart.
     The reference is the dearest configuration; a unit is one point of score over one doubling of the budget.
     `mean_best_score` divides by the doublings from the cheapest to the dearest: the score that a budget drawn evenly on the log
     scale buys on average. Compare only figures over the same range.
     """
     served = configurations(frames)
     rows: list[dict[str, Any]] = []
-    for hardware, group in served.groupby("hardware", sort=False):
-        for cost in COSTS:
-            known = group[(group[cost] > 0) & group["test_score"].notna()]
+    for cost in COSTS:
+        for group in alike(served, cost):
+            known = group[(group[cost] > 0) & group["score"].notna()]
             if known[cost].nunique() < 2:
                 continue
             values = known[cost].to_numpy(dtype="float64")
             log = -np.log2(values) if cost in MORE_IS_BETTER else np.log2(values)
-            area = hypervolume(log, known["test_score"], reference=(float(log.max()), 0.0))
+            area = hypervolume(log, known["score"], reference=(float(log.max()), 0.0))
             ends = (values.max(), values.min()) if cost in MORE_IS_BETTER else (values.min(), values.max())
-            front = pareto_front(known, cost=cost, benefit="test_score")
+            front = pareto_front(known, cost=cost, benefit="score")
             rows.append(
                 {
-                    "hardware": hardware,
+                    "hardware": known["hardware"].iloc[0],
                     "cost": cost,
+                    "server_bound_ms": known["server_bound_ms"].iloc[0] if cost == "server_qps" else np.nan,
                     "hypervolume": area,
                     "mean_best_score": area / float(log.max() - log.min()),
                     "from_cost": ends[0],
@@ -104,56 +108,40 @@ def hypervolumes(frames: StudyFrames) -> pd.DataFrame:
 def configurations(frames: StudyFrames) -> pd.DataFrame:
     """The benchmarks, each with the `intermediate` of the trial it serves and whether it is on a front.
 
-    `on_front` is the front of p50 latency, `on_front_<cost>` that of each of `COSTS`. Fronts are taken within one hardware: a
-    latency from another machine neither dominates nor is dominated. What a scenario found INVALID is not on a front.
-    `score_low` and `score_high` are the 95 % interval of the score, over what `interval_covers` says (`score_interval`).
+    `score` is what it is judged by, the mean test score over targets without English where that is recorded (`judged_by`, one
+    of `frames.AGGREGATES`; `judged_scores` by target), of the artefact that was timed. `seed_mean` is the same over the
+    `seeds` it was trained with, with its 95 % interval from `score_low` to `score_high` over what `interval_covers` says
+    (`seeds.over_seeds`).
+    `on_front` is the front of p50 latency, `on_front_<cost>` that of each of `COSTS`. Fronts are taken among what is `alike`.
+    What a scenario found INVALID is NaN.
     """
     trials = frames.trials[["size", "trial_id", "intermediate"]].drop_duplicates(["size", "trial_id"])
-    served = frames.benchmarks.merge(trials, on=["size", "trial_id"], how="left")
+    served = valid(frames.benchmarks).merge(trials, on=["size", "trial_id"], how="left")
     served["intermediate"] = served["intermediate"].fillna("")
+    served["judged_by"], served["score"] = zero_shot(served)
+    served["judged_scores"] = [
+        row["task_scores" if row["judged_by"] == MEAN else "task_scores_without_english"]
+        for row in served.to_dict("records")
+    ]
     for cost in COSTS:
         name = f"on_front_{cost}"
         served[name] = False
-        usable = kept(served, (invalid_scenario(row, cost) is None for row in served.to_dict("records")))
-        for _, group in usable.groupby("hardware"):
-            served.loc[group.index, name] = pareto_front(group, cost=cost, benefit="test_score")
+        for group in alike(served, cost):
+            served.loc[group.index, name] = pareto_front(group, cost=cost, benefit="score")
     served["on_front"] = served["on_front_p50_ms"]
-    halves = {
-        pair: score_interval(frames, *pair)
-        for pair in dict.fromkeys(zip(served["size"], served["trial_id"], strict=True))
-    }
-    of_rows = [halves[pair] for pair in zip(served["size"], served["trial_id"], strict=True)]
-    served["score_low"] = served["test_score"] - pd.Series([half[0] for half in of_rows], dtype="float64")
-    served["score_high"] = served["test_score"] + pd.Series([half[1] for half in of_rows], dtype="float64")
-    served["interval_covers"] = pd.Series([half[2] for half in of_rows], dtype="str")
+    found = [over_seeds(frames, {str(name): value for name, value in row.items()}) for row in served.to_dict("records")]
+    served["seed_mean"] = pd.Series([one.mean for one in found], dtype="float64")
+    served["score_low"] = pd.Series([one.low for one in found], dtype="float64")
+    served["score_high"] = pd.Series([one.high for one in found], dtype="float64")
+    served["seeds"] = pd.Series([one.seeds for one in found], dtype="int64")
+    served["interval_covers"] = pd.Series([one.covers for one in found], dtype="str")
     return served
 
 
-def score_interval(frames: StudyFrames, size: str, trial_id: str) -> tuple[float, float, str]:
-    """Half widths below and above a trial's mean test score (95 %, points), and what they cover: seeds, examples, nothing.
-
-    The spread over the trial and its repeats with other seeds, and resampled test examples where they are recorded.
-    """
-    trials = frames.trials[(frames.trials["size"] == size) & frames.trials["test_score"].notna()]
-    own = trials[(trials["trial_id"] == trial_id) | (trials["repeats"] == trial_id)]
-    own = own[own["targets_finished"] == own["targets_finished"].max()]
-    tasks = list(frames.examples.sums((size, trial_id)))
-    draws = []
-    for one in own["trial_id"]:
-        drawn = [scores for task in tasks if (scores := frames.examples.draws((size, one), task)) is not None]
-        if drawn and len(drawn) == len(tasks):
-            draws.append(np.mean(drawn, axis=0))
-    whole = bool(draws) and len(draws) == len(own)
-    variance = float(own["test_score"].var(ddof=1)) if len(own) > 1 else np.nan
-    found = infer(
-        [0.0],
-        [variance],
-        df=[len(own) - 1],
-        seeds=[max(len(own), 1)],
-        example_variances=[example_variance(np.stack(draws)) if whole else np.nan],
-    )
-    covers = ([f"{len(own)} seeds"] if len(own) > 1 else []) + (["test examples"] if whole else [])
-    return float(-found.low[0]), float(found.high[0]), " and ".join(covers) or "nothing: one seed, no examples"
+def alike(served: pd.DataFrame, cost: str) -> list[pd.DataFrame]:
+    """The rows whose costs can be set against each other: of one hardware, and for the load served of one latency bound."""
+    by = ["hardware", "server_bound_ms"] if cost == "server_qps" else ["hardware"]
+    return [group for _, group in served.groupby(by, sort=False, dropna=False)]
 
 
 _SCENARIO_OF = {
@@ -161,14 +149,29 @@ _SCENARIO_OF = {
     "p90_ms": "SingleStream",
     "p99_ms": "SingleStream",
     "throughput_sps": "Offline",
+    "server_p99_ms": "Server",
+    "server_qps": "Server",
 }
-_SCENARIO_OF |= {"server_p99_ms": "Server", "server_qps": "Server"}
 
 
 def invalid_scenario(row: Any, cost: str) -> str | None:
     """The scenario that measured `cost`, if its result was INVALID."""
     scenario = _SCENARIO_OF.get(cost)
     return scenario if scenario and row["results"].get(scenario, "VALID") != "VALID" else None
+
+
+def valid(benchmarks: pd.DataFrame) -> pd.DataFrame:
+    """The benchmarks without what a scenario found INVALID, and without any value where the variant could not be measured."""
+    rows = benchmarks.to_dict("records")
+    lost = pd.Series([bool(row["reason"]) for row in rows], index=benchmarks.index, dtype=bool)
+    found = benchmarks.copy()
+    found.loc[lost, ["test_score", "test_score_without_english"]] = np.nan
+    for name in ("task_scores", "task_scores_without_english"):
+        found[name] = pd.Series([{} if row["reason"] else row[name] for row in rows], index=lost.index, dtype="object")
+    for metric in BENCH_METRICS:
+        invalid = pd.Series([invalid_scenario(row, metric) is not None for row in rows], index=lost.index, dtype=bool)
+        found.loc[lost | invalid, [metric, f"{metric}_low", f"{metric}_high"]] = np.nan
+    return found
 
 
 def best_trials(frames: StudyFrames) -> pd.DataFrame:

@@ -13,6 +13,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from analysis.frames import MEAN_WITHOUT_ENGLISH
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c8c8c")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke")
 GREY = "#8c8c8c"
@@ -24,7 +26,7 @@ METRIC_NAMES = {
     "p90_ms": "p90 latency (ms)",
     "p99_ms": "p99 latency (ms)",
     "server_p99_ms": "p99 latency under load (ms)",
-    "server_qps": "load it was held at (queries/s)",
+    "server_qps": "load within the latency bound (queries/s)",
     "server_bound_ms": "latency bound (ms)",
     "throughput_sps": "throughput (samples/s)",
     "peak_memory_mb": "peak memory (MB)",
@@ -37,7 +39,8 @@ METRIC_NAMES = {
     "mean_pieces": "pieces of a query, mean",
     "batch_size": "batch size",
     "repeats": "repeats",
-    "test_score": "test score (%)",
+    "test_score": "test score, all languages (%)",
+    "test_score_without_english": "test score without English (%)",
     "params_m": "parameters (M)",
     "params_body_m": "body parameters (M)",
 }
@@ -47,12 +50,19 @@ METRIC_DIGITS = dict.fromkeys(METRIC_NAMES, 2) | {
     "rss_mb": 0,
     "throughput_sps": 1,
     "test_score": 1,
+    "test_score_without_english": 1,
     "batch_size": 0,
     "repeats": 0,
 }
 
+
 # Names of the page's selectors; a chart that has a parameter of that name follows the selector.
 SIZE, LANGUAGE, TARGET = "chosen_size", "chosen_language", "chosen_target"
+
+
+def score_name(judged_by: str) -> str:
+    """What a mean over targets and languages may be called: zero-shot without English alone."""
+    return "mean zero-shot test score" if judged_by == MEAN_WITHOUT_ENGLISH else "mean test score"
 
 
 def quantity(value: float, digits: int = 1) -> str:

@@ -18,36 +18,38 @@ from analysis.charts.common import (
     data,
     padded,
     quantity,
+    score_name,
     tooltips,
 )
 from analysis.frames import BENCH_METRICS
 from analysis.tradeoff import MORE_IS_BETTER
 
-_SHOWN = ("test_score", *BENCH_METRICS, "params_m", "params_body_m")
+_SHOWN = ("test_score", "test_score_without_english", *BENCH_METRICS, "params_m", "params_body_m")
 
 
 def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt.LayerChart:
-    """Test score (percent) against a cost (log), a point a size and variant, the Pareto front as a step line.
+    """Score (percent) against a cost (log), a point a size and variant, the Pareto front as a step line.
 
-    `points`: rows of `tradeoff.configurations` of one hardware with both values known, at least one. Bars: 95 % intervals of
-    the score and of the cost, where known. The step after each front point shows the best accuracy that its budget buys.
+    `points`: rows of `tradeoff.configurations` that are alike with both values known, at least one. Bars: 95 % intervals of
+    the score's mean over seeds, around that mean, and of the cost, where known. The step after each front point shows the
+    best accuracy that its budget buys.
     """
     rows = _rows(points, cost)
-    front = points.loc[points[f"on_front_{cost}"], [cost, "test_score"]].sort_values(cost)
-    steps = [{"cost": float(row[cost]), "test_score": float(row["test_score"])} for row in front.to_dict("records")]
+    front = points.loc[points[f"on_front_{cost}"], [cost, "score"]].sort_values(cost)
+    steps = [{"cost": float(row[cost]), "score": float(row["score"])} for row in front.to_dict("records")]
     costs = [float(row["cost"]) for row in rows]
     if steps:  # the line goes on to the dearest: more budget buys no more
         end, dearest = (0, min(costs)) if cost in MORE_IS_BETTER else (-1, max(costs))
-        last = {"cost": dearest, "test_score": steps[end]["test_score"]}
+        last = {"cost": dearest, "score": steps[end]["score"]}
         steps = [last, *steps] if cost in MORE_IS_BETTER else [*steps, last]
-    scores = [value for row in rows for value in (row["test_score"], row["score_low"], row["score_high"])]
+    scores = [value for row in rows for value in (row["score"], row["score_low"], row["score_high"])]
     bounds = [value for row in rows for value in (row["cost"], row["cost_low"], row["cost_high"]) if not pd.isna(value)]
     x = alt.X(
         "cost:Q",
         title=f"{METRIC_NAMES[cost]}, log scale",
         axis=alt.Axis(labelOverlap="greedy", labelSeparation=6, format="~g"),
     ).scale(type="log", domain=[min(bounds) / 1.25, max(bounds) * 1.5], nice=False)
-    y = alt.Y("test_score:Q", title="mean test score (%)").scale(
+    y = alt.Y("score:Q", title=f"{score_name(str(points['judged_by'].iloc[0]))} (%)").scale(
         domain=padded(scores, floor=0.0, ceiling=100.0), nice=False
     )
     variants = list(dict.fromkeys(str(row["variant"]) for row in rows))
@@ -93,11 +95,12 @@ def _rows(points: pd.DataFrame, cost: str) -> list[dict[str, Any]]:
     for record in points.to_dict("records"):
         row: dict[str, Any] = {
             name: record[name]
-            for name in ("size", "variant", "intermediate", "trial_id", "test_score", "interference", "interval_covers")
+            for name in ("size", "variant", "intermediate", "trial_id", "score", "interference", "interval_covers")
         }
         row |= {"cost": record[cost], "cost_low": record[f"{cost}_low"], "cost_high": record[f"{cost}_high"]}
         row |= {name: record[name] for name in ("score_low", "score_high")}
         row |= {f"{name}_text": quantity(record[name], METRIC_DIGITS[name]) for name in _SHOWN}
+        row["seed_mean_text"] = f"{quantity(record['seed_mean'])} over {record['seeds']}"
         row |= {f"task_{n}": quantity(record["task_scores"].get(task, math.nan)) for n, task in enumerate(tasks)}
         rows.append(row | {"front": "yes" if record[f"on_front_{cost}"] else "no"})
     return rows
@@ -108,6 +111,7 @@ def _tooltips(points: pd.DataFrame) -> list[alt.Tooltip]:
     titles |= {f"{name}_text": METRIC_NAMES[name] for name in _SHOWN if points[name].notna().any()}
     # numbered fields, because a task name may hold characters that Vega reads as a path
     titles |= {f"task_{number}": f"{task} (%)" for number, task in enumerate(_tasks(points))}
+    titles |= {"seed_mean_text": "mean over seeds (%)"} if points["seeds"].gt(0).any() else {}
     titles |= {"front": "Pareto front", "interval_covers": "bars cover", "interference": "interference"}
     return tooltips(titles)
 

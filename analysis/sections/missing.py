@@ -24,6 +24,7 @@ def missing_section(findings: Findings) -> str:
     parts = []
     for title, lines in (
         ("Trials without a result", list(_lost_trials(frames))),
+        ("Failed attempts that were tried again", list(_retried(frames))),
         ("What could not be measured", list(_unmeasured(frames.benchmarks))),
         ("Gains without a pair", list(_unpaired(gained))),
         ("Weak evidence", list(_weak(findings))),
@@ -41,12 +42,21 @@ def _lost_trials(frames: StudyFrames) -> Iterator[str]:
         yield f"{row['outcome']}: {row['size']}, {row['kind']} {row['trial_id']} (intermediate {row['intermediate']}){reason}"
 
 
+def _retried(frames: StudyFrames) -> Iterator[str]:
+    for row in frames.made_good.to_dict("records"):
+        who = f"{row['size']}, {row['kind']} {row['trial_id']} (intermediate {row['intermediate']})"
+        yield f"{who}: {row['reason'] or NO_REASON}"
+
+
 def _unmeasured(benchmarks: pd.DataFrame) -> Iterator[str]:
     if benchmarks.empty:
         yield "No benchmark is recorded: latency, throughput, memory and energy are unknown for every size."
     found: dict[tuple[str, str], list[str]] = {}
     for row in benchmarks.to_dict("records"):
         who = f"{row['size']} {row['variant']}"
+        if row["reason"]:
+            found.setdefault(("not measured at all", row["reason"]), []).append(who)
+            continue
         absent = {name: NO_REASON for name in _EXPECTED if pd.isna(row[name])}
         for name, reason in (absent | row["unavailable"]).items():
             found.setdefault((METRIC_NAMES.get(name, name), reason), []).append(who)
@@ -78,7 +88,7 @@ def _weak(findings: Findings) -> Iterator[str]:
     at_chance = counted[counted[["score", "score_none"]].max(axis=1) <= counted["chance"]]
     if len(at_chance):
         yield f"{len(at_chance)} of {len(counted)} gains compare two scores that are both at or below guessing."
-    for row in frames.benchmarks.to_dict("records"):
+    for row in frames.benchmarks[frames.benchmarks["reason"] == ""].to_dict("records"):
         if row["interference"] not in NO_INTERFERENCE:
             yield f"{row['size']} {row['variant']} was timed under interference: {row['interference']}"
     for (size, trial), problem in frames.examples.problems.items():

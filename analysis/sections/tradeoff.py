@@ -9,12 +9,12 @@ import pandas as pd
 
 from analysis.answer import trained_on
 from analysis.budget import Choice
-from analysis.charts.common import METRIC_DIGITS, METRIC_NAMES, interval, quantity, signed
+from analysis.charts.common import METRIC_DIGITS, METRIC_NAMES, interval, quantity, score_name, signed
 from analysis.charts.tradeoff import tradeoff_chart
 from analysis.findings import Findings
-from analysis.frames import BENCH_METRICS
+from analysis.frames import BENCH_METRICS, SAID
 from analysis.page import Absent, Number, Page, folded, grid, number, paragraph, section
-from analysis.tradeoff import COSTS, invalid_scenario
+from analysis.tradeoff import COSTS, alike, invalid_scenario
 
 HERO = "p50_ms"
 NO_REASON = "no reason recorded"
@@ -31,14 +31,15 @@ def tradeoff_section(findings: Findings, page: Page) -> str:
     served = findings.served
     explained = paragraph(
         "A point is one size served in one variant; accuracy is that of the artefact that was timed. The dashed line is the "
-        "Pareto front: the best accuracy measured within each budget. Bars are 95 % intervals; where there are none, one seed "
-        "or one measurement is all there is.",
+        "Pareto front: the best accuracy measured within each budget. Bars are 95 % intervals, of the score those of its mean "
+        "over seeds, around that mean; where there are none, one seed or one measurement is all there is. "
+        f"{_what_was_timed(served)}",
         kind="note",
     )
-    if served.empty:
+    if served["score"].isna().all():
         return section(TITLE, paragraph("No benchmark has both a cost and a score: no trade-off to show."))
     figures = [figure for cost in COSTS if cost != HERO for figure in _charts(findings, page, cost, height=260)]
-    unmeasured = [METRIC_NAMES[cost] for cost in COSTS if not (served[cost].gt(0) & served["test_score"].notna()).any()]
+    unmeasured = [METRIC_NAMES[cost] for cost in COSTS if not (served[cost].gt(0) & served["score"].notna()).any()]
     parts = [explained, grid(*figures)]
     if unmeasured:
         parts.append(paragraph(f"Not measured, so not drawn: {', '.join(unmeasured)}.", kind="note"))
@@ -46,7 +47,7 @@ def tradeoff_section(findings: Findings, page: Page) -> str:
     if len(volumes):
         rows = [
             [
-                METRIC_NAMES[row["cost"]],
+                METRIC_NAMES[row["cost"]] + _within(row["server_bound_ms"]),
                 Number(f"{row['hypervolume']:.1f}"),
                 Number(f"{row['mean_best_score']:.1f}"),
                 " to ".join(quantity(row[end], METRIC_DIGITS[row["cost"]]) for end in ("from_cost", "to_cost")),
@@ -61,20 +62,36 @@ def tradeoff_section(findings: Findings, page: Page) -> str:
     return section(TITLE, *parts)
 
 
+def _what_was_timed(served: pd.DataFrame) -> str:
+    named = [str(task) for task in dict.fromkeys(served["timed_task"]) if task]
+    if not named:
+        return "Which target's queries were timed is not recorded; the score is the mean over all targets."
+    return f"Costs are of {' or '.join(named)}'s queries alone, while the score is the mean over all targets."
+
+
+def _within(bound_ms: float) -> str:
+    return "" if pd.isna(bound_ms) else f", bound {bound_ms:g} ms"
+
+
 def _charts(findings: Findings, page: Page, cost: str, *, height: int) -> list[str]:
     served = findings.served
-    points = served[served[cost].gt(0) & served["test_score"].notna()]
+    points = served[served[cost].gt(0) & served["score"].notna()]
     if points.empty:
         return []
     figures = []
-    groups = list(points.groupby("hardware", sort=False))
-    for place, (hardware, group) in enumerate(groups):
+    groups = alike(points, cost)
+    for place, group in enumerate(groups):
         label = "; ".join(
-            f"{row['size']} {row['variant']}: {row['test_score']:.1f} % at {quantity(row[cost], METRIC_DIGITS[cost])}"
+            f"{row['size']} {row['variant']}: {row['score']:.1f} % at {quantity(row[cost], METRIC_DIGITS[cost])}"
             for row in group.to_dict("records")
         )
         name = f"tradeoff_{cost}" + (f"_{place + 1}" if len(groups) > 1 else "")
-        caption = f"Test score against {METRIC_NAMES[cost]}, {str(hardware) or 'hardware not recorded'}"
+        hardware = str(group["hardware"].iloc[0]) or "hardware not recorded"
+        timed = " or ".join(str(task) for task in dict.fromkeys(group["timed_task"]) if task)
+        bound = _within(group["server_bound_ms"].iloc[0]) if cost == "server_qps" else ""
+        judged = SAID[str(group["judged_by"].iloc[0])]
+        caption = f"Test score, mean over targets ({judged}), against {METRIC_NAMES[cost]}{bound}"
+        caption += f" of {timed}'s queries, {hardware}" if timed else f", {hardware}"
         figures.append(page.chart(name, tradeoff_chart(group, cost=cost, height=height), caption=caption, label=label))
     left_out = len(served) - len(points)
     if left_out:
@@ -100,14 +117,31 @@ def budget_sentence(choice: Choice) -> str:
     limits = " and ".join(f"{METRIC_NAMES[limit.name]} {limit.sign} {limit.value:g}" for limit in choice.limits)
     if choice.best is None:
         return f"No configuration with a score meets the budget of {limits}."
-    return f"Within {limits} take {_named(choice.best)}: mean zero-shot test score {choice.best['test_score']:.1f} %."
+    best = choice.best
+    return (
+        f"Within {limits} take {_named(best)}: {score_name(best['judged_by'])} {best['seed_mean']:.1f} % "
+        f"({SAID[best['judged_by']]}{_of_seeds(best)}){_load(choice, best)}."
+    )
+
+
+def _of_seeds(row: dict[str, Any]) -> str:
+    if row["seeds"] > 1:
+        return f"; mean of {row['seeds']} seeds, the one served has {row['score']:.1f} %"
+    return "; one seed"
+
+
+def _load(choice: Choice, row: dict[str, Any]) -> str:
+    """What a bound on the latency under load is good for: the load."""
+    asked = any(limit.name == "server_p99_ms" for limit in choice.limits)
+    return f", up to {row['server_qps']:,.1f} queries/s{_within(row['server_bound_ms'])}" if asked else ""
 
 
 def _budget(choice: Choice) -> list[str]:
     parts = [paragraph(budget_sentence(choice))]
     if choice.runner_up is not None and choice.difference is not None:
         difference = choice.difference
-        second = f"The runner-up is {_named(choice.runner_up)} at {choice.runner_up['test_score']:.1f} %"
+        runner_up = choice.runner_up
+        second = f"The runner-up is {_named(runner_up)} at {runner_up['seed_mean']:.1f} %{_load(choice, runner_up)}"
         if math.isnan(difference.probability):
             second += f"; how sure the lead of {difference.value:.1f} points is cannot be said ({difference.rests_on})."
         else:
@@ -133,26 +167,30 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
     served = findings.served
     if served.empty:
         return section("Benchmarks", paragraph("No benchmark is recorded."))
+    found = findings.frames.benchmarks  # row by row; here with what is INVALID, said so
     tasks = list(dict.fromkeys(task for scores in served["task_scores"] for task in scores))
-    measured = [name for name in BENCH_METRICS if served[name].notna().any() or name in COSTS]
-    metrics = ["test_score", *measured, "params_m", "params_body_m"]
+    measured = [name for name in BENCH_METRICS if found[name].notna().any() or name in COSTS]
+    metrics = ["test_score", "test_score_without_english", *measured, "params_m", "params_body_m"]
     rows = [
         [
             f"{row['size']} · {row['variant']}",
             row["intermediate"] or "not recorded",
             "yes" if row["on_front"] else "no",
-            *(_measured(row, name) for name in metrics),
+            *(_measured(as_found, name) for name in metrics),
             *(number(row["task_scores"].get(task), absent="not scored") for task in tasks),
             row["trial_id"],
             row["hardware"] or "not recorded",
+            row["timed_task"] or "not recorded",
             row["interference"] or "not recorded",
             ", ".join(f"{name} {result}" for name, result in row["results"].items()) or "not recorded",
         ]
-        for row in served.to_dict("records")
+        for row, as_found in zip(served.to_dict("records"), found.to_dict("records"), strict=True)
     ]
     columns = ["size · variant", "intermediate", "on the front", *(METRIC_NAMES[name] for name in metrics)]
-    columns += [*(f"{task} (%)" for task in tasks), "trial", "hardware", "interference", "scenarios"]
-    data = served.drop(columns=["task_scores", "unavailable", "results"]).dropna(axis="columns", how="all")
+    columns += [*(f"{task} (%)" for task in tasks), "trial", "hardware", "queries of", "interference"]
+    columns.append("scenarios")
+    objects = [name for name in served if served[name].dtype == "object"]
+    data = served.drop(columns=objects).dropna(axis="columns", how="all")
     data = data.assign(**{f"test_{task}": [scores.get(task) for scores in served["task_scores"]] for task in tasks})
     caption = "What was served, how fast, and how accurate it then was"
     return section(
@@ -161,6 +199,8 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
 
 
 def _measured(row: dict[Any, Any], name: str) -> str:
+    if row["reason"]:
+        return Absent(row["reason"])
     text = number(row[name], METRIC_DIGITS[name], absent=row["unavailable"].get(name, NO_REASON))
     if isinstance(text, Absent):
         return text
