@@ -57,6 +57,12 @@ class Findings:
         return gains(self.frames, cells="tuned")
 
     @property
+    def tuned_tells_more(self) -> bool:
+        """Whether some gain at the rates that suit each rests on more seeds than any at the default rates."""
+        counts = [table.loc[table["mark"] == "", "n"].max() for table in (self.tuned, self.gained)]
+        return bool(counts[0] > counts[1])
+
+    @property
     def first_size(self) -> str:
         """What the page's selector of sizes starts with: the largest that has a gain, else the largest."""
         known = set(self.gained.loc[self.gained["gain"].notna(), "size"])
@@ -70,6 +76,10 @@ class Findings:
     @cached_property
     def averages(self) -> pd.DataFrame:
         return average_gains(self.frames)
+
+    @cached_property
+    def tuned_averages(self) -> pd.DataFrame:
+        return average_gains(self.frames, cells="tuned")
 
     @cached_property
     def choices(self) -> pd.DataFrame:
@@ -87,6 +97,10 @@ class Findings:
     @cached_property
     def fits(self) -> dict[tuple[str, str, str], Fit]:
         return scaling(self.frames)
+
+    @cached_property
+    def fits_over_flops(self) -> dict[tuple[str, str, str], Fit]:
+        return scaling(self.frames, over="gflops_per_sample")
 
     @cached_property
     def languages(self) -> pd.DataFrame:

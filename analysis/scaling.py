@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from analysis.examples import Floats
-from analysis.frames import NONE, StudyFrames, frame
+from analysis.frames import NONE, StudyFrames, frame, zero_shot
 from analysis.gains import chosen_trials
 from analysis.inference import LEVEL
-from analysis.tradeoff import best_trials
+from analysis.tradeoff import best_trials, valid
 
+Over = Literal["params_body_m", "gflops_per_sample"]
+SCORE = "test score (%)"
 FEWEST = 4  # points; through fewer no curve is drawn
 _EXPONENTS = np.linspace(0.01, 4.0, 400)
 
@@ -46,13 +48,13 @@ class Fit:
     leave_one_out: float
     points: int
     predict: Callable[[Floats], Floats]
-    half_width: Callable[[Floats], Floats]  # of the 95 % interval of the curve
+    band: Callable[[Floats], tuple[Floats, Floats]]  # the ends of the 95 % interval of the curve
 
 
 def fit_power(x: Floats, y: Floats) -> Fit | None:
     """y = a x^b by least squares on logarithms, the error being taken as relative; None below `FEWEST` points or y <= 0.
 
-    Intervals of slope and curve are those of simple linear regression.
+    Intervals of slope and curve are those of simple linear regression, the curve's as wide up as down on the log scale.
     """
     if len(x) < FEWEST or (y <= 0).any() or len(np.unique(x)) < 3:
         return None
@@ -65,8 +67,9 @@ def fit_power(x: Floats, y: Floats) -> Fit | None:
     def predict(at: Floats) -> Floats:
         return np.exp(intercept + slope * np.log(at))
 
-    def half_width(at: Floats) -> Floats:
-        return predict(at) * np.expm1(t * residual_se * np.sqrt(1 / len(x) + (np.log(at) - log_x.mean()) ** 2 / spread))
+    def band(at: Floats) -> tuple[Floats, Floats]:
+        half = t * residual_se * np.sqrt(1 / len(x) + (np.log(at) - log_x.mean()) ** 2 / spread)
+        return predict(at) * np.exp(-half), predict(at) * np.exp(half)
 
     def without(kept: Floats, values: Floats, at: float) -> float:
         one, two, _, _ = _line(np.log(kept), np.log(values))
@@ -82,7 +85,7 @@ def fit_power(x: Floats, y: Floats) -> Fit | None:
         _leave_one_out(x, y, without),
         len(x),
         predict,
-        half_width,
+        band,
     )
 
 
@@ -91,7 +94,7 @@ def fit_saturating(x: Floats, y: Floats, *, ceiling: float = math.inf) -> Fit | 
 
     For each b on a grid of 0.01 to 4 the other two are linear (variable projection), so that no start value is needed. The
     interval of b is its profile likelihood's (F test; ends that the grid cuts off are infinite, or 0), that of c and of the
-    curve the delta method's. With as few points as a study has sizes these are approximate, and wide.
+    curve the delta method's, cut at `ceiling`. With as few points as a study has sizes these are approximate, and wide.
     """
     if len(x) < FEWEST or len(np.unique(x)) < FEWEST:
         return None
@@ -116,9 +119,11 @@ def fit_saturating(x: Floats, y: Floats, *, ceiling: float = math.inf) -> Fit | 
     def predict(at: Floats) -> Floats:
         return c - a * (at / unit) ** -b
 
-    def half_width(at: Floats) -> Floats:
+    def band(at: Floats) -> tuple[Floats, Floats]:
         slopes = gradient(at)
-        return t * np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", slopes, inverse, slopes), 0))
+        half = t * np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", slopes, inverse, slopes), 0))
+        low: Floats = predict(at) - half
+        return low, np.minimum(predict(at) + half, ceiling)
 
     def without(kept: Floats, values: Floats, at: float) -> float:
         losses, found = _profile(kept / unit, values, ceiling)
@@ -133,7 +138,7 @@ def fit_saturating(x: Floats, y: Floats, *, ceiling: float = math.inf) -> Fit | 
         _leave_one_out(x, y, without),
         len(x),
         predict,
-        half_width,
+        band,
     )
 
 
@@ -170,13 +175,14 @@ def _leave_one_out(x: Floats, y: Floats, predict: Callable[[Floats, Floats, floa
 def scaling_points(frames: StudyFrames) -> pd.DataFrame:
     """What was measured of each size, a row a size and series, in the unit that `what` names.
 
-    "test score (%)": series "none" (the trial best on dev without an intermediate task) and "best" (best on dev of all), mean
-    and spread over the trial and its repeats. "p50 latency (ms)" and "throughput (samples/s)": a series a hardware and variant.
-    `gflops_per_sample` counts 2 operations a body parameter and token of a mean query (Kaplan et al. 2020, section 2.1:
-    attention's share, quadratic in the length, left out); NaN where the benchmark recorded no query lengths.
+    `SCORE`: series "none" (the trial best on dev without an intermediate task) and "best" (best on dev of all), mean and spread
+    over the trial and its complete repeats, without English where that is recorded. "p50 latency (ms)" and "throughput
+    (samples/s)": a series a hardware and variant, VALID results alone. `gflops_per_sample` counts 2 operations a body parameter
+    and token of a mean query of the task timed (Kaplan et al. 2020, section 2.1: attention's share, quadratic in the length,
+    left out); NaN where the benchmark recorded no query lengths.
     """
-    body = frames.body_m
-    pieces = frames.benchmarks.groupby("size")["mean_pieces"].mean().to_dict()
+    body, benchmarks = frames.body_m, valid(frames.benchmarks)
+    pieces = benchmarks.groupby("size")["mean_pieces"].mean().to_dict()
     rows: list[dict[str, Any]] = []
 
     def add(what: str, series: str, size: str, values: list[float]) -> None:
@@ -188,14 +194,16 @@ def scaling_points(frames: StudyFrames) -> pd.DataFrame:
         rows.append(row | {"value": found.mean(), "sd": found.std(ddof=1), "n": len(found)})
 
     best = chosen_trials(frames)
+    complete = frames.trials.assign(score=zero_shot(frames.trials)[1])
+    complete = complete[complete["outcome"] == "complete"]
     for series, table in (("none", best[best["intermediate"] == NONE]), ("best", best_trials(frames))):
         for row in table.to_dict("records"):
-            trials = frames.trials[frames.trials["size"] == row["size"]]
+            trials = complete[complete["size"] == row["size"]]
             own = trials[(trials["trial_id"] == row["trial_id"]) | (trials["repeats"] == row["trial_id"])]
             whole = own[own["targets_finished"] == own["targets_finished"].max()]
-            add("test score (%)", series, row["size"], list(whole["test_score"]))
-    for (hardware, variant), group in frames.benchmarks.groupby(["hardware", "variant"], sort=False):
-        several = frames.benchmarks["hardware"].nunique() > 1
+            add(SCORE, series, row["size"], list(whole["score"]))
+    several = benchmarks["hardware"].nunique() > 1
+    for (hardware, variant), group in benchmarks.groupby(["hardware", "variant"], sort=False):
         series = f"{variant} on {hardware}" if several else str(variant)
         for row in group.to_dict("records"):
             add("p50 latency (ms)", series, row["size"], [row["p50_ms"]])
@@ -203,17 +211,17 @@ def scaling_points(frames: StudyFrames) -> pd.DataFrame:
     return frame(rows, _POINTS)
 
 
-def scaling(frames: StudyFrames) -> dict[tuple[str, str, str], Fit]:
-    """Fits by (what, series, form) of `scaling_points` over body parameters in millions; published figures have no part in it.
+def scaling(frames: StudyFrames, *, over: Over = "params_body_m") -> dict[tuple[str, str, str], Fit]:
+    """Fits by (what, series, form) of `scaling_points` over body parameters in millions, or over operations a sample.
 
     Accuracy: a power law of the error (100 - score), and a saturating curve of the score. Speed: a power law. A series of
-    fewer than four sizes has none.
+    fewer than four sizes has none. Published figures have no part in it.
     """
     fits: dict[tuple[str, str, str], Fit] = {}
-    for (what, series), group in scaling_points(frames).groupby(["what", "series"], sort=False):
-        x = group["params_body_m"].to_numpy(dtype="float64")
+    for (what, series), group in scaling_points(frames).dropna(subset=[over]).groupby(["what", "series"], sort=False):
+        x = group[over].to_numpy(dtype="float64")
         y = group["value"].to_numpy(dtype="float64")
-        is_score = what == "test score (%)"
+        is_score = what == SCORE
         candidates = [fit_power(x, 100 - y), fit_saturating(x, y, ceiling=100.0)] if is_score else [fit_power(x, y)]
         for fit in candidates:
             if fit is not None:
@@ -223,6 +231,11 @@ def scaling(frames: StudyFrames) -> dict[tuple[str, str, str], Fit]:
 
 def _of_score(fit: Fit) -> Fit:
     """A power law of the error as a curve of the score."""
+
+    def band(at: Floats) -> tuple[Floats, Floats]:
+        low, high = fit.band(at)
+        return 100 - high, 100 - low
+
     return Fit(
         fit.form,
         fit.parameters,
@@ -230,5 +243,5 @@ def _of_score(fit: Fit) -> Fit:
         fit.leave_one_out,
         fit.points,
         lambda at: 100 - fit.predict(at),
-        fit.half_width,
+        band,
     )

@@ -10,19 +10,22 @@ import numpy as np
 import pandas as pd
 
 from analysis.charts.common import GREY, PALETTE, SHAPES, TARGET, cycled, data, padded, quantity, selector, tooltips
-from analysis.scaling import Fit
+from analysis.scaling import SCORE, Fit, Over
 
+_TITLES: dict[Over, str] = {"params_body_m": "body parameters (M)", "gflops_per_sample": "GFLOP a sample"}
 BEYOND = 2.0  # how far a curve is drawn past the measured sizes, as a factor
 
 
-def scaling_chart(points: pd.DataFrame, fits: Mapping[str, tuple[str, Fit]], *, what: str) -> alt.LayerChart:
-    """One quantity against body parameters (both log for speed), a mark a size, curves where there are fits.
+def scaling_chart(
+    points: pd.DataFrame, fits: Mapping[str, tuple[str, Fit]], *, what: str, over: Over = "params_body_m"
+) -> alt.LayerChart:
+    """One quantity against body parameters or operations (both log for speed), a mark a size, curves where there are fits.
 
-    `points`: rows of `scaling.scaling_points` of one `what`; `fits` by series, each with its form.
+    `points`: rows of `scaling.scaling_points` of one `what`; `fits` over the same by series, each with its form.
     Bars: one standard deviation over seeds.
     Full lines run between the smallest and the largest size, dotted ones beyond them are extrapolation; the bands are 95 %.
     """
-    log_y = what != "test score (%)"
+    log_y = what != SCORE
     rows = [
         dict(row)
         | {"low": row["value"] - row["sd"], "high": row["value"] + row["sd"]}
@@ -30,16 +33,18 @@ def scaling_chart(points: pd.DataFrame, fits: Mapping[str, tuple[str, Fit]], *, 
         for row in points.to_dict("records")
     ]
     names = list(dict.fromkeys(points["series"]))
-    x = alt.X("params_body_m:Q", title="body parameters (M), log scale").axis(format="~g", labelOverlap="greedy")
+    x = alt.X(f"{over}:Q", title=f"{_TITLES[over]}, log scale").axis(format="~g", labelOverlap="greedy")
     beyond = BEYOND if fits else 1.2
-    x = x.scale(
-        type="log", nice=False, domain=[points["params_body_m"].min() / 1.2, points["params_body_m"].max() * beyond]
-    )
+    x = x.scale(type="log", nice=False, domain=[points[over].min() / 1.2, points[over].max() * beyond])
     y = alt.Y("value:Q", title=what)
     y = y.scale(type="log", nice=False) if log_y else y.scale(zero=False, padding=10)
     colour = alt.Color("series:N", title=None, scale=cycled(PALETTE, names), legend=alt.Legend(orient="top", columns=2))
     layers: list[Any] = []
-    curves = [line for series, (form, fit) in fits.items() for line in _curve(points, fit, series=series, form=form)]
+    curves = [
+        line
+        for series, (form, fit) in fits.items()
+        for line in _curve(points, fit, over=over, series=series, form=form)
+    ]
     if curves:
         base = alt.Chart(data(curves))
         layers.append(
@@ -79,19 +84,17 @@ def scaling_chart(points: pd.DataFrame, fits: Mapping[str, tuple[str, Fit]], *, 
     return alt.layer(*layers).resolve_scale(strokeDash="independent").properties(width="container", height=280)
 
 
-def _curve(points: pd.DataFrame, fit: Fit, *, series: str, form: str) -> list[dict[str, Any]]:
-    own = points.loc[points["series"] == series, "params_body_m"]
-    low, high = float(own.min()), float(own.max())
+def _curve(points: pd.DataFrame, fit: Fit, *, over: Over, series: str, form: str) -> list[dict[str, Any]]:
+    own = points.loc[points["series"] == series, over]
+    first, last = float(own.min()), float(own.max())
     rows = []
-    for part, start, end in (("measured range", low, high), ("extrapolation", high, high * BEYOND)):
+    for part, start, end in (("measured range", first, last), ("extrapolation", last, last * BEYOND)):
         at = np.geomspace(start, end, 40)
-        value, half = fit.predict(at), fit.half_width(at)
         rows += [
-            {"params_body_m": a, "value": v, "low": v - h, "high": v + h, "series": series, "form": form, "part": part}
-            for a, v, h in zip(at, value, half, strict=True)
+            {over: a, "value": v, "low": max(low, 0.0), "high": high, "series": series, "form": form, "part": part}
+            for a, v, low, high in zip(at, fit.predict(at), *fit.band(at), strict=True)
         ]
-    positive = [row for row in rows if row["value"] > 0]
-    return [row | {"low": max(row["low"], 0.01)} for row in positive]
+    return [row for row in rows if row["value"] > 0]
 
 
 def published_chart(

@@ -9,16 +9,16 @@ import pandas as pd
 
 from analysis.charts.scaling import published_chart, scaling_chart
 from analysis.findings import Findings
-from analysis.frames import MEAN
+from analysis.frames import MEAN, SAID, zero_shot
 from analysis.page import Number, Page, folded, grid, heading, number, paragraph, section
-from analysis.scaling import FEWEST
+from analysis.scaling import FEWEST, SCORE, Fit, Over
 
 TITLE = "Size"
 
 
 def scaling_section(findings: Findings, page: Page) -> str:
     """Charts by quantity, the fits as a table, published figures."""
-    points, fits = findings.points, findings.fits
+    points = findings.points
     if points.empty:
         return section(
             TITLE, paragraph("No size has both body parameters and a result.", kind="note"), *_published(findings, page)
@@ -26,41 +26,68 @@ def scaling_section(findings: Findings, page: Page) -> str:
     explained = (
         "Body parameters leave the embeddings out, which are looked up, not multiplied. Curves: a power law, or a saturating "
         "one where it predicts left-out sizes better; dotted where they are extrapolation; bands of 95 %. Bars: one standard "
-        "deviation over seeds. Operations a sample are proportional to the body (2 a parameter and token): the same curves."
+        f"deviation over seeds. Test scores are over {SAID[zero_shot(findings.frames.trials)[0]]}. {_operations(points)}"
     )
     few = points.groupby("what")["size"].nunique()
     if (few < FEWEST).any():
         explained += f" No curve is drawn through fewer than {FEWEST} sizes; here there are {int(few.max())} at most."
-    figures = []
-    for what, group in points.groupby("what", sort=False):
-        own = {}
-        for (about, series, form), fit in sorted(fits.items(), key=lambda item: -item[1].leave_one_out):
-            if about == what:  # the last of a series, with the smallest error, is the one that is drawn
-                own[series] = (form, fit)
-        label = "; ".join(f"{row['series']}, {row['size']}: {row['value']:.2f}" for row in group.to_dict("records"))
-        name = "scaling_" + "".join(letter if letter.isalnum() else "_" for letter in str(what).split(" (")[0])
-        chart = scaling_chart(group, own, what=str(what))
-        figures.append(page.chart(name, chart, caption=f"{what} against body parameters", label=label))
     return section(
         TITLE,
         paragraph(explained, kind="note"),
-        grid(*figures),
+        grid(
+            *_charts(points, findings.fits, page, over="params_body_m"),
+            *_charts(points, findings.fits_over_flops, page, over="gflops_per_sample"),
+        ),
         *_fits(findings, page),
         folded("The points as a table", _points(points, page)),
         *_published(findings, page),
     )
 
 
+def _operations(points: pd.DataFrame) -> str:
+    if points["gflops_per_sample"].isna().all():
+        return "Operations a sample cannot be counted: no benchmark recorded the length of its queries."
+    said = (
+        "Operations a sample are counted as 2 a body parameter and token of a mean query of the task timed; attention's share, "
+        "quadratic in the length, is left out."
+    )
+    by_size = points.dropna(subset=["gflops_per_sample"]).drop_duplicates("size")
+    tokens = by_size["gflops_per_sample"] / by_size["params_body_m"]
+    if tokens.max() < 1.001 * tokens.min():
+        return f"{said} All sizes cut text into as many tokens here, so that both axes tell the same."
+    return f"{said} Sizes with other tokenizers need other numbers of tokens, which the body does not show."
+
+
+def _charts(points: pd.DataFrame, fits: dict[tuple[str, str, str], Fit], page: Page, *, over: Over) -> list[str]:
+    figures = []
+    for what, group in points.dropna(subset=[over]).groupby("what", sort=False):
+        own = {}
+        for (about, series, form), fit in sorted(fits.items(), key=lambda item: -item[1].leave_one_out):
+            if about == what:  # the last of a series, with the smallest error, is the one that is drawn
+                own[series] = (form, fit)
+        label = "; ".join(f"{row['series']}, {row['size']}: {row['value']:.2f}" for row in group.to_dict("records"))
+        name = "scaling_" + "".join(letter if letter.isalnum() else "_" for letter in str(what).split(" (")[0])
+        chart = scaling_chart(group, own, what=str(what), over=over)
+        name, against = (
+            (name, "body parameters") if over == "params_body_m" else (f"{name}_flops", "operations a sample")
+        )
+        figures.append(page.chart(name, chart, caption=f"{what} against {against}", label=label))
+    return figures
+
+
 def _fits(findings: Findings, page: Page) -> list[str]:
     rows: list[dict[str, Any]] = []
-    for (what, series, form), fit in findings.fits.items():
+    fits = [("N", *item) for item in findings.fits.items()] + [
+        ("F", *item) for item in findings.fits_over_flops.items()
+    ]
+    for variable, (what, series, form), fit in fits:
         for name, value in fit.parameters.items():
             low, high = fit.intervals[name]
             rows.append(
                 {
                     "what": what,
                     "series": series,
-                    "form": _formula(what, form),
+                    "form": _formula(what, form, variable),
                     "parameter": name,
                     "value": value,
                     "low": low,
@@ -85,7 +112,7 @@ def _fits(findings: Findings, page: Page) -> list[str]:
     ]
     columns = [
         "series",
-        "form (N: body parameters in M)",
+        "form (N: body parameters in M, F: GFLOP a sample)",
         "parameter",
         "value",
         "95 % interval",
@@ -99,10 +126,10 @@ def _fits(findings: Findings, page: Page) -> list[str]:
     ]
 
 
-def _formula(what: str, form: str) -> str:
-    if what.startswith("test score"):
-        return "100 - score = a N^b" if form == "power" else "score = c - a N^-b"
-    return "a N^b"
+def _formula(what: str, form: str, variable: str) -> str:
+    if what == SCORE:
+        return f"100 - score = a {variable}^b" if form == "power" else f"score = c - a {variable}^-b"
+    return f"a {variable}^b"
 
 
 def _points(points: pd.DataFrame, page: Page) -> str:
