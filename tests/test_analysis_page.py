@@ -55,6 +55,7 @@ def test_every_chart_is_drawn_without_a_complaint_or_a_request(browser: Browser,
         *(
             "scaling_test_score",
             "scaling_p50_latency",
+            "scaling_p50_latency_flops",
             "languages",
             "language_pieces",
             "language_cost",
