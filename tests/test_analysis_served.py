@@ -169,7 +169,7 @@ def test_a_repeat_tried_again_counts_once(tmp_path: Path) -> None:
             score = 10.0 if outcome == "failed" else 50.0 + gain
             tags = {"kind": "repeat" if suffix else "trial", "size": "a", "trial_id": f"{name}{suffix}"}
             tags |= {"outcome": outcome, "default_cell": str(not suffix).lower(), "reason": "lost" if seed else ""}
-            tags |= {"repeats": name} if suffix else {}
+            tags |= ({"repeats": name} if suffix else {}) | ({"retried": "true"} if outcome == "failed" else {})
             metrics = {f"test/{task}": score for task in tasks} | {"test/score": score, "dev/score": score}
             params = {"intermediate": intermediate, "lr_intermediate": "none", "lr_target": "1e-3", "seed": str(seed)}
             _write(client, experiment, tags, params=params, metrics=metrics)
