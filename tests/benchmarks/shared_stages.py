@@ -326,7 +326,14 @@ def _show(pairs: Sequence[Pair], document: Mapping[str, Any]) -> None:
         )
     console.print(table)
     longer = Table(
-        "grid", "trainings", "training, s", "ratio", "all stages", *(f"x{one:g}" for one in LONGER), "pre-training too"
+        "grid",
+        "trainings",
+        "training, s",
+        "ratio",
+        "by trial",
+        "all stages",
+        *(f"x{one:g}" for one in LONGER),
+        "pre-training too",
     )
     longer.title, longer.title_justify = "ratios, naive over shared; xN: intermediate trainings N times as long", "left"
     for name, grid in document["grids"].items():
