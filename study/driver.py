@@ -340,7 +340,10 @@ def _size_document(
         "bench": [
             {
                 key: one.get(key)
-                for key in ("variant", "p50_ms", "p90_ms", "throughput_sps", "peak_memory_mb", "test_score")
+                for key in (
+                    *("variant", "p50_ms", "p90_ms", "throughput_sps", "peak_memory_mb"),
+                    *("test_score", "test_score_without_english"),
+                )
             }
             for one in bench
         ],
