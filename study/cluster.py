@@ -152,7 +152,9 @@ def benchmark_node() -> dict[str, object] | None:
     With several such groups, the first in the cluster's description: all sizes are timed on one kind of node.
     """
     meant = next((group for group in _held().groups if BENCHMARK in group.resources and group.most), None)
-    return meant and {"num_cpus": int(meant.resources.get("CPU", 1)), "resources": {BENCHMARK: 1}}
+    if meant is None:
+        return None
+    return {"num_cpus": int(meant.resources.get("CPU", 1)), "resources": {BENCHMARK: 1}}
 
 
 def _held() -> Capacity:

@@ -137,12 +137,12 @@ def made(
             "reason": "",
         }
         one_served |= {"unavailable": {}, "results": {}, "task_scores_without_english": {}} | dict(one)
-        for name, values in (
+        for name, by_task in (
             ("test_score", "task_scores"),
             ("test_score_without_english", "task_scores_without_english"),
         ):
-            if one_served.get(values):
-                one_served.setdefault(name, float(np.mean(list(one_served[values].values()))))
+            if one_served.get(by_task):
+                one_served.setdefault(name, float(np.mean(list(one_served[by_task].values()))))
         served.append(one_served)
     sizes = [{"size": size, "params_m": m + 1, "params_body_m": m, "best_trial": ""} for size, m in body_m.items()]
     targets = list(dict.fromkeys(row["task"] for row in scores))
