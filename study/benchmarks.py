@@ -28,22 +28,28 @@ from trainables.fingerprint import canonical, fingerprint
 
 ROUNDS = 2  # the first repeat on another machine than the kept ones' puts them aside, and the next round replaces them
 FORMER = "former benchmark"  # the kind of a run whose measurement is no longer the study's
+FAILED = "failed: "  # how the reason begins of a variant that broke, and may not when it is tried again
 
 
 def benchmark_size(
     study: Study, size: Size, result: SearchResult, output: Path, tracking: Tracking, screen: Screen
-) -> list[dict[str, Any]]:
-    """Measurements of the plan's variants, tracked; those kept from an earlier run of the same model are not taken again.
-
-    A variant that cannot run here or broke is left out and said; so is the size when no trial of it was completed.
-    """
+) -> dict[str, dict[str, Any] | str]:
+    """By variant of the plan, its measurement or why there is none, tracked; those kept from an earlier run of the same model
+    are not taken again. Nothing where no trial of the size was completed, which is said."""
     best = result.best
     if best is None:
         screen.say(f"benchmark {size.name}: no complete trial, nothing to measure")
-        return []
-    found = [one for one in measure_size(study, size, best, output, screen).values() if not isinstance(one, str)]
-    for measured in found:
-        _track(study, size, best, measured, output, tracking)
+        return {}
+    found = measure_size(study, size, best, output, screen)
+    for variant, one in found.items():
+        if isinstance(one, str):
+            run = _track_missing(size, best, variant, one, tracking)
+        else:
+            run = _track(study, size, best, one, output, tracking)
+        parent, current = tracking.size(size.name), f"benchmark:{variant}"
+        if (former := tracking.tag(parent, current)) not in (None, run):
+            tracking.tags(former, {"kind": FORMER})
+        tracking.tags(parent, {current: run})
     return found
 
 
@@ -65,7 +71,7 @@ def measure_size(
         try:
             measured = _measure(study, size, best, variant, output, turn=turn, scored=not _scored(kept))
         except (RayError, CannotRun, GroupsUnknown) as error:
-            found[variant] = f"failed: {_reason(error)}"
+            found[variant] = FAILED + _reason(error)
             screen.say(f"{name}: {found[variant]}; run the command again to try once more")
             continue
         if isinstance(measured, str):
@@ -78,7 +84,7 @@ def measure_size(
         if isinstance(kept, str):
             found[variant] = kept
         elif variant not in found:
-            found[variant] = combined(kept) if _scored(kept) else "failed: no two repeats ran on the same machine"
+            found[variant] = combined(kept) if _scored(kept) else FAILED + "no two repeats ran on the same machine"
     return found
 
 
@@ -235,10 +241,18 @@ def _how(study: Study) -> _How:
     return _How(study.benchmark.measured_with(), study.benchmark.threads, study.benchmark.device)
 
 
+def _track_missing(size: Size, best: TrialRecord, variant: str, reason: str, tracking: Tracking) -> str:
+    """The run that says why there is no measurement."""
+    tags = {"trial_id": best.trial_id, "variant": variant, "reason": reason}
+    run = tracking.benchmark(size.name, f"{variant}@none", tags)
+    tracking.finish(run, "FAILED")
+    return run
+
+
 def _track(
     study: Study, size: Size, best: TrialRecord, measured: dict[str, Any], output: Path, tracking: Tracking
-) -> None:
-    """A run for each measurement; the one before it stays in MLflow, as no benchmark of the study any more."""
+) -> str:
+    """The run of a measurement; the one before it stays in MLflow, as no benchmark of the study any more."""
     variant, context = measured["variant"], measured["context"]
     on_gpu, threads = context["device"] != "cpu", context["torch_threads"]
     unasked = () if on_gpu else [name for name in METRICS if name.startswith("gpu_")]  # nobody misses these on a CPU
@@ -261,10 +275,7 @@ def _track(
     if examples.exists():
         tracking.artifact(run, examples)
     tracking.finish(run)
-    parent, current = tracking.size(size.name), f"benchmark:{variant}"
-    if (former := tracking.tag(parent, current)) not in (None, run):
-        tracking.tags(former, {"kind": FORMER})
-    tracking.tags(parent, {current: run})
+    return run
 
 
 def _metrics(measured: dict[str, Any]) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from optuna.storages import JournalStorage
 
 import analysis
-from study.benchmarks import benchmark_size, kept_measurement
+from study.benchmarks import FAILED, benchmark_size, kept_measurement
 from study.cluster import ON_HEAD, CannotRun, capacity, connected, cores_of, trials_at_once
 from study.data import check_data, marks_of, tasks_of
 from study.errors import StorageFailed, storage_problem
@@ -58,7 +58,7 @@ class Where:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `run` prints as its last line, and which trials failed."""
+    """What `run` prints as its last line, and which trials and benchmarks failed."""
 
     document: dict[str, Any]
     failed: tuple[str, ...]
@@ -116,7 +116,7 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
                         settled=partial(_search_ended, study, where.output),
                         retry_failed=retry_failed,
                     ).run()
-        benches = {}
+        benches: dict[str, dict[str, dict[str, Any] | str]] = {}
         for size in study.sizes:
             with timeline.phase("benchmark"):
                 benches[size.name] = benchmark_size(study, size, results[size.name], where.output, tracking, screen)
@@ -135,15 +135,21 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
             _size_document(size, _parameters(study, size, where.output), results[size.name], benches[size.name])
             for size in study.sizes
         ],
-        "pareto": _pareto(study, benches),
+        "pareto": _pareto(benches),
         "report": str(report),
     }
-    failed = tuple(
+    failed = [
         f"{name} {trial.trial_id} ({trial.choice.intermediate}): {trial.reason}"
         for name, result in results.items()
         for trial in result.failures
-    )
-    return Outcome(document, failed)
+    ]
+    broken = [
+        f"{name} benchmark of {variant}: {one.removeprefix(FAILED)}"
+        for name, bench in benches.items()
+        for variant, one in bench.items()
+        if isinstance(one, str) and one.startswith(FAILED)
+    ]
+    return Outcome(document, (*failed, *broken))
 
 
 @contextmanager
@@ -321,7 +327,7 @@ def _parameters(study: Study, size: Size, output: Path) -> ParameterCount:
 
 
 def _size_document(
-    size: Size, count: ParameterCount, result: SearchResult, bench: list[dict[str, Any]]
+    size: Size, count: ParameterCount, result: SearchResult, bench: Mapping[str, dict[str, Any] | str]
 ) -> dict[str, Any]:
     best = result.best
     return {
@@ -345,16 +351,23 @@ def _size_document(
                     *("test_score", "test_score_without_english"),
                 )
             }
-            for one in bench
+            for one in bench.values()
+            if not isinstance(one, str)
         ],
+        "bench_unavailable": {variant: one for variant, one in bench.items() if isinstance(one, str)},
     }
 
 
-def _pareto(study: Study, benches: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The undominated (size, variant) points of test score against p50 latency, fastest first."""
+def _pareto(benches: Mapping[str, Mapping[str, dict[str, Any] | str]]) -> list[dict[str, Any]]:
+    """The undominated (size, variant) points of test score against p50 latency, fastest first, where that is valid."""
     import pandas as pd
 
-    rows = [{"size": name, **one} for name, bench in benches.items() for one in bench]
+    rows = [
+        {"size": name, **one}
+        for name, bench in benches.items()
+        for one in bench.values()
+        if not isinstance(one, str) and one["valid"].get("SingleStream")
+    ]
     if not rows:
         return []
     frame = pd.DataFrame(rows)

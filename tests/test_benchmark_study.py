@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from ray.exceptions import ActorDiedError
 
 import analysis
 from study import benchmarks
@@ -238,6 +239,24 @@ def test_nothing_of_an_earlier_plan_is_reported_with_the_present_one(
     assert rows["server_qps"].iloc[0] == 1.0
     assert rows["unavailable"].iloc[0] == {}
     assert sorted(run["kind"] for run in runs) == ["benchmark", "former benchmark"]
+
+
+def test_a_variant_that_broke_is_listed_with_its_reason_until_it_is_measured(
+    tmp_path: Path, answer: Callable[..., list[str]]
+) -> None:
+    def breaks(variant: str, *, scored: bool) -> dict[str, Any]:
+        raise ActorDiedError()
+
+    answer(breaks)
+    rows, (run,) = tracked(planned("fp32"), tmp_path)
+    assert rows["reason"].iloc[0].startswith("failed: ActorDiedError")
+    assert pd.isna(rows["p50_ms"].iloc[0])
+    assert run["kind"] == "benchmark"
+    answer(measurement)
+    rows, runs = tracked(planned("fp32"), tmp_path)
+    assert list(rows["reason"]) == [""]
+    assert rows["p50_ms"].iloc[0] > 0
+    assert [run["kind"] for run in runs] == ["former benchmark", "benchmark"]
 
 
 # Devices
