@@ -42,6 +42,7 @@ from trainables.kinds import KINDS
 from trainables.launch import Job, run_task
 from trainables.locks import lock_problem, one_node_problem
 from trainables.manifests import MANIFEST
+from trainables.stages.pretrain import Pretrain
 from trainables.store import StageStore
 from trainables.versions import versions
 
@@ -116,6 +117,7 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
                         settled=partial(_search_ended, study, where.output),
                         retry_failed=retry_failed,
                     ).run()
+        _describe_pretraining(study, where.output, tracking)
         benches: dict[str, dict[str, dict[str, Any] | str]] = {}
         for size in study.sizes:
             with timeline.phase("benchmark"):
@@ -304,6 +306,20 @@ def _describe(study: Study, tracking: Tracking) -> None:
             "study.data": {task.name: task.revision for task in tasks_of(study)},
         }
     )
+
+
+def _describe_pretraining(study: Study, output: Path, tracking: Tracking) -> None:
+    """Note each language's part of the text that the ladder was pre-trained on; of published encoders it is not known here."""
+    store = StageStore(output)
+    shares = {}
+    for size in study.sizes:
+        root = study.pretrain(size)
+        made = store.find(root.tokenizer) if isinstance(root, Pretrain) else None
+        characters = {} if made is None else made.metrics.get("characters", {})
+        whole = sum(characters.values())
+        shares |= {size.name: {name: count / whole for name, count in characters.items()}} if whole else {}
+    if shares:
+        tracking.describe({"study.pretraining": shares})
 
 
 def _report(study: Study, tracking: Tracking, output: Path, *, offline: bool, screen: Screen) -> Path:

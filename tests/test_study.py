@@ -82,6 +82,9 @@ def test_mlflow_holds_sizes_trials_and_benchmarks_as_parents_and_children(tiny_r
     assert {run["status"] for run in trials if run["outcome"] == "complete"} == {"FINISHED"}
     assert len(_runs(output, "benchmark")) == 2
     frames = analysis.load(default_uri(output), "tiny")
+    shares = frames.context["pretraining"]["1x32"]
+    assert set(shares) == set(recipes.LANGUAGES)
+    assert sum(shares.values()) == pytest.approx(1.0)
     energy = frames.benchmarks["unavailable"].iloc[0]
     assert any("energy" in name for name in energy), "without NVML energy is unavailable, with a reason"
 

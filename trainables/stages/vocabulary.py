@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,4 +40,7 @@ class Vocabulary(Stage):
         sentences = self.corpus.parallel()
         tokenizer = train_vocabulary((text for texts in sentences for text in texts.values()), self.size)
         tokenizer.save_pretrained(folder / TOKENIZER)
-        return {"pieces": len(tokenizer), "sentences": len(sentences)}
+        characters: Counter[str] = Counter()
+        for texts in sentences:
+            characters.update({language: len(text) for language, text in texts.items()})
+        return {"pieces": len(tokenizer), "sentences": len(sentences), "characters": dict(characters)}
