@@ -34,6 +34,9 @@ _DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints a box for every sweep, silenced or not
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # With a searcher Tune lets one trial wait for its actor, so that they would start one after the other, and nodes too. How
+    # many run is for `study.room` to say.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1024",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # what Tune would restore from is never read
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that diverged reports that and no score
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seqeval.metrics.sequence_labeling import get_entities
-
 from trainables.metrics.base import Counts, Metric, micro_f1, overlap, precision_recall
 
 
@@ -19,6 +17,8 @@ def _accuracy(counts: Counts) -> float:
 
 def _count_spans(prediction: Sequence[str], reference: Sequence[str], language: str) -> Counts:
     """Exact-match spans of one sentence, as seqeval finds them."""
+    from seqeval.metrics.sequence_labeling import get_entities  # with scikit-learn, a second of every start
+
     if len(prediction) != len(reference):
         raise ValueError(f"span_f1: {len(prediction)} tags predicted for a sentence of {len(reference)} words")
     return overlap(*(set(get_entities([_prefixed(tag) for tag in tags])) for tags in (prediction, reference)))
