@@ -33,7 +33,7 @@ def tiny() -> Study:
         group_pairs=8,
         sizes=(
             Size("1x32", Rung(Shape(1, 32), pretraining), Resources()),
-            Size("1x64", Rung(Shape(1, 64), pretraining), Resources(workers=2, zero_stage=2)),
+            Size("1x64", Rung(Shape(1, 64), pretraining), Resources(workers=2, zero_stage=2), trials=2),
         ),
         targets=(
             MicroTagging(languages_=LANGUAGES, **SMALL),
@@ -55,8 +55,8 @@ def inline() -> Study:
 
 
 def diverging() -> Study:
-    """Its intermediate training diverges at the default learning rate; what needs no intermediate does not."""
-    study = inline()
+    """Its intermediate training diverges at the default learning rate; what needs no intermediate does not. Nothing is timed."""
+    study = dataclasses.replace(inline(), benchmark=BenchmarkPlan(()))
     space = dataclasses.replace(study.space, lr_intermediate=(1e30,), lr_target=(1e-3,))
     return dataclasses.replace(study, name="diverging", space=space, trials=2)
 

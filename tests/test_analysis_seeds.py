@@ -16,7 +16,7 @@ from analysis.budget import compare_configurations
 from analysis.findings import Findings
 from tests.studies import made
 
-STUDIES = 200
+STUDIES = 100
 ALLOWED = 0.05 + 3 * math.sqrt(0.05 * 0.95 / STUDIES)  # three standard errors above 5 %
 BODY_M = {"small": 1.0, "large": 4.0}
 

@@ -104,7 +104,7 @@ def _submit(address: str, *arguments: str, environment: Mapping[str, str] = ENVI
 
 def test_a_job_that_was_stopped_goes_on_when_submitted_again(head: str, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    command = ("tests/recipes.py:inline", "--output", str(output))
+    command = ("tests/recipes.py:inline", "--trials", "2", "--output", str(output))
     first = _submit(head, *command, "--no-wait")
     assert first.code == 0, first.err
     job = first.document["job"]
