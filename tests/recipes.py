@@ -55,7 +55,7 @@ def inline() -> Study:
 
 
 def diverging() -> Study:
-    """Its intermediate training diverges at the default learning rate; what needs no intermediate does not. Nothing is timed."""
+    """Its intermediate training diverges at the default learning rate; what needs none does not. Nothing is timed."""
     study = dataclasses.replace(inline(), benchmark=BenchmarkPlan(()))
     space = dataclasses.replace(study.space, lr_intermediate=(1e30,), lr_target=(1e-3,))
     return dataclasses.replace(study, name="diverging", space=space, trials=2)
