@@ -311,7 +311,7 @@ def _describe(study: Study, tracking: Tracking) -> None:
 def _describe_pretraining(study: Study, output: Path, tracking: Tracking) -> None:
     """Note each language's part of the text that the ladder was pre-trained on; of published encoders it is not known here."""
     store = StageStore(output)
-    shares = {}
+    shares: dict[str, dict[str, float]] = {}
     for size in study.sizes:
         root = study.pretrain(size)
         made = store.find(root.tokenizer) if isinstance(root, Pretrain) else None
