@@ -16,6 +16,7 @@ from study.cluster import CannotRun, benchmark_node
 from study.examples import EXAMPLES
 from study.history import SearchResult, TrialRecord
 from study.progress import Screen
+from study.redact import redacted
 from study.spec import Size, Study
 from study.tracking import Tracking
 from trainables.benchmark.actor import run_in_actor
@@ -167,7 +168,7 @@ def _measure(
 def _reason(error: Exception) -> str:
     """Of a task's error what the task raised, without the trace."""
     cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {(str(cause).strip().splitlines() or ['no message'])[0]}"
+    return redacted(f"{type(cause).__name__}: {(str(cause).strip().splitlines() or ['no message'])[0]}")
 
 
 def device_of(study: Study) -> str:

@@ -31,7 +31,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.gpu_settings import TINY, of_device
+from tests.benchmarks.gpu_settings import TINY, device_problem, of_device
 from trainables.benchmark.energy import EnergyRule
 from trainables.benchmark.fresh import MeasurementBroke, run_fresh
 from trainables.benchmark.hardware import hardware
@@ -118,14 +118,8 @@ def main(
     save: Save = False,
 ) -> None:
     """Print a table and one JSON line."""
-    if device not in ("cuda", "cpu"):
-        _stop(f"--device {device}: cuda or cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        _stop("--device cuda: PyTorch sees no GPU; --device cpu --tiny runs the same code")
-    if device == "cpu" and not tiny:
-        _stop("--device cpu: encoders of this size are for a GPU; add --tiny")
-    if save and device == "cpu":
-        _stop("--save: only measurements of a GPU are kept")
+    if (problem := device_problem(device, tiny=tiny, save=save)) is not None:
+        _stop(problem)
     encoders = [name for name in ENCODERS if only in name]
     if not encoders:
         _stop(f"--only {only}: no encoder is named so; there are {', '.join(ENCODERS)}")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedConfig
 
 from tests.benchmarks.row_lengths import RowLengths
@@ -116,6 +117,18 @@ class Plan:
     @property
     def rows_looked_up(self) -> int:
         return TINY_LOOKED_UP if self.tiny else self.lengths.rows_looked_up
+
+
+def device_problem(device: str, *, tiny: bool, save: bool) -> str | None:
+    """Why a command that is meant for a GPU cannot run so; None if it can."""
+    if device not in ("cuda", "cpu"):
+        return f"--device {device}: cuda or cpu"
+    if device == "cuda":
+        seen = torch.cuda.is_available()
+        return None if seen else "--device cuda: PyTorch sees no GPU; --device cpu --tiny runs the same code"
+    if not tiny:
+        return "--device cpu: encoders of this size are for a GPU; add --tiny"
+    return "--save: only measurements of a GPU are kept" if save else None
 
 
 def peak_of(name: str) -> float | None:

@@ -62,7 +62,17 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tests.benchmarks import row_lengths
-from tests.benchmarks.gpu_settings import SETTINGS, TASKS, TINY_SETTINGS, XL, XXL, Plan, Setting, peak_of
+from tests.benchmarks.gpu_settings import (
+    SETTINGS,
+    TASKS,
+    TINY_SETTINGS,
+    XL,
+    XXL,
+    Plan,
+    Setting,
+    device_problem,
+    peak_of,
+)
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.benchmark.hardware import hardware
 from trainables.benchmark.memory import PeakMemory, host_peak_mb
@@ -111,14 +121,8 @@ def main(
     save: Save = False,
 ) -> None:
     """Print a table and one JSON line."""
-    if device not in ("cuda", "cpu"):
-        _stop(f"--device {device}: cuda or cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        _stop("--device cuda: PyTorch sees no GPU; --device cpu --tiny runs the same code")
-    if device == "cpu" and not tiny:
-        _stop("--device cpu: encoders of this size are for a GPU; add --tiny")
-    if save and device == "cpu":
-        _stop("--save: only measurements of a GPU are kept")
+    if (problem := device_problem(device, tiny=tiny, save=save)) is not None:
+        _stop(problem)
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for the children: DeepSpeed takes a GPU if it sees one
     settings = [one for one in (TINY_SETTINGS if tiny else SETTINGS) if only in one.name]

@@ -35,7 +35,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
@@ -56,6 +55,7 @@ from study.progress import Board, Poster
 from study.search import TRIAL_DRIVER_BYTES
 from tests import recipes
 from trainables.batching import Share
+from trainables.benchmark.fresh import environment
 from trainables.benchmark.hardware import hardware
 from trainables.engine import Resources
 from trainables.launch import Job, run_group, run_inline, run_task
@@ -225,7 +225,7 @@ class Bench:
         """The bare loop, in a process that has the environment, the niceness and the threads of Ray's workers."""
         trials = self._trials()
         with (
-            _environment({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": "1"}),
+            environment({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": "1"}),
             ProcessPoolExecutor(1, get_context("spawn"), os.nice, (self.niceness - os.nice(0),)) as pool,
         ):
             trial_s = [pool.submit(_bare, one, str(self.output)).result() for one in trials]
@@ -253,18 +253,6 @@ def _bare(trial: Trial, output: str) -> float:
     job = trial.job(output, Resources())
     job.run(Workplace(StageStore(Path(output)), Share(0, 1, job.resources.micro_batch)), report=lambda metrics: None)
     return time.perf_counter() - start
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """For processes that are started in the block."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 class Ends(tune.Callback):  # type: ignore[misc]

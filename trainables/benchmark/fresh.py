@@ -55,7 +55,7 @@ def run_fresh(
     context = get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(subject, variant, scored, send))
-    with _environment(SERVING_ENVIRONMENT):
+    with environment(SERVING_ENVIRONMENT):
         process.start()
     send.close()  # the child's end is then the only one, and its death is the end of the file
     try:
@@ -83,7 +83,7 @@ def _measure(subject: Subject, variant: str, scored: bool, results: Connection) 
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment(values: Mapping[str, str]) -> Iterator[None]:
     """For a process that is started in the block."""
     before = dict(os.environ)
     os.environ.update(values)
