@@ -17,6 +17,13 @@ ray=("$python" -m ray.scripts.scripts)
 
 # Whether a process of the head's group lives; one that ended and was not asked for its end (a zombie) does not.
 alive() { ps -eo pgid=,stat= | awk -v group="$1" '$1 == group && $2 !~ /^Z/ { found = 1 } END { exit !found }'; }
+ended() { # GROUP N: wait for its end, for N half seconds at most
+    for _ in $(seq "$2"); do
+        alive "$1" || return 0
+        sleep 0.5
+    done
+    return 1
+}
 running() { [ -e "$state/pid" ] && alive "$(cat "$state/pid")"; }
 answers() { "$python" -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2>/dev/null; }
 # Without an explicit token the one of `ray get-auth-token` is used, and made if there is none.
@@ -35,7 +42,9 @@ start)
     if answers; then echo "error: something else listens on port $port; set XSTILTS_PORT" >&2 && exit 2; fi
     ensure_token
     mkdir -p "$state"
-    # A process group of its own: `stop` ends it and nothing else. Free ports, so that it gets along with other heads.
+    # A process group of its own: `stop` ends it and nothing else. Free ports, so that it gets along with other heads. No half
+    # minute of draining at its end, which is for nodes whose work another could take over.
+    export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
     "$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])' >"$state/gcs"
     setsid "${ray[@]}" start --head --block --port="$(cat "$state/gcs")" --dashboard-host=127.0.0.1 --dashboard-port="$port" \
         --include-dashboard=true "$@" >"$state/log" 2>&1 &
@@ -62,11 +71,10 @@ stop)
     if running; then
         pid=$(cat "$state/pid")
         kill -TERM -- "-$pid"
-        for _ in $(seq 60); do
-            alive "$pid" || break
-            sleep 0.5
-        done
-        kill -KILL -- "-$pid" 2>/dev/null || true
+        if ! ended "$pid" 60; then
+            kill -KILL -- "-$pid" 2>/dev/null || true
+            ended "$pid" 20 || { echo "error: processes of the group $pid outlive SIGKILL" >&2 && exit 1; }
+        fi
     fi
     rm -f "$state/pid"
     ;;

@@ -51,6 +51,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         self._latest: dict[str, dict[str, Any]] = {}
         self._reasons: dict[str, str] = {}
         self._stop, self._ended = threading.Event() if stop is None else stop, ended
+        self.waits_for_room = False
         self.broken: OSError | str | None = None
 
     @property
@@ -61,7 +62,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if self.over:
             return Searcher.FINISHED  # of a trial that is to come, Tune asks for ten minutes and looks at nothing else
-        if not self._room.take(self._size):
+        self.waits_for_room = not self._room.take(self._size)
+        if self.waits_for_room:
             return None
         try:
             number = self._next()
@@ -135,10 +137,16 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         return {}  # Tune pickles its configuration, which nobody reads again
 
 
-class _NotesReasons:
-    """Schedulers hear of an error before the searcher does, and with the trial."""
+class _ServesSearcher:
+    """What Tune tells only schedulers and a searcher wants: a trial's error, and when to let go of an idle actor."""
 
     searcher: LedgerSearcher
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """At every step: an actor kept for reuse holds cores, which are another size's once there is no room for ours."""
+        if self.searcher.waits_for_room:
+            tune_controller._tune_controller._cleanup_cached_actors(force_all=True)
+        return super().choose_trial_to_run(tune_controller)  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         error = trial.get_error()
@@ -146,14 +154,14 @@ class _NotesReasons:
         super().on_trial_error(tune_controller, trial)  # type: ignore[misc]
 
 
-class ToTheEnd(_NotesReasons, FIFOScheduler):  # type: ignore[misc]
+class ToTheEnd(_ServesSearcher, FIFOScheduler):  # type: ignore[misc]
     """Stops nothing."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class RunDefaultsToTheEnd(_NotesReasons, ASHAScheduler):  # type: ignore[misc]
+class RunDefaultsToTheEnd(_ServesSearcher, ASHAScheduler):  # type: ignore[misc]
     """ASHA that never stops a default cell: without its remaining targets the gains table would have a hole."""
 
     is_default: Callable[[Choice], bool]

@@ -272,32 +272,39 @@ def test_a_search_that_is_told_to_stop_goes_on_later(tmp_path: Path) -> None:
 
 
 def test_sizes_search_side_by_side(tmp_path: Path) -> None:
-    """On two cores a trial of each of two sizes of one core runs at the same time; each runs its own study's size."""
+    """On two cores, a size that comes later gets a core as soon as a trial ends, and each trial runs its own study's size."""
 
     def trial(config: dict[str, Any], *, size: Any, output: str, **_: Any) -> None:
-        mark = Path(output) / f"{size.name}-{config['trial']}"
-        mark.touch()
-        other = "b" if size.name == "a" else "a"
+        name, here = f"{size.name}-{config['trial']}", Path(output)
+        (here / name).touch()
+        waits_for = {"a-t0000": "b-t0000", "a-t0001": "b-came", "b-t0000": "a-t0000"}.get(name, name)
         until = time.monotonic() + 60
-        while config["trial"] == "t0000" and not list(Path(output).glob(f"{other}-*")):
+        while not (here / waits_for).exists():
             if time.monotonic() > until:
-                return tune.report({"error": "the other size did not start"})
+                return tune.report({"error": f"{waits_for} did not start"})
             time.sleep(0.05)
+        time.sleep(1.0 if waits_for == "b-came" else 0.0)
         return _finish(config, score=10.0 if size.name == "a" else 20.0)
 
     study = dataclasses.replace(
-        _study(4), sizes=tuple(dataclasses.replace(_study(4).sizes[0], name=name) for name in "ab")
+        _study(3), sizes=tuple(dataclasses.replace(_study(3).sizes[0], name=name) for name in "ab")
     )
     room, storage = Room(capacity(study.sizes)), open_journal(tmp_path)
 
     def search(name: str) -> SearchResult:
+        if name == "b":
+            while not (tmp_path / "a-t0001").exists():
+                time.sleep(0.05)
+            (tmp_path / "b-came").touch()
         return Sweep(study, study.size(name), tmp_path, room, lambda *_: None, trial=trial).search(storage)
 
     with ThreadPoolExecutor(2) as pool:
         found = dict(zip("ab", pool.map(search, "ab"), strict=True))
+    errors = [one.reason for result in found.values() for one in result.trials if one.reason]
+    assert not errors
     scores = {name: {one.dev_score for one in result.trials} for name, result in found.items()}
     assert scores == {"a": {10.0}, "b": {20.0}}
-    assert [len(found[name].trials) for name in "ab"] == [4, 4]
+    assert [len(found[name].trials) for name in "ab"] == [3, 3]
 
 
 def _own_resources() -> dict[str, float]:
