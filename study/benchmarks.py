@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from ray.exceptions import RayError
 
-from study.capacity import BENCHMARK, GroupsUnknown, NodeGroup, held_at_most
-from study.cluster import CannotRun, benchmark_node
+from study.bench_place import device_of, place_of
+from study.cluster import CannotRun
 from study.examples import EXAMPLES
 from study.history import SearchResult, TrialRecord
 from study.progress import Screen
 from study.redact import redacted
 from study.spec import Size, Study
 from study.tracking import Tracking
-from trainables.benchmark.actor import run_in_actor
+from trainables.benchmark.actor import NoNode, run_in_actor
 from trainables.benchmark.checkpoint import CheckpointBenchmark
 from trainables.benchmark.measurement import LANGUAGE_METRICS, METRICS
 from trainables.benchmark.repeats import combined, interleaved
@@ -71,9 +71,11 @@ def measure_size(
         screen.say(f"{name}, repeat {turn + 1} of {plan.repeats}" if plan.repeats > 1 else name)
         try:
             measured = _measure(study, size, best, variant, output, turn=turn, scored=not _scored(kept))
-        except (RayError, CannotRun, GroupsUnknown) as error:
-            found[variant] = FAILED + _reason(error)
-            screen.say(f"{name}: {found[variant]}; run the command again to try once more")
+        except (RayError, CannotRun, NoNode) as error:
+            broken = FAILED + _reason(error)
+            screen.say(f"{name}: {broken}; run the command again to try once more")
+            # A node that does not come for one comes for none, and each would wait as long.
+            found |= dict.fromkeys(set(plan.variants) - set(found) if isinstance(error, NoNode) else [variant], broken)
             continue
         if isinstance(measured, str):
             screen.say(f"{name}: cannot run here: {measured}")
@@ -152,7 +154,7 @@ def _measure(
     study: Study, size: Size, best: TrialRecord, variant: str, output: Path, *, turn: int, scored: bool
 ) -> dict[str, Any] | str:
     """One repeat. One is scored: what a variant answers does not change from one to the next."""
-    plan, device = study.benchmark, device_of(study)
+    plan, device = study.benchmark, device_of(study.benchmark)
     subject = CheckpointBenchmark(
         str(output.resolve()),
         study.chain(size, best.choice),
@@ -162,44 +164,13 @@ def _measure(
         examples=str(_examples_path(study, size, variant, output).resolve()),
     )
     label = f"{size.name} {variant} {turn}"
-    return run_in_actor(subject, variant, scored=scored, device=device, label=label, place=_place(device))
+    return run_in_actor(subject, variant, scored=scored, label=label, place=place_of(plan))
 
 
 def _reason(error: Exception) -> str:
     """Of a task's error what the task raised, without the trace."""
     cause = getattr(error, "cause", None) or error
     return redacted(f"{type(cause).__name__}: {(str(cause).strip().splitlines() or ['no message'])[0]}")
-
-
-def device_of(study: Study) -> str:
-    """Where the connected cluster measures, with what its autoscaler can start counted."""
-    if study.benchmark.device != "auto":
-        return study.benchmark.device
-    return "cuda" if any(map(_has_gpu, _groups())) else "cpu"
-
-
-def _groups() -> list[NodeGroup]:
-    """The node groups to measure on: the first that is meant for it, or where there is none, all."""
-    groups = [group for group in held_at_most().groups if group.most]
-    return [group for group in groups if BENCHMARK in group.resources][:1] or groups
-
-
-def _has_gpu(group: NodeGroup) -> bool:
-    return group.resources.get("GPU", 0) >= 1
-
-
-def _place(device: str) -> dict[str, object] | None:
-    """What the actor asks for; a group with a GPU may have no node yet.
-
-    Raises:
-        CannotRun: a GPU is asked for, and no node to measure on can ever have one.
-    """
-    if device == "cpu":
-        return benchmark_node()
-    with_gpu = max(filter(_has_gpu, _groups()), key=lambda group: group.resources.get("CPU", 0), default=None)
-    if with_gpu is None:
-        raise CannotRun("benchmark.device is cuda, and no node of the cluster to measure on can have a GPU")
-    return benchmark_node() or {"num_cpus": int(with_gpu.resources.get("CPU", 1))}
 
 
 def _path(study: Study, size: Size, variant: str, output: Path) -> Path:

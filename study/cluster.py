@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import ray
 from ray.exceptions import AuthenticationError
 
-from study.capacity import BENCHMARK, Capacity, GroupsUnknown, held_at_most, worker_need
+from study.capacity import Capacity, GroupsUnknown, held_at_most, worker_need
 from study.spec import Size
 from trainables.data.source import DATA_ROOT_VARIABLE, data_root
 from trainables.engine import Resources
@@ -130,7 +130,7 @@ def capacity(sizes: Sequence[Size]) -> dict[str, float]:
     Raises:
         CannotRun: it can never hold one trial of some size; names all of them with what they ask for, and the node groups.
     """
-    held = _held()
+    held = known_capacity()
     errors = []
     for size in sizes:
         places, workers = held.holds(worker_need(size.resources)), size.resources.workers
@@ -145,22 +145,16 @@ def capacity(sizes: Sequence[Size]) -> dict[str, float]:
 
 def trials_at_once(sizes: Sequence[Size]) -> dict[str, int]:
     """How many trials of each size alone the nodes of the connected cluster can hold: no worker is cut over two of them."""
-    held = _held()
+    held = known_capacity()
     return {size.name: held.trials(size.resources) for size in sizes}
 
 
-def benchmark_node() -> dict[str, object] | None:
-    """What an actor asks for to have to itself a node of the group that is meant for it (resource `benchmark`), or None.
+def known_capacity() -> Capacity:
+    """The node groups of the connected cluster.
 
-    With several such groups, the first in the cluster's description: all sizes are timed on one kind of node.
+    Raises:
+        CannotRun: they cannot be read.
     """
-    meant = next((group for group in _held().groups if BENCHMARK in group.resources and group.most), None)
-    if meant is None:
-        return None
-    return {"num_cpus": int(meant.resources.get("CPU", 1)), "resources": {BENCHMARK: 1}}
-
-
-def _held() -> Capacity:
     try:
         return held_at_most()
     except GroupsUnknown as error:

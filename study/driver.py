@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from optuna.storages import JournalStorage
 
 import analysis
+from study.bench_place import place_of
 from study.benchmarks import FAILED, benchmark_size, kept_measurement
 from study.cluster import ON_HEAD, CannotRun, capacity, connected, cores_of, trials_at_once
 from study.data import check_data, marks_of, tasks_of
@@ -101,6 +102,8 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
                 if problem := one_node_problem(where.output):
                     screen.say(f"{problem}: locks may hold on one node alone; on several, two could train one stage")
                 room = Room(capacity(study.sizes), trials_at_once(study.sizes))
+                if study.benchmark.variants:
+                    place_of(study.benchmark)  # or the study is refused now, and not after its searches
                 board = Board.remote()  # type: ignore[attr-defined]
             with screen.watch(board):
                 with timeline.phase("pre-training"):

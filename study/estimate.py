@@ -17,6 +17,7 @@ from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from study.spec import Rung, Size, Study
+from trainables.benchmark.variants import variant_named
 from trainables.catalogue import config_of
 from trainables.encoder import ParameterCount, count_parameters
 from trainables.engine import Offload, Resources
@@ -161,6 +162,17 @@ def fits(architecture: Architecture, resources: Resources, training: Training, *
     activations = activations_gb(architecture, resources, training, masked=masked)
     needed = model_states(architecture, resources).device_gb + activations
     return needed <= (1 - HEADROOM) * device.memory_gb
+
+
+def weights_gb(architecture: Architecture, variant: str) -> float:
+    """GB of an encoder's weights as a serving variant holds them on its device."""
+    return architecture.count.total * variant_named(variant).dtype.itemsize / GB
+
+
+def serves(architecture: Architecture, variant: str, accelerator_type: str) -> bool | None:
+    """Whether the weights fit the card, a tenth left free for activations; None if it is not known."""
+    device = ACCELERATORS.get(accelerator_type)
+    return None if device is None else weights_gb(architecture, variant) <= (1 - HEADROOM) * device.memory_gb
 
 
 def tokens_of(training: Training) -> int:

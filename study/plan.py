@@ -71,7 +71,7 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         _again(study),
         "stages: of the default cells; 'not shared' is what trials would run that shared none",
         *_padding(study),
-        f"benchmark of each size's best model: {', '.join(study.benchmark.variants)}",
+        *_benchmark(study, known),
         *notes,
         *(f"open, to be noted before a run: {what}" for what in study.open_ends),
     ]
@@ -109,6 +109,25 @@ def _padding(study: Study) -> list[str]:
         + ("" if reason is None else f" ({reason})")
         for reason, names in sizes.items()
     ]
+
+
+def _benchmark(study: Study, known: Mapping[str, Architecture]) -> list[str]:
+    """What is timed on what, and which weights a card does not hold."""
+    plan, kind = study.benchmark, study.benchmark.accelerator_type
+    where = "" if kind is None else f", on {kind}"
+    lines = [f"benchmark of each size's best model: {', '.join(plan.variants) or 'none'}{where}"]
+    held = {
+        (name, variant): estimate.weights_gb(one, variant) for name, one in known.items() for variant in plan.variants
+    }
+    if kind is None and held:
+        name, variant = max(held, key=lambda one: held[one])
+        return [f"{lines[0]}; the most weights to serve: {held[name, variant]:.2f} GB, {name} {variant}"]
+    lines += [
+        f"benchmark of {name} {variant}: NO, {gb:.1f} GB of weights do not fit {kind}"
+        for (name, variant), gb in held.items()
+        if kind is not None and estimate.serves(known[name], variant, kind) is False
+    ]
+    return lines
 
 
 def _sizes(study: Study, known: Mapping[str, Architecture]) -> Table:

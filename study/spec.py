@@ -85,7 +85,9 @@ class BenchmarkPlan:
     """Which serving variants are scored and timed on each size's best model, for about how long, on how many threads.
 
     Each variant is measured `repeats` times in a fresh process, in turns. `bound_ms` is what Server keeps its p99 within.
-    `device` "auto" is a GPU where the cluster has one. `settings` replaces what `window_s`, `scenarios` and `bound_ms` say.
+    `device` "auto" is a GPU where the cluster has one. `accelerator_type` is the kind of GPU to time on, by Ray's name, where a
+    study's largest size wants one; usually that is the cluster's choice. `settings` replaces what `window_s`, `scenarios` and
+    `bound_ms` say.
     """
 
     variants: tuple[str, ...] = ("fp32",)
@@ -95,6 +97,7 @@ class BenchmarkPlan:
     scenarios: tuple[Scenario, ...] = SCENARIOS
     bound_ms: float = BOUND_MS
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    accelerator_type: str | None = None
     settings: BenchmarkSettings | None = None
 
     def measured_with(self) -> BenchmarkSettings:

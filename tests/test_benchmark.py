@@ -10,11 +10,13 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pynvml
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import XLMRobertaConfig, XLMRobertaModel
 
 from trainables.benchmark import VARIANTS, Benchmark, BenchmarkSettings, VariantUnavailable, sample_queries
@@ -30,6 +32,7 @@ from trainables.benchmark.rates import RateSearch
 from trainables.benchmark.server import Server
 from trainables.benchmark.sweep import sweep_batch_sizes
 from trainables.benchmark.variants import Variant
+from trainables.benchmark.variants.base import copy_to
 from trainables.benchmark.warmup import WarmUpRule, warm_up
 from trainables.evaluation import Forward
 from trainables.kinds import KINDS
@@ -359,6 +362,34 @@ def test_a_variant_agrees_with_fp32_and_leaves_the_callers_model_alone(name: str
 
 
 @pytest.mark.usefixtures("one_thread")
+def test_a_copy_is_made_where_it_is_to_be_and_never_as_it_was(model: TaskModel) -> None:
+    """A host that holds 43 GB of weights need not hold them twice to serve them in bf16 on another device."""
+
+    class Made(TorchDispatchMode):
+        """Collects new tensors of fp32."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.floats: list[torch.Tensor] = []
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = function(*args, **(kwargs or {}))
+            if isinstance(found, torch.Tensor) and found.dtype == torch.float32 and found.numel() > 1:
+                self.floats += [] if found._is_view() or function is torch.ops.aten.detach.default else [found]
+            return found
+
+    with Made() as made:
+        copied = copy_to(model, CPU, torch.bfloat16)
+    assert not made.floats
+    assert {one.dtype for one in copied.parameters()} == {torch.bfloat16}
+    assert {one.dtype for one in model.parameters()} == {torch.float32}
+    assert [name for name, _ in copied.named_parameters()] == [name for name, _ in model.named_parameters()]
+    for (name, before), after in zip(model.state_dict().items(), copied.state_dict().values(), strict=True):
+        assert torch.equal(before.to(after.dtype), after), name
+    assert len({id(one) for one in copied.parameters()}) == len({id(one) for one in model.parameters()})
+    assert not copied.training
+
+
 def test_a_model_in_training_mode_is_served_in_evaluation_mode_and_stays_as_it_was(model: TaskModel) -> None:
     model.train()  # the config's default dropout of 0.1 would make two runs differ
     forward = VARIANTS["fp32"].prepare(model, CPU)

@@ -13,14 +13,16 @@ from mlflow import MlflowClient
 from ray.exceptions import ActorDiedError
 
 import analysis
-from study import benchmarks
-from study.benchmarks import benchmark_size, device_of, kept_measurement, measure_size
+from study import bench_place, benchmarks
+from study.bench_place import device_of, place_of
+from study.benchmarks import benchmark_size, kept_measurement, measure_size
 from study.capacity import Capacity, NodeGroup
 from study.cluster import CannotRun, connected
 from study.history import SearchResult, TrialRecord
-from study.spec import Size, Study
+from study.spec import BenchmarkPlan, Size, Study
 from study.tracking import Tracking
 from tests import recipes
+from trainables.benchmark.actor import NoNode, run_in_actor
 from trainables.benchmark.measurement import METRICS
 from trainables.benchmark.variants import VARIANTS
 
@@ -81,7 +83,7 @@ def measurement(variant: str, *, scored: bool, machine: str = "Box", p50_ms: flo
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Outcome]], list[str]]:
     """Puts a function of variant and `scored` in the place of the actor; the variants that were measured."""
-    monkeypatch.setattr(benchmarks, "benchmark_node", lambda: None)
+    monkeypatch.setattr(benchmarks, "place_of", lambda plan: {})
     asked: list[str] = []
 
     def replace(measure: Callable[..., Outcome]) -> list[str]:
@@ -130,6 +132,9 @@ def test_a_variant_that_raises_in_its_actor_costs_the_others_nothing_and_is_trie
         assert kept_measurement(study, size, best, "bf16", tmp_path) is None
         mended.touch()
         assert isinstance(measured_in(study, tmp_path)["bf16"], dict)
+        place = {"num_cpus": 1, "resources": {"benchmark": 1.0}}  # which no node here has
+        with pytest.raises(NoNode, match=r"within 2 s \(num_cpus 1, resources .*benchmark.*`ray status`"):
+            run_in_actor(subject(), "fp32", scored=False, label="never", place=place, patience_s=2.0)
     assert isinstance(kept_measurement(study, size, best, "bf16", tmp_path), dict)
 
 
@@ -262,20 +267,66 @@ def test_a_variant_that_broke_is_listed_with_its_reason_until_it_is_measured(
 # Devices
 
 
-def test_a_gpu_that_an_autoscaler_has_yet_to_start_is_where_auto_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    def cluster(*groups: NodeGroup) -> None:
-        monkeypatch.setattr(benchmarks, "held_at_most", lambda: Capacity(groups, autoscales=True))
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts node groups in the place of the connected cluster's."""
 
-    monkeypatch.setattr(benchmarks, "benchmark_node", lambda: None)
-    auto = planned("fp32", device="auto")
+    def replace(*groups: NodeGroup) -> None:
+        monkeypatch.setattr(bench_place, "known_capacity", lambda: Capacity(groups, autoscales=True))
+
+    return replace
+
+
+def test_a_gpu_that_an_autoscaler_has_yet_to_start_is_where_auto_measures(cluster: Callable[..., None]) -> None:
+    auto, cuda = BenchmarkPlan(), BenchmarkPlan(device="cuda")
     head, gpus = NodeGroup("head", A_CPU, 1), NodeGroup("gpus", A_GPU, 2)
     cluster(head, gpus)
     assert device_of(auto) == "cuda"
-    assert benchmarks._place("cuda") == {"num_cpus": 4}
+    assert place_of(cuda) == {"num_cpus": 4, "num_gpus": 1, "resources": {}}
     cluster(head, NodeGroup("gpus", A_GPU, 0))
     assert device_of(auto) == "cpu"
     cluster(head, gpus, NodeGroup("meant for it", A_CPU | {"benchmark": 1.0}, 1))
     assert device_of(auto) == "cpu"
-    assert device_of(planned("fp32", device="cuda")) == "cuda"
+    assert device_of(cuda) == "cuda"
     with pytest.raises(CannotRun, match="can have a GPU"):
-        benchmarks._place("cuda")
+        place_of(cuda)
+
+
+def test_a_cpu_is_measured_on_a_node_that_is_yet_to_come_and_not_on_a_head_without_cores(
+    cluster: Callable[..., None],
+) -> None:
+    head = NodeGroup("head", {"CPU": 0.0}, 1)
+    cluster(head, NodeGroup("small", {"CPU": 4.0}, 2), NodeGroup("large", {"CPU": 8.0}, 2))
+    assert place_of(BenchmarkPlan(device="cpu")) == {"num_cpus": 8, "num_gpus": 0, "resources": {}}
+    cluster(head)
+    with pytest.raises(CannotRun, match="no node of the cluster to measure on can have a core: head"):
+        place_of(BenchmarkPlan(device="cpu"))
+
+
+def test_a_plan_says_which_of_several_groups_times_its_sizes(cluster: Callable[..., None]) -> None:
+    def kind(name: str) -> NodeGroup:
+        return NodeGroup(f"benchmark-{name}", A_GPU | {"benchmark": 1.0, f"accelerator_type:{name}": 1.0}, 1)
+
+    cluster(NodeGroup("gpus", A_GPU | {"accelerator_type:T4": 1.0}, 2), kind("A10G"), kind("H100"))
+    meant = {"num_cpus": 4, "num_gpus": 1}
+    assert place_of(BenchmarkPlan()) == {**meant, "resources": {"benchmark": 1.0}}
+    asked = {"benchmark": 1.0, "accelerator_type:H100": 0.001}
+    assert place_of(BenchmarkPlan(accelerator_type="H100")) == {**meant, "resources": asked}
+    on_cpu = BenchmarkPlan(device="cpu", accelerator_type="H100")
+    assert place_of(on_cpu) == {"num_cpus": 4, "num_gpus": 0, "resources": {"benchmark": 1.0}}
+    with pytest.raises(CannotRun, match=r"can have a T4, which benchmark\.accelerator_type asks for"):
+        place_of(BenchmarkPlan(accelerator_type="T4"))
+
+
+def test_a_node_that_does_not_come_ends_the_wait_once_for_all_variants(
+    tmp_path: Path, answer: Callable[[Callable[..., Outcome]], list[str]]
+) -> None:
+    def never(variant: str, scored: bool) -> Outcome:
+        raise NoNode("no node for it within 900 s")
+
+    asked = answer(never)
+    found = measured_in(planned("fp32", "bf16", repeats=2), tmp_path)
+    assert set(found.values()) == {"failed: NoNode: no node for it within 900 s"}
+    assert asked == ["fp32"], "the others would wait as long"
+    answer(measurement)
+    assert all(isinstance(one, dict) for one in measured_in(planned("fp32", "bf16"), tmp_path).values())

@@ -18,8 +18,9 @@ GROUPS = {
 }
 DRIVER = """
 import ray
-from study.cluster import CannotRun, benchmark_node, capacity, connected
-from study.spec import Size
+from study.bench_place import place_of
+from study.cluster import CannotRun, capacity, connected
+from study.spec import BenchmarkPlan, Size
 from tests import recipes
 from trainables.engine import Resources
 
@@ -29,7 +30,7 @@ def size(name, **resources):
 with connected(None):
     print(sum(node["Resources"].get("CPU", 0) for node in ray.nodes()), "cores")
     print(capacity([size("two", workers=2, gpus=1)]))
-    print(benchmark_node())
+    print(place_of(BenchmarkPlan()))
     try:
         capacity([size("three", workers=3, gpus=1)])
     except CannotRun as error:
@@ -49,7 +50,7 @@ def test_a_group_scales_up_from_none_and_back(tmp_path: Path) -> None:
         cores, most, benchmark, refused, ran_on = driver.stdout.strip().splitlines()
         assert cores == "0 cores", "nothing was up"
         assert most == "{'CPU': 5.0, 'GPU': 2.0, 'GPU:A100': 2.0}"
-        assert benchmark == "{'num_cpus': 3, 'resources': {'benchmark': 1}}"
+        assert benchmark == "{'num_cpus': 3, 'num_gpus': 0, 'resources': {'benchmark': 1.0}}"
         assert "size three needs 3 x (1 CPU, 1 GPU, A100) for one trial, and no node group can ever hold it" in refused
         assert "train-a100, 2 of 1 CPU, 1 GPU" in refused
         assert ran_on == "train-a100"

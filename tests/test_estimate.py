@@ -22,7 +22,7 @@ from study.plan import render_plan, training_stages
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.recipes.xtreme_r import xtreme_r
 from study.space import LogUniform, Repeats
-from study.spec import InvalidStudy, Size, Study
+from study.spec import BenchmarkPlan, InvalidStudy, Size, Study
 from tests import recipes
 from trainables.catalogue import CATALOGUE, config_of, published
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
@@ -228,6 +228,13 @@ def test_one_vs_ten_billion_fits_its_cards() -> None:
     assert xxl.count.total > 10**10
     assert not estimate.fits(xxl, alone, longest)
     assert estimate.fits(xxl, dataclasses.replace(alone, offload="parameters", micro_batch=4), longest)
+    card = study.benchmark.accelerator_type
+    assert card is not None
+    assert all(estimate.serves(estimate.architecture(study, size), "fp32", card) for size in study.sizes)
+    assert estimate.weights_gb(xxl, "fp32") == pytest.approx(42.8, abs=0.05)
+    assert estimate.serves(xxl, "fp32", "A10G") is False
+    assert estimate.serves(xxl, "bf16", "L40S") is True
+    assert estimate.serves(xxl, "fp32", "TPU-V4") is None
     rates = {size.name: training_stages(study, size)["target-panx"][0].training.learning_rate for size in study.sizes}
     assert rates["mt5-xl"] == 10 * rates["xlm-r-xl"] == 1e-4
 
@@ -243,6 +250,12 @@ def test_the_plan_of_ten_billion_parameters_needs_no_network() -> None:
     assert "213.92" in text
     assert "34.96" in text
     assert "open, to be noted before a run: mlqa: the hub does not answer" in text
+    assert "benchmark of each size's best model: fp32, bf16, on H100" in text
+    small = dataclasses.replace(BenchmarkPlan(("fp32", "bf16")), accelerator_type="A10G")
+    console.print(render_plan(dataclasses.replace(one_vs_ten_billion(), benchmark=small)))
+    refused = [line.strip() for line in console.export_text().splitlines() if "do not fit" in line]
+    assert "benchmark of xlm-r-xxl fp32: NO, 42.8 GB of weights do not fit A10G" in refused
+    assert not [line for line in refused if "mt5-large" in line]
     assert "training computes no padding: xlm-r-large, xlm-r-xl, xlm-r-xxl" in text
     assert "training computes padding: mt5-large, mt5-xl, mt5-xxl (its attention adds a learned bias" in text
     assert "xlm-r-xxl: facebook/xlm-roberta-xxl at 03e0fb540c3c9afd4bdda0072e7cb82d2eafd060: whether" in text

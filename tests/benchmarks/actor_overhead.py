@@ -24,7 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import XLMRobertaModel
 
+from study.bench_place import place_of
 from study.cluster import connected
+from study.spec import BenchmarkPlan
 from trainables.benchmark.actor import run_in_actor
 from trainables.benchmark.fresh import Subject, run_fresh
 from trainables.benchmark.hardware import available_cores, hardware
@@ -85,7 +87,9 @@ def _p50_ms(subject: Subject, side: str, turn: int) -> float:
     if side == "plain":
         found = run_fresh(subject, "fp32", scored=False)
     else:
-        found = run_in_actor(subject, "fp32", scored=False, device="cpu", label=f"overhead {turn}")
+        found = run_in_actor(
+            subject, "fp32", scored=False, label=f"overhead {turn}", place=place_of(BenchmarkPlan(device="cpu"))
+        )
     if isinstance(found, str):
         raise RuntimeError(found)
     return float(found["p50_ms"])

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
+from torch import nn
 
 from trainables.evaluation import Forward
 from trainables.model import TaskModel
@@ -53,7 +54,18 @@ class Variant(ABC):
         """The model in evaluation mode with the variant's dtype and device: the caller's own, or a copy."""
         if self.shares_weights(model, device):
             return model
-        return copy.deepcopy(model).to(device=device, dtype=self.dtype).eval()
+        return copy_to(model, device, self.dtype)
+
+
+def copy_to(model: TaskModel, device: torch.device, dtype: torch.dtype) -> TaskModel:
+    """A copy in evaluation mode, each tensor of it made once and where it is to be: no second model is held on the host."""
+
+    def moved(tensor: torch.Tensor) -> torch.Tensor:
+        found = tensor.detach().to(device, dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+        return nn.Parameter(found, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else found
+
+    tensors = [*model.parameters(), *model.buffers()]  # each once, however many modules share it
+    return copy.deepcopy(model, {id(tensor): moved(tensor) for tensor in tensors}).eval()
 
 
 def _indexed(device: torch.device) -> torch.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
-from trainables.benchmark.variants.base import Variant, VariantUnavailable
+from trainables.benchmark.variants.base import Variant, VariantUnavailable, copy_to
 from trainables.evaluation import Forward
 from trainables.model import TaskModel
 
@@ -51,7 +50,7 @@ class PaddingFree(Variant):
             raise VariantUnavailable(
                 self.name, f"{family} needs to know where rows begin in more places than attention"
             )
-        served = copy.deepcopy(model).to(device=device, dtype=self.dtype).eval()
+        served = copy_to(model, device, self.dtype)
         AttentionInterface.register(ATTENTION, _attend)
         served.encoder.set_attn_implementation(ATTENTION)
         packed = TaskModel(_Packed(served.encoder), served.head)
