@@ -365,11 +365,11 @@ def test_a_variant_agrees_with_fp32_and_leaves_the_callers_model_alone(name: str
 def test_a_copy_is_made_where_it_is_to_be_and_never_as_it_was(model: TaskModel) -> None:
     """A host that holds 43 GB of weights need not hold them twice to serve them in bf16 on another device."""
 
-    class Made(TorchDispatchMode):
+    class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Collects new tensors of fp32."""
 
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__()  # type: ignore[no-untyped-call]
             self.floats: list[torch.Tensor] = []
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
