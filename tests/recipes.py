@@ -50,13 +50,15 @@ def tiny() -> Study:
 
 
 def inline() -> Study:
-    """The inline size alone."""
-    return dataclasses.replace(tiny(), name="inline", sizes=tiny().sizes[:1])
+    """The inline size alone. Nothing is timed."""
+    study = tiny()
+    benchmark = dataclasses.replace(study.benchmark, variants=())
+    return dataclasses.replace(study, name="inline", sizes=study.sizes[:1], benchmark=benchmark)
 
 
 def diverging() -> Study:
-    """Its intermediate training diverges at the default learning rate; what needs none does not. Nothing is timed."""
-    study = dataclasses.replace(inline(), benchmark=BenchmarkPlan(()))
+    """Its intermediate training diverges at the default learning rate; what needs none does not."""
+    study = inline()
     space = dataclasses.replace(study.space, lr_intermediate=(1e30,), lr_target=(1e-3,))
     return dataclasses.replace(study, name="diverging", space=space, trials=2)
 

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from mlflow import MlflowClient
 
 import analysis
+from study.cluster import CannotRun
+from study.driver import Where, run_study
 from study.history import open_journal
 from study.search import load_result
 from study.tracking import default_uri
@@ -107,20 +110,15 @@ def test_the_same_command_again_trains_nothing_and_adds_no_run(tiny_run: TinyRun
     assert again.document["sizes"] == first.document["sizes"]
 
 
-def test_another_seed_does_not_go_into_the_same_folder(tiny_run: TinyRun) -> None:
-    output, _ = tiny_run
-    refused = study_command("run", "tests/recipes.py:tiny", "--output", str(output), "--seed", "7")
-    assert refused.code == 2
-    assert "holds another study" in refused.err
-    assert "seed" in refused.err
-
-
-def test_another_budget_or_shape_does_not_go_into_the_same_folder(tiny_run: TinyRun) -> None:
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"seed": 7}, "different seed"), ({"trials": 4, "sizes": ("1x32",)}, "different trials of size 1x32")],
+)
+def test_another_study_does_not_go_into_the_same_folder(tiny_run: TinyRun, changes: dict[str, Any], says: str) -> None:
     """Its finished searches would be taken for this study's."""
     output, _ = tiny_run
-    refused = study_command("run", "tests/recipes.py:tiny", "--output", str(output), "--trials", "4", "--sizes", "1x32")
-    assert refused.code == 2
-    assert "different trials of size 1x32" in refused.err
+    with pytest.raises(CannotRun, match=rf"holds another study \({says}"):
+        run_study(recipes.tiny().replace(**changes), Where(output))
 
 
 def test_launchers_agree(tiny_run: TinyRun, tmp_path: Path) -> None:
