@@ -92,6 +92,8 @@ def check_kubernetes(documents: list[Document]) -> None:
 
 def pod_templates(one: Document) -> Iterator[Document]:
     spec = one["spec"]
+    if one["kind"] == "Deployment":
+        yield spec["template"]
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]] if one["kind"] == "RayCluster" else []
     yield from (group["template"] for group in groups)
     if "submitterPodTemplate" in spec:
@@ -228,13 +230,25 @@ def test_kuberay_is_private_and_wants_a_token() -> None:
     deny = manifest("NetworkPolicy", "deny-ingress")["spec"]
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress"]}
     for template in pod_templates(manifest("RayCluster")):
-        assert template["spec"]["securityContext"]["runAsNonRoot"] is True
         assert {"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}} in template["spec"]["volumes"]
     served = manifest("Deployment", "mlflow")["spec"]["template"]["spec"]["containers"][0]
     hosts = served["args"][served["args"].index("--allowed-hosts") + 1].split(",")
     assert "mlflow:5000" in hosts, "the name in the job's tracking URI"
     assert "http://mlflow:5000" in manifest("RayJob")["spec"]["entrypoint"]
     assert "*" not in hosts
+
+
+def test_no_pod_runs_as_root_and_every_user_is_a_number() -> None:
+    """`runAsNonRoot` over an image whose user is a name: the kubelet cannot tell and refuses to start the container."""
+    templates = [template for one in manifests() if "spec" in one for template in pod_templates(one)]
+    assert len(templates) == 1 + 5 + 1 + 1, "the head, five groups, MLflow, the submitter"
+    users = re.findall(r"^USER (.*)$", (CLUSTERS / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    for template in templates:
+        pod = template["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert str(pod["securityContext"]["runAsUser"]) == users[-1] == "1000", "`ray` in Ray's image"
+        assert all(one["securityContext"]["allowPrivilegeEscalation"] is False for one in pod["containers"])
+        assert all(one["securityContext"]["capabilities"] == {"drop": ["ALL"]} for one in pod["containers"])
 
 
 def test_no_file_holds_a_secret() -> None:
