@@ -219,6 +219,25 @@ def test_nothing_of_ray_s_default_set_up_is_left() -> None:
         assert not any("pip install" in one or "0.0.0.0" in one for one in commands)
 
 
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_the_machine_itself_can_mount_nfs_before_it_does(name: str) -> None:
+    """The mount is the host's: what the image has installed does not count."""
+    commands = launched(name)["initialization_commands"]
+    (install,) = [index for index, one in enumerate(commands) if "install -y" in one and one.endswith("nfs-common)")]
+    (mount,) = [index for index, one in enumerate(commands) if "mount -t nfs4" in one]
+    assert install < mount
+    assert commands[install].startswith("[ -x /sbin/mount.nfs4 ] ||"), "also where /usr/sbin is not on the path"
+    for command in commands:
+        assert subprocess.run(["bash", "-n", "-c", command], check=False).returncode == 0
+
+
+def test_an_image_without_the_study_is_not_built() -> None:
+    steps = re.sub(r"\\\n", "", (CLUSTERS / "Dockerfile").read_text(encoding="utf-8")).splitlines()
+    installs = [one for one in steps if one.startswith("RUN") and "pip install" in one]
+    assert len(installs) == 2
+    assert not [one for one in installs if "||" in one], "it would go on after a failed install"
+
+
 def test_kuberay_is_private_and_wants_a_token() -> None:
     cluster = manifest("RayCluster")["spec"]
     assert cluster["authOptions"]["mode"] == "token"
