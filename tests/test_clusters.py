@@ -210,6 +210,18 @@ def test_heads_and_benchmarks_are_on_demand_and_workers_start_from_none(name: st
         assert ("benchmark" in one["resources"]) == group.startswith("benchmark-")
 
 
+def test_google_s_nodes_have_accounts_that_read_the_registry_and_disks_that_their_machines_take() -> None:
+    """Ray puts its own account, which may not read the registry, where a head names none; a node's own fields win."""
+    config = launched("gcp")
+    zone = config["provider"]["availability_zone"]
+    for name, group in config["available_node_types"].items():
+        (account,) = group["node_config"]["serviceAccounts"]
+        owner = "head" if name == config["head_node_type"] else "worker"
+        assert account["email"].startswith(f"xstilts-{owner}@"), name
+        (disk,) = group["node_config"]["disks"]
+        assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced", name
+
+
 def test_nothing_of_ray_s_default_set_up_is_left() -> None:
     """It would install a nightly Ray over the image's."""
     for name in ("aws", "gcp"):
