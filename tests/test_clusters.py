@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +222,33 @@ def test_google_s_nodes_have_accounts_that_read_the_registry_and_disks_that_thei
         assert account["email"].startswith(f"xstilts-{owner}@"), name
         (disk,) = group["node_config"]["disks"]
         assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced", name
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_a_gpu_node_that_torch_cannot_use_is_given_up_at_its_set_up(name: str) -> None:
+    """A group's own commands replace those of all nodes, so that theirs must be among them."""
+    config = launched(name)
+    groups = {group: one for group, one in config["available_node_types"].items() if "GPU" in one["resources"]}
+    assert len(groups) == 4
+    for one in groups.values():
+        assert one["worker_setup_commands"][:-1] == config["setup_commands"]
+    (check,) = {one["worker_setup_commands"][-1] for one in groups.values()}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    given_up = subprocess.run(["bash", "-c", check], env=environment, capture_output=True, text=True, check=False)
+    assert given_up.returncode == 1
+    assert "cannot use a GPU here: the machine wants NVIDIA driver 580 or newer" in given_up.stderr
+
+
+def test_google_s_image_has_a_driver_for_torch_s_cuda() -> None:
+    """CUDA 13 wants 580 or newer; NVIDIA's release notes for CUDA 13.0."""
+    for group in launched("gcp")["available_node_types"].values():
+        (disk,) = group["node_config"]["disks"]
+        (driver,) = re.findall(r"-nvidia-(\d+)$", disk["initializeParams"]["sourceImage"])
+        assert int(driver) >= 580
 
 
 def test_nothing_of_ray_s_default_set_up_is_left() -> None:
