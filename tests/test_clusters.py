@@ -298,6 +298,21 @@ def test_kuberay_is_private_and_wants_a_token() -> None:
     assert "*" not in hosts
 
 
+def test_a_group_of_gpus_selects_its_pool_by_a_label_that_the_pool_declares() -> None:
+    """The cluster autoscaler knows no other label of a pool without nodes, and leaves such a pool at zero."""
+    readme = (CLUSTERS / "README.md").read_text(encoding="utf-8")
+    groups = manifest("RayCluster")["spec"]["workerGroupSpecs"]
+    with_gpus = [one for one in groups if "accelerator_type" in one["rayStartParams"].get("resources", "")]
+    assert [one["groupName"] for one in with_gpus] == ["train-a10g", "train-a100", "train-h100", "benchmark-a10g"]
+    for one in with_gpus:
+        pod = one["template"]["spec"]
+        assert pod["nodeSelector"] == {"xstilts/pool": one["groupName"]}
+        assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
+        assert ("affinity" in pod) == one["groupName"].startswith("benchmark-"), "never on a spot machine"
+    for named in ("`xstilts/pool=GROUP`", "node-template/label/xstilts/pool: train-a100", "--node-labels"):
+        assert named in readme
+
+
 def test_no_pod_runs_as_root_and_every_user_is_a_number() -> None:
     """`runAsNonRoot` over an image whose user is a name: the kubelet cannot tell and refuses to start the container."""
     templates = [template for one in manifests() if "spec" in one for template in pod_templates(one)]
