@@ -27,6 +27,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from study import capacity as capacities
 from study.capacity import Capacity, capacity_of_config, capacity_of_nodes
 from study.cluster import CannotRun, capacity
+from study.recipes import load_recipe
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.recipes.xtreme_r import xtreme_r
 from study.spec import Size
@@ -362,6 +363,19 @@ def test_every_size_of_the_big_recipes_fits(name: str, recipe: Callable[[], Any]
     for size in recipe().sizes:
         assert held.trials(size.resources) >= 1, size.name
     assert held.trials(Resources()) >= 1
+
+
+def test_the_sizes_of_the_one_machine_s_study_fit_its_gpus() -> None:
+    """SkyPilot knows volumes on Kubernetes alone, keeps its own Ray's dashboard at 8266, and runs a task on every node."""
+    task = yaml.safe_load((CLUSTERS / "skypilot.yaml").read_text(encoding="utf-8"))
+    assert not {"volumes", "num_nodes"} & set(task)
+    study = load_recipe(task["envs"]["RECIPE"]).replace(sizes=tuple(task["envs"]["SIZES"].split(",")))
+    assert {size.resources.accelerator_type for size in study.sizes} <= set(task["resources"]["accelerators"])
+    assert all(f'--{name.lower()} "${name}"' in task["run"] for name in ("SIZES", "OUTPUT"))
+    assert "8266" not in task["run"]
+    assert not task["resources"]["autostop"].get("down", False), "the output lies on its disk"
+    for script in (task["setup"], task["run"]):
+        assert subprocess.run(["bash", "-n", "-c", script], check=False).returncode == 0
 
 
 def test_google_has_no_a10g() -> None:
