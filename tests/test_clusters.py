@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import re
@@ -252,6 +253,22 @@ def test_google_s_image_has_a_driver_for_torch_s_cuda() -> None:
         assert int(driver) >= 580
 
 
+def test_every_command_that_runs_xtreme_r_says_where_the_files_are_that_are_not_on_the_hub() -> None:
+    commands = [manifest("RayJob")["spec"]["entrypoint"]]
+    for path in (ROOT / "README.md", CLUSTERS / "README.md"):
+        lines = path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+        found = [line for line in lines if re.search(r"python -m study (run|submit) xtreme_r\b", line)]
+        assert found, path
+        commands += found
+    task = yaml.safe_load((CLUSTERS / "skypilot.yaml").read_text(encoding="utf-8"))
+    assert task["envs"]["RECIPE"] == "xtreme_r"
+    assert "/shared/data" in task["file_mounts"]
+    commands += [line for line in task["run"].splitlines() if "local.sh submit" in line]
+    assert len(commands) == 1 + 1 + 2 + 1
+    for command in commands:
+        assert "--data-root /shared/data" in command
+
+
 def test_nothing_of_ray_s_default_set_up_is_left() -> None:
     """It would install a nightly Ray over the image's."""
     for name in ("aws", "gcp"):
@@ -383,7 +400,10 @@ def test_google_has_no_a10g() -> None:
     held = capacity_of_config(launched("gcp"))
     assert held.trials(Resources(gpus=1, accelerator_type="A10G")) == 0
     assert all(held.trials(size.resources) for size in one_vs_ten_billion().sizes)
-    assert held.trials(Resources(gpus=1, cpus=4, accelerator_type="L4")) >= 1
+    # What README.md advises: the size that fits, or the other one with a GPU that Google has.
+    assert all(held.trials(size.resources) for size in xtreme_r().replace(sizes=("xlm-r-large",)).sizes)
+    (base,) = xtreme_r().replace(sizes=("xlm-r-base",)).sizes
+    assert held.trials(dataclasses.replace(base.resources, accelerator_type="L4")) >= 1
 
 
 GROUPS = {
