@@ -25,13 +25,16 @@ from google.protobuf.json_format import ParseError
 from ray.autoscaler._private.kuberay import autoscaling_config, node_provider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from study import bench_place
 from study import capacity as capacities
-from study.capacity import Capacity, capacity_of_config, capacity_of_nodes
+from study.bench_place import place_of
+from study.capacity import ACCELERATOR, Capacity, capacity_of_config, capacity_of_nodes
 from study.cluster import CannotRun, capacity
+from study.estimate import architecture, serves
 from study.recipes import load_recipe
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.recipes.xtreme_r import xtreme_r
-from study.spec import Size
+from study.spec import Size, Study
 from tests import recipes
 from tests.conftest import ROOT
 from tests.kuberay_schema import RAY_CLUSTER_SPEC, RAY_JOB_SPEC
@@ -231,7 +234,7 @@ def test_a_gpu_node_that_torch_cannot_use_is_given_up_at_its_set_up(name: str) -
     """A group's own commands replace those of all nodes, so that theirs must be among them."""
     config = launched(name)
     groups = {group: one for group, one in config["available_node_types"].items() if "GPU" in one["resources"]}
-    assert len(groups) == 4
+    assert len(groups) == 5
     for one in groups.values():
         assert one["worker_setup_commands"][:-1] == config["setup_commands"]
     (check,) = {one["worker_setup_commands"][-1] for one in groups.values()}
@@ -321,7 +324,13 @@ def test_a_group_of_gpus_selects_its_pool_by_a_label_that_the_pool_declares() ->
     readme = (CLUSTERS / "README.md").read_text(encoding="utf-8")
     groups = manifest("RayCluster")["spec"]["workerGroupSpecs"]
     with_gpus = [one for one in groups if "accelerator_type" in one["rayStartParams"].get("resources", "")]
-    assert [one["groupName"] for one in with_gpus] == ["train-a10g", "train-a100", "train-h100", "benchmark-a10g"]
+    assert [one["groupName"] for one in with_gpus] == [
+        "train-a10g",
+        "train-a100",
+        "train-h100",
+        "benchmark-a10g",
+        "benchmark-h100",
+    ]
     for one in with_gpus:
         pod = one["template"]["spec"]
         assert pod["nodeSelector"] == {"xstilts/pool": one["groupName"]}
@@ -334,7 +343,7 @@ def test_a_group_of_gpus_selects_its_pool_by_a_label_that_the_pool_declares() ->
 def test_no_pod_runs_as_root_and_every_user_is_a_number() -> None:
     """`runAsNonRoot` over an image whose user is a name: the kubelet cannot tell and refuses to start the container."""
     templates = [template for one in manifests() if "spec" in one for template in pod_templates(one)]
-    assert len(templates) == 1 + 5 + 1 + 1, "the head, five groups, MLflow, the submitter"
+    assert len(templates) == 1 + 6 + 1 + 1, "the head, six groups, MLflow, the submitter"
     users = re.findall(r"^USER (.*)$", (CLUSTERS / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
     for template in templates:
         pod = template["spec"]
@@ -393,6 +402,28 @@ def test_the_sizes_of_the_one_machine_s_study_fit_its_gpus() -> None:
     assert not task["resources"]["autostop"].get("down", False), "the output lies on its disk"
     for script in (task["setup"], task["run"]):
         assert subprocess.run(["bash", "-n", "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp", "kuberay"])
+@pytest.mark.parametrize("recipe", [xtreme_r, one_vs_ten_billion])
+def test_every_size_of_the_big_recipes_can_be_timed(
+    name: str, recipe: Callable[[], Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one card that holds the weights of the largest in every variant."""
+    held = capacity_of_config(kuberay_config() if name == "kuberay" else launched(name))
+    monkeypatch.setattr(bench_place, "known_capacity", lambda: held)
+    study = recipe()
+    place = place_of(study.benchmark)
+    assert place["num_gpus"] == 1
+    group = next(
+        one
+        for one in held.groups
+        if all(one.resources.get(what, 0) >= amount for what, amount in place["resources"].items())
+    )
+    (kind,) = [what.removeprefix(ACCELERATOR) for what in group.resources if what.startswith(ACCELERATOR)]
+    for size in study.sizes:
+        for variant in study.benchmark.variants:
+            assert serves(architecture(study, size), variant, kind), (size.name, variant, kind)
 
 
 def test_google_has_no_a10g() -> None:
