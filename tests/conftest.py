@@ -16,6 +16,7 @@ import pytest
 import ray
 
 from tests.mlflow_stub import Stub, stub_server
+from tests.pair import Pair
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -31,6 +32,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two workers of a gloo group."""
+    with Pair(tmp_path_factory.mktemp("pair")) as started:
+        yield started
 
 
 @dataclass(frozen=True)

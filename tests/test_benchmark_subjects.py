@@ -312,7 +312,7 @@ def test_the_command_measures_a_stages_folder(tiny_run: TINY_RUN) -> None:
     assert set(one["valid"]) == {"SingleStream", "Server", "Offline"}
     assert one["server_bound_ms"] == 100.0
     if one["server_qps"] is None:  # on a machine that is busy with other things no rate may hold
-        assert "p99" in one["unavailable"]["server_qps"]
+        assert any(word in one["unavailable"]["server_qps"] for word in ("100 ms", "p99"))
     else:
         assert one["server_p99_ms"] <= 100.0
     assert one["repeats"] == 1

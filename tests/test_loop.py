@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 
 from tests import recipes
+from tests.pair import Pair
 from trainables.batching import Share
 from trainables.engine import outwait
 from trainables.stages.base import Workplace, ensure
@@ -45,34 +40,13 @@ def _losses(stage: FineTune, work: Workplace, folder: Path) -> list[float]:
     return seen
 
 
-def _worker(rank: int, workers: int, zero_stage: int, base: Path, folder: Path, stage: FineTune, results: Any) -> None:
-    os.environ["LOCAL_RANK"] = str(rank)
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers)
-    work = Workplace(StageStore(base), Share(rank, workers, 64), zero_stage=zero_stage)
+def _tuned(rank: int, zero_stage: int, base: Path, folder: Path, stage: FineTune) -> list[float] | str:
+    """What one of two workers saw of a fine-tuning."""
+    work = Workplace(StageStore(base), Share(rank, 2, 64), zero_stage=zero_stage)
     try:
-        results[rank] = _losses(stage, work, folder / f"rank{rank}")
+        return _losses(stage, work, folder / f"rank{rank}")
     except Diverged as error:
-        results[rank] = f"diverged at {error.step}"
-    finally:
-        dist.destroy_process_group()
-
-
-@pytest.fixture
-def on_workers(base: Path, tmp_path: Path) -> Callable[..., dict[int, Any]]:
-    """Runs a fine-tuning on several processes and returns what each saw."""
-
-    def run(stage: FineTune, *, workers: int, zero_stage: int) -> dict[int, Any]:
-        folder = tmp_path / f"zero{zero_stage}"
-        folder.mkdir()
-        with multiprocessing.Manager() as manager:
-            results = manager.dict()
-            multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
-                _worker, args=(workers, zero_stage, base, folder, stage, results), nprocs=workers, join=True
-            )
-            return dict(results)
-
-    return run
+        return f"diverged at {error.step}"
 
 
 def test_the_loss_falls(base: Path, tmp_path: Path) -> None:
@@ -88,21 +62,19 @@ def test_micro_batches_do_not_change_the_loss(base: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_zero_stages_on_two_workers_agree_with_one(
-    zero_stage: int, base: Path, tmp_path: Path, on_workers: Callable[..., dict[int, Any]]
-) -> None:
+def test_zero_stages_on_two_workers_agree_with_one(zero_stage: int, base: Path, tmp_path: Path, pair: Pair) -> None:
     """Losses after the first step depend on gradients and optimizer, so equal losses mean equal training."""
     alone = _losses(TUNED, Workplace(StageStore(base)), tmp_path / "alone")
-    both = on_workers(TUNED, workers=2, zero_stage=zero_stage)
-    assert both[0] == both[1]
-    assert both[0] == pytest.approx(alone, rel=1e-3)
+    first, second = pair.run(_tuned, zero_stage, base, tmp_path, TUNED)
+    assert first == second
+    assert first == pytest.approx(alone, rel=1e-3)
 
 
-def test_divergence_stops_every_worker_at_the_same_step(on_workers: Callable[..., dict[int, Any]]) -> None:
+def test_divergence_stops_every_worker_at_the_same_step(base: Path, tmp_path: Path, pair: Pair) -> None:
     wild = dataclasses.replace(TUNED, training=dataclasses.replace(TRAINING, learning_rate=1e30, warmup=0.0))
-    results = on_workers(wild, workers=2, zero_stage=0)
-    assert results[0] == results[1]
-    assert str(results[0]).startswith("diverged at ")
+    first, second = pair.run(_tuned, 0, base, tmp_path, wild)
+    assert first == second
+    assert first.startswith("diverged at ")
 
 
 def test_the_same_seed_trains_the_same_model_and_another_does_not(base: Path, tmp_path: Path) -> None:

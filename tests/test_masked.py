@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import random
 from collections import Counter
 from io import StringIO
@@ -13,8 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,6 +22,7 @@ from study.data import check_data
 from study.plan import render_plan
 from study.spec import InvalidStudy, Size, Space, Study
 from tests import recipes
+from tests.pair import Pair
 from tests.recipes import LANGUAGES, SMALL
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.catalogue import published
@@ -304,20 +302,17 @@ def _in(precision: Precision) -> FineTuneMixture:
     return dataclasses.replace(STAGE, training=dataclasses.replace(TRAINING, steps=12, precision=precision))
 
 
-def _worker(rank: int, base: Path, folder: Path, results: Any) -> None:
-    os.environ["LOCAL_RANK"] = str(rank)
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    try:
-        for zero_stage, precision in SETTINGS:
-            work = Workplace(StageStore(base), Share(rank, 2, 4), zero_stage=zero_stage)
-            losses, state = _losses(_in(precision), work, folder / f"{zero_stage}-{precision}-{rank}")
-            results[rank, zero_stage, precision] = losses, {name: value.numpy() for name, value in state.items()}
-    finally:
-        dist.destroy_process_group()
+def _tuned(rank: int, base: Path, folder: Path) -> dict[tuple[int, Precision], tuple[list[float], dict[str, Any]]]:
+    """Losses and weights of one of two workers, by setting."""
+    found = {}
+    for zero_stage, precision in SETTINGS:
+        work = Workplace(StageStore(base), Share(rank, 2, 4), zero_stage=zero_stage)
+        losses, state = _losses(_in(precision), work, folder / f"{zero_stage}-{precision}-{rank}")
+        found[zero_stage, precision] = losses, {name: value.numpy() for name, value in state.items()}
+    return found
 
 
-def test_two_workers_agree_with_one_under_every_zero_stage(store: StageStore, tmp_path: Path) -> None:
+def test_two_workers_agree_with_one_under_every_zero_stage(store: StageStore, tmp_path: Path, pair: Pair) -> None:
     """Losses after the first step depend on gradients and optimizer; weights are compared by the way that they could have come,
     learning rate times steps. Sums in another order moved losses by 3e-7 and weights by 5e-7 of it, in bf16 by 4e-4 and 1e-3.
     """
@@ -327,14 +322,11 @@ def test_two_workers_agree_with_one_under_every_zero_stage(store: StageStore, tm
     alone = {one: _losses(_in(one), Workplace(store), tmp_path / one) for one in precisions}
     counts = [len(_of_part(_in("fp32"), alone["fp32"][0], part, Workplace(store))) for part in (0, 1)]
     assert min(counts) > 3  # steps of each task, in turn
-    with multiprocessing.Manager() as manager:
-        results = manager.dict()
-        multiprocessing.spawn(_worker, args=(store.root, tmp_path, results), nprocs=2, join=True)  # type: ignore[attr-defined, no-untyped-call]
-        both = dict(results)
+    first, second = pair.run(_tuned, store.root, tmp_path)
     for zero_stage, precision in SETTINGS:
-        losses, state = both[0, zero_stage, precision]
+        losses, state = first[zero_stage, precision]
         expected, weights = alone[precision]
-        assert losses == both[1, zero_stage, precision][0]
+        assert losses == second[zero_stage, precision][0]
         assert losses == pytest.approx(expected, rel=1e-5 if precision == "fp32" else 4e-3), (zero_stage, precision)
         way = TRAINING.learning_rate * len(losses)
         for name, value in weights.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ import deepspeed
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from tests.networks import PAD, ROWS, WIDTH, classifier, random_features, small_encoder
+from tests.pair import WORKERS, Pair
 from trainables import partitioning
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.encoder import is_outline, load_encoder, outline_encoder
@@ -33,7 +31,6 @@ from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training import Training
 from trainables.trimming import looked_up
 
-WORKERS = 2
 TRAINING = Training(learning_rate=1e-2, steps=3, batch_size=16, seed=0)
 Tuned = tuple[list[float], dict[str, np.ndarray]]
 
@@ -46,31 +43,29 @@ class Body(nn.Module):
         self.encoder = encoder
 
 
-def _worker(rank: int, folder: Path, results: Any) -> None:
-    os.environ["LOCAL_RANK"] = str(rank)
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORKERS)
-    if rank:
-        delattr(partitioning, "safe_open")  # whoever is not the leader has nothing to read with
-    settings = engine_settings(TRAINING, share=Share(rank, WORKERS, 2), zero_stage=3)
-    try:
-        for family in FAMILIES:
-            model = Body(outline_encoder(folder / family))
-            assert is_outline(model)
-            read_partitioned(
-                *(model, folder / family, settings), trimmed=None, leads=rank == 0, device=torch.device("cpu")
-            )
-            parameters = list(model.encoder.parameters())
-            held = sum(one.numel() + one.ds_tensor.numel() for one in parameters)
-            with deepspeed.zero.GatheredParameters(parameters):
-                whole = {name: one.detach().numpy().copy() for name, one in model.encoder.named_parameters()}
-            buffers = {name: one.numpy().copy() for name, one in model.encoder.named_buffers()}
-            results[rank, family] = (held, whole, buffers)
+def _read_and_tuned(rank: int, folder: Path) -> dict[object, Any]:
+    """By family what a worker holds of an encoder, and by (trims, outlined) what came of training one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if rank:
+            patch.delattr(partitioning, "safe_open")  # whoever is not the leader has nothing to read with
+        found: dict[object, Any] = {family: _held(rank, folder / family) for family in FAMILIES}
         for trims in (True, False):
             for outlined in (True, False):
-                results[rank, trims, outlined] = _tuned(folder, rank, trims=trims, outlined=outlined)
-    finally:
-        dist.destroy_process_group()
+                found[trims, outlined] = _tuned(folder, rank, trims=trims, outlined=outlined)
+    return found
+
+
+def _held(rank: int, folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Parameters that this worker holds, and the whole of what both hold together."""
+    model = Body(outline_encoder(folder))
+    assert is_outline(model)
+    settings = engine_settings(TRAINING, share=Share(rank, WORKERS, 2), zero_stage=3)
+    read_partitioned(*(model, folder, settings), trimmed=None, leads=rank == 0, device=torch.device("cpu"))
+    parameters = list(model.encoder.parameters())
+    held = sum(one.numel() + one.ds_tensor.numel() for one in parameters)
+    with deepspeed.zero.GatheredParameters(parameters):
+        whole = {name: one.detach().numpy().copy() for name, one in model.encoder.named_parameters()}
+    return held, whole, {name: one.numpy().copy() for name, one in model.encoder.named_buffers()}
 
 
 def _tuned(folder: Path, rank: int, *, trims: bool, outlined: bool) -> Tuned:
@@ -100,26 +95,23 @@ def _same(found: Mapping[str, np.ndarray], expected: Mapping[str, torch.Tensor])
         np.testing.assert_array_equal(found[name], value.detach().numpy(), err_msg=name)
 
 
-def test_what_is_read_in_parts_by_the_leader_alone_is_what_everybody_reads_whole(tmp_path: Path) -> None:
+def test_what_is_read_in_parts_by_the_leader_alone_is_what_everybody_reads_whole(tmp_path: Path, pair: Pair) -> None:
     random_features(tmp_path / "features.arrow")
     for family in FAMILIES:
         small_encoder(family).save_pretrained(tmp_path / family)
-    with multiprocessing.Manager() as manager:
-        results = manager.dict()
-        multiprocessing.spawn(_worker, args=(tmp_path, results), nprocs=WORKERS, join=True)  # type: ignore[attr-defined, no-untyped-call]
-        found = dict(results)
+    found = pair.run(_read_and_tuned, tmp_path)
     for rank in range(WORKERS):
         for trims in (True, False):
-            (losses, state), (expected_losses, expected) = (found[rank, trims, outlined] for outlined in (True, False))
+            (losses, state), (expected_losses, expected) = (found[rank][trims, outlined] for outlined in (True, False))
             assert losses == expected_losses
             _same(state, {name: torch.from_numpy(value) for name, value in expected.items()})
             assert bool(state) is (rank == 0)
-    assert found[0, True, True][1]["encoder.embeddings.word_embeddings.weight"].shape == (ROWS, WIDTH)
+    assert found[0][True, True][1]["encoder.embeddings.word_embeddings.weight"].shape == (ROWS, WIDTH)
     for family in FAMILIES:
         plain = load_encoder(tmp_path / family)
         total = sum(one.numel() for one in plain.parameters())
         for rank in range(WORKERS):
-            held, whole, buffers = found[rank, family]
+            held, whole, buffers = found[rank][family]
             assert total / WORKERS <= held < 1.02 * total / WORKERS  # parts are rounded up
             _same(whole, dict(plain.named_parameters()))
             _same(buffers, dict(plain.named_buffers()))

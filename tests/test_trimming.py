@@ -11,19 +11,17 @@ activation, by 2^-8 of its value, and the gradients after it: about a hundredth 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tests.networks import PAD, ROWS, WIDTH, classifier, random_features, roberta, small_encoder
+from tests.pair import Pair
 from tests.recipes import LANGUAGES, SMALL
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.encoder import Shape, load_encoder
@@ -290,34 +288,25 @@ def test_left_to_the_rule_it_trims_where_less_than_half_of_the_rows_occur(featur
 SHORT = _with(steps=4)
 
 
-def _worker(rank: int, folder: Path, results: Any) -> None:
-    os.environ["LOCAL_RANK"] = str(rank)
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    features = read_features(folder / "features.arrow")
-    try:
-        for zero_stage in (2, 3):
-            for trims in (True, False):
-                tuned = _tune(features, SHORT, trims=trims, zero_stage=zero_stage, share=Share(rank, 2, 8))
-                results[rank, zero_stage, trims] = (
-                    {name: value.numpy() for name, value in tuned.state.items()},
-                    tuned.losses,
-                    tuned.rows_trained,
-                )
-    finally:
-        dist.destroy_process_group()
+def _tuned(rank: int, folder: Path) -> dict[tuple[int, bool], tuple[dict[str, Any], list[float], int]]:
+    """State, losses and trained rows of one of two workers, by ZeRO stage and whether it trims."""
+    features, found = read_features(folder / "features.arrow"), {}
+    for zero_stage in (2, 3):
+        for trims in (True, False):
+            one = _tune(features, SHORT, trims=trims, zero_stage=zero_stage, share=Share(rank, 2, 8))
+            state = {name: value.numpy() for name, value in one.state.items()}
+            found[zero_stage, trims] = state, one.losses, one.rows_trained
+    return found
 
 
-def test_trimmed_equals_untrimmed_on_two_workers(tmp_path: Path) -> None:
+def test_trimmed_equals_untrimmed_on_two_workers(tmp_path: Path, pair: Pair) -> None:
     """191 rows: partitions of ZeRO are padded otherwise than those of 1,000."""
     features = read_features(random_features(tmp_path / "features.arrow"))
-    with multiprocessing.Manager() as manager:
-        results = manager.dict()
-        multiprocessing.spawn(_worker, args=(tmp_path, results), nprocs=2, join=True)  # type: ignore[attr-defined, no-untyped-call]
-        found = {
-            key: Tuned({name: torch.from_numpy(value) for name, value in state.items()}, losses, rows)
-            for key, (state, losses, rows) in results.items()
-        }
+    found = {
+        (rank, *key): Tuned({name: torch.from_numpy(value) for name, value in state.items()}, losses, rows)
+        for rank, one in enumerate(pair.run(_tuned, tmp_path))
+        for key, (state, losses, rows) in one.items()
+    }
     for zero_stage in (2, 3):
         for rank in (0, 1):
             _assert_equal(found[rank, zero_stage, True], found[rank, zero_stage, False], features, SHORT)
