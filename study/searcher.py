@@ -143,9 +143,10 @@ class _ServesSearcher:
     searcher: LedgerSearcher
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """At every step: an actor kept for reuse holds cores, which are another size's once there is no room for ours."""
-        if self.searcher.waits_for_room:
-            tune_controller._tune_controller._cleanup_cached_actors(force_all=True)
+        """At every step: an actor that no trial waits for holds cores, which are another size's where we have no room."""
+        controller = tune_controller._tune_controller
+        if self.searcher.waits_for_room and not controller._pending_trials:
+            controller._cleanup_cached_actors(force_all=True)
         return super().choose_trial_to_run(tune_controller)  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:

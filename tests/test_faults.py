@@ -307,6 +307,18 @@ def test_sizes_search_side_by_side(tmp_path: Path) -> None:
     assert [len(found[name].trials) for name in "ab"] == [3, 3]
 
 
+def test_trials_of_a_size_share_a_process_for_each_core(tmp_path: Path) -> None:
+    """A process of its own would cost each of them seconds of imports."""
+
+    def trial(config: dict[str, Any], *, output: str, **_: Any) -> None:
+        (Path(output) / f"{config['trial']}-{os.getpid()}.ran").touch()
+        return _finish(config, score=1.0)
+
+    result = _search(_study(8), tmp_path, trial)
+    assert result.count("complete") == 8
+    assert len({path.stem.partition("-")[2] for path in tmp_path.glob("*.ran")}) <= 2
+
+
 def _own_resources() -> dict[str, float]:
     """What the cluster has, without what it made for placement groups."""
     return {name: amount for name, amount in ray.cluster_resources().items() if "_group_" not in name}
