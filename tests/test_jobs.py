@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -154,27 +155,30 @@ def test_ray_s_own_submission_fails_a_job_with_bad_input(head: str) -> None:
 
 
 def test_a_wrong_token_and_none_are_refused_before_anything_is_uploaded(head: str, tmp_path: Path) -> None:
-    output = ("--output", str(tmp_path / "out"))
-    wrong = _submit(head, "quickstart", *output, environment={**ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
-    assert wrong.code == 2
-    assert "the cluster does not know the token that it was given" in wrong.err
+    submits = ("quickstart", "--output", str(tmp_path / "out"))
     nobody = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("RAY_AUTH")}
-    nobody["HOME"] = str(tmp_path)
-    none = _submit(head, "quickstart", *output, environment=nobody)
-    assert none.code == 2
-    assert "the cluster wants a token (401)" in none.err
-    open_to_all = tmp_path / ".ray" / "auth_token"
-    open_to_all.parent.mkdir()
-    open_to_all.write_text(ENVIRONMENT["RAY_AUTH_TOKEN"])
-    open_to_all.chmod(0o644)
-    readable = _submit(head, "quickstart", *output, environment=nobody)
-    assert readable.code == 2
-    assert "chmod 600" in readable.err
-    open_to_all.chmod(0o600)
-    unknown = _submit(head, "--status", "nobody-knows", environment=nobody)
-    assert unknown.code == 2, "the token of the file was taken"
-    assert "no job 'nobody-knows'" in unknown.err
-    for ran in (wrong, none, readable, unknown):
+
+    def at_home(mode: int | None) -> dict[str, str]:
+        """The environment of a user whose token, if there is one, lies in a file of that mode."""
+        home = tmp_path / f"home-{mode}"
+        token = home / ".ray" / "auth_token"
+        token.parent.mkdir(parents=True)
+        if mode is not None:
+            token.write_text(ENVIRONMENT["RAY_AUTH_TOKEN"])
+            token.chmod(mode)
+        return {**nobody, "HOME": str(home)}
+
+    cases = (
+        (submits, {**ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)}, "the cluster does not know the token"),
+        (submits, at_home(None), "the cluster wants a token (401)"),
+        (submits, at_home(0o644), "chmod 600"),
+        (("--status", "nobody-knows"), at_home(0o600), "no job 'nobody-knows'"),  # the token of the file was taken
+    )
+    with ThreadPoolExecutor(2) as pool:
+        all_ran = list(pool.map(lambda case: _submit(head, *case[0], environment=case[1]), cases))
+    for ran, (_, _, says) in zip(all_ran, cases, strict=True):
+        assert ran.code == 2, ran.err
+        assert says in ran.err
         assert "Traceback" not in ran.err
         assert ran.out == ""
 
