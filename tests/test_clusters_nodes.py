@@ -172,3 +172,30 @@ def test_machines_that_do_not_come_back_leave_a_smaller_group_where_the_size_all
     with pytest.raises(ControllerError):
         launch._with_machines(Job("unused", Resources(workers=8)), launch_on_two_machines)
     assert launched == [8]
+
+
+def test_a_smaller_group_is_launched_also_where_no_more_may_be_lost(dead: list[str]) -> None:
+    """Ten losses, and then machines that do not come: a launch with fewer is no loss, and an eleventh loss is an error."""
+    from ray.train.v2.api.exceptions import ControllerError
+
+    killed = WorkerHealthCheckFailedError("died", ray.exceptions.ActorDiedError())
+    launched: list[int] = []
+
+    def lose_ten(job: Job) -> None:
+        launched.append(job.resources.workers)
+        if len(launched) <= launch.MOST_LOSSES:
+            raise _failure(killed)
+        if job.resources.workers > 2:
+            raise ControllerError(WorkerGroupStartupTimeoutError(job.resources.workers))
+
+    launch._with_machines(Job("unused", Resources(workers=4, fewest_workers=2)), lose_ten)
+    assert launched == [4] * (launch.MOST_LOSSES + 1) + [2]
+    launched.clear()
+
+    def lose_one_more(job: Job) -> None:
+        lose_ten(job)
+        raise _failure(killed)
+
+    with pytest.raises(ray.train.TrainingFailedError):
+        launch._with_machines(Job("unused", Resources(workers=4, fewest_workers=2)), lose_one_more)
+    assert launched == [4] * (launch.MOST_LOSSES + 1) + [2]

@@ -142,8 +142,8 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
 def _with_machines(job: Job, launch: Callable[[Job], None]) -> None:
     """Launch, and again where a machine or a worker was lost; with half the workers where they did not come and the size allows
     it."""
-    fewer = iter(job.resources.worker_counts[1:])
-    for losses in range(MOST_LOSSES + 1):
+    fewer, losses = iter(job.resources.worker_counts[1:]), 0
+    while True:
         gone = _dead_nodes()
         try:
             launch(job)
@@ -162,6 +162,7 @@ def _with_machines(job: Job, launch: Callable[[Job], None]) -> None:
             ):
                 raise
             else:
+                losses += 1
                 logger.warning("%s: a worker was lost; starting all of them again", job.size)
 
 
