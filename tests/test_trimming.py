@@ -29,7 +29,7 @@ from trainables.families import FAMILIES
 from trainables.features import FeatureTable, read_features, write_features
 from trainables.kinds import Feature
 from trainables.model import ENCODER, load_task_model
-from trainables.stages.base import Workplace, ensure
+from trainables.stages.base import Stage, Workplace, ensure
 from trainables.stages.finetune import FineTune
 from trainables.stages.fit import fit
 from trainables.stages.mixture import FineTuneMixture
@@ -41,13 +41,14 @@ from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.tasks.micro.intermediate import MicroParaphrase, MicroTopic
 from trainables.tasks.micro.tagging import MicroTagging
 from trainables.tasks.mixture import Mixture
-from trainables.training import Training
+from trainables.training import EarlyStopping, Training
 from trainables.trimming import Lookups, looked_up, trim, unseen_decay
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TASK = MicroEntailment()
 TRAINING = Training(learning_rate=1e-2, steps=12, batch_size=16, seed=1)
+BEST = 4  # steps, after which the dev score is highest
 ROUNDING = 2.0**-24  # half a unit in the last place of fp32, relative
 
 
@@ -56,6 +57,27 @@ class Tuned:
     state: Mapping[str, Tensor]
     losses: list[float]
     rows_trained: int
+    best_step: int | None = None
+
+
+class Killed(Exception):
+    """What a training is interrupted with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept(Stage):
+    """A stage that has checkpoints."""
+
+    @property
+    def label(self) -> str:
+        return "tuned"
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return ()
+
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        raise NotImplementedError
 
 
 @pytest.fixture(scope="module")
@@ -92,20 +114,37 @@ def _tune(
     model: str = "one embedding",
     zero_stage: int = 0,
     share: Share = Share(0, 1, 16),  # noqa: B008 - frozen
+    kept: Path = Path("/nowhere"),
+    killed_at: int | None = None,
 ) -> Tuned:
+    """A training whose dev score, where it has one, is highest after `BEST` steps; with a place for checkpoints, one is kept
+    after every step, and an earlier training gone on from."""
     torch.manual_seed(0)  # of the weights, and then of the dropout masks
     built, losses = MODELS[model](), list[float]()
+
+    def progress(stage: str, done: int, total: int, loss: float) -> None:
+        losses.append(loss)
+        if done == killed_at:
+            raise Killed
+
     work = Workplace(
-        StageStore(Path("/nowhere")),
+        StageStore(kept),
         share,
         zero_stage=zero_stage,
         trim_vocabulary=trims,
-        progress=lambda stage, done, total, loss: losses.append(loss),
+        checkpoint_every_s=0.0,
+        progress=progress,
     )
     batches = FeatureBatches(features, TASK, PAD, BatchOrder(features.lengths, training.batch_size, training.seed))
     lookups = looked_up(_table(built), [features], PAD)
-    state, metrics = fit(built, batches, training, work, "tuned", lookups=lookups)
-    return Tuned(state, losses, metrics["embedding_rows_trained"])
+    stage = Kept() if kept.exists() else "tuned"
+    state, metrics = fit(
+        *(built, batches, training, work, stage),
+        lookups=lookups,
+        measure=lambda engine: -abs(float(engine.global_steps) - BEST),
+    )
+    assert len(losses) == metrics.get("steps_done", training.steps) - metrics.get("resumed_at", 0)
+    return Tuned(state, losses, metrics["embedding_rows_trained"], metrics.get("best_step"))
 
 
 def _table(model: nn.Module) -> nn.Embedding:
@@ -280,6 +319,29 @@ def test_left_to_the_rule_it_trims_where_less_than_half_of_the_rows_occur(featur
     model = classifier(roberta())
     assert Lookups(_table(model), torch.arange(ROWS // 2 - 1)).pays(model)
     assert not Lookups(_table(model), torch.arange(ROWS // 2)).pays(model)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("stops", [False, True])
+def test_trimmed_equals_untrimmed_where_training_ends_early_or_goes_on(
+    features: FeatureTable, tmp_path: Path, *, stops: bool, interrupted: bool
+) -> None:
+    """Rows that do not occur have decayed for as many steps as the others were trained in the state that is kept: not for those
+    after the best score, and for those before an interruption too. Each step takes 3% of
+    them, a thousand times the rounding."""
+    training = _with(weight_decay=3.0, early_stopping=EarlyStopping(every=2, patience=2) if stops else None)
+    whole = _tune(features, training, trims=False)
+    if interrupted:
+        with pytest.raises(Killed):
+            _tune(features, training, trims=True, kept=tmp_path, killed_at=BEST + 1)
+        trimmed = _tune(features, training, trims=True, kept=tmp_path)
+        assert len(trimmed.losses) == len(whole.losses) - BEST, "it did not go on from its checkpoint"
+        whole.losses[:BEST] = []
+    else:
+        trimmed = _tune(features, training, trims=True)
+    assert trimmed.best_step == whole.best_step == (BEST if stops else None)
+    assert len(whole.losses) + (BEST if interrupted else 0) == (BEST + 4 if stops else training.steps)
+    _assert_equal(trimmed, whole, features, training)
 
 
 # --- on two workers
