@@ -70,15 +70,15 @@ def _deepspeed() -> str:
     import torch
 
     from trainables.batching import Share
-    from trainables.engine import build_engine
+    from trainables.engine import engine_around
     from trainables.training import Training
 
     training = Training(learning_rate=1e-2, steps=1, batch_size=1, seed=0)
     try:
-        engine = build_engine(torch.nn.Linear(2, 1), training, share=Share(0, 1, 1), zero_stage=2)
-        loss = engine(torch.ones(1, 2)).sum()
-        engine.backward(loss)
-        engine.step()
+        with engine_around(torch.nn.Linear(2, 1), training, share=Share(0, 1, 1), zero_stage=2) as engine:
+            loss = engine(torch.ones(1, 2)).sum()
+            engine.backward(loss)
+            engine.step()
     except (RuntimeError, OSError, ImportError) as error:
         raise Unfit(f"a training step failed ({error}); see the compiler line, and the CUDA toolkit on GPUs") from error
     return f"{deepspeed.__version__}, one ZeRO-2 step on {deepspeed.get_accelerator().device_name()}"

@@ -22,10 +22,10 @@ from tests.networks import PAD, classifier, random_features, roberta
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.checkpoints import Checkpoints
 from trainables.encoder import Shape
-from trainables.engine import full_state
+from trainables.engine import engine_around, full_state
 from trainables.features import read_features
 from trainables.launch import Job, run_inline
-from trainables.loop import OutOfMemory, train
+from trainables.loop import train
 from trainables.manifests import MANIFEST
 from trainables.model import TaskModel
 from trainables.stages.base import Workplace, ensure
@@ -34,7 +34,7 @@ from trainables.stages.finetune import FineTune
 from trainables.stopping import Watch
 from trainables.store import StageStore
 from trainables.tasks.micro.entailment import MicroEntailment
-from trainables.training import Diverged, EarlyStopping, Training
+from trainables.training import Diverged, EarlyStopping, OutOfMemory, Training
 
 STEPS, KILLED_AT = 12, 7
 TRAINING = Training(learning_rate=1e-2, steps=STEPS, batch_size=16, seed=1)
@@ -72,18 +72,19 @@ def _train(
     checkpoints = None
     if folder is not None:
         checkpoints = Checkpoints(folder, 0.0, leads=share.rank == 0, workers=share.workers, zero_stage=zero_stage)
-    trained = train(
-        classifier(roberta(0.1)),
-        FeatureBatches(table, MicroEntailment(), PAD, BatchOrder(table.lengths, TRAINING.batch_size, TRAINING.seed)),
-        TRAINING,
-        share=share,
-        zero_stage=zero_stage,
-        device=CPU,
-        observe=observe,
-        checkpoints=checkpoints,
-        watch=watch,
-    )
-    return trained.losses, full_state(trained.engine), trained.resumed.skipped
+    order = BatchOrder(table.lengths, TRAINING.batch_size, TRAINING.seed)
+    with engine_around(classifier(roberta(0.1)), TRAINING, share=share, zero_stage=zero_stage) as engine:
+        trained = train(
+            engine,
+            FeatureBatches(table, MicroEntailment(), PAD, order),
+            TRAINING,
+            share=share,
+            device=CPU,
+            observe=observe,
+            checkpoints=checkpoints,
+            watch=watch,
+        )
+        return trained.losses, full_state(engine), trained.resumed.skipped
 
 
 def _interrupted(features: Path, folder: Path, until: int = KILLED_AT) -> None:
@@ -181,16 +182,17 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_is_taken(
     reason = damage(tmp_path / "step-00000006")
     steps: list[int] = []
     table = read_features(features)
-    trained = train(
-        classifier(roberta(0.1)),
-        FeatureBatches(table, MicroEntailment(), PAD, BatchOrder(table.lengths, TRAINING.batch_size, TRAINING.seed)),
-        TRAINING,
-        share=Share(0, 1, 16),
-        zero_stage=0,
-        device=CPU,
-        observe=lambda step, loss: steps.append(step),
-        checkpoints=Checkpoints(tmp_path, 0.0, leads=True, workers=1, zero_stage=0),
-    )
+    order, share = BatchOrder(table.lengths, TRAINING.batch_size, TRAINING.seed), Share(0, 1, 16)
+    with engine_around(classifier(roberta(0.1)), TRAINING, share=share, zero_stage=0) as engine:
+        trained = train(
+            engine,
+            FeatureBatches(table, MicroEntailment(), PAD, order),
+            TRAINING,
+            share=share,
+            device=CPU,
+            observe=lambda step, loss: steps.append(step),
+            checkpoints=Checkpoints(tmp_path, 0.0, leads=True, workers=1, zero_stage=0),
+        )
     assert steps == list(range(5, STEPS))
     assert trained.losses == _train(features, None)[0]
     assert len(trained.resumed.skipped) == 1

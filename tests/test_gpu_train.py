@@ -19,7 +19,8 @@ from tests.benchmarks.gpu_settings import TINY_SETTINGS, Plan, peak_of
 from tests.conftest import ROOT
 from tests.data import DATA_ROOT, needs_data
 from trainables.data.source import DATA_ROOT_VARIABLE
-from trainables.loop import OutOfMemory, train
+from trainables.loop import train
+from trainables.training import OutOfMemory
 
 LAYERS, WIDTH, INNER = 2, 32, 128
 # A layer: queries, keys, values and output; the two feed-forward matrices; two norms. Beside the layers one more norm, after
@@ -70,10 +71,10 @@ def test_what_does_not_fit_is_recorded_and_the_next_setting_runs(
 ) -> None:
     """In this process: the loop runs out of memory in ZeRO 3, which stands first, and trains in ZeRO 0."""
 
-    def train_where_it_fits(*args: Any, zero_stage: int, **options: Any) -> Any:
-        if zero_stage == 3:
+    def train_where_it_fits(engine: Any, *args: Any, **options: Any) -> Any:
+        if engine.zero_optimization_stage() == 3:
             raise OutOfMemory(0, 4, "CUDA out of memory. Tried to allocate 2.00 GiB")
-        return train(*args, zero_stage=zero_stage, **options)
+        return train(engine, *args, **options)
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(gpu_train, "train", train_where_it_fits)

@@ -31,9 +31,9 @@ from tests import recipes
 from tests.conftest import cores_after
 from trainables.engine import Resources
 from trainables.launch import Job, run_group
-from trainables.loop import OutOfMemory
 from trainables.stages.base import Stage, Workplace
 from trainables.store import StageStore
+from trainables.training import OutOfMemory
 
 CPUS = 2
 

@@ -10,51 +10,35 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from trainables.batching import Batches, Share
 from trainables.checkpoints import Checkpoints, Resumed
-from trainables.engine import Offload, build_engine
 from trainables.stopping import Watch
-from trainables.training import Diverged, Training
+from trainables.training import Diverged, OutOfMemory, Training
 
 Observer = Callable[[int, float], None]  # step counted from 0, loss of the whole batch
 
 
-class OutOfMemory(RuntimeError):
-    """The device did not hold a micro-batch of so many entries of the batch."""
-
-    def __init__(self, step: int, micro_batch: int, reason: str) -> None:
-        super().__init__(f"out of memory at step {step} with a micro-batch of {micro_batch}: {reason}")
-        self.step, self.micro_batch, self.reason = step, micro_batch, reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return OutOfMemory, (self.step, self.micro_batch, self.reason)
-
-
 @dataclass(frozen=True)
 class Trained:
-    """The engine that holds the result, the loss of every step, and what an interrupted training went on from."""
+    """The loss of every step, and what an interrupted training went on from."""
 
-    engine: Any
     losses: list[float]
     resumed: Resumed
 
 
 def train(
-    model: nn.Module,
+    engine: Any,
     batches: Batches,
     training: Training,
     *,
     share: Share,
-    zero_stage: int,
-    offload: Offload = "none",
     device: torch.device,
     observe: Observer = lambda step, loss: None,
     checkpoints: Checkpoints | None = None,
     watch: Watch | None = None,
 ) -> Trained:
-    """Train the model, whose `forward` returns a summed loss.
+    """Train the model inside a DeepSpeed engine, whose `forward` returns a summed loss; the engine holds the result.
 
     Batches and random numbers (dropout) depend on the seed and the step alone, so that a training that goes on from a
     checkpoint is the one that was interrupted.
@@ -63,7 +47,6 @@ def train(
         Diverged: the loss of some step is NaN or infinite.
         OutOfMemory: the device does not hold a micro-batch. Raised on the worker that it happens to.
     """
-    engine = build_engine(model, training, share=share, zero_stage=zero_stage, offload=offload, group=batches.group)
     resumed = Resumed() if checkpoints is None else checkpoints.restore(engine)
     losses: list[float] = list(resumed.losses)
     if watch is not None:
@@ -102,4 +85,4 @@ def train(
                 break
         if checkpoints is not None and due:
             checkpoints.save(engine, losses, watch)
-    return Trained(engine, losses, resumed)
+    return Trained(losses, resumed)

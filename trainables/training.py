@@ -68,3 +68,14 @@ class Diverged(RuntimeError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Diverged, (self.step, self.loss)
+
+
+class OutOfMemory(RuntimeError):
+    """The device did not hold a micro-batch of so many entries of the batch; `stage` is the `memory_key` of the stage."""
+
+    def __init__(self, step: int, micro_batch: int, reason: str, stage: str = "") -> None:
+        super().__init__(f"out of memory at step {step} with a micro-batch of {micro_batch}: {reason}")
+        self.step, self.micro_batch, self.reason, self.stage = step, micro_batch, reason, stage
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OutOfMemory, (self.step, self.micro_batch, self.reason, self.stage)

@@ -62,6 +62,7 @@ from study.precision import cpu_precision
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.benchmark.hardware import available_cores, hardware
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
+from trainables.engine import engine_around
 from trainables.families import FAMILIES
 from trainables.features import FeatureTable, read_features, write_features
 from trainables.kinds import KINDS
@@ -441,10 +442,11 @@ def _state_bytes(setting: Setting, *, trims: bool) -> int:
     if trims:
         trim(model, setting.lookups(model))
     training = dataclasses.replace(setting.training, steps=1)
-    engine = train(model, setting.batches, training, share=Share(0, 1, BATCH), zero_stage=0, device=CPU).engine
-    return sum(
-        value.nbytes for state in engine.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
-    )
+    share = Share(0, 1, BATCH)
+    with engine_around(model, training, share=share, zero_stage=0) as engine:
+        train(engine, setting.batches, training, share=share, device=CPU)
+        states = engine.optimizer.state.values()
+        return sum(value.nbytes for state in states for value in state.values() if torch.is_tensor(value))
 
 
 def _xlm_roberta_base(rows_kept: int) -> dict[str, int]:

@@ -79,14 +79,15 @@ from trainables.benchmark.memory import PeakMemory, host_peak_mb
 from trainables.benchmark.nvml import gpu_uuid, read_gpu
 from trainables.data.source import DataError
 from trainables.encoder import checkpoint_activations, count_parameters
+from trainables.engine import build_engine
 from trainables.families import FAMILIES
 from trainables.features import FeatureTable, read_features, write_features
 from trainables.kinds import Feature
 from trainables.kinds.base import padded_length
-from trainables.loop import OutOfMemory, train
+from trainables.loop import train
 from trainables.model import TaskModel, new_head
 from trainables.tasks.base import Task
-from trainables.training import Precision, Training
+from trainables.training import OutOfMemory, Precision, Training
 from trainables.trimming import looked_up, trim
 from trainables.unpadding import unpad
 from trainables.versions import PACKAGES
@@ -347,9 +348,10 @@ def _figures(setting: Setting, plan: Plan, until: float) -> Document:
             checkpoint_activations(model)
         if setting.compiled:
             _compile_layers(model.encoder)
-        layout: dict[str, Any] = {"zero_stage": setting.zero_stage, "offload": setting.offload, "device": device}
+        layout: dict[str, Any] = {"zero_stage": setting.zero_stage, "offload": setting.offload}
+        engine = build_engine(model, training, share=share, **layout)  # for as long as its process
         with contextlib.suppress(Enough):
-            train(model, rows.batches, training, share=share, observe=clock, **layout)
+            train(engine, rows.batches, training, share=share, device=device, observe=clock)
         counted = range(WARM_UP, len(clock.ends))
         lengths = [length for step in counted for length in rows.lengths(step)]
         padded = sum(rows.padded_tokens(step, share) for step in counted)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainables.batching import Batches
 from trainables.checkpoints import Checkpoints
 from trainables.encoder import checkpoint_activations, encoder_of, is_outline
-from trainables.engine import engine_settings, full_state
+from trainables.engine import engine_around, engine_settings, full_state
 from trainables.loop import train
 from trainables.partitioning import read_partitioned, whole_table
 from trainables.stages.base import Stage, Workplace
@@ -69,18 +69,20 @@ def fit(
         if measure is None:
             raise ValueError(f"{label}: early stopping needs a dev set, and there is none")
         watch = Watch(training.early_stopping, measure, training.steps, leads=work.leads)
-    trained = train(
-        model,
-        batches,
-        training,
-        share=work.share,
-        zero_stage=work.zero_stage,
-        offload=work.offload,
-        device=work.device,
-        observe=lambda step, loss: work.progress(label, step + 1, training.steps, loss),
-        checkpoints=None if isinstance(stage, str) else _checkpoints(stage, work, trimmed=trimmed is not None),
-        watch=watch,
-    )
+    with engine_around(
+        model, training, share=work.share, zero_stage=work.zero_stage, offload=work.offload, group=batches.group
+    ) as engine:
+        trained = train(
+            engine,
+            batches,
+            training,
+            share=work.share,
+            device=work.device,
+            observe=lambda step, loss: work.progress(label, step + 1, training.steps, loss),
+            checkpoints=None if isinstance(stage, str) else _checkpoints(stage, work, trimmed=trimmed is not None),
+            watch=watch,
+        )
+        state = full_state(engine, keep=work.leads) if watch is None else dict(watch.best)
     losses, steps = trained.losses, len(trained.losses)
     metrics: dict[str, Any] = {
         "first_loss": losses[0],
@@ -91,10 +93,8 @@ def fit(
         metrics["resumed_at"] = trained.resumed.step
     if trained.resumed.skipped:
         metrics["skipped_checkpoints"] = list(trained.resumed.skipped)
-    if watch is None:
-        state = full_state(trained.engine, keep=work.leads)
-    else:
-        state, steps = dict(watch.best), watch.best_step
+    if watch is not None:
+        steps = watch.best_step
         metrics |= {"steps_done": len(losses), "best_step": watch.best_step, "dev_scores": watch.scores}
     if trimmed is not None and work.leads:
         if trimmed.table.is_meta and weights is not None:
