@@ -100,9 +100,10 @@ def _padding(study: Study) -> list[str]:
     """Which sizes are trained without padding, and why the others are not."""
     sizes: dict[str | None, list[str]] = {}
     for size in study.sizes:
-        reason = why_padded(size.family, "cuda" if size.resources.gpus else "cpu", study.tuning.precision)
-        if size.resources.unpad is not None:
-            reason = None if size.resources.unpad else "as the recipe says"
+        reason = None
+        if not size.resources.unpad:
+            reason = why_padded(size.family, "cuda" if size.resources.gpus else "cpu", study.tuning.precision)
+            reason = reason or "unpad is off, and has not been run on a GPU yet"
         sizes.setdefault(reason, []).append(size.name)
     return [
         f"training {'computes no padding' if reason is None else 'computes padding'}: {', '.join(names)}"

@@ -33,6 +33,7 @@ from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.tasks.published import OPEN
 from trainables.training import Training
+from trainables.unpadding import why_padded
 
 
 class InvalidStudy(ValueError):
@@ -371,7 +372,7 @@ class Study:
                 errors.append(f"sizes[{size.name}]: rate_factor {size.rate_factor} must be positive")
             errors += self._batch_errors(size)
             errors += self._masking_errors(size)
-            if size.resources.unpad and (reason := size.family.needs_padding) is not None:
+            if size.resources.unpad and (reason := self._obstacle_to_unpadding(size)) is not None:
                 errors.append(f"sizes[{size.name}]: unpad: {reason}")
             if isinstance(size.encoder, Rung):
                 errors += [
@@ -380,6 +381,14 @@ class Study:
                     if not 0 <= (task.hidden_layer or 0) <= size.encoder.shape.layers
                 ]
         return errors
+
+    def _obstacle_to_unpadding(self, size: Size) -> str | None:
+        if not size.resources.gpus:
+            return size.family.needs_padding
+        trainings = [self.intermediate_tuning, self.tuning]
+        trainings += [size.encoder.pretraining] if isinstance(size.encoder, Rung) else []
+        reasons = (why_padded(size.family, "cuda", training.precision) for training in trainings)
+        return next((reason for reason in reasons if reason is not None), None)
 
     def _batch_errors(self, size: Size) -> list[str]:
         """Batches that cannot be cut for the size's workers."""

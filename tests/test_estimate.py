@@ -178,6 +178,8 @@ def test_a_study_of_published_encoders_needs_no_corpus_and_a_ladder_does() -> No
 def test_a_size_whose_attention_needs_padding_cannot_be_told_to_train_without() -> None:
     with pytest.raises(InvalidStudy, match=r"sizes\[m\]: unpad: its attention adds a learned bias"):
         _study(Size("m", published("mt5-small"), Resources(unpad=True)))
+    with pytest.raises(InvalidStudy, match=r"sizes\[x\]: unpad: .* computes in bf16, and training is in fp32"):
+        _study(Size("x", published("xlm-r-base"), Resources(unpad=True, gpus=1)))
     assert _study(Size("x", published("xlm-r-base"), Resources(unpad=True))).sizes[0].family.body == "XLMRobertaModel"
 
 
@@ -256,7 +258,10 @@ def test_the_plan_of_ten_billion_parameters_needs_no_network() -> None:
     refused = [line.strip() for line in console.export_text().splitlines() if "do not fit" in line]
     assert "benchmark of xlm-r-xxl fp32: NO, 42.8 GB of weights do not fit A10G" in refused
     assert not [line for line in refused if "mt5-large" in line]
-    assert "training computes no padding: xlm-r-large, xlm-r-xl, xlm-r-xxl" in text
+    assert (
+        "training computes padding: xlm-r-large, xlm-r-xl, xlm-r-xxl (unpad is off, and has not been run on a GPU"
+        in text
+    )
     assert "training computes padding: mt5-large, mt5-xl, mt5-xxl (its attention adds a learned bias" in text
     assert "xlm-r-xxl: facebook/xlm-roberta-xxl at 03e0fb540c3c9afd4bdda0072e7cb82d2eafd060: whether" in text
 

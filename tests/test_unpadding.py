@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from tests.networks import PAD, ROWS, classifier, random_features, roberta, small_encoder
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.encoder import checkpoint_activations
+from trainables.engine import Resources
 from trainables.families import FAMILIES
 from trainables.features import read_features
 from trainables.stages.base import Workplace
@@ -85,10 +86,15 @@ def test_attention_that_needs_padding_is_refused_with_the_reason(family: str) ->
     assert "learned" in str(why_padded(FAMILIES[family], "cuda", "bf16_mixed"))
 
 
-def test_left_to_the_rule_it_is_for_gpus_in_bf16() -> None:
+def test_where_it_would_be_possible() -> None:
     assert why_padded(FAMILIES["xlm-roberta"], "cuda", "bf16_mixed") is None
     assert "GPU" in str(why_padded(FAMILIES["xlm-roberta"], "cpu", "bf16_mixed"))
     assert "fp32" in str(why_padded(FAMILIES["xlm-roberta"], "cuda", "fp32"))
+
+
+def test_a_kernel_that_was_never_run_is_not_used_unless_a_recipe_asks_for_it() -> None:
+    assert not Resources(gpus=1, accelerator_type="H100").unpad
+    assert not Workplace(StageStore(Path("/nowhere"))).unpad
 
 
 def test_a_stage_trains_the_same_without_padding(tmp_path: Path) -> None:
@@ -96,7 +102,7 @@ def test_a_stage_trains_the_same_without_padding(tmp_path: Path) -> None:
     features = read_features(random_features(tmp_path / "features.arrow"))
     training = Training(learning_rate=1e-2, steps=6, batch_size=16, seed=1)
     found = {}
-    for unpads in (False, True, None):
+    for unpads in (False, True):
         torch.manual_seed(0)
         model, losses = classifier(roberta(0.0)), list[float]()
         work = Workplace(
@@ -108,9 +114,8 @@ def test_a_stage_trains_the_same_without_padding(tmp_path: Path) -> None:
         batches = FeatureBatches(features, MicroEntailment(), PAD, BatchOrder(features.lengths, 16, 1))
         lookups = looked_up(model.encoder.get_input_embeddings(), [features], PAD)
         state, metrics = fit(model, batches, training, work, "tuned", lookups=lookups)
-        assert metrics["unpadded"] is bool(unpads)
+        assert metrics["unpadded"] is unpads
         found[unpads] = losses, state
-    assert found[None][0] == found[False][0]
     assert found[True][0] == pytest.approx(found[False][0], rel=1e-5)
     for name, value in found[False][1].items():
         torch.testing.assert_close(found[True][1][name], value, rtol=0.0, atol=1e-5, msg=name)

@@ -60,7 +60,7 @@ class Resources:
     within the same global batch, and a stage that was interrupted begins anew; None waits for all of them. `offload`: what lies
     in host memory instead of the device's, the optimizer's state (ZeRO 1 to 3) or that and the parameters (ZeRO 3).
     `activation_checkpointing`: a layer's activations are computed again in the backward pass. `unpad`: training computes the
-    real tokens of a batch alone (`unpadding`); None does so where PyTorch has the kernel for it, on GPUs in bf16.
+    real tokens of a batch alone (`unpadding`), for GPUs in bf16; off unless it is asked for, for it has not been run on a GPU.
     """
 
     workers: int = 1
@@ -73,7 +73,7 @@ class Resources:
     offload: Offload = "none"
     activation_checkpointing: bool = False
     checkpoint_every_s: float = 600.0
-    unpad: bool | None = None
+    unpad: bool = False
     fewest_workers: int | None = None
 
     def __post_init__(self) -> None:

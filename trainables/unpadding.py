@@ -6,7 +6,8 @@ PyTorch has it built in) reads their boundaries. Position ids are those that eac
 back to where they were, so that heads see what they always see. Loss and gradients are those of the padded batch up to
 rounding; dropout draws other random numbers, as it does for another number of workers.
 
-Scoring goes on with padding: it is fp32, and the kernel computes in bf16.
+Scoring goes on with padding: it is fp32, and the kernel computes in bf16. The operator is PyTorch's own and private, and has
+been called on a CPU's tensors without memory alone: `Resources.unpad` is off unless a recipe asks for it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from trainables.families import FAMILIES, Family
 from trainables.training import Precision
 
 NAME = "segments"  # of the attention in transformers' registers
-FLASH_CAPABILITY = (8, 0)  # Ampere; the kernel is not built for older devices
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Segments:
 
 
 def why_padded(family: Family, device: str, precision: Precision) -> str | None:
-    """Why training computes padding where nobody decides; None where it does without.
+    """Why training without padding would be impossible, or pointless; None where it is neither.
 
     `device` is "cuda" or "cpu".
     """
@@ -59,17 +59,11 @@ def why_padded(family: Family, device: str, precision: Precision) -> str | None:
     return None
 
 
-def pays(encoder: PreTrainedModel, device: torch.device, precision: Precision) -> bool:
-    """The rule where nobody decides: wherever the kernel runs. It computes less than padded attention, and nothing more."""
-    if why_padded(FAMILIES[encoder.config.model_type], device.type, precision) is not None:
-        return False
-    return torch.cuda.get_device_capability(device) >= FLASH_CAPABILITY
-
-
 def unpad(encoder: PreTrainedModel) -> None:
     """Let the encoder compute real tokens alone while it is in training mode; its inputs and outputs stay as they are.
 
-    On a CPU attention goes segment by segment, which is there to be tested and not to be fast.
+    On GPUs it is for training in bf16, from Ampere on. On a CPU attention goes segment by segment, which is there to be tested
+    and not to be fast.
 
     Raises:
         ValueError: its attention needs padding.

@@ -41,7 +41,7 @@ class Workplace:
     offload: Offload = "none"
     activation_checkpointing: bool = False
     checkpoint_every_s: float = 600.0
-    unpad: bool | None = None
+    unpad: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = lambda stage, done, total, value: None
 

@@ -18,7 +18,7 @@ from trainables.stages.base import Stage, Workplace
 from trainables.stopping import Measure, Watch
 from trainables.training import Training
 from trainables.trimming import Lookups, trim, unseen_decay
-from trainables.unpadding import pays, unpad
+from trainables.unpadding import unpad
 
 RECENT = 20  # steps that a final loss is averaged over
 
@@ -58,8 +58,7 @@ def fit(
         )
         read_partitioned(model, weights, settings, trimmed=trimmed, leads=work.leads, device=work.device)
     encoder = encoder_of(model)
-    unpadded = pays(encoder, work.device, training.precision) if work.unpad is None else work.unpad
-    if unpadded:
+    if work.unpad:
         unpad(encoder)
     if work.activation_checkpointing:
         checkpoint_activations(model)
@@ -87,7 +86,7 @@ def fit(
     metrics: dict[str, Any] = {
         "first_loss": losses[0],
         "final_loss": sum(losses[-RECENT:]) / len(losses[-RECENT:]),
-        "unpadded": unpadded,
+        "unpadded": work.unpad,
     }
     if trained.resumed.step:
         metrics["resumed_at"] = trained.resumed.step
