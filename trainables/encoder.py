@@ -12,6 +12,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trainables.families import FAMILIES, Family
 from trainables.kinds.base import Pooling
@@ -137,6 +138,13 @@ def pooling_of(encoder: PreTrainedModel) -> Pooling:
 def checkpoint_activations(model: nn.Module) -> None:
     """Keep only the layers' inputs for the backward pass, which computes each layer once more."""
     encoder_of(model).activation_checkpointing_enable({"use_reentrant": False})
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Each of the encoder's layers by itself, for batches of any length: as few graphs as there are kinds of layers."""
+    for module in encoder_of(model).modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.compile(dynamic=True)
 
 
 def encoder_of(model: nn.Module) -> PreTrainedModel:

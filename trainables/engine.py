@@ -61,6 +61,7 @@ class Resources:
     in host memory instead of the device's, the optimizer's state (ZeRO 1 to 3) or that and the parameters (ZeRO 3).
     `activation_checkpointing`: a layer's activations are computed again in the backward pass. `unpad`: training computes the
     real tokens of a batch alone (`unpadding`), for GPUs in bf16; off unless it is asked for, for it has not been run on a GPU.
+    `compile`: each layer of the encoder is compiled by itself in training; not under ZeRO 3.
     """
 
     workers: int = 1
@@ -74,6 +75,7 @@ class Resources:
     activation_checkpointing: bool = False
     checkpoint_every_s: float = 600.0
     unpad: bool = False
+    compile: bool = False
     fewest_workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +87,10 @@ class Resources:
             raise ValueError(f"offload {self.offload!r}: one of {', '.join(OFFLOAD_FROM)}")
         if self.zero_stage < OFFLOAD_FROM[self.offload]:
             raise ValueError(f"offload of {self.offload}: from ZeRO stage {OFFLOAD_FROM[self.offload]} on")
+        if self.compile and self.zero_stage == 3:
+            raise ValueError(
+                "compile: not under ZeRO stage 3, whose hooks gather and let go of weights inside the layers"
+            )
         if not 1 <= (self.fewest_workers or self.workers) <= self.workers:
             raise ValueError(f"fewest_workers {self.fewest_workers}: from 1 to workers, {self.workers}")
 

@@ -262,6 +262,7 @@ def _workplace(job: Job, share: Share, device: torch.device, progress: Progress)
         activation_checkpointing=resources.activation_checkpointing,
         checkpoint_every_s=resources.checkpoint_every_s,
         unpad=resources.unpad,
+        compile=resources.compile,
         device=device,
         progress=progress,
     )

@@ -46,7 +46,7 @@ TINY_LOOKED_UP = 200
 class Setting:
     """What is trained and how it is laid out; batches count rows.
 
-    `unpad`: without padding, as the study does on GPUs; `compiled`: layers by torch.compile, which the study does not do.
+    `unpad`: without padding; `compiled`: layers by torch.compile. A study does neither unless its recipe asks for it.
     """
 
     encoder: str

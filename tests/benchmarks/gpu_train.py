@@ -58,8 +58,7 @@ import torch.distributed as dist
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import PreTrainedConfig
 
 from tests.benchmarks import row_lengths
 from tests.benchmarks.gpu_settings import (
@@ -78,7 +77,7 @@ from trainables.benchmark.hardware import hardware
 from trainables.benchmark.memory import PeakMemory, host_peak_mb
 from trainables.benchmark.nvml import gpu_uuid, read_gpu
 from trainables.data.source import DataError
-from trainables.encoder import checkpoint_activations, count_parameters
+from trainables.encoder import checkpoint_activations, compile_layers, count_parameters
 from trainables.engine import build_engine
 from trainables.families import FAMILIES
 from trainables.features import FeatureTable, read_features, write_features
@@ -347,7 +346,7 @@ def _figures(setting: Setting, plan: Plan, until: float) -> Document:
         if setting.activation_checkpointing:
             checkpoint_activations(model)
         if setting.compiled:
-            _compile_layers(model.encoder)
+            compile_layers(model)
         layout: dict[str, Any] = {"zero_stage": setting.zero_stage, "offload": setting.offload}
         engine = build_engine(model, training, share=share, **layout)  # for as long as its process
         with contextlib.suppress(Enough):
@@ -379,13 +378,6 @@ def _figures(setting: Setting, plan: Plan, until: float) -> Document:
         "nvml_unavailable": gpu.unavailable.get("memory_used_mb"),
         "host_peak_mb": host_peak_mb(),
     }
-
-
-def _compile_layers(encoder: PreTrainedModel) -> None:
-    """Each layer by itself, for batches of any length: as few graphs as there are kinds of layers."""
-    for module in encoder.modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            module.compile(dynamic=True)
 
 
 def _rows(path: Path, setting: Setting, plan: Plan, config: PreTrainedConfig, seed: int) -> Rows:

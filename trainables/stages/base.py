@@ -31,7 +31,8 @@ POLL_S = 0.5  # how often a waiting process looks whether another has finished t
 class Workplace:
     """Where stages run: the store, this worker's share, ZeRO stage, device, and whom to tell about progress.
 
-    `trim_vocabulary`, `offload`, `activation_checkpointing`, `checkpoint_every_s` and `unpad` are what `Resources` says.
+    `trim_vocabulary`, `offload`, `activation_checkpointing`, `checkpoint_every_s`, `unpad` and `compile` are what `Resources`
+    says.
     """
 
     store: StageStore
@@ -42,6 +43,7 @@ class Workplace:
     activation_checkpointing: bool = False
     checkpoint_every_s: float = 600.0
     unpad: bool = False
+    compile: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = lambda stage, done, total, value: None
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainables.batching import Batches
 from trainables.checkpoints import Checkpoints
-from trainables.encoder import checkpoint_activations, encoder_of, is_outline
+from trainables.encoder import checkpoint_activations, compile_layers, encoder_of, is_outline
 from trainables.engine import engine_around, engine_settings, full_state
 from trainables.loop import train
 from trainables.partitioning import read_partitioned, whole_table
@@ -62,6 +62,8 @@ def fit(
         unpad(encoder)
     if work.activation_checkpointing:
         checkpoint_activations(model)
+    if work.compile:
+        compile_layers(model)
     label = stage if isinstance(stage, str) else stage.label
     watch = None
     if training.early_stopping is not None:
