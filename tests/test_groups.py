@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import sys
@@ -31,6 +30,7 @@ from tests import recipes
 from tests.conftest import cores_after
 from trainables.engine import Resources
 from trainables.launch import Job, run_group
+from trainables.micro_batches import limits
 from trainables.stages.base import Stage, Workplace
 from trainables.store import StageStore
 from trainables.training import OutOfMemory
@@ -128,7 +128,7 @@ def test_a_group_that_runs_out_of_memory_goes_on_with_half(tmp_path: Path, caplo
     finished = StageStore(tmp_path).find(Narrow())
     assert finished is not None
     assert finished.manifest["context"]["micro_batch"] == 2
-    assert json.loads((tmp_path / "micro_batches" / "small.json").read_text())["micro_batch"] == 2
+    assert limits(tmp_path, job.resources) == {"narrow": 2}
 
 
 def _silent(stage: str, done: int, total: int, value: float) -> None:

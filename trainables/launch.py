@@ -7,14 +7,12 @@ trial itself. Several workers, and every size on GPUs, run under `TorchTrainer`,
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,10 @@ import ray.train
 from ray.exceptions import RayError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
+from trainables.fingerprint import fingerprint
+from trainables.micro_batches import Limits, limits, note
+from trainables.training import OutOfMemory
+
 # Ray Train's controller imports this module and does none of the work: what takes seconds to import (torch, transformers,
 # DeepSpeed) is imported by the functions that need it, and a group's job travels pickled.
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
     from trainables.batching import Share
     from trainables.engine import Resources
-    from trainables.loop import OutOfMemory
     from trainables.stages.base import Stage, Workplace
     from trainables.stages.evaluate import Evaluate
 
@@ -49,13 +50,15 @@ class OutputMissing(OSError):
 
 @dataclass(frozen=True)
 class Job:
-    """What a launcher runs, and where its stages live. `size` names whose resources these are."""
+    """What a launcher runs, and where its stages live. `size` names whose resources these are; `limits`, which launchers fill
+    in, has smaller micro-batches for stages whose own did not fit."""
 
     output: str
     resources: Resources
     stages: tuple[Stage, ...] = ()
     chain: tuple[Evaluate, ...] = ()
     size: str = ""
+    limits: Limits = field(default_factory=dict)
 
     def with_resources(self, **changes: Any) -> Job:
         return dataclasses.replace(self, resources=dataclasses.replace(self.resources, **changes))
@@ -124,7 +127,7 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
                 accelerator_type=resources.accelerator_type,
             ),
             run_config=RunConfig(
-                name=f"{name}-micro{resources.micro_batch}",
+                name=_run_name(name, job),
                 storage_path=str(Path(job.output) / "ray_train"),
                 callbacks=list(callbacks),
                 failure_config=FailureConfig(
@@ -136,7 +139,18 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
         )
         trainer.fit()
 
-    _with_room(job, lambda job: _with_machines(job, launch))
+    _with_machines(job, lambda job: _with_room(job, launch))
+
+
+def _run_name(name: str, job: Job) -> str:
+    """Another one for each attempt with smaller micro-batches: a run of Ray Train that failed is not gone on with."""
+    smaller = f"-{fingerprint(_Attempt(tuple(sorted(job.limits.items()))))}" if job.limits else ""
+    return f"{name}-micro{job.resources.micro_batch}{smaller}"
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    limits: tuple[tuple[str, int], ...]
 
 
 def _with_machines(job: Job, launch: Callable[[Job], None]) -> None:
@@ -202,46 +216,31 @@ def never_started(error: BaseException) -> bool:
 
 
 def _with_room(job: Job, launch: Callable[[Job], None]) -> None:
-    """Launch, and where the device's memory does not hold a micro-batch launch again with half of it.
+    """Launch, and where the device's memory does not hold a stage's micro-batch launch again with half of it in that stage.
 
     The global batch stays, so the result does too: stages that are finished are found, and the one that ran out of memory goes
-    on from its last checkpoint. What was learnt is noted in the output folder for the size's other trials.
+    on from its last checkpoint. What was learnt is noted in the output folder (`micro_batches`) for stages that are alike.
     """
-    noted = Path(job.output) / "micro_batches" / f"{job.size}.json"
-    if job.size and noted.exists():
-        fits = int(json.loads(noted.read_text(encoding="utf-8"))["micro_batch"])
-        job = job.with_resources(micro_batch=min(fits, job.resources.micro_batch))
-    reason = None
+    output, resources = Path(job.output), job.resources
+    job = dataclasses.replace(job, limits=limits(output, resources))
     while True:
         try:
             launch(job)
-            break
+            return
         except Exception as error:
             found = _out_of_memory(error)
-            half = 0 if found is None else found.micro_batch // 2
-            if (
-                not 1 <= half < job.resources.micro_batch
-            ):  # nothing to halve: one example, or one group that stays together
+            stage, half = ("", 0) if found is None else (found.stage, found.micro_batch // 2)
+            # Nothing to halve: one example, or one group that stays together.
+            if not 1 <= half < job.limits.get(stage, resources.micro_batch):
                 raise
             reason, found = str(found), None  # the error holds frames that hold the model
-            job = job.with_resources(micro_batch=half)
+        job = dataclasses.replace(job, limits={**job.limits, stage: half})
         logger.warning("%s: %s; going on with %d", job.size, reason, half)
-    if job.size and reason is not None:
-        _note(noted, {"micro_batch": job.resources.micro_batch, "because": reason})
-
-
-def _note(path: Path, content: dict[str, Any]) -> None:
-    """Written whole or not at all: trials of a size write and read it at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        json.dump(content, file)
-    os.replace(file.name, path)
+        note(output, resources, stage, half, because=reason)
 
 
 def _out_of_memory(error: BaseException) -> OutOfMemory | None:
     """The loop's error where it is the cause: in this process, or of a worker of a group."""
-    from trainables.loop import OutOfMemory
-
     causes = [error, *getattr(error, "worker_failures", {}).values()]
     return next((one for one in causes if isinstance(one, OutOfMemory)), None)
 
@@ -263,6 +262,7 @@ def _workplace(job: Job, share: Share, device: torch.device, progress: Progress)
         checkpoint_every_s=resources.checkpoint_every_s,
         unpad=resources.unpad,
         compile=resources.compile,
+        limits=job.limits,
         device=device,
         progress=progress,
     )

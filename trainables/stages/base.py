@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 import shutil
 import time
 from abc import ABC, abstractmethod
@@ -15,13 +17,15 @@ import torch
 import torch.distributed as dist
 
 from trainables.batching import Share
+from trainables.micro_batches import Limits
 from trainables.store import Finished, StageStore
-from trainables.training import Diverged
+from trainables.training import Diverged, OutOfMemory
 from trainables.versions import versions
 
 if TYPE_CHECKING:  # importing it imports DeepSpeed
     from trainables.engine import Offload
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss (or share scored)
 POLL_S = 0.5  # how often a waiting process looks whether another has finished the stage
@@ -32,7 +36,7 @@ class Workplace:
     """Where stages run: the store, this worker's share, ZeRO stage, device, and whom to tell about progress.
 
     `trim_vocabulary`, `offload`, `activation_checkpointing`, `checkpoint_every_s`, `unpad` and `compile` are what `Resources`
-    says.
+    says. `limits` has smaller micro-batches than the share's, by the `memory_key` of the stages whose own did not fit.
     """
 
     store: StageStore
@@ -44,6 +48,7 @@ class Workplace:
     checkpoint_every_s: float = 600.0
     unpad: bool = False
     compile: bool = False
+    limits: Limits = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = lambda stage, done, total, value: None
 
@@ -56,6 +61,16 @@ class Workplace:
     def partitions(self) -> bool:
         """Whether parameters are partitioned over workers: then none of them should ever hold the whole model."""
         return self.zero_stage == 3 and self.share.workers > 1
+
+    def narrowed(self, stage: Stage) -> Workplace:
+        """With the micro-batch that this stage is tried with; a line of the log says where it is not the usual one."""
+        most = self.limits.get(stage.memory_key, self.share.micro_batch)
+        if most >= self.share.micro_batch:
+            return self
+        if self.leads:
+            usual = self.share.micro_batch
+            logger.warning("%s: micro-batches of %d: the usual %d did not fit before", stage.label, most, usual)
+        return dataclasses.replace(self, share=dataclasses.replace(self.share, micro_batch=most))
 
     def agree(self, decide: Callable[[], T]) -> T:
         """The leading worker's result, on every worker; an error of the leader is raised on all of them."""
@@ -82,6 +97,11 @@ class Stage(ABC):
     @abstractmethod
     def label(self) -> str:
         """Short readable name, the first part of the stage's folder."""
+
+    @property
+    def memory_key(self) -> str:
+        """What decides, beside the resources, how much memory an entry of a batch takes; part of a file's name."""
+        return self.label
 
     @property
     @abstractmethod
@@ -146,6 +166,7 @@ def _claim(stage: Stage, store: StageStore, held: contextlib.ExitStack) -> bool:
 
 
 def _produce(stage: Stage, work: Workplace) -> Finished:
+    work = work.narrowed(stage)
     folder = work.agree(lambda: work.store.workspace(stage))
     started = time.perf_counter()
     try:
@@ -161,6 +182,8 @@ def _produce(stage: Stage, work: Workplace) -> Finished:
         }
         return work.agree(lambda: work.store.commit(stage, folder, metrics, context))
     except BaseException as error:
+        if isinstance(error, OutOfMemory):
+            error.stage = stage.memory_key
         if work.leads and isinstance(error, Diverged):
             work.store.note_failure(stage, {"step": error.step, "loss": str(error.loss)})
         if work.leads:

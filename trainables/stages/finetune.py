@@ -39,6 +39,10 @@ class Tuned(Stage):
     def label(self) -> str:
         return f"{self.task.role}-{self.task.name}-{root_of(self).short}"
 
+    @property
+    def memory_key(self) -> str:
+        return f"{self.label}-{self.training.max_length}-{self.training.precision}"
+
 
 @dataclass(frozen=True)
 class FineTune(Tuned):

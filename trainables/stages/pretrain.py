@@ -47,6 +47,10 @@ class Pretrain(Root):
         return f"{'pretrain' if self.trained else 'untrained'}-{self.shape}"
 
     @property
+    def memory_key(self) -> str:
+        return f"{self.label}-{self.group_pairs}x{self.training.max_length}-{self.training.precision}"
+
+    @property
     def short(self) -> str:
         return str(self.shape)
 
