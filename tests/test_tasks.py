@@ -300,7 +300,7 @@ class TestEveryTask:
                     case PairExample():
                         assert 0 <= example.label < len(task.labels)
                     case ChoiceExample():
-                        assert 0 <= example.label < len(example.choices)
+                        assert 0 <= example.label < len(example.choices) == task.choices
                     case TaggingExample():
                         assert len(example.words) == len(example.tags)
                         assert set(example.tags) <= set(task.labels)
@@ -343,6 +343,7 @@ class TestEveryTask:
             assert {feature.example for feature in one.features} == set(range(len(one.examples)))
             for feature in one.features:
                 assert feature.length <= MAX_LENGTH
+                assert one.split != "train" or len(feature.rows) == KINDS[task.kind].rows(task)
                 assert not any(tokenizer.unk_token_id in row for row in feature.rows)
                 example = one.examples[feature.example]
                 if not isinstance(example, (SpanExample, TaggingExample)):

@@ -97,6 +97,10 @@ class Kind(ABC, Generic[E]):
         `Feature.example` indexes into `examples`. Taking many at a time lets the tokenizer work in parallel.
         """
 
+    def rows(self, task: Task) -> int:
+        """Rows of a feature of the task's training set: what a batch costs is counted with it before there are features."""
+        return 1
+
     @abstractmethod
     def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
         """A head for the task over hidden states of that size.

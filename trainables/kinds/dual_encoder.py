@@ -65,6 +65,9 @@ class DualEncoder(Kind[RetrievalPair | RetrievalText]):
             found.append(Feature(index, tuple(rows), ()))
         return found
 
+    def rows(self, task: Task) -> int:
+        return 2  # the query and what answers it
+
     def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
         return DualEncoderHead(task.group)
 

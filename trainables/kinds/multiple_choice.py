@@ -40,6 +40,9 @@ class MultipleChoice(Kind[ChoiceExample]):
             for index, example in enumerate(examples)
         ]
 
+    def rows(self, task: Task) -> int:
+        return task.choices
+
     def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
         return ChoiceHead(hidden_size, pooling)
 

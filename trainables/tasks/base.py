@@ -147,9 +147,9 @@ class Task(ABC):
     and `trained` (False for tasks scored with no training). `reads` names the corpora that the training set is made of and
     `scores_on` those of the test sets, for the marks of same-data controls and leaks; `pools` names extra test sets that
     hold candidates only; `calibrated` tasks set a threshold on a dev set in each language; span tasks may be `unanswerable`;
-    `group` is how many training examples are read against each other and stay together; `query_length` and `answer_length`
-    are a dual encoder's longest rows in tokens; `mixed_only` tasks have no labels, are trained as one of a mixture and never
-    scored.
+    `group` is how many training examples are read against each other and stay together; `choices` is how many alternatives an
+    example of multiple choice has; `query_length` and `answer_length` are a dual encoder's longest rows in tokens;
+    `mixed_only` tasks have no labels, are trained as one of a mixture and never scored.
     """
 
     name: ClassVar[str]
@@ -165,6 +165,7 @@ class Task(ABC):
     calibrated: ClassVar[bool] = False
     unanswerable: ClassVar[bool] = False
     group: ClassVar[int] = 1
+    choices: ClassVar[int] = 0
     query_length: ClassVar[int | None] = None
     answer_length: ClassVar[int | None] = None
     mixed_only: ClassVar[bool] = False

@@ -23,6 +23,7 @@ class CommonsenseQA(PublishedTask):
 
     name: ClassVar[str] = "commonsense_qa"
     kind: ClassVar[KindName] = "multiple_choice"
+    choices: ClassVar[int] = len(LETTERS)
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
     source: ClassVar[str] = "CommonsenseQA 1.11, random split; on the hub tau/commonsense_qa"

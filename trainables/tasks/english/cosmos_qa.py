@@ -23,6 +23,7 @@ class CosmosQA(PublishedTask):
 
     name: ClassVar[str] = "cosmos_qa"
     kind: ClassVar[KindName] = "multiple_choice"
+    choices: ClassVar[int] = 4
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
     source: ClassVar[str] = "Cosmos QA; on the hub allenai/cosmos_qa, its conversion to parquet"

@@ -23,6 +23,7 @@ class HellaSwag(PublishedTask):
 
     name: ClassVar[str] = "hellaswag"
     kind: ClassVar[KindName] = "multiple_choice"
+    choices: ClassVar[int] = 4
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
     source: ClassVar[str] = "HellaSwag 1.0; on the hub Rowan/hellaswag"

@@ -21,6 +21,7 @@ class SocialIQa(PublishedTask):
 
     name: ClassVar[str] = "siqa"
     kind: ClassVar[KindName] = "multiple_choice"
+    choices: ClassVar[int] = 3
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
     source: ClassVar[str] = (

@@ -51,6 +51,7 @@ class ListItem:
 class MicroFollows(MicroTask):
     name: ClassVar[str] = "micro_follows"
     kind: ClassVar[KindName] = "multiple_choice"
+    choices: ClassVar[int] = CHOICES
     metric: ClassVar[str] = "accuracy"
 
     def draw(self, rng: random.Random, split: Split) -> RunItem | ListItem:

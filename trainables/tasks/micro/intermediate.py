@@ -67,6 +67,7 @@ class MicroOddOneOut(MicroTask):
 
     name: ClassVar[str] = "micro_odd_one_out"
     kind: ClassVar[KindName] = "multiple_choice"
+    choices: ClassVar[int] = 3
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
 

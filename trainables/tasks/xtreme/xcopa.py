@@ -29,6 +29,7 @@ class Xcopa(PublishedTask):
 
     name: ClassVar[str] = "xcopa"
     kind: ClassVar[KindName] = "multiple_choice"
+    choices: ClassVar[int] = 2
     metric: ClassVar[str] = "accuracy"
     official_languages: ClassVar[tuple[str, ...]] = tuple("et ht id it qu sw ta th tr vi zh".split())
     source: ClassVar[str] = "XCOPA, trained on COPA; on the hub cambridgeltl/xcopa and aps/super_glue"
