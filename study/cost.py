@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import mean
 
 from study import estimate
-from study.estimate import Architecture
+from study.estimate import Architecture, Load
 from study.searcher import asha
-from study.space import Choice, masks
+from study.space import Choice, parts
 from study.spec import Size, Study
+from trainables.engine import Resources
 from trainables.fingerprint import fingerprint
+from trainables.kinds import KINDS
 from trainables.stages.base import Stage
 from trainables.stages.finetune import Tuned
 from trainables.stages.pretrain import Pretrain
 
 SIMULATIONS = 50  # searches drawn at random; the mean of 50 is within a few percent of that of 500
 
-Costs = Mapping[str, float]  # of training stages, by fingerprint, in floating-point operations
+Cost = Callable[[Pretrain | Tuned], float]  # of a training stage, in whatever unit
+Costs = Mapping[str, float]  # of training stages, by fingerprint
 
 
 def stages_of(stage: Stage) -> Iterator[Stage]:
@@ -31,16 +34,30 @@ def stages_of(stage: Stage) -> Iterator[Stage]:
         yield from stages_of(parent)
 
 
-def stage_cost(architecture: Architecture, stage: Pretrain | Tuned) -> float:
-    """Floating-point operations of a training stage, rows counted at their longest (`estimate.stage_flops`)."""
+def loads_of(stage: Pretrain | Tuned) -> list[Load]:
+    """The kinds of batches that a stage trains on: one, or one for each task of a mixture."""
     if isinstance(stage, Pretrain):  # an entry of its batches is a group of sentence pairs
-        return estimate.stage_flops(architecture, stage.training, rows=2 * stage.group_pairs, masked=True)
-    return estimate.stage_flops(architecture, stage.training, masked=masks(stage.task))
+        return [Load(stage.training, rows=2 * stage.group_pairs, masked=True)]
+    return [
+        Load(stage.training, rows=kind.rows(task), group=task.group, masked=kind.masks)
+        for task in parts(stage.task)
+        for kind in (KINDS[task.kind],)
+    ]
+
+
+def stage_flops(architecture: Architecture, stage: Pretrain | Tuned) -> float:
+    """Floating-point operations of a training stage, rows counted at their longest; a mixture as its dearest task alone."""
+    return max(estimate.stage_flops(architecture, load) for load in loads_of(stage))
+
+
+def stage_hours(architecture: Architecture, stage: Pretrain | Tuned, resources: Resources) -> float | None:
+    """GPU-hours of a training stage, None without a known device (`estimate.gpu_hours`)."""
+    return estimate.gpu_hours(stage_flops(architecture, stage), resources, stage.training.precision)
 
 
 @dataclass(frozen=True)
 class SearchCost:
-    """Floating-point operations of one size's training.
+    """What one size's training costs, in the unit of what a stage costs.
 
     `root`: the encoder's pre-training, once (none for a published one). `defaults`: the default cells. `expected`: the whole
     budget, where ASHA stops trials by scores without any pattern and the sampled choices are random ones. `at_most`: nothing is
@@ -65,9 +82,9 @@ class SearchCost:
         return self.root + self.at_most + self.repeats_at_most
 
 
-def search_cost(study: Study, size: Size, architecture: Architecture) -> SearchCost:
-    """The cost of a size's search by simulation, the same every time."""
-    rungs = _Rungs(study, size, architecture)
+def search_cost(study: Study, size: Size, cost: Cost) -> SearchCost:
+    """What a size's search costs if a stage costs that, by simulation, the same every time."""
+    rungs = _Rungs(study, size, cost)
     defaults = study.space.defaults()
     sampled = study.budget(size) - len(defaults)
     grid = [choice for choice in study.space.grid() or () if choice not in defaults]
@@ -90,10 +107,10 @@ def search_cost(study: Study, size: Size, architecture: Architecture) -> SearchC
 class _Rungs:
     """Of a choice, the training stages that a trial needs until it has finished so many targets."""
 
-    def __init__(self, study: Study, size: Size, architecture: Architecture) -> None:
-        self._study, self._size, self._architecture = study, size, architecture
+    def __init__(self, study: Study, size: Size, cost: Cost) -> None:
+        self._study, self._size, self._cost = study, size, cost
         root = study.pretrain(size)
-        self.root = stage_cost(architecture, root) if isinstance(root, Pretrain) else 0.0
+        self.root = cost(root) if isinstance(root, Pretrain) else 0.0
         self.of = lru_cache(maxsize=None)(self._of)
 
     def _of(self, choice: Choice) -> list[Costs]:
@@ -102,13 +119,13 @@ class _Rungs:
         for evaluate in self._study.chain(self._size, choice):
             for stage in stages_of(evaluate):
                 if isinstance(stage, Tuned):
-                    found[fingerprint(stage)] = stage_cost(self._architecture, stage)
+                    found[fingerprint(stage)] = self._cost(stage)
             rungs.append(dict(found))
         return rungs
 
 
 def _simulate(study: Study, rungs: _Rungs, number: int, grid: Sequence[Choice], sampled: int) -> tuple[float, float]:
-    """The operations of one random search, with shared stages and without; its scores are drawn, its stops are ASHA's."""
+    """The cost of one random search, with shared stages and without; its scores are drawn, its stops are ASHA's."""
     draw = random.Random(number)
     choices = study.space.defaults()
     choices += draw.sample(grid, sampled) if grid else [study.space.drawn(draw) for _ in range(sampled)]

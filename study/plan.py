@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 
 from rich.console import Group
 from rich.table import Table
@@ -11,8 +12,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from study import estimate
-from study.cost import search_cost, stage_cost, stages_of
-from study.estimate import Architecture, UnknownArchitecture
+from study.cost import SearchCost, loads_of, search_cost, stage_flops, stage_hours, stages_of
+from study.estimate import Architecture, Load, UnknownArchitecture
 from study.precision import cpu_precision
 from study.space import NONE, LogUniform, Rates
 from study.spec import Rung, Size, Study
@@ -20,11 +21,11 @@ from trainables.catalogue import CATALOGUE
 from trainables.fingerprint import fingerprint
 from trainables.published import Published
 from trainables.stages.base import Stage
+from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import Tuned
 from trainables.stages.pretrain import Pretrain
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
-from trainables.training import Training
 from trainables.unpadding import why_padded
 
 
@@ -37,17 +38,26 @@ def stage_counts(study: Study, size: Size) -> tuple[int, int]:
 
 def training_stages(study: Study, size: Size) -> dict[str, list[Pretrain | Tuned]]:
     """The training stages of a size's default cells by what they train: pre-training, or a task in its role."""
-    found: dict[str, Stage] = {}
-    for choice in study.space.defaults():
-        for evaluate in study.chain(size, choice):
-            found |= {fingerprint(stage): stage for stage in stages_of(evaluate)}
     kinds: dict[str, list[Pretrain | Tuned]] = {}
-    for stage in found.values():
+    for stage in _stages(study, size):
         if isinstance(stage, Pretrain):
             kinds.setdefault("pretrain", []).append(stage)
         elif isinstance(stage, Tuned):
             kinds.setdefault(f"{stage.task.role}-{stage.task.name}", []).append(stage)
     return kinds
+
+
+def memory_verdict(study: Study, size: Size, architecture: Architecture) -> str:
+    """Whether everything that the size's default cells train fits its declared card, and whether scoring does."""
+    if not size.resources.gpus:
+        return "no GPU declared"
+    loads = _loads(study, size)
+    length, layers_kept = _scored(study, size)
+    trains = estimate.fits(architecture, size.resources, loads)
+    scores = estimate.scores(architecture, size.resources, length, layers_kept=layers_kept)
+    if trains is None or scores is None:
+        return "unknown card"
+    return "NO" if not trains else "yes" if scores else "NO (scoring)"
 
 
 def render_plan(study: Study, *, price: float | None = None) -> Group:
@@ -71,6 +81,7 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         _again(study),
         "stages: of the default cells; 'not shared' is what trials would run that shared none",
         *_padding(study),
+        *_slow_bf16(study),
         *_benchmark(study, known),
         *notes,
         *(f"open, to be noted before a run: {what}" for what in study.open_ends),
@@ -109,6 +120,22 @@ def _padding(study: Study) -> list[str]:
         f"training {'computes no padding' if reason is None else 'computes padding'}: {', '.join(names)}"
         + ("" if reason is None else f" ({reason})")
         for reason, names in sizes.items()
+    ]
+
+
+def _slow_bf16(study: Study) -> list[str]:
+    """Sizes that are to train in bf16 on cards which compute it without tensor cores."""
+    cards: dict[str, list[str]] = {}
+    for size in study.sizes:
+        kind = size.resources.accelerator_type or ""
+        device = estimate.ACCELERATORS.get(kind) if size.resources.gpus else None
+        mixed = any(load.training.precision == "bf16_mixed" for load in _loads(study, size))
+        if device is not None and device.bf16_tflops is None and mixed:
+            cards.setdefault(kind, []).append(size.name)
+    return [
+        f"bf16 on {kind}: {', '.join(names)}; it has no tensor cores for bf16, so that hours are counted at its fp32 peak, and "
+        "fp32 is no slower"
+        for kind, names in cards.items()
     ]
 
 
@@ -166,12 +193,13 @@ def _sizes(study: Study, known: Mapping[str, Architecture]) -> Table:
 def _memory(study: Study, known: Mapping[str, Architecture]) -> Table:
     names = [f"ZeRO-{stage}{'' if offload == 'none' else f' -{offload[:5]}'}" for stage, offload in estimate.settings()]
     table = _table(
-        "memory of a worker in GB on its device (with offload + in its node's host memory): model states by DeepSpeed's "
-        "estimators with weights of 4 bytes; activations of the longest micro-batch; fits: with a tenth left free",
-        ("size", *names, "activations", "checkpointing", "chosen", "fits"),
+        "memory of a worker in GB on its device (with offload and in scoring + in its node's host memory): model states by "
+        "DeepSpeed's estimators, corrected to fp32 weights; buffers (and bf16 copies of weights) and activations of the "
+        "micro-batch that takes most, pre-training and every row of a feature counted; scoring: the whole encoder in fp32 on "
+        "every worker; fits: training and scoring each, with a tenth left free",
+        ("size", *names, "buffers", "activations", "checkpointing", "scoring", "chosen", "fits"),
         left=("size", "chosen", "fits"),
     )
-    trainings = _tunings(study)
     for size in study.sizes:
         if size.name not in known:
             continue
@@ -181,29 +209,28 @@ def _memory(study: Study, known: Mapping[str, Architecture]) -> Table:
             moved = dataclasses.replace(resources, zero_stage=stage, offload=offload)
             memory = estimate.model_states(architecture, moved)
             cells.append(f"{memory.device_gb:.2f}" + ("" if offload == "none" else f" + {memory.host_gb:.1f}"))
-        needed = {
-            (training, masked): estimate.activations_gb(architecture, resources, training, masked=masked)
-            for training, masked in trainings
-        }
-        largest, masked = max(needed, key=lambda one: needed[one])
-        fits = estimate.fits(architecture, resources, largest, masked=masked)
+        most = max(_loads(study, size), key=lambda load: estimate.training_gb(architecture, resources, load))
+        length, layers_kept = _scored(study, size)
+        scoring = estimate.scoring(architecture, resources, length, layers_kept=layers_kept)
         table.add_row(
             size.name,
             *cells,
-            f"{needed[largest, masked]:.2f}",
+            f"{estimate.buffers_gb(architecture, resources, most):.2f}",
+            f"{estimate.activations_gb(architecture, resources, most):.2f}",
             "yes" if resources.activation_checkpointing else "no",
+            f"{scoring.device_gb:.2f} + {scoring.host_gb:.1f}",
             f"ZeRO-{resources.zero_stage}"
             + ("" if resources.offload == "none" else f", {resources.offload} offloaded"),
-            "no GPU declared" if not resources.gpus else {None: "unknown card", True: "yes", False: "NO"}[fits],
+            memory_verdict(study, size, architecture),
         )
     return table
 
 
 def _operations(study: Study, known: Mapping[str, Architecture]) -> Table:
     table = _table(
-        f"training of a stage in PFLOP, and GPU-hours at {estimate.MFU:.0%} of the card's peak (MFU, assumed); rows counted at "
-        "their longest, those of a mixture all masked if some are: an upper bound, but for tasks of several rows a feature "
-        "(multiple choice, retrieval)",
+        f"training of a stage in PFLOP, and GPU-hours at {estimate.MFU:.0%} of the card's peak in the training's precision "
+        "(MFU, assumed); every row of a feature counted (multiple choice, retrieval), at the longest length, and a mixture as "
+        "its dearest task alone: an upper bound of the operations",
         ("stage", "default cells", "steps", "batch", "length", *(size.name for size in study.sizes)),
         left=("stage",),
     )
@@ -223,9 +250,8 @@ def _operations(study: Study, known: Mapping[str, Architecture]) -> Table:
 
 
 def _cost(size: Size, architecture: Architecture, stage: Pretrain | Tuned) -> str:
-    flops = stage_cost(architecture, stage)
-    hours = estimate.gpu_hours(flops, size.resources)
-    return f"{flops / 1e15:.3g}" + ("" if hours is None else f", {hours:.2g} h")
+    hours = stage_hours(architecture, stage, size.resources)
+    return f"{stage_flops(architecture, stage) / 1e15:.3g}" + ("" if hours is None else f", {hours:.2g} h")
 
 
 def _choices(study: Study) -> Table:
@@ -272,9 +298,9 @@ def _graph(study: Study) -> Tree:
 
 def _costs(study: Study, known: Mapping[str, Architecture], price: float | None) -> Table:
     table = _table(
-        "training of the whole search in PFLOP, and GPU-hours as above. expected: random scores under ASHA, mean of "
-        "simulations; not shared: the same trials, each training its whole chain; at most: nothing stopped, and nothing "
-        "shared by the sampled trials; repeats: further seeds"
+        "training of the whole search, without scoring, in PFLOP, and GPU-hours as above. expected: random scores under ASHA, "
+        "mean of simulations; not shared: the same trials, each training its whole chain; at most: nothing stopped, and "
+        "nothing shared by the sampled trials; repeats: further seeds"
         + ("" if price is None else f"; price at {price:g} a GPU-hour"),
         (
             *("size", "encoder", "default cells", "expected", "not shared", "ratio"),
@@ -286,20 +312,21 @@ def _costs(study: Study, known: Mapping[str, Architecture], price: float | None)
     for size in study.sizes:
         if size.name not in known:
             continue
-        cost = search_cost(study, size, known[size.name])
+        cost = search_cost(study, size, partial(stage_flops, known[size.name]))
+        hours = _search_hours(study, size, known[size.name])
 
-        def amount(flops: float, size: Size = size) -> str:
-            hours = estimate.gpu_hours(flops, size.resources)
-            return f"{flops / 1e15:.3g}" + ("" if hours is None else f", {hours:.3g} h")
+        def amount(field: str, cost: SearchCost = cost, hours: SearchCost | None = hours) -> str:
+            flops = f"{getattr(cost, field) / 1e15:.3g}"
+            return flops if hours is None else f"{flops}, {getattr(hours, field):.3g} h"
 
-        hours = [estimate.gpu_hours(flops, size.resources) for flops in (cost.expected_total, cost.at_most_total)]
-        totals = [total + (one or 0.0) for total, one in zip(totals, hours, strict=True)]
+        if hours is not None:
+            totals = [totals[0] + hours.expected_total, totals[1] + hours.at_most_total]
         table.add_row(
             size.name,
-            *map(amount, (cost.root, cost.defaults, cost.expected, cost.not_shared)),
+            *map(amount, ("root", "defaults", "expected", "not_shared")),
             f"{cost.not_shared / cost.expected:.1f}" if cost.expected else "-",
-            *map(amount, (cost.at_most, cost.repeats, cost.expected_total)),
-            "-" if price is None or hours[0] is None else f"{price * hours[0]:,.0f}",
+            *map(amount, ("at_most", "repeats", "expected_total")),
+            "-" if price is None or hours is None else f"{price * hours.expected_total:,.0f}",
         )
     if any(totals):
         priced = "" if price is None else f"; price {price * totals[0]:,.0f} expected, {price * totals[1]:,.0f} at most"
@@ -307,16 +334,36 @@ def _costs(study: Study, known: Mapping[str, Architecture], price: float | None)
     return table
 
 
+def _search_hours(study: Study, size: Size, architecture: Architecture) -> SearchCost | None:
+    """As `search_cost`, in GPU-hours; None without a known device."""
+    if estimate.gpu_hours(0.0, size.resources, "fp32") is None:
+        return None
+    return search_cost(study, size, lambda stage: stage_hours(architecture, stage, size.resources) or 0.0)
+
+
+def _stages(study: Study, size: Size) -> list[Stage]:
+    """All stages of a size's default cells, each once."""
+    chains = (study.chain(size, choice) for choice in study.space.defaults())
+    found = {fingerprint(stage): stage for chain in chains for evaluate in chain for stage in stages_of(evaluate)}
+    return list(found.values())
+
+
+def _loads(study: Study, size: Size) -> list[Load]:
+    """Every kind of batch that the size trains on; rates and lengths of training, which trials choose, change none."""
+    return list(
+        {load: None for stages in training_stages(study, size).values() for one in stages for load in loads_of(one)}
+    )
+
+
+def _scored(study: Study, size: Size) -> tuple[int, bool]:
+    """The longest rows that the size is scored on, and whether some are read from a layer in the middle."""
+    scored = [stage for stage in _stages(study, size) if isinstance(stage, Evaluate)]
+    return max(stage.max_length for stage in scored), any(stage.task.hidden_layer is not None for stage in scored)
+
+
 def _part(task: Task) -> str:
     """A task of a mixture, with its languages where they are not English alone."""
     return task.name if task.languages == ("en",) else f"{task.name} ({', '.join(task.languages)})"
-
-
-def _tunings(study: Study) -> list[tuple[Training, bool]]:
-    """Every training, and whether it scores the whole vocabulary for masked pieces."""
-    usual = [study.tuning, study.intermediate_tuning, *(own.training for own in study.own_tuning)]
-    masked = [study.training_of(choice, study.intermediate_tuning, rate=1.0) for choice in study.space.masked]
-    return [*((training, False) for training in usual), *((training, True) for training in masked)]
 
 
 def _table(title: str, columns: tuple[str, ...], *, left: tuple[str, ...]) -> Table:

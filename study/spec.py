@@ -14,7 +14,6 @@ from study.space import Choice as Choice
 from study.space import LogUniform as LogUniform
 from study.space import Repeats as Repeats
 from study.space import Space as Space
-from study.space import masks as masks
 from trainables.batching import Share
 from trainables.benchmark.settings import BOUND_MS, SCENARIOS, BenchmarkSettings, Scenario
 from trainables.benchmark.variants import VARIANTS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from rich.console import Console
 
 from study import estimate
 from study.cluster import CannotRun
-from study.cost import search_cost
+from study.cost import loads_of, search_cost, stage_flops, stage_hours
 from study.driver import Where, run_study
-from study.estimate import ACCELERATORS, Architecture
-from study.plan import render_plan, training_stages
+from study.estimate import ACCELERATORS, Architecture, Load
+from study.plan import memory_verdict, render_plan, training_stages
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.recipes.xtreme_r import xtreme_r
 from study.space import LogUniform, Repeats
@@ -30,16 +31,28 @@ from trainables.encoder import (
     ParameterCount,
     count_parameters,
 )
-from trainables.engine import Resources
+from trainables.engine import Offload, Resources
 from trainables.families import FAMILIES
 from trainables.published import Published, noted_encoder
 from trainables.stages.base import Workplace, ensure
-from trainables.stages.finetune import FineTune
+from trainables.stages.finetune import FineTune, Tuned
 from trainables.stages.mixture import FineTuneMixture
+from trainables.stages.pretrain import Pretrain
 from trainables.stages.published import ImportEncoder
 from trainables.store import StageStore
+from trainables.tasks.base import Task
+from trainables.tasks.english.commonsense_qa import CommonsenseQA
+from trainables.tasks.english.cosmos_qa import CosmosQA
+from trainables.tasks.english.hellaswag import HellaSwag
+from trainables.tasks.english.mnli import Mnli
+from trainables.tasks.english.social_iqa import SocialIQa
+from trainables.tasks.masked_lm import MaskedLm
+from trainables.tasks.mixture import Mixture
 from trainables.tasks.suites import XTREME_R
-from trainables.training import Training
+from trainables.tasks.xtreme.lareqa import Lareqa
+from trainables.tasks.xtreme.mewslix import MewsliX
+from trainables.tasks.xtreme.xcopa import Xcopa
+from trainables.training import Precision, Training
 
 
 def _study(*sizes: Size) -> Study:
@@ -100,58 +113,160 @@ def test_every_checkpoint_is_pinned_and_has_a_known_shape() -> None:
 SMALL = Architecture(ParameterCount(1000, 600), 400, 2, 8, 8, 2, fused_attention=True, vocabulary=50)
 
 
+@pytest.mark.parametrize(
+    ("workers", "zero1", "zero2", "zero3", "zero3_offloaded"),
+    [
+        # 1000 parameters, 400 of them in one module; `tests/test_estimate_bytes.py` counts what the engine holds.
+        (1, 8000 + 12_000, 4000 + 16_000, 20_000 + 4000 + 1600, 4000 + 4000 + 1600),
+        (4, 8000 + 3000, 4000 + 4000, 5000 + 4000 + 1600, 1000 + 4000 + 1600),
+        (16, 8000 + 750, 4000 + 1000, 1250 + 4000 + 1600, 250 + 4000 + 1600),
+    ],
+)
+def test_device_memory_by_hand(workers: int, zero1: int, zero2: int, zero3: int, zero3_offloaded: int) -> None:
+    def device_bytes(**how: Any) -> int:
+        return round(estimate.model_states(SMALL, Resources(workers=workers, gpus=1, **how)).device_gb * 1e9)
+
+    assert device_bytes(zero_stage=0) == 16_000
+    assert device_bytes(zero_stage=1) == zero1
+    assert device_bytes(zero_stage=2) == zero2
+    assert device_bytes(zero_stage=3) == zero3
+    assert device_bytes(zero_stage=1, offload="optimizer") == 8000
+    assert device_bytes(zero_stage=2, offload="optimizer") == 4000
+    assert device_bytes(zero_stage=3, offload="optimizer") == zero3_offloaded
+    assert device_bytes(zero_stage=3, offload="parameters") == 4000 + 1600
+
+
+def test_no_more_weights_than_deepspeed_lets_live_are_gathered_at_once() -> None:
+    large = dataclasses.replace(SMALL, count=ParameterCount(10**10, 10**10), largest=3 * 10**8)
+    eight = Resources(workers=8, gpus=1, zero_stage=3)
+    # 20 / 8 of ten billion, weights of a billion, a gradient of 0.3 billion.
+    assert estimate.model_states(large, eight).device_gb == pytest.approx(25 + 4 + 1.2)
+    larger = dataclasses.replace(large, largest=2 * 10**9)
+    assert estimate.model_states(larger, eight).device_gb == pytest.approx(25 + 8 + 8)
+
+
 @pytest.mark.parametrize(("workers", "nodes", "each"), [(1, 1, 1), (4, 1, 4), (16, 2, 8)])
-def test_memory_is_what_deepspeed_estimates(workers: int, nodes: int, each: int) -> None:
-    def device_bytes(**how: Any) -> tuple[float, float]:
-        found = estimate.model_states(SMALL, Resources(workers=workers, gpus=1, **how))
-        return round(found.device_gb * 1e9), round(found.host_gb * 1e9)
+def test_host_memory_is_what_deepspeed_estimates(workers: int, nodes: int, each: int) -> None:
+    def host_bytes(**how: Any) -> int:
+        return round(estimate.model_states(SMALL, Resources(workers=workers, gpus=1, **how)).host_gb * 1e9)
 
     place = {"num_gpus_per_node": each, "num_nodes": nodes}
-    host, device = estimate_zero2_model_states_mem_needs(1000, **place, cpu_offload=False)
-    assert device_bytes(zero_stage=2) == (device, host)
-    host, device = estimate_zero2_model_states_mem_needs(1000, **place, cpu_offload=True)
-    assert device_bytes(zero_stage=2, offload="optimizer") == (device + 2 * 1000, host), (
-        "whole weights of 4 bytes, not 2"
-    )
+    for offload in ("none", "optimizer"):
+        host, _ = estimate_zero2_model_states_mem_needs(1000, **place, cpu_offload=offload != "none")
+        assert host_bytes(zero_stage=2, offload=offload) == host
     for offload, moved in (("none", {"cpu_offload": False}), ("optimizer", {"cpu_offload_params": False})):
-        host, device, _ = estimate_zero3_model_states_mem_needs(1000, 400, **place, zero_init=False, **moved)
-        # The largest layer's weights and gradients, and this worker's part of the weights.
-        assert device_bytes(zero_stage=3, offload=offload) == (device + 4 * 400 + 2 * 1000 // workers, host)
-    assert device_bytes(zero_stage=3, offload="parameters")[0] == 8 * 400
-    # Weights 4 and what the optimizer steps on: gradients 4, weights 4, moments 8; shared out but for the gradients.
-    assert device_bytes(zero_stage=0)[0] == 20_000
-    assert device_bytes(zero_stage=1)[0] == 8_000 + 12_000 // workers
+        host, *_ = estimate_zero3_model_states_mem_needs(1000, 400, **place, zero_init=workers > 1, **moved)
+        assert host_bytes(zero_stage=3, offload=offload) == host
+
+
+def test_a_group_under_zero3_never_reads_the_whole_encoder_and_scoring_does() -> None:
+    """Half on top, as DeepSpeed has it."""
+
+    def host_bytes(workers: int, offload: Offload) -> int:
+        resources = Resources(workers=workers, gpus=1, zero_stage=3, offload=offload)
+        return round(estimate.model_states(SMALL, resources).host_gb * 1e9)
+
+    assert host_bytes(1, "none") == 1.5 * 4 * 1000  # read whole
+    assert host_bytes(8, "none") == 1.5 * 4 * 400 * 8  # the largest module, by each of the node's workers
+    assert host_bytes(8, "optimizer") == 1.5 * 16 * 1000  # not 32, eight whole encoders
+    assert host_bytes(16, "optimizer") == 1.5 * 16 * 1000 / 2  # on two nodes
+    for workers, on_a_node in ((1, 1), (8, 8), (16, 8)):
+        scoring = estimate.scoring(SMALL, Resources(workers=workers, gpus=1, zero_stage=3), 16)
+        assert scoring.host_gb * 1e9 == pytest.approx(on_a_node * 4 * 1000)
 
 
 def test_operations_and_hours_by_hand() -> None:
     training = Training(1e-3, steps=10, batch_size=4, seed=0, max_length=16)
     flops = 10 * 4 * 16 * (6 * 600 + 12 * 2 * 8 * 16)
-    assert estimate.stage_flops(SMALL, training) == flops
-    groups = estimate.stage_flops(SMALL, training, rows=6, masked=True)
+    assert estimate.stage_flops(SMALL, Load(training)) == flops
+    groups = estimate.stage_flops(SMALL, Load(training, rows=6, masked=True))
     assert groups == pytest.approx(6 * (flops + 10 * 4 * 16 * 6 * 0.15 * 50 * 8))
     on_h100 = Resources(gpus=1, accelerator_type="H100")
-    hours = estimate.gpu_hours(3600 * 989e12 * estimate.MFU, on_h100)
+    hours = estimate.gpu_hours(3600 * 989e12 * estimate.MFU, on_h100, "bf16_mixed")
     assert hours == pytest.approx(1.0)
     again = dataclasses.replace(on_h100, activation_checkpointing=True)
-    assert estimate.gpu_hours(3600 * 989e12 * estimate.MFU, again) == pytest.approx(4 / 3)
-    assert estimate.gpu_hours(1e15, Resources()) is None
-    assert estimate.gpu_hours(1e15, Resources(gpus=1, accelerator_type="M3")) is None
+    assert estimate.gpu_hours(3600 * 989e12 * estimate.MFU, again, "bf16_mixed") == pytest.approx(4 / 3)
+    assert estimate.gpu_hours(1e15, Resources(), "fp32") is None
+    assert estimate.gpu_hours(1e15, Resources(gpus=1, accelerator_type="M3"), "fp32") is None
+
+
+@pytest.mark.parametrize(
+    ("card", "fp32", "bf16"), [("H100", 67e12, 989e12), ("A100", 19.5e12, 312e12), ("T4", 8.1e12, 8.1e12)]
+)
+def test_hours_are_those_of_the_precision(card: str, fp32: float, bf16: float) -> None:
+    """fp32 without tensor cores; T4 has none for bf16."""
+    resources = Resources(gpus=1, accelerator_type=card)
+    assert estimate.gpu_hours(3600 * fp32 * estimate.MFU, resources, "fp32") == pytest.approx(1.0)
+    assert estimate.gpu_hours(3600 * bf16 * estimate.MFU, resources, "bf16_mixed") == pytest.approx(1.0)
 
 
 def test_activations_by_hand_and_what_fits() -> None:
     training = Training(1e-3, 1, 8, 0, precision="bf16_mixed", max_length=16)
+    load = Load(training)
     resources = Resources(workers=2, micro_batch=64, gpus=1, accelerator_type="T4")  # four rows each
-    assert estimate.activations_gb(SMALL, resources, training) * 1e9 == pytest.approx(2 * 64 * 34 * 8)
+    assert estimate.activations_gb(SMALL, resources, load) * 1e9 == pytest.approx(2 * 64 * 34 * 8)
     plain = dataclasses.replace(SMALL, fused_attention=False)
-    assert estimate.activations_gb(plain, resources, training) * 1e9 == pytest.approx(2 * 64 * (34 * 8 + 5 * 2 * 16))
+    assert estimate.activations_gb(plain, resources, load) * 1e9 == pytest.approx(2 * 64 * (34 * 8 + 5 * 2 * 16))
     kept = dataclasses.replace(resources, activation_checkpointing=True)
-    assert estimate.activations_gb(SMALL, kept, training) * 1e9 == pytest.approx(2 * 64 * 2 * 8 + 64 * 34 * 8)
+    assert estimate.activations_gb(SMALL, kept, load) * 1e9 == pytest.approx(2 * 64 * 2 * 8 + 64 * 34 * 8)
+    five = estimate.activations_gb(SMALL, resources, Load(training, rows=5))
+    assert five * 1e9 == pytest.approx(5 * 2 * 64 * 34 * 8)
+    # Four features are read against each other: a micro-batch of one holds all four.
+    narrow = dataclasses.replace(resources, micro_batch=1)
+    assert estimate.activations_gb(SMALL, narrow, load) * 1e9 == pytest.approx(2 * 16 * 34 * 8)
+    assert estimate.activations_gb(SMALL, narrow, Load(training, group=4)) * 1e9 == pytest.approx(2 * 64 * 34 * 8)
     billion = dataclasses.replace(SMALL, count=ParameterCount(10**9, 10**9))
-    assert estimate.fits(SMALL, resources, training) is True
-    assert estimate.fits(billion, dataclasses.replace(resources, workers=1), training) is False
-    assert estimate.fits(billion, dataclasses.replace(resources, gpus=0), training) is None
+    assert estimate.fits(SMALL, resources, [load]) is True
+    # 16 GB of model states on 14.4 that may be filled; half of them shared over two workers, and the buffers: 12 + 4 + 2.
+    assert estimate.fits(billion, dataclasses.replace(resources, workers=1), [load]) is False
+    assert estimate.fits(billion, dataclasses.replace(resources, gpus=0), [load]) is None
     with pytest.raises(ValueError, match="from ZeRO stage 3 on"):
         Resources(zero_stage=2, offload="parameters")
+
+
+def test_the_widest_batch_decides_what_fits() -> None:
+    """64 rows of 512 tokens have 33 GB of activations in bf16, of which a card of 40 holds one row a feature, and not two."""
+    network = dataclasses.replace(SMALL, layers=24, width=1024)
+    training = Training(1e-3, 1, 64, 0, precision="bf16_mixed", max_length=512)
+    one, two = Load(training), Load(training, rows=2)
+    card = Resources(gpus=1, accelerator_type="A100-40G")
+    assert estimate.activations_gb(network, card, one) == pytest.approx(24 * 64 * 512 * 34 * 1024 / 1e9)
+    assert estimate.fits(network, card, [one]) is True
+    assert estimate.fits(network, card, [one, two]) is False
+
+
+def test_what_is_held_beside_model_states_by_hand() -> None:
+    def held(zero_stage: int, precision: Precision, **how: Any) -> float:
+        load = Load(Training(1e-3, 1, 8, 0, precision=precision), **how)
+        return estimate.buffers_gb(SMALL, Resources(gpus=1, zero_stage=zero_stage), load) * 1e9
+
+    # bf16 copies of the 600 parameters of the body, and of the table of 50 x 8 where masked pieces are scored with it.
+    assert held(0, "fp32") == 0
+    assert held(0, "bf16_mixed") == pytest.approx(1200)
+    assert held(0, "bf16_mixed", masked=True) == pytest.approx(1200 + 800)
+    assert held(2, "bf16_mixed") == pytest.approx(4e9 + 1200)
+    assert held(3, "bf16_mixed", masked=True) == pytest.approx(3e9)
+
+
+def test_a_step_of_the_optimizer_can_take_more_than_a_pass() -> None:
+    """Of a billion parameters on two workers: 4 + 16 / 2 GB, and in the step 4 / 2 more, as much as buffers in a pass."""
+    billion = dataclasses.replace(SMALL, count=ParameterCount(10**9, 10**9))
+    load = Load(Training(1e-3, 1, 8, 0, max_length=16))
+    assert estimate.training_gb(billion, Resources(2, gpus=1, zero_stage=2), load) == pytest.approx(14, abs=0.01)
+    assert estimate.training_gb(billion, Resources(1, gpus=1, zero_stage=2), load) == pytest.approx(24)
+    offloaded = Resources(1, gpus=1, zero_stage=2, offload="optimizer")
+    assert estimate.training_gb(billion, offloaded, load) == pytest.approx(4 + 2, abs=0.01)
+
+
+def test_scoring_takes_the_whole_encoder_on_every_card() -> None:
+    alone = estimate.scoring(SMALL, Resources(gpus=1, zero_stage=0), 16)
+    shared = estimate.scoring(SMALL, Resources(workers=8, gpus=1, zero_stage=3, offload="parameters"), 16)
+    # Weights, and one layer of 4096 tokens in fp32.
+    assert alone.device_gb == shared.device_gb == pytest.approx((4 * 1000 + 2 * 4096 * 34 * 8) / 1e9)
+    kept = estimate.scoring(SMALL, Resources(gpus=1), 16, layers_kept=True)
+    assert (kept.device_gb - alone.device_gb) * 1e9 == pytest.approx(4 * 4096 * 8 * 2)
+    assert estimate.scores(SMALL, Resources(gpus=1, accelerator_type="T4"), 16) is True
+    assert estimate.scores(SMALL, Resources(gpus=1, accelerator_type="M3"), 16) is None
 
 
 # --- studies and recipes
@@ -220,16 +335,23 @@ def test_xtreme_r_is_the_benchmark_and_says_what_it_lacks() -> None:
 @pytest.mark.usefixtures("offline")
 def test_one_vs_ten_billion_fits_its_cards() -> None:
     study = one_vs_ten_billion()
-    longest = max((own.training for own in study.own_tuning), key=lambda training: training.max_length)
     for size in study.sizes:
-        architecture = estimate.architecture(study, size)
         assert size.resources.accelerator_type in ACCELERATORS
-        assert estimate.fits(architecture, size.resources, longest)
-    alone = Resources(gpus=1, accelerator_type="H100", zero_stage=3)
-    xxl = estimate.architecture(study, study.size("xlm-r-xxl"))
+        assert memory_verdict(study, size, estimate.architecture(study, size)) == "yes"
+    largest = study.size("xlm-r-xxl")
+    xxl = estimate.architecture(study, largest)
     assert xxl.count.total > 10**10
-    assert not estimate.fits(xxl, alone, longest)
-    assert estimate.fits(xxl, dataclasses.replace(alone, offload="parameters", micro_batch=4), longest)
+
+    def verdict(**changes: Any) -> str:
+        resources = dataclasses.replace(largest.resources, **changes)
+        return memory_verdict(study, dataclasses.replace(largest, resources=resources), xxl)
+
+    assert verdict(workers=1) == "NO"
+    assert verdict(workers=1, offload="parameters") == "yes"
+    # 20 of its 40 GB would do for training, were all 42.8 of the weights not needed to score.
+    assert verdict(accelerator_type="A100-40G", offload="optimizer") == "NO (scoring)"
+    assert verdict(accelerator_type="A100-40G", offload="parameters") == "NO (scoring)"
+    assert verdict(accelerator_type="M3") == "unknown card"
     card = study.benchmark.accelerator_type
     assert card is not None
     assert all(estimate.serves(estimate.architecture(study, size), "fp32", card) for size in study.sizes)
@@ -243,14 +365,16 @@ def test_one_vs_ten_billion_fits_its_cards() -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_the_plan_of_ten_billion_parameters_needs_no_network() -> None:
-    console = Console(width=260, record=True, file=StringIO())
+    console = Console(width=300, record=True, file=StringIO())
     console.print(render_plan(one_vs_ten_billion()))
     text = console.export_text()
     for word in ("10695.95 M", "1029.71 M", "9666.24 M", "facebook/xlm-roberta-xxl", "8 x 8 CPU + 1 H100", "MFU"):
         assert word in text
-    # For 10.7 billion parameters: 20 bytes each alone, 20 / 8 and the token table with its gradients shared over eight.
-    assert "213.92" in text
+    # For 10.7 billion parameters: 16 bytes each alone, 20 / 8 and the token table with its gradients shared over eight, and to
+    # score 4 with a layer of 4096 tokens, on each of the node's eight.
+    assert "171.14" in text
     assert "34.96" in text
+    assert "43.92 + 342.3" in text
     assert "open, to be noted before a run: mlqa: the hub does not answer" in text
     assert "benchmark of each size's best model: fp32, bf16, on H100" in text
     small = dataclasses.replace(BenchmarkPlan(("fp32", "bf16")), accelerator_type="A10G")
@@ -284,12 +408,76 @@ def test_what_a_search_costs_at_most_is_no_less_than_what_is_expected() -> None:
     """Longer trainings are among the choices, and rates are a range, of which no list can be made."""
     study = recipes.inline()
     size = study.sizes[0]
-    grid = search_cost(study, size, estimate.architecture(study, size))
+    grid = search_cost(study, size, partial(stage_flops, estimate.architecture(study, size)))
     assert grid.defaults <= grid.expected <= grid.at_most
     assert grid.expected < grid.not_shared
     space = dataclasses.replace(study.space, lr_target=LogUniform(1e-4, 1e-2, 1e-3), epochs=(1.0, 3.0))
     ranged = dataclasses.replace(study, space=space, trials=12, repeats=Repeats(1, 3))
-    cost = search_cost(ranged, size, estimate.architecture(ranged, size))
+    cost = search_cost(ranged, size, partial(stage_flops, estimate.architecture(ranged, size)))
     assert cost.defaults < cost.expected < cost.at_most
     assert cost.expected_total < cost.at_most_total
     assert cost.repeats < cost.repeats_at_most, "the winner may be one that trains three times as long"
+
+
+def test_every_row_of_a_feature_is_counted() -> None:
+    """In memory and in operations: alternatives, queries with answers, sentence pairs of pre-training's groups."""
+    study = recipes.inline()
+    root = study.pretrain(study.sizes[0])
+    assert isinstance(root, Pretrain)
+    training = study.tuning
+
+    def tuned(task: Task | Mixture) -> Tuned:
+        if isinstance(task, Mixture):
+            return FineTuneMixture(root, task, training)
+        return FineTune(root, task, training)
+
+    def loads(task: Task | Mixture) -> list[tuple[int, int, bool]]:
+        return [(load.rows, load.group, load.masked) for load in loads_of(tuned(task))]
+
+    five = CommonsenseQA()
+    rows = {HellaSwag(): 4, CosmosQA(): 4, five: 5, SocialIQa(): 3, Xcopa(): 2, Mnli(): 1}
+    assert {task: loads(task) for task in rows} == {task: [(count, 1, False)] for task, count in rows.items()}
+    assert loads(MewsliX()) == [(2, 64, False)]
+    assert loads(Lareqa()) == [(2, 16, False)]
+    mixture = Mixture("both", (five, MaskedLm()))
+    assert loads(mixture) == [(5, 1, False), (1, 1, True)]
+    assert [(load.rows, load.group, load.masked) for load in loads_of(root)] == [(2 * 8, 1, True)]
+    # The mixture as its dearer task, here the one of five rows.
+    flops = {task: stage_flops(SMALL, tuned(task)) for task in (Mnli(), five, mixture)}
+    assert flops[mixture] == flops[five] == 5 * flops[Mnli()]
+
+
+def test_pretraining_is_part_of_the_memory_verdict() -> None:
+    """Two groups a batch: of 8 pairs 32 rows, and of 20,000 pairs 80,000 rows, whose activations alone are 22 GB."""
+    study = recipes.inline()
+    resources = Resources(gpus=1, accelerator_type="T4")
+    size = dataclasses.replace(study.sizes[0], resources=resources)
+    groups = {pairs: dataclasses.replace(study, sizes=(size,), group_pairs=pairs) for pairs in (8, 20_000)}
+    found = {pairs: memory_verdict(one, size, estimate.architecture(one, size)) for pairs, one in groups.items()}
+    assert found == {8: "yes", 20_000: "NO"}
+
+
+def test_bf16_without_tensor_cores_is_named_and_hours_follow_each_trainings_precision() -> None:
+    study = recipes.inline()
+    size = dataclasses.replace(study.sizes[0], resources=Resources(gpus=1, accelerator_type="T4"))
+    mixed = dataclasses.replace(study.tuning, precision="bf16_mixed")
+    study = dataclasses.replace(study, sizes=(size,))
+    text = {one.tuning.precision: _printed(one) for one in (study, dataclasses.replace(study, tuning=mixed))}
+    assert "bf16 on T4: 1x32; it has no tensor cores for bf16" in text["bf16_mixed"]
+    assert "bf16 on" not in text["fp32"]
+    architecture = estimate.architecture(study, size)
+    stage = training_stages(study, size)["target-micro_tagging"][0]
+    on_h100 = Resources(gpus=1, accelerator_type="H100")
+    fp32, bf16 = (
+        stage_hours(architecture, dataclasses.replace(stage, training=training), on_h100)
+        for training in (study.tuning, mixed)
+    )
+    assert fp32 is not None
+    assert bf16 is not None
+    assert fp32 == pytest.approx(bf16 * 989 / 67)
+
+
+def _printed(study: Study) -> str:
+    console = Console(width=260, record=True, file=StringIO())
+    console.print(render_plan(study))
+    return console.export_text()

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from study import estimate
 from study.data import check_data
+from study.estimate import Load
 from study.plan import render_plan
 from study.spec import InvalidStudy, Size, Space, Study
 from tests import recipes
@@ -514,6 +515,8 @@ def test_the_plan_shows_what_is_mixed_and_what_scores_cost() -> None:
     assert said == []
     architecture = estimate.architecture(study, study.sizes[0])
     training, resources = study.intermediate_tuning, study.sizes[0].resources
-    plain, masked = (estimate.activations_gb(architecture, resources, training, masked=one) for one in (False, True))
+    plain, masked = (
+        estimate.activations_gb(architecture, resources, Load(training, masked=one)) for one in (False, True)
+    )
     # 16 rows of 128 pieces, 15% of them with scores of 600 pieces at 10 bytes.
     assert (masked - plain) * 1e9 == pytest.approx(16 * 128 * 0.15 * 600 * 10)
