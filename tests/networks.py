@@ -43,6 +43,22 @@ def roberta(dropout: float = 0.1) -> XLMRobertaModel:
     return XLMRobertaModel(config, add_pooling_layer=False)
 
 
+def wide_roberta() -> XLMRobertaModel:
+    """One layer of XLM-R large's width and heads; a quarter of its feed-forward, few positions and pieces."""
+    config = XLMRobertaConfig(
+        vocab_size=ROWS,
+        hidden_size=1024,
+        num_hidden_layers=1,
+        num_attention_heads=16,
+        intermediate_size=1024,
+        max_position_embeddings=40,
+        type_vocab_size=1,
+        pad_token_id=PAD,
+        attn_implementation="eager",
+    )
+    return XLMRobertaModel(config, add_pooling_layer=False)
+
+
 def small_encoder(family: str, *, layers: int = 1, dropout: float = 0.1) -> PreTrainedModel:
     """A small encoder of a family; mmBERT's look 4 tokens to either side in all layers but every third."""
     shape: dict[str, Any] = {
@@ -75,4 +91,4 @@ def small_encoder(family: str, *, layers: int = 1, dropout: float = 0.1) -> PreT
 
 
 def classifier(encoder: PreTrainedModel) -> TaskModel:
-    return TaskModel(encoder, ClassificationHead(WIDTH, 3, "mean"))
+    return TaskModel(encoder, ClassificationHead(encoder.config.hidden_size, 3, "mean"))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from tests.networks import PAD, ROWS, WIDTH, classifier, random_features, small_encoder
+from tests.networks import PAD, ROWS, WIDTH, classifier, random_features, small_encoder, wide_roberta
 from tests.pair import WORKERS, Pair
 from trainables import partitioning
 from trainables.batching import BatchOrder, FeatureBatches, Share
@@ -31,6 +31,7 @@ from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training import Training
 from trainables.trimming import looked_up
 
+WIDE = "wide"  # matrices that are let go of after each use; those of the small encoders, once gathered, stay
 TRAINING = Training(learning_rate=1e-2, steps=3, batch_size=16, seed=0)
 Tuned = tuple[list[float], dict[str, np.ndarray]]
 
@@ -51,7 +52,9 @@ def _read_and_tuned(rank: int, folder: Path) -> dict[object, Any]:
         found: dict[object, Any] = {family: _held(rank, folder / family) for family in FAMILIES}
         for trims in (True, False):
             for outlined in (True, False):
-                found[trims, outlined] = _tuned(folder, rank, trims=trims, outlined=outlined)
+                found[trims, outlined] = _tuned(folder, rank, "xlm-roberta", trims=trims, outlined=outlined)
+        for outlined in (True, False):
+            found[WIDE, outlined] = _tuned(folder, rank, WIDE, trims=False, outlined=outlined)
     return found
 
 
@@ -68,10 +71,10 @@ def _held(rank: int, folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]
     return held, whole, {name: one.numpy().copy() for name, one in model.encoder.named_buffers()}
 
 
-def _tuned(folder: Path, rank: int, *, trims: bool, outlined: bool) -> Tuned:
+def _tuned(folder: Path, rank: int, name: str, *, trims: bool, outlined: bool) -> Tuned:
     """Losses and state of a training with dropout, of an encoder that every worker has whole or has in outline."""
     features, losses = read_features(folder / "features.arrow"), list[float]()
-    encoder = (outline_encoder if outlined else load_encoder)(folder / "xlm-roberta")
+    encoder = (outline_encoder if outlined else load_encoder)(folder / name)
     torch.manual_seed(0)
     model = classifier(encoder)
     work = Workplace(
@@ -84,7 +87,7 @@ def _tuned(folder: Path, rank: int, *, trims: bool, outlined: bool) -> Tuned:
     order = BatchOrder(features.lengths, TRAINING.batch_size, TRAINING.seed)
     batches = FeatureBatches(features, MicroEntailment(), PAD, order)
     lookups = looked_up(encoder.get_input_embeddings(), [features], PAD)
-    state, metrics = fit(*(model, batches, TRAINING, work, "tuned"), lookups=lookups, weights=folder / "xlm-roberta")
+    state, metrics = fit(*(model, batches, TRAINING, work, "tuned"), lookups=lookups, weights=folder / name)
     assert (metrics["embedding_rows_trained"] < ROWS) is trims
     return losses, {name: value.numpy() for name, value in state.items()}
 
@@ -99,10 +102,11 @@ def test_what_is_read_in_parts_by_the_leader_alone_is_what_everybody_reads_whole
     random_features(tmp_path / "features.arrow")
     for family in FAMILIES:
         small_encoder(family).save_pretrained(tmp_path / family)
+    wide_roberta().save_pretrained(tmp_path / WIDE)
     found = pair.run(_read_and_tuned, tmp_path)
     for rank in range(WORKERS):
-        for trims in (True, False):
-            (losses, state), (expected_losses, expected) = (found[rank][trims, outlined] for outlined in (True, False))
+        for what in (True, False, WIDE):
+            (losses, state), (expected_losses, expected) = (found[rank][what, outlined] for outlined in (True, False))
             assert losses == expected_losses
             _same(state, {name: torch.from_numpy(value) for name, value in expected.items()})
             assert bool(state) is (rank == 0)
