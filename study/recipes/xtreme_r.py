@@ -66,7 +66,7 @@ def xtreme_r(seed: int = 0) -> Study:
         version=1,
         seed=seed,
         sizes=(
-            Size("xlm-r-base", noted_encoder(published("xlm-r-base")), _one_gpu("A10G", micro_batch=32)),
+            Size("xlm-r-base", noted_encoder(published("xlm-r-base")), _one_gpu("A10G", micro_batch=16)),
             Size("xlm-r-large", noted_encoder(published("xlm-r-large")), _one_gpu("A100", micro_batch=16)),
         ),
         # The cheap ones first: trials are compared after each.
