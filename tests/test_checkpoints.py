@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from tests import recipes
 from tests.networks import PAD, classifier, random_features, roberta
+from tests.pair import Pair
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.checkpoints import Checkpoints
 from trainables.encoder import Shape
@@ -40,6 +39,9 @@ from trainables.training import Diverged, EarlyStopping, OutOfMemory, Training
 STEPS, KILLED_AT = 12, 7
 TRAINING = Training(learning_rate=1e-2, steps=STEPS, batch_size=16, seed=1)
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures(
+    "one_thread"
+)  # several add up in another order, and equal here is equal to the bit
 
 
 class Killed(Exception):
@@ -111,6 +113,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(features: Path, tmp_path: P
 
 
 def _killed(features: Path, folder: Path) -> None:
+    torch.set_num_threads(1)
     _train(features, folder, until=KILLED_AT, end=lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
@@ -122,29 +125,23 @@ def test_a_process_killed_outright_is_resumed(features: Path, tmp_path: Path) ->
     _assert_same(_train(features, tmp_path, weights=5), _train(features, None))
 
 
-def _worker(rank: int, zero_stage: int, features: Path, folder: Path, results: Any) -> None:
-    os.environ["LOCAL_RANK"] = str(rank)
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def _resumed(rank: int, zero_stage: int, features: Path, folder: Path) -> list[float]:
+    """The losses of a training that one of two workers was interrupted in, which are those of an uninterrupted one."""
     share = Share(rank, 2, 8)
     whole = _train(features, None, share=share, zero_stage=zero_stage)
-    try:
-        _train(features, folder / "checkpoints", until=KILLED_AT, share=share, zero_stage=zero_stage)
-    except Killed:
-        resumed = _train(features, folder / "checkpoints", weights=5, share=share, zero_stage=zero_stage)
-        _assert_same(resumed, whole)
-        results[rank] = resumed[0]
-    dist.destroy_process_group()
+    with pytest.raises(Killed):
+        _train(features, folder, until=KILLED_AT, share=share, zero_stage=zero_stage)
+    resumed = _train(features, folder, weights=5, share=share, zero_stage=zero_stage)
+    _assert_same(resumed, whole)
+    return resumed[0]
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
-def test_two_workers_resume_under_zero(zero_stage: int, features: Path, tmp_path: Path) -> None:
-    with multiprocessing.Manager() as manager:
-        results = manager.dict()
-        spawn(_worker, args=(zero_stage, features, tmp_path, results), nprocs=2)  # type: ignore[no-untyped-call]
-        assert len(results[0]) == STEPS
-        assert results[0] == results[1]
-    manifest = (tmp_path / "checkpoints" / f"step-{STEPS:08d}" / MANIFEST).read_text()
+def test_two_workers_resume_under_zero(zero_stage: int, features: Path, tmp_path: Path, pair: Pair) -> None:
+    first, second = pair.run(_resumed, zero_stage, features, tmp_path)
+    assert len(first) == STEPS
+    assert first == second
+    manifest = (tmp_path / f"step-{STEPS:08d}" / MANIFEST).read_text()
     assert json.loads(manifest)["group"]["workers"] == 2
 
 
@@ -291,14 +288,11 @@ def test_early_stopping_in_a_stage_leaves_the_model_with_the_best_dev_score(base
     assert scored == pytest.approx(max(scores.values()))
 
 
-def _stopping(rank: int, folder: Path, results: Any) -> None:
+def _stopping(rank: int, folder: Path) -> list[tuple[int, float]]:
     """Wide enough that ZeRO 3 really shares its matrices out (from 100,000 elements on)."""
-    os.environ["LOCAL_RANK"] = str(rank)
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    work = Workplace(StageStore(folder / "group"), Share(rank, 2, 8), zero_stage=3)
-    results[rank] = ensure(WIDE, work).metrics["dev_scores"]
-    dist.destroy_process_group()
+    work = Workplace(StageStore(folder), Share(rank, 2, 8), zero_stage=3)
+    scores: list[tuple[int, float]] = ensure(WIDE, work).metrics["dev_scores"]
+    return scores
 
 
 WIDE = FineTune(
@@ -309,14 +303,12 @@ WIDE = FineTune(
 )
 
 
-def test_early_stopping_under_zero3_scores_what_one_worker_scores(tmp_path: Path) -> None:
-    with multiprocessing.Manager() as manager:
-        results = manager.dict()
-        spawn(_stopping, args=(tmp_path, results), nprocs=2)  # type: ignore[no-untyped-call]
-        assert results[0] == results[1]
-        alone = ensure(WIDE, Workplace(StageStore(tmp_path / "alone"))).metrics["dev_scores"]
-        assert [done for done, _ in results[0]] == [4, 8, 12]
-        assert [score for _, score in results[0]] == pytest.approx([score for _, score in alone], abs=3.0)
+def test_early_stopping_under_zero3_scores_what_one_worker_scores(tmp_path: Path, pair: Pair) -> None:
+    first, second = pair.run(_stopping, tmp_path / "group")
+    assert first == second
+    alone = ensure(WIDE, Workplace(StageStore(tmp_path / "alone"))).metrics["dev_scores"]
+    assert [done for done, _ in first] == [4, 8, 12]
+    assert [score for _, score in first] == pytest.approx([score for _, score in alone], abs=3.0)
 
 
 def test_early_stopping_wants_a_dev_set() -> None:

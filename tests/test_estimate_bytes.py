@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 
 from study import estimate
 from study.estimate import Architecture, Load
+from tests.pair import WORKERS, Pair
 from trainables.batching import Share
 from trainables.encoder import ParameterCount
-from trainables.engine import Offload, Resources, build_engine
+from trainables.engine import Offload, Resources, build_engine, release
 from trainables.training import Precision, Training
 
-WORKERS, WIDTH, LAYERS = 2, 512, 8
+WIDTH, LAYERS = 512, 8
 TOTAL, LARGEST = LAYERS * WIDTH**2, WIDTH**2
 SETTINGS: list[tuple[int, Offload, Precision]] = [
     *((stage, "none", "fp32") for stage in (0, 1, 2, 3)),
@@ -88,31 +85,21 @@ def _most_held(stage: int, offload: Offload, precision: Precision, share: Share)
             engine.step()
     finally:
         torch.optim.AdamW.step = update  # type: ignore[method-assign]
-    engine.destroy()
+    release(engine)
     return found
 
 
-def _worker(rank: int, folder: Path, results: Any) -> None:
-    os.environ["LOCAL_RANK"] = str(rank)
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORKERS)
+def _held(rank: int) -> dict[Any, dict[str, Held]]:
     gc.collect()
     gc.freeze()  # a million objects of the libraries: from here on they are looked at no more
-    try:
-        for setting in SETTINGS:
-            results[rank, setting] = _most_held(*setting, Share(rank, WORKERS, 4))
-    finally:
-        dist.destroy_process_group()
+    return {setting: _most_held(*setting, Share(rank, WORKERS, 4)) for setting in SETTINGS}
 
 
 @pytest.fixture(scope="module")
-def held(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict[str, Held]]:
-    """By rank and setting."""
-    with multiprocessing.Manager() as manager:
-        results = manager.dict()
-        folder = tmp_path_factory.mktemp("bytes")
-        multiprocessing.spawn(_worker, args=(folder, results), nprocs=WORKERS, join=True)  # type: ignore[attr-defined, no-untyped-call]
-        return dict(results)
+def held(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, dict[str, Held]]]:
+    """By rank and setting, in processes that hold nothing else."""
+    with Pair(tmp_path_factory.mktemp("bytes")) as own:
+        return own.run(_held)
 
 
 def _estimated(stage: int, precision: Precision) -> tuple[float, float]:
@@ -136,19 +123,19 @@ def _estimated(stage: int, precision: Precision) -> tuple[float, float]:
     ],
 )
 def test_model_states_are_what_the_engine_holds(
-    stage: int, bytes_each: float, held: dict[Any, dict[str, Held]]
+    stage: int, bytes_each: float, held: list[dict[Any, dict[str, Held]]]
 ) -> None:
     assert _estimated(stage, "fp32")[0] == bytes_each * TOTAL
     for rank in range(WORKERS):
-        states = {moment: found[0] / TOTAL for moment, found in held[rank, (stage, "none", "fp32")].items()}
+        states = {moment: found[0] / TOTAL for moment, found in held[rank][(stage, "none", "fp32")].items()}
         assert max(states["forward"], states["backward"]) == pytest.approx(bytes_each, abs=0.05)
         # Stage 2 has a second copy of this worker's gradients when it steps.
         assert states["step"] < bytes_each + (4 / WORKERS if stage == 2 else 0) + 0.05
 
 
-def test_zero3_holds_its_part_and_what_it_gathered(held: dict[Any, dict[str, Held]]) -> None:
+def test_zero3_holds_its_part_and_what_it_gathered(held: list[dict[Any, dict[str, Held]]]) -> None:
     for rank in range(WORKERS):
-        states = {moment: found[0] / TOTAL for moment, found in held[rank, (3, "none", "fp32")].items()}
+        states = {moment: found[0] / TOTAL for moment, found in held[rank][(3, "none", "fp32")].items()}
         # The last pass went through weights of far fewer than 10^9 elements: they are all still there.
         assert states["forward"] == pytest.approx((4 + 4 + 4 + 8) / 2 + 4, abs=0.05)
         assert states["step"] == pytest.approx((4 + 4 + 4 + 4 + 8) / 2, abs=0.05)
@@ -161,9 +148,9 @@ def test_zero3_holds_its_part_and_what_it_gathered(held: dict[Any, dict[str, Hel
     [(0, "fp32", 0), (1, "fp32", 2), (2, "fp32", 2), (3, "fp32", 2), (2, "bf16_mixed", 4), (3, "bf16_mixed", 3)],
 )
 def test_gradients_are_reduced_through_buffers_of_one_size(
-    stage: int, precision: Precision, gb: float, held: dict[Any, dict[str, Held]]
+    stage: int, precision: Precision, gb: float, held: list[dict[Any, dict[str, Held]]]
 ) -> None:
     """5 x 10^8 elements for a network of two million parameters."""
     assert _estimated(stage, precision)[1] == gb * 1e9
     for rank in range(WORKERS):
-        assert max(found[1] for found in held[rank, (stage, "none", precision)].values()) == gb * 1e9
+        assert max(found[1] for found in held[rank][(stage, "none", precision)].values()) == gb * 1e9
