@@ -3,7 +3,6 @@ catalogue's widths and vocabulary."""
 
 from __future__ import annotations
 
-import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from trainables.encoder import (
     load_tokenizer,
     pooling_of,
 )
-from trainables.engine import build_engine, full_state
+from trainables.engine import build_engine, full_state, release
 from trainables.families import FAMILIES
 from trainables.kinds import KINDS
 from trainables.model import ENCODER, TaskModel, load_task_model, new_task_model, save_task_model
@@ -148,9 +147,7 @@ def _trained(model: TaskModel, inputs: dict[str, Tensor], zero_stage: int, **how
     engine.backward(engine(**inputs, labels=torch.tensor([0, 1, 0, 1])) / 4)
     engine.step()
     state = full_state(engine)
-    engine.destroy()
-    del engine
-    gc.collect()  # its cycles hold the optimizer's state
+    release(engine)
     return state
 
 

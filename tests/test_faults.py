@@ -134,7 +134,7 @@ def test_an_error_is_tried_once_more_and_then_told_while_the_others_go_on(tmp_pa
 
 
 @dataclasses.dataclass(frozen=True)
-class _Broken:
+class _Broken(Stage):
     """An evaluation that cannot be made."""
 
     @property
@@ -145,7 +145,7 @@ class _Broken:
     def parents(self) -> tuple[Stage, ...]:
         return ()
 
-    def produce(self, work: Any, folder: Path) -> None:
+    def produce(self, work: Any, folder: Path) -> dict[str, Any]:
         with open(work.store.root / "attempts", "a") as file:
             file.write("x")
         raise ValueError("no such encoder")

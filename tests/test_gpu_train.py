@@ -108,9 +108,10 @@ def test_failures_are_told_apart(monkeypatch: pytest.MonkeyPatch, error: Excepti
 
 
 def test_a_setting_that_takes_too_long_is_ended() -> None:
+    others = set(multiprocessing.active_children())
     result = gpu_train.in_child(TINY_SETTINGS[0], _plan(), limit_s=0.1)
     assert result["outcome"] == "timed_out"
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_settings_beyond_the_time_are_not_tried(

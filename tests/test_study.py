@@ -112,12 +112,12 @@ def test_the_same_command_again_trains_nothing_and_adds_no_run(tiny_run: TinyRun
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"seed": 7}, "different seed"), ({"trials": 4, "sizes": ("1x32",)}, "different trials of size 1x32")],
+    [({"seed": 7}, "seed"), ({"trials": 4, "sizes": ("1x32",)}, "trials of size 1x32")],
 )
 def test_another_study_does_not_go_into_the_same_folder(tiny_run: TinyRun, changes: dict[str, Any], says: str) -> None:
     """Its finished searches would be taken for this study's."""
     output, _ = tiny_run
-    with pytest.raises(CannotRun, match=rf"holds another study \({says}"):
+    with pytest.raises(CannotRun, match=rf"holds another study \(different (.*, )?{says}"):
         run_study(recipes.tiny().replace(**changes), Where(output))
 
 
