@@ -36,10 +36,8 @@ GPUS_A_NODE = 8
 MFU = 0.4  # share of the device's peak that the body's operations reach; measured shares vary with size and length
 SCORE_BYTES = 10  # of each piece for a masked token: 2 in bf16, 4 in fp32 for the softmax, which takes 4 itself
 HEADROOM = 0.1  # of a device's memory: the context of CUDA, fragments between allocations, what kernels and NCCL hold
-BUCKET, LIVE = (
-    500_000_000,
-    10**9,
-)  # elements: DeepSpeed's defaults of `reduce_bucket_size` and `stage3_max_live_parameters`
+# Elements: DeepSpeed's defaults of `reduce_bucket_size` and `stage3_max_live_parameters`.
+BUCKET, LIVE = 500_000_000, 10**9
 
 
 @dataclass(frozen=True)
