@@ -417,6 +417,22 @@ def test_the_store_reads_the_same_through_mlflow_and_through_sql(tmp_path: Path)
     assert direct == asked
 
 
+@pytest.mark.parametrize("direct", [True, False])
+def test_runs_that_began_in_one_millisecond_are_read_in_the_order_of_their_keys(direct: bool, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from analysis.reading import _runs
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("tied")
+    for number in (5, 2, 7, 0, 3, 6, 1, 4):
+        client.create_run(experiment, start_time=1000, tags={"key": f"trial:s:t{number}"})
+    client.create_run(experiment, start_time=999, tags={"key": "trial:s:t9"})
+    read = _runs(client, uri if direct else "http://a-server", experiment)
+    assert [run.tags["key"][-1] for run in read] == list("901234567")
+
+
 def test_the_example_of_the_notebook_runs(study: StudyFrames) -> None:
     example = (analysis.__doc__ or "").split("In a notebook:")[1]
     code = "\n".join(line.strip() for line in example.splitlines() if "load(" not in line)
