@@ -17,7 +17,7 @@ import psutil
 import ray
 import yaml
 
-from trainables.engine import Resources
+from trainables.resources import Resources
 
 BENCHMARK = "benchmark"  # a node with this resource is one that sizes are timed on
 ACCELERATOR = "accelerator_type:"

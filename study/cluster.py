@@ -13,7 +13,7 @@ from ray.exceptions import AuthenticationError
 from study.capacity import Capacity, GroupsUnknown, held_at_most, worker_need
 from study.spec import Size
 from trainables.data.source import DATA_ROOT_VARIABLE, data_root
-from trainables.engine import Resources
+from trainables.resources import Resources
 
 # Stages go through the store, so Ray's shared memory carries configs and progress only.
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -45,9 +45,6 @@ _DEFAULTS = {
 
 # A node that an autoscaler starts takes minutes to come, a spot machine may take longer; Ray Train gives up after one minute.
 _START_TIMEOUT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900"}
-
-# The head is the node that is not taken back: what only waits and keeps count runs there. Every head has one of this resource.
-ON_HEAD = {"node:__internal_head__": 0.001}
 
 
 class CannotRun(RuntimeError):

@@ -14,9 +14,9 @@ from study.estimate import Architecture, Load
 from study.searcher import asha
 from study.space import Choice, parts
 from study.spec import Size, Study
-from trainables.engine import Resources
 from trainables.fingerprint import fingerprint
 from trainables.kinds import KINDS
+from trainables.resources import Resources
 from trainables.stages.base import Stage
 from trainables.stages.finetune import Tuned
 from trainables.stages.pretrain import Pretrain

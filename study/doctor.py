@@ -66,11 +66,10 @@ def _torch() -> str:
 
 def _deepspeed() -> str:
     """A step of a real engine, which also compiles DeepSpeed's communication operator once for this user."""
-    import deepspeed
     import torch
 
     from trainables.batching import Share
-    from trainables.engine import engine_around
+    from trainables.engine import deepspeed_here, engine_around
     from trainables.training import Training
 
     training = Training(learning_rate=1e-2, steps=1, batch_size=1, seed=0)
@@ -81,6 +80,7 @@ def _deepspeed() -> str:
             engine.step()
     except (RuntimeError, OSError, ImportError) as error:
         raise Unfit(f"a training step failed ({error}); see the compiler line, and the CUDA toolkit on GPUs") from error
+    deepspeed = deepspeed_here()
     return f"{deepspeed.__version__}, one ZeRO-2 step on {deepspeed.get_accelerator().device_name()}"
 
 

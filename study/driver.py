@@ -22,13 +22,14 @@ from optuna.storages import JournalStorage
 import analysis
 from study.bench_place import place_of
 from study.benchmarks import FAILED, benchmark_size, kept_measurement
-from study.cluster import ON_HEAD, CannotRun, capacity, connected, cores_of, trials_at_once
+from study.board import ON_HEAD, Board, Poster
+from study.cluster import CannotRun, capacity, connected, cores_of, trials_at_once
 from study.data import check_data, marks_of, tasks_of
 from study.errors import StorageFailed, storage_problem
 from study.estimate import parameters
 from study.footprint import Footprint
 from study.history import SearchResult, open_journal
-from study.progress import Board, Poster, Screen, Timeline
+from study.progress import Screen, Timeline
 from study.reporting import attach_report
 from study.room import Room
 from study.search import load_result

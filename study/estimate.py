@@ -12,23 +12,26 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
-from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
-from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from study.spec import Rung, Size, Study
 from trainables.batching import Share
 from trainables.benchmark.variants import variant_named
 from trainables.catalogue import config_of
 from trainables.encoder import ParameterCount, count_parameters
-from trainables.engine import Offload, Resources
+from trainables.engine import deepspeed_here
 from trainables.evaluation import TOKENS_A_BATCH
 from trainables.families import FAMILIES
 from trainables.kinds.masking import MASKED_SHARE
 from trainables.published import Published
+from trainables.resources import Offload, Resources
 from trainables.training import Precision, Training
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 GB = 1e9
 PAD_ID = 1  # of the study's own vocabularies
@@ -142,6 +145,10 @@ def model_states(architecture: Architecture, resources: Resources) -> Memory:
     that are gathered, and if parameters stay its part of them. Host memory is DeepSpeed's, which puts half on top of its sum.
     In stage 3 a group never reads the whole encoder (`partitioning`), one worker alone does.
     """
+    deepspeed_here()
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
     total, workers, largest = architecture.count.total, resources.workers, architecture.largest
     node = min(workers, GPUS_A_NODE)
     nodes = math.ceil(workers / node)

@@ -18,6 +18,7 @@ from study.precision import cpu_precision
 from study.space import NONE, LogUniform, Rates
 from study.spec import Rung, Size, Study
 from trainables.catalogue import CATALOGUE
+from trainables.families import why_padded
 from trainables.fingerprint import fingerprint
 from trainables.published import Published
 from trainables.stages.base import Stage
@@ -26,7 +27,6 @@ from trainables.stages.finetune import Tuned
 from trainables.stages.pretrain import Pretrain
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
-from trainables.unpadding import why_padded
 
 
 def stage_counts(study: Study, size: Size) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from optuna.storages import JournalStorage
 from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
-from study.cluster import ON_HEAD
+from study.board import ON_HEAD
 from study.errors import StorageFailed, reason_of
 from study.history import History, SearchResult, TrialRecord, repeat_id
 from study.propose import Proposer

@@ -18,9 +18,9 @@ from trainables.batching import Share
 from trainables.benchmark.settings import BOUND_MS, SCENARIOS, BenchmarkSettings, Scenario
 from trainables.benchmark.variants import VARIANTS
 from trainables.encoder import Shape
-from trainables.engine import Resources
-from trainables.families import FAMILIES, Family
+from trainables.families import FAMILIES, Family, why_padded
 from trainables.published import Published
+from trainables.resources import Resources
 from trainables.stages.base import Root
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import FineTune, Tuned
@@ -32,7 +32,6 @@ from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.tasks.published import OPEN
 from trainables.training import Training
-from trainables.unpadding import why_padded
 
 
 class InvalidStudy(ValueError):

@@ -7,7 +7,7 @@ from typing import Any
 
 from study.spec import BenchmarkPlan, Rung, Size, Space, Study
 from trainables.encoder import Shape
-from trainables.engine import Resources
+from trainables.resources import Resources
 from trainables.stages.finetune import FineTune
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.corpus import MicroCorpus

@@ -38,7 +38,7 @@ from study.spec import Size, Study
 from tests import recipes
 from tests.conftest import ROOT
 from tests.kuberay_schema import RAY_CLUSTER_SPEC, RAY_JOB_SPEC
-from trainables.engine import Resources
+from trainables.resources import Resources
 
 CLUSTERS = ROOT / "clusters"
 KUBERNETES = "1.34"

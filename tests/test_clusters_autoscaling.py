@@ -22,7 +22,7 @@ from study.bench_place import place_of
 from study.cluster import CannotRun, capacity, connected
 from study.spec import BenchmarkPlan, Size
 from tests import recipes
-from trainables.engine import Resources
+from trainables.resources import Resources
 
 def size(name, **resources):
     return Size(name, recipes.tiny().sizes[0].encoder, Resources(accelerator_type="A100", **resources))

@@ -15,13 +15,13 @@ import ray.train
 from ray.cluster_utils import Cluster
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
+from study.board import Board, Poster
 from study.cluster import CannotRun, capacity, connected
-from study.progress import Board, Poster
 from study.spec import Size
 from tests import recipes
 from trainables import launch
-from trainables.engine import Resources
 from trainables.launch import Job, run_task
+from trainables.resources import Resources
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.finetune import FineTune
 from trainables.store import StageStore

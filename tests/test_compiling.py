@@ -12,9 +12,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from tests.networks import PAD, classifier, random_features, roberta, small_encoder
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.encoder import compile_layers
-from trainables.engine import Resources
 from trainables.families import FAMILIES
 from trainables.features import read_features
+from trainables.resources import Resources
 from trainables.stages.base import Workplace
 from trainables.stages.fit import fit
 from trainables.store import StageStore

@@ -31,9 +31,9 @@ from trainables.encoder import (
     ParameterCount,
     count_parameters,
 )
-from trainables.engine import Offload, Resources
 from trainables.families import FAMILIES
 from trainables.published import Published, noted_encoder
+from trainables.resources import Offload, Resources
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.finetune import FineTune, Tuned
 from trainables.stages.mixture import FineTuneMixture

@@ -15,7 +15,8 @@ from study.estimate import Architecture, Load
 from tests.pair import WORKERS, Pair
 from trainables.batching import Share
 from trainables.encoder import ParameterCount
-from trainables.engine import Offload, Resources, build_engine, release
+from trainables.engine import build_engine, release
+from trainables.resources import Offload, Resources
 from trainables.training import Precision, Training
 
 WIDTH, LAYERS = 512, 8

@@ -57,8 +57,8 @@ from study.spec import Study
 from study.trial import run_trial
 from tests import recipes
 from tests.conftest import cores_after
-from trainables.engine import Resources
 from trainables.launch import Job, OutputMissing, run_inline
+from trainables.resources import Resources
 from trainables.stages.base import Stage
 
 SIZE = recipes.tiny().sizes[0]

@@ -14,8 +14,8 @@ from typing import ClassVar
 import pytest
 
 from study.recipes.quickstart import quickstart
-from trainables.engine import Resources
 from trainables.fingerprint import LENGTH, UnfitForFingerprint, canonical, fingerprint
+from trainables.resources import Resources
 from trainables.training import Training
 
 TRAINING = Training(learning_rate=1e-3, steps=10, batch_size=4, seed=0)

@@ -28,9 +28,9 @@ from study.space import Space
 from study.spec import Study
 from tests import recipes
 from tests.conftest import cores_after
-from trainables.engine import Resources
 from trainables.launch import Job, run_group
 from trainables.micro_batches import limits
+from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
 from trainables.store import StageStore
 from trainables.training import OutOfMemory

@@ -43,9 +43,23 @@ def test_the_check_sees_imports_and_modules() -> None:
     assert len(MODULES) > 30
 
 
-def test_the_command_line_is_light() -> None:
-    code = "import json, sys, study.cli; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+HEAVY = {"torch", "ray", "mlflow", "transformers", "deepspeed", "optuna"}
+
+
+@pytest.mark.parametrize(
+    ("module", "needless"),
+    [
+        ("study.cli", HEAVY),
+        ("study.board", HEAVY - {"ray"}),
+        ("study.recipes.xtreme_r", {"mlflow", "deepspeed", "transformers.modeling_utils"}),
+        ("study.driver", {"deepspeed", "transformers.modeling_utils"}),
+        ("trainables.chain", {"mlflow", "deepspeed", "transformers.modeling_utils"}),
+    ],
+)
+def test_a_process_imports_what_it_needs(module: str, needless: set[str]) -> None:
+    """Whoever reads a recipe, plans, drives or keeps count pays nothing for what only training needs."""
+    code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(json.loads(done.stdout))
-    assert "study" in loaded
-    assert not loaded & {"torch", "ray", "mlflow", "transformers", "deepspeed", "optuna"}
+    assert module in loaded
+    assert not loaded & needless

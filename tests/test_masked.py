@@ -29,7 +29,6 @@ from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.catalogue import published
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.encoder import Shape, load_encoder
-from trainables.engine import Resources
 from trainables.features import read_features, write_features
 from trainables.fingerprint import fingerprint
 from trainables.kinds import KINDS, Feature
@@ -37,6 +36,7 @@ from trainables.kinds.base import IGNORED
 from trainables.kinds.masked_lm import MaskedLmHead
 from trainables.kinds.masking import Masking
 from trainables.model import ENCODER
+from trainables.resources import Resources
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import FineTune

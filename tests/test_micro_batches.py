@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests import recipes
-from trainables.engine import Resources
 from trainables.launch import Job, run_inline
 from trainables.micro_batches import limits, note
+from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
 from trainables.stages.finetune import FineTune
 from trainables.stages.pretrain import Pretrain

@@ -10,7 +10,8 @@ import pytest
 import ray
 
 from study import progress
-from study.progress import SILENT_S, Latest, Poster, Screen, Timeline
+from study.board import SILENT_S, Latest, Poster
+from study.progress import Screen, Timeline
 
 
 class Clock:

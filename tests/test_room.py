@@ -10,7 +10,7 @@ import pytest
 from study.room import Room, need_of, shares
 from study.spec import Size
 from tests import recipes
-from trainables.engine import Resources
+from trainables.resources import Resources
 
 SIZE = recipes.tiny().sizes[0]
 ONE, TWO = {"CPU": 1.0}, {"CPU": 2.0}

@@ -16,16 +16,16 @@ from transformers import PreTrainedModel
 from tests.networks import PAD, ROWS, classifier, random_features, roberta, small_encoder
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.encoder import checkpoint_activations
-from trainables.engine import Resources
-from trainables.families import FAMILIES
+from trainables.families import FAMILIES, why_padded
 from trainables.features import read_features
+from trainables.resources import Resources
 from trainables.stages.base import Workplace
 from trainables.stages.fit import fit
 from trainables.store import StageStore
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training import Training
 from trainables.trimming import looked_up
-from trainables.unpadding import Segments, flash, segment_by_segment, unpad, why_padded
+from trainables.unpadding import Segments, flash, segment_by_segment, unpad
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

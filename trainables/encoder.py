@@ -6,16 +6,18 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import AutoConfig, PreTrainedTokenizerFast, XLMRobertaConfig
 
 from trainables.families import FAMILIES, Family
 from trainables.kinds.base import Pooling
+
+if TYPE_CHECKING:  # transformers' modelling code is two seconds that reading a recipe does without
+    from transformers import PreTrainedModel, XLMRobertaModel
 
 POSITIONS = 512
 
@@ -55,6 +57,8 @@ class Shape:
 
     def build(self, tokenizer: PreTrainedTokenizerFast, seed: int) -> XLMRobertaModel:
         """The rung with random weights that depend on the seed alone."""
+        from transformers import XLMRobertaModel
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             config = self.config(len(tokenizer), tokenizer.pad_token_id)
@@ -142,6 +146,8 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 def compile_layers(model: nn.Module) -> None:
     """Each of the encoder's layers by itself, for batches of any length: as few graphs as there are kinds of layers."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     for module in encoder_of(model).modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.compile(dynamic=True)
@@ -149,6 +155,8 @@ def compile_layers(model: nn.Module) -> None:
 
 def encoder_of(model: nn.Module) -> PreTrainedModel:
     """The encoder inside a model with heads."""
+    from transformers import PreTrainedModel
+
     return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
 
 

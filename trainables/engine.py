@@ -10,9 +10,10 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -22,90 +23,34 @@ from torch.utils import cpp_extension
 from trainables.batching import Share
 from trainables.training import Training
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is first imported
-os.environ.setdefault("DS_DISABLE_LOGS", "1")
-
-_ABSENT = "mlflow" not in sys.modules
-if _ABSENT:  # DeepSpeed's autotuner, unused here, imports MLflow where it can: a second in every new worker
-    sys.modules["mlflow"] = None  # type: ignore[assignment]
-import deepspeed  # noqa: E402
-
-if _ABSENT:
-    del sys.modules["mlflow"]
-from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator  # noqa: E402
-from deepspeed.utils import logger as deepspeed_logger  # noqa: E402
-from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
-
-deepspeed_logger.setLevel(logging.ERROR)
-
+if TYPE_CHECKING:
+    from trainables.resources import Offload
 
 STALE_LOCK_S = 300.0
 _OPERATOR = "deepspeed_shm_comm"  # of DeepSpeed's communication on CPUs, compiled where it is first used
 
-Offload = Literal["none", "optimizer", "parameters"]
-OFFLOAD_FROM: dict[Offload, int] = {"none": 0, "optimizer": 1, "parameters": 3}  # the lowest ZeRO stage that can
 
+@cache
+def deepspeed_here() -> ModuleType:
+    """DeepSpeed, imported where an engine is first built: two seconds and 100 MB that reading a recipe does without.
 
-@dataclass(frozen=True)
-class Resources:
-    """What a size gets to run on; never part of an identity.
-
-    `workers` processes, each with `cpus` cores and `gpus` devices (0 or 1) of `accelerator_type`; `zero_stage` 0 to 3;
-    `micro_batch` features a worker holds at once (the global batch is kept by accumulation).
-    `trim_vocabulary`: fine-tuning trains only the rows of the embedding table that occur in its data, with the same result
-    (`trimming`); None does so where fewer than half of them occur.
-    `checkpoint_every_s` is the least time, in seconds, between two checkpoints inside a stage; an interrupted one goes on from
-    the last. `fewest_workers`: where lost machines do not come back, a trial goes on with half its workers, down to so many,
-    within the same global batch, and a stage that was interrupted begins anew; None waits for all of them. `offload`: what lies
-    in host memory instead of the device's, the optimizer's state (ZeRO 1 to 3) or that and the parameters (ZeRO 3).
-    `activation_checkpointing`: a layer's activations are computed again in the backward pass. `unpad`: training computes the
-    real tokens of a batch alone (`unpadding`), for GPUs in bf16; off unless it is asked for, for it has not been run on a GPU.
-    `compile`: each layer of the encoder is compiled by itself in training; not under ZeRO 3.
+    Its autotuner, unused here, imports MLflow where it can, a second in every new worker: it is hidden meanwhile.
     """
-
-    workers: int = 1
-    cpus: int = 1
-    gpus: int = 0
-    accelerator_type: str | None = None
-    zero_stage: int = 0
-    micro_batch: int = 64
-    trim_vocabulary: bool | None = None
-    offload: Offload = "none"
-    activation_checkpointing: bool = False
-    checkpoint_every_s: float = 600.0
-    unpad: bool = False
-    compile: bool = False
-    fewest_workers: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.workers < 1 or self.cpus < 1 or self.gpus not in (0, 1) or self.micro_batch < 1:
-            raise ValueError(f"impossible resources: {self}")
-        if self.zero_stage not in (0, 1, 2, 3):
-            raise ValueError(f"zero_stage {self.zero_stage}: DeepSpeed has stages 0 to 3")
-        if self.offload not in OFFLOAD_FROM:
-            raise ValueError(f"offload {self.offload!r}: one of {', '.join(OFFLOAD_FROM)}")
-        if self.zero_stage < OFFLOAD_FROM[self.offload]:
-            raise ValueError(f"offload of {self.offload}: from ZeRO stage {OFFLOAD_FROM[self.offload]} on")
-        if self.compile and self.zero_stage == 3:
-            raise ValueError(
-                "compile: not under ZeRO stage 3, whose hooks gather and let go of weights inside the layers"
-            )
-        if not 1 <= (self.fewest_workers or self.workers) <= self.workers:
-            raise ValueError(f"fewest_workers {self.fewest_workers}: from 1 to workers, {self.workers}")
-
-    @property
-    def worker_counts(self) -> tuple[int, ...]:
-        """How many workers a trial may run on, the most first: halves of halves down to `fewest_workers`."""
-        counts = [self.workers]
-        while counts[-1] % 2 == 0 and counts[-1] // 2 >= (self.fewest_workers or self.workers):
-            counts.append(counts[-1] // 2)
-        return tuple(counts)
-
-    @property
-    def inline(self) -> bool:
-        """One CPU worker trains inside the trial's own process: a fresh Ray Train group costs 10 to 20 s there."""
-        return self.workers == 1 and not self.gpus
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is first imported
+    os.environ.setdefault("DS_DISABLE_LOGS", "1")
+    absent = "mlflow" not in sys.modules
+    if absent:
+        sys.modules["mlflow"] = None  # type: ignore[assignment]
+    try:
+        import deepspeed
+        from deepspeed.utils import logger
+    finally:
+        if absent:
+            del sys.modules["mlflow"]
+    logger.setLevel(logging.ERROR)
+    module: ModuleType = deepspeed
+    return module
 
 
 def join_process_group() -> None:
@@ -113,6 +58,7 @@ def join_process_group() -> None:
     if not dist.is_initialized():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     os.environ.setdefault("LOCAL_RANK", "0")
+    deepspeed = deepspeed_here()
     if not deepspeed.comm.is_initialized():
         outwait(Path(cpp_extension._get_build_directory(_OPERATOR, False)) / "lock")
         deepspeed.init_distributed(dist_init_required=False, auto_mpi_discovery=False, verbose=False)
@@ -161,7 +107,7 @@ def build_engine(
         eps=1e-6,
         fused=True,  # one pass over the parameters: tensor by tensor, a fifth of a small model's step went here
     )
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    engine, *_ = deepspeed_here().initialize(model=model, optimizer=optimizer, config=config)
     if share.workers == 1 and zero_stage == 0:
         # Nobody to share gradients with, yet it copied all of them into one tensor and back: a fifth of a step where the
         # embedding table is most of the model.
@@ -196,6 +142,8 @@ def release(engine: Any) -> None:
     forward pass which ends in an error leaves full. Tensors are let go of by hand, for callers still hold the model, or an
     error its frames.
     """
+    from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
+
     engine.destroy()
     coordinator = partitioned_param_coordinator.PartitionedParameterCoordinator
     cached = inspect.getclosurevars(vars(coordinator)["_PartitionedParameterCoordinator__params_to_release"])
@@ -236,7 +184,7 @@ def partition(parameter: nn.Parameter, settings: Mapping[str, Any]) -> None:
     All workers call it, for the same parameters in the same order.
     """
     join_process_group()
-    deepspeed.zero.Init(module=nn.ParameterList([parameter]), config_dict_or_path=dict(settings))
+    deepspeed_here().zero.Init(module=nn.ParameterList([parameter]), config_dict_or_path=dict(settings))
 
 
 def _dimensions(parameter: nn.Parameter) -> int:
@@ -258,6 +206,8 @@ def _offloaded(offload: Offload) -> dict[str, Any]:
 def full_state(engine: Any, *, keep: bool = True) -> dict[str, torch.Tensor]:
     """Every parameter in full fp32 precision on the CPU, whatever the ZeRO stage. All workers must call it; those that do not
     keep it get nothing."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
     state: dict[str, torch.Tensor] = {}
     for name, parameter in engine.module.named_parameters():
         whole = safe_get_full_fp32_param(parameter) if engine.zero_optimization_stage() else parameter

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
-from transformers import PreTrainedModel
 
 from trainables.kinds.base import Pooling
+from trainables.training import Precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,17 @@ FAMILIES = {
     ),
     "modernbert": Family("ModernBertModel", "mean", pooler=False),
 }
+
+
+def why_padded(family: Family, device: str, precision: Precision) -> str | None:
+    """Why training without padding would be impossible, or pointless; None where it is neither.
+
+    `device` is "cuda" or "cpu".
+    """
+    if (reason := family.needs_padding) is not None:
+        return reason
+    if device != "cuda":
+        return "PyTorch's attention kernel for rows of different lengths is for GPUs"
+    if precision != "bf16_mixed":
+        return "PyTorch's attention kernel for rows of different lengths computes in bf16, and training is in fp32"
+    return None

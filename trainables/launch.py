@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from trainables.batching import Share
-    from trainables.engine import Resources
+    from trainables.resources import Resources
     from trainables.stages.base import Stage, Workplace
     from trainables.stages.evaluate import Evaluate
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.fingerprint import fingerprint
 
 if TYPE_CHECKING:  # importing it imports DeepSpeed
-    from trainables.engine import Resources
+    from trainables.resources import Resources
 
 logger = logging.getLogger(__name__)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from trainables.encoder import load_encoder, outline_encoder, pooling_of
 from trainables.kinds import KINDS, Head
 from trainables.tasks.base import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ENCODER, HEAD = "encoder", "head.safetensors"
 

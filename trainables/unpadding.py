@@ -24,8 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from trainables.families import FAMILIES, Family
-from trainables.training import Precision
+from trainables.families import FAMILIES
 
 NAME = "segments"  # of the attention in transformers' registers
 
@@ -43,20 +42,6 @@ class Segments:
     def longest(self) -> int:
         """At least the longest row: the padded length, which is known without waiting for the device."""
         return self.shape[1]
-
-
-def why_padded(family: Family, device: str, precision: Precision) -> str | None:
-    """Why training without padding would be impossible, or pointless; None where it is neither.
-
-    `device` is "cuda" or "cpu".
-    """
-    if (reason := family.needs_padding) is not None:
-        return reason
-    if device != "cuda":
-        return "PyTorch's attention kernel for rows of different lengths is for GPUs"
-    if precision != "bf16_mixed":
-        return "PyTorch's attention kernel for rows of different lengths computes in bf16, and training is in fp32"
-    return None
 
 
 def unpad(encoder: PreTrainedModel) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 from study.recipes.xtreme_r import epochs, target_tunings
 from study.spec import BenchmarkPlan, Size, Space, Study
 from trainables.catalogue import published
-from trainables.engine import Resources
 from trainables.published import noted_encoder
+from trainables.resources import Resources
 from trainables.tasks.english.mnli import Mnli
 from trainables.tasks.english.squad import Squad
 from trainables.tasks.published import noted

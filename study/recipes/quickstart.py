@@ -11,7 +11,7 @@ import dataclasses
 from study.precision import cpu_precision
 from study.spec import BenchmarkPlan, Rung, Size, Space, Study
 from trainables.encoder import Shape
-from trainables.engine import Resources
+from trainables.resources import Resources
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.micro.entailment import MicroEntailment

@@ -15,7 +15,7 @@ from study.precision import cpu_precision
 from study.spec import BenchmarkPlan, Rung, Size, Space, Study, TaskTuning
 from trainables.data.ntrex import NtrexCorpus, pinned_corpus
 from trainables.encoder import Shape
-from trainables.engine import Resources
+from trainables.resources import Resources
 from trainables.tasks.english.commonsense_qa import CommonsenseQA
 from trainables.tasks.english.ewt_xpos import EwtXpos
 from trainables.tasks.english.snli_dev_test import SnliDevTestAsTrain

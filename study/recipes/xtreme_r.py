@@ -16,8 +16,8 @@ import dataclasses
 
 from study.spec import BenchmarkPlan, Size, Space, Study, TaskTuning
 from trainables.catalogue import published
-from trainables.engine import Resources
 from trainables.published import noted_encoder
+from trainables.resources import Resources
 from trainables.tasks.english.commonsense_qa import CommonsenseQA
 from trainables.tasks.english.cosmos_qa import CosmosQA
 from trainables.tasks.english.ewt_xpos import EwtXpos

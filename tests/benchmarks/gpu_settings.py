@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 
 from tests.benchmarks.row_lengths import RowLengths
 from trainables.catalogue import config_of, published
-from trainables.engine import Offload
+from trainables.resources import Offload
 from trainables.tasks.base import Task
 from trainables.tasks.xtreme.udpos import Udpos
 from trainables.tasks.xtreme.xnli import Xnli

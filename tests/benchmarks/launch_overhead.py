@@ -50,15 +50,15 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from rich.console import Console
 from rich.table import Table
 
+from study.board import Board, Poster
 from study.cluster import WORKER_ENVIRONMENT, connected
-from study.progress import Board, Poster
 from study.search import TRIAL_DRIVER_BYTES
 from tests import recipes
 from trainables.batching import Share
 from trainables.benchmark.fresh import environment
 from trainables.benchmark.hardware import hardware
-from trainables.engine import Resources
 from trainables.launch import Job, run_group, run_inline, run_task
+from trainables.resources import Resources
 from trainables.stages.base import Progress, Stage, Workplace
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import FineTune

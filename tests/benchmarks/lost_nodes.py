@@ -40,7 +40,7 @@ from tests import recipes
 from tests.conftest import ROOT
 from tests.scaled_cluster import end_on_termination
 from trainables.benchmark.hardware import hardware
-from trainables.engine import Resources
+from trainables.resources import Resources
 from trainables.stages.base import Workplace, ensure
 from trainables.store import StageStore
 from trainables.versions import versions
@@ -248,8 +248,8 @@ def drive(address: str, output: str, resources: str) -> None:
     """The driver of one case, in a process of its own: launch, and print what came of it."""
     import ray
 
-    from study.cluster import ON_HEAD, connected
-    from study.progress import Board, Poster
+    from study.board import ON_HEAD, Board, Poster
+    from study.cluster import connected
     from trainables.launch import Job, run_task
 
     tuned = recipes.interruptible(STEPS)

@@ -23,7 +23,7 @@ from trainables.training import Diverged, OutOfMemory
 from trainables.versions import versions
 
 if TYPE_CHECKING:  # importing it imports DeepSpeed
-    from trainables.engine import Offload
+    from trainables.resources import Offload
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

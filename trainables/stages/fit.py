@@ -18,7 +18,6 @@ from trainables.stages.base import Stage, Workplace
 from trainables.stopping import Measure, Watch
 from trainables.training import Training
 from trainables.trimming import Lookups, trim, unseen_decay
-from trainables.unpadding import unpad
 
 RECENT = 20  # steps that a final loss is averaged over
 
@@ -59,6 +58,8 @@ def fit(
         read_partitioned(model, weights, settings, trimmed=trimmed, leads=work.leads, device=work.device)
     encoder = encoder_of(model)
     if work.unpad:
+        from trainables.unpadding import unpad  # with transformers' modelling code
+
         unpad(encoder)
     if work.activation_checkpointing:
         checkpoint_activations(model)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from trainables.batching import BatchOrder, FeatureBatches, Share
 from trainables.encoder import load_encoder, load_tokenizer, outline_encoder
@@ -25,6 +25,9 @@ from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.training import Training
 from trainables.trimming import looked_up
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

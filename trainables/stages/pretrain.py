@@ -12,12 +12,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from trainables.batching import Share
 from trainables.encoder import Shape, count_parameters, load_tokenizer
@@ -28,6 +28,9 @@ from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.fit import fit
 from trainables.stages.vocabulary import TOKENIZER, Vocabulary
 from trainables.training import Training
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 POOL = 8  # a group is drawn from this many times its size of sentences of like length: little padding
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from trainables.data.source import DataError
@@ -18,6 +18,9 @@ from trainables.model import ENCODER
 from trainables.published import Published, checkpoint_folder
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.vocabulary import TOKENIZER
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, PreTrainedModel
 
 from trainables.benchmark.variants.base import Variant, VariantUnavailable, copy_to
 from trainables.evaluation import Forward
 from trainables.model import TaskModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ATTENTION = "padding_free"
 # Positions are looked up and nothing else in the layers knows of rows. mT5 and mDeBERTa add a bias by distance to the
@@ -45,6 +47,8 @@ class PaddingFree(Variant):
         return False  # the attention is part of the configuration, so that the model is a copy
 
     def prepare(self, model: TaskModel, device: torch.device) -> Forward:
+        from transformers import AttentionInterface
+
         family = model.encoder.config.model_type
         if family not in FAMILIES:
             raise VariantUnavailable(
