@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn import functional
 from torch.utils import cpp_extension
 
 from trainables.batching import Share
@@ -140,15 +141,18 @@ def release(engine: Any) -> None:
     gradient accumulators hold hooks that hold the optimizer, which no collector sees; `destroy` removes them. Under ZeRO 3
     DeepSpeed has models in two places that all engines share and nobody empties: the keys of a cache, and a stack that a
     forward pass which ends in an error leaves full. Tensors are let go of by hand, for callers still hold the model, or an
-    error its frames.
+    error its frames. Stage 3 also puts a linear layer of its own in the place of PyTorch's, for the whole process; it rounds
+    otherwise, so that what came next depended on what had been there before.
     """
-    from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
+    from deepspeed.runtime.zero import parameter_offload, partition_parameters, partitioned_param_coordinator
 
     engine.destroy()
     coordinator = partitioned_param_coordinator.PartitionedParameterCoordinator
     cached = inspect.getclosurevars(vars(coordinator)["_PartitionedParameterCoordinator__params_to_release"])
     cached.nonlocals["func"].cache_clear()  # inside the wrapper of DeepSpeed's profiling
     parameter_offload.FWD_MODULE_STACK.clear()
+    replaced = vars(partition_parameters.InsertPostInitMethodToModuleSubClasses)
+    functional.linear = replaced.get("linear_bk", functional.linear)
     for optimizer in (engine.optimizer, engine.basic_optimizer):
         vars(optimizer).clear()
     for parameter in engine.module.parameters():
