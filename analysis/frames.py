@@ -49,6 +49,7 @@ SIZES = {
     "failed": "Int64",
     "wall_s": "float64",
     "best_trial": "str",
+    "reason": "str",
 }
 TRIALS = {
     "size": "str",

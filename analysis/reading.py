@@ -229,6 +229,7 @@ def _size_row(run: _Run) -> dict[str, Any]:
     return {column: metrics.get(column) for column in SIZES} | {
         "size": tags.get("size", ""),
         "best_trial": tags.get("best_trial", ""),
+        "reason": tags.get("reason", ""),
     }
 
 

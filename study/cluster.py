@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ray
@@ -63,7 +63,7 @@ def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
     root = data_root()
     # On a cluster the data root is a folder that all nodes see.
     environment = WORKER_ENVIRONMENT if root is None else {**WORKER_ENVIRONMENT, DATA_ROOT_VARIABLE: str(root)}
-    if external := address or os.environ.get("RAY_ADDRESS"):
+    if external := _external(address):
         _join(external, environment)
     else:
         _start(max(len(os.sched_getaffinity(0)), cpus), environment)
@@ -75,6 +75,11 @@ def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+def _external(address: str | None) -> str | None:
+    """The address of a cluster that is there, if one is meant."""
+    return address or os.environ.get("RAY_ADDRESS") or None
 
 
 def _join(address: str, environment: dict[str, str]) -> None:
@@ -138,6 +143,24 @@ def capacity(sizes: Sequence[Size]) -> dict[str, float]:
         hint = "" if held.autoscales else "; an autoscaler is seen only from the head: submit the study as a job"
         raise CannotRun("\nerror: ".join(errors) + hint)
     return held.amounts()
+
+
+def room_on(sizes: Sequence[Size], address: str | None, say: Callable[[str], object]) -> dict[str, float]:
+    """What searches may deal out to their trials: `capacity`, but of a machine of our own no more cores than it really has.
+
+    Ray is started there with as many as the largest size asks for, so that two workers run on one core too; other sizes are not
+    to think that there are so many. Raises as `capacity` does.
+    """
+    amounts = capacity(sizes)
+    if _external(address) is not None:
+        return amounts
+    cores = len(os.sched_getaffinity(0))
+    for size in sizes:
+        if cores_of(size.resources) > cores:
+            say(
+                f"{size.name} asks for {cores_of(size.resources)} cores, and this machine has {cores}: its workers share them"
+            )
+    return {**amounts, "CPU": min(amounts["CPU"], float(cores))}
 
 
 def trials_at_once(sizes: Sequence[Size]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What a study reads, read once before Ray starts: mistakes in data files are found in seconds, not in the second hour."""
+"""What a study reads, read once before anything is trained: mistakes in data files are found now, not in the second hour."""
 
 from __future__ import annotations
 

@@ -23,12 +23,13 @@ import analysis
 from study.bench_place import place_of
 from study.benchmarks import FAILED, benchmark_size, kept_measurement
 from study.board import ON_HEAD, Board, Poster
-from study.cluster import CannotRun, capacity, connected, cores_of, trials_at_once
+from study.cluster import CannotRun, connected, cores_of, room_on, trials_at_once
 from study.data import check_data, marks_of, tasks_of
-from study.errors import StorageFailed, storage_problem
+from study.errors import StorageFailed, causes_of, reason_of, storage_problem
 from study.estimate import parameters
 from study.footprint import Footprint
 from study.history import SearchResult, open_journal
+from study.precision import explained
 from study.progress import Screen, Timeline
 from study.reporting import attach_report
 from study.room import Room
@@ -61,7 +62,7 @@ class Where:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `run` prints as its last line, and which trials and benchmarks failed."""
+    """What `run` prints as its last line, and which pre-trainings, trials and benchmarks failed."""
 
     document: dict[str, Any]
     failed: tuple[str, ...]
@@ -90,28 +91,32 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
         stack.enter_context(footprint.measure())
         storage = open_journal(where.output)
         results = _finished(study, where.output, storage, retry_failed=retry_failed)
+        searched, lost = results is None, dict[str, str]()
         if results is not None:
             screen.say("everything is finished: nothing to train or measure")
-            for size in study.sizes:
-                _settle(study, size, results[size.name], where.output, TrialLog(study, size, tracking, screen))
         else:
+            screen.say(f"training precision: {explained(study)}")
+            with timeline.phase("start-up"):
+                stack.enter_context(
+                    connected(where.address, cpus=max(cores_of(size.resources) for size in study.sizes))
+                )
+                if problem := one_node_problem(where.output):
+                    screen.say(f"{problem}: locks may hold on one node alone; on several, two could train one stage")
+                room = Room(room_on(study.sizes, where.address, screen.say), trials_at_once(study.sizes))
+                if study.benchmark.variants:
+                    place_of(study.benchmark)  # or the study is refused now, and not after its searches
             with timeline.phase("reading data"):
                 check_data(study, screen.say)
             with timeline.phase("start-up"):
-                cores = max(cores_of(size.resources) for size in study.sizes)
-                stack.enter_context(connected(where.address, cpus=cores))
-                if problem := one_node_problem(where.output):
-                    screen.say(f"{problem}: locks may hold on one node alone; on several, two could train one stage")
-                room = Room(capacity(study.sizes), trials_at_once(study.sizes))
-                if study.benchmark.variants:
-                    place_of(study.benchmark)  # or the study is refused now, and not after its searches
                 board = Board.remote()  # type: ignore[attr-defined]
             with screen.watch(board):
                 with timeline.phase("pre-training"):
-                    _pretrain(study, where.output, board, screen)
+                    lost = _pretrain(study, where.output, board, screen)
+                results = {size.name: load_result(study, size, storage)[0] for size in study.sizes if size.name in lost}
                 with timeline.phase("search"):
-                    results = Searches(
+                    results |= Searches(
                         study,
+                        [size for size in study.sizes if size.name not in lost],
                         where.output,
                         storage,
                         room,
@@ -121,6 +126,10 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
                         settled=partial(_search_ended, study, where.output),
                         retry_failed=retry_failed,
                     ).run()
+        for size in study.sizes:
+            if size.name in lost or not searched:
+                log = TrialLog(study, size, tracking, screen)
+                _settle(study, size, results[size.name], where.output, log, lost=lost.get(size.name))
         _describe_pretraining(study, where.output, tracking)
         benches: dict[str, dict[str, dict[str, Any] | str]] = {}
         for size in study.sizes:
@@ -155,7 +164,7 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
         for variant, one in bench.items()
         if isinstance(one, str) and one.startswith(FAILED)
     ]
-    return Outcome(document, (*failed, *broken))
+    return Outcome(document, (*(f"{name} pre-training: {why}" for name, why in lost.items()), *failed, *broken))
 
 
 @contextmanager
@@ -213,13 +222,23 @@ def _check_identity(study: Study, path: Path) -> None:
             differing = [key for key, value in sizes[name].items() if held_sizes[name].get(key) != value]
             changed += [f"{key} of size {name}" for key in differing]
         if changed:
-            raise CannotRun(
-                f"--output {path.parent}: holds another study (different {', '.join(changed)}); choose another folder"
-            )
+            way_out = _precision_hint(study, held) or "choose another folder"
+            raise CannotRun(f"--output {path.parent}: holds another study (different {', '.join(changed)}); {way_out}")
         sizes = held_sizes | sizes
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps({**identity, "sizes": sizes}, indent=1), encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _precision_hint(study: Study, held: Mapping[str, Any]) -> str | None:
+    """What to do where the study that a folder holds was begun on a CPU with other instructions."""
+    there = held.get("tuning", {}).get("precision")
+    if there == study.tuning.precision:
+        return None
+    return (
+        f"it was begun in {there}, and here its training precision is {explained(study)}: go on where that is {there} too, or "
+        "choose another folder"
+    )
 
 
 def _finished(
@@ -239,26 +258,33 @@ def _finished(
     return results
 
 
-def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> None:
-    """Pre-train or import what the trials of each size share: inline ones side by side, then groups one after the other."""
+def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> dict[str, str]:
+    """Pre-train or import what the trials of each size share: inline ones side by side, then groups one after the other.
+
+    Returns by size why that failed; such a size has nothing to search with, and costs the others nothing.
+    """
+    lost: dict[str, str] = {}
     store = StageStore(output)
     wanted = [size for size in study.sizes if store.find(study.pretrain(size)) is None]
     inline = [size for size in wanted if study.root_resources(size).inline]
     groups = [size for size in wanted if not study.root_resources(size).inline]
     for batch in ([inline] if inline else []) + [[size] for size in groups]:
-        running = []
+        running = {}
         for size in batch:
             resources = study.root_resources(size)
             job = Job(str(output.resolve()), resources, stages=(study.pretrain(size),), size=size.name)
             needs = {"num_cpus": resources.cpus} if resources.inline else {"num_cpus": 0, "resources": ON_HEAD}
-            running.append(run_task.options(**needs).remote(job, f"pretrain-{size.name}", Poster(board)))
-        screen.say(f"pre-training {', '.join(size.name for size in batch)}")
-        try:
-            ray.get(running)
-        except ray.exceptions.RayError as error:
-            if (problem := storage_problem(error, output)) is not None:
-                raise StorageFailed(problem, output) from error
-            raise
+            running[size.name] = run_task.options(**needs).remote(job, f"pretrain-{size.name}", Poster(board))
+        screen.say(f"pre-training {', '.join(running)}")
+        for name, task in running.items():
+            try:
+                ray.get(task)
+            except ray.exceptions.RayError as error:
+                if (problem := storage_problem(error, output)) is not None:
+                    raise StorageFailed(problem, output) from error
+                lost[name] = reason_of(causes_of(error)[-1])
+                screen.say(f"pre-training {name} failed, and the size is left out: {lost[name]}")
+    return lost
 
 
 def _search_ended(study: Study, output: Path, size: Size, result: SearchResult, log: TrialLog) -> None:
@@ -269,13 +295,20 @@ def _search_ended(study: Study, output: Path, size: Size, result: SearchResult, 
         log.screen.show(target_table(study, size, result.best))
 
 
-def _settle(study: Study, size: Size, result: SearchResult, output: Path, log: TrialLog) -> None:
+def _settle(
+    study: Study, size: Size, result: SearchResult, output: Path, log: TrialLog, *, lost: str | None = None
+) -> None:
     log.settle(result)
-    _settle_size(study, size, result, output, log.tracking)
+    _settle_size(study, size, result, output, log.tracking, lost=lost)
 
 
-def _settle_size(study: Study, size: Size, result: SearchResult, output: Path, tracking: Tracking) -> None:
+def _settle_size(
+    study: Study, size: Size, result: SearchResult, output: Path, tracking: Tracking, *, lost: str | None
+) -> None:
+    """Note a size's counts and best trial; `lost` is why it could not be searched in this run."""
     run, count = tracking.size(size.name), _parameters(study, size, output)
+    if lost is not None or tracking.tag(run, "reason"):
+        tracking.tags(run, {"reason": lost or ""})
     tracking.metrics(
         run,
         {

@@ -14,7 +14,7 @@ from rich.tree import Tree
 from study import estimate
 from study.cost import SearchCost, loads_of, search_cost, stage_flops, stage_hours, stages_of
 from study.estimate import Architecture, Load, UnknownArchitecture
-from study.precision import cpu_precision
+from study.precision import explained
 from study.space import NONE, LogUniform, Rates
 from study.spec import Rung, Size, Study
 from trainables.catalogue import CATALOGUE
@@ -73,7 +73,7 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
             notes.append(f"{size.name}: {size.encoder.repository} at {size.encoder.revision}: {card.remark}")
     text = [
         f"study {study.name}, seed {study.seed}, version {study.version}",
-        f"training precision: {study.tuning.precision} ({cpu_precision().reason} where the driver runs)",
+        f"training precision: {explained(study)}",
         f"targets, in the order trials score them: {', '.join(task.name for task in study.targets)}",
         f"each size: every intermediate choice once at the default learning rates ({len(study.space.names)} trials, never "
         f"stopped early), then Optuna's ({_sampled(study)}), of which ASHA keeps one in {study.reduction_factor} at a rung, "

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from trainables.training import Precision
 
+if TYPE_CHECKING:
+    from study.spec import Study
+
 
 @dataclass(frozen=True)
 class ResolvedPrecision:
-    """The precision and the reason, which `plan` and `run` print."""
+    """The precision and the reason."""
 
     value: Precision
     reason: str
@@ -24,3 +28,14 @@ def cpu_precision() -> ResolvedPrecision:
     if torch.cpu._is_avx512_bf16_supported():
         return ResolvedPrecision("bf16_mixed", "this CPU has AVX512 bf16")
     return ResolvedPrecision("fp32", "this CPU has no bf16 instructions")
+
+
+def explained(study: Study) -> str:
+    """A study's training precision and why it is that, as `plan` and `run` say it."""
+    precision = study.tuning.precision
+    if all(size.resources.gpus for size in study.sizes):
+        return f"{precision}, as the recipe says"
+    here = cpu_precision()
+    if here.value == precision:
+        return f"{precision} ({here.reason})"
+    return f"{precision}, as the recipe says, though {here.reason}"

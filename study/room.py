@@ -68,7 +68,11 @@ class Room:
     def entered(
         self, name: str, need: Amounts, trials: int, *, until: Callable[[], bool] = lambda: False
     ) -> Iterator[None]:
-        """Wait for room for a search with so many trials to run, and leave at the end. `until` ends the waiting early."""
+        """Wait for room for a search with so many trials to run, and leave at the end. `until` ends the waiting early.
+
+        A trial that needs more than there is of something takes all of it: whether it can run at all is for others to say.
+        """
+        need = {name: min(amount, self.have.get(name, amount)) for name, amount in need.items()}
         with self._changed:
             while not (self._has_room_for(need) or until()):
                 self._changed.wait(timeout=1.0)

@@ -24,9 +24,10 @@ GRACE_S = 2.0  # of three that a stopped job gets until it is killed
 
 @dataclass
 class Searches:
-    """What the searches of a study share. `settled` is called with each size's result when its search has ended."""
+    """What the searches of a study's sizes share. `settled` is called with each size's result when its search has ended."""
 
     study: Study
+    sizes: Sequence[Size]
     output: Path
     storage: JournalStorage
     room: Room
@@ -66,11 +67,11 @@ class Searches:
                 thread.join(GRACE_S / len(threads))
         if errors:
             raise next((error for error in errors if not isinstance(error, Interrupted)), errors[0])
-        return {size.name: results[size.name] for size in self.study.sizes}
+        return {size.name: results[size.name] for size in self.sizes}
 
     def _large_last(self) -> list[Size]:
         """A size that takes the whole cluster for one trial would have the others wait for it."""
-        return sorted(self.study.sizes, key=lambda size: tuple(need_of(size).values())[1::-1])
+        return sorted(self.sizes, key=lambda size: tuple(need_of(size).values())[1::-1])
 
     def _search(self, size: Size) -> SearchResult:
         log = TrialLog(self.study, size, self.tracking, self.screen)

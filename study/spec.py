@@ -381,11 +381,10 @@ class Study:
         return errors
 
     def _obstacle_to_unpadding(self, size: Size) -> str | None:
-        if not size.resources.gpus:
-            return size.family.needs_padding
+        device = "cuda" if size.resources.gpus else "cpu"
         trainings = [self.intermediate_tuning, self.tuning]
         trainings += [size.encoder.pretraining] if isinstance(size.encoder, Rung) else []
-        reasons = (why_padded(size.family, "cuda", training.precision) for training in trainings)
+        reasons = (why_padded(size.family, device, training.precision) for training in trainings)
         return next((reason for reason in reasons if reason is not None), None)
 
     def _batch_errors(self, size: Size) -> list[str]:

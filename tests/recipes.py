@@ -57,10 +57,13 @@ def inline() -> Study:
 
 
 def diverging() -> Study:
-    """Its intermediate training diverges at the default learning rate; what needs none does not."""
+    """Its intermediate training diverges at the default learning rate; what needs none does not. A second size's pre-training
+    diverges."""
     study = inline()
+    pretraining = Training(learning_rate=1e30, steps=6, batch_size=2, seed=0)
+    sizes = (*study.sizes, Size("1x64", Rung(Shape(1, 64), pretraining), Resources()))
     space = dataclasses.replace(study.space, lr_intermediate=(1e30,), lr_target=(1e-3,))
-    return dataclasses.replace(study, name="diverging", space=space, trials=2)
+    return dataclasses.replace(study, name="diverging", sizes=sizes, space=space, trials=2)
 
 
 def on_two_kinds() -> Study:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from study import cluster
 from study.room import Room, need_of, shares
 from study.spec import Size
 from tests import recipes
@@ -92,3 +93,24 @@ def test_a_search_that_is_told_to_stop_waits_no_more() -> None:
     room = Room({"CPU": 1})
     with room.entered("a", ONE, 1), room.entered("b", ONE, 1, until=lambda: True):
         pass
+
+
+def test_a_trial_that_needs_more_cores_than_there_are_takes_them_all() -> None:
+    room = Room({"CPU": 2})
+    with room.entered("large", {"CPU": 16.0}, 9):
+        assert room.take("large")
+        assert not room.take("large")
+        room.give_back("large")
+        assert room.take("large")
+
+
+def test_a_machine_of_our_own_deals_out_the_cores_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray counts as many as the largest size asks for; a cluster has what its nodes say."""
+    sizes = [SIZE, dataclasses.replace(SIZE, name="large", resources=Resources(workers=2, cpus=8))]
+    monkeypatch.setattr(cluster, "capacity", lambda sizes: {"CPU": 16.0, "GPU": 0.0})
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    said: list[str] = []
+    assert cluster.room_on(sizes, None, said.append) == {"CPU": 2.0, "GPU": 0.0}
+    assert said == ["large asks for 16 cores, and this machine has 2: its workers share them"]
+    assert cluster.room_on(sizes, "ray://there", said.append) == {"CPU": 16.0, "GPU": 0.0}

@@ -194,15 +194,20 @@ def _interrupted(arguments: list[str], number: int, output: Path, mark: str) -> 
 def test_a_failed_trial_is_named_and_the_rest_finishes(faulty_run: FaultyRun) -> None:
     ran = faulty_run.ran
     assert ran.code == 1, ran.err
-    (size,) = ran.document["sizes"]
+    size, lost = ran.document["sizes"]
     assert size["failed"] == 1
     assert size["best"]["intermediate"] == "none"
+    assert (lost["name"], lost["trials"], lost["best"]) == ("1x64", 0, None)
+    assert any(line.startswith("failed: 1x64 pre-training: Diverged: loss") for line in ran.err.splitlines())
     assert "micro_topic" in ran.err.splitlines()[-1]
     assert "diverged" in ran.err.splitlines()[-1]
-    assert "diverged" in Path(ran.document["report"]).read_text(encoding="utf-8")
+    report = Path(ran.document["report"]).read_text(encoding="utf-8")
+    assert "diverged" in report
+    assert "1x64: its encoder could not be made: Diverged" in report
 
 
 def test_what_the_document_says_can_be_read_back(tiny_run: TinyRun) -> None:
     output, ran = tiny_run
     held = json.loads((output / "study.json").read_text(encoding="utf-8"))
     assert held["name"] == ran.document["study"]
+    assert "training precision: fp32" in ran.err

@@ -23,6 +23,7 @@ def missing_section(findings: Findings) -> str:
     frames, gained = findings.frames, findings.gained
     parts = []
     for title, lines in (
+        ("Sizes that could not be searched", list(_lost_sizes(frames))),
         ("Trials without a result", list(_lost_trials(frames))),
         ("Failed attempts that were tried again", list(_retried(frames))),
         ("What could not be measured", list(_unmeasured(frames.benchmarks))),
@@ -32,6 +33,11 @@ def missing_section(findings: Findings) -> str:
         if lines:
             parts.append(f"{heading(title)}{items(lines)}")
     return section(TITLE, *(parts or [paragraph("Nothing that was attempted is missing.")]))
+
+
+def _lost_sizes(frames: StudyFrames) -> Iterator[str]:
+    for row in frames.sizes[frames.sizes["reason"] != ""].to_dict("records"):
+        yield f"{row['size']}: its encoder could not be made: {row['reason']}"
 
 
 def _lost_trials(frames: StudyFrames) -> Iterator[str]:
