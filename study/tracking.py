@@ -131,6 +131,16 @@ class Tracking:
         name = f"{size} {params['intermediate']} seed {params['seed']}"
         return self._run(f"repeat:{size}:{trial_id}", name, tags, parent=self.size(size), params=params)
 
+    @property
+    def trials(self) -> dict[str, set[str]]:
+        """The names of all trials and repeats that were ever written, by size."""
+        found: dict[str, set[str]] = {}
+        with self._lock:
+            for run in self._runs.values():
+                if run.tags.get("kind") in ("trial", "repeat"):
+                    found.setdefault(run.tags["size"], set()).add(run.tags["trial_id"])
+        return found
+
     def benchmark(self, size: str, variant: str, tags: Mapping[str, str]) -> str:
         """The run of a benchmark, a child of its size's run."""
         everything = {"kind": "benchmark", "size": size, "variant": variant, **tags}
