@@ -17,6 +17,8 @@
 | the ledger lost, emptied or cut short  | refused where MLflow was told of trials it lacks     | test_search                  |
 | a stage's files damaged                | not a finished stage: made again                     | test_store, test_checkpoints |
 | clocks that went back or forth         | nothing is made again: no time stamp counts          | here, test_study             |
+| clocks that went back (MLflow)         | stamps do not: a metric's last value stands          | test_tracking                |
+| a compilation killed, its lock left    | removed in time, whatever clock stamped it           | test_loop                    |
 | two runs with one output folder        | the second is refused                                | test_cli                     |
 | twenty trials stopped early            | all resources are back                               | here; groups: test_groups    |
 | MLflow down, slow or refusing          | training goes on; results are sent later, in order   | test_tracking, test_outbox   |
