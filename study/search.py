@@ -11,7 +11,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,19 @@ def load_result(study: Study, size: Size, storage: JournalStorage) -> tuple[Sear
 
 
 def wanted_repeats(study: Study, result: SearchResult) -> dict[Choice, str]:
-    """The `top` best choices of a search and its best without an intermediate task, each with every further seed; by name."""
+    """The `top` best configurations of a search and its best without an intermediate task, each with every further seed.
+
+    Trials that differ in their seed alone are one configuration: its best stands for it, and names its repeats.
+
+    Returns:
+        The name of each repeat, by what it chooses.
+    """
     if study.repeats is None:
         return {}
-    ranked = result.ranked
+    best: dict[Choice, TrialRecord] = {}
+    for trial in result.ranked:
+        best.setdefault(replace(trial.choice, seed=None), trial)
+    ranked = list(best.values())
     baseline = [trial for trial in ranked if trial.choice.lr_intermediate is None][:1]
     return {
         again: repeat_id(trial, again.seed)

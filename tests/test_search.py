@@ -362,6 +362,28 @@ def test_winners_and_the_best_baseline_are_repeated_with_seeds_of_their_own() ->
     assert wanted_repeats(STUDY, SearchResult("1x32", trials)) == {}
 
 
+def test_trials_that_differ_in_their_seed_alone_are_one_winner_and_repeats_have_other_seeds() -> None:
+    """The best two by score are one configuration with the seeds 2 and 0; of the baseline seed 5 was best."""
+    space = dataclasses.replace(STUDY.space, seeds=(2, 5))
+    study = dataclasses.replace(STUDY, space=space, repeats=Repeats(top=2, seeds=3))
+    none, other = study.space.defaults()
+    second = dataclasses.replace(other, lr_target=3e-4)
+    chosen = [(other, None, 60.0), (other, 2, 70.0), (second, 5, 55.0), (none, None, 40.0), (none, 5, 50.0)]
+    trials = tuple(
+        TrialRecord(f"t{number}", dataclasses.replace(choice, seed=seed), "complete", {"dev_score": score})
+        for number, (choice, seed, score) in enumerate(chosen)
+    )
+    wanted = wanted_repeats(study, SearchResult("1x32", trials))
+    repeats: dict[str | None, list[int | None]] = {}
+    for choice, name in wanted.items():
+        assert name == f"{repeated_id(name)}-s{choice.seed}"
+        of = next(trial.choice for trial in trials if trial.trial_id == repeated_id(name))
+        assert dataclasses.replace(choice, seed=of.seed) == of
+        repeats.setdefault(repeated_id(name), []).append(choice.seed)
+    # after the study's 0, without the space's 2 and 5; the same for all, whose scores are compared seed by seed
+    assert repeats == {"t1": [1, 3, 4], "t2": [1, 3, 4], "t4": [1, 3, 4]}
+
+
 def test_a_search_is_finished_when_its_budget_is_used_and_every_repeat_is_there(tmp_path: Path) -> None:
     study = dataclasses.replace(STUDY, repeats=Repeats(top=1, seeds=1))
     searcher = _searcher(tmp_path)
