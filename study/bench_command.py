@@ -68,6 +68,7 @@ def bench(
 ) -> None:
     """Measure latency, throughput, memory and energy by serving variant. The last line on standard output is JSON."""
     from study.cli import FAILED, refuse, use_data_root
+    from study.history import LedgerBroken
 
     use_data_root(data_root)
     started = time.perf_counter()
@@ -85,7 +86,7 @@ def bench(
             found = _of_recipe(study, output or Path("runs") / study.name)
         else:
             found = {measured: _fresh(subject, chosen, count, settings)}
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, LedgerBroken, ValueError) as error:
         refuse(str(error))
     for name, results in found.items():
         _show(name, results)
@@ -251,6 +252,7 @@ def _of_recipe(study: Study, output: Path) -> dict[str, Results]:
 
     Raises:
         FileNotFoundError: no size has a finished search in the folder.
+        LedgerBroken: the journal of its searches cannot be read.
     """
     from study.benchmarks import measure_size
     from study.cluster import connected

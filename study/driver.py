@@ -28,7 +28,7 @@ from study.data import check_data, marks_of, tasks_of
 from study.errors import StorageFailed, causes_of, reason_of, storage_problem
 from study.estimate import parameters
 from study.footprint import Footprint
-from study.history import SearchResult, open_journal
+from study.history import SearchResult, check_whole, open_journal
 from study.precision import explained
 from study.progress import Screen, Timeline
 from study.reporting import attach_report
@@ -75,7 +75,7 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
         CannotRun: the output folder is not usable, holds another study or is in use; or the cluster is too small.
         DataError: some data set breaks a rule of its form.
         TrackingUnavailable: the MLflow store does not answer, or what is kept for it cannot be read.
-        LedgerBroken: the journal of an earlier run's searches cannot be read.
+        LedgerBroken: the journal of an earlier run's searches cannot be read, or lacks trials that MLflow was told of.
         StorageFailed: the output folder is full, read-only or gone.
     """
     if study.open_ends:
@@ -87,9 +87,10 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
         uri = where.tracking_uri or default_uri(where.output)
         tracking = Tracking(uri, study.name, where.output, offline=where.offline, say=screen.say)
         stack.enter_context(tracking)
+        storage = open_journal(where.output)
+        check_whole(storage, where.output, tracking.trials)
         _describe(study, tracking)
         stack.enter_context(footprint.measure())
-        storage = open_journal(where.output)
         results = _finished(study, where.output, storage, retry_failed=retry_failed)
         searched, lost = results is None, dict[str, str]()
         if results is not None:

@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -101,7 +101,7 @@ class SearchResult:
 
 
 class LedgerBroken(RuntimeError):
-    """The journal of a search cannot be read or written."""
+    """The journal of a search cannot be read or written, or lacks trials that it held."""
 
 
 class LedgerFile(JournalFileBackend):  # type: ignore[misc]
@@ -142,9 +142,48 @@ def open_journal(output: Path) -> JournalStorage:
         return JournalStorage(LedgerFile(str(path), lock_obj=JournalFileOpenLock(str(path))))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LedgerBroken(
-            f"{path} cannot be read ({type(error).__name__}: {error}). It says which trials are finished. Their stages are "
-            f"safe in {output / 'stages'}: restore the file from a copy, or remove it to search again on top of them."
+            f"{path} cannot be read ({type(error).__name__}: {error}). It says which trials are finished. {_ways_out(output)}"
         ) from error
+
+
+def check_whole(storage: JournalStorage, output: Path, known: Mapping[str, Set[str]]) -> None:
+    """Hold the journal against what is known to have been in it: names of trials and repeats, by size. Nothing is written.
+
+    Raises:
+        LedgerBroken: it lacks some, so it is lost or cut short. Searched again under their names, trials of before would keep
+            their parameters and scores in MLflow.
+    """
+    searches = {
+        search.study_name: storage.get_study_id_from_name(search.study_name) for search in storage.get_all_studies()
+    }
+    missing = []
+    for size, names in sorted(known.items()):
+        of_size = [searches[name] for name in (search_name(size), repeats_name(size)) if name in searches]
+        held = {_name(trial) for search in of_size for trial in storage.get_all_trials(search, deepcopy=False)}
+        if lost := len(names - held):
+            missing.append(f"{lost} of the {len(names)} trials of size {size}")
+    if missing:
+        raise LedgerBroken(
+            f"{output / JOURNAL} says what was tried, and is lost or cut short: it lacks {', '.join(missing)} that "
+            f"{output / 'outbox'} has results of. {_ways_out(output)}"
+        )
+
+
+def search_name(size: str) -> str:
+    """The name of a size's search in the journal."""
+    return size
+
+
+def repeats_name(size: str) -> str:
+    """The name of a size's repeats in the journal."""
+    return f"{size}.repeats"
+
+
+def _ways_out(output: Path) -> str:
+    return (
+        f"Restore it from a copy that has them all, or begin anew in another --output, into which {output / 'stages'} can be "
+        "copied first: what is finished there is not trained again."
+    )
 
 
 def _drop_torn_line(path: Path) -> None:

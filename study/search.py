@@ -11,7 +11,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from study.board import ON_HEAD
 from study.errors import StorageFailed, reason_of
-from study.history import History, SearchResult, TrialRecord, repeat_id
+from study.history import History, SearchResult, TrialRecord, repeat_id, repeats_name, search_name
 from study.propose import Proposer
 from study.room import Room, need_of
 from study.searcher import LedgerSearcher, RunDefaultsToTheEnd, StopWhen, ToTheEnd, asha
@@ -43,19 +43,9 @@ class Interrupted(RuntimeError):
     """The search was told to stop before its end."""
 
 
-def search_name(size: Size) -> str:
-    """The search's name in the journal."""
-    return size.name
-
-
-def repeats_name(size: Size) -> str:
-    """The name of a size's repeats in the journal."""
-    return f"{size.name}.repeats"
-
-
 def load_result(study: Study, size: Size, storage: JournalStorage) -> tuple[SearchResult, bool]:
     """What the journal holds of a size, and whether that is all: the budget's trials, and every repeat they ask for."""
-    history = History(storage, search_name(size), study.space)
+    history = History(storage, search_name(size.name), study.space)
     result = SearchResult(size.name, history.records)
     done = not history.open and history.counted >= study.budget(size)
     wanted = wanted_repeats(study, result)
@@ -68,10 +58,19 @@ def load_result(study: Study, size: Size, storage: JournalStorage) -> tuple[Sear
 
 
 def wanted_repeats(study: Study, result: SearchResult) -> dict[Choice, str]:
-    """The `top` best choices of a search and its best without an intermediate task, each with every further seed; by name."""
+    """The `top` best configurations of a search and its best without an intermediate task, each with every further seed.
+
+    Trials that differ in their seed alone are one configuration: its best stands for it, and names its repeats.
+
+    Returns:
+        The name of each repeat, by what it chooses.
+    """
     if study.repeats is None:
         return {}
-    ranked = result.ranked
+    best: dict[Choice, TrialRecord] = {}
+    for trial in result.ranked:
+        best.setdefault(replace(trial.choice, seed=None), trial)
+    ranked = list(best.values())
     baseline = [trial for trial in ranked if trial.choice.lr_intermediate is None][:1]
     return {
         again: repeat_id(trial, again.seed)
@@ -109,7 +108,7 @@ class Sweep:
             StorageFailed: the output folder is full, read-only or gone.
             Interrupted: `stop` was set.
         """
-        history = History(storage, search_name(self.size), self.study.space)
+        history = History(storage, search_name(self.size.name), self.study.space)
         if self.retry_failed:
             history.retry_failed()
         left = self.study.budget(self.size) - history.counted + len(history.open)
@@ -121,7 +120,7 @@ class Sweep:
                 running=list(history.open.values()),
             )
             searcher = self._searcher(history, proposer=proposer)
-            self._run(searcher, asha(self.study, history.records), trials=left, name=search_name(self.size))
+            self._run(searcher, asha(self.study, history.records), trials=left, name=search_name(self.size.name))
         return SearchResult(self.size.name, history.records)
 
     def repeat(self, storage: JournalStorage, result: SearchResult) -> SearchResult:
@@ -137,7 +136,7 @@ class Sweep:
         left = len(missing) + len(history.open)
         if left:
             searcher = self._searcher(history, queue=missing)
-            self._run(searcher, ToTheEnd(), trials=left, name=repeats_name(self.size))
+            self._run(searcher, ToTheEnd(), trials=left, name=repeats_name(self.size.name))
         return SearchResult(self.size.name, result.trials, _current(history, wanted))
 
     def _registered(self, name: str) -> str:
@@ -201,7 +200,7 @@ def _current(history: History, wanted: Mapping[Choice, str]) -> tuple[TrialRecor
 
 
 def _repeats_history(study: Study, size: Size, storage: JournalStorage) -> History:
-    return History(storage, repeats_name(size), study.space, repeats=True)
+    return History(storage, repeats_name(size.name), study.space, repeats=True)
 
 
 # Tune hands the cloud keys of the driver's environment to its trials in a runtime environment, which Ray writes into its logs

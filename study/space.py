@@ -154,8 +154,9 @@ class Space:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Which trials are run again with seeds of their own, once a size's search has ended: its `top` best, and always the best
-    without an intermediate task, the baseline of every gain. `seeds` is how many further seeds each gets.
+    """What is run again with seeds of its own, once a size's search has ended: its `top` best configurations, whatever seed
+    their trials had, and always the best without an intermediate task, the baseline of every gain. `seeds` is how many further
+    seeds each gets, none of them one of the search's.
 
     A winner was chosen for its score, luck included; only further seeds say what its choice is worth.
     """

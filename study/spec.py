@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -243,11 +244,14 @@ class Study:
         return int(min(self.trials if size.trials is None else size.trials, self.space.points))
 
     def repeated(self, choice: Choice) -> list[Choice]:
-        """The choice with each of the further seeds it gets."""
+        """The choice with each of the further seeds it gets: the first after the study's that the search has none of.
+
+        They are the same for every choice, so that repeats of two are compared seed by seed.
+        """
         if self.repeats is None:
             return []
-        first = self.seed if choice.seed is None else choice.seed
-        return [dataclasses.replace(choice, seed=first + 1 + number) for number in range(self.repeats.seeds)]
+        further = (seed for seed in itertools.count(self.seed + 1) if seed not in self.space.seeds)
+        return [dataclasses.replace(choice, seed=seed) for seed in itertools.islice(further, self.repeats.seeds)]
 
     def size(self, name: str) -> Size:
         return next(size for size in self.sizes if size.name == name)

@@ -35,6 +35,10 @@ def default_uri(output: Path) -> str:
     return f"sqlite:///{output.resolve() / 'mlflow.db'}"
 
 
+def _now_ms() -> int:
+    return time.time_ns() // 10**6
+
+
 class TrackingUnavailable(RuntimeError):
     """The tracking store cannot be reached or written."""
 
@@ -70,9 +74,18 @@ class Tracking:
     """
 
     def __init__(
-        self, uri: str, experiment: str, output: Path, *, offline: bool = False, say: Say = lambda line: None
+        self,
+        uri: str,
+        experiment: str,
+        output: Path,
+        *,
+        offline: bool = False,
+        say: Say = lambda line: None,
+        clock_ms: Callable[[], int] = _now_ms,
     ) -> None:
         """Open the journal, and the store unless `offline`: then the journal keeps everything for a later run or `send`.
+
+        `clock_ms` gives the milliseconds since the epoch that writes are stamped with. It may go back, stamps do not.
 
         Raises:
             TrackingUnavailable: the store does not answer, lets nobody in, or has another folder's study of that name; or the
@@ -80,6 +93,7 @@ class Tracking:
         """
         self.uri, self.experiment, self.output = uri, experiment, output
         self._say, self._secrets = say, environment_secrets()
+        self._clock_ms, self._latest_ms = clock_ms, 0
         self._lock = threading.RLock()
         self._runs: dict[str, _Run] = {}
         self._described = _Run()
@@ -130,6 +144,16 @@ class Tracking:
         tags = {"kind": "repeat", "size": size, "trial_id": trial_id, "repeats": of}
         name = f"{size} {params['intermediate']} seed {params['seed']}"
         return self._run(f"repeat:{size}:{trial_id}", name, tags, parent=self.size(size), params=params)
+
+    @property
+    def trials(self) -> dict[str, set[str]]:
+        """The names of all trials and repeats that were ever written, by size."""
+        found: dict[str, set[str]] = {}
+        with self._lock:
+            for run in self._runs.values():
+                if run.tags.get("kind") in ("trial", "repeat"):
+                    found.setdefault(run.tags["size"], set()).add(run.tags["trial_id"])
+        return found
 
     def benchmark(self, size: str, variant: str, tags: Mapping[str, str]) -> str:
         """The run of a benchmark, a child of its size's run."""
@@ -261,8 +285,12 @@ class Tracking:
         return {name: value for name, value in clean.items() if held.get(name) != value}
 
     def _append(self, entry: Entry) -> None:
-        """Called with the lock held: the order of the journal is the order of the writes."""
-        entry = {**entry, "at": time.time_ns() // 10**6}
+        """Called with the lock held: the order of the journal is the order of the writes, and of their stamps.
+
+        Of a metric's values at one step MLflow shows the one with the latest stamp, and of equal ones the largest. A study that
+        goes on under another machine's clock, or writes twice in a millisecond, would leave it with the older value.
+        """
+        entry = {**entry, "at": max(self._clock_ms(), self._latest_ms + 1)}
         failed_before = self._journal.error is not None
         self._journal.append(entry)
         self._take(entry)
@@ -274,6 +302,7 @@ class Tracking:
             self._courier.wake()
 
     def _take(self, entry: Entry) -> None:
+        self._latest_ms = max(self._latest_ms, entry.get("at", 0))
         if entry["do"] == "describe":
             self._described.tags |= entry["tags"]
         elif "run" in entry:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from study import bench_command
 from study.cli import app
 from study.examples import write_examples
+from study.history import JOURNAL
 from tests.benchmarks.gpu_settings import TINY
 from tests.conftest import Ran, study_command
 from trainables.benchmark import BenchmarkSettings, VariantUnavailable
@@ -357,6 +358,13 @@ def test_bad_input_is_refused_before_anything_starts(arguments: list[str], words
     ran = CliRunner().invoke(app, ["bench", *arguments])
     assert ran.exit_code == 2
     assert words in ran.stderr
+
+
+def test_a_ledger_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_bytes(b"garbage\n{}\n")
+    ran = CliRunner().invoke(app, ["bench", "tests/recipes.py:tiny", "--output", str(tmp_path)])
+    assert ran.exit_code == 2
+    assert f"{tmp_path / JOURNAL} cannot be read" in ran.stderr
 
 
 def test_a_name_of_the_catalogue_is_an_architecture() -> None:

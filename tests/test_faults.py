@@ -14,8 +14,11 @@
 | Tune's state cut short or garbage      | it is not read                                       | here                         |
 | the ledger's last line cut short       | taken off; its trial is gone on with                 | test_search                  |
 | the ledger unreadable                  | refused with the reason; not begun anew              | test_search                  |
+| the ledger lost, emptied or cut short  | refused where MLflow was told of trials it lacks     | test_search                  |
 | a stage's files damaged                | not a finished stage: made again                     | test_store, test_checkpoints |
 | clocks that went back or forth         | nothing is made again: no time stamp counts          | here, test_study             |
+| clocks that went back (MLflow)         | stamps do not: a metric's last value stands          | test_tracking                |
+| a compilation killed, its lock left    | removed in time, whatever clock stamped it           | test_loop                    |
 | two runs with one output folder        | the second is refused                                | test_cli                     |
 | twenty trials stopped early            | all resources are back                               | here; groups: test_groups    |
 | MLflow down, slow or refusing          | training goes on; results are sent later, in order   | test_tracking, test_outbox   |
@@ -49,9 +52,9 @@ from safetensors.torch import save_file
 
 from study.cluster import capacity, connected
 from study.errors import StorageFailed, storage_problem
-from study.history import JOURNAL, SearchResult, open_journal
+from study.history import JOURNAL, SearchResult, open_journal, search_name
 from study.room import Room
-from study.search import Interrupted, Sweep, load_result, search_name
+from study.search import Interrupted, Sweep, load_result
 from study.space import Choice, Space
 from study.spec import Study
 from study.trial import run_trial
@@ -337,4 +340,4 @@ def test_twenty_trials_stopped_early_leave_the_cluster_as_it_was(tmp_path: Path)
     assert _own_resources() == before
     groups = [one for one in ray.util.placement_group_table().values() if one["state"] != "REMOVED"]
     assert groups == []
-    assert search_name(SIZE) == SIZE.name
+    assert search_name(SIZE.name) == SIZE.name

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,12 +87,60 @@ def test_the_same_seed_trains_the_same_model_and_another_does_not(base: Path, tm
     assert _losses(other, work, tmp_path / "other") != pytest.approx(first, rel=1e-3)
 
 
-def test_a_lock_is_waited_for_and_that_of_a_killed_process_removed(tmp_path: Path) -> None:
-    lock = tmp_path / "lock"
-    assert not outwait(lock)
+class _Clocks:
+    """A wall clock that stands `ahead_s` from files' stamps, and a monotonic one; both go on as somebody sleeps."""
+
+    def __init__(self, ahead_s: float = 0.0) -> None:
+        self.slept_s, self._start_s = 0.0, time.time() + ahead_s
+        self.on_sleep: Callable[[float], None] = lambda slept_s: None
+
+    def wait(self, lock: Path) -> bool:
+        return outwait(
+            lock,
+            stale_s=300.0,
+            clock=lambda: self._start_s + self.slept_s,
+            monotonic=lambda: 7.0 + self.slept_s,
+            sleep=self._sleep,
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+        assert self.slept_s < 1000, "waits for ever"
+        self.on_sleep(self.slept_s)
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    lock, clocks = tmp_path / "lock", _Clocks()
+    assert not clocks.wait(lock)
+    assert clocks.slept_s == 0
     lock.touch()
-    threading.Timer(0.5, lock.unlink).start()
-    assert not outwait(lock), "its owner finished"
+    clocks.on_sleep = lambda slept_s: lock.unlink() if slept_s > 30 else None
+    assert not clocks.wait(lock), "its owner finished"
+
+
+@pytest.mark.parametrize(("ahead_s", "waits_s"), [(0.0, 300), (1000.0, 0), (-3600.0, 300)])
+def test_the_lock_of_a_killed_process_is_removed_whatever_clock_stamped_it(
+    tmp_path: Path, ahead_s: float, waits_s: float
+) -> None:
+    lock, clocks = tmp_path / "lock", _Clocks(ahead_s)
     lock.touch()
-    assert outwait(lock, stale_s=0.5), "its owner never ended"
+    assert clocks.wait(lock), "its owner never ended"
+    assert clocks.slept_s == pytest.approx(waits_s, abs=1)
     assert not lock.exists()
+
+
+def test_a_lock_that_others_take_in_turns_is_left_to_them(tmp_path: Path) -> None:
+    """Each holds it for 200 s, under a clock an hour ahead."""
+    lock, clocks = tmp_path / "lock", _Clocks(-3600.0)
+    lock.touch()
+
+    def others_turn(slept_s: float) -> None:
+        owner = int(slept_s // 200)
+        if owner > 3:
+            lock.unlink()
+        else:
+            os.utime(lock, (time.time(), 2_000_000_000 + owner))
+
+    clocks.on_sleep = others_turn
+    assert not clocks.wait(lock)
+    assert clocks.slept_s == pytest.approx(800, abs=1)

@@ -6,21 +6,38 @@ import contextlib
 import dataclasses
 import errno
 import math
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 from ray.tune.search import Searcher
 
-from study.history import JOURNAL, History, LedgerBroken, SearchResult, TrialRecord, open_journal, repeated_id
+from study import driver
+from study.driver import Where, run_study
+from study.history import (
+    JOURNAL,
+    History,
+    LedgerBroken,
+    SearchResult,
+    TrialRecord,
+    check_whole,
+    open_journal,
+    repeated_id,
+    repeats_name,
+)
+from study.progress import Screen, Timeline
 from study.propose import Proposer
 from study.room import Room, need_of
 from study.search import load_result, wanted_repeats
 from study.searcher import LedgerSearcher, asha
 from study.space import Choice, LogUniform, Repeats, Space
 from study.spec import InvalidStudy
+from study.tracking import Tracking, default_uri
 from study.trial import choice_of
+from study.trial_log import TrialLog
 from tests import recipes
 
 STUDY = recipes.tiny()
@@ -170,9 +187,82 @@ def test_a_journal_that_cannot_be_read_is_refused_and_not_begun_anew(tmp_path: P
     searcher.suggest("t0")
     content = (tmp_path / JOURNAL).read_bytes()
     (tmp_path / JOURNAL).write_bytes(b"\0" * 100 + b"\n" + content)
-    with pytest.raises(LedgerBroken, match="cannot be read"):
+    with pytest.raises(LedgerBroken, match=r"cannot be read .*another --output"):
         _searcher(tmp_path)
     assert (tmp_path / JOURNAL).read_bytes().endswith(content)
+
+
+def _searched(output: Path) -> set[str]:
+    """Three trials, of which one runs on, and a repeat, in the ledger and in what is kept for MLflow; the names there."""
+    searcher = _searcher(output)
+    with Tracking(default_uri(output), STUDY.name, output, offline=True) as tracking:
+        log = TrialLog(STUDY, SIZE, tracking, Screen(Timeline()))
+        for number in range(3):
+            config = searcher.suggest(f"t{number}") or {}
+            log.on_trial_result(0, [], SimpleNamespace(config=config), DONE)
+            if number < 2:
+                searcher.on_trial_complete(f"t{number}", DONE)
+        repeats = History(open_journal(output), repeats_name(SIZE.name), STUDY.space, repeats=True)
+        choice = dataclasses.replace(searcher.history.records[0].choice, seed=1)
+        repeats.begin(choice, "t0000-s1")
+        log.on_trial_result(0, [], SimpleNamespace(config={"trial": "t0000-s1", **dataclasses.asdict(choice)}), DONE)
+        assert tracking.trials == {SIZE.name: {"t0000", "t0001", "t0002", "t0000-s1"}}
+        return tracking.trials[SIZE.name]
+
+
+def test_a_ledger_that_lacks_trials_that_mlflow_was_told_of_is_refused(tmp_path: Path) -> None:
+    """Cut at any line, or empty: names would begin anew at t0000, and MLflow keep what it has under them."""
+    names, lost = _searched(tmp_path), []
+    lines = (tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)
+    for count in range(len(lines) + 1):
+        (tmp_path / JOURNAL).write_bytes(b"".join(lines[:count]))
+        storage = open_journal(tmp_path)
+        try:
+            check_whole(storage, tmp_path, {SIZE.name: names})
+        except LedgerBroken as error:
+            found = re.search(r"lacks (\d) of the 4 trials of size 1x32 .*from a copy.*another --output", str(error))
+            assert found is not None
+            lost.append(int(found[1]))
+        else:
+            lost.append(0)
+        assert (tmp_path / JOURNAL).read_bytes() == b"".join(lines[:count]), "asking writes nothing"
+    assert lost == sorted(lost, reverse=True)
+    assert sorted(set(lost)) == [0, 1, 2, 3, 4]
+    check_whole(storage, tmp_path, {})
+    with pytest.raises(LedgerBroken, match="lacks 1 of the 2 trials of size 1x32, 1 of the 1 trials of size other"):
+        check_whole(storage, tmp_path, {SIZE.name: {"t0001", "t0009"}, "other": {"t0000"}})
+
+
+@pytest.mark.parametrize("left", [None, 0, 1])
+def test_a_study_whose_ledger_was_lost_is_refused_before_anything_starts(
+    left: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(*_: Any) -> None:
+        raise AssertionError("the study began")
+
+    monkeypatch.setattr(driver, "check_data", begun)
+    study = recipes.tiny()
+    _searched(tmp_path)
+    ledger, outbox = tmp_path / JOURNAL, tmp_path / "outbox" / "journal.jsonl"
+    lines, written = ledger.read_bytes().splitlines(keepends=True), outbox.read_bytes()
+    ledger.unlink()
+    if left is not None:
+        ledger.write_bytes(b"".join(lines[:left]))
+    for _ in range(2):  # the first refusal leaves nothing that the second takes for a search
+        with pytest.raises(LedgerBroken, match="lost or cut short: it lacks 4 of the 4 trials of size 1x32"):
+            run_study(study, Where(tmp_path, offline=True))
+    assert outbox.read_bytes() == written
+    ledger.write_bytes(b"".join(lines))
+    with Tracking(default_uri(tmp_path), study.name, tmp_path, offline=True) as tracking:
+        check_whole(open_journal(tmp_path), tmp_path, tracking.trials)
+
+
+def test_a_trial_is_in_the_ledger_before_anybody_else_hears_of_it(tmp_path: Path) -> None:
+    """So a process that is killed between the two leaves no trial that MLflow alone knows."""
+    searcher = _searcher(tmp_path, cores=3)
+    for number in range(3):
+        name = (searcher.suggest(f"t{number}") or {})["trial"]
+        check_whole(open_journal(tmp_path), tmp_path, {SIZE.name: {name}})
 
 
 def test_a_lock_that_a_killed_process_left_does_not_hold_the_next(tmp_path: Path) -> None:
@@ -270,6 +360,28 @@ def test_winners_and_the_best_baseline_are_repeated_with_seeds_of_their_own() ->
     assert len(chains) == 6, "a seed makes another model"
     assert len({study.pretrain(SIZE)} | {chain.features for chain in chains}) == 2, "on the same encoder and data"
     assert wanted_repeats(STUDY, SearchResult("1x32", trials)) == {}
+
+
+def test_trials_that_differ_in_their_seed_alone_are_one_winner_and_repeats_have_other_seeds() -> None:
+    """The best two by score are one configuration with the seeds 2 and 0; of the baseline seed 5 was best."""
+    space = dataclasses.replace(STUDY.space, seeds=(2, 5))
+    study = dataclasses.replace(STUDY, space=space, repeats=Repeats(top=2, seeds=3))
+    none, other = study.space.defaults()
+    second = dataclasses.replace(other, lr_target=3e-4)
+    chosen = [(other, None, 60.0), (other, 2, 70.0), (second, 5, 55.0), (none, None, 40.0), (none, 5, 50.0)]
+    trials = tuple(
+        TrialRecord(f"t{number}", dataclasses.replace(choice, seed=seed), "complete", {"dev_score": score})
+        for number, (choice, seed, score) in enumerate(chosen)
+    )
+    wanted = wanted_repeats(study, SearchResult("1x32", trials))
+    repeats: dict[str | None, list[int | None]] = {}
+    for choice, name in wanted.items():
+        assert name == f"{repeated_id(name)}-s{choice.seed}"
+        of = next(trial.choice for trial in trials if trial.trial_id == repeated_id(name))
+        assert dataclasses.replace(choice, seed=of.seed) == of
+        repeats.setdefault(repeated_id(name), []).append(choice.seed)
+    # after the study's 0, without the space's 2 and 5; the same for all, whose scores are compared seed by seed
+    assert repeats == {"t1": [1, 3, 4], "t2": [1, 3, 4], "t4": [1, 3, 4]}
 
 
 def test_a_search_is_finished_when_its_budget_is_used_and_every_repeat_is_there(tmp_path: Path) -> None:

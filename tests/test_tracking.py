@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections.abc import Iterator
@@ -132,3 +133,19 @@ def test_several_threads_of_the_driver_write_at_the_same_time(tracking: Tracking
             assert run.data.metrics == {"dev/score": 10.0 * number + 2}
             assert run.data.tags["mlflow.parentRunId"] == runs[f"size:{size}"].info.run_id
             assert run.info.status == "FINISHED"
+
+
+def test_the_last_value_stands_also_where_the_clock_went_back(tmp_path: Path) -> None:
+    """A study that goes on under another machine's clock, with one write long before the last and one at the same time."""
+    for now, failed in ((2_000_000_000_000, 2), (1_000_000_000_000, 1), (2_000_000_000_001, 0)):
+        with Tracking(default_uri(tmp_path), "demo", tmp_path, clock_ms=lambda now=now: now) as tracking:  # type: ignore[misc]
+            tracking.metrics(tracking.size("s"), {"failed": failed})
+            tracking.finish("size:s")
+            run = _runs(tracking)["size:s"]
+            assert run.data.metrics == {"failed": failed}
+    history = MlflowClient(tracking_uri=tracking.uri).get_metric_history(run.info.run_id, "failed")
+    assert [point.value for point in sorted(history, key=lambda point: point.timestamp)] == [2, 1, 0]
+    with open(tmp_path / "outbox" / "journal.jsonl", encoding="utf-8") as file:
+        stamps = [entry["at"] for entry in map(json.loads, file) if "at" in entry]
+    assert stamps[0] == 2_000_000_000_000
+    assert stamps == sorted(set(stamps)), "strictly later each time"

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -65,18 +65,30 @@ def join_process_group() -> None:
         deepspeed.init_distributed(dist_init_required=False, auto_mpi_discovery=False, verbose=False)
 
 
-def outwait(lock: Path, *, stale_s: float = STALE_LOCK_S) -> bool:
+def outwait(
+    lock: Path,
+    *,
+    stale_s: float = STALE_LOCK_S,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
     """Wait for whoever compiles an operator under this lock; one that never ends loses it. Whether that was so.
 
     PyTorch's lock is a file that is there, and PyTorch would wait for ever for a process that was killed. What is older than
-    any compilation of DeepSpeed's communication operator (half a minute) takes is nobody's.
+    any compilation of DeepSpeed's communication operator (half a minute) takes is nobody's: by its time stamp, or, as that may
+    be of a clock ahead of `clock`, by how long the same file was seen here.
     """
+    seen, seen_at = None, 0.0
     while lock.exists():
         with contextlib.suppress(FileNotFoundError):  # its owner has just finished
-            if time.time() - lock.stat().st_mtime > stale_s:
+            found = lock.stat()
+            if (found.st_ino, found.st_mtime_ns) != seen:  # another owner's
+                seen, seen_at = (found.st_ino, found.st_mtime_ns), monotonic()
+            if max(clock() - found.st_mtime, monotonic() - seen_at) > stale_s:
                 lock.unlink()
                 return True
-        time.sleep(0.2)
+        sleep(0.2)
     return False
 
 
