@@ -14,7 +14,9 @@
 | Tune's state cut short or garbage      | it is not read                                       | here                         |
 | the ledger's last line cut short       | taken off; its trial is gone on with                 | test_search                  |
 | the ledger unreadable                  | refused with the reason; not begun anew              | test_search                  |
-| a stage's files damaged                | not a finished stage: made again                     | test_store, test_checkpoints |
+| a stage's files damaged or cut short   | named when next used, and made again                 | test_damage, test_store      |
+| a checkpoint damaged or cut short      | named; the one before is taken                       | test_checkpoints             |
+| a power cut (stages, checkpoints)      | files are on the disk before their manifest is       | test_store                   |
 | clocks that went back or forth         | nothing is made again: no time stamp counts          | here, test_study             |
 | two runs with one output folder        | the second is refused                                | test_cli                     |
 | twenty trials stopped early            | all resources are back                               | here; groups: test_groups    |
