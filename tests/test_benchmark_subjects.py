@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from trainables.benchmark.rebuild import BY_NAME, CannotRebuild, evaluation_of, 
 from trainables.benchmark.repeats import bootstrap_interval, combined, interleaved
 from trainables.fingerprint import canonical
 from trainables.stages.evaluate import Evaluate
-from trainables.store import StageStore
+from trainables.store import Damaged, StageStore
 
 TINY_RUN = tuple[Path, Ran]
 SHORT = dataclasses.replace(
@@ -281,6 +282,19 @@ def test_a_stages_model_is_timed_on_its_own_texts_and_scored_as_it_is_timed(tiny
         assert language["throughput_sps"] > 0
         assert language["mean_pieces"] > 3
     assert found["end_to_end_p50_ms"] > found["tokenise_p50_ms"] > 0
+
+
+def test_a_damaged_model_is_not_measured(tiny_run: TINY_RUN, tmp_path: Path) -> None:
+    output, _ = tiny_run
+    copied = Path(shutil.copytree(output / "stages", tmp_path / "out" / "stages")).parent
+    evaluation = evaluation_of(_target_stage(copied))
+    assert evaluation is not None
+    weights = max(_target_stage(copied).rglob("*.safetensors"), key=lambda path: path.stat().st_size)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(Damaged, match="sha256 differs"):
+        CheckpointBenchmark(str(copied), (evaluation,), 1, SHORT).run("fp32")
 
 
 def test_a_variants_scores_by_example_are_written_as_a_trials_are(tiny_run: TINY_RUN, tmp_path: Path) -> None:

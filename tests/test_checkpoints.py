@@ -152,7 +152,7 @@ def _largest(folder: Path) -> Path:
 def _truncate(folder: Path) -> str:
     path = _largest(folder)
     path.write_bytes(path.read_bytes()[:-1])
-    return "bytes, not"
+    return "expected"
 
 
 def _flip(folder: Path) -> str:
@@ -164,7 +164,7 @@ def _flip(folder: Path) -> str:
 
 def _remove(folder: Path) -> str:
     _largest(folder).unlink()
-    return "is missing"
+    return ": missing"
 
 
 def _unfinished(folder: Path) -> str:

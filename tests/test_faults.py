@@ -15,7 +15,9 @@
 | the ledger's last line cut short       | taken off; its trial is gone on with                 | test_search                  |
 | the ledger unreadable                  | refused with the reason; not begun anew              | test_search                  |
 | the ledger lost, emptied or cut short  | refused where MLflow was told of trials it lacks     | test_search                  |
-| a stage's files damaged                | not a finished stage: made again                     | test_store, test_checkpoints |
+| a stage's files damaged or cut short   | named when next used, and made again                 | test_damage, test_store      |
+| a checkpoint damaged or cut short      | named; the one before is taken                       | test_checkpoints             |
+| a power cut (stages, checkpoints)      | files are on the disk before their manifest is       | test_store                   |
 | clocks that went back or forth         | nothing is made again: no time stamp counts          | here, test_study             |
 | clocks that went back (MLflow)         | stamps do not: a metric's last value stands          | test_tracking                |
 | a compilation killed, its lock left    | removed in time, whatever clock stamped it           | test_loop                    |

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 
 from trainables.locks import lock_problem, one_node_problem
 from trainables.manifests import MANIFEST
-from trainables.store import Finished, StageStore
+from trainables.store import Damaged, Finished, StageStore
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,63 @@ def test_verify_notices_changed_bytes_of_the_same_size(store: StageStore) -> Non
     (folder / "deep" / "model.bin").write_text("weighty")
     assert store.find(Toy()) is not None
     assert ["deep/model.bin" in line for line in store.verify(Toy())] == [True]
+
+
+def zeros_for_file(folder: Path) -> None:
+    path = folder / "deep" / "model.bin"
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (remove_manifest, "manifest.json: missing or unreadable"),
+        (truncate_manifest, "manifest.json: missing or unreadable"),
+        (manifest_of_another, "manifest.json: of another stage"),
+        (manifest_of_another_format, "manifest.json: of format 2, 1 expected"),
+        (truncate_file, "deep/model.bin: 5 bytes, 7 expected"),
+        (remove_file, "deep/model.bin: missing"),
+        (zeros_for_file, "deep/model.bin: sha256 differs from the manifest's"),
+    ],
+)
+def test_damage_is_told_from_what_was_never_there(tmp_path: Path, damage: Callable[[Path], None], reason: str) -> None:
+    commit(StageStore(tmp_path / "first"), Toy())
+    store = StageStore(Path(shutil.copytree(tmp_path / "first", tmp_path / "second")))  # not known to this process
+    assert store.whole(Toy(1)) is None
+    damage(store.folder(Toy()))
+    with pytest.raises(Damaged, match=re.escape(f"stage {store.folder(Toy()).name} is damaged ({reason})")):
+        store.whole(Toy())
+
+
+def test_files_outlive_a_power_cut_before_a_manifest_vouches_for_them(
+    store: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of what reaches the disk and what is renamed into place."""
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        sync(descriptor)
+        done.append(f"{Path(os.readlink(f'/proc/self/fd/{descriptor}')).name} synced")
+
+    def renamed(source: Path, target: Path) -> None:
+        replace(source, target)
+        done.append(f"{target.name} renamed")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    made = commit(store, Toy())
+    files, folders = {"model.bin synced", "notes.txt synced"}, done[2:4]
+    assert set(done[:2]) == files
+    assert folders[0] == "deep synced"
+    assert folders[1].startswith(".unfinished-"), "the workspace"
+    assert done[4:] == [
+        f".{MANIFEST} synced",
+        f"{MANIFEST} renamed",
+        folders[1],
+        f"{made.folder.name} renamed",
+        "stages synced",
+    ]
 
 
 def test_a_failed_commit_leaves_nothing(store: StageStore) -> None:

@@ -54,6 +54,7 @@ class CheckpointBenchmark:
         Raises:
             VariantUnavailable: the variant cannot run on this device.
             FileNotFoundError: a stage of the chain is not finished.
+            Damaged: a model's files are not what they were.
         """
         timed = {**self._time(variant), "timed_task": self.chain[0].task.name}
         if not scored:
@@ -72,9 +73,11 @@ class CheckpointBenchmark:
 
     def _time(self, variant: str) -> dict[str, Any]:
         evaluate = self.chain[0]
+        folder = self._folder(evaluate)
         start = time.perf_counter()
-        model = load_task_model(self._folder(evaluate), evaluate.task)
+        model = load_task_model(folder, evaluate.task)
         load_s = time.perf_counter() - start
+        self._check(evaluate)
         tokenizer = load_tokenizer(tokenizer_of(evaluate.model, self._work()))
         tests = self._tests(evaluate)
         pools: list[tuple[str, Sequence[Query]]] = [
@@ -101,6 +104,7 @@ class CheckpointBenchmark:
 
     def _score(self, evaluate: Evaluate, variant: str) -> list[Score]:
         model = load_task_model(self._folder(evaluate), evaluate.task)
+        self._check(evaluate)
         with placed(self.threads, ()):
             forward = variant_named(variant).prepare(model, torch.device(self.device))
             return evaluate.scores(forward, self._work())
@@ -131,3 +135,7 @@ class CheckpointBenchmark:
             raise FileNotFoundError(f"{work.store.folder(evaluate.model)}: not a finished stage")
         ensure(evaluate.features, work)  # there already, unless the evaluation has never run here
         return found.folder
+
+    def _check(self, evaluate: Evaluate) -> None:
+        """Hash what was loaded: after it, so that what loading took is not that of files which have just been read."""
+        self._work().store.whole(evaluate.model)

@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from trainables.batching import Share
 from trainables.micro_batches import Limits
-from trainables.store import Finished, StageStore
+from trainables.store import Damaged, Finished, StageStore
 from trainables.training import Diverged, OutOfMemory
 from trainables.versions import versions
 
@@ -131,12 +131,14 @@ class Root(Stage):
 def ensure(stage: Stage, work: Workplace) -> Finished:
     """The finished stage: found in the store, or produced here, parents first.
 
-    Single flight: while another process produces the stage, this one waits. All workers of a group call it together.
+    Single flight: while another process produces the stage, this one waits. All workers of a group call it together. What is
+    found has the bytes that its manifest names, and so have the parents of what is produced: the leader looks, once in its
+    process, and the others trust it. A damaged stage is named in a warning and made again.
 
     Raises:
         Diverged: its training did, now or in an earlier attempt, which would end the same again.
     """
-    found = work.agree(lambda: work.store.find(stage))
+    found = work.agree(lambda: _whole(stage, work.store))
     if found is not None:
         return found
     _raise_noted(stage, work)
@@ -145,11 +147,21 @@ def ensure(stage: Stage, work: Workplace) -> Finished:
     with contextlib.ExitStack() as held:
         while not work.agree(lambda: _claim(stage, work.store, held)):
             time.sleep(POLL_S)
-        found = work.agree(lambda: work.store.find(stage))
+        # Looked at again, as another process may have made it in the meantime; who holds the claim is the one to say so.
+        found = work.agree(lambda: _whole(stage, work.store, warn=True))
         if found is not None:
             return found
         _raise_noted(stage, work)
         return _produce(stage, work)
+
+
+def _whole(stage: Stage, store: StageStore, *, warn: bool = False) -> Finished | None:
+    try:
+        return store.whole(stage)
+    except Damaged as error:
+        if warn:
+            logger.warning("%s: it is made again", error)
+        return None
 
 
 def _raise_noted(stage: Stage, work: Workplace) -> None:
