@@ -105,6 +105,13 @@ def hypervolumes(frames: StudyFrames) -> pd.DataFrame:
     return frame(rows, _HYPERVOLUMES)
 
 
+def front(frames: StudyFrames) -> pd.DataFrame:
+    """The configurations on a front of p50 latency, fastest first of each hardware, as they are judged."""
+    served = configurations(frames)
+    found = served[served["on_front"]].sort_values(["hardware", "p50_ms"], kind="stable")
+    return found[["size", "variant", "hardware", "p50_ms", "score", "judged_by"]].reset_index(drop=True)
+
+
 def configurations(frames: StudyFrames) -> pd.DataFrame:
     """The benchmarks, each with the `intermediate` of the trial it serves and whether it is on a front.
 
