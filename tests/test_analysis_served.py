@@ -88,6 +88,22 @@ def test_the_front_leaves_english_out_and_keeps_machines_apart() -> None:
     assert analysis.front(_study([])).empty
 
 
+def test_the_dearest_configuration_counts_for_one_doubling() -> None:
+    def volume(best: float, cost: str = "p50_ms") -> dict[Any, Any]:
+        costs = (("small", 50.0, 1.0), ("middle", 60.0, 2.0), ("large", best, 8.0))
+        served = [_served(size, score, p50_ms=ms, throughput_sps=8 / ms) for size, score, ms in costs]
+        volumes = analysis.hypervolumes(_study(served))
+        return dict(volumes[volumes["cost"] == cost].iloc[0])
+
+    # by hand: 50 over one doubling, 60 over two, 70 over the one beyond 8 ms; likewise from 8 down to half a sample a second
+    for cost, ends in (("p50_ms", (1.0, 16.0)), ("throughput_sps", (8.0, 0.5))):
+        found = volume(70.0, cost)
+        assert found["hypervolume"] == pytest.approx(50 + 2 * 60 + 70)
+        assert found["mean_best_score"] == pytest.approx((50 + 2 * 60 + 70) / 4)
+        assert (found["from_cost"], found["to_cost"]) == pytest.approx(ends)
+    assert volume(75.0)["hypervolume"] == pytest.approx(volume(70.0)["hypervolume"] + 5)
+
+
 def test_the_page_says_whose_queries_were_timed(tmp_path: Path) -> None:
     page = _page(_study([_served("small", 70.0, p50_ms=1.0), _served("large", 72.0, p50_ms=2.0)]), tmp_path)
     assert "Costs are of x&#x27;s queries alone, while the score is the mean over all targets." in page

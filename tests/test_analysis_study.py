@@ -204,7 +204,7 @@ def test_more_throughput_is_better_on_a_front() -> None:
 def test_hypervolume_is_the_score_that_budgets_buy(study: StudyFrames) -> None:
     volumes = analysis.hypervolumes(study).set_index("cost")
     served = analysis.configurations(study)
-    costs = np.geomspace(served["p50_ms"].min(), served["p50_ms"].max(), 20001)
+    costs = np.geomspace(served["p50_ms"].min(), 2 * served["p50_ms"].max(), 20001)
     buys = [served.loc[served["p50_ms"] <= cost, "score"].max() for cost in costs[::50]]
     assert volumes.loc["p50_ms", "mean_best_score"] == pytest.approx(np.mean(buys), abs=0.1)
     assert "energy_j_per_sample" not in volumes.index
