@@ -21,7 +21,7 @@ from analysis.reading import load
 from analysis.report import exports_folder, write_report
 from analysis.scaling import scaling, scaling_points
 from analysis.searches import importances, rung_agreement, savings, stages
-from analysis.tradeoff import configurations, hypervolume, hypervolumes, pareto_front
+from analysis.tradeoff import configurations, front, hypervolume, hypervolumes, pareto_front
 
 __all__ = [
     "BadBudget",
@@ -32,6 +32,7 @@ __all__ = [
     "compare",
     "configurations",
     "exports_folder",
+    "front",
     "gains",
     "gains_by_language",
     "holm",

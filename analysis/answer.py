@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.charts.common import interval, score_name, signed
 from analysis.findings import Findings
-from analysis.frames import NONE, SAID, zero_shot
+from analysis.frames import NONE, SAID, said_of, zero_shot
 from analysis.gains import ALPHA
 
 WITHIN_POINTS = 2.0
@@ -116,13 +116,14 @@ def _gain(findings: Findings) -> str:
     if measured.empty:
         return "No gain of intermediate training can be given: no trial has a partner without one to be compared with."
     missing = len(transfer) - len(measured)
+    judged_by = dict(zip(measured["task"], measured["judged_by"], strict=True))
     against = (
         "each at the learning rates best for it on English dev, paired by seed" if tuned else "learning rate and seed"
     )
     sentence = (
         f"Intermediate training changed the test score by {signed(measured['gain'].mean())} points on average over "
         f"{len(measured)} comparison{'s' if len(measured) != 1 else ''} with no intermediate task at the same size, "
-        f"{against} (from {signed(measured['gain'].min())} to {signed(measured['gain'].max())}"
+        f"{against}, over {said_of(judged_by)} (from {signed(measured['gain'].min())} to {signed(measured['gain'].max())}"
     )
     sentence += f"; {missing} more are missing)" if missing else ")"
     told = averages[averages["p_holm"] < ALPHA]

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.examples import Floats
-from analysis.frames import MEAN, NONE, StudyFrames, frame, kept
+from analysis.frames import NONE, StudyFrames, frame, kept
 from analysis.gains import ALPHA, Cells, chosen_trials, paired_scores, seed_variances
 from analysis.inference import LEVEL, example_variance, holm, infer
 
@@ -48,6 +48,7 @@ _INTERACTIONS = {
 def average_gains(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame:
     """Of each size and intermediate the mean gain over the targets it may be judged on, in test points.
 
+    Each target counts with the mean over languages of `StudyFrames.judged_by`: without English wherever that is recorded.
     Marked targets (same data, leak) are left out, and so are targets that not every paired seed has. `sd` is over the `seeds`
     of the mean over `targets`; `low`, `high` and `p_holm` as in `gains.gains`, Holm over the table.
     """
@@ -89,8 +90,8 @@ def _mean_example_variance(frames: StudyFrames, pairs: pd.DataFrame, tasks: list
     for _, group in pairs[pairs["task"].isin(tasks)].groupby("seed"):
         draws = []
         for row in group.to_dict("records"):
-            own = frames.examples.draws((row["size"], row["trial_id"]), row["task"])
-            none = frames.examples.draws((row["size"], row["trial_id_none"]), row["task"])
+            own = frames.examples.draws((row["size"], row["trial_id"]), row["task"], row["language"])
+            none = frames.examples.draws((row["size"], row["trial_id_none"]), row["task"], row["language"])
             if own is None or none is None:
                 return math.nan
             draws.append(own - none)
@@ -101,6 +102,7 @@ def _mean_example_variance(frames: StudyFrames, pairs: pd.DataFrame, tasks: list
 def choices(frames: StudyFrames) -> pd.DataFrame:
     """Of each size the test score (mean over targets, percent) that ways to choose the intermediate task lead to.
 
+    Test scores are those of `StudyFrames.judged_by`: without English wherever that is recorded.
     "none"; "best single": the intermediate best on mean English dev; "best per target": for each target the one best on its own
     English dev (targets without a dev set take the best single); "mixture": any whose name says so. Every choice is made on
     English dev, so that no test score is the greatest of several. `intermediate` names what was chosen; `gain` is the
@@ -140,8 +142,8 @@ def choices(frames: StudyFrames) -> pd.DataFrame:
 
 def _by_target(frames: StudyFrames, size: str, trials: dict[str, str], *, split: str) -> pd.DataFrame:
     """Scores by intermediate (rows) and target."""
-    scores = frames.scores
-    wanted = scores[(scores["size"] == size) & (scores["split"] == split) & (scores["language"] == MEAN)]
+    judged = frames.judged(split)
+    wanted = judged[judged["size"] == size]
     wanted = kept(wanted, (trials.get(i) == t for i, t in zip(wanted["intermediate"], wanted["trial_id"], strict=True)))
     return wanted.pivot_table(index="intermediate", columns="task", values="value").reindex(list(trials))
 
@@ -157,8 +159,9 @@ def interactions(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFra
     seeds and examples, with the scale estimated from the sizes' distances to the line and Student's t of sizes - 2 degrees of
     freedom (Knapp and Hartung 2003, without a variance between sizes). Seeds of one size are no further points: what sets a
     size apart from the line is common to them. Sizes with one encoder are one point. The gain is averaged over unmarked
-    targets that every size has, and over intermediates in the last row, "all". `points` counts runs. `verdict`: "shrinks",
-    "grows" or "unclear" (Holm over the table); from two sizes there is a slope alone.
+    targets that every size has (each by its mean of `StudyFrames.judged_by`), and over intermediates in the last row, "all".
+    `points` counts runs. `verdict`: "shrinks", "grows" or "unclear" (Holm over the table); from two sizes there is a slope
+    alone.
     """
     body = frames.body_m
     pairs = paired_scores(frames, cells=cells)

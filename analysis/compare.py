@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ _SCORES = {
     "size": "str",
     "intermediate": "str",
     "task": "str",
+    "judged_by": "str",
     "score": "float64",
     "score_other": "float64",
     "difference": "float64",
@@ -54,8 +56,9 @@ def compare(frames: StudyFrames, other: StudyFrames) -> Comparison:
     """What two studies have in common.
 
     Cells are matched by size, intermediate task and target, and paired by seed and learning rates where both have the same, so
-    that `n` counts the seeds paired. `difference` is in points, other minus this; interval and Holm-adjusted p-value as in
-    `gains.gains`.
+    that `n` counts the seeds paired. Each target is judged by the mean over languages other than English where both studies
+    judge it by that (`StudyFrames.judged_by`), else by that over all: `judged_by`. `difference` is in points, other minus
+    this; interval and Holm-adjusted p-value as in `gains.gains`.
     """
     return Comparison(
         str(other.context["experiment"]), _scores(frames, other), _speeds(frames, other), _settings(frames, other)
@@ -63,8 +66,13 @@ def compare(frames: StudyFrames, other: StudyFrames) -> Comparison:
 
 
 def _scores(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
-    pairs = _default(frames).merge(
-        _default(other),
+    by = {
+        task: mean if other.judged_by.get(task) == mean else MEAN
+        for task, mean in frames.judged_by.items()
+        if task in other.judged_by
+    }
+    pairs = _default(frames, by).merge(
+        _default(other, by),
         on=["size", "intermediate", "lr_intermediate", "lr_target", "seed", "task"],
         suffixes=("", "_other"),
     )
@@ -74,8 +82,8 @@ def _scores(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
         differences = group["value_other"] - group["value"]
         draws = []
         for row in group.to_dict("records"):
-            own = frames.examples.draws((str(size), row["trial_id"]), str(task))
-            theirs = other.examples.draws((str(size), row["trial_id_other"]), str(task))
+            own = frames.examples.draws((str(size), row["trial_id"]), str(task), by[str(task)])
+            theirs = other.examples.draws((str(size), row["trial_id_other"]), str(task), by[str(task)])
             draws.append(None if own is None or theirs is None else theirs - own)
         known = [drawn for drawn in draws if drawn is not None]
         rows.append(
@@ -83,6 +91,7 @@ def _scores(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
                 "size": size,
                 "intermediate": intermediate,
                 "task": task,
+                "judged_by": by[str(task)],
                 "score": group["value"].mean(),
                 "score_other": group["value_other"].mean(),
                 "difference": differences.mean(),
@@ -113,12 +122,11 @@ def _scores(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
     return table[list(_SCORES)].astype(_SCORES)
 
 
-def _default(frames: StudyFrames) -> pd.DataFrame:
+def _default(frames: StudyFrames, by: Mapping[str, str]) -> pd.DataFrame:
     trials = frames.trials[frames.trials["default_cell"]]
     columns = ["size", "trial_id", "lr_intermediate", "lr_target", "seed"]
     trials = trials[columns].fillna({"lr_intermediate": -1.0, "lr_target": -1.0, "seed": -1})
-    scores = frames.scores
-    means = scores[(scores["split"] == "test") & (scores["language"] == MEAN) & scores["value"].notna()]
+    means = frames.judged(by=by).dropna(subset=["value"])
     return means[["size", "trial_id", "intermediate", "task", "value"]].merge(trials, on=["size", "trial_id"])
 
 

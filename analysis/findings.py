@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.budget import Choice, best_for_budget
 from analysis.choices import average_gains, choices, interactions
 from analysis.compare import Comparison, compare
-from analysis.frames import StudyFrames
+from analysis.frames import MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
 from analysis.gains import gains, gains_by_language
 from analysis.languages import associations, language_table
 from analysis.literature import comparable, published
@@ -68,6 +68,12 @@ class Findings:
         known = set(self.gained.loc[self.gained["gain"].notna(), "size"])
         names = self.frames.size_names
         return next((name for name in reversed(names) if name in known), names[-1] if names else "")
+
+    @property
+    def first_language(self) -> str:
+        """What the page's selector of languages starts with: the mean that most targets are judged by."""
+        means = list(self.frames.judged_by.values())
+        return MEAN if means.count(MEAN) > means.count(MEAN_WITHOUT_ENGLISH) else MEAN_WITHOUT_ENGLISH
 
     @cached_property
     def by_language(self) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -129,6 +129,14 @@ def zero_shot(table: pd.DataFrame) -> tuple[str, pd.Series[float]]:
     return MEAN, table["test_score"]
 
 
+def said_of(judged_by: Mapping[str, str]) -> str:
+    """Which languages the means of these targets are over, in words."""
+    with_english = [task for task, mean in judged_by.items() if mean == MEAN]
+    if not with_english or len(with_english) == len(judged_by):
+        return SAID[MEAN if with_english else MEAN_WITHOUT_ENGLISH]
+    return f"{SAID[MEAN_WITHOUT_ENGLISH]} ({', '.join(with_english)}: English included)"
+
+
 def unique(names: Iterable[Any]) -> list[str]:
     """Each name once, in the order of first appearance."""
     return list(dict.fromkeys(names))
@@ -178,6 +186,36 @@ class StudyFrames:
         """Every language with a test score, English first, then by code."""
         found = set(self.scores.loc[self.scores["split"] == "test", "language"]) - set(AGGREGATES)
         return sorted(found, key=lambda code: (code != ENGLISH, code))
+
+    @cached_property
+    def judged_by(self) -> dict[str, str]:
+        """Of each target one of `AGGREGATES`, the mean that verdicts on it are about: chosen here and nowhere else.
+
+        Without English, in which every model is supervised, where every trial that was scored on the target has that mean, so
+        that all are over the same languages; else over all.
+        """
+        test = self.scores[(self.scores["split"] == "test") & self.scores["value"].notna()]
+        scored: dict[str, dict[str, set[tuple[str, str]]]] = {}
+        for row in test[test["language"].isin(AGGREGATES)].to_dict("records"):
+            held = scored.setdefault(row["task"], {name: set() for name in AGGREGATES})
+            held[row["language"]].add((row["size"], row["trial_id"]))
+        return {
+            task: MEAN_WITHOUT_ENGLISH if held[MEAN_WITHOUT_ENGLISH] >= held[MEAN] else MEAN
+            for task, held in scored.items()
+        }
+
+    def judged(self, split: str = "test", by: Mapping[str, str] | None = None) -> pd.DataFrame:
+        """The rows of `scores` that verdicts are about, one a trial and target: by `by` or `judged_by`; dev's is one mean."""
+        by = self.judged_by if by is None else by
+        rows = self.scores[self.scores["split"] == split]
+        if split == "dev":
+            return rows[rows["language"] == MEAN]
+        return kept(rows, (by.get(t) == mean for t, mean in zip(rows["task"], rows["language"], strict=True)))
+
+    @property
+    def said_judged(self) -> str:
+        """Which languages the verdicts are about, in words."""
+        return said_of(self.judged_by)
 
     @property
     def searched(self) -> pd.DataFrame:

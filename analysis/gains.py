@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.examples import Floats
-from analysis.frames import AGGREGATES, MEAN, NONE, StudyFrames, kept
+from analysis.frames import AGGREGATES, NONE, StudyFrames, kept
 from analysis.inference import LEVEL, block_variances, example_variance, holm, infer
 
 Cells = Literal["default", "tuned"]
@@ -18,6 +18,7 @@ _GAINS = {
     "size": "str",
     "intermediate": "str",
     "task": "str",
+    "judged_by": "str",
     "gain": "float64",
     "sd": "float64",
     "se": "float64",
@@ -38,7 +39,9 @@ _PAIRS = ["size", "intermediate", "task", "language", "lr_target", "seed"]
 ALPHA = 1 - LEVEL
 
 
-def gains(frames: StudyFrames, *, split: str = "test", language: str = MEAN, cells: Cells = "default") -> pd.DataFrame:
+def gains(
+    frames: StudyFrames, *, split: str = "test", language: str | None = None, cells: Cells = "default"
+) -> pd.DataFrame:
     """A row for every size, intermediate (none left out) and target: the gain over "none", in percentage points.
 
     `cells="default"`: trials at the default learning rates and their repeats, paired on seed and target learning rate within a
@@ -53,13 +56,16 @@ def gains(frames: StudyFrames, *, split: str = "test", language: str = MEAN, cel
     one point of zero, else "unclear", "one seed", or "" without a pair and for what is marked. A cell without a pair is NaN
     with n = 0 and says why in `reason` ("" otherwise). `mark` is "same data" where the intermediate task was trained on what
     the target is trained on, "leak" where on what it is scored on, else "": a marked gain is no transfer. `language` is a code
-    or one of `frames.AGGREGATES`.
+    or one of `frames.AGGREGATES`; without it each target is judged by the mean of `StudyFrames.judged_by`, over languages
+    other than English wherever that is recorded. `judged_by` names what it was.
     """
-    pairs = paired_scores(frames, split=split, languages=(language,), cells=cells)
+    languages = None if language is None else (language,)
+    pairs = paired_scores(frames, split=split, languages=languages, cells=cells)
     found: dict[Any, pd.DataFrame] = dict(iter(pairs.groupby(["size", "intermediate", "task"], sort=False)))
-    scored = _scored(frames, split=split, languages=(language,), cells=cells)
+    scored = _scored(frames, split=split, languages=languages, cells=cells)
     either = scored.groupby(["size", "intermediate", "task"])["value"].mean().to_dict()
     chances = frames.scores.groupby("task")["chance"].max().to_dict()
+    judged_by = scored.groupby("task")["language"].first().to_dict()
     outcomes = _outcomes(frames, cells)
     rows: list[dict[str, Any]] = []
     for size in frames.size_names:
@@ -70,8 +76,10 @@ def gains(frames: StudyFrames, *, split: str = "test", language: str = MEAN, cel
                 key = (size, intermediate, task)
                 row = _cell(found.get(key), either.get(key), either.get((size, NONE, task)))
                 row |= {"size": size, "intermediate": intermediate, "task": task, "chance": chances.get(task)}
-                row["mark"] = frames.mark(intermediate, task)
-                row["example_variance"] = _example_variance(frames, found.get(key), task, language=language)
+                row |= {"mark": frames.mark(intermediate, task), "judged_by": judged_by.get(task, "")}
+                row["example_variance"] = (
+                    _example_variance(frames, found.get(key), task) if split == "test" else float("nan")
+                )
                 if row["n"] == 0:
                     row["reason"] = _reason(key, either, outcomes)
                 rows.append(row)
@@ -94,9 +102,12 @@ def gains_by_language(frames: StudyFrames, *, cells: Cells = "default") -> pd.Da
 
 
 def paired_scores(
-    frames: StudyFrames, *, split: str = "test", languages: Sequence[str] = (MEAN,), cells: Cells = "default"
+    frames: StudyFrames, *, split: str = "test", languages: Sequence[str] | None = None, cells: Cells = "default"
 ) -> pd.DataFrame:
-    """A row for each seed that an intermediate and "none" share: `value`, `value_none`, `difference`, and both trial ids."""
+    """A row for each seed that an intermediate and "none" share: `value`, `value_none`, `difference`, and both trial ids.
+
+    Of these `languages`, or of the mean that each target is judged by (`StudyFrames.judged_by`).
+    """
     scored = _scored(frames, split=split, languages=languages, cells=cells)
     if cells == "tuned":
         scored = scored.assign(lr_target=0.0)  # each side at its own rates: the seed alone pairs
@@ -143,13 +154,15 @@ def _cells(frames: StudyFrames, cells: Cells) -> pd.DataFrame:
     return kept(frames.trials, (pair in chosen for pair in zip(frames.trials["size"], source, strict=True)))
 
 
-def _scored(frames: StudyFrames, *, split: str, languages: Sequence[str], cells: Cells) -> pd.DataFrame:
+def _scored(frames: StudyFrames, *, split: str, languages: Sequence[str] | None, cells: Cells) -> pd.DataFrame:
     columns = ["size", "trial_id", "lr_target", "seed"]
     trials = _cells(frames, cells)[columns].drop_duplicates(["size", "trial_id"])
     trials = trials.assign(lr_target=trials["lr_target"].fillna(-1.0), seed=trials["seed"].fillna(-1))
-    scores = frames.scores
-    wanted = scores[(scores["split"] == split) & scores["language"].isin(languages) & scores["value"].notna()]
-    return wanted.merge(trials, on=["size", "trial_id"])
+    if languages is None:
+        wanted = frames.judged(split)
+    else:
+        wanted = frames.scores[(frames.scores["split"] == split) & frames.scores["language"].isin(languages)]
+    return wanted[wanted["value"].notna()].merge(trials, on=["size", "trial_id"])
 
 
 def _outcomes(frames: StudyFrames, cells: Cells) -> dict[tuple[str, str], set[str]]:
@@ -175,13 +188,15 @@ def _cell(pairs: pd.DataFrame | None, own: float | None, none: float | None) -> 
     }
 
 
-def _example_variance(frames: StudyFrames, pairs: pd.DataFrame | None, task: str, *, language: str) -> float:
-    if pairs is None or language not in (*AGGREGATES, *frames.languages):
+def _example_variance(frames: StudyFrames, pairs: pd.DataFrame | None, task: str) -> float:
+    """From the examples of the very languages that the pairs' scores are over."""
+    if pairs is None:
         return float("nan")
     draws: list[Floats] = []
     for row in pairs.drop_duplicates("seed").to_dict("records"):
         both = [
-            frames.examples.draws((row["size"], row[name]), task, language) for name in ("trial_id", "trial_id_none")
+            frames.examples.draws((row["size"], row[name]), task, row["language"])
+            for name in ("trial_id", "trial_id_none")
         ]
         if both[0] is None or both[1] is None:
             return float("nan")

@@ -9,7 +9,7 @@ from analysis.answer import answer, caveats
 from analysis.charts.common import LANGUAGE, SIZE, TARGET
 from analysis.exports import write_exports
 from analysis.findings import Findings
-from analysis.frames import MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
+from analysis.frames import AGGREGATES, MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames, unique
 from analysis.languages import language_name
 from analysis.page import Page, contents, document, escape, paragraph, selectors
 from analysis.sections.compared import compared_section
@@ -94,8 +94,8 @@ def _selectors(findings: Findings) -> str:
     """One bar for the whole page: the charts that can follow a choice do."""
     frames = findings.frames
     sizes = [findings.first_size, *(size for size in frames.size_names[::-1] if size != findings.first_size)]
-    languages = [MEAN, MEAN_WITHOUT_ENGLISH, *frames.languages]
-    named = {MEAN: "mean of all", MEAN_WITHOUT_ENGLISH: "mean without English"}
+    languages = unique([findings.first_language, *AGGREGATES, *frames.languages])
+    named = {MEAN: "mean of all, with English", MEAN_WITHOUT_ENGLISH: "mean without English"}
     scored = [task for task in frames.targets if task in set(frames.scores["task"])]
     return selectors(
         {

@@ -15,6 +15,7 @@ from analysis.seeds import over_seeds
 # taken at the highest load that keeps it within a bound, so that it is near the bound whatever the configuration.
 COSTS = ("p50_ms", "server_qps", "throughput_sps", "energy_j_per_sample", "peak_memory_mb")
 MORE_IS_BETTER = frozenset({"throughput_sps", "server_qps"})
+BEYOND_DOUBLINGS = 1.0  # from the dearest configuration to the reference of a hypervolume
 
 _HYPERVOLUMES = {
     "hardware": "str",
@@ -73,9 +74,10 @@ def hypervolumes(frames: StudyFrames) -> pd.DataFrame:
     """Of each hardware and cost with two configurations or more: the hypervolume over log2 cost, above a score of zero.
 
     The load served is that within a bound, `server_bound_ms`, and loads within different bounds are kept apart.
-    The reference is the dearest configuration; a unit is one point of score over one doubling of the budget.
-    `mean_best_score` divides by the doublings from the cheapest to the dearest: the score that a budget drawn evenly on the log
-    scale buys on average. Compare only figures over the same range.
+    The reference is one doubling beyond the dearest configuration, which would span no area at its own cost; a unit is one
+    point of score over one doubling of the budget. `mean_best_score` divides by the doublings from the cheapest, `from_cost`,
+    to the reference, `to_cost`: the score that a budget drawn evenly on the log scale buys on average. Compare only figures
+    over the same range.
     """
     served = configurations(frames)
     rows: list[dict[str, Any]] = []
@@ -86,8 +88,9 @@ def hypervolumes(frames: StudyFrames) -> pd.DataFrame:
                 continue
             values = known[cost].to_numpy(dtype="float64")
             log = -np.log2(values) if cost in MORE_IS_BETTER else np.log2(values)
-            area = hypervolume(log, known["score"], reference=(float(log.max()), 0.0))
-            ends = (values.max(), values.min()) if cost in MORE_IS_BETTER else (values.min(), values.max())
+            reference = float(log.max()) + BEYOND_DOUBLINGS
+            area = hypervolume(log, known["score"], reference=(reference, 0.0))
+            ends = [2.0 ** (-end if cost in MORE_IS_BETTER else end) for end in (float(log.min()), reference)]
             front = pareto_front(known, cost=cost, benefit="score")
             rows.append(
                 {
@@ -95,7 +98,7 @@ def hypervolumes(frames: StudyFrames) -> pd.DataFrame:
                     "cost": cost,
                     "server_bound_ms": known["server_bound_ms"].iloc[0] if cost == "server_qps" else np.nan,
                     "hypervolume": area,
-                    "mean_best_score": area / float(log.max() - log.min()),
+                    "mean_best_score": area / (reference - float(log.min())),
                     "from_cost": ends[0],
                     "to_cost": ends[1],
                     "configurations": len(known),
@@ -103,6 +106,13 @@ def hypervolumes(frames: StudyFrames) -> pd.DataFrame:
                 }
             )
     return frame(rows, _HYPERVOLUMES)
+
+
+def front(frames: StudyFrames) -> pd.DataFrame:
+    """The configurations on a front of p50 latency, fastest first of each hardware, as they are judged."""
+    served = configurations(frames)
+    found = served[served["on_front"]].sort_values(["hardware", "p50_ms"], kind="stable")
+    return found[["size", "variant", "hardware", "p50_ms", "score", "judged_by"]].reset_index(drop=True)
 
 
 def configurations(frames: StudyFrames) -> pd.DataFrame:

@@ -137,7 +137,7 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
             with timeline.phase("benchmark"):
                 benches[size.name] = benchmark_size(study, size, results[size.name], where.output, tracking, screen)
         with timeline.phase("report"):
-            report = _report(study, tracking, where.output, offline=where.offline, screen=screen)
+            report, front = _report(study, tracking, where.output, offline=where.offline, screen=screen)
         screen.say("where the time went: " + ", ".join(f"{name} {s:.0f} s" for name, s in timeline.seconds.items()))
         screen.say(f"stages: {_stage_seconds(where.output)}")
         screen.say(f"wall {timeline.wall_s:.0f} s, peak memory {footprint.peak_mb / 1000:.1f} GB; report: {report}")
@@ -151,7 +151,7 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
             _size_document(size, _parameters(study, size, where.output), results[size.name], benches[size.name])
             for size in study.sizes
         ],
-        "pareto": _pareto(benches),
+        "pareto": front,
         "report": str(report),
     }
     failed = [
@@ -360,8 +360,10 @@ def _describe_pretraining(study: Study, output: Path, tracking: Tracking) -> Non
         tracking.describe({"study.pretraining": shares})
 
 
-def _report(study: Study, tracking: Tracking, output: Path, *, offline: bool, screen: Screen) -> Path:
-    """Write the report and attach it to the experiment, where MLflow answers."""
+def _report(
+    study: Study, tracking: Tracking, output: Path, *, offline: bool, screen: Screen
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Write the report and attach it to the experiment, where MLflow answers; also its front of score against latency."""
     frames = tracking.read(lambda uri: analysis.load(uri, study.name))
     report = analysis.write_report(frames, output / "report.html")
     if not offline:
@@ -369,7 +371,8 @@ def _report(study: Study, tracking: Tracking, output: Path, *, offline: bool, sc
             attach_report(tracking.uri, study.name, report)
         except (MlflowException, OSError) as error:
             screen.say(f"the report is not attached to the MLflow experiment: {error}")
-    return report
+    front: list[dict[str, Any]] = json.loads(analysis.front(frames).to_json(orient="records"))
+    return report, front
 
 
 def _parameters(study: Study, size: Size, output: Path) -> ParameterCount:
@@ -410,23 +413,6 @@ def _size_document(
         ],
         "bench_unavailable": {variant: one for variant, one in bench.items() if isinstance(one, str)},
     }
-
-
-def _pareto(benches: Mapping[str, Mapping[str, dict[str, Any] | str]]) -> list[dict[str, Any]]:
-    """The undominated (size, variant) points of test score against p50 latency, fastest first, where that is valid."""
-    import pandas as pd
-
-    rows = [
-        {"size": name, **one}
-        for name, bench in benches.items()
-        for one in bench.values()
-        if not isinstance(one, str) and one["valid"].get("SingleStream")
-    ]
-    if not rows:
-        return []
-    frame = pd.DataFrame(rows)
-    front = frame[analysis.pareto_front(frame, cost="p50_ms", benefit="test_score")].sort_values("p50_ms")
-    return json.loads(front[["size", "variant", "p50_ms", "test_score"]].to_json(orient="records"))
 
 
 def _stage_seconds(output: Path) -> str:

@@ -107,7 +107,7 @@ def made(
 ) -> StudyFrames:
     """Tables of default cells: runs with size, trial_id, intermediate, seed and scores by task, and what differs from usual.
 
-    `without_english` scores by task are added where a run or a benchmark has them.
+    `without_english` scores by task are added where a run or a benchmark has them, and a run's by `languages`.
     """
     trials, scores = [], []
     for run in runs:
@@ -125,7 +125,8 @@ def made(
         if without:
             row["test_score_without_english"] = float(np.mean(list(without.values())))
         trials.append(row)
-        for language, values in ((MEAN, held), (MEAN_WITHOUT_ENGLISH, without)):
+        means: dict[str, dict[str, float]] = {MEAN: held, MEAN_WITHOUT_ENGLISH: without}
+        for language, values in (means | row.get("languages", {})).items():
             scores += [row | {"task": t, "split": "test", "language": language, "value": v} for t, v in values.items()]
     served = []
     for one in benchmarks:

@@ -17,6 +17,7 @@ from analysis import StudyFrames
 from analysis.answer import answer
 from analysis.charts.scaling import scaling_chart
 from analysis.findings import Findings
+from analysis.frames import MEAN_WITHOUT_ENGLISH as WITHOUT
 from analysis.scaling import SCORE, fit_power, fit_saturating
 from tests.studies import made, new_store
 
@@ -65,6 +66,42 @@ def test_english_counts_only_where_no_mean_without_it_is_recorded(tmp_path: Path
     mixed = _study(benchmarks)
     assert analysis.configurations(mixed)["score"].tolist() == [70.0, 69.0]
     assert "mean test score 70.0 % (over 1 target, all languages, English included)" in answer(Findings(mixed)).best
+
+
+def test_the_front_leaves_english_out_and_keeps_machines_apart() -> None:
+    frames = _study(
+        [
+            _served("small", 70.0, task_scores_without_english={"x": 40.0}, p50_ms=2.0),
+            _served("large", 71.0, task_scores_without_english={"x": 39.0}, p50_ms=3.0),  # better with English alone
+            _served("large", 71.0, task_scores_without_english={"x": 39.0}, p50_ms=1.0, hardware="a gpu"),
+            _served("small", 60.0, task_scores_without_english={"x": 30.0}, p50_ms=1.5, variant="int8"),
+        ]
+    )
+    assert analysis.front(frames).to_dict("records") == [
+        {"size": size, "variant": variant, "hardware": hardware, "p50_ms": p50, "score": score, "judged_by": WITHOUT}
+        for size, variant, hardware, p50, score in (
+            ("small", "int8", "a cpu", 1.5, 30.0),
+            ("small", "fp32", "a cpu", 2.0, 40.0),
+            ("large", "fp32", "a gpu", 1.0, 39.0),
+        )
+    ]
+    assert analysis.front(_study([])).empty
+
+
+def test_the_dearest_configuration_counts_for_one_doubling() -> None:
+    def volume(best: float, cost: str = "p50_ms") -> dict[Any, Any]:
+        costs = (("small", 50.0, 1.0), ("middle", 60.0, 2.0), ("large", best, 8.0))
+        served = [_served(size, score, p50_ms=ms, throughput_sps=8 / ms) for size, score, ms in costs]
+        volumes = analysis.hypervolumes(_study(served))
+        return dict(volumes[volumes["cost"] == cost].iloc[0])
+
+    # by hand: 50 over one doubling, 60 over two, 70 over the one beyond 8 ms; likewise from 8 down to half a sample a second
+    for cost, ends in (("p50_ms", (1.0, 16.0)), ("throughput_sps", (8.0, 0.5))):
+        found = volume(70.0, cost)
+        assert found["hypervolume"] == pytest.approx(50 + 2 * 60 + 70)
+        assert found["mean_best_score"] == pytest.approx((50 + 2 * 60 + 70) / 4)
+        assert (found["from_cost"], found["to_cost"]) == pytest.approx(ends)
+    assert volume(75.0)["hypervolume"] == pytest.approx(volume(70.0)["hypervolume"] + 5)
 
 
 def test_the_page_says_whose_queries_were_timed(tmp_path: Path) -> None:

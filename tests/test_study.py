@@ -38,7 +38,7 @@ def _runs(output: Path, kind: str, *, experiment: str = "tiny") -> list[dict[str
 
 
 def test_the_last_line_says_what_was_found(tiny_run: TinyRun) -> None:
-    _, ran = tiny_run
+    output, ran = tiny_run
     document = ran.document
     assert document["study"] == "tiny"
     assert [size["name"] for size in document["sizes"]] == ["1x32", "1x64"]
@@ -52,7 +52,13 @@ def test_the_last_line_says_what_was_found(tiny_run: TinyRun) -> None:
         assert bench["variant"] == "fp32"
         assert bench["p50_ms"] > 0
         assert bench["throughput_sps"] > 0
-    assert {point["size"] for point in document["pareto"]} <= {"1x32", "1x64"}
+    served = analysis.configurations(analysis.load(default_uri(output), "tiny"))
+    front = served[served["on_front"]].sort_values("p50_ms")
+    assert front["judged_by"].eq("mean without en").all()
+    assert [(point["size"], point["variant"]) for point in document["pareto"]] == list(
+        front[["size", "variant"]].itertuples(index=False, name=None)
+    ), "the report's own"
+    assert [point["score"] for point in document["pareto"]] == pytest.approx(front["score"].tolist())
     assert Path(document["report"]).is_file()
     assert {"pre-training", "search", "benchmark"} <= set(document["seconds"])
 

@@ -23,24 +23,24 @@ from analysis.charts.common import (
     signed,
     tooltips,
 )
-from analysis.frames import MEAN
+from analysis.frames import SAID
 
 MARK_SIGNS = {"": "", "same data": "*", "leak": "!"}  # behind a gain that is not transfer
 VERDICT_SIGNS = {"gain": "▲", "loss": "▼", "tie": "="}  # behind what is told from zero, or from more than a point
 
 
-def gains_heatmap(cells: pd.DataFrame, by_language: pd.DataFrame, *, size: str) -> alt.LayerChart:
+def gains_heatmap(cells: pd.DataFrame, by_language: pd.DataFrame, *, size: str, language: str) -> alt.LayerChart:
     """Target by intermediate for the chosen size and language: gain in points, in colour and in text.
 
-    `cells`: rows of `gains.gains` (the mean over languages, with their uncertainty), `by_language` of
-    `gains.gains_by_language`; one colour means one gain for every size and language. Cells without a value are grey and carry
-    their reason.
+    `cells`: rows of `gains.gains` (the means that are judged, with their uncertainty), shown where the page's selector stands
+    at `language`, as it does first; `by_language`: rows of `gains.gains_by_language`, for the others. One colour means one
+    gain for every size and language. Cells without a value are grey and carry their reason.
     """
-    cells_rows = [_cell(row) for row in cells.to_dict("records")]
+    cells_rows = [_cell(row) | {"language": language} for row in cells.to_dict("records")]
     known = {(row["size"], row["intermediate"], row["task"]): row["mark"] for row in cells.to_dict("records")}
     rows = cells_rows + [
         _language_cell(row, known.get((row["size"], row["intermediate"], row["task"]), ""))
-        for row in by_language[by_language["language"] != MEAN].to_dict("records")
+        for row in by_language[by_language["language"] != language].to_dict("records")
     ]
     gains = cells["gain"].dropna().abs()
     bound = max(1.0, float(gains.max())) if len(gains) else 1.0
@@ -66,7 +66,7 @@ def gains_heatmap(cells: pd.DataFrame, by_language: pd.DataFrame, *, size: str) 
                 {
                     "intermediate": "intermediate",
                     "task": "target",
-                    "language": "language",
+                    "over": "score over",
                     "gain_text": "gain (points)",
                     "interval": "95 % interval",
                     "covers": "interval covers",
@@ -95,7 +95,7 @@ def gains_heatmap(cells: pd.DataFrame, by_language: pd.DataFrame, *, size: str) 
             .mark_text(fontSize=10, fontStyle="italic")
             .encode(text="label:N"),
         )
-        .add_params(selector(SIZE, size), selector(LANGUAGE, MEAN))
+        .add_params(selector(SIZE, size), selector(LANGUAGE, language))
         .properties(width="container", height=ROW_PX * max(1, cells["task"].nunique()))
     )
 
@@ -118,6 +118,7 @@ def gain_intervals(cells: pd.DataFrame, *, size: str) -> alt.LayerChart:
         | {
             "interval": "95 % interval",
             "covers": "interval covers",
+            "over": "score over",
             "n": "seeds",
             "p_text": "p (Holm)",
             "mark": "mark",
@@ -199,7 +200,7 @@ def _cell(row: dict[Hashable, Any]) -> dict[str, Any]:
         "size": row["size"],
         "intermediate": row["intermediate"],
         "task": row["task"],
-        "language": MEAN,
+        "over": SAID.get(row["judged_by"], "unavailable"),
         "gain": float(row["gain"]) if known else None,
         "low": row["low"],
         "high": row["high"],
@@ -223,10 +224,11 @@ def _language_cell(row: dict[Hashable, Any], mark: str) -> dict[str, Any]:
         "intermediate": row["intermediate"],
         "task": row["task"],
         "language": row["language"],
+        "over": SAID.get(row["language"], row["language"]),
         "gain": float(row["gain"]),
         "label": f"{signed(row['gain'])}{MARK_SIGNS[mark]}",
         "gain_text": signed(row["gain"]),
-        "interval": "see the mean",
+        "interval": "see the mean that is judged",
         "covers": "",
         "verdict": "not tested by language",
         "p_text": "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from analysis.charts.common import METRIC_NAMES, interval, quantity, signed
 from analysis.findings import Findings
+from analysis.frames import said_of
 from analysis.page import Absent, Number, Page, number, paragraph, section
 
 
@@ -32,7 +33,8 @@ def compared_section(findings: Findings, page: Page) -> str:
             for row in comparison.scores.to_dict("records")
         ]
         columns = ["size · intermediate · target", "this (%)", "other (%)", "other - this", "95 % interval", "p (Holm)"]
-        caption = "Test scores of default cells that both have, paired by seed"
+        judged_by = dict(zip(comparison.scores["task"], comparison.scores["judged_by"], strict=True))
+        caption = f"Test scores of default cells that both have, paired by seed, mean over {said_of(judged_by)}"
         data = comparison.scores
         parts.append(page.table("compared_scores", [*columns, "seeds", "verdict"], rows, caption=caption, data=data))
     if len(comparison.speeds):

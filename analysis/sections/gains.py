@@ -27,13 +27,15 @@ def gains_section(findings: Findings, page: Page) -> str:
             TITLE, paragraph("No intermediate task or no target is recorded, so there is nothing to compare.")
         )
     explained = (
-        "Points gained in mean test score over no intermediate task, at the same size, learning rates and seed. Blue gained, "
-        "orange lost, grey has no pair to compare. ▲ and ▼: told from zero at 95 % after Holm's correction over all cells that "
-        "count as transfer; = : within a point of zero at 95 %; no sign: cannot be told, or one seed."
+        "Points gained in test score over no intermediate task, at the same size, learning rates and seed. All verdicts are "
+        f"about the mean over {findings.frames.said_judged}; the heat map also shows single languages and the other mean, "
+        "untested. Blue gained, orange lost, grey has no pair to compare. ▲ and ▼: told from zero at 95 % after Holm's "
+        "correction over all cells that count as transfer; = : within a point of zero at 95 %; no sign: cannot be told, or one "
+        "seed."
     )
     if marked := sorted(set(gained["mark"]) - {""}):
         explained += f" Not transfer, and not judged: {'; '.join(_MARKS[name] for name in marked)}."
-    first = findings.first_size
+    first, over = findings.first_size, f"mean over {findings.frames.said_judged}"
     least = 130 + _COLUMN_PX * gained["intermediate"].nunique()
     label = "; ".join(
         f"{row['size']}, {row['intermediate']} on {row['task']}: {signed(row['gain']) or row['reason']}"
@@ -42,8 +44,8 @@ def gains_section(findings: Findings, page: Page) -> str:
     figures = [
         page.chart(
             "gains",
-            gains_heatmap(gained, findings.by_language, size=first),
-            caption="Gain over none in points, target by intermediate (chosen size and language)",
+            gains_heatmap(gained, findings.by_language, size=first, language=findings.first_language),
+            caption=f"Gain over none in points, target by intermediate (chosen size and language; first {over})",
             label=label,
             least_px=least,
         )
@@ -54,7 +56,7 @@ def gains_section(findings: Findings, page: Page) -> str:
             page.chart(
                 "gain_intervals",
                 gain_intervals(known, size=first),
-                caption="The same with 95 % intervals (chosen size, mean over languages)",
+                caption=f"The same with 95 % intervals (chosen size, {over})",
                 label=label,
             )
         )
@@ -66,7 +68,7 @@ def gains_section(findings: Findings, page: Page) -> str:
         *_choices(findings, page),
         *_interactions(findings, page),
         *_tuned(findings, page),
-        folded("All gains at the default learning rates as a table", _table("gains", gained, page)),
+        folded("All gains at the default learning rates as a table", _table("gains", gained, page, over)),
     )
 
 
@@ -79,7 +81,9 @@ def _averages(findings: Findings, page: Page) -> list[str]:
         for row in averages.to_dict("records")
     )
     chart = average_chart(averages, sizes=findings.frames.size_names)
-    caption = "Mean gain over targets that count as transfer, 95 % intervals; pale: one seed"
+    caption = (
+        f"Mean gain over targets that count as transfer ({findings.frames.said_judged}), 95 % intervals; pale: one seed"
+    )
     return [heading("On average over targets"), page.chart("average_gains", chart, caption=caption, label=label)]
 
 
@@ -98,7 +102,8 @@ def _choices(findings: Findings, page: Page) -> list[str]:
         for row in table.to_dict("records")
     ]
     columns = ["size · choice", "test score (%)", "over none", "targets", "intermediate task"]
-    caption = "One intermediate for all targets, or the best for each: chosen on English dev, judged on test"
+    caption = "One intermediate for all targets, or the best for each: chosen on English dev, judged on test, "
+    caption += f"mean over {findings.frames.said_judged}"
     return [
         heading("One for all, or one for each"),
         page.table("choices", columns, rows, caption=caption, data=table),
@@ -126,7 +131,7 @@ def _interactions(findings: Findings, page: Page) -> list[str]:
         for row in table.to_dict("records")
     ]
     columns = ["intermediate", "points a doubling of the body", "95 % interval", "sizes", "runs", "verdict"]
-    caption = "Change of the mean gain with size"
+    caption = f"Change of the mean gain with size ({findings.frames.said_judged})"
     return [
         heading("Does the gain shrink as models grow?"),
         page.table("interactions", columns, rows, caption=caption, data=table),
@@ -150,7 +155,7 @@ def _tuned(findings: Findings, page: Page) -> list[str]:
         if len(repeated) == len(tuned) or repeated.empty
         else " Choices that were not repeated are in the exported table."
     )
-    content = _table("gains_tuned", shown, page, data=tuned)
+    content = _table("gains_tuned", shown, page, f"mean over {findings.frames.said_judged}", data=tuned)
     return [
         heading("At the rates that suit each"),
         paragraph(explained + note, kind="note"),
@@ -158,11 +163,11 @@ def _tuned(findings: Findings, page: Page) -> list[str]:
     ]
 
 
-def _table(name: str, gained: pd.DataFrame, page: Page, data: pd.DataFrame | None = None) -> str:
+def _table(name: str, gained: pd.DataFrame, page: Page, over: str, *, data: pd.DataFrame | None = None) -> str:
     rows = [_row(row) for row in gained.to_dict("records")]
     columns = ["size", "intermediate", "target", "gain", "95 % interval", "p (Holm)", "verdict", "sd", "score (%)"]
     columns += ["with none (%)", "chance (%)", "seeds", "examples", "mark"]
-    return page.table(name, columns, rows, caption="Gains in points", data=gained if data is None else data)
+    return page.table(name, columns, rows, caption=f"Gains in points, {over}", data=gained if data is None else data)
 
 
 def _row(row: dict[Any, Any]) -> list[object]:

@@ -173,7 +173,12 @@ def _published(findings: Findings, page: Page) -> list[str]:
             "Grey and hollow: published, zero-shot, from other set-ups. They stand beside this study's and are in no fit.",
             kind="note",
         ),
-        page.chart("published", chart, caption="Score against all parameters (chosen target)", label=label),
+        page.chart(
+            "published",
+            chart,
+            caption=f"Score over {SAID[MEAN]}, against all parameters (chosen target)",
+            label=label,
+        ),
         folded(
             "The published figures as a table", page.table("published", columns, rows, caption=caption, data=literature)
         ),

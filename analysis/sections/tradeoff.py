@@ -57,7 +57,8 @@ def tradeoff_section(findings: Findings, page: Page) -> str:
             for row in volumes.to_dict("records")
         ]
         columns = ["cost", "hypervolume", "mean best score (%)", "range of budgets", "on the front", "hardware"]
-        caption = "Hypervolume (points x doublings of the budget) and the score a budget of the range buys on average"
+        caption = "Hypervolume (points x doublings of the budget) and the score a budget of the range buys on average; "
+        caption += "ranges end one doubling beyond the dearest configuration, so that it counts too"
         parts.append(page.table("hypervolumes", columns, rows, caption=caption, data=volumes))
     return section(TITLE, *parts)
 
