@@ -302,7 +302,7 @@ def test_languages_have_scripts_gaps_and_costs(study: StudyFrames) -> None:
     assert swahili["gap_to_english"] == pytest.approx(english["score"] - swahili["score"])
     found = associations(languages).set_index(["size", "what"])["spearman"]
     assert found["4x192", "latency with pieces"] == pytest.approx(1.0)
-    assert found["4x192", "score with pieces"] < -0.6  # planted: a point less with each further language
+    assert found["4x192", "language effect with pieces"] < -0.6  # planted: a point less with each further language
 
 
 def test_what_early_rungs_tell_is_computed_from_the_targets_finished(study: StudyFrames) -> None:
