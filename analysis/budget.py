@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.charts.common import METRIC_NAMES
 from analysis.examples import Floats, Key
 from analysis.frames import BENCH_METRICS, StudyFrames
 from analysis.inference import example_variance, infer, probability_above_zero
@@ -64,7 +65,8 @@ class Choice:
     runner_up: dict[str, Any] | None
     difference: Difference | None
     fitting: int
-    unknown: tuple[str, ...]  # configurations that lack a valid measurement the budget asks for
+    unknown: tuple[str, ...]  # configurations that may fit: no limit is known to be broken, and one cannot be judged
+    undecided: dict[str, tuple[str, ...]]  # the scored ones among them by what would have to be measured
 
 
 def parse_budget(text: str) -> tuple[Limit, ...]:
@@ -96,24 +98,32 @@ def best_for_budget(frames: StudyFrames, budget: str | tuple[Limit, ...]) -> Cho
 
     They are ranked over the targets that all within the budget were scored on; the two foremost then stand in the order of
     their paired difference. The runner-up is the next of another size, intermediate task or trial if there is one within the
-    budget, else another variant of the same model. A result that its scenario found INVALID does not meet a budget. The p99
-    under load is within a limit where it was kept within a bound (`server_bound_ms`) no higher than the limit; `server_qps` is
-    the load at which it was.
+    budget, else another variant of the same model. A result that its scenario found INVALID does not meet a budget.
+
+    The p99 under load is that at the load `server_qps`, the highest found to keep it within the bound `server_bound_ms`; the
+    bound decides which load was measured, not how long answers took. So a p99 within the limit meets it at that load: the
+    highest that does where the bound is no lower than the limit, and where it is lower, one that a higher might do for as well.
+    A p99 over the limit does not break it: a lower load might keep it, and none was measured.
     """
     limits = parse_budget(budget) if isinstance(budget, str) else budget
     rows: list[dict[str, Any]] = [
         {str(k): v for k, v in row.items()} for row in configurations(frames).to_dict("records")
     ]
-    unknown = tuple(
-        f"{row['size']} {row['variant']} ({why})"
-        for row in rows
-        for limit in limits
-        if (why := _unknown(row, limit)) is not None
-    )
+    judged = [[judge(row, limit, limits) for limit in limits] for row in rows]
+    open_rows = [
+        (row, missing)
+        for row, found in zip(rows, judged, strict=True)
+        if False not in found and (missing := [one for one in found if isinstance(one, Missing)])
+    ]
+    unknown = tuple(f"{_name(row)} ({one.why})" for row, missing in open_rows for one in missing)
+    undecided: dict[str, tuple[str, ...]] = {}
+    for row, missing in open_rows:
+        for one in missing if pd.notna(row["score"]) else []:
+            undecided[one.what] = (*undecided.get(one.what, ()), _name(row))
     fitting = [
         row
-        for row in rows
-        if pd.notna(row["score"]) and all(_unknown(row, limit) is None and _holds(row, limit) for limit in limits)
+        for row, found in zip(rows, judged, strict=True)
+        if pd.notna(row["score"]) and all(one is True for one in found)
     ]
     shared = sorted(set.intersection(*(set(row["task_scores"]) for row in fitting))) if fitting else []
     means = {(row["size"], row["variant"]): _expected(frames, row, shared) for row in fitting}
@@ -129,7 +139,7 @@ def best_for_budget(frames: StudyFrames, budget: str | tuple[Limit, ...]) -> Cho
     if best and runner_up and difference is not None and difference.value < 0:
         best, runner_up = runner_up, best
         difference = compare_configurations(frames, best, runner_up)
-    return Choice(limits, best, runner_up, difference, len(fitting), unknown)
+    return Choice(limits, best, runner_up, difference, len(fitting), unknown, undecided)
 
 
 def compare_configurations(frames: StudyFrames, first: dict[str, Any], second: dict[str, Any]) -> Difference:
@@ -188,18 +198,37 @@ def _difference(by_seed: list[float], draws: list[Floats]) -> Difference:
     )
 
 
-def _unknown(row: dict[str, Any], limit: Limit) -> str | None:
-    """Why it cannot be said whether a configuration keeps a limit; None where it can."""
-    if pd.isna(row[limit.name]):
-        return limit.name
-    if limit.name == "server_p99_ms" and not limit.holds(row["server_bound_ms"]):
-        bound = row["server_bound_ms"]
-        return f"{limit.name}: {'bound not recorded' if pd.isna(bound) else f'measured within {bound:g} ms'}"
-    return None
+@dataclass(frozen=True)
+class Missing:
+    """Why a limit cannot be judged: for the configuration, and `what` would have to be measured."""
+
+    why: str
+    what: str
 
 
-def _holds(row: dict[str, Any], limit: Limit) -> bool:
-    return limit.holds(row["server_bound_ms"] if limit.name == "server_p99_ms" else row[limit.name])
+def judge(row: dict[str, Any], limit: Limit, limits: tuple[Limit, ...]) -> bool | Missing:
+    """Whether a configuration keeps one of the limits of a budget, or what is missing to say so."""
+    value = row[limit.name]
+    if pd.isna(value):
+        return Missing(limit.name, METRIC_NAMES[limit.name])
+    holds = limit.holds(value)
+    qps, bound = row["server_qps"], row["server_bound_ms"]
+    if limit.name == "server_p99_ms":
+        if pd.isna(qps):
+            return Missing(f"{limit.name}: at what load is not recorded", METRIC_NAMES["server_qps"])
+        if not holds:
+            at = f"{limit.name}: {value:.3g} ms at {qps:,.1f} queries/s, a lower load was not measured"
+            return Missing(at, f"{METRIC_NAMES[limit.name]} at lower loads")
+    if limit.name == "server_qps" and not holds:
+        wanted = [one for one in limits if one.name == "server_p99_ms" and pd.notna(bound) and one.value > bound]
+        if wanted:
+            at = f"{limit.name}: {value:,.1f} queries/s within {bound:g} ms, a higher load was not sought"
+            return Missing(at, f"{METRIC_NAMES['server_p99_ms']} at higher loads")
+    return holds
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['size']} {row['variant']}"
 
 
 def _expected(frames: StudyFrames, row: dict[str, Any], tasks: list[str]) -> float:

@@ -31,6 +31,9 @@ Sizes = Annotated[str | None, typer.Option(help="only these sizes of the recipe:
 DataRoot = Annotated[Path | None, typer.Option(help="folder of published data files; without it the hub is read")]
 Seed = Annotated[int | None, typer.Option(min=0, help="seed, instead of the recipe's")]
 Again = Annotated[int | None, typer.Option("--repeats", min=0, help="further seeds of each size's winners; 0: none")]
+BoundMs = Annotated[
+    float | None, typer.Option(min=0.001, help="bound on the benchmark's p99 under load, instead of the recipe's")
+]
 
 
 @app.command()
@@ -46,6 +49,7 @@ def run(
     sizes: Sizes = None,
     seed: Seed = None,
     repeats: Again = None,
+    bound_ms: BoundMs = None,
     address: Annotated[str | None, typer.Option(help="a Ray cluster; one of our own on this machine")] = None,
     retry_failed: Annotated[
         bool,
@@ -55,7 +59,7 @@ def run(
     """Run a study, or go on with it: the same command again resumes. The last line on standard output is JSON."""
     _hide_password(tracking_uri)
     use_data_root(data_root)
-    study = _study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats)
+    study = _study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, bound_ms=bound_ms)
     folder = output or Path("runs") / study.name
     _check_output(folder)
     from study.cluster import CannotRun
@@ -110,6 +114,7 @@ def submit(
     sizes: Sizes = None,
     seed: Seed = None,
     repeats: Again = None,
+    bound_ms: BoundMs = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="as of run")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the job, and end as it does")] = True,
     status: Annotated[str | None, typer.Option(metavar="JOB", help="only say how a job is")] = None,
@@ -134,6 +139,7 @@ def submit(
                 ("--sizes", sizes),
                 ("--seed", seed),
                 ("--repeats", repeats),
+                ("--bound-ms", bound_ms),
             )
             entrypoint = submission.entrypoint_of(recipe, options) + ["--retry-failed"] * retry_failed
             name = submission.checked_name(recipe, trials=trials, sizes=_names(sizes), seed=seed, repeats=repeats)
@@ -261,13 +267,23 @@ def refuse(message: str) -> NoReturn:
     raise typer.Exit(INVALID)
 
 
-def _study(recipe: str, *, trials: int | None, sizes: str | None, seed: int | None, repeats: int | None) -> Study:
+def _study(
+    recipe: str,
+    *,
+    trials: int | None,
+    sizes: str | None,
+    seed: int | None,
+    repeats: int | None,
+    bound_ms: float | None = None,
+) -> Study:
     from study.recipes import UnknownRecipe, load_recipe
     from study.spec import InvalidStudy
     from trainables.data.source import DataError
 
     try:
-        return load_recipe(recipe).replace(trials=trials, sizes=_names(sizes), seed=seed, repeats=repeats)
+        return load_recipe(recipe).replace(
+            trials=trials, sizes=_names(sizes), seed=seed, repeats=repeats, bound_ms=bound_ms
+        )
     except (UnknownRecipe, DataError) as error:
         refuse(str(error))
     except InvalidStudy as error:

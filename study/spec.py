@@ -106,6 +106,11 @@ class BenchmarkPlan:
             return self.settings
         return BenchmarkSettings.for_window(self.window_s, scenarios=self.scenarios, bound_ms=self.bound_ms)
 
+    def within(self, bound_ms: float) -> BenchmarkPlan:
+        """The same with another bound of Server."""
+        settings = None if self.settings is None else dataclasses.replace(self.settings, bound_ms=bound_ms)
+        return dataclasses.replace(self, bound_ms=bound_ms, settings=settings)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -263,6 +268,7 @@ class Study:
         sizes: tuple[str, ...] | None = None,
         seed: int | None = None,
         repeats: int | None = None,
+        bound_ms: float | None = None,
     ) -> Study:
         """The study with command-line changes.
 
@@ -283,6 +289,8 @@ class Study:
         if repeats is not None:
             again = dataclasses.replace(self.repeats or USUAL_REPEATS, seeds=repeats) if repeats else None
             changed = dataclasses.replace(changed, repeats=again)
+        if bound_ms is not None:
+            changed = dataclasses.replace(changed, benchmark=changed.benchmark.within(bound_ms))
         return changed if seed is None else changed.with_seed(seed)
 
     def with_seed(self, seed: int) -> Study:

@@ -131,25 +131,63 @@ def test_what_is_invalid_is_used_for_nothing(tmp_path: Path) -> None:
     assert "1.00 INVALID" in _page(frames, tmp_path), "and yet it is shown"
 
 
-def test_a_p99_under_load_is_good_for_the_bound_it_was_kept_within(tmp_path: Path) -> None:
-    def load(size: str, score: float, bound: float, qps: float | None) -> dict[str, Any]:
-        p99 = None if qps is None else 0.97 * bound
-        return _served(size, score, server_bound_ms=bound, server_qps=qps, server_p99_ms=p99, p50_ms=1.0)
+def _loaded(size: str, score: float, bound: float, *, qps: float | None, p99: float | None) -> dict[str, Any]:
+    return _served(size, score, server_bound_ms=bound, server_qps=qps, server_p99_ms=p99, p50_ms=1.0)
 
-    frames = _study([load("small", 70.0, 50.0, 900.0), load("large", 72.0, 100.0, 20.0)])
-    choice = analysis.best_for_budget(frames, "server_p99_ms<=98")
-    assert choice.best is not None
-    assert choice.best["size"] == "small", "97 ms is below 98, at a load that 100 ms allow"
-    assert choice.unknown == ("large fp32 (server_p99_ms: measured within 100 ms)",)
-    assert "up to 900.0 queries/s, bound 50 ms" in _page(frames, tmp_path, "server_p99_ms<=98")
-    both = analysis.best_for_budget(frames, "server_p99_ms<=100")
-    assert (both.fitting, both.best and both.best["size"]) == (2, "large")
-    not_met = _study([load("small", 70.0, 50.0, None), load("large", 72.0, 50.0, 20.0)])
+
+def test_a_p99_within_the_limit_meets_it_at_the_load_it_was_measured_at(tmp_path: Path) -> None:
+    """Whatever bound the load was sought under: that only decides which load it is."""
+    small = _loaded("small", 70.0, 50.0, qps=900.0, p99=48.5)
+    frames = _study([small, _loaded("large", 72.0, 100.0, qps=20.0, p99=40.0)])
+    choice = analysis.best_for_budget(frames, "server_p99_ms<=50")
+    assert (choice.fitting, choice.best and choice.best["size"], choice.unknown) == (2, "large", ())
+    page = _page(frames, tmp_path, "server_p99_ms<=50")
+    assert "40.0 ms p99 at 20.0 queries/s, the highest load within 100 ms" in page
+    assert "not sought" not in page
+    page = _page(frames, tmp_path, "server_p99_ms<=98")
+    assert (
+        "48.5 ms p99 at 900.0 queries/s, the highest load within 50 ms (a higher one within the budget was not" in page
+    )
+    # over the limit at the load measured: a lower load might do, which is neither kept nor broken
+    over = _study([small, _loaded("large", 72.0, 100.0, qps=20.0, p99=97.0)])
+    choice = analysis.best_for_budget(over, "server_p99_ms<=50")
+    assert (choice.fitting, choice.best and choice.best["size"]) == (1, "small")
+    at = "97 ms at 20.0 queries/s, a lower load was not measured"
+    assert choice.unknown == (f"large fp32 (server_p99_ms: {at})",)
+    # a load asked for as well: what is too slow at a lower load than that is out, what was not tried at it is open
+    assert analysis.best_for_budget(over, "server_p99_ms<=50, server_qps>=100").unknown == ()
+    more = analysis.best_for_budget(over, "server_p99_ms<=98, server_qps>=1000")
+    assert more.fitting == 0
+    assert more.unknown == ("small fp32 (server_qps: 900.0 queries/s within 50 ms, a higher load was not sought)",)
+    not_met = _study(
+        [_loaded("small", 70.0, 50.0, qps=None, p99=None), _loaded("large", 72.0, 50.0, qps=20.0, p99=49.0)]
+    )
     assert analysis.best_for_budget(not_met, "server_p99_ms<=50").fitting == 1
+
+
+def test_what_is_not_measured_is_not_said_to_break_a_budget(tmp_path: Path) -> None:
+    frames = _study([_served("small", 70.0, p50_ms=1.0), _served("large", 72.0, p50_ms=9.0)])
+    page = _page(frames, tmp_path, "energy_j_per_sample<=0.5")
+    header = page[page.index("<header>") : page.index("</header>")]
+    assert "cannot be said: energy (J/sample) is not measured for small fp32, large fp32. No other does" in header
+    assert "No configuration" not in header
+    choice = analysis.best_for_budget(frames, "energy_j_per_sample<=0.5, p50_ms<=5")
+    assert choice.undecided == {"energy (J/sample)": ("small fp32",)}, "the large one is too slow whatever its energy"
+    assert "No configuration with a score meets" in _page(frames, tmp_path, "energy_j_per_sample<=0.5, p50_ms<=0.5")
+    failed = _study([_served("large", 72.0, reason="failed: the actor died")])
+    assert "No configuration with a score meets" in _page(failed, tmp_path, "energy_j_per_sample<=0.5")
+
+
+def test_loads_within_different_bounds_are_kept_apart() -> None:
+    frames = _study(
+        [_loaded("small", 70.0, 50.0, qps=900.0, p99=48.5), _loaded("large", 72.0, 100.0, qps=20.0, p99=97.0)]
+    )
     # loads within different bounds neither dominate each other nor make one hypervolume
     assert analysis.configurations(frames)["on_front_server_qps"].all()
     assert "server_qps" not in set(analysis.hypervolumes(frames)["cost"])
-    one_bound = _study([load("small", 70.0, 50.0, 900.0), load("large", 69.0, 50.0, 20.0)])
+    one_bound = _study(
+        [_loaded("small", 70.0, 50.0, qps=900.0, p99=48.5), _loaded("large", 69.0, 50.0, qps=20.0, p99=48.5)]
+    )
     assert analysis.configurations(one_bound)["on_front_server_qps"].tolist() == [True, False]
     assert analysis.hypervolumes(one_bound)["server_bound_ms"].dropna().tolist() == [50.0]
 

@@ -235,9 +235,11 @@ def test_a_budget_counts_neither_what_is_unknown_nor_what_is_invalid(study: Stud
     assert load.best is not None
     assert load.fitting == 8  # the four int8 results of Server are INVALID
     assert all("int8" in name for name in load.unknown)
-    stricter = analysis.best_for_budget(study, "server_p99_ms<=99")
-    assert stricter.best is None, "all p99s are below 100 ms, at the load that a bound of 100 ms allows"
-    assert "2x128 fp32 (server_p99_ms: measured within 100 ms)" in stricter.unknown
+    served = analysis.configurations(study)  # planted: each p99 up to a tenth below the bound of 100 ms
+    within = served.loc[served["server_p99_ms"] <= 95, "size"].count()
+    stricter = analysis.best_for_budget(study, "server_p99_ms<=95")
+    assert stricter.fitting == within
+    assert len(stricter.unknown) == 12 - within, "a lower load might do"
 
 
 @pytest.mark.parametrize(
@@ -304,7 +306,7 @@ def test_languages_have_scripts_gaps_and_costs(study: StudyFrames) -> None:
     assert swahili["gap_to_english"] == pytest.approx(english["score"] - swahili["score"])
     found = associations(languages).set_index(["size", "what"])["spearman"]
     assert found["4x192", "latency with pieces"] == pytest.approx(1.0)
-    assert found["4x192", "score with pieces"] < -0.6  # planted: a point less with each further language
+    assert found["4x192", "language effect with pieces"] < -0.6  # planted: a point less with each further language
 
 
 def test_what_early_rungs_tell_is_computed_from_the_targets_finished(study: StudyFrames) -> None:

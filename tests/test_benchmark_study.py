@@ -24,6 +24,7 @@ from study.tracking import Tracking
 from tests import recipes
 from trainables.benchmark.actor import NoNode, run_in_actor
 from trainables.benchmark.measurement import METRICS
+from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.variants import VARIANTS
 
 Outcome = dict[str, Any] | str
@@ -184,6 +185,20 @@ def test_machines_that_change_every_time_come_to_an_end(tmp_path: Path, answer: 
     measured_in(study, tmp_path)
     assert len(asked) <= 6
     assert kept_measurement(study, *best_of(study), "fp32", tmp_path) is None
+
+
+def test_another_bound_is_measured_again_beside_the_first(tmp_path: Path, answer: Callable[..., list[str]]) -> None:
+    asked = answer(measurement)
+    study = planned("fp32")
+    other = study.replace(bound_ms=25.0)
+    assert other.benchmark.measured_with() == dataclasses.replace(study.benchmark.measured_with(), bound_ms=25.0)
+    measured_in(study, tmp_path)
+    measured_in(other, tmp_path)
+    assert asked == ["fp32", "fp32"]
+    assert kept_measurement(study, *best_of(study), "fp32", tmp_path) is not None
+    given = dataclasses.replace(study.benchmark, settings=BenchmarkSettings(min_duration_s=7.0))
+    settings = dataclasses.replace(study, benchmark=given).replace(bound_ms=25.0).benchmark.measured_with()
+    assert (settings.min_duration_s, settings.bound_ms) == (7.0, 25.0), "a plan with settings of its own"
 
 
 # Tracking

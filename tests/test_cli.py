@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from study.cli import app
 from study.cluster import CannotRun
-from study.driver import _check_identity
+from study.driver import Outcome, Where, _check_identity
+from study.spec import Study
 from tests import recipes
 from tests.conftest import ROOT, Ran, study_command
 from trainables.data.source import DATA_ROOT_VARIABLE
@@ -32,6 +33,7 @@ TinyRun = tuple[Path, Ran]
         (["run", "quickstart", "--sizes", "7x7,8x8"], "no size '7x7'"),
         (["run", "quickstart", "--trials", "2"], "trials 2: at least 5"),
         (["run", "quickstart", "--trials", "many"], "valid integer"),
+        (["run", "quickstart", "--bound-ms", "0"], "0.001"),
         (["run", "quickstart", "--data-root", "/no/such/folder"], "no such folder"),
         (["run", "quickstart", "--output", "/dev/null/x"], "is a file"),
         (["plan", "nope"], "no recipe 'nope'"),
@@ -50,6 +52,24 @@ def test_bad_input_is_refused_with_one_message_and_exit_code_2(
     assert says in ran.stderr
     assert ran.stdout == ""
     assert not (tmp_path / "out").exists(), "nothing may be made before the input is known to be good"
+
+
+def test_the_benchmark_s_bound_can_be_set_for_a_folder_that_has_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Study] = []
+
+    def run_study(study: Study, where: Where, *, retry_failed: bool) -> Outcome:
+        asked.append(study)
+        _check_identity(study, tmp_path / "study.json")
+        return Outcome({}, ())
+
+    monkeypatch.setattr("study.driver.run_study", run_study)
+    command = ["run", "tests/recipes.py:inline", "--output", str(tmp_path)]
+    for options in ([], ["--bound-ms", "25"]):
+        ran = CliRunner().invoke(app, [*command, *options])
+        assert ran.exit_code == 0, ran.stderr
+    assert [study.benchmark.measured_with().bound_ms for study in asked] == [100.0, 25.0]
 
 
 def test_all_errors_are_said_at_once() -> None:

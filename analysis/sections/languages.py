@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.charts.common import interval
+from analysis.charts.common import interval, signed
 from analysis.charts.languages import association_chart, language_chart
 from analysis.findings import Findings
-from analysis.frames import AGGREGATES
+from analysis.frames import AGGREGATES, ENGLISH
 from analysis.languages import language_name
-from analysis.page import Number, Page, folded, grid, number, paragraph, section
+from analysis.page import Absent, Number, Page, folded, grid, number, paragraph, section
 
 TITLE = "Languages"
+EFFECT = "language effect (points)"
 
 
 def languages_section(findings: Findings, page: Page) -> str:
@@ -23,10 +24,7 @@ def languages_section(findings: Findings, page: Page) -> str:
     if single.empty:
         return section(TITLE, paragraph("No finished trial has scores by language yet."))
     sizes = [size for size in frames.size_names if size in set(best["size"])]
-    means = single.groupby("language")["value"].mean()
-    label = (
-        f"from {means.min():.1f} % in {means.idxmin()} to {means.max():.1f} % in {means.idxmax()}, mean over targets"
-    )
+    label = _range_of_effects(findings.languages)
     scored = [task for task in frames.targets if task in set(single["task"])]
     chart = language_chart(_with_intervals(findings, single), sizes=sizes, target=scored[0])
     figures = [page.chart("languages", chart, caption="Test score by language (chosen target)", label=label)]
@@ -34,11 +32,13 @@ def languages_section(findings: Findings, page: Page) -> str:
         TITLE,
         paragraph(
             "Test score of the best trial of each size, chosen on dev. Dashed: guessing. Best language first. Bars: 95 % over "
-            "test examples, where those are recorded.",
+            "test examples, where those are recorded. A language effect is how many points a language is better than the mean "
+            "one in the targets that it has: not all have the same, and means over easy or hard ones compare the targets.",
             kind="note",
         ),
         grid(*figures, *_associations(findings, page, sizes)),
         *_association_table(findings, page),
+        *_not_comparable(findings.languages),
         folded("All scores by language", _table(findings, scores, page)),
         folded("Languages: script, pre-training share, pieces, cost", _costs(findings, page)),
     )
@@ -55,6 +55,28 @@ def _with_intervals(findings: Findings, single: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _range_of_effects(table: pd.DataFrame) -> str:
+    """How far apart languages are, as text for who cannot see the chart."""
+    known = table.dropna(subset=["effect"]).sort_values("effect", kind="stable").to_dict("records")
+    if not known:
+        return "no two languages share a target"
+    ends = (f"{signed(row['effect'])} in {row['name']} (size {row['size']})" for row in (known[0], known[-1]))
+    return f"language effects in points from {' to '.join(ends)}"
+
+
+def _not_comparable(table: pd.DataFrame) -> list[str]:
+    apart = list(dict.fromkeys(table.loc[table["effect"].isna() & (table["language"] != ENGLISH), "name"]))
+    if not apart:
+        return []
+    return [
+        paragraph(
+            f"Without an effect: {', '.join(apart)}. No target that they are scored on links them to the other languages, so "
+            "nothing says whether they or their targets are harder.",
+            kind="note",
+        )
+    ]
+
+
 def _associations(findings: Findings, page: Page, sizes: list[str]) -> list[str]:
     table = findings.languages
     figures = []
@@ -62,9 +84,9 @@ def _associations(findings: Findings, page: Page, sizes: list[str]) -> list[str]
         (
             "pieces",
             "pieces_to_english",
-            "score",
-            ("pieces of a query (English = 1)", "mean score (%)"),
-            "Score and pieces",
+            "effect",
+            ("pieces of a query (English = 1)", EFFECT),
+            "Language effect and pieces",
         ),
         (
             "cost",
@@ -76,9 +98,9 @@ def _associations(findings: Findings, page: Page, sizes: list[str]) -> list[str]
         (
             "share",
             "share",
-            "score",
-            ("share of the pre-training text", "mean score (%)"),
-            "Score and pre-training share",
+            "effect",
+            ("share of the pre-training text", EFFECT),
+            "Language effect and pre-training share",
         ),
     ):
         known = table.dropna(subset=[x, y])
@@ -150,9 +172,10 @@ def _costs(findings: Findings, page: Page) -> str:
         [
             f"{row['name']} ({row['language']}) · {row['size']}",
             row["script"] or "unknown",
+            Absent("shares no target") if pd.isna(row["effect"]) else Number(signed(row["effect"])),
+            Number(row["tasks"]),
             number(row["score"]),
             number(row["gap_to_english"], absent="no English score"),
-            Number(row["tasks"]),
             number(row["share"], 3),
             number(row["pieces"], 1, absent="not measured"),
             number(row["pieces_to_english"], 2, absent="not measured"),
@@ -161,6 +184,6 @@ def _costs(findings: Findings, page: Page) -> str:
         ]
         for row in table.to_dict("records")
     ]
-    columns = ["language · size", "script", "mean score (%)", "gap to English", "targets", "pre-training share"]
-    columns += ["pieces of a query", "to English", "p50 (ms)", "to English "]
+    columns = ["language · size", "script", EFFECT, "targets", "mean of these (%)", "gap to English"]
+    columns += ["pre-training share", "pieces of a query", "to English", "p50 (ms)", "to English "]
     return page.table("languages", columns, rows, caption="By language, best trial of each size", data=table)

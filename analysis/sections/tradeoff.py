@@ -116,6 +116,9 @@ def budget_section(findings: Findings, page: Page) -> str:
 def budget_sentence(choice: Choice) -> str:
     """The budget's answer as one sentence."""
     limits = " and ".join(f"{METRIC_NAMES[limit.name]} {limit.sign} {limit.value:g}" for limit in choice.limits)
+    if choice.best is None and choice.undecided:
+        lacking = "; ".join(f"{what} is not measured for {', '.join(of)}" for what, of in choice.undecided.items())
+        return f"Whether a configuration meets the budget of {limits} cannot be said: {lacking}. No other does."
     if choice.best is None:
         return f"No configuration with a score meets the budget of {limits}."
     best = choice.best
@@ -132,9 +135,14 @@ def _of_seeds(row: dict[str, Any]) -> str:
 
 
 def _load(choice: Choice, row: dict[str, Any]) -> str:
-    """What a bound on the latency under load is good for: the load."""
-    asked = any(limit.name == "server_p99_ms" for limit in choice.limits)
-    return f", up to {row['server_qps']:,.1f} queries/s{_within(row['server_bound_ms'])}" if asked else ""
+    """At which load a limit on the latency under load was kept."""
+    limits = [limit.value for limit in choice.limits if limit.name == "server_p99_ms"]
+    if not limits:
+        return ""
+    kept, bound = f", {row['server_p99_ms']:.1f} ms p99 at {row['server_qps']:,.1f} queries/s", row["server_bound_ms"]
+    if bound < min(limits):
+        return f"{kept}, the highest load within {bound:g} ms (a higher one within the budget was not sought)"
+    return f"{kept}, the highest load{f' within {bound:g} ms' if pd.notna(bound) else ' measured'}"
 
 
 def _budget(choice: Choice) -> list[str]:
@@ -155,7 +163,12 @@ def _budget(choice: Choice) -> list[str]:
         parts.append(paragraph("Nothing else fits the budget."))
     if choice.unknown:
         unknown = "; ".join(dict.fromkeys(choice.unknown))
-        parts.append(paragraph(f"Left out because the budget's metric is missing or INVALID: {unknown}.", kind="note"))
+        parts.append(
+            paragraph(
+                f"Left out because it cannot be said whether they fit, what it takes being missing or INVALID: {unknown}.",
+                kind="note",
+            )
+        )
     return parts
 
 
