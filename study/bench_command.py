@@ -15,6 +15,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from study.redact import redacted
+
 if TYPE_CHECKING:
     from study.spec import Study
     from trainables.benchmark.fresh import Subject
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 Results = dict[str, dict[str, Any] | str]  # by variant: what its repeats came to, or why it cannot run here
 COLUMNS = 170
 REPEATS = 5
+NOT_TRACKED = "not tracked: `run` is what fills MLflow and the report"
 REST_S, SCORING_S = 3600.0, 6 * 3600.0  # a process that takes longer to load and compile, or to score, hangs
 
 console = Console(highlight=False, width=COLUMNS, stderr=True)
@@ -68,6 +71,7 @@ def bench(
 ) -> None:
     """Measure latency, throughput, memory and energy by serving variant. The last line on standard output is JSON."""
     from study.cli import FAILED, refuse, use_data_root
+    from study.cluster import CannotRun
     from study.history import LedgerBroken
 
     use_data_root(data_root)
@@ -86,10 +90,12 @@ def bench(
             found = _of_recipe(study, output or Path("runs") / study.name)
         else:
             found = {measured: _fresh(subject, chosen, count, settings)}
-    except (FileNotFoundError, LedgerBroken, ValueError) as error:
-        refuse(str(error))
+    except (FileNotFoundError, ValueError, CannotRun, LedgerBroken) as error:
+        refuse(redacted(str(error)))
     for name, results in found.items():
         _show(name, results)
+    if subject is None:
+        Console(highlight=False, width=COLUMNS).print(NOT_TRACKED, markup=False)
     document = {
         "measured": measured,
         "settings": "quick" if quick else "strict" if strict else "default",
@@ -250,31 +256,38 @@ def _fresh(subject: Subject, variants: tuple[str, ...] | None, repeats: int, set
 def _of_recipe(study: Study, output: Path) -> dict[str, Results]:
     """The best model of each size that has been searched, under Ray, kept beside the study's own measurements.
 
+    The folder is locked as by a run: one that searches in it would write to the journal that is read here, and time its
+    benchmark beside this one.
+
     Raises:
         FileNotFoundError: no size has a finished search in the folder.
+        CannotRun: another run is using the folder, or there is no cluster where RAY_ADDRESS says.
         LedgerBroken: the journal of its searches cannot be read.
     """
     from study.benchmarks import measure_size
     from study.cluster import connected
     from study.history import JOURNAL, open_journal
+    from study.output_lock import locked
     from study.progress import Screen, Timeline
     from study.search import load_result
 
-    best = {}
-    if (output / JOURNAL).exists():
+    nothing = FileNotFoundError(
+        f"{output}: no finished search of {study.name} in it; `python -m study run` first, or give --output"
+    )
+    if not (output / JOURNAL).exists():
+        raise nothing
+    with locked(output):
         storage = open_journal(output)
         best = {size.name: load_result(study, size, storage)[0].best for size in study.sizes}
-    if not any(best.values()):
-        raise FileNotFoundError(
-            f"{output}: no finished search of {study.name} in it; `python -m study run` first, or give --output"
-        )
-    screen = Screen(Timeline())
-    with connected(None):
-        return {
-            size.name: measure_size(study, size, trial, output, screen)
-            for size in study.sizes
-            if (trial := best.get(size.name)) is not None
-        }
+        if not any(best.values()):
+            raise nothing
+        screen = Screen(Timeline())
+        with connected(None):
+            return {
+                size.name: measure_size(study, size, trial, output, screen)
+                for size in study.sizes
+                if (trial := best.get(size.name)) is not None
+            }
 
 
 def _measured_on(found: dict[str, Results]) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ from study.errors import StorageFailed, causes_of, reason_of, storage_problem
 from study.estimate import parameters
 from study.footprint import Footprint
 from study.history import SearchResult, check_whole, open_journal
+from study.output_lock import locked
 from study.precision import explained
 from study.progress import Screen, Timeline
 from study.reporting import attach_report
@@ -43,7 +43,7 @@ from trainables.encoder import ParameterCount
 from trainables.fingerprint import canonical
 from trainables.kinds import KINDS
 from trainables.launch import Job, run_task
-from trainables.locks import lock_problem, one_node_problem
+from trainables.locks import one_node_problem
 from trainables.manifests import MANIFEST
 from trainables.stages.pretrain import Pretrain
 from trainables.store import StageStore
@@ -171,23 +171,7 @@ def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outc
 @contextmanager
 def _output_of(study: Study, output: Path) -> Iterator[None]:
     """The output folder, locked for this process and marked with the study it holds."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock = open(output / ".lock", "a")  # noqa: SIM115 - held until the run ends
-    except OSError as error:
-        raise CannotRun(f"--output {output}: {error.strerror or error}; choose a folder that can be written") from error
-    with lock:
-        if problem := lock_problem(output):
-            raise CannotRun(
-                f"--output {output}: {problem}, and without them two processes would train one stage over each other; "
-                "choose a folder on a disk or on a network file system with locks (NFS 4, Lustre, CephFS)"
-            )
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CannotRun(
-                f"--output {output}: another run is using it; wait for it or choose another folder"
-            ) from error
+    with locked(output):
         _check_identity(study, output / "study.json")
         for folder in output.glob("stages/.unfinished-*"):
             shutil.rmtree(folder)

@@ -12,12 +12,12 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import requests
@@ -27,6 +27,8 @@ from study.redact import holds_password
 
 POLL_S = 1.0
 STOP_TIMEOUT_S = 60.0
+PATIENCE_S = 60.0  # with a job server that does not say how a job is: one that starts again is back before that
+REQUEST_TIMEOUT_S = 10.0
 STOPPED, LOST = 130, 1  # exit codes: somebody stopped the job; it ended and nobody knows how
 _RUNTIME_ENVIRONMENT = Path(__file__).parent.parent / "clusters" / "runtime_env.yaml"
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray prefers them to an address that it is given
@@ -36,8 +38,12 @@ class CannotSubmit(RuntimeError):
     """Nothing was submitted; what is in the way, and the way out."""
 
 
+class NoSuchJob(CannotSubmit):
+    """The job server knows no job of that id."""
+
+
 class ConnectionLost(RuntimeError):
-    """The job server stopped answering; what became of the job is not known."""
+    """The job server says no more how the job is; what became of it is not known."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +62,29 @@ class JobServer:
         CannotSubmit: no server at the address, one that does not take our token, or one of another version of Ray.
     """
 
-    def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
+    def __init__(
+        self,
+        address: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.address, self._clock, self._sleep = address.rstrip("/"), clock, sleep
         parts = urlsplit(self.address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise CannotSubmit(f"--address {address}: the job server's URL, as http://127.0.0.1:8265")
         self._check_token_file()
         with _only(self.address):
             self._check()
+            from ray.exceptions import AuthenticationError
             from ray.job_submission import JobSubmissionClient
 
-            self._client = JobSubmissionClient(self.address)
+            try:
+                self._client = JobSubmissionClient(self.address)
+            except (ConnectionError, RuntimeError, requests.RequestException, AuthenticationError) as error:
+                raise CannotSubmit(
+                    f"--address {self.address}: no job server answers there any more ({error})"
+                ) from error
 
     def submit(self, entrypoint: Sequence[str], name: str, folder: Path) -> str:
         """Upload the folder and start the job in it; the job's id.
@@ -75,7 +93,7 @@ class JobServer:
             CannotSubmit: the folder is too large, or the server refuses.
             ConnectionLost: it does not answer any more; the job may have been started.
         """
-        from ray.exceptions import RaySystemError
+        from ray.exceptions import AuthenticationError, RaySystemError
 
         settings = yaml.safe_load(_RUNTIME_ENVIRONMENT.read_text(encoding="utf-8"))
         job = f"{name}-{secrets.token_hex(4)}"
@@ -88,33 +106,49 @@ class JobServer:
                     metadata={"study": name},
                 )
         except requests.RequestException as error:
-            raise self._lost(job, error) from error
-        except (RuntimeError, RaySystemError, ValueError) as error:
+            raise self._lost(job, f"it does not answer any more ({type(error).__name__})") from error
+        except (RuntimeError, RaySystemError, AuthenticationError, ValueError) as error:
             raise CannotSubmit(f"the job server at {self.address} did not take the job: {error}") from error
         return job
 
     def describe(self, job: str) -> dict[str, Any]:
-        """What the server knows of a job.
+        """What the server knows of a job. Asked again for PATIENCE_S where it does not answer, or with an error of its own.
+
+        Ray's client has one error for every status but 200, so that the server is asked without it.
 
         Raises:
-            CannotSubmit: it knows none of that id.
-            ConnectionLost: it does not answer any more.
+            NoSuchJob: it knows none of that id.
+            ConnectionLost: it does not answer any more, or takes our token no longer.
         """
-        try:
-            details = self._client.get_job_info(job)
-        except requests.RequestException as error:
-            raise self._lost(job, error) from error
-        except RuntimeError as error:
-            raise CannotSubmit(f"no job {job!r} at {self.address}") from error
-        return {
-            "job": job,
-            "status": str(details.status.value),
-            "entrypoint": details.entrypoint,
-            "started": _moment(details.start_time),
-            "ended": _moment(details.end_time),
-            "exit_code": details.driver_exit_code,
-            "message": details.message,
-        }
+        from ray.exceptions import AuthenticationError
+
+        deadline = self._clock() + PATIENCE_S
+        while True:
+            try:
+                answer, headers = self._get(f"/api/jobs/{quote(job, safe='')}")
+            except AuthenticationError as error:
+                raise self._lost(job, "the token that it was given is gone") from error
+            except requests.RequestException as error:
+                problem = f"it does not answer any more ({type(error).__name__})"
+            else:
+                if answer.status_code == 404:
+                    raise NoSuchJob(f"no job {job!r} at {self.address}")
+                if answer.status_code in (401, 403):
+                    raise self._lost(job, _not_allowed(answer.status_code, headers))
+                if (details := _details(answer)) is not None:
+                    return {
+                        "job": job,
+                        "status": str(details["status"]),
+                        "entrypoint": details.get("entrypoint"),
+                        "started": _moment(details.get("start_time")),
+                        "ended": _moment(details.get("end_time")),
+                        "exit_code": details.get("driver_exit_code"),
+                        "message": details.get("message"),
+                    }
+                problem = f"it does not say how the job is ({answer.status_code})"
+            if self._clock() >= deadline:
+                raise self._lost(job, problem)
+            self._sleep(POLL_S)
 
     def stop(self, job: str) -> Ended:
         """Stop a job and wait until it has stopped; one that has ended is left as it is.
@@ -123,34 +157,41 @@ class JobServer:
             CannotSubmit: there is none of that id, or it does not stop.
             ConnectionLost: the server does not answer any more.
         """
+        from ray.exceptions import AuthenticationError
+
         self.describe(job)
         try:
             self._client.stop_job(job)
         except requests.RequestException as error:
-            raise self._lost(job, error) from error
-        except RuntimeError as error:
+            raise self._lost(job, f"it does not answer any more ({type(error).__name__})") from error
+        except (RuntimeError, AuthenticationError) as error:
             raise CannotSubmit(f"the job server at {self.address} did not stop {job}: {error}") from error
-        deadline = time.monotonic() + STOP_TIMEOUT_S
+        deadline = self._clock() + STOP_TIMEOUT_S
         while (ended := self.ended(job)) is None:
-            if time.monotonic() > deadline:
+            if self._clock() > deadline:
                 raise CannotSubmit(f"{job} was told to stop {STOP_TIMEOUT_S:.0f} s ago and has not; see its log")
-            time.sleep(POLL_S)
+            self._sleep(POLL_S)
         return ended
 
     def follow(self, job: str) -> Ended:
         """Print the job's output as it comes, until the job has ended.
 
         Raises:
-            ConnectionLost: the server does not answer any more.
+            ConnectionLost: the server says no more how the job is, or does not know it any more.
         """
         printed = 0
         while True:
-            ended = self.ended(job)  # asked first: what a job printed before it ended is printed
+            try:
+                ended = self.ended(job)  # asked first: what a job printed before it ended is printed
+            except NoSuchJob as error:  # which is no refusal of what was submitted
+                raise ConnectionLost(
+                    f"{self.address} does not know {job} now: its head was started anew; submitted again, the study goes on"
+                ) from error
             printed += asyncio.run(self._print_log(job, skip=printed))
             if ended is not None:
                 return ended
             # The stream also ends when the connection breaks; a job that goes on is followed further.
-            time.sleep(POLL_S)
+            self._sleep(POLL_S)
 
     def ended(self, job: str) -> Ended | None:
         """How the job ended, or None while it has not."""
@@ -175,11 +216,18 @@ class JobServer:
                 print(new, end="", file=sys.stderr, flush=True)
         return max(0, seen - skip)
 
-    def _lost(self, job: str, error: Exception) -> ConnectionLost:
+    def _lost(self, job: str, problem: str) -> ConnectionLost:
         return ConnectionLost(
-            f"{self.address} does not answer any more ({type(error).__name__}), and {job} may go on without it. Once it does: "
+            f"{self.address}: {problem}, and {job} may go on all the same. Once that is mended: "
             f"python -m study submit --status {job} --address {self.address}"
         )
+
+    def _get(self, path: str) -> tuple[requests.Response, Mapping[str, str]]:
+        """The server's answer, and the headers with the token, if there is one, that it was asked with."""
+        from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
+
+        headers = get_auth_headers_if_auth_enabled({})
+        return requests.get(f"{self.address}{path}", headers=headers, timeout=REQUEST_TIMEOUT_S), headers
 
     def _check_token_file(self) -> None:
         path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
@@ -194,12 +242,10 @@ class JobServer:
 
     def _check(self) -> None:
         import ray
-        from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
         from ray.exceptions import AuthenticationError
 
         try:
-            headers = get_auth_headers_if_auth_enabled({})
-            answer = requests.get(f"{self.address}/api/version", headers=headers, timeout=10)
+            answer, headers = self._get("/api/version")
         except AuthenticationError as error:
             raise CannotSubmit(
                 "RAY_AUTH_MODE is token and there is no token; copy the cluster's to ~/.ray/auth_token (mode 600)"
@@ -209,9 +255,8 @@ class JobServer:
                 f"--address {self.address}: no job server answers there ({type(error).__name__}); is the tunnel open?"
             ) from error
         if answer.status_code in (401, 403):
-            given = "does not know the token that it was given" if headers else "wants a token"
             raise CannotSubmit(
-                f"--address {self.address}: the cluster {given} ({answer.status_code}); copy the cluster's to "
+                f"--address {self.address}: {_not_allowed(answer.status_code, headers)}; copy the cluster's to "
                 "~/.ray/auth_token (mode 600), or set RAY_AUTH_TOKEN"
             )
         try:
@@ -279,6 +324,21 @@ def _portable(recipe: str) -> str:
         return f"{Path(path).resolve().relative_to(Path.cwd())}:{function}"
     except ValueError as error:
         raise CannotSubmit(f"{recipe}: not in {Path.cwd()}, the folder that goes to the cluster") from error
+
+
+def _not_allowed(status: int, headers: Mapping[str, str]) -> str:
+    return f"the cluster {'does not know the token that it was given' if headers else 'wants a token'} ({status})"
+
+
+def _details(answer: requests.Response) -> Mapping[str, Any] | None:
+    """What an answer says of a job; None where it is an error of the server's, or some proxy's page."""
+    if answer.status_code != 200:
+        return None
+    try:
+        details = answer.json()
+    except requests.JSONDecodeError:
+        return None
+    return details if isinstance(details, dict) and "status" in details else None
 
 
 @contextmanager

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from study import bench_command
 from study.cli import app
+from study.cluster import CannotRun
 from study.examples import write_examples
-from study.history import JOURNAL
+from study.history import JOURNAL, History, open_journal, search_name
+from tests import recipes
 from tests.benchmarks.gpu_settings import TINY
 from tests.conftest import Ran, study_command
 from trainables.benchmark import BenchmarkSettings, VariantUnavailable
@@ -349,6 +353,75 @@ def test_the_command_measures_the_best_models_of_a_recipe(tiny_run: TINY_RUN) ->
     assert set(one["scores"]) == {"micro_tagging", "micro_entailment", "micro_bitext"}
     after = {path.name for path in output.glob("benchmarks/*")}
     assert before < after, "the study's own measurements stay"
+    assert "not tracked: `run` is what fills MLflow and the report" in ran.out
+
+
+@pytest.fixture
+def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a study whose search has ended, on a machine where no Ray need be started."""
+    study, output = recipes.inline(), tmp_path / "out"
+    output.mkdir()
+    history = History(open_journal(output), search_name(study.sizes[0].name), study.space)
+    history.end(history.begin(study.space.defaults()[0]), "complete", {"dev_score": 50.0, "test_score": 40.0})
+    monkeypatch.setattr("study.cluster.connected", lambda address: nullcontext())
+    return output
+
+
+def bench_of(output: Path) -> Result:
+    return CliRunner().invoke(app, ["bench", "tests/recipes.py:inline", "--output", str(output), "--device", "cpu"])
+
+
+def in_use(output: Path) -> bool:
+    with open(output / ".lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_a_recipe_is_not_measured_beside_a_run_in_its_folder(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both would time models on the same cores; and a line that a run is writing would be cut off as one that was torn."""
+    journal = searched / JOURNAL
+    journal.write_bytes(journal.read_bytes() + b'{"half a line')
+    before = journal.read_bytes()
+    with open(searched / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ran = bench_of(searched)
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr == f"error: --output {searched}: another run is using it; wait for it or choose another folder\n"
+    assert journal.read_bytes() == before
+
+    locked: list[bool] = []
+
+    def measure(*_: object) -> dict[str, str]:
+        locked.append(in_use(searched))
+        return {"fp32": "failed: made up"}
+
+    monkeypatch.setattr("study.benchmarks.measure_size", measure)
+    ran = bench_of(searched)
+    assert ran.exit_code == 1
+    assert "failed: made up" in ran.stdout
+    assert locked == [True], "and no run begins while it measures"
+    assert not in_use(searched)
+
+
+def test_what_keeps_a_recipe_from_being_measured_is_one_line(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_cluster(address: str | None) -> Any:
+        raise CannotRun("no Ray cluster answers there (http://me:hidden@head)")
+
+    monkeypatch.setattr("study.cluster.connected", no_cluster)
+    ran = bench_of(searched)
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: no Ray cluster answers there")
+    assert "hidden" not in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+    (searched / JOURNAL).write_text("nonsense\n")
+    ran = bench_of(searched)
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: the journal's study 1x32 is none of this search")
+    assert ran.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -223,12 +223,15 @@ def test_another_version_of_ray_is_refused(
 
 
 class Breaking:
-    """A job server whose connections break: log streams in the middle, and calls named in `broken` before an answer."""
+    """A job server that is not well: log streams break in the middle, and calls named in `broken` before an answer; the
+    statuses in `errors` answer the next questions of how the job is, the last of them all that come after."""
 
     def __init__(self) -> None:
         self.log = ["first\n", "second\n", "third\n"]
         self.streams = 0
         self.broken: tuple[str, str] | None = None
+        self.errors: list[int] = []
+        self.asked = 0
         self._server = HTTPServer(("127.0.0.1", 0), self._handler())
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -254,6 +257,15 @@ class Breaking:
                     self._stream()
                 elif self.path == "/api/version":
                     self._answer({"ray_version": ray.__version__, "version": "4"})
+                elif (self.command, self.path) == ("POST", "/api/jobs/"):
+                    self._answer({"job_id": "1", "submission_id": "1"})
+                elif server.errors and self.path.startswith("/api/jobs/"):
+                    server.asked += 1
+                    self.send_response(server.errors[0])
+                    if len(server.errors) > 1 or server.errors[0] == 200:
+                        server.errors.pop(0)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
                 else:
                     status = "SUCCEEDED" if server.streams >= len(server.log) else "RUNNING"
                     self._answer({"type": "SUBMISSION", "status": status, "entrypoint": "study"})
@@ -318,6 +330,81 @@ def test_a_server_that_goes_away_is_told_with_the_way_to_ask_again(breaking: Bre
     breaking.broken = ("POST", "/api/jobs/job/stop")
     with pytest.raises(ConnectionLost, match="does not answer any more"):
         server.stop("job")
+
+
+class Clock:
+    """Time that passes in sleep alone."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def read(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def test_a_job_server_that_hiccups_is_asked_again(breaking: Breaking, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray's dashboard answers 500 where it cannot reach its own parts; a proxy before it 502, or a page of its own."""
+    from study.submit import JobServer
+
+    clock = Clock()
+    server = JobServer(breaking.address, clock=clock.read, sleep=clock.sleep)
+    breaking.errors = [500, 502, 503, 200]
+    assert server.follow("job").code == 0
+    assert breaking.asked == 4
+    assert capsys.readouterr().err == "".join(breaking.log)
+
+
+@pytest.mark.parametrize("broken", [("GET", "/api/jobs/job"), None])
+def test_a_job_server_that_goes_on_hiccuping_is_given_up(breaking: Breaking, broken: tuple[str, str] | None) -> None:
+    from study.submit import PATIENCE_S, ConnectionLost, JobServer
+
+    clock = Clock()
+    server = JobServer(breaking.address, clock=clock.read, sleep=clock.sleep)
+    breaking.errors, breaking.broken = [503], broken
+    says = r"does not say how the job is \(503\)" if broken is None else "does not answer any more"
+    with pytest.raises(ConnectionLost, match=rf"{says}.*submit --status job"):
+        server.follow("job")
+    assert clock.now_s == PATIENCE_S
+
+
+def test_no_such_job_and_a_token_that_is_not_taken_are_told_apart(breaking: Breaking) -> None:
+    from study.submit import CannotSubmit, ConnectionLost, JobServer
+
+    server = JobServer(breaking.address)
+    breaking.errors = [404]
+    with pytest.raises(CannotSubmit, match="no job 'job'"):
+        server.describe("job")
+    with pytest.raises(ConnectionLost, match="does not know job now: its head was started anew"):
+        server.follow("job")
+    for status in (401, 403):
+        breaking.errors, breaking.asked = [status], 0
+        with pytest.raises(ConnectionLost, match=rf"the cluster wants a token \({status}\)"):
+            server.describe("job")
+        assert breaking.asked == 1, "another try would be answered alike"
+
+
+@pytest.mark.parametrize("status", [500, 503, 401, 403, 404])
+def test_a_followed_job_never_ends_as_refused_for_what_its_server_answers(
+    breaking: Breaking, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 2 is that of a study that was refused; this one may be running."""
+    from typer.testing import CliRunner
+
+    from study import submit
+    from study.cli import app
+
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")  # what is uploaded
+    monkeypatch.setattr(submit, "PATIENCE_S", 0.0)
+    breaking.errors = [status]
+    ran = CliRunner().invoke(app, ["submit", "quickstart", "--output", "/shared/x", "--address", breaking.address])
+    assert ran.exit_code == 1, ran.stderr
+    assert "submitted quickstart-" in ran.stderr
+    assert "submit --status quickstart-" in ran.stderr or status == 404
+    assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize(
