@@ -26,6 +26,7 @@ LEVEL = 0.95
 def holm(p_values: npt.ArrayLike) -> Floats:
     """Holm's step-down adjusted p-values: the family's error rate is at most alpha where they are below it.
 
+    A family is one table here; nothing is controlled over several tables together.
     NaN is no test: it stays NaN and does not count.
     """
     found = np.asarray(p_values, dtype="float64")

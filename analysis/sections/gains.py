@@ -31,7 +31,8 @@ def gains_section(findings: Findings, page: Page) -> str:
         f"about the mean over {findings.frames.said_judged}; the heat map also shows single languages and the other mean, "
         "untested. Blue gained, orange lost, grey has no pair to compare. ▲ and ▼: told from zero at 95 % after Holm's "
         "correction over all cells that count as transfer; = : within a point of zero at 95 %; no sign: cannot be told, or one "
-        "seed."
+        "seed. Holm's correction is made within each table (gains, averages, interactions, tuned gains): where nothing has an "
+        "effect, 5 % of studies have a false discovery in one given table, and more in any of them."
     )
     if marked := sorted(set(gained["mark"]) - {""}):
         explained += f" Not transfer, and not judged: {'; '.join(_MARKS[name] for name in marked)}."
