@@ -97,16 +97,40 @@ def _choices(findings: Findings, page: Page) -> list[str]:
             f"{row['size']} · {row['choice']}",
             number(row["test_score"]),
             Number(signed(row["gain"])) if pd.notna(row["gain"]) else Absent("no baseline"),
+            interval(row["low"], row["high"])
+            or Absent("" if row["choice"] == "none" else "one seed, no examples" if row["seeds"] else "no pair"),
+            Number(row["seeds"]) if row["choice"] != "none" else Absent(""),
             Number(row["targets"]),
             row["intermediate"],
         ]
         for row in table.to_dict("records")
     ]
-    columns = ["size · choice", "test score (%)", "over none", "targets", "intermediate task"]
+    columns = [
+        "size · choice",
+        "test score (%)",
+        "over none",
+        "95 % interval",
+        "seeds paired",
+        "targets",
+        "intermediate task",
+    ]
     caption = "One intermediate for all targets, or the best for each: chosen on English dev, judged on test, "
     caption += f"mean over {findings.frames.said_judged}"
+    said = "; ".join(
+        f"{row['choice']} {signed(row['gain'])} {interval(row['low'], row['high']) or '(no interval)'}"
+        for row in table[(table["size"] == findings.first_size) & table["gain"].notna()].to_dict("records")
+        if row["choice"] != "none"
+    )
+    explained = (
+        "Gains are paired by seed, each choice at the rates that suit it, without the seed it was made on where two others "
+        "were run. Where that seed is all there is, picking the best of several inflates the gain, and the interval does not "
+        "show by how much."
+    )
     return [
         heading("One for all, or one for each"),
+        paragraph(
+            f"{explained} Points over none on size {findings.first_size}: {said}." if said else explained, kind="note"
+        ),
         page.table("choices", columns, rows, caption=caption, data=table),
     ]
 
