@@ -12,7 +12,7 @@ from scipy import stats
 from analysis.examples import Floats
 from analysis.frames import NONE, StudyFrames, frame, kept
 from analysis.gains import ALPHA, Cells, chosen_trials, paired_scores, seed_variances
-from analysis.inference import LEVEL, example_variance, holm, infer
+from analysis.inference import LEVEL, example_variance, holm, infer, pooled_variance
 
 _AVERAGES = {
     "size": "str",
@@ -31,8 +31,12 @@ _CHOICES = {
     "intermediate": "str",
     "test_score": "float64",
     "gain": "float64",
+    "low": "float64",
+    "high": "float64",
+    "seeds": "int64",
     "targets": "int64",
 }
+_ORDER = ("none", "best single", "best per target")
 _INTERACTIONS = {
     "intermediate": "str",
     "slope": "float64",
@@ -105,10 +109,16 @@ def choices(frames: StudyFrames) -> pd.DataFrame:
     Test scores are those of `StudyFrames.judged_by`: without English wherever that is recorded.
     "none"; "best single": the intermediate best on mean English dev; "best per target": for each target the one best on its own
     English dev (targets without a dev set take the best single); "mixture": any whose name says so. Every choice is made on
-    English dev, so that no test score is the greatest of several. `intermediate` names what was chosen; `gain` is the
-    difference to "none" over the `targets` that all of them have.
+    English dev, so that no test score is the greatest of several. `intermediate` names what was chosen; `test_score` is of the
+    runs chosen, over the `targets` that all of them have.
+
+    `gain` is the difference to "none" over the same targets, paired by seed as tuned gains are (`gains.gains`), with their
+    interval: that of `average_gains` for one intermediate whose targets are all unmarked. The seed that a choice was made on
+    is left out where two others are paired; where it is all there is, dev and test scores of one run go together, and picking
+    the best inflates the gain by what no interval shows. Without a pair it is the difference of the runs chosen, `seeds` is 0
+    and the interval NaN.
     """
-    best = chosen_trials(frames)
+    best, pairs = chosen_trials(frames), paired_scores(frames, cells="tuned")
     rows: list[dict[str, Any]] = []
     for size in frames.size_names:
         trials = dict(best.loc[best["size"] == size, ["intermediate", "trial_id"]].itertuples(index=False, name=None))
@@ -119,25 +129,68 @@ def choices(frames: StudyFrames) -> pd.DataFrame:
         means: dict[Any, float] = test.mean(axis="columns").to_dict()
         ranks = best[best["size"] == size].set_index("intermediate")["dev_score"]
         single = str(ranks.drop(NONE, errors="ignore").idxmax()) if len(ranks.drop(NONE, errors="ignore")) else ""
-        found: dict[str, tuple[str, float]] = {}
+        targets = [str(task) for task in test.columns]
+        of_task: dict[Any, dict[Any, float]] = test.to_dict()
+        found: dict[str, dict[str, str]] = {}  # by choice, the intermediate of each target
+        named: dict[str, str] = {}
         if NONE in means:
-            found["none"] = (NONE, means[NONE])
+            named["none"] = NONE
         if single:
-            found["best single"] = (single, means[single])
-            taken = {str(task): _best_on_dev(dev, str(task), otherwise=single) for task in test.columns}
-            of_task: dict[Any, dict[Any, float]] = test.to_dict()
-            score = float(np.mean([of_task[task][chosen] for task, chosen in taken.items()])) if taken else math.nan
-            found["best per target"] = ("; ".join(f"{task}: {chosen}" for task, chosen in taken.items()), score)
-        for name in trials:
-            if "mix" in name.lower():
-                found[f"mixture {name}"] = (name, means[name])
-        none = found.get("none", (NONE, math.nan))[1]
-        rows += [
-            {"size": size, "choice": choice, "intermediate": chosen, "test_score": score, "gain": score - none}
-            | {"targets": test.shape[1]}
-            for choice, (chosen, score) in found.items()
-        ]
-    return frame(rows, _CHOICES)
+            named["best single"] = single
+            found["best per target"] = {task: _best_on_dev(dev, task, otherwise=single) for task in targets}
+        named |= {f"mixture {name}": name for name in trials if "mix" in name.lower()}
+        found = {choice: dict.fromkeys(targets, name) for choice, name in named.items()} | found
+        own = pairs[(pairs["size"] == size) & pairs["task"].isin(targets)]
+        for choice in sorted(found, key=lambda choice: _ORDER.index(choice) if choice in _ORDER else len(_ORDER)):
+            taken = found[choice]
+            scores = [of_task[task][name] for task, name in taken.items()]
+            score = float(np.mean(scores)) if scores else math.nan
+            chosen = named.get(choice) or "; ".join(f"{task}: {name}" for task, name in taken.items())
+            row = {"size": size, "choice": choice, "intermediate": chosen, "test_score": score, "targets": len(targets)}
+            rows.append(row | {"gain": score - means.get(NONE, math.nan)} | _paired(frames, own, taken))
+    table = pd.DataFrame(rows, columns=[*_CHOICES, "variance", "df", "example_variance"])
+    found_intervals = infer(
+        table["gain"].astype("float64"),
+        table["variance"].astype("float64"),
+        df=table["df"].astype("float64"),
+        seeds=table["seeds"].astype("float64"),
+        example_variances=table["example_variance"].astype("float64"),
+    )
+    return table.assign(low=found_intervals.low, high=found_intervals.high)[list(_CHOICES)].astype(_CHOICES)
+
+
+def _paired(frames: StudyFrames, pairs: pd.DataFrame, taken: dict[str, str]) -> dict[str, Any]:
+    """The gain of these intermediates by target over the seeds that all of them and none share, and its variances.
+
+    What seeds do is estimated from all intermediates over the same targets and seeds, or from the choice where it varies more.
+    """
+    unknown = {"seeds": 0, "variance": math.nan, "df": 0.0, "example_variance": math.nan}
+    wanted = [(name, task) for task, name in taken.items() if name != NONE]  # none differs from itself by nothing
+    by_seed = pairs.pivot_table(index="seed", columns=["intermediate", "task"], values="difference")
+    if not wanted or not set(wanted) <= set(by_seed.columns):
+        return unknown
+    differences = by_seed[wanted].dropna().sum(axis="columns") / len(taken)
+    if differences.empty:
+        return unknown
+    variance, df = math.nan, 0.0
+    if len(differences) > 1:
+        arms = []
+        for name in dict.fromkeys(pairs["intermediate"]):
+            cells = [(name, task) for _, task in wanted]
+            arm = by_seed.reindex(columns=cells).dropna().sum(axis="columns") / len(taken)
+            if arm.index.equals(differences.index):
+                arms.append(arm.to_numpy(dtype="float64"))
+        own = float(differences.var(ddof=1))
+        pooled, df = pooled_variance(np.array(arms)) if arms else (own, len(differences) - 1.0)
+        variance = max(own, pooled)
+    places = pd.MultiIndex.from_frame(pairs[["intermediate", "task"]]).isin(wanted)
+    shared = pairs[places & pairs["seed"].isin(differences.index)]
+    drawn = _mean_example_variance(frames, shared, list(taken)) * (len(wanted) / len(taken)) ** 2
+    return {"gain": differences.mean(), "seeds": len(differences)} | {
+        "variance": variance,
+        "df": df,
+        "example_variance": drawn,
+    }
 
 
 def _by_target(frames: StudyFrames, size: str, trials: dict[str, str], *, split: str) -> pd.DataFrame:

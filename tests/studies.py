@@ -107,7 +107,7 @@ def made(
 ) -> StudyFrames:
     """Tables of default cells: runs with size, trial_id, intermediate, seed and scores by task, and what differs from usual.
 
-    `without_english` scores by task are added where a run or a benchmark has them, and a run's by `languages`.
+    `without_english` scores by task are added where a run or a benchmark has them, and a run's by `languages` and on `dev`.
     """
     trials, scores = [], []
     for run in runs:
@@ -126,6 +126,10 @@ def made(
             row["test_score_without_english"] = float(np.mean(list(without.values())))
         trials.append(row)
         means: dict[str, dict[str, float]] = {MEAN: held, MEAN_WITHOUT_ENGLISH: without}
+        scores += [
+            row | {"task": task, "split": "dev", "language": MEAN, "value": value}
+            for task, value in row.get("dev", {}).items()
+        ]
         for language, values in (means | row.get("languages", {})).items():
             scores += [row | {"task": t, "split": "test", "language": language, "value": v} for t, v in values.items()]
     served = []

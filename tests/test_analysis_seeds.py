@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import analysis
 from analysis.answer import answer
 from analysis.budget import compare_configurations
+from analysis.charts.common import interval, signed
 from analysis.findings import Findings
 from tests.studies import made
 
@@ -218,3 +221,66 @@ def test_points_of_a_slope_weigh_by_their_standard_errors() -> None:
     (row,) = _gains_by_size(gains, {name: 2.0**k for k, name in enumerate("abcd")}).to_dict("records")
     expected = np.polyfit([0, 1, 2, 3], [4, 3, 5, 1], 1, w=np.sqrt([2, 2, 1, 2]))[0]
     assert row["slope"] == pytest.approx(expected)
+
+
+def _chosen_study(gains: dict[str, tuple[float, float]], seeds: int) -> tuple[analysis.StudyFrames, dict[str, Any]]:
+    """Intermediate tasks that gain on targets x and y, on dev and test; the scores by intermediate and target, seed by seed."""
+    random = np.random.default_rng(3)
+    runs, held = [], {}
+    for name, (x, y) in {"none": (0.0, 0.0), **gains}.items():
+        held[name] = {"x": 50 + x + random.normal(0, 1, seeds), "y": 60 + y + random.normal(0, 1, seeds)}
+        for seed in range(seeds):
+            scores = {task: float(values[seed]) for task, values in held[name].items()}
+            run = {"size": "small", "trial_id": f"{name}{seed}", "intermediate": name, "seed": seed, "scores": scores}
+            run |= (
+                {"repeats": f"{name}0"} if seed else {"dev": {"x": 50 + x, "y": 60 + y}, "dev_score": 55 + (x + y) / 2}
+            )
+            runs.append(run)
+    frames = made(runs, body_m={"small": 1.0})
+    frames.context["intermediates"] = ["none", *gains]
+    return frames, held
+
+
+def test_a_choice_s_gain_is_paired_over_the_seeds_it_was_not_made_on() -> None:
+    """By hand: the paired t-test of four seeds, where one intermediate is all there is and the choice for y is none."""
+    frames, held = _chosen_study({"topic": (3.0, -2.0)}, seeds=5)
+    rows = {row["choice"]: row for row in analysis.choices(frames).to_dict("records")}
+    by_task = {
+        task: (held["topic"][task] - held["none"][task])[1:] for task in "xy"
+    }  # the first seed is that of the choice
+    for choice, differences in (
+        ("best single", (by_task["x"] + by_task["y"]) / 2),
+        ("best per target", by_task["x"] / 2),
+    ):
+        expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+        assert rows[choice]["gain"] == pytest.approx(differences.mean())
+        assert (rows[choice]["low"], rows[choice]["high"]) == pytest.approx((expected.low, expected.high))
+        assert rows[choice]["seeds"] == 4
+    assert rows["best per target"]["intermediate"] == "x: topic; y: none"
+    assert rows["none"]["gain"] == 0
+    assert math.isnan(rows["none"]["low"])
+
+
+def test_a_choice_has_the_interval_of_the_tuned_average() -> None:
+    frames, _ = _chosen_study({"topic": (3.0, 1.0), "mixture": (1.0, 2.0), "order": (0.0, 0.0)}, seeds=4)
+    averages = {row["intermediate"]: row for row in analysis.average_gains(frames, cells="tuned").to_dict("records")}
+    rows = {row["choice"]: row for row in analysis.choices(frames).to_dict("records")}
+    for choice, intermediate in (("best single", "topic"), ("mixture mixture", "mixture")):
+        for name in ("gain", "low", "high", "seeds"):
+            assert rows[choice][name] == pytest.approx(averages[intermediate][name])
+
+
+def test_one_seed_s_choice_has_no_interval_and_the_page_says_what_picking_does(tmp_path: Path) -> None:
+    frames, held = _chosen_study({"topic": (3.0, 1.0)}, seeds=1)
+    row = {row["choice"]: row for row in analysis.choices(frames).to_dict("records")}["best single"]
+    assert row["gain"] == pytest.approx(np.mean([held["topic"][t][0] - held["none"][t][0] for t in "xy"]))
+    assert row["seeds"] == 1
+    assert math.isnan(row["low"])
+    page = analysis.write_report(frames, tmp_path / "report.html", exports=False).read_text("utf-8")
+    assert "picking the best of several inflates the gain" in page
+    frames, _ = _chosen_study({"topic": (3.0, 1.0)}, seeds=4)
+    row = {row["choice"]: row for row in analysis.choices(frames).to_dict("records")}["best single"]
+    page = analysis.write_report(frames, tmp_path / "report.html", exports=False).read_text("utf-8")
+    shown = interval(row["low"], row["high"])
+    assert f"best single {signed(row['gain'])} {shown}" in page
+    assert f">{shown}</td>" in page
