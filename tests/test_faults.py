@@ -22,6 +22,7 @@
 | twenty trials stopped early            | all resources are back                               | here; groups: test_groups    |
 | MLflow down, slow or refusing          | training goes on; results are sent later, in order   | test_tracking, test_outbox   |
 | secrets in the environment             | in no log, file, database                            | test_secrets                 |
+| the same, a job's and its head's       | nor in the job's entry, its package or Ray's session | test_jobs                    |
 """
 
 from __future__ import annotations
