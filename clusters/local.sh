@@ -47,7 +47,7 @@ start)
     export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
     "$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])' >"$state/gcs"
     setsid "${ray[@]}" start --head --block --port="$(cat "$state/gcs")" --dashboard-host=127.0.0.1 --dashboard-port="$port" \
-        --include-dashboard=true "$@" >"$state/log" 2>&1 &
+        --dashboard-agent-listen-port=0 --include-dashboard=true "$@" >"$state/log" 2>&1 &
     echo $! >"$state/pid"
     for _ in $(seq 120); do
         if answers; then echo "http://127.0.0.1:$port" && exit 0; fi

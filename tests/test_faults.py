@@ -5,10 +5,12 @@
 | a trial's process killed               | started again; no trial too many                     | here                         |
 | an error in a trial                    | tried once more, then FAIL with its reason           | here                         |
 | a Ray Train worker killed              | the trial is started again and completes             | test_groups                  |
-| the driver or head killed              | trials go on under their numbers; nothing made twice | test_study, test_search      |
-| SIGTERM, a stopped job                 | exit 143; the same command goes on                   | test_study                   |
+| the driver and its own Ray killed      | trials go on under their numbers; nothing made twice | test_study, test_search      |
+| SIGTERM to the driver                  | exit 143 at once; ledger and outbox are written      | test_study                   |
+| a stage that was running then          | goes on from a checkpoint up to 10 minutes old       | test_checkpoints             |
+| a job stopped                          | submitted again, no finished stage is made twice     | test_jobs                    |
 | told to stop in the middle             | what is finished stays, what runs is gone on with    | here                         |
-| a node lost                            | as a trial's process; stages go on from checkpoints  | test_clusters                |
+| a node lost                            | as a trial's process; stages go on from checkpoints  | test_clusters_nodes          |
 | disk full, read-only or gone (a trial) | the sweep ends with the reason; no trial is blamed   | here                         |
 | disk full, read-only or gone (ledger)  | the same, from the driver; no half line stays        | here                         |
 | Tune's state cut short or garbage      | it is not read                                       | here                         |
@@ -25,6 +27,10 @@
 | twenty trials stopped early            | all resources are back                               | here; groups: test_groups    |
 | MLflow down, slow or refusing          | training goes on; results are sent later, in order   | test_tracking, test_outbox   |
 | secrets in the environment             | in no log, file, database                            | test_secrets                 |
+| the same, a job's and its head's       | nor in the job's entry, its package or Ray's session | test_jobs                    |
+
+Killed is the driver's whole process group with the Ray that it started; no test kills a head that was started by itself. The
+minutes are those of `Resources.checkpoint_every_s`.
 """
 
 from __future__ import annotations

@@ -26,11 +26,13 @@ import psutil
 import pytest
 import ray
 
-from tests.conftest import ROOT, Ran
+from tests.conftest import CANARIES, ROOT, Ran
 
-# Token authentication, as on any cluster: whoever reaches a job server without it runs code there.
+# Token authentication, as on any cluster: whoever reaches a job server without it runs code there. Secrets besides, of the head
+# and of who submits.
 ENVIRONMENT = {
     **os.environ,
+    **CANARIES,
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job's `python` is the one of the head's environment
@@ -129,6 +131,51 @@ def test_a_job_that_was_stopped_goes_on_when_submitted_again(head: str, tmp_path
     after = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
     assert {path: after[path] for path in before} == before, "a finished stage was made again"
     assert (output / "report.html").is_file()
+    for one in (job, again.document["job"]):
+        _check_for_secrets(head, one, output, again.out + again.err)
+
+
+# Asked in a process of its own: Ray's client takes address and token from the environment.
+_KEPT_OF_A_JOB = """
+import json, sys
+from ray.job_submission import JobSubmissionClient
+
+client = JobSubmissionClient(sys.argv[1])
+kept = {one.submission_id: one.dict() for one in client.list_jobs() if one.submission_id == sys.argv[2]}
+assert kept, "the job is not listed"
+details = client.get_job_info(sys.argv[2]).dict()
+print(json.dumps({"listed": kept, "details": details, "log": client.get_job_logs(sys.argv[2])}, default=str))
+"""
+
+
+def _check_for_secrets(address: str, job: str, output: Path, printed: str) -> None:
+    """Neither the job server's entry, with entrypoint, runtime environment and metadata, nor the job's log, nor what the
+    command printed holds a secret; nor does a file of the study, or of the head's session with all logs and what was
+    uploaded."""
+    environment = {**ENVIRONMENT, "RAY_ADDRESS": address}
+    done = subprocess.run(
+        [sys.executable, "-c", _KEPT_OF_A_JOB, address, job],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    kept = json.loads(done.stdout)
+    details = kept["details"]
+    assert details["entrypoint"].startswith("python -m study run")
+    assert details["metadata"]["study"] == "inline"
+    assert details["runtime_env"]["working_dir"].startswith("gcs://")
+    assert f"entrypoint for job {job}" in kept["log"], "the log is the job's"
+    hidden = [*CANARIES.values(), ENVIRONMENT["RAY_AUTH_TOKEN"]]
+    assert [secret for secret in hidden if secret in done.stdout + printed] == []
+    (log,) = Path("/tmp/ray").glob(f"session_*/logs/job-driver-{job}.log")
+    session = log.parents[1]
+    files = [path for folder in (output, session) for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "runtime_env.yaml" for path in files), "what was uploaded is there too"
+    for path in files:
+        content = path.read_bytes()
+        assert [secret for secret in hidden if secret.encode() in content] == [], path
 
 
 def test_a_failed_trial_fails_the_job(head: str, tmp_path: Path) -> None:
