@@ -152,7 +152,8 @@ def trained_on(intermediate: str) -> str:
 
 
 def _of_task(row: dict[Hashable, Any]) -> str:
-    return f" of {row['timed_task']}'s queries" if row["timed_task"] else ""
+    timed = f" ({row['samples']:,.0f} timed)" if pd.notna(row["samples"]) else ""
+    return f" of {row['timed_task']}'s queries{timed}" if row["timed_task"] else timed
 
 
 def _over_tasks(count: int) -> str:

@@ -12,7 +12,7 @@ from analysis.choices import average_gains, choices, interactions
 from analysis.compare import Comparison, compare
 from analysis.frames import MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
 from analysis.gains import gains, gains_by_language
-from analysis.languages import associations, language_table
+from analysis.languages import associations, effects_by_script, language_table
 from analysis.literature import comparable, published
 from analysis.scaling import Fit, scaling, scaling_points
 from analysis.searches import importances, rung_agreement, savings
@@ -115,6 +115,10 @@ class Findings:
     @cached_property
     def associations(self) -> pd.DataFrame:
         return associations(self.languages)
+
+    @cached_property
+    def scripts(self) -> pd.DataFrame:
+        return effects_by_script(self.languages)
 
     @cached_property
     def literature(self) -> pd.DataFrame:

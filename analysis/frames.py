@@ -37,6 +37,8 @@ BENCH_METRICS = (
     "server_bound_ms",
     "batch_size",
     "repeats",
+    "samples",
+    "queries",
 )
 BENCH_BY_LANGUAGE = ("p50_ms", "throughput_sps", "mean_pieces")  # `bench/<name>/<language>`
 
@@ -96,6 +98,9 @@ BENCHMARKS = {
     "unavailable": "object",
     "results": "object",
     "interference": "str",
+    "slowed_by": "str",
+    "mig": "str",
+    "driver": "str",
     "reason": "str",
 }
 SPEED_BY_LANGUAGE = {
@@ -152,6 +157,8 @@ class StudyFrames:
     `language` is a code, or one of `AGGREGATES` for a mean over languages (every dev row is such a mean). `benchmarks`: a
     row a benchmark; `timed_task` is the target whose queries were timed, `task_scores` maps task to percent, `unavailable`
     metric to reason, `results` scenario to VALID or INVALID; one with a `reason` could not be made and holds no value.
+    `samples` queries of `queries` different ones were timed one by one in all `repeats`; `slowed_by`, `mig` and `driver` are
+    of the GPU, "" on a CPU or where they were not recorded.
     `speed_by_language`: a row a benchmark and language. `context`: what the study recorded of itself, None or empty where it
     recorded nothing. `examples`: the sums that scores are made of, example by example, read when asked for. `made_good`:
     rows of `trials` for failed attempts that were tried again, which no other table holds.

@@ -30,6 +30,14 @@ _LANGUAGES = {
     "p50_ms": "float64",
     "latency_to_english": "float64",
 }
+_SCRIPTS = {
+    "size": "str",
+    "script": "str",
+    "effect": "float64",
+    "lowest": "float64",
+    "highest": "float64",
+    "languages": "int64",
+}
 _ASSOCIATIONS = {
     "size": "str",
     "what": "str",
@@ -144,6 +152,23 @@ def _largest_linked(pairs: list[tuple[str, str]]) -> set[str]:
                 apart.append(group)
         groups = [*apart, (languages, tasks, count)]
     return max(groups, key=lambda group: (len(group[0]), group[2]), default=(set(), set(), 0))[0]
+
+
+def effects_by_script(table: pd.DataFrame) -> pd.DataFrame:
+    """By size and script, best first: the mean effect of the languages mostly written in it, the lowest, the highest, and how
+    many they are; English left out.
+
+    Languages count alike, and a script is no cause: those of one script are often related, and alike in pre-training text.
+    `table`: rows of `language_table`.
+    """
+    known = table[(table["language"] != ENGLISH) & table["effect"].notna()]
+    rows: list[dict[str, Any]] = []
+    for size, of_size in known.groupby("size", sort=False):
+        found = of_size.groupby("script")["effect"].agg(["mean", "min", "max", "count"])
+        for script, row in found.sort_values("mean", ascending=False, kind="stable").iterrows():
+            ends = {"lowest": row["min"], "highest": row["max"], "languages": int(row["count"])}
+            rows.append({"size": size, "script": script, "effect": row["mean"]} | ends)
+    return frame(rows, _SCRIPTS)
 
 
 def associations(table: pd.DataFrame) -> pd.DataFrame:

@@ -307,10 +307,7 @@ def _benchmark_row(run: _Run) -> dict[str, Any]:
         for name, reason in tags.items()
         if name.startswith("unavailable:")
     }
-    row: dict[str, Any] = {
-        name: tags.get(name, "")
-        for name in ("size", "variant", "trial_id", "hardware", "timed_task", "interference", "reason")
-    }
+    row: dict[str, Any] = {name: tags.get(name, "") for name, kind in BENCHMARKS.items() if kind == "str"}
     row |= {name: metrics.get(f"bench/{name}") for name in BENCHMARKS if name.startswith(BENCH_METRICS)}
     row |= {name: metrics.get(name) for name in ("params_m", "params_body_m")}
     results = {name.removeprefix("result:"): value for name, value in tags.items() if name.startswith("result:")}

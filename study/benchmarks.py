@@ -29,6 +29,7 @@ from trainables.fingerprint import canonical, fingerprint
 
 ROUNDS = 2  # the first repeat on another machine than the kept ones' puts them aside, and the next round replaces them
 FORMER = "former benchmark"  # the kind of a run whose measurement is no longer the study's
+CONTEXT = "context.json"  # under what a measurement was taken, as an artefact of its run
 FAILED = "failed: "  # how the reason begins of a variant that broke, and may not when it is tried again
 
 
@@ -141,10 +142,14 @@ def _keep(
     study: Study, size: Size, best: TrialRecord, variant: str, output: Path, measured: list[dict[str, Any]] | str
 ) -> None:
     path = _path(study, size, variant, output)
-    path.parent.mkdir(exist_ok=True)
     document: dict[str, Any] = {"of": _identity(study, size, best), "measured": measured}
     if isinstance(measured, str):
         document["here"] = _unavailable_here(study, variant)
+    _write_json(path, document)
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".unfinished")
     temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
     os.replace(temporary, path)
@@ -182,6 +187,10 @@ def _path(study: Study, size: Size, variant: str, output: Path) -> Path:
 def _examples_path(study: Study, size: Size, variant: str, output: Path) -> Path:
     path = _path(study, size, variant, output)
     return path.parent / path.stem / EXAMPLES
+
+
+def _context_path(study: Study, size: Size, variant: str, output: Path) -> Path:
+    return _examples_path(study, size, variant, output).with_name(CONTEXT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +247,7 @@ def _track(
         **{f"result:{scenario}": "VALID" if valid else "INVALID" for scenario, valid in measured["valid"].items()},
         **{f"unavailable:bench/{name}": why for name, why in measured["unavailable"].items() if name not in unasked},
         **{f"problems:{scenario}": "; ".join(why) for scenario, why in measured["problems"].items()},
+        **_gpu_tags(measured),
     }
     metrics = {name: value for name, value in _metrics(measured).items() if value is not None}
     tracked = _Tracked(_models(study, size, best), _how(study), tuple(sorted([*tags, *metrics])))
@@ -246,8 +256,35 @@ def _track(
     examples = _examples_path(study, size, variant, output)
     if examples.exists():
         tracking.artifact(run, examples)
+    context_path = _context_path(study, size, variant, output)
+    _write_json(context_path, _artefact(measured))
+    tracking.artifact(run, context_path)
     tracking.finish(run)
     return run
+
+
+def _gpu_tags(measured: dict[str, Any]) -> dict[str, str]:
+    """What the GPU was kept back by in any repeat, whether it is a slice (MIG), and its driver; none of a CPU."""
+    states = [state for one in measured["by_repeat"] if (state := one["gpu_in_use"]) is not None]
+    if not states:
+        return {}
+    unknown = [
+        state["unavailable"].get("slowed_by", "no reason given") for state in states if state["slowed_by"] is None
+    ]
+    reasons = dict.fromkeys(reason for state in states for reason in state["slowed_by"] or ())
+    slowed = ", ".join([*reasons, *(f"not known ({why})" for why in dict.fromkeys(unknown))])
+    sliced = any(state["mig"] or str(state["uuid"]).startswith("MIG-") for state in states)
+    return {
+        "slowed_by": slowed or "nothing",
+        "mig": "on" if sliced else "off" if all(state["mig"] is not None for state in states) else "not known",
+        "driver": ", ".join(dict.fromkeys(state["driver"] or "not known" for state in states)),
+    }
+
+
+def _artefact(measured: dict[str, Any]) -> dict[str, Any]:
+    """All of a measurement but its scores: machine, versions, settings, queries, every repeat and what was wrong."""
+    scored = ("scores", "test_score", "test_score_without_english")
+    return {name: value for name, value in measured.items() if name not in scored}
 
 
 def _metrics(measured: dict[str, Any]) -> dict[str, float | None]:
@@ -256,7 +293,8 @@ def _metrics(measured: dict[str, Any]) -> dict[str, float | None]:
         metrics |= {f"bench/{name}_low": low, f"bench/{name}_high": high}
     for language, found in measured["languages"].items():
         metrics |= {f"bench/{name}/{language}": found.get(name) for name in LANGUAGE_METRICS}
-    metrics |= {"bench/repeats": measured["repeats"]}
+    metrics |= {"bench/repeats": measured["repeats"], "bench/samples": measured["samples"]}
+    metrics |= {"bench/queries": measured["context"]["queries"]["queries"]}
     metrics |= {name: measured[name] for name in ("params_m", "params_body_m")}
     metrics |= {"test/score": measured["test_score"]}
     metrics |= {"test_without_english/score": measured["test_score_without_english"]}

@@ -140,6 +140,7 @@ def made(
             "timed_task": "",
             "interference": "none seen",
             "reason": "",
+            **dict.fromkeys(("slowed_by", "mig", "driver"), ""),
         }
         one_served |= {"unavailable": {}, "results": {}, "task_scores_without_english": {}} | dict(one)
         for name, by_task in (

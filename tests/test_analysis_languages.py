@@ -16,7 +16,7 @@ import analysis
 from analysis import StudyFrames
 from analysis import frames as tables
 from analysis.frames import ENGLISH
-from analysis.languages import associations, language_effects
+from analysis.languages import associations, effects_by_script, language_effects
 from tests.studies import made
 
 CODES = ("de", "es", "fi", "ru", "ar", "hi", "zh", "sw", "ta", "tr")
@@ -104,6 +104,20 @@ def test_languages_that_no_task_links_to_the_others_have_no_effect(tmp_path: Pat
     assert "Without an effect: Swahili, Tamil. No target that they are scored on links them" in page
     assert "language effects in points from −2.5 in Hindi (size a) to" in page
     assert "shares no target" in page
+
+
+def test_effects_are_averaged_by_script_over_languages_other_than_english(tmp_path: Path) -> None:
+    scores = planted_scores(COVERED) | {(task, ENGLISH): 95.0 for task in COVERED}
+    frames = study_of(scores)
+    table = effects_by_script(analysis.language_table(frames)).set_index("script")
+    latin = ("de", "es", "fi", "sw", "tr")  # places 0, 1, 2, 7 and 9 of ten, the mean at 4.5
+    assert table.loc["Latn", "effect"] == pytest.approx(4.5 - np.mean([CODES.index(code) for code in latin]))
+    assert table.loc["Latn", ["lowest", "highest", "languages"]].tolist() == pytest.approx([-4.5, 4.5, 5])
+    assert table["languages"].sum() == len(CODES)
+    assert table.index[0] == "Cyrl", "place 3, the best of the means"
+    page = analysis.write_report(frames, tmp_path / "report.html", exports=False).read_text("utf-8")
+    assert "Mean language effect by script" in page
+    assert "Size a: shares of the pre-training text are recorded of encoders that a study pre-trains itself" in page
 
 
 def test_nothing_but_english_has_no_effect() -> None:

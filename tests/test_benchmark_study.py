@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from study.tracking import Tracking
 from tests import recipes
 from trainables.benchmark.actor import NoNode, run_in_actor
 from trainables.benchmark.measurement import METRICS
+from trainables.benchmark.nvml import GpuState
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.variants import VARIANTS
 
@@ -73,6 +75,8 @@ def measurement(variant: str, *, scored: bool, machine: str = "Box", p50_ms: flo
             "device_name": machine,
             "torch_threads": 1,
             "versions": {"torch": "2"},
+            "queries": {"queries": 512},
+            "settings": {"min_duration_s": 60.0},
         },
     }
     if scored:
@@ -217,6 +221,11 @@ def tracked(study: Study, output: Path) -> tuple[pd.DataFrame, list[dict[str, An
     return frames.benchmarks, [run.data.tags | run.data.metrics for run in runs]
 
 
+def reported(output: Path) -> str:
+    frames = analysis.load(f"sqlite:///{output / 'mlflow.db'}", "tracked")
+    return analysis.write_report(frames, output / "report.html", exports=False).read_text("utf-8")
+
+
 def test_a_run_says_what_was_timed_and_scores_with_and_without_english(
     tmp_path: Path, answer: Callable[..., list[str]]
 ) -> None:
@@ -234,6 +243,53 @@ def test_a_run_says_what_was_timed_and_scores_with_and_without_english(
     assert list(rows["variant"]) == ["fp32"]
     assert rows["task_scores"].iloc[0] == {"micro_tagging": 40.0}
     assert len(list(tmp_path.glob("**/artifacts/examples.parquet"))) == 1
+
+
+def test_a_run_carries_the_context_of_its_measurement_and_the_report_what_weakens_it(
+    tmp_path: Path, answer: Callable[..., list[str]]
+) -> None:
+    """Of three repeats on a slice of a GPU one was slowed, and of one NVML did not say."""
+    states = iter([((), True), (("power cap",), True), (None, None)])
+
+    def on_gpu(variant: str, *, scored: bool) -> dict[str, Any]:
+        slowed_by, mig = next(states)
+        gpu = dataclasses.asdict(GpuState(driver="555.42", uuid="GPU-1", slowed_by=slowed_by, mig=mig))
+        gpu["unavailable"] = {} if slowed_by is not None else {"slowed_by": "NVML: Not Supported"}
+        found = measurement(variant, scored=scored)
+        return found | {"context": found["context"] | {"device": "cuda:0", "gpu_in_use": gpu}}
+
+    answer(on_gpu)
+    rows, (run,) = tracked(planned("fp32", repeats=3), tmp_path)
+    assert (run["mig"], run["driver"]) == ("on", "555.42")
+    assert run["slowed_by"] == "power cap, not known (NVML: Not Supported)"
+    assert (run["bench/samples"], run["bench/queries"]) == (300, 512)
+    assert rows[["slowed_by", "mig", "driver", "samples"]].iloc[0].tolist() == [run["slowed_by"], "on", "555.42", 300]
+    (path,) = tmp_path.glob("**/artifacts/context.json")
+    kept = json.loads(path.read_text())
+    assert kept["context"]["settings"] == {"min_duration_s": 60.0}
+    assert kept["context"]["versions"] == {"torch": "2"}
+    assert [one["gpu_in_use"]["slowed_by"] for one in kept["by_repeat"]] == [[], ["power cap"], None]
+    assert "scores" not in kept
+    page = reported(tmp_path)
+    assert "fp32 was timed on a GPU that was slowed: power cap, not known (NVML: Not Supported)" in page
+    assert "fp32 was timed on a slice of a GPU (MIG)" in page
+    assert "fewer than 662 queries a repeat, which a p99 needs: 1x32 fp32 (100)" in page
+    assert "queries timed" in page
+    assert "driver 555.42; slowed by power cap" in page
+    assert "median latency of micro_tagging&#x27;s queries (300 timed)" in page
+    entries = (tmp_path / "outbox" / "journal.jsonl").read_text()
+    tracked(planned("fp32", repeats=3), tmp_path)
+    assert (tmp_path / "outbox" / "journal.jsonl").read_text() == entries, "the same again adds nothing"
+
+
+def test_a_processor_has_no_state_of_a_gpu(tmp_path: Path, answer: Callable[..., list[str]]) -> None:
+    answer(lambda variant, *, scored: measurement(variant, scored=scored) | {"samples": 662})
+    rows, (run,) = tracked(planned("fp32", repeats=2), tmp_path)
+    assert not {"slowed_by", "mig", "driver"} & run.keys()
+    assert rows["slowed_by"].iloc[0] == ""
+    page = reported(tmp_path)
+    assert "slowed" not in page
+    assert "662 queries a repeat" not in page
 
 
 def test_nothing_of_an_earlier_plan_is_reported_with_the_present_one(

@@ -64,6 +64,7 @@ def _one(p50_ms: float | None, *, valid: bool = True, suspected: bool = False) -
         "problems": {} if valid else {"SingleStream": ["too short"]},
         "unavailable": {} if p50_ms is not None else {"p50_ms": "few queries"},
         "interference": {"suspected": suspected, "text": "busy" if suspected else "none seen"},
+        "context": {},
     }
 
 

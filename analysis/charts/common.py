@@ -39,6 +39,8 @@ METRIC_NAMES = {
     "mean_pieces": "pieces of a query, mean",
     "batch_size": "batch size",
     "repeats": "repeats",
+    "samples": "queries timed",
+    "queries": "different queries",
     "test_score": "test score, all languages (%)",
     "test_score_without_english": "test score without English (%)",
     "params_m": "parameters (M)",
@@ -53,6 +55,8 @@ METRIC_DIGITS = dict.fromkeys(METRIC_NAMES, 2) | {
     "test_score_without_english": 1,
     "batch_size": 0,
     "repeats": 0,
+    "samples": 0,
+    "queries": 0,
 }
 
 

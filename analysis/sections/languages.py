@@ -38,6 +38,7 @@ def languages_section(findings: Findings, page: Page) -> str:
         ),
         grid(*figures, *_associations(findings, page, sizes)),
         *_association_table(findings, page),
+        *_scripts(findings, page),
         *_not_comparable(findings.languages),
         folded("All scores by language", _table(findings, scores, page)),
         folded("Languages: script, pre-training share, pieces, cost", _costs(findings, page)),
@@ -112,14 +113,19 @@ def _associations(findings: Findings, page: Page, sizes: list[str]) -> list[str]
         )
         chart = association_chart(known, x=x, y=y, titles=titles, size=size)
         figures.append(page.chart(f"language_{name}", chart, caption=f"{caption} (chosen size)", label=label))
-    missing = [
-        text
-        for column, text in (("pieces", "pieces of a query and latency by language"), ("share", "pre-training share"))
-        if table[column].isna().all()
-    ]
-    if missing:
-        figures.append(paragraph(f"Not recorded for any language: {', '.join(missing)}.", kind="note"))
-    elif table["share"].dropna().nunique() == 1:
+    if table["pieces"].isna().all():
+        figures.append(
+            paragraph("Not recorded for any language: pieces of a query and latency by language.", kind="note")
+        )
+    if unknown := [size for size in sizes if table.loc[table["size"] == size, "share"].isna().all()]:
+        figures.append(
+            paragraph(
+                f"Size {', '.join(unknown)}: shares of the pre-training text are recorded of encoders that a study pre-trains "
+                "itself, not of published ones.",
+                kind="note",
+            )
+        )
+    if table["share"].dropna().nunique() == 1:
         figures.append(paragraph("Every language has the same share of the pre-training text.", kind="note"))
     return figures
 
@@ -144,6 +150,24 @@ def _association_table(findings: Findings, page: Page) -> list[str]:
             "associations", columns, rows, caption="Rank correlations over languages, English left out", data=table
         )
     ]
+
+
+def _scripts(findings: Findings, page: Page) -> list[str]:
+    table = findings.scripts
+    if table["script"].nunique() < 2:
+        return []
+    rows = [
+        [
+            f"{row['size']} · {row['script'] or 'unknown'}",
+            Number(signed(row["effect"])),
+            f"{signed(row['lowest'])} to {signed(row['highest'])}",
+            Number(row["languages"]),
+        ]
+        for row in table.to_dict("records")
+    ]
+    caption = "Mean language effect by script (points), English left out; languages of one script are often related"
+    columns = ["size · script", "mean effect", "languages from, to", "languages"]
+    return [page.table("scripts", columns, rows, caption=caption, data=table)]
 
 
 def _table(findings: Findings, scores: pd.DataFrame, page: Page) -> str:

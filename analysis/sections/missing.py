@@ -15,6 +15,8 @@ from analysis.tradeoff import COSTS
 
 TITLE = "What is missing"
 NO_INTERFERENCE = ("", "none seen")
+NOT_SLOWED = ("", "nothing")
+FEW_QUERIES = 662  # a repeat: from as many on MLPerf's early stopping states a p99
 _EXPECTED = (*COSTS, "p99_ms", "test_score")  # of every benchmark
 
 
@@ -82,6 +84,29 @@ def _unpaired(gained: pd.DataFrame) -> Iterator[str]:
         yield f"{size}, {intermediate} on {', '.join(group['task'])}: {reason}"
 
 
+def _weakly_timed(benchmarks: pd.DataFrame) -> Iterator[str]:
+    """Measurements that something else, the GPU's own limits, its other slices, or chance may have had a part in."""
+    few = []
+    for row in benchmarks.to_dict("records"):
+        who = f"{row['size']} {row['variant']}"
+        if row["interference"] not in NO_INTERFERENCE:
+            yield f"{who} was timed under interference: {row['interference']}"
+        if row["slowed_by"].startswith("not known"):
+            yield f"{who}: whether its GPU was slowed is {row['slowed_by']}"
+        elif row["slowed_by"] not in NOT_SLOWED:
+            yield f"{who} was timed on a GPU that was slowed: {row['slowed_by']}"
+        if row["mig"] == "on":
+            yield f"{who} was timed on a slice of a GPU (MIG): what ran on the other slices is not known"
+        each = row["samples"] / max(row["repeats"], 1)
+        if each < FEW_QUERIES and pd.notna(row["p50_ms"]):
+            few.append(f"{who} ({each:.0f})")
+    if few:
+        yield (
+            f"Latencies that rest on fewer than {FEW_QUERIES} queries a repeat, which a p99 needs: {', '.join(few)}. "
+            "Their medians stand, and what lies further out is uncertain."
+        )
+
+
 def _weak(findings: Findings) -> Iterator[str]:
     frames = findings.frames
     counted = findings.gained[findings.gained["n"] > 0]
@@ -94,8 +119,6 @@ def _weak(findings: Findings) -> Iterator[str]:
     at_chance = counted[counted[["score", "score_none"]].max(axis=1) <= counted["chance"]]
     if len(at_chance):
         yield f"{len(at_chance)} of {len(counted)} gains compare two scores that are both at or below guessing."
-    for row in frames.benchmarks[frames.benchmarks["reason"] == ""].to_dict("records"):
-        if row["interference"] not in NO_INTERFERENCE:
-            yield f"{row['size']} {row['variant']} was timed under interference: {row['interference']}"
+    yield from _weakly_timed(frames.benchmarks[frames.benchmarks["reason"] == ""])
     for (size, trial), problem in frames.examples.problems.items():
         yield f"{size}, {trial}: per-example scores cannot be read: {problem}"

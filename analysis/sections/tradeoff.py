@@ -184,6 +184,7 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
     found = findings.frames.benchmarks  # row by row; here with what is INVALID, said so
     tasks = list(dict.fromkeys(task for scores in served["task_scores"] for task in scores))
     measured = [name for name in BENCH_METRICS if found[name].notna().any() or name in COSTS]
+    on_gpu = served["driver"].ne("").any()
     metrics = ["test_score", "test_score_without_english", *measured, "params_m", "params_body_m"]
     rows = [
         [
@@ -196,13 +197,14 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
             row["hardware"] or "not recorded",
             row["timed_task"] or "not recorded",
             row["interference"] or "not recorded",
+            *([_gpu(row)] if on_gpu else []),
             ", ".join(f"{name} {result}" for name, result in row["results"].items()) or "not recorded",
         ]
         for row, as_found in zip(served.to_dict("records"), found.to_dict("records"), strict=True)
     ]
     columns = ["size · variant", "intermediate", "on the front", *(METRIC_NAMES[name] for name in metrics)]
     columns += [*(f"{task} (%)" for task in tasks), "trial", "hardware", "queries of", "interference"]
-    columns.append("scenarios")
+    columns += [*(["GPU"] if on_gpu else []), "scenarios"]
     objects = [name for name in served if served[name].dtype == "object"]
     data = served.drop(columns=objects).dropna(axis="columns", how="all")
     data = data.assign(**{f"test_{task}": [scores.get(task) for scores in served["task_scores"]] for task in tasks})
@@ -210,6 +212,12 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
     return section(
         "Benchmarks", folded("All measurements", page.table("benchmarks", columns, rows, caption=caption, data=data))
     )
+
+
+def _gpu(row: dict[Any, Any]) -> str:
+    """The state of the GPU that was measured on; "" for a CPU."""
+    state = f"driver {row['driver']}; slowed by {row['slowed_by']}; MIG {row['mig']}"
+    return state if row["driver"] else "none"
 
 
 def _measured(row: dict[Any, Any], name: str) -> str:

@@ -45,7 +45,7 @@ def combined(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     A metric is the median over the repeats, with its `spread` under `intervals` if there are two or more (`intervals_are` names
     it); it is missing where any repeat lacks it. A scenario is valid if it was in every repeat. `by_repeat` holds each one's
-    metrics.
+    metrics, `samples`, and the state of its GPU under load (`gpu_in_use`, None for a CPU); `context` is the first's.
     """
     first = measured[0]
     many = len(measured) > 1
@@ -90,7 +90,10 @@ def combined(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "repeats": len(measured),
         "intervals": intervals,
         "intervals_are": spread_named(len(measured)),
-        "by_repeat": [{name: one[name] for name in METRICS} for one in measured],
+        "by_repeat": [
+            {name: one[name] for name in (*METRICS, "samples")} | {"gpu_in_use": one["context"].get("gpu_in_use")}
+            for one in measured
+        ],
     }
 
 
