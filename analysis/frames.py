@@ -40,7 +40,7 @@ BENCH_METRICS = (
     "samples",
     "queries",
 )
-BENCH_BY_LANGUAGE = ("p50_ms", "throughput_sps", "mean_pieces")  # `bench/<name>/<language>`
+BENCH_BY_LANGUAGE = ("p50_ms", "throughput_sps", "mean_pieces", "pieces_per_word")  # `bench/<name>/<language>`
 
 SIZES = {
     "size": "str",

@@ -27,6 +27,7 @@ _LANGUAGES = {
     "share": "float64",
     "pieces": "float64",
     "pieces_to_english": "float64",
+    "pieces_per_word": "float64",
     "p50_ms": "float64",
     "latency_to_english": "float64",
 }
@@ -69,9 +70,9 @@ def language_table(frames: StudyFrames) -> pd.DataFrame:
     `effect` is what the language adds to a test score (`language_effects`), the measure to compare languages by. `score` is the
     mean over those `tasks` (their number) that the study scores in the language, be they easy or hard, so that it compares
     languages of the same tasks alone; `gap_to_english` the mean over those scored in English too of English minus the language.
-    `share` is the language's part of the
-    pre-training text, where the study recorded it. `pieces` (mean of a query), `p50_ms` and their ratios to English are of the
-    size's fastest variant that was timed by language; NaN where that was not measured.
+    `share` is the language's part of the pre-training text, where the study recorded it. `pieces` (mean of a query),
+    `pieces_per_word` (NaN too for languages written without spaces), `p50_ms` and the ratios to English are of the size's
+    fastest variant that was timed by language; NaN where that was not measured.
     """
     speed = _speed(frames)
     shares = frames.context.get("pretraining") or {}
@@ -99,6 +100,7 @@ def language_table(frames: StudyFrames) -> pd.DataFrame:
                     "share": own.get(language) if isinstance(own.get(language), (int, float)) else None,
                     "pieces": cost.get("mean_pieces"),
                     "pieces_to_english": _ratio(cost, base, "mean_pieces"),
+                    "pieces_per_word": cost.get("pieces_per_word"),
                     "p50_ms": cost.get("p50_ms"),
                     "latency_to_english": _ratio(cost, base, "p50_ms"),
                 }
@@ -184,6 +186,7 @@ def associations(table: pd.DataFrame) -> pd.DataFrame:
         for what, one, other in (
             ("language effect with pre-training share", "effect", "share"),
             ("language effect with pieces", "effect", "pieces"),
+            ("language effect with pieces per word", "effect", "pieces_per_word"),
             ("latency with pieces", "p50_ms", "pieces"),
         ):
             known = group[[one, other]].dropna()

@@ -110,14 +110,33 @@ def test_effects_are_averaged_by_script_over_languages_other_than_english(tmp_pa
     scores = planted_scores(COVERED) | {(task, ENGLISH): 95.0 for task in COVERED}
     frames = study_of(scores)
     table = effects_by_script(analysis.language_table(frames)).set_index("script")
+    latn = table.to_dict("index")["Latn"]
     latin = ("de", "es", "fi", "sw", "tr")  # places 0, 1, 2, 7 and 9 of ten, the mean at 4.5
-    assert table.loc["Latn", "effect"] == pytest.approx(4.5 - np.mean([CODES.index(code) for code in latin]))
-    assert table.loc["Latn", ["lowest", "highest", "languages"]].tolist() == pytest.approx([-4.5, 4.5, 5])
+    assert latn["effect"] == pytest.approx(4.5 - np.mean([CODES.index(code) for code in latin]))
+    assert [latn[name] for name in ("lowest", "highest", "languages")] == pytest.approx([-4.5, 4.5, 5])
     assert table["languages"].sum() == len(CODES)
     assert table.index[0] == "Cyrl", "place 3, the best of the means"
     page = analysis.write_report(frames, tmp_path / "report.html", exports=False).read_text("utf-8")
     assert "Mean language effect by script" in page
     assert "Size a: shares of the pre-training text are recorded of encoders that a study pre-trains itself" in page
+
+
+def test_pieces_of_a_word_are_set_against_the_effect_where_there_are_words(tmp_path: Path) -> None:
+    by_language = tables.frame(
+        [
+            {"size": "a", "variant": "fp32", "language": code, "p50_ms": 1.0, "mean_pieces": 20.0}
+            | ({} if code == "zh" else {"pieces_per_word": 1.0 + place})
+            for place, code in enumerate(CODES)
+        ],
+        tables.SPEED_BY_LANGUAGE,
+    )
+    frames = dataclasses.replace(study_of(planted_scores(COVERED)), speed_by_language=by_language)
+    (found,) = associations(analysis.language_table(frames)).to_dict("records")
+    assert (found["what"], found["languages"]) == ("language effect with pieces per word", 9)
+    assert found["spearman"] == pytest.approx(-1.0)
+    page = analysis.write_report(frames, tmp_path / "report.html", exports=False).read_text("utf-8")
+    assert 'data-name="language_fertility"' in page
+    assert "not measured, or written without spaces" in page
 
 
 def test_nothing_but_english_has_no_effect() -> None:

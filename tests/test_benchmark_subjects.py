@@ -15,6 +15,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 
 from study import bench_command
@@ -34,9 +38,11 @@ from trainables.benchmark.placement import placed, serving_cores
 from trainables.benchmark.plain import ArchitectureBenchmark, FolderBenchmark, random_encoder
 from trainables.benchmark.rebuild import BY_NAME, CannotRebuild, evaluation_of, rebuild
 from trainables.benchmark.repeats import bootstrap_interval, combined, interleaved
+from trainables.benchmark.texts import pieces_per_word
 from trainables.fingerprint import canonical
 from trainables.stages.evaluate import Evaluate
 from trainables.store import Damaged, StageStore
+from trainables.tasks.base import BitextExample, PairExample, TaggingExample
 
 TINY_RUN = tuple[Path, Ran]
 SHORT = dataclasses.replace(
@@ -282,6 +288,8 @@ def test_a_stages_model_is_timed_on_its_own_texts_and_scored_as_it_is_timed(tiny
     assert recorded is not None
     assert found["test_score"] == pytest.approx(recorded.metrics["test_mean"])
     assert set(found["languages"]) == {"en", "de", "zh"}
+    assert found["languages"]["de"]["pieces_per_word"] > 1
+    assert "pieces_per_word" not in found["languages"]["zh"], "written without spaces"
     assert found["test_score_without_english"] == pytest.approx(recorded.metrics["test_mean_without_english"])
     for language in found["languages"].values():
         assert language["throughput_sps"] > 0
@@ -300,6 +308,19 @@ def test_a_damaged_model_is_not_measured(tiny_run: TINY_RUN, tmp_path: Path) -> 
     weights.write_bytes(content)
     with pytest.raises(Damaged, match="sha256 differs"):
         CheckpointBenchmark(str(copied), (evaluation,), 1, SHORT).run("fp32")
+
+
+def test_pieces_of_a_word_are_counted_over_an_examples_own_texts_without_special_tokens() -> None:
+    alphabet = {letter: number for number, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    by_byte = Tokenizer(BPE(alphabet, []))
+    by_byte.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=by_byte)
+    pairs = [PairExample("1", "ab cd", "efg", 0), PairExample("2", "h", None, 0)]
+    assert pieces_per_word(pairs, "en", tokenizer) == (5 + 3 + 1) / 4  # a piece for each byte, spaces among them
+    assert pieces_per_word([BitextExample("1", "ab", "c d")], "de", tokenizer) == 2.0, "not the English side"
+    assert pieces_per_word([TaggingExample("1", ("a", "b"), ("O", "O"))], "fi", tokenizer) == 1.5
+    assert pieces_per_word(pairs, "zh", tokenizer) is None
+    assert pieces_per_word([PairExample("1", " ", None, 0)], "en", tokenizer) is None
 
 
 def test_a_variants_scores_by_example_are_written_as_a_trials_are(tiny_run: TINY_RUN, tmp_path: Path) -> None:

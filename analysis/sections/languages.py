@@ -90,6 +90,13 @@ def _associations(findings: Findings, page: Page, sizes: list[str]) -> list[str]
             "Language effect and pieces",
         ),
         (
+            "fertility",
+            "pieces_per_word",
+            "effect",
+            ("pieces of a word", EFFECT),
+            "Language effect and pieces of a word",
+        ),
+        (
             "cost",
             "pieces_to_english",
             "p50_ms",
@@ -203,11 +210,12 @@ def _costs(findings: Findings, page: Page) -> str:
             number(row["share"], 3),
             number(row["pieces"], 1, absent="not measured"),
             number(row["pieces_to_english"], 2, absent="not measured"),
+            number(row["pieces_per_word"], 2, absent="not measured, or written without spaces"),
             number(row["p50_ms"], 2, absent="not measured"),
             number(row["latency_to_english"], 2, absent="not measured"),
         ]
         for row in table.to_dict("records")
     ]
     columns = ["language · size", "script", EFFECT, "targets", "mean of these (%)", "gap to English"]
-    columns += ["pre-training share", "pieces of a query", "to English", "p50 (ms)", "to English "]
+    columns += ["pre-training share", "pieces of a query", "to English", "pieces of a word", "p50 (ms)", "to English "]
     return page.table("languages", columns, rows, caption="By language, best trial of each size", data=table)

@@ -16,7 +16,7 @@ from trainables.benchmark.benchmark import Benchmark
 from trainables.benchmark.lengths import Query, sample_queries
 from trainables.benchmark.placement import placed
 from trainables.benchmark.settings import BenchmarkSettings
-from trainables.benchmark.texts import Texts
+from trainables.benchmark.texts import Texts, pieces_per_word
 from trainables.benchmark.variants import variant_named
 from trainables.encoder import count_parameters, load_tokenizer
 from trainables.evaluation import ExampleSet, Score
@@ -95,6 +95,9 @@ class CheckpointBenchmark:
             load_s=load_s,
         )
         measured = benchmark.measure(variant).as_dict()
+        for one in tests:
+            if (pieces := pieces_per_word(one.examples, one.language, tokenizer)) is not None:
+                measured["languages"].setdefault(one.language, {})["pieces_per_word"] = pieces
         return {**measured, "params_m": count.total / 1e6, "params_body_m": count.body / 1e6}
 
     def _tests(self, evaluate: Evaluate) -> list[ExampleSet]:

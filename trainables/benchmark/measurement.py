@@ -16,7 +16,7 @@ METRICS = (
     *("energy_j_per_sample", "idle_power_w"),
     *("cold_start_ms", "tokenise_p50_ms", "end_to_end_p50_ms", "mean_pieces"),
 )
-LANGUAGE_METRICS = ("p50_ms", "throughput_sps", "mean_pieces")
+LANGUAGE_METRICS = ("p50_ms", "throughput_sps", "mean_pieces", "pieces_per_word")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Measurement:
     model, preparing the variant and its first query, compilation included (a compiler's cache on disk shortens it).
 
     `tokenise_p50_ms` is one query's text to token ids, `end_to_end_p50_ms` text to logits. `mean_pieces` are tokens a query,
-    special ones included. `languages` holds `LANGUAGE_METRICS` by language as far as they were measured on enough different
+    special ones included, and `pieces_per_word` those of a word, of texts of a study's task in languages written with spaces.
+    `languages` holds `LANGUAGE_METRICS` by language as far as they were measured on enough different
     queries; `unavailable` says under `languages/<metric>` which have too few.
     """
 

@@ -12,9 +12,19 @@ from trainables.benchmark.lengths import Query
 from trainables.benchmark.percentiles import percentile
 from trainables.benchmark.warmup import Clock
 from trainables.kinds import KINDS
-from trainables.tasks.base import Example, Task
+from trainables.tasks.base import (
+    BitextExample,
+    ChoiceExample,
+    Example,
+    PairExample,
+    RetrievalPair,
+    SpanExample,
+    TaggingExample,
+    Task,
+)
 
 TEXTS = 256  # drawn from all languages alike
+UNSPACED = frozenset({"zh", "ja", "th", "km", "lo", "my"})  # their words are not set apart by spaces
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,37 @@ class Texts:
             max_length=self.max_length,
         )
         return tuple(row for feature in features for row in feature.rows)
+
+
+def pieces_per_word(examples: Sequence[Example], language: str, tokenizer: PreTrainedTokenizerFast) -> float | None:
+    """Pieces of a word, special tokens left out ("fertility", Rust et al. 2021), over the first `TEXTS` examples.
+
+    Words are what spaces set apart, so that None stands for languages written without them, and where there is no word.
+    """
+    if language in UNSPACED:
+        return None
+    texts = [text for example in examples[:TEXTS] for text in texts_of(example)]
+    words = sum(len(text.split()) for text in texts)
+    pieces = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if words else []
+    return sum(len(ids) for ids in pieces) / words if words else None
+
+
+def texts_of(example: Example) -> tuple[str, ...]:
+    """What is written in an example's own language; of a sentence and its English translation the sentence."""
+    match example:
+        case PairExample():
+            return (example.first,) if example.second is None else (example.first, example.second)
+        case ChoiceExample():
+            return example.context, *example.choices
+        case TaggingExample():
+            return (" ".join(example.words),)
+        case SpanExample():
+            return example.question, example.context
+        case BitextExample():
+            return (example.source,)
+        case RetrievalPair():
+            return example.query, example.answer
+    return (example.text,)
 
 
 def median_s(do: Callable[[int], object], seconds: float, clock: Clock) -> float | None:
