@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job's `python` is the one of the head's environment
 }
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+WORKER_PORTS = range(10002, 20000)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert address == f"http://127.0.0.1:{port}"
         _wait_for(f"{address}/api/version")
         assert local("start") == f"already running: {address}"
+        noted = Path((state / "tmp").read_text().strip()) / "ray" / "ray_current_cluster"
+        assert noted.read_text().endswith(":" + (state / "gcs").read_text().strip()), "jobs would go to another Ray"
         yield address
         assert "CPU" in local("status")
     finally:
@@ -75,9 +78,12 @@ def _living(group: int) -> Iterator[int]:
 
 
 def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Of those that Ray keeps for its workers unless it is told otherwise, and does not let the job server have."""
+    for port in range(WORKER_PORTS.start + os.getpid() % 5000, WORKER_PORTS.stop):
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def _wait_for(url: str) -> None:
