@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import struct
 import subprocess
@@ -66,6 +67,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert "CPU" in local("status")
     finally:
         local("stop")
+        if (state / "tmp").exists():
+            shutil.rmtree((state / "tmp").read_text().strip())
     assert not list(_living(pid)), "`stop` ended the head and all of its own"
 
 
