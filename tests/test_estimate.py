@@ -295,7 +295,8 @@ def test_a_size_whose_attention_needs_padding_cannot_be_told_to_train_without() 
         _study(Size("m", published("mt5-small"), Resources(unpad=True)))
     with pytest.raises(InvalidStudy, match=r"sizes\[x\]: unpad: .* computes in bf16, and training is in fp32"):
         _study(Size("x", published("xlm-r-base"), Resources(unpad=True, gpus=1)))
-    assert _study(Size("x", published("xlm-r-base"), Resources(unpad=True))).sizes[0].family.body == "XLMRobertaModel"
+    with pytest.raises(InvalidStudy, match=r"sizes\[x\]: unpad: .* is for GPUs"):
+        _study(Size("x", published("xlm-r-base"), Resources(unpad=True)))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from study import driver, precision
 from study.cluster import CannotRun
 from study.driver import Where, run_study
 from study.precision import ResolvedPrecision, explained
-from study.spec import InvalidStudy, Study
+from study.spec import Study
 from tests import recipes
 from trainables.resources import Resources
 from trainables.training import Precision
@@ -61,8 +61,3 @@ def test_a_study_begun_on_a_cpu_with_other_instructions_is_refused_with_the_reas
         CannotRun, match=r"different tuning.*begun in bf16_mixed.*here .* fp32 \(this CPU has no bf16\)"
     ):
         run_study(_in(recipes.inline(), "fp32"), Where(tmp_path / "out"))
-
-
-def test_a_cpu_size_without_padding_is_refused() -> None:
-    with pytest.raises(InvalidStudy, match=r"sizes\[1x32\]: unpad: .* is for GPUs"):
-        _on(recipes.inline(), Resources(unpad=True))
