@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ray.tune import Callback
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from study.examples import write_examples
 from study.history import METRIC, RUNG, SearchResult, TrialRecord, repeated_id
-from study.progress import Screen, Timeline
+from study.progress import Screen
 from study.spec import Choice, Size, Study
 from study.tracking import Tracking
 from study.trial import choice_of
@@ -32,7 +33,10 @@ class TrialLog(Callback):  # type: ignore[misc]
     size: Size
     tracking: Tracking
     screen: Screen
-    _clock: Timeline = field(default_factory=Timeline)
+    clock: Callable[[], float] = time.perf_counter
+    _began: float | None = (
+        None  # the first trial of this run: until there is room for it, waiting says nothing about trials
+    )
     _ended: int = 0  # since this run of the command counts
     _finished: int = 0  # in earlier ones
     _expected: int | None = None
@@ -42,7 +46,10 @@ class TrialLog(Callback):  # type: ignore[misc]
 
     def expect(self, trials: int, *, finished: int = 0) -> None:
         """From now on count so many trials, of which some are finished already; without it the search's budget, and none."""
-        self._clock, self._ended, self._finished, self._expected = Timeline(), 0, finished, trials
+        self._began, self._ended, self._finished, self._expected = None, 0, finished, trials
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._began = self.clock() if self._began is None else self._began
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         if RUNG not in result:
@@ -124,7 +131,9 @@ class TrialLog(Callback):  # type: ignore[misc]
         budget = self.study.budget(self.size) if self._expected is None else self._expected
         number = self._finished + self._ended
         left = budget - number
-        eta = f"; about {self._clock.wall_s / self._ended * left:.0f} s for {left} more" if left > 0 else ""
+        eta = ""
+        if left > 0 and self._began is not None:
+            eta = f"; about {(self.clock() - self._began) / self._ended * left:.0f} s for {left} more"
         self.screen.say(f"{self.size.name} trial {number}/{budget} {outcome}: {describe(choice_of(trial.config))}{eta}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,15 +99,20 @@ def test_what_cannot_be_written_ends_no_sweep_and_is_written_later(
 
 
 def test_trials_are_counted_from_those_that_are_finished(log: TrialLog, capsys: pytest.CaptureFixture[str]) -> None:
-    log = dataclasses.replace(log, screen=Screen(Timeline()))
+    now_s = itertools.count(
+        1000.0, 10.0
+    )  # of the first start, then of each end; what was before it was waiting for room
+    log = dataclasses.replace(log, screen=Screen(Timeline()), clock=lambda: next(now_s))
     trial = SimpleNamespace(config={"trial": "t0001", **dataclasses.asdict(DEFAULT)}, last_result=DONE)
     log.expect(4, finished=1)
+    log.on_trial_start(0, [], trial)
+    log.on_trial_start(0, [], trial)
     log.on_trial_complete(1, [], trial)
     log.on_trial_error(2, [], trial)
     log.on_trial_complete(3, [], trial)
     first, second, third = capsys.readouterr().err.splitlines()
     assert "trial 2/4 done" in first
-    assert first.endswith("s for 2 more")
+    assert first.endswith("about 20 s for 2 more")
     assert "trial 3/4 failed" in second
     assert "trial 4/4 done" in third
     assert "more" not in third
