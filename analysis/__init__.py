@@ -9,19 +9,19 @@ In a notebook:
     best_for_budget(frames, "p50_ms<=15").best   # what a latency budget buys, and how sure that is
 """
 
-from analysis.budget import BadBudget, best_for_budget
-from analysis.choices import average_gains, choices, interactions
-from analysis.compare import compare
-from analysis.frames import StudyFrames
-from analysis.gains import gains, gains_by_language
-from analysis.inference import holm
-from analysis.languages import language_table
-from analysis.literature import published
-from analysis.reading import load
-from analysis.report import exports_folder, write_report
-from analysis.scaling import scaling, scaling_points
-from analysis.searches import importances, rung_agreement, savings, stages
-from analysis.tradeoff import configurations, front, hypervolume, hypervolumes, pareto_front
+from analysis.report.write import exports_folder, write_report
+from analysis.store.frames import StudyFrames
+from analysis.store.reading import load
+from analysis.tables.budget import BadBudget, best_for_budget
+from analysis.tables.choices import average_gains, choices, interactions
+from analysis.tables.comparison import compare
+from analysis.tables.gains import gains, gains_by_language
+from analysis.tables.inference import holm
+from analysis.tables.languages import language_table
+from analysis.tables.literature import published
+from analysis.tables.scaling import scaling, scaling_points
+from analysis.tables.searches import importances, rung_agreement, savings, stages
+from analysis.tables.tradeoff import configurations, front, hypervolume, hypervolumes, pareto_front
 
 __all__ = [
     "BadBudget",

@@ -1,4 +1,4 @@
-from study.cli import main
+from study.cli.app import main
 
 if __name__ == "__main__":
     main()

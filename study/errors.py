@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from study.redact import redacted
-from trainables.launch import OutputMissing
+from trainables.launch.job import OutputMissing
 
 PROBE_BYTES = 2**20
 _ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}

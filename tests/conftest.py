@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import ray
 
-from tests.mlflow_stub import Stub, stub_server
-from tests.pair import Pair
+from tests.support.mlflow_stub import Stub, stub_server
+from tests.support.pair import Pair
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -93,7 +93,7 @@ def study_command(*arguments: str, timeout_s: float = 420, environment: Mapping[
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
     """The cut-down study with both launchers, run once: its output folder and what the command printed."""
     output = tmp_path_factory.mktemp("tiny") / "out"
-    ran = study_command("run", "tests/recipes.py:tiny", "--output", str(output), environment=CANARIES)
+    ran = study_command("run", "tests/support/recipes.py:tiny", "--output", str(output), environment=CANARIES)
     assert ran.code == 0, ran.err
     return output, ran
 
@@ -132,7 +132,7 @@ def faulty_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyRun]:
 
         stub.on_request = go_away
         uri = stub.uri.replace("//", f"//user:{URI_SECRET}@")
-        arguments = ("tests/recipes.py:diverging", "--output", str(output), "--tracking-uri", uri)
+        arguments = ("tests/support/recipes.py:diverging", "--output", str(output), "--tracking-uri", uri)
         ran = study_command("run", *arguments, environment=CANARIES)
         stub.on_request = lambda call: None
         yield FaultyRun(output, ran, stub)
@@ -140,8 +140,8 @@ def faulty_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyRun]:
 
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a synthetic study whose truth is known (`tests.studies.Planted`), in MLflow."""
-    from tests.studies import Planted, plant
+    """The folder of a synthetic study whose truth is known (`tests.support.studies.Planted`), in MLflow."""
+    from tests.support.studies import Planted, plant
 
     folder = tmp_path_factory.mktemp("planted")
     plant(folder, Planted())

@@ -38,7 +38,7 @@ def test_arrows(path: Path) -> None:
 
 
 def test_the_check_sees_imports_and_modules() -> None:
-    tree = ast.parse("def f():\n    import study.spec as s\n    from analysis import load\n    from . import x\n")
+    tree = ast.parse("def f():\n    import study.spec.study as s\n    from analysis import load\n    from . import x\n")
     assert set(imported(tree, "trainables")) == {"study", "analysis", "trainables"}
     assert len(MODULES) > 30
 
@@ -49,11 +49,11 @@ HEAVY = {"torch", "ray", "mlflow", "transformers", "deepspeed", "optuna"}
 @pytest.mark.parametrize(
     ("module", "needless"),
     [
-        ("study.cli", HEAVY),
-        ("study.board", HEAVY - {"ray"}),
+        ("study.cli.app", HEAVY),
+        ("study.cluster.progress_actor", HEAVY - {"ray"}),
         ("study.recipes.xtreme_r", {"mlflow", "deepspeed", "transformers.modeling_utils"}),
-        ("study.driver", {"deepspeed", "transformers.modeling_utils"}),
-        ("trainables.chain", {"mlflow", "deepspeed", "transformers.modeling_utils"}),
+        ("study.run.driver", {"deepspeed", "transformers.modeling_utils"}),
+        ("trainables.stages.chain", {"mlflow", "deepspeed", "transformers.modeling_utils"}),
     ],
 )
 def test_a_process_imports_what_it_needs(module: str, needless: set[str]) -> None:

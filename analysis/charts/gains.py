@@ -23,7 +23,7 @@ from analysis.charts.common import (
     signed,
     tooltips,
 )
-from analysis.frames import SAID
+from analysis.store.frames import SAID
 
 MARK_SIGNS = {"": "", "same data": "*", "leak": "!"}  # behind a gain that is not transfer
 VERDICT_SIGNS = {"gain": "▲", "loss": "▼", "tie": "="}  # behind what is told from zero, or from more than a point

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.charts.common import GREY, PALETTE, SHAPES, TARGET, cycled, data, padded, quantity, selector, tooltips
-from analysis.scaling import SCORE, Fit, Over
+from analysis.tables.scaling import SCORE, Fit, Over
 
 _TITLES: dict[Over, str] = {"params_body_m": "body parameters (M)", "gflops_per_sample": "GFLOP a sample"}
 BEYOND = 2.0  # how far a curve is drawn past the measured sizes, as a factor

@@ -21,8 +21,8 @@ from analysis.charts.common import (
     score_name,
     tooltips,
 )
-from analysis.frames import BENCH_METRICS
-from analysis.tradeoff import MORE_IS_BETTER
+from analysis.store.frames import BENCH_METRICS
+from analysis.tables.tradeoff import MORE_IS_BETTER
 
 _SHOWN = ("test_score", "test_score_without_english", *BENCH_METRICS, "params_m", "params_body_m")
 

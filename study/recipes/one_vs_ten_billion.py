@@ -16,19 +16,19 @@ from typing import Any
 
 from study.recipes.xtreme_r import epochs, target_tunings
 from study.spec import BenchmarkPlan, Size, Space, Study
-from trainables.catalogue import published
-from trainables.published import noted_encoder
+from trainables.hyperparameters import Training
+from trainables.models.catalogue import published
+from trainables.models.published_encoder import noted_encoder
 from trainables.resources import Resources
 from trainables.tasks.english.mnli import Mnli
 from trainables.tasks.english.squad import Squad
-from trainables.tasks.published import noted
+from trainables.tasks.published_task import noted
 from trainables.tasks.xtreme.mlqa import Mlqa
 from trainables.tasks.xtreme.panx import PanX
 from trainables.tasks.xtreme.tatoeba import Tatoeba
 from trainables.tasks.xtreme.tydiqa import TyDiQA
 from trainables.tasks.xtreme.xnli import Xnli
 from trainables.tasks.xtreme.xquad import XQuAD
-from trainables.training import Training
 
 # mT5's published rate, a constant 1e-3, is Adafactor's, whose steps are relative to the weights, and no guide to AdamW's. Ten
 # times the others' rates is a place to start from; the grid lies around it.

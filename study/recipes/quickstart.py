@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.precision import cpu_precision
 from study.spec import BenchmarkPlan, Rung, Size, Space, Study
-from trainables.encoder import Shape
+from study.spec.precision import cpu_precision
+from trainables.hyperparameters import Precision, Training
+from trainables.models.encoder import Shape
 from trainables.resources import Resources
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.corpus import MicroCorpus
@@ -21,7 +22,6 @@ from trainables.tasks.micro.masked_lm import MicroMaskedLm
 from trainables.tasks.micro.span import MicroSpan
 from trainables.tasks.micro.tagging import MicroTagging
 from trainables.tasks.mixture import Mixture
-from trainables.training import Precision, Training
 
 # Twelve languages, nine families, six scripts. All 46 that CLDR covers work too, and take longer to pre-train.
 LANGUAGES = ("en", "de", "es", "fi", "tr", "ru", "ar", "hi", "zh", "ja", "id", "sw")

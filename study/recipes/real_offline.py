@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.precision import cpu_precision
 from study.spec import BenchmarkPlan, Rung, Size, Space, Study, TaskTuning
-from trainables.data.ntrex import NtrexCorpus, pinned_corpus
-from trainables.encoder import Shape
+from study.spec.precision import cpu_precision
+from trainables.data.formats.ntrex import NtrexCorpus, pinned_corpus
+from trainables.hyperparameters import Training
+from trainables.models.encoder import Shape
 from trainables.resources import Resources
 from trainables.tasks.english.commonsense_qa import CommonsenseQA
 from trainables.tasks.english.ewt_xpos import EwtXpos
@@ -23,11 +24,10 @@ from trainables.tasks.offline.lareqa_from_tydiqa import LareqaFromTyDiQA
 from trainables.tasks.offline.xcopa_from_copa import XcopaFromCopa
 from trainables.tasks.offline.xnli_from_cad_nli import XnliFromCadNli
 from trainables.tasks.offline.xquad_from_tydiqa import XQuADFromTyDiQA
-from trainables.tasks.published import pinned
+from trainables.tasks.published_task import pinned
 from trainables.tasks.xtreme.tatoeba import Tatoeba
 from trainables.tasks.xtreme.tydiqa import TyDiQA
 from trainables.tasks.xtreme.udpos import Udpos
-from trainables.training import Training
 
 POS = ("en", "de", "es", "fr", "ru", "fi", "tr", "ar", "hi", "id", "zh", "af")
 QUESTIONS = ("en", "de", "es", "el", "ru", "tr", "ar", "zh")

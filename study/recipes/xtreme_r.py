@@ -15,8 +15,9 @@ from __future__ import annotations
 import dataclasses
 
 from study.spec import BenchmarkPlan, Size, Space, Study, TaskTuning
-from trainables.catalogue import published
-from trainables.published import noted_encoder
+from trainables.hyperparameters import Training
+from trainables.models.catalogue import published
+from trainables.models.published_encoder import noted_encoder
 from trainables.resources import Resources
 from trainables.tasks.english.commonsense_qa import CommonsenseQA
 from trainables.tasks.english.cosmos_qa import CosmosQA
@@ -28,7 +29,7 @@ from trainables.tasks.english.squad import Squad
 from trainables.tasks.english.squad2 import Squad2
 from trainables.tasks.masked_lm import MaskedLm
 from trainables.tasks.mixture import Mixture
-from trainables.tasks.published import noted
+from trainables.tasks.published_task import noted
 from trainables.tasks.xtreme.lareqa import Lareqa
 from trainables.tasks.xtreme.mewslix import MewsliX
 from trainables.tasks.xtreme.mlqa import Mlqa
@@ -39,7 +40,6 @@ from trainables.tasks.xtreme.udpos import Udpos
 from trainables.tasks.xtreme.xcopa import Xcopa
 from trainables.tasks.xtreme.xnli import Xnli
 from trainables.tasks.xtreme.xquad import XQuAD
-from trainables.training import Training
 
 BATCH = 32
 # Examples of the English training sets, which turn epochs into steps; nothing else depends on them. Contexts that are cut give

@@ -24,16 +24,16 @@ from rich.console import Console
 from rich.table import Table
 from transformers import XLMRobertaModel
 
-from study.bench_place import place_of
-from study.cluster import connected
+from study.benchmarking.placement import place_of
+from study.cluster.connection import connected
 from study.spec import BenchmarkPlan
 from trainables.benchmark.actor import run_in_actor
-from trainables.benchmark.fresh import Subject, run_fresh
-from trainables.benchmark.hardware import available_cores, hardware
-from trainables.benchmark.plain import FolderBenchmark
+from trainables.benchmark.probes.hardware import available_cores, hardware
 from trainables.benchmark.settings import BenchmarkSettings
-from trainables.encoder import Shape
-from trainables.versions import versions
+from trainables.benchmark.subjects.fresh import Subject, run_fresh
+from trainables.benchmark.subjects.plain import FolderBenchmark
+from trainables.models.encoder import Shape
+from trainables.store.versions import versions
 
 SHAPE = Shape(8, 256)
 ALLOWED = 1.01

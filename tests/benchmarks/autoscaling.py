@@ -34,9 +34,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.conftest import ROOT
-from tests.scaled_cluster import ScaledCluster, end_on_termination, scaled_cluster
-from trainables.benchmark.hardware import hardware
-from trainables.versions import versions
+from tests.support.scaled_cluster import ScaledCluster, end_on_termination, scaled_cluster
+from trainables.benchmark.probes.hardware import hardware
+from trainables.store.versions import versions
 
 IDLE_S = 20.0
 STEPS_BEFORE = 50  # of 300, done and kept before the node is lost
@@ -86,7 +86,7 @@ def _scenario(cluster: ScaledCluster, output: Path, *, only: str | None) -> dict
         console.print(f"{events[event]:6.1f} s  {event}")
 
     sizes = ["--sizes", only] if only else []
-    job = _study(cluster, "tests/recipes.py:on_two_kinds", "--output", str(output), *sizes, "--no-wait")["job"]
+    job = _study(cluster, "tests/support/recipes.py:on_two_kinds", "--output", str(output), *sizes, "--no-wait")["job"]
     mark("submitted")
     held = _wait(lambda: _checkpoints(output), cluster, job)
     before = _finished(output)

@@ -52,18 +52,18 @@ from transformers import PreTrainedTokenizerFast, XLMRobertaModel
 
 from study.recipes.real_offline import real_offline
 from study.spec import Rung
-from trainables.batching import Share
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
-from trainables.encoder import Shape
 from trainables.evaluation import TOKENS_A_BATCH, ExampleSet, Forward, Score, predict, score, score_outputs
-from trainables.kinds import KINDS, Feature, Outputs
-from trainables.kinds.base import pad_rows
-from trainables.kinds.span import STRIDE
-from trainables.model import TaskModel, new_head
+from trainables.heads import KINDS, Feature, Outputs
+from trainables.heads.base import pad_rows
+from trainables.heads.span import STRIDE
+from trainables.models.encoder import Shape
+from trainables.models.task_model import TaskModel, new_head
+from trainables.models.vocabulary import train_vocabulary
 from trainables.stages.tokenise import EXAMPLES_A_CALL, scored_sets
+from trainables.store.versions import versions
 from trainables.tasks.base import Example, Task
-from trainables.versions import versions
-from trainables.vocabulary import train_vocabulary
+from trainables.training.batching import Share
 
 console = Console(highlight=False, markup=False, width=128)
 ALONE, CPU = Share(0, 1, 1), torch.device("cpu")

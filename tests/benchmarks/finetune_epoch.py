@@ -58,27 +58,27 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from study.precision import cpu_precision
-from trainables.batching import BatchOrder, FeatureBatches, Share
-from trainables.benchmark.hardware import available_cores, hardware
+from study.spec.precision import cpu_precision
+from trainables.benchmark.probes.hardware import available_cores, hardware
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
-from trainables.engine import engine_around
-from trainables.families import FAMILIES
-from trainables.features import FeatureTable, read_features, write_features
-from trainables.kinds import KINDS
-from trainables.kinds.classification import ClassificationHead
-from trainables.loop import train
-from trainables.model import TaskModel
+from trainables.heads import KINDS
+from trainables.heads.classification import ClassificationHead
+from trainables.heads.features import FeatureTable, read_features, write_features
+from trainables.hyperparameters import Training
+from trainables.models.families import FAMILIES
+from trainables.models.task_model import TaskModel
 from trainables.stages.base import Workplace
 from trainables.stages.fit import fit
-from trainables.store import StageStore
+from trainables.store.stage_store import StageStore
+from trainables.store.versions import versions
 from trainables.tasks.base import Split, Task
 from trainables.tasks.english.cad_nli import CadNli
 from trainables.tasks.xtreme.udpos import Udpos
 from trainables.tasks.xtreme.xnli import Xnli
-from trainables.training import Training
-from trainables.trimming import Lookups, looked_up, trim
-from trainables.versions import versions
+from trainables.training.batching import BatchOrder, FeatureBatches, Share
+from trainables.training.engine import engine_around
+from trainables.training.loop import train
+from trainables.training.trimming import Lookups, looked_up, trim
 
 ROWS, LAYERS, WIDTH, BATCH = 250_002, 6, 384, 32
 VOCABULARY = "mbert_vocab/mbert_modified_vocab.txt"

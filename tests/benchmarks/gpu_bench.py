@@ -11,7 +11,7 @@ a budget of seconds; one that does not fit, fails or takes too long is recorded 
 The floor of a single row is the time in which the device reads the weights once: the bytes of every parameter but the embedding
 tables, over the peak bandwidth of its memory (NVIDIA's data sheets; `--bandwidth-gbs` for others). `achieved` is the floor over
 p50: at 1 nothing but memory would hold it back. int8 and padding-free variants are for CPUs and for batches; `--variants` takes
-any. `--save` writes the document to analysis/measured/ after each measurement, from a GPU only. The last line is JSON.
+any. `--save` writes the document to docs/measured/ after each measurement, from a GPU only. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.gpu_settings import TINY, device_problem, of_device
-from trainables.benchmark.energy import EnergyRule
-from trainables.benchmark.fresh import MeasurementBroke, run_fresh
-from trainables.benchmark.hardware import hardware
-from trainables.benchmark.nvml import gpu_uuid, read_gpu
-from trainables.benchmark.plain import ArchitectureBenchmark
+from trainables.benchmark.probes.energy import EnergyRule
+from trainables.benchmark.probes.hardware import hardware
+from trainables.benchmark.probes.nvml import gpu_uuid, read_gpu
 from trainables.benchmark.settings import BenchmarkSettings
+from trainables.benchmark.subjects.fresh import MeasurementBroke, run_fresh
+from trainables.benchmark.subjects.plain import ArchitectureBenchmark
 from trainables.benchmark.variants import VARIANTS
-from trainables.catalogue import CATALOGUE
-from trainables.versions import versions
+from trainables.models.catalogue import CATALOGUE
+from trainables.store.versions import versions
 
 MEASURED = Path(__file__).parents[2] / "analysis" / "measured"
 ENCODERS = ("xlm-r-base", "xlm-r-large", "xlm-r-xl", "xlm-r-xxl", "mt5-base", "mt5-large", "mt5-xl", "mt5-xxl")
@@ -87,7 +87,7 @@ Variants = Annotated[str, typer.Option(help="serving variants: fp32,bf16")]
 Budget = Annotated[float, typer.Option(min=1, help="seconds a measurement may take, its start included")]
 Minutes = Annotated[float, typer.Option(min=0, help="all measurements together; those that come later are not tried")]
 Bandwidth = Annotated[float | None, typer.Option(min=0, help="the device's peak memory bandwidth, GB/s")]
-Save = Annotated[bool, typer.Option("--save", help="write the document to analysis/measured/")]
+Save = Annotated[bool, typer.Option("--save", help="write the document to docs/measured/")]
 
 
 @dataclass(frozen=True)

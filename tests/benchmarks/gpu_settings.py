@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from tests.benchmarks.row_lengths import RowLengths
-from trainables.catalogue import config_of, published
+from trainables.models.catalogue import config_of, published
 from trainables.resources import Offload
 from trainables.tasks.base import Task
 from trainables.tasks.xtreme.udpos import Udpos

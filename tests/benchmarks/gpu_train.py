@@ -4,7 +4,7 @@
     python -m tests.benchmarks.gpu_train --device cpu --tiny --peak-tflops 1      # the same code, on encoders of two layers
 
 XLM-R large, XL and XXL with random weights, made on the device (speed does not depend on them), under the study's loop
-(`trainables.loop.train`: DeepSpeed engine, length buckets, fp32 weights and optimizer with bf16 products), head and vocabulary
+(`trainables.training.loop.train`: DeepSpeed engine, length buckets, fp32 weights and optimizer with bf16 products), head and vocabulary
 trimming; ZeRO 0 and 3, with and without offload, with padding and without it, layers compiled or not. Rows have the lengths of
 XNLI's and UD's (`row_lengths`) and random words, as many different ones as these data look up. Needs neither Ray nor a network.
 Every setting runs in a process of its own, within a budget of seconds: one that does not fit, fails or takes too long is
@@ -26,7 +26,7 @@ Offload wants host memory: DeepSpeed keeps a second fp32 copy of the weights bes
 parameter in all, about 200 GB for XXL.
 
 Goals: at least 45% MFU for XL in bf16 on one H100 (`xl_mfu`, the best setting); an XXL step that fits 80 GB with offload
-(`xxl_offload_step_s` is no null, its peak below). `--save` writes the document to analysis/measured/, from a GPU only. The last
+(`xxl_offload_step_s` is no null, its peak below). `--save` writes the document to docs/measured/, from a GPU only. The last
 line is one JSON document.
 """
 
@@ -72,24 +72,24 @@ from tests.benchmarks.gpu_settings import (
     device_problem,
     peak_of,
 )
-from trainables.batching import BatchOrder, FeatureBatches, Share
-from trainables.benchmark.hardware import hardware
-from trainables.benchmark.memory import PeakMemory, host_peak_mb
-from trainables.benchmark.nvml import gpu_uuid, read_gpu
+from trainables.benchmark.probes.hardware import hardware
+from trainables.benchmark.probes.memory import PeakMemory, host_peak_mb
+from trainables.benchmark.probes.nvml import gpu_uuid, read_gpu
 from trainables.data.source import DataError
-from trainables.encoder import checkpoint_activations, compile_layers, count_parameters
-from trainables.engine import build_engine
-from trainables.families import FAMILIES
-from trainables.features import FeatureTable, read_features, write_features
-from trainables.kinds import Feature
-from trainables.kinds.base import padded_length
-from trainables.loop import train
-from trainables.model import TaskModel, new_head
+from trainables.heads import Feature
+from trainables.heads.base import padded_length
+from trainables.heads.features import FeatureTable, read_features, write_features
+from trainables.hyperparameters import OutOfMemory, Precision, Training
+from trainables.models.encoder import checkpoint_activations, compile_layers, count_parameters
+from trainables.models.families import FAMILIES
+from trainables.models.task_model import TaskModel, new_head
+from trainables.store.versions import PACKAGES
 from trainables.tasks.base import Task
-from trainables.training import OutOfMemory, Precision, Training
-from trainables.trimming import looked_up, trim
-from trainables.unpadding import unpad
-from trainables.versions import PACKAGES
+from trainables.training.batching import BatchOrder, FeatureBatches, Share
+from trainables.training.engine import build_engine
+from trainables.training.loop import train
+from trainables.training.trimming import looked_up, trim
+from trainables.training.unpadding import unpad
 
 MEASURED = Path(__file__).parents[2] / "analysis" / "measured"
 PRECISION: Precision = "bf16_mixed"
@@ -106,7 +106,7 @@ Steps = Annotated[int, typer.Option(min=1, help="steps that count; fewer where t
 Budget = Annotated[float, typer.Option(min=1, help="seconds a setting may take, its start included")]
 Minutes = Annotated[float, typer.Option(min=0.1, help="all settings together; those that come later are not tried")]
 PeakTflops = Annotated[float | None, typer.Option(min=0, help="the device's dense bf16 peak")]
-Save = Annotated[bool, typer.Option("--save", help="write the document to analysis/measured/")]
+Save = Annotated[bool, typer.Option("--save", help="write the document to docs/measured/")]
 
 
 def main(

@@ -35,15 +35,15 @@ from rich.table import Table
 from torch.utils.benchmark import Timer
 from transformers import PreTrainedModel, XLMRobertaModel
 
-from trainables.benchmark.hardware import available_cores, hardware
-from trainables.benchmark.interference import InterferenceWatch
-from trainables.benchmark.loadgen import LoadSettings, single_stream
 from trainables.benchmark.placement import placed, serving_cores
-from trainables.benchmark.server import Server
-from trainables.encoder import Shape
-from trainables.kinds.bitext import EmbeddingHead
-from trainables.model import TaskModel
-from trainables.versions import versions
+from trainables.benchmark.probes.hardware import available_cores, hardware
+from trainables.benchmark.probes.interference import InterferenceWatch
+from trainables.benchmark.scenarios.loadgen import LoadSettings, single_stream
+from trainables.benchmark.scenarios.serving import Server
+from trainables.heads.bitext import EmbeddingHead
+from trainables.models.encoder import Shape
+from trainables.models.task_model import TaskModel
+from trainables.store.versions import versions
 
 CPU = torch.device("cpu")
 VOCABULARY, PAD = 4000, 1

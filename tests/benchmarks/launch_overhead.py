@@ -7,7 +7,7 @@ of 16 sentences in fp32, and scored. Each trial has a seed of its own, so that n
 few milliseconds are the worst case: what a launcher costs at each step would show here first.
 
 1. bare: the same stages in one process without Ray (`Job.run` in a workplace of its own: engine, loop, store, scores).
-2. inline, reused: `run_inline` in a Ray Tune function trainable whose actor has run another trial, as in `study.search`.
+2. inline, reused: `run_inline` in a Ray Tune function trainable whose actor has run another trial, as in `study.search.sweep`.
 3. inline, fresh: the same without reuse of actors, so that every trial starts a process and imports what it needs.
 4. and 5. group of one and of two: `run_group`, a `TorchTrainer`, in a Tune trial of its own. Two workers share the batch.
 
@@ -50,20 +50,20 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from rich.console import Console
 from rich.table import Table
 
-from study.board import Board, Poster
-from study.cluster import WORKER_ENVIRONMENT, connected
-from study.search import TRIAL_DRIVER_BYTES
-from tests import recipes
-from trainables.batching import Share
-from trainables.benchmark.fresh import environment
-from trainables.benchmark.hardware import hardware
-from trainables.launch import Job, run_group, run_inline, run_task
+from study.cluster.connection import WORKER_ENVIRONMENT, connected
+from study.cluster.progress_actor import Board, Poster
+from study.search.sweep import TRIAL_DRIVER_BYTES
+from tests.support import recipes
+from trainables.benchmark.probes.hardware import hardware
+from trainables.benchmark.subjects.fresh import environment
+from trainables.launch.job import Job, run_group, run_inline, run_task
 from trainables.resources import Resources
 from trainables.stages.base import Progress, Stage, Workplace
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import FineTune
-from trainables.store import StageStore
-from trainables.versions import versions
+from trainables.store.stage_store import StageStore
+from trainables.store.versions import versions
+from trainables.training.batching import Share
 
 SHORT_STEPS = 2
 GROUP_ROUNDS = 2
@@ -288,7 +288,7 @@ def _sweep(launcher: Launcher, trials: Sequence[Trial], output: Path, name: str,
 
 
 def _trial(config: dict[str, Any], *, launcher: Launcher, output: str, progress: Progress) -> None:
-    """As `study.search` launches one."""
+    """As `study.search.sweep` launches one."""
     job = config["trial"].job(output, launcher.resources)
     if launcher.group:
         name = f"group-{tune.get_context().get_trial_id()}"

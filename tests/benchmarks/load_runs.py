@@ -25,10 +25,10 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 import analysis
-from analysis import reading
-from tests.studies import new_store
-from trainables.benchmark.hardware import describe_hardware
-from trainables.versions import versions
+from analysis.store import reading
+from tests.support.studies import new_store
+from trainables.benchmark.probes.hardware import describe_hardware
+from trainables.store.versions import versions
 
 SEED_RUNS, TARGETS, GOAL_S = 10, 10, 10.0
 console = Console(highlight=False, width=128)

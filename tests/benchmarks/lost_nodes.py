@@ -36,14 +36,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tests import recipes
 from tests.conftest import ROOT
-from tests.scaled_cluster import end_on_termination
-from trainables.benchmark.hardware import hardware
+from tests.support import recipes
+from tests.support.scaled_cluster import end_on_termination
+from trainables.benchmark.probes.hardware import hardware
 from trainables.resources import Resources
 from trainables.stages.base import Workplace, ensure
-from trainables.store import StageStore
-from trainables.versions import versions
+from trainables.store.stage_store import StageStore
+from trainables.store.versions import versions
 
 BRIDGE, NETWORK = "xstilts", "10.83.0"
 START_TIMEOUT_S = 10
@@ -248,9 +248,9 @@ def drive(address: str, output: str, resources: str) -> None:
     """The driver of one case, in a process of its own: launch, and print what came of it."""
     import ray
 
-    from study.board import ON_HEAD, Board, Poster
-    from study.cluster import connected
-    from trainables.launch import Job, run_task
+    from study.cluster.connection import connected
+    from study.cluster.progress_actor import ON_HEAD, Board, Poster
+    from trainables.launch.job import Job, run_task
 
     tuned = recipes.interruptible(STEPS)
     with connected(address):

@@ -14,20 +14,20 @@ from pathlib import Path
 
 import torch
 
-from study.cost import stages_of
+from study.planning.cost import stages_of
 from study.recipes.quickstart import LANGUAGES, quickstart
-from study.space import Rates, Space
 from study.spec import Choice, Rung, Size, Study
-from trainables.batching import Share
-from trainables.fingerprint import fingerprint
+from study.spec.space import Rates, Space
 from trainables.stages.base import Root, Stage, Workplace, ensure
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import Tuned
 from trainables.stages.vocabulary import Vocabulary
-from trainables.store import StageStore
+from trainables.store.fingerprint import fingerprint
+from trainables.store.stage_store import StageStore
 from trainables.tasks.micro.intermediate import MicroOddOneOut, MicroOrdering, MicroParaphrase, MicroTopic
 from trainables.tasks.micro.masked_lm import MicroMaskedLm
 from trainables.tasks.mixture import Mixture
+from trainables.training.batching import Share
 
 MEANING = (MicroParaphrase(), MicroTopic())
 REASONING = (MicroOddOneOut(), MicroOrdering())

@@ -29,12 +29,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.micro_grid import elapsed_since, spread
-from trainables.benchmark.hardware import hardware
-from trainables.versions import versions
+from trainables.benchmark.probes.hardware import hardware
+from trainables.store.versions import versions
 
 RESUME, IMPORTS = "resume", "imports alone"
 # What `study run` has imported before it looks at the output folder.
-IMPORTING = "import study.cli, study.driver"
+IMPORTING = "import study.cli.app, study.run.driver"
 
 console = Console(highlight=False, width=128)
 
@@ -48,7 +48,7 @@ def main(recipe: Recipe = "quickstart", output: Output = None, rounds: Rounds = 
     """Print a table and one JSON line."""
     started = time.perf_counter()
     if quick:
-        recipe, rounds = "tests/recipes.py:inline", 1
+        recipe, rounds = "tests/support/recipes.py:inline", 1
     with ExitStack() as stack:
         folder = output or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out"
         was_there = folder.exists()

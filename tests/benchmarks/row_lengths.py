@@ -21,7 +21,7 @@ import numpy as np
 import typer
 
 from trainables.data.source import DATA_ROOT_VARIABLE
-from trainables.kinds import KINDS
+from trainables.heads import KINDS
 from trainables.tasks.base import Split, Task
 from trainables.tasks.english.cad_nli import CadNli
 from trainables.tasks.xtreme.udpos import Udpos

@@ -27,7 +27,7 @@ scored on 150 dev examples a target, so that a point more or less is chance.
 Where a recipe's default rates are good ones the search begins beside the best, whatever comes after. So each seed takes
 another of the nine pairs of rates as the default ("any defaults"); what the quickstart's own defaults give stands beside it.
 
-`--check` runs the first seed's TPE + ASHA through Ray Tune itself (`study.search.Sweep`), one trial at a time, with a
+`--check` runs the first seed's TPE + ASHA through Ray Tune itself (`study.search.sweep.Sweep`), one trial at a time, with a
 trainable that only reads the table, and compares the trials one by one with the replay: choice, outcome, order. With
 `--output` the trained stages are kept and found again. The last line is one JSON document.
 """
@@ -65,14 +65,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from study.cluster import WORKER_ENVIRONMENT, connected
-from study.history import METRIC, RUNG, History
-from study.propose import Proposer
-from study.room import Room, need_of
-from study.search import Sweep
-from study.searcher import LedgerSearcher, asha
+from study.cluster.connection import WORKER_ENVIRONMENT, connected
+from study.search.searcher import LedgerSearcher, asha
+from study.search.slots import Room, need_of
+from study.search.suggestions import Proposer
+from study.search.sweep import Sweep
+from study.search.trial import choice_of
+from study.search.trial_store import METRIC, RUNG, History
 from study.spec import Choice, Study
-from study.trial import choice_of
 from tests.benchmarks.micro_grid import (
     Lengths,
     choices_of,
@@ -84,12 +84,12 @@ from tests.benchmarks.micro_grid import (
     trained_for,
     workplace,
 )
-from trainables.benchmark.hardware import hardware
-from trainables.chain import run_chain
+from trainables.benchmark.probes.hardware import hardware
+from trainables.hyperparameters import Diverged
 from trainables.stages.base import Stage
-from trainables.store import StageStore
-from trainables.training import Diverged
-from trainables.versions import versions
+from trainables.stages.chain import run_chain
+from trainables.store.stage_store import StageStore
+from trainables.store.versions import versions
 
 LR_INTERMEDIATE, LR_TARGET = (
     (3e-4, 1e-4, 1e-3),

@@ -41,25 +41,25 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trainables.batching import Share
-from trainables.benchmark.hardware import available_cores, hardware
-from trainables.benchmark.interference import InterferenceWatch
-from trainables.benchmark.lengths import XNLI_LENGTHS
 from trainables.benchmark.placement import pin, serving_cores
+from trainables.benchmark.probes.hardware import available_cores, hardware
+from trainables.benchmark.probes.interference import InterferenceWatch
+from trainables.benchmark.scenarios.lengths import XNLI_LENGTHS
 from trainables.benchmark.variants import VARIANTS, VariantUnavailable, variant_named
-from trainables.encoder import Shape
 from trainables.evaluation import Forward
-from trainables.model import load_task_model
+from trainables.hyperparameters import Training
+from trainables.models.encoder import Shape
+from trainables.models.task_model import load_task_model
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate, summary
 from trainables.stages.finetune import FineTune
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.vocabulary import Vocabulary
-from trainables.store import StageStore
+from trainables.store.stage_store import StageStore
+from trainables.store.versions import versions
 from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.micro.tagging import MicroTagging
-from trainables.training import Training
-from trainables.versions import versions
+from trainables.training.batching import Share
 
 BASELINE = "fp32"
 LANGUAGES = ("en", "de", "fi")

@@ -48,7 +48,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from study.cluster import WORKER_ENVIRONMENT
+from study.cluster.connection import WORKER_ENVIRONMENT
 from study.spec import Choice, Study
 from tests.benchmarks.micro_grid import (
     Lengths,
@@ -62,12 +62,12 @@ from tests.benchmarks.micro_grid import (
     trains,
     workplace,
 )
-from trainables.benchmark.hardware import hardware
-from trainables.fingerprint import fingerprint
+from trainables.benchmark.probes.hardware import hardware
 from trainables.stages.base import Stage, ensure
 from trainables.stages.evaluate import Evaluate
-from trainables.store import StageStore
-from trainables.versions import versions
+from trainables.store.fingerprint import fingerprint
+from trainables.store.stage_store import StageStore
+from trainables.store.versions import versions
 
 LR_INTERMEDIATE, LR_TARGET = (3e-4,), (2e-3, 1e-3)  # the quickstart's
 LONGER = (1.0, 2.0, 4.0, 8.0)  # intermediate trainings, in multiples of what was run

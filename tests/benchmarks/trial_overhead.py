@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.trial_overhead [--rounds 2] [--noops 2000] [--quick]
 
-Sweeps are the study's own (`study.search.Sweep`: proposer, ASHA, Optuna's journal on disk) but for the function that each
+Sweeps are the study's own (`study.search.sweep.Sweep`: proposer, ASHA, Optuna's journal on disk) but for the function that each
 trial runs. It reports as often as a trial has targets, each time with the metrics of a real one (English dev and test by
 language), and the study's `TrialLog` takes them to MLflow in SQLite. Scores are the same at ASHA's rungs, so that it stops
 nobody, and differ by choice at the end, so that TPE has something to learn.
@@ -45,19 +45,19 @@ from ray import tune
 from rich.console import Console
 from rich.table import Table
 
-from study.cluster import connected
-from study.history import METRIC, RUNG, SearchResult, open_journal
-from study.progress import Screen, Timeline
-from study.room import Room
-from study.search import Sweep
+from study.cluster.connection import connected
+from study.console import Screen, Timeline
+from study.search.callback import TrialLog
+from study.search.slots import Room
+from study.search.sweep import Sweep
+from study.search.trial import choice_of
+from study.search.trial_store import METRIC, RUNG, SearchResult, open_journal
 from study.spec import Study
-from study.tracking import Tracking, default_uri
-from study.trial import choice_of
-from study.trial_log import TrialLog
+from study.tracking.tracker import Tracking, default_uri
 from tests.benchmarks.micro_grid import elapsed_since, micro_grid, size_of, spread
-from trainables.benchmark.hardware import hardware
-from trainables.benchmark.memory import host_rss_mb
-from trainables.versions import versions
+from trainables.benchmark.probes.hardware import hardware
+from trainables.benchmark.probes.memory import host_rss_mb
+from trainables.store.versions import versions
 
 GOAL = 1.15
 AT_ONCE = 2

@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from study.recipes.quickstart import quickstart
-from trainables.batching import Share
-from trainables.chain import run_chain
 from trainables.stages.base import Workplace
-from trainables.store import StageStore
-from trainables.versions import versions
+from trainables.stages.chain import run_chain
+from trainables.store.stage_store import StageStore
+from trainables.store.versions import versions
+from trainables.training.batching import Share
 
 console = Console(highlight=False)
 

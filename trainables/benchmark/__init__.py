@@ -1,8 +1,8 @@
 """The inference benchmark: plain Python, wrapped by an actor elsewhere."""
 
 from trainables.benchmark.benchmark import Benchmark
-from trainables.benchmark.lengths import Query, QuerySample, sample_queries
 from trainables.benchmark.measurement import Measurement
+from trainables.benchmark.scenarios.lengths import Query, QuerySample, sample_queries
 from trainables.benchmark.settings import DEFAULT, QUICK, STRICT, BenchmarkSettings
 from trainables.benchmark.variants import VARIANTS, Variant, VariantUnavailable
 

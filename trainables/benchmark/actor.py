@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError
 
-from trainables.benchmark.fresh import SERVING_ENVIRONMENT, Subject, outcome
+from trainables.benchmark.subjects.fresh import SERVING_ENVIRONMENT, Subject, outcome
 
 START_PATIENCE_S = 900.0  # what groups of training workers have too: a cloud's machine and its image take minutes
 

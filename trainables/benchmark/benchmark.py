@@ -10,26 +10,33 @@ from typing import Any
 
 import torch
 
-from trainables.benchmark.energy import Energy, measure_energy
-from trainables.benchmark.hardware import available_cores, device_name, hardware
-from trainables.benchmark.interference import Interference, InterferenceWatch
-from trainables.benchmark.lengths import QuerySample
-from trainables.benchmark.loadgen import LatencyResult, ServerResult, ThroughputResult, offline, server, single_stream
 from trainables.benchmark.measurement import Measurement
-from trainables.benchmark.memory import MB, Peak, PeakMemory, host_rss_mb
-from trainables.benchmark.nvml import GpuState, gpu_uuid, read_gpu
-from trainables.benchmark.percentiles import FEWEST, early_stopping_estimate, percentile
 from trainables.benchmark.placement import placed, serving_cores
-from trainables.benchmark.rates import RateSearch, highest_rate
-from trainables.benchmark.server import Server
+from trainables.benchmark.probes.energy import Energy, measure_energy
+from trainables.benchmark.probes.hardware import available_cores, device_name, hardware
+from trainables.benchmark.probes.interference import Interference, InterferenceWatch
+from trainables.benchmark.probes.memory import MB, Peak, PeakMemory, host_rss_mb
+from trainables.benchmark.probes.nvml import GpuState, gpu_uuid, read_gpu
+from trainables.benchmark.scenarios.lengths import QuerySample
+from trainables.benchmark.scenarios.loadgen import (
+    LatencyResult,
+    ServerResult,
+    ThroughputResult,
+    offline,
+    server,
+    single_stream,
+)
+from trainables.benchmark.scenarios.percentiles import FEWEST, early_stopping_estimate, percentile
+from trainables.benchmark.scenarios.rates import RateSearch, highest_rate
+from trainables.benchmark.scenarios.serving import Server
+from trainables.benchmark.scenarios.sweep import Sweep, sweep_batch_sizes, timed_samples_per_s
+from trainables.benchmark.scenarios.texts import Texts, median_s
+from trainables.benchmark.scenarios.warmup import Clock, WarmUp, warm_up
 from trainables.benchmark.settings import BenchmarkSettings
-from trainables.benchmark.sweep import Sweep, sweep_batch_sizes, timed_samples_per_s
-from trainables.benchmark.texts import Texts, median_s
 from trainables.benchmark.variants import Variant, VariantUnavailable, variant_named
-from trainables.benchmark.warmup import Clock, WarmUp, warm_up
 from trainables.evaluation import Forward
-from trainables.model import TaskModel
-from trainables.versions import versions
+from trainables.models.task_model import TaskModel
+from trainables.store.versions import versions
 
 MARGIN = 1.2  # Offline is INVALID when served faster than expected; short sweeps are off by some percent
 FLOOR_S = 1e-6

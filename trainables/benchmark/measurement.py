@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from trainables.benchmark.interference import Interference
+from trainables.benchmark.probes.interference import Interference
 
 # What is a number and may be missing; the median of each is taken over repeats.
 METRICS = (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trainables.benchmark.energy import EnergyRule
-from trainables.benchmark.loadgen import LoadSettings
-from trainables.benchmark.percentiles import FEWEST
-from trainables.benchmark.rates import CONFIRMATIONS
-from trainables.benchmark.warmup import WarmUpRule
+from trainables.benchmark.probes.energy import EnergyRule
+from trainables.benchmark.scenarios.loadgen import LoadSettings
+from trainables.benchmark.scenarios.percentiles import FEWEST
+from trainables.benchmark.scenarios.rates import CONFIRMATIONS
+from trainables.benchmark.scenarios.warmup import WarmUpRule
 
 Scenario = Literal["SingleStream", "Server", "Offline"]
 SCENARIOS: tuple[Scenario, ...] = ("SingleStream", "Server", "Offline")

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from trainables.batching import Share
-from trainables.micro_batches import Limits
-from trainables.store import Damaged, Finished, StageStore
-from trainables.training import Diverged, OutOfMemory
-from trainables.versions import versions
+from trainables.hyperparameters import Diverged, OutOfMemory
+from trainables.store.stage_store import Damaged, Finished, StageStore
+from trainables.store.versions import versions
+from trainables.training.batching import Share
+from trainables.training.micro_batches import Limits
 
 if TYPE_CHECKING:  # importing it imports DeepSpeed
     from trainables.resources import Offload

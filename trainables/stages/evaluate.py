@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from trainables.encoder import load_tokenizer
 from trainables.evaluation import ExampleSet, Forward, Score, score
-from trainables.kinds import KINDS
-from trainables.model import load_task_model
+from trainables.heads import KINDS
+from trainables.models.encoder import load_tokenizer
+from trainables.models.task_model import load_task_model
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.finetune import FineTune, Tuned, root_of, tokenizer_of
 from trainables.stages.tokenise import Tokenise, set_name

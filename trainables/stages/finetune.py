@@ -9,20 +9,20 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from trainables.batching import BatchOrder, FeatureBatches
-from trainables.encoder import load_tokenizer
 from trainables.evaluation import ExampleSet, score
-from trainables.features import FeatureTable
-from trainables.model import ENCODER, HEAD, new_task_model, save_task_model
+from trainables.heads.features import FeatureTable
+from trainables.hyperparameters import Training
+from trainables.models.encoder import load_tokenizer
+from trainables.models.task_model import ENCODER, HEAD, new_task_model, save_task_model
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.fit import fit
 from trainables.stages.tokenise import Tokenise, scored_sets, set_name
 from trainables.stages.vocabulary import TOKENIZER
-from trainables.stopping import Measure
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
-from trainables.training import Training
-from trainables.trimming import looked_up
+from trainables.training.batching import BatchOrder, FeatureBatches
+from trainables.training.early_stopping import Measure
+from trainables.training.trimming import looked_up
 
 DEV = set_name("dev", "en")
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainables.batching import Batches
-from trainables.checkpoints import Checkpoints
-from trainables.encoder import checkpoint_activations, compile_layers, encoder_of, is_outline
-from trainables.engine import engine_around, engine_settings, full_state
-from trainables.loop import train
-from trainables.partitioning import read_partitioned, whole_table
+from trainables.hyperparameters import Training
+from trainables.models.encoder import checkpoint_activations, compile_layers, encoder_of, is_outline
 from trainables.stages.base import Stage, Workplace
-from trainables.stopping import Measure, Watch
-from trainables.training import Training
-from trainables.trimming import Lookups, trim, unseen_decay
+from trainables.training.batching import Batches
+from trainables.training.checkpoints import Checkpoints
+from trainables.training.early_stopping import Measure, Watch
+from trainables.training.engine import engine_around, engine_settings, full_state
+from trainables.training.loop import train
+from trainables.training.partitioning import read_partitioned, whole_table
+from trainables.training.trimming import Lookups, trim, unseen_decay
 
 RECENT = 20  # steps that a final loss is averaged over
 
@@ -58,7 +58,7 @@ def fit(
         read_partitioned(model, weights, settings, trimmed=trimmed, leads=work.leads, device=work.device)
     encoder = encoder_of(model)
     if work.unpad:
-        from trainables.unpadding import unpad  # with transformers' modelling code
+        from trainables.training.unpadding import unpad  # with transformers' modelling code
 
         unpad(encoder)
     if work.activation_checkpointing:

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from trainables.batching import BatchOrder, FeatureBatches, Share
-from trainables.encoder import load_encoder, load_tokenizer, outline_encoder
-from trainables.features import FeatureTable
-from trainables.kinds import KINDS, Head
-from trainables.kinds.masking import Masking
-from trainables.model import ENCODER, new_head, save_encoder
+from trainables.heads import KINDS, Head
+from trainables.heads.features import FeatureTable
+from trainables.heads.masking import Masking
+from trainables.hyperparameters import Training
+from trainables.models.encoder import load_encoder, load_tokenizer, outline_encoder
+from trainables.models.task_model import ENCODER, new_head, save_encoder
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.finetune import Tuned, root_of, tokenizer_of
 from trainables.stages.fit import fit
 from trainables.stages.tokenise import Tokenise
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
-from trainables.training import Training
-from trainables.trimming import looked_up
+from trainables.training.batching import BatchOrder, FeatureBatches, Share
+from trainables.training.trimming import looked_up
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from trainables.batching import Share
-from trainables.encoder import Shape, count_parameters, load_tokenizer
-from trainables.kinds.base import IGNORED, mean_pool, pad_rows, padded_length
-from trainables.kinds.masking import Masking
-from trainables.model import save_encoder
+from trainables.heads.base import IGNORED, mean_pool, pad_rows, padded_length
+from trainables.heads.masking import Masking
+from trainables.hyperparameters import Training
+from trainables.models.encoder import Shape, count_parameters, load_tokenizer
+from trainables.models.task_model import save_encoder
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.fit import fit
 from trainables.stages.vocabulary import TOKENIZER, Vocabulary
-from trainables.training import Training
+from trainables.training.batching import Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

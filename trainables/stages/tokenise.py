@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainables.encoder import load_tokenizer
-from trainables.features import FeatureTable, read_features, write_features
-from trainables.kinds import KINDS, Feature
+from trainables.heads import KINDS, Feature
+from trainables.heads.features import FeatureTable, read_features, write_features
+from trainables.models.encoder import load_tokenizer
 from trainables.stages.base import Stage, Workplace
 from trainables.stages.vocabulary import TOKENIZER
 from trainables.tasks.base import Split, Task

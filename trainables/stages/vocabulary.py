@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainables.models.vocabulary import train_vocabulary
 from trainables.stages.base import Stage, Workplace
-from trainables.vocabulary import train_vocabulary
 
 TOKENIZER = "tokenizer"
 

@@ -6,10 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
+from trainables.data.formats.unlabelled import article_paragraphs, text_lines
 from trainables.data.source import Files, Hub, Source
-from trainables.data.unlabelled import article_paragraphs, text_lines
 from trainables.tasks.base import KindName, Role, Split
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.suites import XTREME_R
 
 WIKIPEDIA_REVISION = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainables.tasks.base import Split
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 
 HUB_SPLITS: dict[Split, str] = {"train": "train", "dev": "validation", "test": "test"}
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trainables.evaluation import Forward
-from trainables.model import TaskModel
+from trainables.models.task_model import TaskModel
 
 
 class VariantUnavailable(RuntimeError):

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainables.benchmark.variants.base import Variant
 from trainables.benchmark.variants.eager import no_bf16
 from trainables.evaluation import Forward
-from trainables.model import TaskModel
+from trainables.models.task_model import TaskModel
 
 GRAPH_STEP = 16  # a graph for each multiple of it: 8 for rows of up to 128 tokens, padding of 8 on average
 

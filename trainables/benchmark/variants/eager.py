@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from trainables.benchmark.hardware import cpu_has_bf16
+from trainables.benchmark.probes.hardware import cpu_has_bf16
 from trainables.benchmark.variants.base import Variant
 from trainables.evaluation import Forward
-from trainables.model import TaskModel
+from trainables.models.task_model import TaskModel
 
 
 class Fp32(Variant):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trainables.benchmark.variants.base import Variant, VariantUnavailable
 from trainables.benchmark.variants.eager import no_bf16
 from trainables.evaluation import Forward
-from trainables.model import TaskModel
+from trainables.models.task_model import TaskModel
 
 NAMES = ("input_ids", "attention_mask")
 ROWS, LENGTH = 2, 16  # of the example that is traced: at least 2, or a dimension counts as fixed

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from trainables.benchmark.variants.base import Variant, VariantUnavailable, copy_to
 from trainables.evaluation import Forward
-from trainables.model import TaskModel
+from trainables.models.task_model import TaskModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,7 +10,7 @@ from torch import nn
 
 from trainables.benchmark.variants.base import Variant
 from trainables.evaluation import Forward
-from trainables.model import TaskModel
+from trainables.models.task_model import TaskModel
 
 
 class Int8(Variant):

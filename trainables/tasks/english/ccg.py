@@ -7,10 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.ccgbank import derivations
+from trainables.data.formats.ccgbank import derivations
 from trainables.data.source import DataError, Files, Source, data_root
 from trainables.tasks.base import KindName, Read, Role, Split, TaggingExample
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
 FOLDER = "ccgbank/data/AUTO"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.data.pairs import NLI_HUB, NLI_LABELS, nli_json
+from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, nli_json
 from trainables.data.source import Files, Hub, Source
 from trainables.tasks.base import KindName, Role, Split
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
 GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.pairs import PairForm
+from trainables.data.formats.pairs import PairForm
 from trainables.data.source import Files, Hub, Source
 from trainables.data.text import lines
 from trainables.tasks.base import KindName, Read, Rejected, Role, Split
 from trainables.tasks.english.mnli import GLUE_REVISION
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
 GLUE_TSV = PairForm("question1", "question2", "is_duplicate", ("0", "1"))

@@ -7,8 +7,8 @@ from functools import partial
 from typing import ClassVar
 
 from trainables.data import revisions
+from trainables.data.formats.squad import spans, squad_form
 from trainables.data.source import Source
-from trainables.data.squad import spans, squad_form
 from trainables.tasks.base import Split
 from trainables.tasks.english.squad import Squad, without_xquad
 from trainables.tasks.splits import check_split

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from trainables.data.formats.squad import pairs
 from trainables.data.source import Source
-from trainables.data.squad import pairs
 from trainables.tasks.base import Split
 from trainables.tasks.xtreme.lareqa import Lareqa
 from trainables.tasks.xtreme.tydiqa import tydiqa

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from trainables.data.source import Source
 from trainables.tasks.base import Split
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.xtreme.tydiqa import TyDiQA, tydiqa
 from trainables.tasks.xtreme.xquad import XQuAD
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.data.bitext import mining_files
+from trainables.data.formats.bitext import mining_files
 from trainables.data.source import Files, Source
 from trainables.tasks.base import KindName, Split
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 
 
 @dataclass(frozen=True)

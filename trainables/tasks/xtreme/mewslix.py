@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from trainables.data.mewsli import entities, mention_pairs, mentions
+from trainables.data.formats.mewsli import entities, mention_pairs, mentions
 from trainables.data.source import Files, Source
 from trainables.tasks.base import KindName, Split
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 
 ENTITIES = "entities"
 CANDIDATES = 1_003_893  # of mewsli-x_20220518_6

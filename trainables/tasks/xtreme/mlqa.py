@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from trainables.data.formats.squad import spans, squad_form
 from trainables.data.source import Source
-from trainables.data.squad import spans, squad_form
 from trainables.tasks.base import KindName, Split
 from trainables.tasks.english.squad import Squad, squad_train_or_dev
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+from trainables.data.formats.tagged import NER_LABELS, read_panx, read_tag_rows
 from trainables.data.source import Files, Hub, Source
-from trainables.data.tagged import NER_LABELS, read_panx, read_tag_rows
 from trainables.tasks.base import KindName, Split
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
 XTREME_LANGUAGES = tuple(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.data.pairs import PairForm
+from trainables.data.formats.pairs import PairForm
 from trainables.data.source import Files, Hub, Source
 from trainables.tasks.base import KindName, Split
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
 FILES = {"train": "train", "dev": "dev_2k", "test": "test_2k"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.data.bitext import aligned_files, pair_rows
+from trainables.data.formats.bitext import aligned_files, pair_rows
 from trainables.data.source import Files, Hub, Source
 from trainables.tasks.base import KindName, Split
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 
 XTREME_LANGUAGES: dict[str, str] = dict(
     pair.split(":")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from trainables.data.formats.squad import Make, Question, from_file, from_rows, in_held_out_article, spans
 from trainables.data.source import Files, Hub, Source
-from trainables.data.squad import Make, Question, from_file, from_rows, in_held_out_article, spans
 from trainables.tasks.base import KindName, Split
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
 LANGUAGES = {

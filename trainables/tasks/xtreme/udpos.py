@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from trainables.data.conllu import read_conllu, treebanks, xtreme_words
+from trainables.data.formats.conllu import read_conllu, treebanks, xtreme_words
+from trainables.data.formats.tagged import read_tag_rows
 from trainables.data.source import Files, Hub, Source, data_root
-from trainables.data.tagged import read_tag_rows
 from trainables.tasks.base import KindName, Split
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
 UPOS = tuple("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from trainables.data.copa import read_copa, read_copa_xml, read_xcopa
+from trainables.data.formats.copa import read_copa, read_copa_xml, read_xcopa
 from trainables.data.source import Files, Hub, Source
 from trainables.tasks.base import KindName, Split
 from trainables.tasks.english.social_iqa import SocialIQa
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
 TRAIN_ITEMS = 400

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.data.pairs import NLI_HUB, NLI_LABELS, PairForm
+from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, PairForm
 from trainables.data.source import Files, Hub, Source
 from trainables.tasks.base import KindName, Split
 from trainables.tasks.english.mnli import Mnli
-from trainables.tasks.published import PublishedTask
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
 XNLI_TSV = PairForm("premise", "hypothesis", "label", NLI_LABELS)

@@ -1,0 +1,68 @@
+"""The report's charts as SVG and PNG and its tables as CSV and LaTeX, in a folder beside it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import vl_convert as vlc
+
+from analysis.charts.common import SIZE, TARGET
+from analysis.report.page import Page, as_csv, as_latex
+
+WIDTH_PX = 640
+PNG_SCALE = 2.0
+_PAPER: dict[str, Any] = {
+    "background": "white",
+    "font": "Arial, Helvetica, sans-serif",
+    "view": {"stroke": None},
+    "text": {"color": "#1c1e21"},
+}
+
+
+def write_exports(page: Page, folder: Path, *, sizes: Sequence[str], targets: Sequence[str]) -> None:
+    """Every chart as SVG and PNG, once for each size or target it can be set to, and every table as CSV and LaTeX."""
+    for part in ("charts", "tables"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for old in (folder / part).iterdir():  # of an earlier state of the study, which may have had others
+            if old.suffix in (".svg", ".png", ".csv", ".tex"):
+                old.unlink()
+    for name, spec in page.charts.items():
+        for suffix, set_spec in _settings(spec, sizes=sizes, targets=targets):
+            path = folder / "charts" / file_name(f"{name}{suffix}")
+            text = json.dumps(set_spec)
+            path.with_name(f"{path.name}.svg").write_text(vlc.vegalite_to_svg(text), encoding="utf-8")
+            path.with_name(f"{path.name}.png").write_bytes(vlc.vegalite_to_png(text, scale=PNG_SCALE))
+    for name, table in page.tables.items():
+        path = folder / "tables" / file_name(name)
+        path.with_name(f"{path.name}.csv").write_text(as_csv(table), encoding="utf-8")
+        path.with_name(f"{path.name}.tex").write_text(as_latex(table, name.replace("_", " ")), encoding="utf-8")
+
+
+def file_name(name: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _settings(
+    spec: dict[str, Any], *, sizes: Sequence[str], targets: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    spec = copy.deepcopy(spec)
+    if spec.get("width") == "container":
+        spec["width"] = WIDTH_PX
+    spec["config"] = {**spec.get("config", {}), **_PAPER}
+    held = {param["name"] for param in spec.get("params", [])}
+    for name, values in ((SIZE, sizes), (TARGET, targets)):
+        if name in held:
+            for value in values:
+                one = copy.deepcopy(spec)
+                for param in one["params"]:
+                    if param["name"] == name:
+                        param["value"] = value
+                yield f"-{value}", one
+            return
+    yield "", spec

@@ -1,0 +1,163 @@
+"""What the search did."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.charts.common import interval
+from analysis.charts.search import agreement_chart, importance_chart
+from analysis.report.findings import Findings
+from analysis.report.page import Absent, Number, Page, count, folded, grid, number, paragraph, section
+from analysis.tables.searches import FEWEST_TRIALS
+
+TITLE = "Search"
+
+
+def search_section(findings: Findings, page: Page) -> str:
+    """Trials, what mattered, whether early rungs told the end, what was saved."""
+    frames = findings.frames
+    if frames.trials.empty:
+        return section(TITLE, paragraph("No trial is recorded."))
+    selection = frames.context["selection"]
+    figures = []
+    sizes = frames.size_names
+    if len(importances := findings.importances):
+        label = "; ".join(
+            f"{r['size']} {r['parameter']}: {r['importance']:.2f}" for r in importances.to_dict("records")
+        )
+        caption = "What decided the dev score (PED-ANOVA)"
+        figures.append(
+            page.chart("importances", importance_chart(importances, sizes=sizes), caption=caption, label=label)
+        )
+        page.tables["importances"] = importances
+    else:
+        said = f"Importance of the hyperparameters is not given: it takes {FEWEST_TRIALS} complete trials of a size."
+        figures.append(paragraph(said, kind="note"))
+    if len(agreement := findings.agreement):
+        label = "; ".join(f"{r['size']} rung {r['rung']}: {r['kendall_tau']:.2f}" for r in agreement.to_dict("records"))
+        caption = "Do early rungs tell the final ranking?"
+        figures.append(page.chart("rungs", agreement_chart(agreement, sizes=sizes), caption=caption, label=label))
+        page.tables["rungs"] = agreement
+    return section(
+        TITLE,
+        paragraph(
+            (f"Trials were selected on {selection}. " if selection else "How trials were selected is not recorded. ")
+            + "Dev and test are means over the targets a trial finished: compare only rows with as many.",
+            kind="note",
+        ),
+        grid(*figures),
+        *_agreement(agreement, page),
+        _savings(findings, page),
+        folded("All trials", _trials(findings, page)),
+        _sizes(frames.sizes, page),
+    )
+
+
+def _agreement(agreement: pd.DataFrame, page: Page) -> list[str]:
+    if agreement.empty:
+        return []
+    rows = [
+        [
+            f"{row['size']} · {row['rung']}",
+            number(row["kendall_tau"], 2, absent="all equal"),
+            interval(row["low"], row["high"], 2) or Absent("under five trials"),
+            "yes" if row["best_kept"] else "no",
+            Number(row["trials"]),
+        ]
+        for row in agreement.to_dict("records")
+    ]
+    columns = [
+        "size · targets finished",
+        "Kendall's tau",
+        "95 % interval",
+        "best in the better half",
+        "complete trials",
+    ]
+    return [folded("Rungs as a table", page.table("rungs", columns, rows, caption="Rungs and the end", data=agreement))]
+
+
+def _savings(findings: Findings, page: Page) -> str:
+    table = findings.savings
+    rows = [
+        [
+            row["size"],
+            Number(row["trials"]),
+            Number(f"{row['targets_not_trained']} of {row['targets_in_all']}"),
+            Number(row["stages_made"]),
+            Number(row["stages_asked"]),
+            number(100 * (1 - row["stages_made"] / row["stages_asked"]) if row["stages_asked"] else None, 0),
+        ]
+        for row in table.to_dict("records")
+    ]
+    columns = [
+        "size",
+        "trials",
+        "targets spared by stopping",
+        "stages made",
+        "stages without sharing",
+        "saved by sharing (%)",
+    ]
+    return page.table("savings", columns, rows, caption="What stopping early and sharing stages saved", data=table)
+
+
+def _trials(findings: Findings, page: Page) -> str:
+    frames = findings.frames
+    chosen = set(findings.best.itertuples(index=False, name=None))
+    rows = [
+        [
+            row["trial_id"],
+            row["size"],
+            row["intermediate"] or "not recorded",
+            _rate(row["lr_intermediate"], absent="none"),
+            _rate(row["lr_target"]),
+            count(row["seed"]),
+            row["outcome"].replace("_", " "),
+            number(row["dev_score"]),
+            number(row["test_score"]),
+            count(row["targets_finished"]),
+            "yes" if row["default_cell"] else "no",
+            "best of its size"
+            if (row["size"], row["trial_id"]) in chosen
+            else row["reason"] or (f"repeats {row['repeats']}" if row["repeats"] else ""),
+        ]
+        for row in frames.trials.to_dict("records")
+    ]
+    outcomes = frames.searched["outcome"].value_counts()
+    caption = f"{len(frames.searched)} trials: "
+    caption += ", ".join(f"{n} {str(name).replace('_', ' ')}" for name, n in outcomes.items())
+    if repeats := len(frames.trials) - len(frames.searched):
+        caption += f"; and {repeats} repeats with other seeds"
+    columns = [
+        "trial",
+        "size",
+        "intermediate",
+        "lr intermediate",
+        "lr target",
+        "seed",
+        "outcome",
+        "dev (%)",
+        "test (%)",
+    ]
+    return page.table("trials", [*columns, "targets", "default", "note"], rows, caption=caption, data=frames.trials)
+
+
+def _sizes(sizes: pd.DataFrame, page: Page) -> str:
+    if sizes.empty:
+        return paragraph("No size is recorded.")
+    rows = [
+        [
+            row["size"],
+            number(row["params_m"], 2),
+            number(row["params_body_m"], 2),
+            *(count(row[name]) for name in ("trials", "pruned", "failed")),
+            number(row["wall_s"], 0),
+            row["best_trial"] or "not recorded",
+        ]
+        for row in sizes.to_dict("records")
+    ]
+    columns = ["size", "parameters (M)", "body (M)", "trials", "stopped early", "failed", "wall time (s)", "best trial"]
+    return page.table("sizes", columns, rows, caption="Sizes searched", data=sizes)
+
+
+def _rate(value: object, *, absent: str = "not recorded") -> str:
+    return Absent(absent) if pd.isna(value) else Number(f"{value:g}")  # type: ignore[call-overload]

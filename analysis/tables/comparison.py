@@ -1,0 +1,171 @@
+"""Two studies side by side: what they have in common, and how it came out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.store.frames import MEAN, StudyFrames, frame, unique
+from analysis.tables.inference import LEVEL, example_variance, holm, infer
+from analysis.tables.tradeoff import valid
+
+_SCORES = {
+    "size": "str",
+    "intermediate": "str",
+    "task": "str",
+    "judged_by": "str",
+    "score": "float64",
+    "score_other": "float64",
+    "difference": "float64",
+    "low": "float64",
+    "high": "float64",
+    "p_holm": "float64",
+    "n": "int64",
+    "verdict": "str",
+}
+_SPEEDS = {
+    "size": "str",
+    "variant": "str",
+    "metric": "str",
+    "value": "float64",
+    "value_other": "float64",
+    "ratio": "float64",
+    "same_hardware": "bool",
+}
+SPEED_METRICS = ("p50_ms", "server_qps", "throughput_sps", "peak_memory_mb", "energy_j_per_sample")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`scores`: default cells that both studies have, other minus this; `speeds`: benchmarks both have; `settings`: what the
+    two recorded of themselves that differs (name, this, other).
+    """
+
+    other: str
+    scores: pd.DataFrame
+    speeds: pd.DataFrame
+    settings: pd.DataFrame
+
+
+def compare(frames: StudyFrames, other: StudyFrames) -> Comparison:
+    """What two studies have in common.
+
+    Cells are matched by size, intermediate task and target, and paired by seed and learning rates where both have the same, so
+    that `n` counts the seeds paired. Each target is judged by the mean over languages other than English where both studies
+    judge it by that (`StudyFrames.judged_by`), else by that over all: `judged_by`. `difference` is in points, other minus
+    this; interval and Holm-adjusted p-value as in `gains.gains`.
+    """
+    return Comparison(
+        str(other.context["experiment"]), _scores(frames, other), _speeds(frames, other), _settings(frames, other)
+    )
+
+
+def _scores(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
+    by = {
+        task: mean if other.judged_by.get(task) == mean else MEAN
+        for task, mean in frames.judged_by.items()
+        if task in other.judged_by
+    }
+    pairs = _default(frames, by).merge(
+        _default(other, by),
+        on=["size", "intermediate", "lr_intermediate", "lr_target", "seed", "task"],
+        suffixes=("", "_other"),
+    )
+    rows: list[dict[str, Any]] = []
+    for (size, intermediate, task), group in pairs.groupby(["size", "intermediate", "task"], sort=False):
+        group = group.drop_duplicates("seed")
+        differences = group["value_other"] - group["value"]
+        draws = []
+        for row in group.to_dict("records"):
+            own = frames.examples.draws((str(size), row["trial_id"]), str(task), by[str(task)])
+            theirs = other.examples.draws((str(size), row["trial_id_other"]), str(task), by[str(task)])
+            draws.append(None if own is None or theirs is None else theirs - own)
+        known = [drawn for drawn in draws if drawn is not None]
+        rows.append(
+            {
+                "size": size,
+                "intermediate": intermediate,
+                "task": task,
+                "judged_by": by[str(task)],
+                "score": group["value"].mean(),
+                "score_other": group["value_other"].mean(),
+                "difference": differences.mean(),
+                "variance": differences.var(ddof=1),
+                "example_variance": example_variance(np.stack(known)) if len(known) == len(draws) else math.nan,
+                "n": len(group),
+                "verdict": "",
+            }
+        )
+    table = pd.DataFrame(rows, columns=[*_SCORES, "variance", "example_variance"])
+    found = infer(
+        table["difference"].astype("float64"),
+        table["variance"].astype("float64"),
+        df=table["n"].astype("float64") - 1,
+        seeds=table["n"].astype("float64"),
+        example_variances=table["example_variance"].astype("float64"),
+    )
+    table = table.assign(low=found.low, high=found.high, p_holm=holm(found.p))
+    alpha = 1 - LEVEL
+    table["verdict"] = [
+        "one seed"
+        if row["n"] == 1
+        else ("higher" if row["difference"] > 0 else "lower")
+        if row["p_holm"] < alpha
+        else "unclear"
+        for row in table.to_dict("records")
+    ]
+    return table[list(_SCORES)].astype(_SCORES)
+
+
+def _default(frames: StudyFrames, by: Mapping[str, str]) -> pd.DataFrame:
+    trials = frames.trials[frames.trials["default_cell"]]
+    columns = ["size", "trial_id", "lr_intermediate", "lr_target", "seed"]
+    trials = trials[columns].fillna({"lr_intermediate": -1.0, "lr_target": -1.0, "seed": -1})
+    means = frames.judged(by=by).dropna(subset=["value"])
+    return means[["size", "trial_id", "intermediate", "task", "value"]].merge(trials, on=["size", "trial_id"])
+
+
+def _speeds(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
+    """What was measured VALID on both sides; loads within different latency bounds are not set against each other."""
+    pairs = valid(frames.benchmarks).merge(valid(other.benchmarks), on=["size", "variant"], suffixes=("", "_other"))
+    rows = [
+        {
+            "size": row["size"],
+            "variant": row["variant"],
+            "metric": metric,
+            "value": row[metric],
+            "value_other": row[f"{metric}_other"],
+            "ratio": row[f"{metric}_other"] / row[metric],
+            "same_hardware": row["hardware"] == row["hardware_other"],
+        }
+        for row in pairs.to_dict("records")
+        for metric in SPEED_METRICS
+        if row[metric] > 0 and row[f"{metric}_other"] > 0
+        if metric != "server_qps" or row["server_bound_ms"] == row["server_bound_ms_other"]
+    ]
+    return frame(rows, _SPEEDS)
+
+
+def _settings(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
+    rows = []
+    for name in unique([*frames.context, *other.context]):
+        one, two = frames.context.get(name), other.context.get(name)
+        if one != two:
+            rows.append((name, _said(one, two), _said(two, one)))
+    return frame(rows, {"setting": "str", "this": "str", "other": "str"})
+
+
+def _said(value: Any, against: Any) -> str:
+    """A value as text; of two mappings only what differs."""
+    if isinstance(value, dict):
+        against = against if isinstance(against, dict) else {}
+        value = {name: held for name, held in value.items() if against.get(name) != held}
+        return ", ".join(f"{name}: {held}" for name, held in value.items()) or "not recorded"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "not recorded"
+    return str(value) if value not in (None, "") else "not recorded"

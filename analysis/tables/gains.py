@@ -1,0 +1,264 @@
+"""What an English intermediate task added: paired differences against no intermediate task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.store.examples import Floats
+from analysis.store.frames import AGGREGATES, NONE, StudyFrames, kept
+from analysis.tables.inference import LEVEL, block_variances, example_variance, holm, infer
+
+Cells = Literal["default", "tuned"]
+
+_GAINS = {
+    "size": "str",
+    "intermediate": "str",
+    "task": "str",
+    "judged_by": "str",
+    "gain": "float64",
+    "sd": "float64",
+    "se": "float64",
+    "low": "float64",
+    "high": "float64",
+    "p": "float64",
+    "p_holm": "float64",
+    "score": "float64",
+    "score_none": "float64",
+    "chance": "float64",
+    "n": "int64",
+    "with_examples": "bool",
+    "verdict": "str",
+    "reason": "str",
+    "mark": "str",
+}
+_PAIRS = ["size", "intermediate", "task", "language", "lr_target", "seed"]
+ALPHA = 1 - LEVEL
+
+
+def gains(
+    frames: StudyFrames, *, split: str = "test", language: str | None = None, cells: Cells = "default"
+) -> pd.DataFrame:
+    """A row for every size, intermediate (none left out) and target: the gain over "none", in percentage points.
+
+    `cells="default"`: trials at the default learning rates and their repeats, paired on seed and target learning rate within a
+    size, so that the intermediate task is the one difference. `cells="tuned"`: of each intermediate and of none the trial best
+    on English dev, with its repeats, paired on seed: each at the rates that suit it. The seed on which it was found best is
+    the luckiest of several and is left out where two further ones are paired.
+
+    `gain` is the mean over the `n` seeds paired, `sd` their sample standard deviation (NaN below two), `score` and `score_none`
+    the means on both sides, `chance` the score of guessing. `se`, `low` and `high` (95 %) are of the seeds and, where
+    `with_examples`, of the test examples too; with one seed, of the examples alone. `p` is two-sided, `p_holm` adjusted over
+    all unmarked gains of the table. `verdict`: "gain" or "loss" where `p_holm` < 0.05, "tie" where the interval lies within
+    one point of zero, else "unclear", "one seed", or "" without a pair and for what is marked. A cell without a pair is NaN
+    with n = 0 and says why in `reason` ("" otherwise). `mark` is "same data" where the intermediate task was trained on what
+    the target is trained on, "leak" where on what it is scored on, else "": a marked gain is no transfer. `language` is a code
+    or one of `frames.AGGREGATES`; without it each target is judged by the mean of `StudyFrames.judged_by`, over languages
+    other than English wherever that is recorded. `judged_by` names what it was.
+    """
+    languages = None if language is None else (language,)
+    pairs = paired_scores(frames, split=split, languages=languages, cells=cells)
+    found: dict[Any, pd.DataFrame] = dict(iter(pairs.groupby(["size", "intermediate", "task"], sort=False)))
+    scored = _scored(frames, split=split, languages=languages, cells=cells)
+    either = scored.groupby(["size", "intermediate", "task"])["value"].mean().to_dict()
+    chances = frames.scores.groupby("task")["chance"].max().to_dict()
+    judged_by = scored.groupby("task")["language"].first().to_dict()
+    outcomes = _outcomes(frames, cells)
+    rows: list[dict[str, Any]] = []
+    for size in frames.size_names:
+        for intermediate in frames.intermediates:
+            if intermediate == NONE:
+                continue
+            for task in frames.targets:
+                key = (size, intermediate, task)
+                row = _cell(found.get(key), either.get(key), either.get((size, NONE, task)))
+                row |= {"size": size, "intermediate": intermediate, "task": task, "chance": chances.get(task)}
+                row |= {"mark": frames.mark(intermediate, task), "judged_by": judged_by.get(task, "")}
+                row["example_variance"] = (
+                    _example_variance(frames, found.get(key), task) if split == "test" else float("nan")
+                )
+                if row["n"] == 0:
+                    row["reason"] = _reason(key, either, outcomes)
+                rows.append(row)
+    table = pd.DataFrame(rows, columns=[*_GAINS, "example_variance", "by_seed"])
+    return _judged(table)[list(_GAINS)].astype(_GAINS)
+
+
+def gains_by_language(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame:
+    """Mean gains in test points (size, intermediate, task, language, gain, sd, n), for every language and both means."""
+    pairs = paired_scores(frames, languages=(*AGGREGATES, *frames.languages), cells=cells)
+    grouped = pairs.groupby(["size", "intermediate", "task", "language"], sort=False)
+    table = grouped.agg(
+        gain=("difference", "mean"),
+        sd=("difference", "std"),
+        score=("value", "mean"),
+        score_none=("value_none", "mean"),
+        n=("seed", "nunique"),
+    )
+    return table.reset_index()
+
+
+def paired_scores(
+    frames: StudyFrames, *, split: str = "test", languages: Sequence[str] | None = None, cells: Cells = "default"
+) -> pd.DataFrame:
+    """A row for each seed that an intermediate and "none" share: `value`, `value_none`, `difference`, and both trial ids.
+
+    Of these `languages`, or of the mean that each target is judged by (`StudyFrames.judged_by`).
+    """
+    scored = _scored(frames, split=split, languages=languages, cells=cells)
+    if cells == "tuned":
+        scored = scored.assign(lr_target=0.0)  # each side at its own rates: the seed alone pairs
+    scored = scored.groupby(_PAIRS, sort=False, dropna=False).agg(
+        value=("value", "mean"), trial_id=("trial_id", "first")
+    )
+    scored = scored.reset_index()
+    none = scored[scored["intermediate"] == NONE].drop(columns="intermediate")
+    others = scored[scored["intermediate"] != NONE]
+    keys = [name for name in _PAIRS if name != "intermediate"]
+    pairs = others.merge(none, on=keys, suffixes=("", "_none"))
+    pairs = pairs.assign(difference=pairs["value"] - pairs["value_none"])
+    return _fresh(frames, pairs) if cells == "tuned" else pairs
+
+
+def _fresh(frames: StudyFrames, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Without the pairs of a trial chosen by its dev score, where two or more are of repeats on both sides.
+
+    The best of several noisy scores is above its own mean (Cawley and Talbot 2010), on test as far as dev goes with
+    it; more so for an intermediate task with many trials than for a baseline with few.
+    """
+    chosen = set(chosen_trials(frames)[["size", "trial_id"]].itertuples(index=False, name=None))
+    places = zip(pairs["size"], pairs["trial_id"], pairs["trial_id_none"], strict=True)
+    fresh = pd.Series(
+        [not chosen & {(size, own), (size, none)} for size, own, none in places], index=pairs.index, dtype=bool
+    )
+    cells = [pairs[name] for name in ("size", "intermediate", "task", "language")]
+    return pairs[fresh | (fresh.groupby(cells).transform("sum") < 2)]
+
+
+def chosen_trials(frames: StudyFrames) -> pd.DataFrame:
+    """Of each size and intermediate the complete trial best on English dev (size, intermediate, trial_id, dev_score)."""
+    ranked = frames.searched[(frames.searched["outcome"] == "complete") & frames.searched["dev_score"].notna()]
+    best = ranked.sort_values("dev_score", ascending=False, kind="stable").drop_duplicates(["size", "intermediate"])
+    return best.sort_index()[["size", "intermediate", "trial_id", "dev_score"]].reset_index(drop=True)
+
+
+def _cells(frames: StudyFrames, cells: Cells) -> pd.DataFrame:
+    """The trials and repeats that count, a row each."""
+    if cells == "default":
+        return frames.trials[frames.trials["default_cell"]]
+    chosen = set(chosen_trials(frames)[["size", "trial_id"]].itertuples(index=False, name=None))
+    source = frames.trials["repeats"].where(frames.trials["repeats"] != "", frames.trials["trial_id"])
+    return kept(frames.trials, (pair in chosen for pair in zip(frames.trials["size"], source, strict=True)))
+
+
+def _scored(frames: StudyFrames, *, split: str, languages: Sequence[str] | None, cells: Cells) -> pd.DataFrame:
+    columns = ["size", "trial_id", "lr_target", "seed"]
+    trials = _cells(frames, cells)[columns].drop_duplicates(["size", "trial_id"])
+    trials = trials.assign(lr_target=trials["lr_target"].fillna(-1.0), seed=trials["seed"].fillna(-1))
+    if languages is None:
+        wanted = frames.judged(split)
+    else:
+        wanted = frames.scores[(frames.scores["split"] == split) & frames.scores["language"].isin(languages)]
+    return wanted[wanted["value"].notna()].merge(trials, on=["size", "trial_id"])
+
+
+def _outcomes(frames: StudyFrames, cells: Cells) -> dict[tuple[str, str], set[str]]:
+    trials = frames.searched if cells == "tuned" else frames.trials[frames.trials["default_cell"]]
+    found: dict[tuple[str, str], set[str]] = {}
+    for row in trials.to_dict("records"):
+        found.setdefault((row["size"], row["intermediate"]), set()).add(row["outcome"])
+    return found
+
+
+def _cell(pairs: pd.DataFrame | None, own: float | None, none: float | None) -> dict[str, Any]:
+    if pairs is None:
+        return {"score": own, "score_none": none, "n": 0, "reason": "", "by_seed": {}}
+    by_seed = pairs.groupby("seed")["difference"].mean()
+    return {
+        "gain": pairs["difference"].mean(),
+        "sd": by_seed.std(ddof=1),
+        "score": pairs["value"].mean(),
+        "score_none": pairs["value_none"].mean(),
+        "n": len(by_seed),
+        "reason": "",
+        "by_seed": by_seed.to_dict(),
+    }
+
+
+def _example_variance(frames: StudyFrames, pairs: pd.DataFrame | None, task: str) -> float:
+    """From the examples of the very languages that the pairs' scores are over."""
+    if pairs is None:
+        return float("nan")
+    draws: list[Floats] = []
+    for row in pairs.drop_duplicates("seed").to_dict("records"):
+        both = [
+            frames.examples.draws((row["size"], row[name]), task, row["language"])
+            for name in ("trial_id", "trial_id_none")
+        ]
+        if both[0] is None or both[1] is None:
+            return float("nan")
+        draws.append(both[0] - both[1])
+    return example_variance(np.stack(draws))
+
+
+def _judged(table: pd.DataFrame) -> pd.DataFrame:
+    variances, df = seed_variances(table["by_seed"], zip(table["size"], table["task"], strict=True))
+    found = infer(
+        table["gain"].astype("float64"),
+        variances,
+        df=df,
+        seeds=table["n"],
+        example_variances=table["example_variance"],
+    )
+    unmarked = np.where(table["mark"] == "", found.p, np.nan)
+    adjusted = holm(unmarked)
+    table = table.assign(se=found.se, low=found.low, high=found.high, p=found.p, p_holm=adjusted)
+    table["with_examples"] = table["example_variance"].notna()
+    table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
+    return table
+
+
+def seed_variances(by_seed: Iterable[Mapping[Any, float]], groups: Iterable[object]) -> tuple[Floats, Floats]:
+    """Variances over seeds and their degrees of freedom, of differences (by seed) to a baseline that a group shares.
+
+    Differences of one group over the same seeds are pooled (`inference.block_variances`); NaN and 0 below two seeds.
+    """
+    rows = [dict(row) for row in by_seed]
+    variances, df = np.full(len(rows), np.nan), np.zeros(len(rows))
+    blocks: dict[Any, list[int]] = {}
+    for place, (row, group) in enumerate(zip(rows, groups, strict=True)):
+        if len(row) > 1:
+            blocks.setdefault((group, tuple(sorted(row))), []).append(place)
+    for (_, seeds), places in blocks.items():
+        differences = np.array([[rows[place][seed] for seed in seeds] for place in places])
+        variances[places], df[places] = block_variances(differences)
+    return variances, df
+
+
+def _verdict(row: dict[Any, Any]) -> str:
+    if row["n"] == 0 or row["mark"]:
+        return ""
+    if row["n"] == 1:
+        return "one seed"
+    if row["p_holm"] < ALPHA:
+        return "gain" if row["gain"] > 0 else "loss"
+    return "tie" if max(abs(row["low"]), abs(row["high"])) <= 1.0 else "unclear"
+
+
+def _reason(key: tuple[str, str, str], scored: dict[Any, float], outcomes: dict[tuple[str, str], set[str]]) -> str:
+    size, intermediate, task = key
+    if key not in scored:
+        return _why_unscored(outcomes.get((size, intermediate), set()))
+    if (size, NONE, task) not in scored:
+        return f"no baseline: {_why_unscored(outcomes.get((size, NONE), set()))}"
+    return "no common seed"
+
+
+def _why_unscored(outcomes: set[str]) -> str:
+    for outcome, reason in (("failed", "failed"), ("stopped_early", "stopped early"), ("unfinished", "unfinished")):
+        if outcome in outcomes:
+            return reason
+    return "not scored" if outcomes else "not run"

@@ -1,0 +1,247 @@
+"""How accuracy and speed go with size: power laws and saturating curves, with intervals and leave-one-out error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.store.examples import Floats
+from analysis.store.frames import NONE, StudyFrames, frame, zero_shot
+from analysis.tables.gains import chosen_trials
+from analysis.tables.inference import LEVEL
+from analysis.tables.tradeoff import best_trials, valid
+
+Over = Literal["params_body_m", "gflops_per_sample"]
+SCORE = "test score (%)"
+FEWEST = 4  # points; through fewer no curve is drawn
+_EXPONENTS = np.linspace(0.01, 4.0, 400)
+
+_POINTS = {
+    "what": "str",
+    "series": "str",
+    "size": "str",
+    "params_body_m": "float64",
+    "gflops_per_sample": "float64",
+    "value": "float64",
+    "sd": "float64",
+    "n": "int64",
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A curve through the points of one series.
+
+    `form`: "power", y = a x^b; or "saturating", y = c - a x^-b. `parameters` by name, `intervals` at 95 % (NaN where the points
+    do not say). `leave_one_out` is the root mean square error, in y's unit, of predicting each point from the others.
+    """
+
+    form: str
+    parameters: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    leave_one_out: float
+    points: int
+    predict: Callable[[Floats], Floats]
+    band: Callable[[Floats], tuple[Floats, Floats]]  # the ends of the 95 % interval of the curve
+
+
+def fit_power(x: Floats, y: Floats) -> Fit | None:
+    """y = a x^b by least squares on logarithms, the error being taken as relative; None below `FEWEST` points or y <= 0.
+
+    Intervals of slope and curve are those of simple linear regression, the curve's as wide up as down on the log scale.
+    """
+    if len(x) < FEWEST or (y <= 0).any() or len(np.unique(x)) < 3:
+        return None
+    log_x, log_y = np.log(x), np.log(y)
+    slope, intercept, residual_se, spread = _line(log_x, log_y)
+    t = float(stats.t.ppf(0.5 + LEVEL / 2, len(x) - 2))
+    slope_half = t * residual_se / math.sqrt(spread)
+    intercept_half = t * residual_se * math.sqrt(1 / len(x) + log_x.mean() ** 2 / spread)
+
+    def predict(at: Floats) -> Floats:
+        return np.exp(intercept + slope * np.log(at))
+
+    def band(at: Floats) -> tuple[Floats, Floats]:
+        half = t * residual_se * np.sqrt(1 / len(x) + (np.log(at) - log_x.mean()) ** 2 / spread)
+        return predict(at) * np.exp(-half), predict(at) * np.exp(half)
+
+    def without(kept: Floats, values: Floats, at: float) -> float:
+        one, two, _, _ = _line(np.log(kept), np.log(values))
+        return float(np.exp(two + one * np.log(at)))
+
+    return Fit(
+        "power",
+        {"a": math.exp(intercept), "b": slope},
+        {
+            "a": (math.exp(intercept - intercept_half), math.exp(intercept + intercept_half)),
+            "b": (slope - slope_half, slope + slope_half),
+        },
+        _leave_one_out(x, y, without),
+        len(x),
+        predict,
+        band,
+    )
+
+
+def fit_saturating(x: Floats, y: Floats, *, ceiling: float = math.inf) -> Fit | None:
+    """y = c - a x^-b by least squares, a limit c <= `ceiling` approached by a power law; None below `FEWEST` points.
+
+    For each b on a grid of 0.01 to 4 the other two are linear (variable projection), so that no start value is needed. The
+    interval of b is its profile likelihood's (F test; ends that the grid cuts off are infinite, or 0), that of c and of the
+    curve the delta method's, cut at `ceiling`. With as few points as a study has sizes these are approximate, and wide.
+    """
+    if len(x) < FEWEST or len(np.unique(x)) < FEWEST:
+        return None
+    unit = float(np.exp(np.log(x).mean()))  # keeps x^-b near 1
+    residuals, solutions = _profile(x / unit, y, ceiling)
+    chosen = int(residuals.argmin())
+    b, (c, a) = float(_EXPONENTS[chosen]), solutions[chosen]
+    df = len(x) - 3
+    noise = float(residuals[chosen]) / df
+    limit = float(residuals[chosen]) * (1 + float(stats.f.ppf(LEVEL, 1, df)) / df)
+    inside = np.flatnonzero(residuals <= limit)
+    low = 0.0 if inside[0] == 0 else float(_EXPONENTS[inside[0]])
+    high = math.inf if inside[-1] == len(_EXPONENTS) - 1 else float(_EXPONENTS[inside[-1]])
+    t = float(stats.t.ppf(0.5 + LEVEL / 2, df))
+
+    def gradient(at: Floats) -> Floats:
+        z = (at / unit) ** -b
+        return np.column_stack([np.ones_like(at), -z, a * np.log(at / unit) * z])
+
+    inverse = np.linalg.pinv(gradient(x).T @ gradient(x)) * noise
+
+    def predict(at: Floats) -> Floats:
+        return c - a * (at / unit) ** -b
+
+    def band(at: Floats) -> tuple[Floats, Floats]:
+        slopes = gradient(at)
+        half = t * np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", slopes, inverse, slopes), 0))
+        low: Floats = predict(at) - half
+        return low, np.minimum(predict(at) + half, ceiling)
+
+    def without(kept: Floats, values: Floats, at: float) -> float:
+        losses, found = _profile(kept / unit, values, ceiling)
+        best = int(losses.argmin())
+        return float(found[best][0] - found[best][1] * (at / unit) ** -_EXPONENTS[best])
+
+    c_half = t * math.sqrt(max(float(inverse[0, 0]), 0.0))
+    return Fit(
+        "saturating",
+        {"c": float(c), "a": float(a) * unit**b, "b": b},
+        {"c": (c - c_half, min(c + c_half, ceiling)), "a": (math.nan, math.nan), "b": (low, high)},
+        _leave_one_out(x, y, without),
+        len(x),
+        predict,
+        band,
+    )
+
+
+def _line(x: Floats, y: Floats) -> tuple[float, float, float, float]:
+    """Slope, intercept, residual standard error (NaN without spare points) and sum of squares of x about its mean."""
+    spread = float(((x - x.mean()) ** 2).sum())
+    slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread
+    intercept = float(y.mean()) - slope * float(x.mean())
+    left = float(((y - intercept - slope * x) ** 2).sum())
+    return slope, intercept, math.sqrt(left / (len(x) - 2)) if len(x) > 2 else math.nan, spread
+
+
+def _profile(x: Floats, y: Floats, ceiling: float) -> tuple[Floats, Floats]:
+    """For each exponent of the grid the residual sum of squares of the best (c, a) with c <= ceiling, and these."""
+    z = -(x[None, :] ** -_EXPONENTS[:, None])
+    centred = z - z.mean(axis=1, keepdims=True)
+    a = (centred * (y - y.mean())).sum(axis=1) / (centred**2).sum(axis=1)
+    c = y.mean() - a * z.mean(axis=1)
+    if np.isfinite(ceiling):
+        bound = (z * (y - ceiling)).sum(axis=1) / (z**2).sum(axis=1)
+        a, c = np.where(c > ceiling, bound, a), np.minimum(c, ceiling)
+    residuals = ((y - c[:, None] - a[:, None] * z) ** 2).sum(axis=1)
+    return residuals, np.column_stack([c, a])
+
+
+def _leave_one_out(x: Floats, y: Floats, predict: Callable[[Floats, Floats, float], float]) -> float:
+    errors = []
+    for left in range(len(x)):
+        kept = np.arange(len(x)) != left
+        errors.append(predict(x[kept], y[kept], float(x[left])) - float(y[left]))
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def scaling_points(frames: StudyFrames) -> pd.DataFrame:
+    """What was measured of each size, a row a size and series, in the unit that `what` names.
+
+    `SCORE`: series "none" (the trial best on dev without an intermediate task) and "best" (best on dev of all), mean and spread
+    over the trial and its complete repeats, without English where that is recorded. "p50 latency (ms)" and "throughput
+    (samples/s)": a series a hardware and variant, VALID results alone. `gflops_per_sample` counts 2 operations a body parameter
+    and token of a mean query of the task timed (Kaplan et al. 2020, section 2.1: attention's share, quadratic in the length,
+    left out); NaN where the benchmark recorded no query lengths.
+    """
+    body, benchmarks = frames.body_m, valid(frames.benchmarks)
+    pieces = benchmarks.groupby("size")["mean_pieces"].mean().to_dict()
+    rows: list[dict[str, Any]] = []
+
+    def add(what: str, series: str, size: str, values: list[float]) -> None:
+        found = pd.Series(values, dtype="float64").dropna()
+        if size not in body or found.empty:
+            return
+        flops = 2 * body[size] * 1e6 * pieces.get(size, math.nan) / 1e9
+        row = {"what": what, "series": series, "size": size, "params_body_m": body[size], "gflops_per_sample": flops}
+        rows.append(row | {"value": found.mean(), "sd": found.std(ddof=1), "n": len(found)})
+
+    best = chosen_trials(frames)
+    complete = frames.trials.assign(score=zero_shot(frames.trials)[1])
+    complete = complete[complete["outcome"] == "complete"]
+    for series, table in (("none", best[best["intermediate"] == NONE]), ("best", best_trials(frames))):
+        for row in table.to_dict("records"):
+            trials = complete[complete["size"] == row["size"]]
+            own = trials[(trials["trial_id"] == row["trial_id"]) | (trials["repeats"] == row["trial_id"])]
+            whole = own[own["targets_finished"] == own["targets_finished"].max()]
+            add(SCORE, series, row["size"], list(whole["score"]))
+    several = benchmarks["hardware"].nunique() > 1
+    for (hardware, variant), group in benchmarks.groupby(["hardware", "variant"], sort=False):
+        series = f"{variant} on {hardware}" if several else str(variant)
+        for row in group.to_dict("records"):
+            add("p50 latency (ms)", series, row["size"], [row["p50_ms"]])
+            add("throughput (samples/s)", series, row["size"], [row["throughput_sps"]])
+    return frame(rows, _POINTS)
+
+
+def scaling(frames: StudyFrames, *, over: Over = "params_body_m") -> dict[tuple[str, str, str], Fit]:
+    """Fits by (what, series, form) of `scaling_points` over body parameters in millions, or over operations a sample.
+
+    Accuracy: a power law of the error (100 - score), and a saturating curve of the score. Speed: a power law. A series of
+    fewer than four sizes has none. Published figures have no part in it.
+    """
+    fits: dict[tuple[str, str, str], Fit] = {}
+    for (what, series), group in scaling_points(frames).dropna(subset=[over]).groupby(["what", "series"], sort=False):
+        x = group[over].to_numpy(dtype="float64")
+        y = group["value"].to_numpy(dtype="float64")
+        is_score = what == SCORE
+        candidates = [fit_power(x, 100 - y), fit_saturating(x, y, ceiling=100.0)] if is_score else [fit_power(x, y)]
+        for fit in candidates:
+            if fit is not None:
+                fits[str(what), str(series), fit.form] = _of_score(fit) if is_score and fit.form == "power" else fit
+    return fits
+
+
+def _of_score(fit: Fit) -> Fit:
+    """A power law of the error as a curve of the score."""
+
+    def band(at: Floats) -> tuple[Floats, Floats]:
+        low, high = fit.band(at)
+        return 100 - high, 100 - low
+
+    return Fit(
+        fit.form,
+        fit.parameters,
+        fit.intervals,
+        fit.leave_one_out,
+        fit.points,
+        lambda at: 100 - fit.predict(at),
+        band,
+    )

@@ -1,0 +1,339 @@
+"""What was served: languages that count, INVALID results, loads within a bound, variants that failed, attempts made again."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+
+import analysis
+from analysis import StudyFrames
+from analysis.charts.scaling import scaling_chart
+from analysis.report.answer import answer
+from analysis.report.findings import Findings
+from analysis.store.frames import MEAN_WITHOUT_ENGLISH as WITHOUT
+from analysis.tables.scaling import SCORE, fit_power, fit_saturating
+from tests.support.studies import made, new_store
+
+BODY_M = {"small": 1.0, "large": 4.0}
+
+
+def _run(size: str, scores: dict[str, float], **rest: Any) -> dict[str, Any]:
+    return {"size": size, "trial_id": "t", "intermediate": "none", "seed": 0, "scores": scores} | rest
+
+
+def _served(size: str, score: float, **rest: Any) -> dict[str, Any]:
+    return {"size": size, "trial_id": "t", "task_scores": {"x": score}, "timed_task": "x"} | rest
+
+
+def _study(benchmarks: list[dict[str, Any]]) -> StudyFrames:
+    runs = [_run(size, {"x": 60.0}, without_english={"x": 50.0}) for size in BODY_M]
+    return made(runs, benchmarks, body_m=BODY_M)
+
+
+def _page(frames: StudyFrames, folder: Path, budget: str | None = None) -> str:
+    return analysis.write_report(frames, folder / "report.html", budget=budget, exports=False).read_text("utf-8")
+
+
+def test_english_counts_only_where_no_mean_without_it_is_recorded(tmp_path: Path) -> None:
+    benchmarks = [
+        _served("small", 70.0, task_scores_without_english={"x": 40.0}, p50_ms=1.0),
+        _served("large", 69.0, task_scores_without_english={"x": 45.0}, p50_ms=2.0),
+    ]
+    frames = _study(benchmarks)
+    served = analysis.configurations(frames).set_index("size")
+    assert served["score"].to_dict() == {"small": 40.0, "large": 45.0}
+    assert served["on_front"].all()  # with English the large one is slower and worse
+    choice = analysis.best_for_budget(frames, "p50_ms<=5")
+    assert choice.best is not None
+    assert choice.best["size"] == "large"
+    said = answer(Findings(frames)).best
+    assert "size large" in said
+    assert "mean zero-shot test score 45.0 % (over 1 target, languages other than English)" in said
+    points = analysis.scaling_points(frames)
+    assert set(points.loc[points["what"] == SCORE, "value"]) == {50.0}
+    page = _page(frames, tmp_path)
+    assert "test score, all languages (%)" in page
+    assert "test score without English (%)" in page
+
+    del benchmarks[0]["task_scores_without_english"]
+    mixed = _study(benchmarks)
+    assert analysis.configurations(mixed)["score"].tolist() == [70.0, 69.0]
+    assert "mean test score 70.0 % (over 1 target, all languages, English included)" in answer(Findings(mixed)).best
+
+
+def test_the_front_leaves_english_out_and_keeps_machines_apart() -> None:
+    frames = _study(
+        [
+            _served("small", 70.0, task_scores_without_english={"x": 40.0}, p50_ms=2.0),
+            _served("large", 71.0, task_scores_without_english={"x": 39.0}, p50_ms=3.0),  # better with English alone
+            _served("large", 71.0, task_scores_without_english={"x": 39.0}, p50_ms=1.0, hardware="a gpu"),
+            _served("small", 60.0, task_scores_without_english={"x": 30.0}, p50_ms=1.5, variant="int8"),
+        ]
+    )
+    assert analysis.front(frames).to_dict("records") == [
+        {"size": size, "variant": variant, "hardware": hardware, "p50_ms": p50, "score": score, "judged_by": WITHOUT}
+        for size, variant, hardware, p50, score in (
+            ("small", "int8", "a cpu", 1.5, 30.0),
+            ("small", "fp32", "a cpu", 2.0, 40.0),
+            ("large", "fp32", "a gpu", 1.0, 39.0),
+        )
+    ]
+    assert analysis.front(_study([])).empty
+
+
+def test_the_dearest_configuration_counts_for_one_doubling() -> None:
+    def volume(best: float, cost: str = "p50_ms") -> dict[Any, Any]:
+        costs = (("small", 50.0, 1.0), ("middle", 60.0, 2.0), ("large", best, 8.0))
+        served = [_served(size, score, p50_ms=ms, throughput_sps=8 / ms) for size, score, ms in costs]
+        volumes = analysis.hypervolumes(_study(served))
+        return dict(volumes[volumes["cost"] == cost].iloc[0])
+
+    # by hand: 50 over one doubling, 60 over two, 70 over the one beyond 8 ms; likewise from 8 down to half a sample a second
+    for cost, ends in (("p50_ms", (1.0, 16.0)), ("throughput_sps", (8.0, 0.5))):
+        found = volume(70.0, cost)
+        assert found["hypervolume"] == pytest.approx(50 + 2 * 60 + 70)
+        assert found["mean_best_score"] == pytest.approx((50 + 2 * 60 + 70) / 4)
+        assert (found["from_cost"], found["to_cost"]) == pytest.approx(ends)
+    assert volume(75.0)["hypervolume"] == pytest.approx(volume(70.0)["hypervolume"] + 5)
+
+
+def test_the_page_says_whose_queries_were_timed(tmp_path: Path) -> None:
+    page = _page(_study([_served("small", 70.0, p50_ms=1.0), _served("large", 72.0, p50_ms=2.0)]), tmp_path)
+    assert "Costs are of x&#x27;s queries alone, while the score is the mean over all targets." in page
+    assert "against p50 latency (ms) of x&#x27;s queries, a cpu" in page
+    assert "at 2.0 ms median latency of x&#x27;s queries" in page
+
+
+def test_what_is_invalid_is_used_for_nothing(tmp_path: Path) -> None:
+    invalid = {"SingleStream": "INVALID", "Offline": "VALID"}
+    benchmarks = [
+        _served("small", 71.0, p50_ms=1.0, throughput_sps=9.0, results=invalid),
+        _served("large", 72.0, p50_ms=5.0, throughput_sps=5.0),
+        _served("large", 71.5, variant="bf16", p50_ms=4.0, throughput_sps=6.0),
+    ]
+    frames = _study(benchmarks)
+    valid = _study(benchmarks[1:])
+    assert "size large served as bf16" in answer(Findings(frames)).fastest, "not the small one's 1.0 ms"
+    p50 = [table[table["cost"] == "p50_ms"].reset_index() for table in map(analysis.hypervolumes, (frames, valid))]
+    assert p50[0]["hypervolume"].equals(p50[1]["hypervolume"])
+    points = analysis.scaling_points(frames)
+    assert set(points.loc[points["what"] == "p50 latency (ms)", "size"]) == {"large"}
+    assert set(points.loc[points["what"] == "throughput (samples/s)", "size"]) == {"small", "large"}
+    speeds = analysis.compare(frames, frames).speeds
+    assert set(speeds.loc[speeds["size"] == "small", "metric"]) == {"throughput_sps"}
+    assert "1.00 INVALID" in _page(frames, tmp_path), "and yet it is shown"
+
+
+def _loaded(size: str, score: float, bound: float, *, qps: float | None, p99: float | None) -> dict[str, Any]:
+    return _served(size, score, server_bound_ms=bound, server_qps=qps, server_p99_ms=p99, p50_ms=1.0)
+
+
+def test_a_p99_within_the_limit_meets_it_at_the_load_it_was_measured_at(tmp_path: Path) -> None:
+    """Whatever bound the load was sought under: that only decides which load it is."""
+    small = _loaded("small", 70.0, 50.0, qps=900.0, p99=48.5)
+    frames = _study([small, _loaded("large", 72.0, 100.0, qps=20.0, p99=40.0)])
+    choice = analysis.best_for_budget(frames, "server_p99_ms<=50")
+    assert (choice.fitting, choice.best and choice.best["size"], choice.unknown) == (2, "large", ())
+    page = _page(frames, tmp_path, "server_p99_ms<=50")
+    assert "40.0 ms p99 at 20.0 queries/s, the highest load within 100 ms" in page
+    assert "not sought" not in page
+    page = _page(frames, tmp_path, "server_p99_ms<=98")
+    assert (
+        "48.5 ms p99 at 900.0 queries/s, the highest load within 50 ms (a higher one within the budget was not" in page
+    )
+    # over the limit at the load measured: a lower load might do, which is neither kept nor broken
+    over = _study([small, _loaded("large", 72.0, 100.0, qps=20.0, p99=97.0)])
+    choice = analysis.best_for_budget(over, "server_p99_ms<=50")
+    assert (choice.fitting, choice.best and choice.best["size"]) == (1, "small")
+    at = "97 ms at 20.0 queries/s, a lower load was not measured"
+    assert choice.unknown == (f"large fp32 (server_p99_ms: {at})",)
+    # a load asked for as well: what is too slow at a lower load than that is out, what was not tried at it is open
+    assert analysis.best_for_budget(over, "server_p99_ms<=50, server_qps>=100").unknown == ()
+    more = analysis.best_for_budget(over, "server_p99_ms<=98, server_qps>=1000")
+    assert more.fitting == 0
+    assert more.unknown == ("small fp32 (server_qps: 900.0 queries/s within 50 ms, a higher load was not sought)",)
+    not_met = _study(
+        [_loaded("small", 70.0, 50.0, qps=None, p99=None), _loaded("large", 72.0, 50.0, qps=20.0, p99=49.0)]
+    )
+    assert analysis.best_for_budget(not_met, "server_p99_ms<=50").fitting == 1
+
+
+def test_what_is_not_measured_is_not_said_to_break_a_budget(tmp_path: Path) -> None:
+    frames = _study([_served("small", 70.0, p50_ms=1.0), _served("large", 72.0, p50_ms=9.0)])
+    page = _page(frames, tmp_path, "energy_j_per_sample<=0.5")
+    header = page[page.index("<header>") : page.index("</header>")]
+    assert "cannot be said: energy (J/sample) is not measured for small fp32, large fp32. No other does" in header
+    assert "No configuration" not in header
+    choice = analysis.best_for_budget(frames, "energy_j_per_sample<=0.5, p50_ms<=5")
+    assert choice.undecided == {"energy (J/sample)": ("small fp32",)}, "the large one is too slow whatever its energy"
+    assert "No configuration with a score meets" in _page(frames, tmp_path, "energy_j_per_sample<=0.5, p50_ms<=0.5")
+    failed = _study([_served("large", 72.0, reason="failed: the actor died")])
+    assert "No configuration with a score meets" in _page(failed, tmp_path, "energy_j_per_sample<=0.5")
+
+
+def test_loads_within_different_bounds_are_kept_apart() -> None:
+    frames = _study(
+        [_loaded("small", 70.0, 50.0, qps=900.0, p99=48.5), _loaded("large", 72.0, 100.0, qps=20.0, p99=97.0)]
+    )
+    # loads within different bounds neither dominate each other nor make one hypervolume
+    assert analysis.configurations(frames)["on_front_server_qps"].all()
+    assert "server_qps" not in set(analysis.hypervolumes(frames)["cost"])
+    one_bound = _study(
+        [_loaded("small", 70.0, 50.0, qps=900.0, p99=48.5), _loaded("large", 69.0, 50.0, qps=20.0, p99=48.5)]
+    )
+    assert analysis.configurations(one_bound)["on_front_server_qps"].tolist() == [True, False]
+    assert analysis.hypervolumes(one_bound)["server_bound_ms"].dropna().tolist() == [50.0]
+
+
+def test_a_variant_that_failed_is_missing_with_its_reason_and_holds_no_value(tmp_path: Path) -> None:
+    frames = _study(
+        [
+            _served("small", 70.0, p50_ms=1.0),
+            _served("large", 99.0, p50_ms=0.1, reason="failed: the actor died"),
+        ]
+    )
+    served = analysis.configurations(frames).set_index("size")
+    assert math.isnan(served["score"]["large"])
+    assert math.isnan(served["p50_ms"]["large"])
+    assert not served["on_front"]["large"]
+    assert "size small" in answer(Findings(frames)).best
+    choice = analysis.best_for_budget(frames, "p50_ms<=5")
+    assert choice.fitting == 1
+    page = _page(frames, tmp_path)
+    assert "large fp32: not measured at all: failed: the actor died" in page
+    assert "99.0" not in page[page.index("<h2>Benchmarks") :]
+
+
+def test_a_budget_opens_a_report_that_has_no_scored_benchmark() -> None:
+    runs = [_run("small", {"x": 60.0}), _run("small", {"x": 62.0}, trial_id="u", intermediate="topic")]
+    frames = made(runs, body_m=BODY_M)
+    frames.context["intermediates"] = ["none", "topic"]
+    found = answer(Findings(frames))
+    assert found.fastest == ""
+    assert found.best.startswith("By English dev score")
+    assert "+2.0 points" in found.gain
+
+
+def test_a_budget_keeps_the_sentence_on_intermediate_training(tmp_path: Path) -> None:
+    runs = [_run("small", {"x": 60.0}), _run("small", {"x": 62.0}, trial_id="u", intermediate="topic")]
+    frames = made(runs, body_m=BODY_M)
+    frames.context["intermediates"] = ["none", "topic"]
+    page = _page(frames, tmp_path, "p50_ms<=5")
+    header = page[page.index("<header>") : page.index("</header>")]
+    assert "No configuration with a score meets the budget" in header
+    assert "Intermediate training changed the test score by +2.0 points" in header
+
+
+def test_a_repeat_tried_again_counts_once(tmp_path: Path) -> None:
+    """The failed attempt had scored one target of two; its successor has a run and a name of its own."""
+    client = new_store(tmp_path)
+    experiment = client.create_experiment("again", tags={"study.targets": '["x", "y"]', "study.intermediates": "[]"})
+    for name, intermediate, gain in (("t0", "none", 0.0), ("t1", "topic", 4.0)):
+        for suffix, seed, outcome, tasks in (
+            ("", 0, "complete", "xy"),
+            ("-s1", 1, "failed", "x"),
+            ("-s1-again", 1, "complete", "xy"),
+        ):
+            score = 10.0 if outcome == "failed" else 50.0 + gain
+            tags = {"kind": "repeat" if suffix else "trial", "size": "a", "trial_id": f"{name}{suffix}"}
+            tags |= {"outcome": outcome, "default_cell": str(not suffix).lower(), "reason": "lost" if seed else ""}
+            tags |= ({"repeats": name} if suffix else {}) | ({"retried": "true"} if outcome == "failed" else {})
+            metrics = {f"test/{task}": score for task in tasks} | {"test/score": score, "dev/score": score}
+            params = {"intermediate": intermediate, "lr_intermediate": "none", "lr_target": "1e-3", "seed": str(seed)}
+            _write(client, experiment, tags, params=params, metrics=metrics)
+    frames = analysis.load(f"sqlite:///{tmp_path / 'mlflow.db'}", "again")
+    assert sorted(frames.trials["trial_id"]) == ["t0", "t0-s1-again", "t1", "t1-s1-again"]
+    assert sorted(frames.made_good["trial_id"]) == ["t0-s1", "t1-s1"]
+    gained = analysis.gains(frames)
+    assert gained["n"].tolist() == [2, 2]
+    assert gained["gain"].tolist() == [4.0, 4.0]
+    assert gained["score"].tolist() == [54.0, 54.0]
+    page = _page(frames, tmp_path)
+    assert "Failed attempts that were tried again" in page
+    assert "2 trials, 2 repeats" in page
+
+
+def _write(
+    client: MlflowClient, experiment: str, tags: dict[str, str], *, params: dict[str, str], metrics: dict[str, float]
+) -> None:
+    run_id = str(client.create_run(experiment).info.run_id)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(name, value, 0, 1) for name, value in metrics.items()],
+        params=[Param(name, value) for name, value in params.items()],
+        tags=[RunTag(name, value) for name, value in tags.items()],
+    )
+
+
+def test_a_benchmark_s_mean_without_english_is_read(tmp_path: Path) -> None:
+    client = new_store(tmp_path)
+    experiment = client.create_experiment("read", tags={"study.targets": '["x"]'})
+    tags = {"kind": "benchmark", "size": "a", "variant": "fp32", "trial_id": "t", "timed_task": "x"}
+    for variant, name in (("fp32", "test_without_english/score"), ("bf16", "test/score_without_english")):
+        metrics = {"test/score": 60.0, name: 50.0, "test/x": 60.0}
+        _write(client, experiment, tags | {"variant": variant}, params={}, metrics=metrics)
+    held = analysis.load(f"sqlite:///{tmp_path / 'mlflow.db'}", "read").benchmarks
+    assert held["test_score_without_english"].tolist() == [50.0, 50.0]
+    assert held["task_scores"].tolist() == [{"x": 60.0}] * 2
+    assert set(held["timed_task"]) == {"x"}
+
+
+def test_a_curve_s_band_is_that_of_its_own_scale() -> None:
+    """Of noisy points: as wide up as down on the log scale, and for a score the same turned over, never above 100 %."""
+    x = np.array([1.0, 2.0, 4.0, 8.0])
+    fit = fit_power(x, np.array([30.0, 60.0, 20.0, 50.0]))
+    assert fit is not None
+    at = np.array([1.0, 3.0, 16.0])
+    low, high = fit.band(at)
+    assert fit.predict(at) ** 2 == pytest.approx(low * high)
+    assert (low > 0).all()
+    assert (high / fit.predict(at) > 2).any(), "so wide that value - (high - value) would be below zero"
+    curved = fit_saturating(np.geomspace(1, 10, 6), 99 - np.array([30, 10, 9, 2, 1.5, 0.2]), ceiling=100.0)
+    assert curved is not None
+    assert (curved.band(np.array([1.0, 100.0]))[1] <= 100).all()
+
+
+def test_the_band_of_a_score_lies_between_its_ends() -> None:
+    scores = {"a": 70.0, "b": 40.0, "c": 80.0, "d": 50.0}
+    body = {name: 2.0**k for k, name in enumerate(scores)}
+    frames = made([_run(size, {"x": score}) for size, score in scores.items()], body_m=body)
+    fit = analysis.scaling(frames)[SCORE, "best", "power"]
+    low, high = fit.band(np.array([1.0, 20.0]))
+    error = 100 - fit.predict(np.array([1.0, 20.0]))
+    assert (high < 100).all()
+    assert (100 - low) * (100 - high) == pytest.approx(error**2)
+    points = analysis.scaling_points(frames)
+    chart = scaling_chart(points, {"best": ("power", fit)}, what=SCORE).to_dict()
+    bands = [row for held in chart["datasets"].values() for row in held if "part" in row] if "datasets" in chart else []
+    bands = bands or [row for layer in chart["layer"] for row in layer["data"]["values"] if "part" in row]
+    assert bands
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 100 for row in bands)
+
+
+def test_curves_over_operations_count_the_tokens(tmp_path: Path) -> None:
+    """Sizes whose tokenizers cut finer need more operations than their bodies say; latency follows the operations here."""
+    body = {"a": 1.0, "b": 2.0, "c": 4.0, "d": 8.0}
+    pieces = {"a": 10.0, "b": 30.0, "c": 15.0, "d": 20.0}
+    operations = {size: 2 * body[size] * pieces[size] / 1000 for size in body}  # GFLOP
+    frames = made(
+        [_run(size, {"x": 50.0}) for size in body],
+        [_served(size, 50.0, mean_pieces=pieces[size], p50_ms=3 * operations[size] ** 0.7) for size in body],
+        body_m=body,
+    )
+    key = ("p50 latency (ms)", "fp32", "power")
+    assert analysis.scaling(frames, over="gflops_per_sample")[key].parameters["b"] == pytest.approx(0.7)
+    assert analysis.scaling(frames)[key].parameters["b"] != pytest.approx(0.7, abs=0.01)
+    page = _page(frames, tmp_path)
+    assert 'data-name="scaling_p50_latency_flops"' in page
+    assert "Sizes with other tokenizers need other numbers of tokens" in page
+    assert "same curves" not in page
+    unknown = made([_run(size, {"x": 50.0}) for size in body], body_m=body)
+    assert "Operations a sample cannot be counted" in _page(unknown, tmp_path)
+    assert pd.isna(analysis.scaling_points(unknown)["gflops_per_sample"]).all()

@@ -1,0 +1,135 @@
+"""Ray Train groups: what a stopped trial leaves behind, a worker that is lost, and a micro-batch that does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from ray.tune.schedulers import TrialScheduler
+
+from study.cluster.connection import connected
+from study.search.searcher import RunDefaultsToTheEnd
+from study.search.slots import Room
+from study.search.sweep import Sweep
+from study.search.trial_store import SearchResult, open_journal
+from study.spec import Study
+from study.spec.space import Space
+from tests.conftest import cores_after
+from tests.support import recipes
+from trainables.hyperparameters import OutOfMemory
+from trainables.launch.job import Job, run_group
+from trainables.resources import Resources
+from trainables.stages.base import Stage, Workplace
+from trainables.store.stage_store import StageStore
+from trainables.training.micro_batches import limits
+
+CPUS = 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """A Ray of our own on a machine where an earlier cluster left its address behind."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        patch.setenv("RAY_TMPDIR", folder)  # under /tmp: sockets want a short path
+        (Path(folder) / "ray").mkdir()
+        (Path(folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+        with connected(None, cpus=CPUS):
+            yield
+
+
+def _search(study: Study, output: Path) -> SearchResult:
+    def progress(stage: str, done: int, total: int, value: float) -> None:
+        pass
+
+    size = study.size("1x64")
+    assert size.resources.workers * size.resources.cpus == CPUS
+    return Sweep(study, size, output, Room({"CPU": CPUS}), progress).search(open_journal(output))
+
+
+def test_stopped_group_trials_give_their_cores_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial wants two cores: on two, the second can only run on what the first gave back."""
+
+    def stop(self: Any, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return TrialScheduler.STOP
+
+    monkeypatch.setattr(RunDefaultsToTheEnd, "on_trial_result", stop)
+    result = _search(dataclasses.replace(recipes.tiny(), trials=2), tmp_path)
+    assert [trial.outcome for trial in result.trials] == ["stopped_early"] * 2
+    assert {trial.metrics["targets_finished"] for trial in result.trials} == {1}
+    assert cores_after(30.0) == ray.cluster_resources()["CPU"]
+
+
+def test_a_trial_that_loses_a_worker_is_started_again_and_completes(tmp_path: Path) -> None:
+    """A worker of the group is killed once the first target is scored: what was finished is found, the rest is made."""
+    study = dataclasses.replace(recipes.tiny(), trials=1, space=Space((), (1e-3,), (1e-3,)))
+    killed: list[int] = []
+
+    def kill_a_worker() -> None:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not list(tmp_path.glob("stages/evaluate-*/manifest.json")):
+            time.sleep(0.02)
+        workers = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if any("RayTrainWorker" in part for part in process.cmdline())
+        ]
+        os.kill(workers[-1].pid, signal.SIGKILL)
+        killed.append(workers[-1].pid)
+
+    thread = threading.Thread(target=kill_a_worker)
+    thread.start()
+    result = _search(study, tmp_path)
+    thread.join()
+    assert killed
+    (trial,) = result.trials
+    assert (trial.outcome, trial.reason) == ("complete", None)
+    store = StageStore(tmp_path)
+    assert all(store.verify(stage) == [] for stage in study.chain(study.size("1x64"), trial.choice))
+    assert cores_after(30.0) == CPUS
+
+
+@dataclass(frozen=True)
+class Narrow(Stage):
+    """What a device does that holds two entries of a batch; on the second worker alone."""
+
+    @property
+    def label(self) -> str:
+        return "narrow"
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return ()
+
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        if work.share.rank == 1 and work.share.micro_batch > 2:
+            raise OutOfMemory(3, work.share.micro_batch, "the device is full")
+        work.agree(lambda: None)  # the other worker waits for this one, as in a step
+        return {}
+
+
+def test_a_group_that_runs_out_of_memory_goes_on_with_half(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The error of a worker comes back through Ray Train, the group is made anew, and what fitted is noted."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    job = Job(str(tmp_path), Resources(workers=2, micro_batch=4), stages=(Narrow(),), size="small")
+    run_group(job, name="narrow", progress=_silent)
+    assert "out of memory at step 3 with a micro-batch of 4: the device is full; going on with 2" in caplog.text
+    finished = StageStore(tmp_path).find(Narrow())
+    assert finished is not None
+    assert finished.manifest["context"]["micro_batch"] == 2
+    assert limits(tmp_path, job.resources) == {"narrow": 2}
+
+
+def _silent(stage: str, done: int, total: int, value: float) -> None:
+    """Progress that nobody reads."""

@@ -1,0 +1,190 @@
+"""The command line: clear refusals before any work, and the commands that only look."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from study.cli.app import app
+from study.cluster.connection import CannotRun
+from study.run.driver import Outcome, Where, _check_identity
+from study.spec import Study
+from tests.conftest import ROOT, Ran, study_command
+from tests.support import recipes
+from trainables.data.source import DATA_ROOT_VARIABLE
+
+TinyRun = tuple[Path, Ran]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "nope"], "no recipe 'nope'"),
+        (["run", "missing.py:study"], "no file missing.py"),
+        (["run", "tests/support/recipes.py:absent"], "no function 'absent'"),
+        (["run", "tests/support/recipes.py:not_a_study"], "not a Study"),
+        (["run", "quickstart", "--sizes", "7x7,8x8"], "no size '7x7'"),
+        (["run", "quickstart", "--trials", "2"], "trials 2: at least 5"),
+        (["run", "quickstart", "--trials", "many"], "valid integer"),
+        (["run", "quickstart", "--bound-ms", "0"], "0.001"),
+        (["run", "quickstart", "--data-root", "/no/such/folder"], "no such folder"),
+        (["run", "quickstart", "--output", "/dev/null/x"], "is a file"),
+        (["plan", "nope"], "no recipe 'nope'"),
+        (["report", "/no/such/folder"], "no folder with an mlflow.db"),
+        (["ui", "/no/such/folder"], "no mlflow.db"),
+    ],
+)
+def test_bad_input_is_refused_with_one_message_and_exit_code_2(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if arguments[0] == "run" and "--output" not in arguments:
+        arguments = [*arguments, "--output", str(tmp_path / "out")]
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, "")  # taken back after the test
+    ran = CliRunner().invoke(app, arguments)
+    assert ran.exit_code == 2
+    assert says in ran.stderr
+    assert ran.stdout == ""
+    assert not (tmp_path / "out").exists(), "nothing may be made before the input is known to be good"
+
+
+def test_the_benchmark_s_bound_can_be_set_for_a_folder_that_has_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Study] = []
+
+    def run_study(study: Study, where: Where, *, retry_failed: bool) -> Outcome:
+        asked.append(study)
+        _check_identity(study, tmp_path / "study.json")
+        return Outcome({}, ())
+
+    monkeypatch.setattr("study.run.driver.run_study", run_study)
+    command = ["run", "tests/support/recipes.py:inline", "--output", str(tmp_path)]
+    for options in ([], ["--bound-ms", "25"]):
+        ran = CliRunner().invoke(app, [*command, *options])
+        assert ran.exit_code == 0, ran.stderr
+    assert [study.benchmark.measured_with().bound_ms for study in asked] == [100.0, 25.0]
+
+
+def test_all_errors_are_said_at_once() -> None:
+    ran = study_command("run", "quickstart", "--sizes", "a,b", timeout_s=60)
+    assert ran.code == 2
+    assert ran.err.count("error:") == 2
+    assert "Traceback" not in ran.err
+    assert ran.out == ""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    ran = study_command("run", "quickstart", "--output", str(tmp_path / "out"), timeout_s=60)
+    assert ran.code == 2
+    assert "no right to write" in ran.err
+
+
+def test_a_damaged_note_of_what_the_folder_holds_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    _check_identity(recipes.inline(), path)
+    _check_identity(recipes.inline(), path)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(CannotRun, match="damaged"):
+        _check_identity(recipes.inline(), path)
+
+
+def test_an_output_folder_in_use_is_refused(tmp_path: Path) -> None:
+    import fcntl
+
+    output = tmp_path / "out"
+    output.mkdir()
+    with open(output / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ran = study_command("run", "tests/support/recipes.py:inline", "--output", str(output), timeout_s=60)
+    assert ran.code == 2
+    assert "another run is using it" in ran.err
+
+
+def test_plan_shows_sizes_parameters_and_shared_stages() -> None:
+    ran = study_command("plan", "quickstart", timeout_s=60)
+    assert ran.code == 0
+    # 2x128: a layer has 4 d^2 + 2 (d 4d) weights, 9d + 4d biases and norms: 12 d^2 + 13 d; two layers and the first norm.
+    body = 2 * (12 * 128**2 + 13 * 128) + 2 * 128
+    assert f"{body / 1e6:.2f} M" in ran.out
+    for word in ("2x128", "3x160", "4x192", "inline", "Ray Train, ZeRO-2", "micro_paraphrase", "none"):
+        assert word in ran.out
+
+
+def test_tasks_lists_every_task_with_its_metric() -> None:
+    from trainables.tasks.registry import TASKS
+
+    ran = study_command("tasks", timeout_s=60)
+    assert ran.code == 0
+    for name, task in TASKS.items():
+        (line,) = [line for line in ran.out.splitlines() if line.startswith(f"│ {name} ")]
+        assert task.metric in line
+        assert task.kind in line
+
+
+def test_doctor_checks_this_machine() -> None:
+    ran = study_command("doctor", timeout_s=120)
+    for what in ("python", "compiler", "torch", "deepspeed", "ray", "disk", "memory", "gpus"):
+        assert f" {what}:" in ran.out
+    assert ran.code == (1 if "MEND" in ran.out else 0)
+
+
+def test_doctor_says_how_to_mend_a_missing_compiler(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from study.cli.doctor import _compiler; _compiler()"],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path), "CXX": "no-such-compiler"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "install g++" in done.stderr
+
+
+def test_report_is_written_again_from_mlflow_alone(tiny_run: TinyRun, tmp_path: Path) -> None:
+    output, _ = tiny_run
+    again = study_command("report", str(output), "--to", str(tmp_path / "again.html"), timeout_s=60)
+    assert again.code == 0
+    assert "micro_tagging" in (tmp_path / "again.html").read_text(encoding="utf-8")
+
+
+def test_ui_serves_the_study(tiny_run: TinyRun) -> None:
+    output, _ = tiny_run
+    port = 15000 + os.getpid() % 10000
+    server = subprocess.Popen(
+        [sys.executable, "-m", "study", "ui", str(output), "--port", str(port)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        body = _search_experiments(port)
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(30)
+    assert '"tiny"' in body
+
+
+def _search_experiments(port: int) -> str:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search",
+        data=b'{"max_results": 10}',
+        headers={"Content-Type": "application/json"},
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            assert time.monotonic() < deadline, "the UI did not come up"
+            time.sleep(0.5)

@@ -1,0 +1,97 @@
+"""Cut-down recipes: every component of the quickstart at the smallest size that still goes through all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from study.spec import BenchmarkPlan, Rung, Size, Space, Study
+from trainables.hyperparameters import Training
+from trainables.models.encoder import Shape
+from trainables.resources import Resources
+from trainables.stages.finetune import FineTune
+from trainables.tasks.micro.bitext import MicroBitext
+from trainables.tasks.micro.corpus import MicroCorpus
+from trainables.tasks.micro.entailment import MicroEntailment
+from trainables.tasks.micro.intermediate import MicroTopic
+from trainables.tasks.micro.tagging import MicroTagging
+
+LANGUAGES = ("en", "de", "zh")
+SMALL: dict[str, Any] = {"train_size": 96, "dev_size": 24, "test_size": 16}
+
+
+def tiny() -> Study:
+    """One inline size and one on two Ray Train workers."""
+    pretraining = Training(learning_rate=2e-3, steps=6, batch_size=2, seed=0)
+    tuning = Training(learning_rate=1e-3, steps=6, batch_size=16, seed=0)
+    return Study(
+        name="tiny",
+        version=1,
+        seed=0,
+        corpus=MicroCorpus(languages=LANGUAGES, sentences=200),
+        vocabulary_size=600,
+        group_pairs=8,
+        sizes=(
+            Size("1x32", Rung(Shape(1, 32), pretraining), Resources()),
+            Size("1x64", Rung(Shape(1, 64), pretraining), Resources(workers=2, zero_stage=2), trials=2),
+        ),
+        targets=(
+            MicroTagging(languages_=LANGUAGES, **SMALL),
+            MicroEntailment(languages_=LANGUAGES, **SMALL),
+            MicroBitext(languages_=LANGUAGES, **SMALL),
+        ),
+        space=Space((MicroTopic(**SMALL),), lr_intermediate=(1e-3,), lr_target=(1e-3, 3e-4)),
+        intermediate_tuning=tuning,
+        tuning=tuning,
+        trials=3,
+        repeats=None,
+        benchmark=BenchmarkPlan(("fp32",), window_s=0.5, repeats=1, scenarios=("SingleStream", "Offline")),
+    )
+
+
+def inline() -> Study:
+    """The inline size alone. Nothing is timed."""
+    study = tiny()
+    benchmark = dataclasses.replace(study.benchmark, variants=())
+    return dataclasses.replace(study, name="inline", sizes=study.sizes[:1], benchmark=benchmark)
+
+
+def diverging() -> Study:
+    """Its intermediate training diverges at the default learning rate; what needs none does not. A second size's pre-training
+    diverges."""
+    study = inline()
+    pretraining = Training(learning_rate=1e30, steps=6, batch_size=2, seed=0)
+    sizes = (*study.sizes, Size("1x64", Rung(Shape(1, 64), pretraining), Resources()))
+    space = dataclasses.replace(study.space, lr_intermediate=(1e30,), lr_target=(1e-3,))
+    return dataclasses.replace(study, name="diverging", sizes=sizes, space=space, trials=2)
+
+
+def on_two_kinds() -> Study:
+    """Two sizes of two workers, each on nodes of a kind of accelerator of its own; the computing is the CPU's.
+
+    Its target trainings take long enough to be interrupted, with a checkpoint every second.
+    """
+    study = tiny()
+    sizes = tuple(
+        dataclasses.replace(
+            size, resources=Resources(workers=2, zero_stage=stage, accelerator_type=kind, checkpoint_every_s=1.0)
+        )
+        for size, stage, kind in zip(study.sizes, (2, 3), ("A100", "T4"), strict=True)
+    )
+    tuning = dataclasses.replace(study.tuning, steps=300)
+    return dataclasses.replace(
+        study, name="on_two_kinds", sizes=sizes, trials=2, targets=study.targets[:1], tuning=tuning
+    )
+
+
+def interruptible(steps: int = 150) -> FineTune:
+    """A target training that takes long enough to lose a node in the middle of it."""
+    study = tiny()
+    model = study.chain(study.sizes[0], study.space.defaults()[0])[0].model
+    assert isinstance(model, FineTune)
+    return dataclasses.replace(model, training=dataclasses.replace(model.training, steps=steps))
+
+
+def not_a_study() -> str:
+    """What `run` must refuse."""
+    return "nothing"

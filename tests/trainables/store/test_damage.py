@@ -1,0 +1,150 @@
+"""Finished stages whose files were damaged since: found out before anybody works with them, named and made again."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.pair import WORKERS, Pair
+from trainables.stages.base import Stage, Workplace, ensure
+from trainables.store.stage_store import StageStore
+from trainables.training.batching import Share
+
+
+@dataclass(frozen=True)
+class Copied(Stage):
+    """Leaves the base's weights doubled; without a base, a few of its own."""
+
+    base: Copied | None = None
+
+    @property
+    def label(self) -> str:
+        return "first" if self.base is None else "second"
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return () if self.base is None else (self.base,)
+
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        work.progress(self.label, 1, 1, 0.0)
+        if work.leads:
+            (folder / "weights").write_bytes(_weights(self.base, work.store))
+        return {}
+
+
+def _weights(base: Copied | None, store: StageStore) -> bytes:
+    return b"weights" if base is None else 2 * (store.folder(base) / "weights").read_bytes()
+
+
+FIRST, SECOND = Copied(), Copied(Copied())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made")
+    ensure(SECOND, Workplace(StageStore(root)))
+    return root
+
+
+@dataclass
+class Place:
+    """A store with both stages that this process has not looked at, what is produced there, and how many files are hashed."""
+
+    work: Workplace
+    produced: list[str]
+    hashed: list[str]
+
+    def weights(self, stage: Copied) -> Path:
+        return self.work.store.folder(stage) / "weights"
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    produced: list[str] = []
+    hashed: list[str] = []
+    digest = hashlib.file_digest
+
+    def counted(file: Any, name: str) -> Any:
+        hashed.append(Path(file.name).parent.name.partition("@")[0])
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    root = Path(shutil.copytree(made, tmp_path / "copied"))
+    return Place(Workplace(StageStore(root), progress=lambda name, *_: produced.append(name)), produced, hashed)
+
+
+def _zeros(path: Path) -> str:
+    """What a power cut leaves of a file whose size was written and whose bytes were not."""
+    path.write_bytes(bytes(path.stat().st_size))
+    return "weights: sha256 differs from the manifest's"
+
+
+def _cut_short(path: Path) -> str:
+    path.write_bytes(path.read_bytes()[:5])
+    return "weights: 5 bytes, 14 expected"
+
+
+@pytest.mark.parametrize("damage", [_zeros, _cut_short])
+def test_a_damaged_stage_is_named_and_made_again(
+    place: Place, damage: Callable[[Path], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    reason = damage(place.weights(SECOND))
+    ensure(SECOND, place.work)
+    assert place.produced == ["second"]
+    assert place.weights(SECOND).read_bytes() == b"weightsweights"
+    name = place.work.store.folder(SECOND).name
+    assert [record.getMessage() for record in caplog.records] == [
+        f"stage {name} is damaged ({reason}): it is made again"
+    ]
+
+
+def test_a_damaged_input_is_made_again_before_it_is_read(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.rmtree(place.work.store.folder(SECOND))
+    _zeros(place.weights(FIRST))
+    ensure(SECOND, place.work)
+    assert place.produced == ["first", "second"]
+    assert place.weights(SECOND).read_bytes() == b"weightsweights"
+    assert "it is made again" in caplog.text
+
+
+def test_a_process_hashes_what_it_uses_once(place: Place) -> None:
+    """And neither what it has made itself nor the inputs of what is finished."""
+    ensure(SECOND, place.work)
+    assert place.hashed == ["second"]
+    for _ in range(3):
+        ensure(SECOND, Workplace(StageStore(place.work.store.root)))
+    assert place.hashed == ["second"]
+    shutil.rmtree(place.work.store.folder(SECOND))
+    ensure(SECOND, place.work)
+    assert place.hashed[1] == "first"
+    assert place.produced == ["second"]
+    written = len(place.hashed)
+    ensure(SECOND, place.work)
+    assert len(place.hashed) == written
+
+
+def _hashed(rank: int, root: Path) -> int:
+    """How many files a worker of a group reads for a stage that is finished."""
+    count = 0
+    digest = hashlib.file_digest
+
+    def counted(file: Any, name: Any) -> Any:
+        nonlocal count
+        count += 1
+        return digest(file, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", counted)
+        ensure(FIRST, Workplace(StageStore(root), Share(rank, WORKERS, 1)))
+    return count
+
+
+def test_the_leader_alone_looks(place: Place, pair: Pair) -> None:
+    """Weights of 40 GB are not read over the network by every worker."""
+    assert pair.run(_hashed, place.work.store.root) == [1, 0]

@@ -1,0 +1,64 @@
+"""Compiled layers: the losses and weights of layers that are not, up to rounding."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from tests.support.networks import PAD, classifier, random_features, roberta, small_encoder
+from trainables.heads.features import read_features
+from trainables.hyperparameters import Training
+from trainables.models.encoder import compile_layers
+from trainables.models.families import FAMILIES
+from trainables.resources import Resources
+from trainables.stages.base import Workplace
+from trainables.stages.fit import fit
+from trainables.store.stage_store import StageStore
+from trainables.tasks.micro.entailment import MicroEntailment
+from trainables.training.batching import BatchOrder, FeatureBatches, Share
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_stage_trains_the_same_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums in another order, each within 2^-24 of its value, over two steps of Adam. The layers are traced forward and
+    backward and their graphs run as they are: generating code for them takes a minute and a half."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    features = read_features(random_features(tmp_path / "features.arrow"))
+    training = Training(learning_rate=1e-2, steps=2, batch_size=16, seed=1)
+    found = {}
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model, losses = classifier(roberta(0.0)), list[float]()
+        work = Workplace(
+            StageStore(tmp_path),
+            Share(0, 1, 16),
+            compile=compiled,
+            progress=lambda stage, done, total, loss, losses=losses: losses.append(loss),  # type: ignore[misc]
+        )
+        batches = FeatureBatches(features, MicroEntailment(), PAD, BatchOrder(features.lengths, 16, 1))
+        (layer,) = (one for one in model.modules() if isinstance(one, GradientCheckpointingLayer))
+        state, _ = fit(model, batches, training, work, "tuned")
+        assert (layer._compiled_call_impl is not None) is compiled
+        found[compiled] = losses, state
+    assert found[True][0] == pytest.approx(found[False][0], rel=1e-5)
+    for name, value in found[False][1].items():
+        torch.testing.assert_close(found[True][1][name], value, rtol=0.0, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_layers_to_compile(family: str) -> None:
+    model = classifier(small_encoder(family, layers=3))
+    compile_layers(model)
+    assert sum(one._compiled_call_impl is not None for one in model.modules()) == 3
+
+
+def test_zero_3_is_refused() -> None:
+    with pytest.raises(ValueError, match="compile: not under ZeRO stage 3"):
+        Resources(zero_stage=3, compile=True)
+    assert Resources(zero_stage=2, compile=True).compile
+    assert not Resources().compile

@@ -1,0 +1,131 @@
+"""A micro-batch that did not fit is halved where it did not, and what is learnt is used where it holds and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import recipes
+from trainables.hyperparameters import OutOfMemory
+from trainables.launch.job import Job, run_inline
+from trainables.resources import Resources
+from trainables.stages.base import Stage, Workplace
+from trainables.stages.finetune import FineTune
+from trainables.stages.pretrain import Pretrain
+from trainables.training.micro_batches import limits, note
+
+TRIED: list[tuple[str, int]] = []
+
+
+@dataclasses.dataclass(frozen=True)
+class Holds(Stage):
+    """A stage whose device holds so many entries of its batch at once."""
+
+    name: str
+    most: int
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return ()
+
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        TRIED.append((self.name, work.share.micro_batch))
+        if work.share.micro_batch > self.most:
+            raise OutOfMemory(0, work.share.micro_batch, "the device is full")
+        return {}
+
+
+@pytest.fixture(autouse=True)
+def tried() -> list[tuple[str, int]]:
+    """Stages with the micro-batches that they were tried with, in order."""
+    TRIED.clear()
+    return TRIED
+
+
+def _run(output: Path, *stages: Stage, **resources: Any) -> None:
+    job = Job(str(output), Resources(**{"micro_batch": 16, **resources}), stages=stages, size="a")
+    run_inline(job, report=lambda metrics: None, progress=lambda *told: None)
+
+
+def test_the_stage_that_did_not_fit_is_halved_and_the_others_are_not(
+    tmp_path: Path, tried: list[tuple[str, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    _run(tmp_path, Holds("pretrain", 2), Holds("tune", 16), Holds("choices", 8))
+    assert tried == [("pretrain", size) for size in (16, 8, 4, 2)] + [("tune", 16), ("choices", 16), ("choices", 8)]
+    tried.clear()
+    caplog.clear()
+    _run(tmp_path, Holds("tune", 16, seed=1), Holds("choices", 8, seed=1))
+    assert tried == [("tune", 16), ("choices", 8)]
+    assert "choices: micro-batches of 8: the usual 16 did not fit before" in caplog.text
+    assert "tune" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"accelerator_type": "H100"},
+        {"zero_stage": 2},
+        {"zero_stage": 2, "offload": "optimizer"},
+        {"activation_checkpointing": True},
+    ],
+)
+def test_other_resources_begin_with_their_own(
+    tmp_path: Path, tried: list[tuple[str, int]], other: dict[str, Any]
+) -> None:
+    _run(tmp_path, Holds("tune", 4), accelerator_type="T4")
+    tried.clear()
+    _run(tmp_path, Holds("tune", 16, seed=1), **{"accelerator_type": "T4", **other})
+    _run(tmp_path, Holds("tune", 4, seed=2), accelerator_type="T4", checkpoint_every_s=1.0)
+    assert tried == [("tune", 16), ("tune", 4)]
+
+
+def test_a_smaller_micro_batch_of_the_recipe_stays(tmp_path: Path, tried: list[tuple[str, int]]) -> None:
+    _run(tmp_path, Holds("tune", 8))
+    tried.clear()
+    _run(tmp_path, Holds("tune", 8, seed=1), micro_batch=4)
+    assert tried == [("tune", 4)]
+
+
+def test_what_was_learnt_stays_though_the_trial_fails_later(tmp_path: Path) -> None:
+    with pytest.raises(OutOfMemory):
+        _run(tmp_path, Holds("tune", 8), Holds("never", 0))
+    assert limits(tmp_path, Resources()) == {"tune": 8, "never": 1}
+
+
+def test_files_of_another_form_are_passed_over(tmp_path: Path, tried: list[tuple[str, int]]) -> None:
+    folder = tmp_path / "micro_batches"
+    folder.mkdir()
+    (folder / "a.json").write_text(json.dumps({"micro_batch": 2, "because": "one number for a whole size"}))
+    (folder / "b.json").write_text("[1")
+    (folder / "c.json").write_text("[1]")
+    _run(tmp_path, Holds("tune", 16))
+    assert tried == [("tune", 16)]
+    note(tmp_path, Resources(), "tune", 3, because="full")
+    assert limits(tmp_path, Resources()) == {"tune": 3}
+
+
+def test_stages_that_are_alike_share_what_was_learnt() -> None:
+    """Learning rate and seed take no memory; length, precision and the pairs of a group do."""
+    study = recipes.tiny()
+    pretrained = study.pretrain(study.sizes[0])
+    assert isinstance(pretrained, Pretrain)
+    tuned = FineTune(pretrained, study.targets[0], study.tuning)
+    for stage in (tuned, pretrained):
+        same = dataclasses.replace(stage.training, learning_rate=1e-5, seed=7, steps=9, batch_size=4)
+        longer = dataclasses.replace(stage.training, max_length=384)
+        halved = dataclasses.replace(stage.training, precision="bf16_mixed")
+        assert dataclasses.replace(stage, training=same).memory_key == stage.memory_key
+        assert dataclasses.replace(stage, training=longer).memory_key != stage.memory_key
+        assert dataclasses.replace(stage, training=halved).memory_key != stage.memory_key
+    assert dataclasses.replace(pretrained, group_pairs=16).memory_key != pretrained.memory_key
+    assert dataclasses.replace(tuned, task=study.targets[1]).memory_key != tuned.memory_key

@@ -1,0 +1,108 @@
+"""What a training leaves in its process: nothing, however often it trains there and however it ends.
+
+Bytes are those of all tensors that the collector knows, by storage. Losses of memory grow by an engine with each training: the
+first one is the measure, so that what is made once for the process counts for nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from pathlib import Path
+
+import deepspeed
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests.support.networks import PAD, classifier, random_features, roberta
+from trainables.heads.features import FeatureTable, read_features
+from trainables.hyperparameters import OutOfMemory, Training
+from trainables.models.task_model import TaskModel
+from trainables.stages.base import Workplace
+from trainables.stages.fit import fit
+from trainables.store.stage_store import StageStore
+from trainables.tasks.micro.entailment import MicroEntailment
+from trainables.training.batching import BatchOrder, FeatureBatches, Share
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TRAINING = Training(learning_rate=1e-2, steps=2, batch_size=16, seed=1)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureTable:
+    return read_features(random_features(tmp_path_factory.mktemp("features") / "features.arrow"))
+
+
+def _fit(features: FeatureTable, zero_stage: int, *, passes: int | None = None) -> TaskModel:
+    """The model, which a stage still has when it writes the state; its device is full after so many forward passes."""
+    model, done = classifier(roberta()), itertools.count()
+
+    def fill(layer: nn.Module, given: object) -> None:
+        if next(done) == passes:
+            raise torch.OutOfMemoryError("the device is full")
+
+    model.encoder.encoder.layer[0].output.register_forward_pre_hook(fill)
+    batches = FeatureBatches(features, MicroEntailment(), PAD, BatchOrder(features.lengths, 16, 1))
+    work = Workplace(StageStore(Path("/nowhere")), Share(0, 1, 16), zero_stage=zero_stage)
+    state, _ = fit(model, batches, TRAINING, work, "tuned")
+    assert all(value.numel() for value in state.values())
+    return model
+
+
+def _live() -> tuple[int, int]:
+    """Engines, and bytes of tensors, that nothing frees."""
+    gc.collect()
+    return sum(isinstance(one, deepspeed.DeepSpeedEngine) for one in gc.get_objects()), _tensor_bytes()
+
+
+def _tensor_bytes() -> int:
+    tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, nn.Parameter)]
+    storages = [one.untyped_storage() for one in tensors]
+    return sum({one.data_ptr(): one.nbytes() for one in storages}.values())
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_a_second_training_leaves_no_more_than_the_first(features: FeatureTable, zero_stage: int) -> None:
+    before, _ = _live()  # whatever other tests have left
+    _fit(features, zero_stage)
+    engines, held = _live()
+    assert engines == before
+    _fit(features, zero_stage)
+    assert _live() == (engines, held)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_weights_moments_and_buckets_are_gone_when_the_stage_still_has_its_model(
+    features: FeatureTable, zero_stage: int
+) -> None:
+    """Nothing of them waits for the collector's next turn, nor for the model's owner."""
+    _fit(features, zero_stage)
+    _, held = _live()
+    gc.disable()
+    try:
+        model = _fit(features, zero_stage)
+        left = _tensor_bytes() - held
+    finally:
+        gc.enable()
+    assert left < sum(one.numel() for one in roberta().parameters()), "a byte a parameter or more"
+    assert next(model.parameters()).numel() == 0
+
+
+def test_a_training_under_zero3_changes_nothing_for_what_comes_after_it(features: FeatureTable) -> None:
+    """DeepSpeed's linear layer and PyTorch's agree up to rounding alone: scores depended on what else a process had done."""
+    before = functional.linear
+    _fit(features, 3)
+    assert functional.linear is before
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_training_that_runs_out_of_memory_leaves_nothing_either(features: FeatureTable, zero_stage: int) -> None:
+    """In the middle of the encoder in its second step, so that there are activations, gradients and moments."""
+    _fit(features, zero_stage)
+    left = _live()
+    with pytest.raises(OutOfMemory):
+        _fit(features, zero_stage, passes=1)
+    assert _live() == left

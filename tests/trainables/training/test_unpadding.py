@@ -1,0 +1,154 @@
+"""Training without padding: the loss and gradients of the padded batch, for every family whose attention allows it.
+
+On a CPU attention goes segment by segment where a GPU has a kernel. What may differ is rounding: sums over 3 to 30 tokens in
+another order, each within 2^-24 of its value.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tests.support.networks import PAD, ROWS, classifier, random_features, roberta, small_encoder
+from trainables.heads.features import read_features
+from trainables.hyperparameters import Training
+from trainables.models.encoder import checkpoint_activations
+from trainables.models.families import FAMILIES, why_padded
+from trainables.resources import Resources
+from trainables.stages.base import Workplace
+from trainables.stages.fit import fit
+from trainables.store.stage_store import StageStore
+from trainables.tasks.micro.entailment import MicroEntailment
+from trainables.training.batching import BatchOrder, FeatureBatches, Share
+from trainables.training.trimming import looked_up
+from trainables.training.unpadding import Segments, flash, segment_by_segment, unpad
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+HEADS = 2
+ALLOWED = [name for name, family in FAMILIES.items() if family.needs_padding is None]
+REFUSED = [name for name in FAMILIES if name not in ALLOWED]
+LENGTHS = (30, 3, 17, 12)
+
+
+def _encoder(family: str) -> PreTrainedModel:
+    """Without dropout, which draws by shape."""
+    torch.manual_seed(0)
+    return small_encoder(family, layers=3, dropout=0.0)
+
+
+def _inputs() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    longest = 32
+    ids = torch.randint(5, ROWS, (len(LENGTHS), longest), generator=generator)
+    mask = torch.arange(longest)[None] < torch.tensor(LENGTHS)[:, None]
+    return {"input_ids": ids.masked_fill(~mask, PAD), "attention_mask": mask.long()}
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("family", ALLOWED)
+def test_loss_and_gradients_are_those_of_the_padded_batch(family: str, checkpointed: bool) -> None:
+    inputs, labels = _inputs(), torch.tensor([0, 1, 2, 0])
+    tokens: list[int] = []
+    found = []
+    for unpads in (False, True):
+        model = classifier(_encoder(family)).train()
+        if unpads:
+            unpad(model.encoder)
+        if checkpointed:
+            checkpoint_activations(model)
+        inner = next(module for module in model.encoder.modules() if isinstance(module, torch.nn.Linear))
+        inner.register_forward_hook(lambda module, given, output: tokens.append(output.shape[:-1].numel()))
+        loss = model(**inputs, labels=labels)
+        loss.backward()
+        with torch.no_grad():
+            hidden = model.encoder(**inputs).last_hidden_state[inputs["attention_mask"].bool()]
+            scored = model.eval().logits(**inputs)
+        found.append((loss.detach(), hidden, scored, {name: one.grad for name, one in model.named_parameters()}))
+    assert tokens[0] == inputs["input_ids"].numel()
+    assert sum(LENGTHS) in tokens, "the encoder computed padding"
+    (loss, hidden, scored, gradients), (unpadded, again, scored_again, others) = found
+    torch.testing.assert_close(unpadded, loss, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(again, hidden, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scored_again, scored, rtol=1e-5, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_attention_that_needs_padding_is_refused_with_the_reason(family: str) -> None:
+    with pytest.raises(ValueError, match=f"unpad: {family} cannot be trained so, its attention adds .*learned"):
+        unpad(_encoder(family))
+    assert "learned" in str(why_padded(FAMILIES[family], "cuda", "bf16_mixed"))
+
+
+def test_where_it_would_be_possible() -> None:
+    assert why_padded(FAMILIES["xlm-roberta"], "cuda", "bf16_mixed") is None
+    assert "GPU" in str(why_padded(FAMILIES["xlm-roberta"], "cpu", "bf16_mixed"))
+    assert "fp32" in str(why_padded(FAMILIES["xlm-roberta"], "cuda", "fp32"))
+
+
+def test_a_kernel_that_was_never_run_is_not_used_unless_a_recipe_asks_for_it() -> None:
+    assert not Resources(gpus=1, accelerator_type="H100").unpad
+    assert not Workplace(StageStore(Path("/nowhere"))).unpad
+
+
+def test_a_stage_trains_the_same_without_padding(tmp_path: Path) -> None:
+    """Trimmed, clipped, decayed, over steps; the model is scored with padding in between."""
+    features = read_features(random_features(tmp_path / "features.arrow"))
+    training = Training(learning_rate=1e-2, steps=6, batch_size=16, seed=1)
+    found = {}
+    for unpads in (False, True):
+        torch.manual_seed(0)
+        model, losses = classifier(roberta(0.0)), list[float]()
+        work = Workplace(
+            StageStore(tmp_path),
+            Share(0, 1, 8),
+            unpad=unpads,
+            progress=lambda stage, done, total, loss, losses=losses: losses.append(loss),  # type: ignore[misc]
+        )
+        batches = FeatureBatches(features, MicroEntailment(), PAD, BatchOrder(features.lengths, 16, 1))
+        lookups = looked_up(model.encoder.get_input_embeddings(), [features], PAD)
+        state, metrics = fit(model, batches, training, work, "tuned", lookups=lookups)
+        assert metrics["unpadded"] is unpads
+        found[unpads] = losses, state
+    assert found[True][0] == pytest.approx(found[False][0], rel=1e-5)
+    for name, value in found[False][1].items():
+        torch.testing.assert_close(found[True][1][name], value, rtol=0.0, atol=1e-5, msg=name)
+
+
+def test_segments_see_nothing_of_each_other() -> None:
+    """Also with a window, by a mask over everything at once."""
+    generator = torch.Generator().manual_seed(0)
+    bounds = torch.tensor([0, 5, 6, 14], dtype=torch.int32)
+    segments = Segments(bounds, torch.arange(14), (3, 8))
+    query, key, value = (torch.randn(14, HEADS, 8, generator=generator) for _ in range(3))
+    owner = torch.tensor([0] * 5 + [1] + [2] * 8)
+    apart = torch.arange(14)[:, None] - torch.arange(14)[None]
+    for reach in (-1, 2):
+        allowed = owner[:, None] == owner[None]
+        if reach >= 0:
+            allowed &= apart.abs() <= reach
+        scores = torch.einsum("qhw,khw->hqk", query, key) * 0.3
+        weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+        expected = torch.einsum("hqk,khw->qhw", weights, value)
+        got = segment_by_segment(query, key, value, segments, dropout=0.0, scaling=0.3, reach=reach)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("reach", [-1, 64])
+def test_the_kernel_of_gpus_takes_what_it_is_given(reach: int) -> None:
+    """Shapes and arguments alone, forward and backward: PyTorch's operator is called, on tensors without memory."""
+    bounds = torch.empty(4, dtype=torch.int32, device="meta")
+    segments = Segments(bounds, torch.empty(100, dtype=torch.long, device="meta"), (3, 40))
+    query, key, value = (
+        torch.empty(100, 32, 80, dtype=torch.bfloat16, device="meta", requires_grad=True) for _ in range(3)
+    )
+    attended = flash(query, key, value, segments, dropout=0.1, scaling=0.1, reach=reach)
+    assert attended.shape == query.shape
+    torch.autograd.backward(attended.sum())
+    assert all(part.grad is not None and part.grad.shape == part.shape for part in (query, key, value))

@@ -1,0 +1,79 @@
+"""What a measurement ran on, for the context that it carries."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from trainables.benchmark.probes.nvml import gpu_names
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """`cores`: those this process may use; `bf16`: whether the CPU multiplies bf16 in hardware; memory in GB (1e9)."""
+
+    cpu: str
+    cores: int
+    bf16: bool
+    memory_gb: float
+    gpus: tuple[str, ...]
+
+    def __str__(self) -> str:
+        bf16 = "bf16" if self.bf16 else "no bf16"
+        gpus = ", ".join(f"{self.gpus.count(name)} x {name}" for name in dict.fromkeys(self.gpus)) or "no GPU"
+        return f"{self.cpu}, {self.cores} cores, {bf16}, {self.memory_gb:.0f} GB, {gpus}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "gpus": list(self.gpus), "summary": str(self)}
+
+
+@cache
+def hardware() -> Hardware:
+    """This machine, as far as this process may use it."""
+    memory_gb = psutil.virtual_memory().total / 1e9
+    return Hardware(cpu_model(), available_cores(), cpu_has_bf16(), round(memory_gb, 1), gpu_names())
+
+
+def describe_hardware() -> str:
+    """One line, as measurements are tagged with it."""
+    return str(hardware())
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name as CUDA says it, a MIG slice's among them, or the CPU's model."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+
+
+def cpu_model() -> str:
+    """As in /proc/cpuinfo, which names no model on some ARM machines; there the architecture."""
+    if CPUINFO.exists():
+        for line in CPUINFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def available_cores() -> int:
+    """Cores that the scheduler may give this process; cgroup quotas are not counted."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_has_bf16() -> bool:
+    """Bf16 dot products in hardware. (`torch.ops.mkldnn._is_mkldnn_bf16_supported` also accepts their emulation.)"""
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return True
+    if platform.machine() not in ("aarch64", "arm64") or not CPUINFO.exists():
+        return False
+    features = [line for line in CPUINFO.read_text().splitlines() if line.startswith("Features")]
+    return bool(features) and "bf16" in features[0].split()

@@ -1,0 +1,81 @@
+"""COPA: a premise, and which of two alternatives is its cause or its effect. XML (English) and JSON lines (XCOPA)."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from trainables.data.fields import text_of
+from trainables.data.formats.choices import read_choices
+from trainables.data.source import DataError, Row, Rows
+from trainables.data.text import column, json_lines, lines
+from trainables.tasks.base import Read
+
+QUESTIONS = ("cause", "effect")
+
+
+def read_copa(rows: Rows, where: Path | str) -> Read:
+    """Rows in the columns of SuperGLUE and XCOPA. The question is put as in XTREME-R's `run_xcopa.py`.
+
+    Raises:
+        DataError: a column is missing, or holds what it should not.
+    """
+
+    def parts(row: Row, where: Path | str, number: int) -> tuple[str, tuple[str, ...], object]:
+        premise, question, *choices = (
+            text_of(row, name, where, number) for name in ("premise", "question", "choice1", "choice2")
+        )
+        if question not in QUESTIONS:
+            raise DataError(where, number, f"unknown question {question!r}; there are {', '.join(QUESTIONS)}")
+        return f"{premise} What was the {question}?", tuple(choices), column(row, "label", where, number)
+
+    return read_choices(rows, where, parts=parts, answers=("0", "1"))
+
+
+def read_xcopa(path: Path) -> Read:
+    return read_copa(json_lines(path), path)
+
+
+def read_copa_xml(path: Path, first: int = 1, last: int | None = None) -> Read:
+    """The items of COPA's XML with an id from `first` to `last`."""
+    return read_copa(copa_items(path, first, last), path)
+
+
+def copa_items(path: Path, first: int, last: int | None) -> Rows:
+    """Items in the columns of SuperGLUE, with the line that each ends in.
+
+    Raises:
+        DataError: not well-formed, or an item lacks a part.
+    """
+    parser: ElementTree.XMLPullParser[ElementTree.Element] = ElementTree.XMLPullParser(["end"])
+    try:
+        for line, text in lines(path):
+            parser.feed(f"{text}\n")
+            for event in parser.read_events():
+                item = event[-1]
+                if not isinstance(item, ElementTree.Element) or item.tag != "item":
+                    continue
+                if first <= (number := _number(item, path, line)) <= (last or number):
+                    yield line, _row(item, path, line)
+        parser.close()
+    except ElementTree.ParseError as error:
+        raise DataError(path, error.position[0], f"not well-formed XML: {error}") from error
+
+
+def _number(item: ElementTree.Element, path: Path, line: int) -> int:
+    name = item.get("id", "")
+    if not name.isdigit():
+        raise DataError(path, line, f"an item's id is {name!r}, where a number is expected")
+    return int(name)
+
+
+def _row(item: ElementTree.Element, path: Path, line: int) -> Row:
+    answer = item.get("most-plausible-alternative")
+    if answer not in ("1", "2"):
+        raise DataError(path, line, f"most-plausible-alternative is {answer!r}, where 1 or 2 is expected")
+    parts = {name: item.findtext(name) for name in ("p", "a1", "a2")}
+    lacking = [name for name, text in parts.items() if not text]
+    if lacking:
+        raise DataError(path, line, f"the item lacks {', '.join(lacking)}")
+    texts = dict(zip(("premise", "choice1", "choice2"), parts.values(), strict=True))
+    return {**texts, "question": item.get("asks-for"), "label": int(answer) - 1}

@@ -1,0 +1,60 @@
+"""BERT's masking rule, for pre-training and for masked language modelling as a task (Devlin et al. 2019, section 3.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerFast
+
+from trainables.heads.base import IGNORED, Feature
+
+MASKED_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Masking:
+    """The rule over a tokenizer's ids: `special` ones are never masked, and `ordinary` ones are all the others."""
+
+    mask_id: int
+    special: frozenset[int]
+    ordinary: tuple[int, ...]
+
+    @staticmethod
+    def of(tokenizer: PreTrainedTokenizerFast) -> Masking:
+        """The rule for a tokenizer.
+
+        Raises:
+            ValueError: it has no mask token.
+        """
+        if tokenizer.mask_token_id is None:
+            raise ValueError(f"{type(tokenizer).__name__} has no mask token: its encoder was not pre-trained with one")
+        special = frozenset(tokenizer.all_special_ids)
+        ordinary = tuple(piece for piece in range(len(tokenizer)) if piece not in special)
+        return Masking(tokenizer.mask_token_id, special, ordinary)
+
+    def mask(self, row: Sequence[int], rng: random.Random) -> tuple[list[int], list[int]]:
+        """The row as it is read, and what is to be found at each place (`IGNORED` where nothing is).
+
+        Of the chosen pieces 80% become the mask, 10% a random piece, 10% stay.
+        """
+        inputs, targets = list(row), [IGNORED] * len(row)
+        for position, piece in enumerate(row):
+            if piece in self.special or rng.random() >= MASKED_SHARE:
+                continue
+            targets[position] = piece
+            draw = rng.random()
+            if draw < 0.8:
+                inputs[position] = self.mask_id
+            elif draw < 0.9:
+                inputs[position] = rng.choice(self.ordinary)
+        return inputs, targets
+
+    def masked(self, feature: Feature, rng: random.Random) -> Feature:
+        """A feature of one row, masked: its target is as long as the row, its weight the number of chosen pieces."""
+        (row,) = feature.rows
+        inputs, target = self.mask(row, rng)
+        chosen = sum(piece != IGNORED for piece in target)
+        return dataclasses.replace(feature, rows=(tuple(inputs),), target=tuple(target), weight=float(chosen))

@@ -1,0 +1,56 @@
+"""Multiple choice: one row for each alternative, scored alone; softmax over the alternatives of an example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
+
+from trainables.heads.base import Feature, Head, Kind, Outputs, PooledHead, Pooling, by_example
+from trainables.tasks.base import ChoiceExample, Task
+
+
+class ChoiceHead(PooledHead):
+    """One score for each row; rows of an example stand together."""
+
+    def __init__(self, hidden_size: int, pooling: Pooling = "mean") -> None:
+        super().__init__(hidden_size, 1, pooling)
+
+    def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+        scores = logits.float().view(len(targets["labels"]), -1)
+        return functional.cross_entropy(scores, targets["labels"], reduction="sum")
+
+
+class MultipleChoice(Kind[ChoiceExample]):
+    name = "multiple_choice"
+
+    def features(
+        self, examples: Sequence[ChoiceExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
+    ) -> list[Feature]:
+        contexts = [example.context for example in examples for _ in example.choices]
+        choices = [choice for example in examples for choice in example.choices]
+        # The longer side is cut: a long context, before the alternatives, which are what tells the rows apart.
+        rows = iter(tokenizer(contexts, choices, truncation="longest_first", max_length=max_length)["input_ids"])
+        return [
+            Feature(index, tuple(tuple(next(rows)) for _ in example.choices), (example.label,))
+            for index, example in enumerate(examples)
+        ]
+
+    def rows(self, task: Task) -> int:
+        return task.choices
+
+    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+        return ChoiceHead(hidden_size, pooling)
+
+    def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
+        return {"labels": torch.tensor([feature.target[0] for feature in features])}
+
+    def decode(self, outputs: Outputs[ChoiceExample], task: Task) -> list[Any]:
+        return [int(values.reshape(-1).argmax()) for values in by_example(outputs)]
+
+    def reference(self, example: ChoiceExample, task: Task) -> int:
+        return example.label

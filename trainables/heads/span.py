@@ -1,0 +1,147 @@
+"""Span extraction: start and end in the context; long contexts are read in overlapping windows."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
+
+from trainables.heads.base import Feature, Head, Kind, Outputs, Pooling
+from trainables.tasks.base import SpanExample, Task
+
+STRIDE = 128  # most pieces that windows overlap by; XTREME's doc_stride of 128 is the step, so its windows overlap more
+QUESTION_PIECES = 64  # XTREME's max_query_length
+MAX_ANSWER_PIECES = 30  # XTREME's max_answer_length: longer answers cannot be given, up to 4% of XQuAD's (Greek, mBERT)
+N_BEST = 20
+
+
+class SpanHead(Head):
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(hidden_size, 2)
+
+    def forward(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
+        logits_NL2 = self.out(hidden_NLD)
+        return logits_NL2.masked_fill(mask_NL.unsqueeze(-1) == 0, torch.finfo(logits_NL2.dtype).min)
+
+    def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+        starts = functional.cross_entropy(logits[..., 0].float(), targets["starts"], reduction="sum")
+        return (starts + functional.cross_entropy(logits[..., 1].float(), targets["ends"], reduction="sum")) / 2
+
+
+class SpanExtraction(Kind[SpanExample]):
+    """A feature's layout holds start and end character of each piece, -1 outside the context; target (0, 0) is no answer."""
+
+    name = "span_extraction"
+
+    def features(
+        self, examples: Sequence[SpanExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
+    ) -> list[Feature]:
+        longest = min(QUESTION_PIECES, max_length // 3)
+        encoded = tokenizer(
+            _cut([example.question for example in examples], tokenizer, longest),
+            [example.context for example in examples],
+            truncation="only_second",
+            max_length=max_length,
+            stride=min(STRIDE, (max_length - longest) // 3),
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        found: list[Feature] = []
+        for window, index in enumerate(encoded["overflow_to_sample_mapping"]):
+            offsets_L2 = np.array(encoded["offset_mapping"][window])
+            offsets_L2[np.array([side != 1 for side in encoded.sequence_ids(window)])] = -1
+            _take_in_marks(offsets_L2, examples[index].context)
+            target = _span_of(examples[index], offsets_L2)
+            layout = tuple(offsets_L2.flatten().tolist())
+            found.append(Feature(index, (tuple(encoded["input_ids"][window]),), target, layout=layout))
+        return found
+
+    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+        return SpanHead(hidden_size)
+
+    def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
+        return {
+            "starts": torch.tensor([feature.target[0] for feature in features]),
+            "ends": torch.tensor([feature.target[1] for feature in features]),
+        }
+
+    def decode(self, outputs: Outputs[SpanExample], task: Task) -> list[Any]:
+        """The likeliest span over all windows; "" where no answer is allowed and is likelier (SQuAD 2.0, threshold 0)."""
+        best: list[tuple[float, str]] = [(-np.inf, "")] * len(outputs.examples)
+        null = [np.inf] * len(outputs.examples)
+        for feature, values in zip(outputs.features, outputs.logits, strict=True):
+            offsets_L2 = np.array(feature.layout).reshape(-1, 2)
+            null[feature.example] = min(null[feature.example], float(values[0, 0].sum()))
+            for score, start, end in _spans(values[0], offsets_L2[:, 0] >= 0):
+                if score > best[feature.example][0]:
+                    context = outputs.examples[feature.example].context
+                    best[feature.example] = (score, context[offsets_L2[start, 0] : offsets_L2[end, 1]])
+        return [
+            "" if task.unanswerable and none >= score else text for (score, text), none in zip(best, null, strict=True)
+        ]
+
+    def reference(self, example: SpanExample, task: Task) -> tuple[str, ...]:
+        return tuple(text for text, _ in example.answers)
+
+
+def _cut(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, pieces: int) -> list[str]:
+    """The texts without what goes beyond so many pieces."""
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+    return [
+        text if len(offsets) <= pieces else text[: offsets[pieces - 1][1]]
+        for text, offsets in zip(texts, encoded["offset_mapping"], strict=True)
+    ]
+
+
+def _take_in_marks(offsets_L2: np.ndarray, context: str) -> None:
+    """Let pieces end behind the characters that the normaliser composed with their last one ("e" and an accent, NFKC).
+
+    A tokenizer's offsets end before them, and an answer that ends so would stand in no window.
+    """
+    if unicodedata.is_normalized("NFKC", context):
+        return
+    starts, ends = offsets_L2.T
+    following = np.append(starts[1:], -1)
+    following[following < 0] = len(context)
+    for piece in np.flatnonzero((starts >= 0) & (ends < following)):
+        start, end = int(starts[piece]), int(ends[piece])
+        normal = len(unicodedata.normalize("NFKC", context[start:end]))
+        while end < following[piece] and len(unicodedata.normalize("NFKC", context[start : end + 1])) <= normal:
+            end += 1
+        offsets_L2[piece, 1] = end
+
+
+def _span_of(example: SpanExample, offsets_L2: np.ndarray) -> tuple[int, int]:
+    """First and last piece of the first answer, if this window holds all of it, else (0, 0).
+
+    White space at an answer's ends, which some have, is in no piece.
+    """
+    if not example.answers:
+        return 0, 0
+    text, start = example.answers[0]
+    end = start + len(text.rstrip())
+    start += len(text) - len(text.lstrip())
+    starts, ends = offsets_L2.T
+    inside = np.flatnonzero((starts >= 0) & (starts < end) & (ends > start))
+    if not len(inside) or starts[inside[0]] > start or ends[inside[-1]] < end:
+        return 0, 0
+    return int(inside[0]), int(inside[-1])
+
+
+def _spans(values_L2: np.ndarray, allowed_L: np.ndarray) -> list[tuple[float, int, int]]:
+    """The likeliest spans of a window that lie in the context and are no longer than an answer may be."""
+    starts, ends = (np.where(allowed_L, values_L2[: len(allowed_L), side], -np.inf) for side in (0, 1))
+    best_starts, best_ends = (np.argsort(-side)[:N_BEST] for side in (starts, ends))
+    return [
+        (float(starts[start] + ends[end]), int(start), int(end))
+        for start in best_starts
+        for end in best_ends
+        if start <= end < start + MAX_ANSWER_PIECES and allowed_L[start] and allowed_L[end]
+    ]

@@ -1,0 +1,156 @@
+"""Which examples make up which batch: a function of the seed and the step only, the same for any number of workers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trainables.heads import KINDS, Feature, Kind
+from trainables.heads.base import pad_rows, padded_length
+from trainables.heads.features import FeatureTable
+from trainables.heads.masking import Masking
+from trainables.tasks.base import Task
+
+BUCKET_BATCHES = 16  # lengths are sorted within this many batches, so that rows of a batch need little padding
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """Length-bucketed batches, reshuffled every epoch; examples that do not fill a batch wait for the next epoch's shuffle."""
+
+    lengths: tuple[int, ...]
+    batch_size: int
+    seed: int
+    _kept: dict[int, list[tuple[int, ...]]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if len(self.lengths) < self.batch_size:
+            raise ValueError(f"{len(self.lengths)} examples do not fill a batch of {self.batch_size}")
+
+    def at(self, step: int) -> tuple[int, ...]:
+        """Indices of the examples in the batch of a step counted from 0."""
+        batches_an_epoch = len(self.lengths) // self.batch_size
+        epoch, batch = divmod(step, batches_an_epoch)
+        if epoch not in self._kept:  # one epoch is kept: steps are asked for in order
+            self._kept.clear()
+            self._kept[epoch] = self._shuffled(epoch)
+        return self._kept[epoch][batch]
+
+    def _shuffled(self, epoch: int) -> list[tuple[int, ...]]:
+        rng = random.Random(f"{self.seed}|{epoch}")
+        indices = list(range(len(self.lengths)))
+        rng.shuffle(indices)
+        indices = indices[: len(indices) // self.batch_size * self.batch_size]
+        batches: list[tuple[int, ...]] = []
+        bucket = BUCKET_BATCHES * self.batch_size
+        for first in range(0, len(indices), bucket):
+            by_length = sorted(indices[first : first + bucket], key=lambda index: self.lengths[index])
+            batches += [
+                tuple(by_length[start : start + self.batch_size]) for start in range(0, len(by_length), self.batch_size)
+            ]
+        rng.shuffle(batches)
+        return batches
+
+
+@dataclass(frozen=True)
+class Share:
+    """A worker's part of every batch, cut into micro-batches of at most `micro_batch` features."""
+
+    rank: int
+    workers: int
+    micro_batch: int
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or not 0 <= self.rank < self.workers or self.micro_batch < 1:
+            raise ValueError(f"no worker {self.rank} of {self.workers} with micro-batches of {self.micro_batch}")
+
+    def accumulation(self, batch_size: int, group: int = 1) -> int:
+        """Micro-batches a step, where `group` features stay together: a micro-batch holds at least one group.
+
+        Raises:
+            ValueError: the batch cannot be divided evenly over the workers.
+        """
+        each, rest = divmod(batch_size, self.workers * group)
+        if rest or not each:
+            groups = "" if group == 1 else f" in groups of {group}"
+            raise ValueError(f"a batch of {batch_size} cannot be divided evenly over {self.workers} workers{groups}")
+        most = max(1, self.micro_batch // group)
+        return next(count for count in range(1, each + 1) if each % count == 0 and each // count <= most)
+
+    def cut(self, batch: Sequence[int], group: int = 1) -> list[Sequence[int]]:
+        """This worker's micro-batches of a batch. Every other group goes to the next worker: lengths stay balanced."""
+        count = self.accumulation(len(batch), group)
+        groups = [batch[start : start + group] for start in range(0, len(batch), group)][self.rank :: self.workers]
+        mine = [index for one in groups for index in one]
+        size = len(mine) // count
+        return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+
+class Batches(Protocol):
+    """What the loop draws from."""
+
+    @property
+    def group(self) -> int:
+        """How many entries of a batch stay on one worker together."""
+
+    def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
+        """Keyword arguments of the model for each micro-batch of a worker's share of a step."""
+
+    def weight(self, step: int) -> float:
+        """Supervised decisions in the whole batch of a step, over all workers: what the summed loss is divided by."""
+
+
+class FeatureBatches:
+    """Batches of a task's training features; with `masking`, each masked by the seed, the step and the feature alone."""
+
+    def __init__(
+        self, features: FeatureTable, task: Task, pad_id: int, order: BatchOrder, *, masking: Masking | None = None
+    ) -> None:
+        self._features, self._kind, self._pad_id, self._order = features, KINDS[task.kind], pad_id, order
+        self._group, self._masking = task.group, masking
+
+    @property
+    def group(self) -> int:
+        return self._group
+
+    def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
+        return [
+            collate(self._read(step, indices), self._kind, self._pad_id)
+            for indices in share.cut(self._order.at(step), self.group)
+        ]
+
+    def weight(self, step: int) -> float:
+        indices = self._order.at(step)
+        if self._masking is None:
+            return self._features.weight(indices)
+        # Chance may choose no piece of a few short rows: their loss is then 0, and not 0 / 0.
+        return max(1.0, sum(feature.weight for feature in self._read(step, indices)))
+
+    def _read(self, step: int, indices: Sequence[int]) -> list[Feature]:
+        """The features at these places as the step reads them."""
+        features = self._features.take(indices)
+        if self._masking is None:
+            return features
+        return [
+            self._masking.masked(feature, random.Random(f"{self._order.seed}|{step}|{index}"))
+            for index, feature in zip(indices, features, strict=True)
+        ]
+
+
+def collate(features: Sequence[Feature], kind: Kind[Any], pad_id: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` of shape (rows, padded length), and the kind's targets."""
+    rows = [row for feature in features for row in feature.rows]
+    longest = padded_length(rows)
+    attention_mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for index, row in enumerate(rows):
+        attention_mask[index, : len(row)] = 1
+    return {
+        "input_ids": pad_rows(rows, pad_id, longest),
+        "attention_mask": attention_mask,
+        **kind.targets(features, longest),
+    }
