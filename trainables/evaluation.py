@@ -13,10 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trainables.data.examples import Example
 from trainables.heads import KINDS, Feature, Outputs
 from trainables.heads.base import pad_rows, padded_length
 from trainables.metrics import METRICS, Counts
-from trainables.tasks.base import Example, Task
+from trainables.tasks.base import Task
 from trainables.training.batching import Share
 
 Forward = Callable[[Tensor, Tensor], Tensor]  # input ids and attention mask of shape (rows, length) to logits

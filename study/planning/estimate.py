@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedConfig
 
-from study.spec import Rung, Size, Study
+from study.spec import LadderEncoder, Size, Study
 from trainables.benchmark.variants import variant_named
 from trainables.evaluation import TOKENS_A_BATCH
 from trainables.heads.masking import MASKED_SHARE
@@ -303,8 +303,8 @@ def settings() -> list[tuple[int, Offload]]:
     return [(0, "none"), (1, "none"), (2, "none"), (3, "none"), (2, "optimizer"), (3, "optimizer"), (3, "parameters")]
 
 
-def _config(encoder: Rung | Published, vocabulary_size: int | None) -> PreTrainedConfig:
-    if isinstance(encoder, Rung):
+def _config(encoder: LadderEncoder | Published, vocabulary_size: int | None) -> PreTrainedConfig:
+    if isinstance(encoder, LadderEncoder):
         assert vocabulary_size is not None  # a study with rungs has one
         return encoder.shape.config(vocabulary_size, PAD_ID)
     config = config_of(encoder)
@@ -316,7 +316,7 @@ def _config(encoder: Rung | Published, vocabulary_size: int | None) -> PreTraine
 
 
 @lru_cache(maxsize=64)
-def _architecture(of: Rung | Published, vocabulary_size: int | None) -> Architecture:
+def _architecture(of: LadderEncoder | Published, vocabulary_size: int | None) -> Architecture:
     config = _config(of, vocabulary_size)
     known = FAMILIES[config.model_type]
     with torch.device("meta"):

@@ -14,7 +14,7 @@ from rich.tree import Tree
 from study.planning import estimate
 from study.planning.cost import SearchCost, loads_of, search_cost, stage_flops, stage_hours, stages_of
 from study.planning.estimate import Architecture, Load, UnknownArchitecture
-from study.spec import Rung, Size, Study
+from study.spec import LadderEncoder, Size, Study
 from study.spec.precision import explained
 from study.spec.space import NONE, LogUniform, Rates
 from trainables.models.catalogue import CATALOGUE
@@ -178,7 +178,7 @@ def _sizes(study: Study, known: Mapping[str, Architecture]) -> Table:
         count = known[size.name].count if size.name in known else None
         table.add_row(
             size.name,
-            f"{encoder.pretraining.steps} steps" if isinstance(encoder, Rung) else encoder.repository,
+            f"{encoder.pretraining.steps} steps" if isinstance(encoder, LadderEncoder) else encoder.repository,
             *(("?",) * 3 if count is None else map(_millions, (count.total, count.embeddings, count.body))),
             f"{resources.workers} x {resources.cpus} CPU"
             + (f" + 1 {resources.accelerator_type or 'GPU'}" if resources.gpus else ""),
@@ -279,7 +279,7 @@ def _graph(study: Study) -> Tree:
     """The stages of every size: what hangs on what, and how many of each the whole grid has."""
     space = study.space
     first = study.sizes[0]
-    root = "pretrain" if isinstance(first.encoder, Rung) else "import"
+    root = "pretrain" if isinstance(first.encoder, LadderEncoder) else "import"
     tree = Tree(Text(f"stage graph of each size: {root} (its tokenizer and tokenised tables are stages too)"))
     for choice in space.defaults():
         at = tree

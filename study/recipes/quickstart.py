@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.spec import BenchmarkPlan, Rung, Size, Space, Study
+from study.spec import BenchmarkPlan, LadderEncoder, Size, Space, Study
 from study.spec.precision import cpu_precision
 from trainables.hyperparameters import Precision, Training
 from trainables.models.encoder import Shape
@@ -99,4 +99,4 @@ def _size(
 ) -> Size:
     """A rung: the same data and steps for all, a learning rate that falls with the width. Batch: groups of sentence pairs."""
     pretraining = Training(learning_rate=rate, steps=200, batch_size=2, seed=seed, precision=precision)
-    return Size(name, Rung(shape, pretraining), resources, trials)
+    return Size(name, LadderEncoder(shape, pretraining), resources, trials)

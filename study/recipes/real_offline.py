@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.spec import BenchmarkPlan, Rung, Size, Space, Study, TaskTuning
+from study.spec import BenchmarkPlan, LadderEncoder, Size, Space, Study, TaskTuning
 from study.spec.precision import cpu_precision
 from trainables.data.formats.ntrex import NtrexCorpus, pinned_corpus
 from trainables.hyperparameters import Training
@@ -60,8 +60,12 @@ def real_offline(seed: int = 0) -> Study:
         vocabulary_size=8000,
         group_pairs=32,
         sizes=(
-            Size("2x128", Rung(Shape(2, 128), pretraining), Resources()),
-            Size("3x192", Rung(Shape(3, 192), dataclasses.replace(pretraining, learning_rate=1.5e-3)), Resources()),
+            Size("2x128", LadderEncoder(Shape(2, 128), pretraining), Resources()),
+            Size(
+                "3x192",
+                LadderEncoder(Shape(3, 192), dataclasses.replace(pretraining, learning_rate=1.5e-3)),
+                Resources(),
+            ),
         ),
         targets=(
             pinned(Udpos(languages_=POS, dev_size=500, test_size=200)),

@@ -7,7 +7,7 @@ import itertools
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 from study.spec.space import NONE as NONE
 from study.spec.space import USUAL_REPEATS, parts
@@ -44,8 +44,10 @@ class InvalidStudy(ValueError):
 
 
 @dataclass(frozen=True)
-class Rung:
-    """An encoder of the study's own ladder: its shape and how it is pre-trained, on the study's corpus and vocabulary."""
+class LadderEncoder:
+    """An encoder of the study's own ladder: its shape, and how it is pre-trained on the study's corpus and vocabulary."""
+
+    IDENTITY_NAME: ClassVar[str] = "Rung"  # its former name, which `study.json` and fingerprints keep
 
     shape: Shape
     pretraining: Training
@@ -60,7 +62,7 @@ class Size:
     """
 
     name: str
-    encoder: Rung | Published
+    encoder: LadderEncoder | Published
     resources: Resources
     trials: int | None = None
     rate_factor: float = 1.0
@@ -170,7 +172,7 @@ class Study:
     def root_resources(self, size: Size) -> Resources:
         """What `pretrain`'s stage runs on. One process reads a published encoder: a group would wait for it in a collective
         until that times out, with its devices idle."""
-        return size.resources if isinstance(size.encoder, Rung) else Resources()
+        return size.resources if isinstance(size.encoder, LadderEncoder) else Resources()
 
     @property
     def open_ends(self) -> list[str]:
@@ -363,7 +365,7 @@ class Study:
             self.benchmark.measured_with()
         except ValueError as error:
             errors.append(f"benchmark: {error}")
-        if any(isinstance(size.encoder, Rung) for size in self.sizes):
+        if any(isinstance(size.encoder, LadderEncoder) for size in self.sizes):
             errors += [
                 f"{field}: the rungs of a ladder are pre-trained with it"
                 for field in ("corpus", "vocabulary_size", "group_pairs")
@@ -384,7 +386,7 @@ class Study:
             errors += self._masking_errors(size)
             if size.resources.unpad and (reason := self._obstacle_to_unpadding(size)) is not None:
                 errors.append(f"sizes[{size.name}]: unpad: {reason}")
-            if isinstance(size.encoder, Rung):
+            if isinstance(size.encoder, LadderEncoder):
                 errors += [
                     f"{task.name}: hidden layer {task.hidden_layer}, and {size.name} has {size.encoder.shape.layers}"
                     for task in self.targets
@@ -395,14 +397,14 @@ class Study:
     def _obstacle_to_unpadding(self, size: Size) -> str | None:
         device = "cuda" if size.resources.gpus else "cpu"
         trainings = [self.intermediate_tuning, self.tuning]
-        trainings += [size.encoder.pretraining] if isinstance(size.encoder, Rung) else []
+        trainings += [size.encoder.pretraining] if isinstance(size.encoder, LadderEncoder) else []
         reasons = (why_padded(size.family, device, training.precision) for training in trainings)
         return next((reason for reason in reasons if reason is not None), None)
 
     def _batch_errors(self, size: Size) -> list[str]:
         """Batches that cannot be cut for the size's workers."""
         batches = set()
-        if isinstance(size.encoder, Rung):
+        if isinstance(size.encoder, LadderEncoder):
             batches.add(("pretraining", size.encoder.pretraining.batch_size, 1))
         for choice, usual in [(one, self.intermediate_tuning) for one in self.space.intermediates] + [
             (one, self.tuning) for one in self.targets if one.trained
@@ -432,7 +434,7 @@ class Study:
         return errors
 
 
-def _seeded(encoder: Rung | Published, seed: int) -> Rung | Published:
+def _seeded(encoder: LadderEncoder | Published, seed: int) -> LadderEncoder | Published:
     """A published encoder has no seed of ours."""
     if isinstance(encoder, Published):
         return encoder

@@ -51,7 +51,8 @@ from sklearn.metrics import accuracy_score
 from transformers import PreTrainedTokenizerFast, XLMRobertaModel
 
 from study.recipes.real_offline import real_offline
-from study.spec import Rung
+from study.spec import LadderEncoder
+from trainables.data.examples import Example
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.evaluation import TOKENS_A_BATCH, ExampleSet, Forward, Score, predict, score, score_outputs
 from trainables.heads import KINDS, Feature, Outputs
@@ -62,7 +63,7 @@ from trainables.models.task_model import TaskModel, new_head
 from trainables.models.vocabulary import train_vocabulary
 from trainables.stages.tokenise import EXAMPLES_A_CALL, scored_sets
 from trainables.store.versions import versions
-from trainables.tasks.base import Example, Task
+from trainables.tasks.base import Task
 from trainables.training.batching import Share
 
 console = Console(highlight=False, markup=False, width=128)
@@ -156,7 +157,7 @@ def main(
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
     size = study.sizes[-1]
-    assert isinstance(size.encoder, Rung)
+    assert isinstance(size.encoder, LadderEncoder)
     shape = size.encoder.shape
     evaluations = study.chain(size, study.space.defaults()[0])
     scored = [Scored(one.task, one.max_length) for one in evaluations if one.task.name in SAMPLES]

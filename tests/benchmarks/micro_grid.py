@@ -16,7 +16,7 @@ import torch
 
 from study.planning.cost import stages_of
 from study.recipes.quickstart import LANGUAGES, quickstart
-from study.spec import Choice, Rung, Size, Study
+from study.spec import Choice, LadderEncoder, Size, Study
 from study.spec.space import Rates, Space
 from trainables.stages.base import Root, Stage, Workplace, ensure
 from trainables.stages.evaluate import Evaluate
@@ -53,7 +53,7 @@ def micro_grid(*, lr_intermediate: Rates, lr_target: Rates, lengths: Lengths = L
     """The study over these learning rates; its one size trains on one worker."""
     study = quickstart(seed)
     size = study.sizes[0]
-    assert isinstance(size.encoder, Rung)
+    assert isinstance(size.encoder, LadderEncoder)
     if lengths.pretraining is not None:
         pretraining = dataclasses.replace(size.encoder.pretraining, steps=lengths.pretraining)
         size = dataclasses.replace(size, encoder=dataclasses.replace(size.encoder, pretraining=pretraining))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from study.spec import BenchmarkPlan, Rung, Size, Space, Study
+from study.spec import BenchmarkPlan, LadderEncoder, Size, Space, Study
 from trainables.hyperparameters import Training
 from trainables.models.encoder import Shape
 from trainables.resources import Resources
@@ -32,8 +32,8 @@ def tiny() -> Study:
         vocabulary_size=600,
         group_pairs=8,
         sizes=(
-            Size("1x32", Rung(Shape(1, 32), pretraining), Resources()),
-            Size("1x64", Rung(Shape(1, 64), pretraining), Resources(workers=2, zero_stage=2), trials=2),
+            Size("1x32", LadderEncoder(Shape(1, 32), pretraining), Resources()),
+            Size("1x64", LadderEncoder(Shape(1, 64), pretraining), Resources(workers=2, zero_stage=2), trials=2),
         ),
         targets=(
             MicroTagging(languages_=LANGUAGES, **SMALL),
@@ -61,7 +61,7 @@ def diverging() -> Study:
     diverges."""
     study = inline()
     pretraining = Training(learning_rate=1e30, steps=6, batch_size=2, seed=0)
-    sizes = (*study.sizes, Size("1x64", Rung(Shape(1, 64), pretraining), Resources()))
+    sizes = (*study.sizes, Size("1x64", LadderEncoder(Shape(1, 64), pretraining), Resources()))
     space = dataclasses.replace(study.space, lr_intermediate=(1e30,), lr_target=(1e-3,))
     return dataclasses.replace(study, name="diverging", sizes=sizes, space=space, trials=2)
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from trainables.tasks.base import Example, Read
+from trainables.data.examples import Example, Read
 
 Side = Literal["train", "dev"]
 Keys = Callable[[Example], Sequence[str]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.tasks.base import Read
+from trainables.data.examples import Read
 
 DATA_ROOT_VARIABLE = "XSTILTS_DATA_ROOT"  # where files lie is no part of any identity, so it travels beside the study
 

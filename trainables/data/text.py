@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainables.data.examples import Example, Read, Rejected
 from trainables.data.source import DataError, Row, Rows
-from trainables.tasks.base import Example, Read, Rejected
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from trainables.tasks.base import Example, Task
+from trainables.data.examples import Example
+from trainables.tasks.base import Task
 
 E = TypeVar("E", bound=Example)
 Pooling = Literal["first", "mean"]  # how a row of hidden states becomes one vector

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
+from trainables.data.examples import BitextExample, RetrievalText
 from trainables.heads.base import Feature, Head, Kind, Outputs, Pooling, by_example, mean_pool
 from trainables.heads.mining import best_threshold, mined, ratio_margin_candidates
-from trainables.tasks.base import BitextExample, RetrievalText, Task
+from trainables.tasks.base import Task
 
 
 class EmbeddingHead(Head):

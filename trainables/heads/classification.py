@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
+from trainables.data.examples import PairExample
 from trainables.heads.base import Feature, Head, Kind, Outputs, PooledHead, Pooling, by_example
-from trainables.tasks.base import PairExample, Task
+from trainables.tasks.base import Task
 
 
 class ClassificationHead(PooledHead):

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
+from trainables.data.examples import RetrievalPair, RetrievalText
 from trainables.heads.base import Feature, Head, Kind, Outputs, Pooling, by_example
 from trainables.heads.bitext import EmbeddingHead, search
-from trainables.tasks.base import RetrievalPair, RetrievalText, Task
+from trainables.tasks.base import Task
 
 RANKED = 20  # candidates kept for each query
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
+from trainables.data.examples import ChoiceExample
 from trainables.heads.base import Feature, Head, Kind, Outputs, PooledHead, Pooling, by_example
-from trainables.tasks.base import ChoiceExample, Task
+from trainables.tasks.base import Task
 
 
 class ChoiceHead(PooledHead):

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
+from trainables.data.examples import SpanExample
 from trainables.heads.base import Feature, Head, Kind, Outputs, Pooling
-from trainables.tasks.base import SpanExample, Task
+from trainables.tasks.base import Task
 
 STRIDE = 128  # most pieces that windows overlap by; XTREME's doc_stride of 128 is the step, so its windows overlap more
 QUESTION_PIECES = 64  # XTREME's max_query_length

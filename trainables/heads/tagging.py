@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
+from trainables.data.examples import TaggingExample
 from trainables.heads.base import IGNORED, Feature, Head, Kind, Outputs, Pooling, pad_rows, special_frame
-from trainables.tasks.base import TaggingExample, Task
+from trainables.tasks.base import Task
 
 
 class TaggingHead(Head):

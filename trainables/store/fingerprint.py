@@ -1,8 +1,10 @@
 """Fingerprints of identities: the same decisions give the same hash on every machine; what has no fixed meaning is refused.
 
-Identities are frozen dataclasses of plain values. The canonical form is JSON with sorted keys; a class may carry
-`VERSION: ClassVar[int]`, which is raised when its code changes what it produces, and `also_identified_by()`, which gives what
-identifies its values besides their fields.
+Identities are frozen dataclasses of plain values. The canonical form is JSON with sorted keys. A class may carry:
+
+- `VERSION: ClassVar[int]`, raised when its code changes what it produces;
+- `IDENTITY_NAME: ClassVar[str]`, the name it is hashed under, so that a renamed class keeps its fingerprints;
+- `also_identified_by()`, what identifies its values besides their fields.
 """
 
 from __future__ import annotations
@@ -58,11 +60,16 @@ def _canonical_dataclass(value: Any, where: str) -> dict[str, Any]:
         raise UnfitForFingerprint(
             f"{where} is a {type(value).__name__} that can change: declare it @dataclass(frozen=True)"
         )
-    document: dict[str, Any] = {"type": type(value).__name__, "version": getattr(type(value), "VERSION", 1)}
+    document: dict[str, Any] = {"type": identity_name(type(value)), "version": getattr(type(value), "VERSION", 1)}
     document |= canonical_extras(value)
     for field in dataclasses.fields(value):
         document[field.name] = canonical(getattr(value, field.name), f"{where}.{field.name}")
     return document
+
+
+def identity_name(cls: type) -> str:
+    """The name a class is hashed under: its own, unless it was renamed since."""
+    return str(getattr(cls, "IDENTITY_NAME", cls.__name__))
 
 
 def canonical_extras(value: Any) -> dict[str, Any]:

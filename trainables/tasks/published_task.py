@@ -15,8 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
+from trainables.data.examples import Example, Read, RetrievalText
 from trainables.data.source import DataError, Hub, Row, Source, data_root
-from trainables.tasks.base import Example, Read, RetrievalText, Role, Split, Task
+from trainables.tasks.base import Role, Split, Task
 
 T = TypeVar("T", bound="PublishedTask")
 OPEN = "open: "

@@ -34,10 +34,11 @@ from trainables.benchmark.scenarios.sweep import sweep_batch_sizes
 from trainables.benchmark.scenarios.warmup import WarmUpRule, warm_up
 from trainables.benchmark.variants import Variant
 from trainables.benchmark.variants.base import copy_to
+from trainables.data.examples import Example, PairExample
 from trainables.evaluation import Forward
 from trainables.heads import KINDS
 from trainables.models.task_model import TaskModel
-from trainables.tasks.base import Example, PairExample, Split, Task
+from trainables.tasks.base import Split, Task
 
 CPU = torch.device("cpu")
 PAD = 1

@@ -39,10 +39,10 @@ from trainables.benchmark.subjects.checkpoint import CheckpointBenchmark
 from trainables.benchmark.subjects.fresh import MeasurementBroke, outcome, run_fresh
 from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark, random_encoder
 from trainables.benchmark.subjects.rebuild import BY_NAME, CannotRebuild, evaluation_of, rebuild
+from trainables.data.examples import BitextExample, PairExample, TaggingExample
 from trainables.stages.evaluate import Evaluate
 from trainables.store.fingerprint import canonical
 from trainables.store.stage_store import Damaged, StageStore
-from trainables.tasks.base import BitextExample, PairExample, TaggingExample
 
 TINY_RUN = tuple[Path, Ran]
 SHORT = dataclasses.replace(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from trainables.data.examples import BitextExample, Read, RetrievalPair, RetrievalText, SpanExample
 from trainables.data.formats.bitext import aligned_files, mining_files, pair_rows
 from trainables.data.formats.mewsli import entities, mention_pairs, mentions
 from trainables.data.formats.ntrex import NtrexCorpus, pinned_corpus
@@ -24,7 +25,6 @@ from trainables.data.formats.squad import (
     spans,
 )
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
-from trainables.tasks.base import BitextExample, Read, RetrievalPair, RetrievalText, SpanExample
 
 CONTEXT = "Ada wrote the notes in 1843. Babbage built no engine."
 

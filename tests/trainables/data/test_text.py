@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from trainables.data.examples import ChoiceExample, Example, PairExample, Read, Rejected, TaggingExample
 from trainables.data.formats.ccgbank import derivations
 from trainables.data.formats.choices import labelled_json_lines
 from trainables.data.formats.conllu import read_conllu, treebanks, xpos_words, xtreme_words
@@ -16,7 +17,6 @@ from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, PairForm, nli_jso
 from trainables.data.formats.tagged import NER_LABELS, read_iob2, read_panx, read_tag_rows
 from trainables.data.held_out import held_out
 from trainables.data.source import DataError
-from trainables.tasks.base import ChoiceExample, Example, PairExample, Read, Rejected, TaggingExample
 from trainables.tasks.english.ccg import UNSEEN, Ccg
 from trainables.tasks.english.commonsense_qa import read_commonsense, read_commonsense_json
 from trainables.tasks.english.cosmos_qa import read_cosmos_csv

@@ -10,11 +10,12 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from trainables.data.examples import Example, SpanExample, TaggingExample
 from trainables.heads import KINDS, Feature, Outputs
 from trainables.heads.base import IGNORED
 from trainables.metrics import METRICS, Counts
 from trainables.models.vocabulary import train_vocabulary
-from trainables.tasks.base import Example, SpanExample, TaggingExample, Task
+from trainables.tasks.base import Task
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.compose import MicroTask
 from trainables.tasks.micro.corpus import MicroCorpus

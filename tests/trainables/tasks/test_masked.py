@@ -25,6 +25,7 @@ from study.spec.data_check import check_data
 from tests.support import recipes
 from tests.support.pair import Pair
 from tests.support.recipes import LANGUAGES, SMALL
+from trainables.data.examples import TextExample
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.heads import KINDS, Feature
 from trainables.heads.base import IGNORED
@@ -46,7 +47,6 @@ from trainables.stages.tokenise import Tokenise
 from trainables.stages.vocabulary import Vocabulary
 from trainables.store.fingerprint import fingerprint
 from trainables.store.stage_store import StageStore
-from trainables.tasks.base import TextExample
 from trainables.tasks.masked_lm import ARTICLES, MaskedLm
 from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.micro.intermediate import MicroTopic

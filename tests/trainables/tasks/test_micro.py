@@ -19,8 +19,9 @@ import pytest
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from trainables.data.examples import BitextExample, ChoiceExample, Example, PairExample, SpanExample, TaggingExample
 from trainables.models.vocabulary import train_vocabulary
-from trainables.tasks.base import BitextExample, ChoiceExample, Example, PairExample, SpanExample, Split, TaggingExample
+from trainables.tasks.base import Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.compose import SPLITS, MicroTask, pool, split_of
 from trainables.tasks.micro.corpus import MicroCorpus

@@ -15,13 +15,13 @@ from tests.trainables.heads.test_heads import perfect_logits
 from tests.trainables.tasks.test_spans import TYDIQA_HERE, XQUAD_HERE
 from tests.trainables.tasks.test_tasks import counts_of, normal, perfect_outputs, pieces, texts_of
 from tests.trainables.tasks.test_text import UDPOS_HERE
+from trainables.data.examples import RetrievalText, SpanExample, TaggingExample
 from trainables.data.source import DATA_ROOT_VARIABLE
 from trainables.data.text import lines
 from trainables.evaluation import ExampleSet
 from trainables.heads import KINDS, Outputs, span
 from trainables.metrics import METRICS, Counts, normalise_squad
 from trainables.models.vocabulary import train_vocabulary
-from trainables.tasks.base import RetrievalText, SpanExample, TaggingExample
 from trainables.tasks.offline.lareqa_from_tydiqa import LareqaFromTyDiQA
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.xtreme.tydiqa import TyDiQA

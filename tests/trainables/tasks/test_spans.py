@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.support.data import DATA_ROOT, needs_data
+from trainables.data.examples import BitextExample, Read, RetrievalPair, RetrievalText, SpanExample
 from trainables.data.formats.ntrex import CODES, NtrexCorpus, pinned_corpus
 from trainables.data.formats.squad import paragraphs, sentence_spans
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.store.fingerprint import fingerprint
-from trainables.tasks.base import BitextExample, Read, RetrievalPair, RetrievalText, SpanExample
 from trainables.tasks.english.squad import XQUAD_ENGLISH, Squad
 from trainables.tasks.english.squad2 import Squad2
 from trainables.tasks.offline.lareqa_from_tydiqa import LareqaFromTyDiQA

@@ -18,14 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.support.mini_root import build
 from tests.trainables.heads.test_heads import perfect_logits
 from trainables.data import revisions
-from trainables.data.source import DATA_ROOT_VARIABLE, DataError, data_root
-from trainables.evaluation import ExampleSet
-from trainables.heads import KINDS, Feature, Outputs
-from trainables.metrics import METRICS, Counts
-from trainables.models.vocabulary import train_vocabulary
-from trainables.stages.tokenise import scored_sets
-from trainables.store.fingerprint import fingerprint
-from trainables.tasks.base import (
+from trainables.data.examples import (
     BitextExample,
     ChoiceExample,
     Example,
@@ -33,11 +26,17 @@ from trainables.tasks.base import (
     RetrievalPair,
     RetrievalText,
     SpanExample,
-    Split,
     TaggingExample,
-    Task,
     TextExample,
 )
+from trainables.data.source import DATA_ROOT_VARIABLE, DataError, data_root
+from trainables.evaluation import ExampleSet
+from trainables.heads import KINDS, Feature, Outputs
+from trainables.metrics import METRICS, Counts
+from trainables.models.vocabulary import train_vocabulary
+from trainables.stages.tokenise import scored_sets
+from trainables.store.fingerprint import fingerprint
+from trainables.tasks.base import Split, Task
 from trainables.tasks.english.squad import Squad
 from trainables.tasks.published_task import PublishedTask, pinned
 from trainables.tasks.registry import TASKS

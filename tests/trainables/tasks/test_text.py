@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.data import DATA_ROOT, needs_data
+from trainables.data.examples import ChoiceExample, PairExample, Read, TaggingExample
 from trainables.data.formats.copa import read_copa_xml, read_xcopa
 from trainables.data.formats.tagged import read_iob2
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.metrics import METRICS
 from trainables.store.fingerprint import fingerprint
-from trainables.tasks.base import ChoiceExample, PairExample, Read, TaggingExample
 from trainables.tasks.english.anli_plus import AnliPlus
 from trainables.tasks.english.cad_nli import CadNli
 from trainables.tasks.english.ccg import Ccg

@@ -11,8 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from trainables.benchmark.scenarios.lengths import Query
 from trainables.benchmark.scenarios.percentiles import percentile
 from trainables.benchmark.scenarios.warmup import Clock
-from trainables.heads import KINDS
-from trainables.tasks.base import (
+from trainables.data.examples import (
     BitextExample,
     ChoiceExample,
     Example,
@@ -20,8 +19,9 @@ from trainables.tasks.base import (
     RetrievalPair,
     SpanExample,
     TaggingExample,
-    Task,
 )
+from trainables.heads import KINDS
+from trainables.tasks.base import Task
 
 TEXTS = 256  # drawn from all languages alike
 UNSPACED = frozenset({"zh", "ja", "th", "km", "lo", "my"})  # their words are not set apart by spaces

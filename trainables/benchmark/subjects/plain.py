@@ -20,6 +20,7 @@ from trainables.benchmark.scenarios.serving import Server
 from trainables.benchmark.scenarios.texts import Texts
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.variants import variant_named
+from trainables.data.examples import Example
 from trainables.heads import KINDS
 from trainables.heads.bitext import EmbeddingHead
 from trainables.models.catalogue import config_of, published
@@ -27,7 +28,6 @@ from trainables.models.encoder import count_parameters, load_encoder
 from trainables.models.families import FAMILIES
 from trainables.models.task_model import ENCODER, TaskModel
 from trainables.stages.vocabulary import TOKENIZER
-from trainables.tasks.base import Example
 from trainables.tasks.registry import TASKS
 
 QUERIES, EXAMPLES = 512, 64  # in all, and read of each language

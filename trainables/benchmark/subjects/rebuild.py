@@ -17,7 +17,7 @@ from trainables.stages.mixture import FineTuneMixture
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.tokenise import Tokenise
 from trainables.stages.vocabulary import Vocabulary
-from trainables.store.fingerprint import canonical
+from trainables.store.fingerprint import canonical, identity_name
 from trainables.store.manifests import MANIFEST, read_manifest
 from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.mixture import Mixture
@@ -27,7 +27,7 @@ _CLASSES: tuple[type, ...] = (
     *(Evaluate, FineTune, FineTuneMixture, Pretrain, ImportEncoder, Tokenise, Vocabulary),
     *(Shape, Published, Training, EarlyStopping, MicroCorpus, NtrexCorpus, Mixture, *TASKS.values()),
 )
-BY_NAME = {one.__name__: one for one in _CLASSES}
+BY_NAME = {identity_name(one): one for one in _CLASSES}
 
 
 class CannotRebuild(ValueError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainables.data.examples import BitextExample, Read, RetrievalText
 from trainables.data.source import DataError, Row, Rows
 from trainables.data.text import aligned, column, lines, read_rows
-from trainables.tasks.base import BitextExample, Read, RetrievalText
 
 
 def aligned_files(source: Path, english: Path) -> Read:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from trainables.data.examples import ChoiceExample, Read
 from trainables.data.source import DataError, Row, Rows
 from trainables.data.text import aligned, json_lines, label_of, read_rows
-from trainables.tasks.base import ChoiceExample, Read
 
 # Context, alternatives and the answer as it is written, of a row.
 Parts = Callable[[Row, Path | str, int], tuple[str, tuple[str, ...], object]]

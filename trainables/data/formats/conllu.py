@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trainables.data.examples import Read, Rejected, TaggingExample
 from trainables.data.formats.tagged import Block, blocks
 from trainables.data.source import DataError
 from trainables.data.text import label_of
-from trainables.tasks.base import Read, Rejected, TaggingExample
 
 COLUMNS = 10
 HIDDEN = "_"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from trainables.data.examples import Read
 from trainables.data.fields import text_of
 from trainables.data.formats.choices import read_choices
 from trainables.data.source import DataError, Row, Rows
 from trainables.data.text import column, json_lines, lines
-from trainables.tasks.base import Read
 
 QUESTIONS = ("cause", "effect")
 

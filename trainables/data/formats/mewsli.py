@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trainables.data.examples import Read, Rejected, RetrievalPair, RetrievalText
 from trainables.data.formats.squad import member
 from trainables.data.source import DataError, Row
 from trainables.data.text import json_lines, read_rows
-from trainables.tasks.base import Read, Rejected, RetrievalPair, RetrievalText
 
 _BRACES = re.compile(r"\{(.*?)\}")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.data.examples import PairExample, Read
 from trainables.data.fields import text_of
 from trainables.data.source import Row, Rows
 from trainables.data.text import column, json_lines, label_of, read_rows, separated
-from trainables.tasks.base import PairExample, Read
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 

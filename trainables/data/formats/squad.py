@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trainables.data.examples import Read, Rejected, RetrievalPair, RetrievalText, SpanExample
 from trainables.data.source import DataError, Files, Hub, Rows, Source
 from trainables.data.text import column, json_document
-from trainables.tasks.base import Read, Rejected, RetrievalPair, RetrievalText, SpanExample
 
 T = TypeVar("T")
 Place = Path | str

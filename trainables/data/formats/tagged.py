@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainables.data.examples import Read, TaggingExample
 from trainables.data.fields import texts_of
 from trainables.data.source import DataError, Row, Rows
 from trainables.data.text import column, label_of, lines, read_rows
-from trainables.tasks.base import Read, TaggingExample
 
 NER_LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")  # in WikiANN's order on the hub
 

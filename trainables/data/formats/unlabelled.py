@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainables.data.examples import Read, TextExample
 from trainables.data.fields import text_of
 from trainables.data.source import DataError, Rows
 from trainables.data.text import lines
-from trainables.tasks.base import Read, TextExample
 
 SHORTEST_BYTES = 64  # of a line of an article: what is shorter is most often a heading, or an entry of a list
 

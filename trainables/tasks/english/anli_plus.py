@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data import revisions
+from trainables.data.examples import Read
 from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, PairForm, nli_json
 from trainables.data.source import Files, Hub, Source
-from trainables.tasks.base import KindName, Read, Role, Split
+from trainables.tasks.base import KindName, Role, Split
 from trainables.tasks.english.mnli import GLUE_REVISION
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split

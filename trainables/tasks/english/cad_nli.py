@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from trainables.data.examples import Example, PairExample, Read
 from trainables.data.formats.pairs import NLI_LABELS, PairForm
 from trainables.data.held_out import Side, held_out
 from trainables.data.source import Files, Source
-from trainables.tasks.base import Example, KindName, PairExample, Read, Role, Split
+from trainables.tasks.base import KindName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 

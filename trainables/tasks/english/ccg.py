@@ -7,9 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
+from trainables.data.examples import Read, TaggingExample
 from trainables.data.formats.ccgbank import derivations
 from trainables.data.source import DataError, Files, Source, data_root
-from trainables.tasks.base import KindName, Read, Role, Split, TaggingExample
+from trainables.tasks.base import KindName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 

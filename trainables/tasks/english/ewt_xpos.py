@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from trainables.data.examples import Read
 from trainables.data.formats.conllu import Sentence, Tagged, read_conllu, xpos_words
 from trainables.data.source import Files, Source
-from trainables.tasks.base import KindName, Read, Role, Split
+from trainables.tasks.base import KindName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from trainables.data.examples import Read, Rejected
 from trainables.data.formats.pairs import PairForm
 from trainables.data.source import Files, Hub, Source
 from trainables.data.text import lines
-from trainables.tasks.base import KindName, Read, Rejected, Role, Split
+from trainables.tasks.base import KindName, Role, Split
 from trainables.tasks.english.mnli import GLUE_REVISION
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split

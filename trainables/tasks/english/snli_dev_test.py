@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data import revisions
+from trainables.data.examples import Example, PairExample, Read
 from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, nli_json
 from trainables.data.held_out import Side, held_out
 from trainables.data.source import Files, Hub, Rows, Source
-from trainables.tasks.base import Example, KindName, PairExample, Read, Role, Split
+from trainables.tasks.base import KindName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 

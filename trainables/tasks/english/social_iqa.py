@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from trainables.data.examples import Read
 from trainables.data.fields import text_of
 from trainables.data.formats.choices import labelled_json_lines, read_choices
 from trainables.data.source import Files, Hub, Row, Rows, Source
 from trainables.data.text import column
-from trainables.tasks.base import KindName, Read, Role, Split
+from trainables.tasks.base import KindName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data import revisions
+from trainables.data.examples import Read
 from trainables.data.formats.squad import Make, beside, from_file, from_rows, spans, squad_form
 from trainables.data.source import Files, Hub, Rows, Source
-from trainables.tasks.base import KindName, Read, Role, Split
+from trainables.tasks.base import KindName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 

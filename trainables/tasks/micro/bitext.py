@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.tasks.base import BitextExample, Example, KindName, Split
+from trainables.data.examples import BitextExample, Example
+from trainables.tasks.base import KindName, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, pool, write_list

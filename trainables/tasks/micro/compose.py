@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeVar
 
-from trainables.tasks.base import Example, Role, Split, Task
+from trainables.data.examples import Example
+from trainables.tasks.base import Role, Split, Task
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Category, Concept, Phrasebook, Width
 

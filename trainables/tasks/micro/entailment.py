@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.tasks.base import KindName, PairExample, Split
+from trainables.data.examples import PairExample
+from trainables.tasks.base import KindName, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, other_than, pool, shared_words, split_of, write_text

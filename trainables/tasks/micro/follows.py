@@ -10,7 +10,8 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.tasks.base import ChoiceExample, KindName, Split
+from trainables.data.examples import ChoiceExample
+from trainables.tasks.base import KindName, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import (

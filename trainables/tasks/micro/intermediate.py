@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.tasks.base import ChoiceExample, KindName, PairExample, Role, SpanExample, Split
+from trainables.data.examples import ChoiceExample, PairExample, SpanExample
+from trainables.tasks.base import KindName, Role, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, pool, write_list, write_text

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from trainables.tasks.base import KindName, Role, Split, Task, TextExample
+from trainables.data.examples import TextExample
+from trainables.tasks.base import KindName, Role, Split, Task
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.corpus import MicroCorpus
 

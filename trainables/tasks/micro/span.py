@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.tasks.base import KindName, SpanExample, Split
+from trainables.data.examples import SpanExample
+from trainables.tasks.base import KindName, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, other_than, pool, write_list

@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.tasks.base import KindName, Split, TaggingExample
+from trainables.data.examples import TaggingExample
+from trainables.tasks.base import KindName, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, pool, write_list

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from trainables.data.examples import Example, Read
 from trainables.data.formats.tagged import NER_LABELS, read_iob2
 from trainables.data.held_out import Side, held_out
 from trainables.data.source import Files, Source
-from trainables.tasks.base import Example, KindName, Read, Split
+from trainables.tasks.base import KindName, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 

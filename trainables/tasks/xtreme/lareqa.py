@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from trainables.data.examples import Read
 from trainables.data.formats.squad import pairs, sentence_retrieval
 from trainables.data.source import Files, Source
-from trainables.tasks.base import KindName, Read, Split
+from trainables.tasks.base import KindName, Split
 from trainables.tasks.english.squad import squad_train_or_dev
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split

@@ -1,0 +1,152 @@
+"""Which module may import which: arrows between the packages, layers inside them; and what a process loads to start."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN = {
+    "trainables": {"study", "analysis", "clusters"},
+    "analysis": {"study", "trainables", "clusters"},
+    "study": {"clusters"},
+}
+# From the bottom up: a room imports only those before it. Modules of one room may import each other.
+LAYERS = {
+    "study": (
+        *("redact", "errors", "console", "spec", "recipes", "tracking", "cluster"),
+        *("search", "benchmarking", "planning", "run", "cli", "__main__"),
+    ),
+    "trainables": (
+        *("hyperparameters", "resources", "metrics", "data", "tasks", "heads", "models"),
+        *("store", "training", "evaluation", "stages", "launch", "benchmark"),
+    ),
+    "trainables.benchmark": (
+        *("placement", "scenarios", "probes", "settings", "measurement", "repeats"),
+        *("variants", "benchmark", "subjects", "actor"),
+    ),
+    "analysis": ("store", "tables", "charts", "report"),
+}
+MOST_MODULES = 16  # of one folder; more hide rooms. Tasks are one short file each, and may be many.
+
+
+def modules(package: str) -> list[Path]:
+    return sorted(ROOT.joinpath(*package.split(".")).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Dotted names of all imports, also inside functions; a relative one stays in its package.
+
+    `from a import b` gives `a` and `a.b`, as `b` may be a module.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package if node.level else str(node.module)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def upward(name: str, tree: ast.AST, package: str, layers: tuple[str, ...]) -> list[str]:
+    """Imports of the module `name` that do not point downward between the layers of `package`."""
+    room = name.removeprefix(f"{package}.").split(".")[0]
+    found = []
+    for other in imported(tree, package):
+        if other.startswith(f"{package}."):
+            target = other.removeprefix(f"{package}.").split(".")[0]
+            if target in layers and target != room and layers.index(target) > layers.index(room):
+                found.append(f"{name} -> {other}")
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(FORBIDDEN))
+def test_arrows_between_packages(package: str) -> None:
+    wrong = [
+        f"{module_name(path)} -> {other}"
+        for path in modules(package)
+        for other in imported(ast.parse(path.read_text(encoding="utf-8")), package)
+        if other.split(".")[0] in FORBIDDEN[package]
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_layers_inside_a_package(package: str) -> None:
+    wrong = []
+    for path in modules(package):
+        name = module_name(path)
+        if name != package:  # a package's own `__init__` shows what it has to the outside
+            wrong += upward(name, ast.parse(path.read_text(encoding="utf-8")), package, LAYERS[package])
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_every_room_has_its_layer(package: str) -> None:
+    folder = ROOT.joinpath(*package.split("."))
+    rooms = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(LAYERS[package])
+
+
+@pytest.mark.parametrize("package", sorted(FORBIDDEN))
+def test_no_folder_hides_rooms_and_each_says_what_belongs_there(package: str) -> None:
+    folders = {path.parent for path in modules(package)}
+    crowded = {
+        folder.relative_to(ROOT).as_posix(): count
+        for folder in folders
+        if (count := len(list(folder.glob("*.py")))) > MOST_MODULES
+    }
+    silent = [
+        folder.relative_to(ROOT).as_posix()
+        for folder in folders
+        if not ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    ]
+    assert not crowded
+    assert not silent
+
+
+def test_the_checks_see_what_they_forbid() -> None:
+    tree = ast.parse("def f():\n    import study.spec.study as s\n    from analysis import load\n    from . import x\n")
+    assert set(imported(tree, "trainables")) == {
+        *("study.spec.study", "analysis", "analysis.load", "trainables", "trainables.x"),
+    }
+    layers = ("spec", "search", "run")
+    assert upward("study.search.x", ast.parse("from study.run.driver import y"), "study", layers) == [
+        *("study.search.x -> study.run.driver", "study.search.x -> study.run.driver.y"),
+    ]
+    assert upward("study.search.x", ast.parse("from study import run"), "study", layers) == [
+        "study.search.x -> study.run"
+    ]
+    assert not upward("study.run.x", ast.parse("from study.spec import y\nimport study.search.z"), "study", layers)
+
+
+HEAVY = {"torch", "ray", "mlflow", "transformers", "deepspeed", "optuna"}
+
+
+@pytest.mark.parametrize(
+    ("module", "needless"),
+    [
+        ("study.cli.app", HEAVY),
+        ("study.cluster.progress_actor", HEAVY - {"ray"}),
+        ("study.recipes.xtreme_r", {"mlflow", "deepspeed", "transformers.modeling_utils"}),
+        ("study.run.driver", {"deepspeed", "transformers.modeling_utils"}),
+        ("trainables.stages.chain", {"mlflow", "deepspeed", "transformers.modeling_utils"}),
+    ],
+)
+def test_a_process_imports_what_it_needs(module: str, needless: set[str]) -> None:
+    """Whoever reads a recipe, plans, drives or keeps count pays nothing for what only training needs."""
+    code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = set(json.loads(done.stdout))
+    assert module in loaded
+    assert not loaded & needless
