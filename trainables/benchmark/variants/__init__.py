@@ -1,4 +1,9 @@
-"""Serving variants: the ways a trained model is run for inference."""
+"""Serving variants: the ways to run a trained model for inference.
+
+To add a built-in variant, subclass `Variant` in a module of this folder and add an instance to `VARIANTS` below. The tests and
+`python -m study bench` then include it. A variant that only one recipe needs stays in the recipe's file: its `BenchmarkPlan`
+takes an instance wherever it takes a name.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +25,20 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def variant_named(name: str) -> Variant:
-    """The variant with that name.
+def variant_named(variant: str | Variant) -> Variant:
+    """The built-in variant of that name; a variant is returned as it is.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no built-in variant has the name, or a variant of another class takes the name of a built-in one.
     """
-    if name not in VARIANTS:
-        raise ValueError(f"no serving variant {name!r}; there are {', '.join(sorted(VARIANTS))}")
-    return VARIANTS[name]
+    if isinstance(variant, str):
+        if variant not in VARIANTS:
+            raise ValueError(f"no serving variant {variant!r}; there are {', '.join(sorted(VARIANTS))}")
+        return VARIANTS[variant]
+    built_in = VARIANTS.get(variant.name)
+    if built_in is not None and type(built_in) is not type(variant):
+        raise ValueError(
+            f"serving variant {variant.name!r} of class {type(variant).__name__} has the name of a built-in variant, and "
+            "measurements are stored by name; choose another name"
+        )
+    return variant
