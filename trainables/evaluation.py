@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainables.data.examples import Example
-from trainables.heads import KINDS, Feature, Outputs
+from trainables.heads import HEADS, Feature, Outputs
 from trainables.heads.base import pad_rows, padded_length
 from trainables.metrics import METRICS, Counts
 from trainables.tasks.base import Task
@@ -71,10 +71,10 @@ def score(
 
 def score_outputs(outputs: Sequence[Outputs[Any]], task: Task) -> list[Score]:
     """As `score`, of what a model gave for the sets."""
-    kind, metric = KINDS[task.kind], METRICS[task.metric]
+    head, metric = HEADS[task.head], METRICS[task.metric]
     scores = []
-    for one, predictions in zip(outputs, kind.decode_all(outputs, task), strict=True):
-        references = [kind.reference(example, task) for example in one.examples]
+    for one, predictions in zip(outputs, head.decode_all(outputs, task), strict=True):
+        references = [head.reference(example, task) for example in one.examples]
         counts = tuple(
             metric.count(said, right, one.language)
             for said, right in zip(predictions, references, strict=True)

@@ -62,7 +62,7 @@ def run(
     study = _study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, bound_ms=bound_ms)
     folder = output or Path("runs") / study.name
     _check_output(folder)
-    from study.cluster.connection import CannotRun
+    from study.errors import CannotRun
     from study.errors import StorageFailed
     from study.run.driver import Where, run_study
     from study.search.trial_store import LedgerBroken
@@ -242,7 +242,7 @@ def ui(
 
 @app.command()
 def tasks(data_root: DataRoot = None) -> None:
-    """Every task: kind, role, languages, metric, source; with a data root, what of it is there and what is missing."""
+    """Every task: head, role, languages, metric, source; with a data root, what of it is there and what is missing."""
     from study.cli.task_table import render_tasks
 
     use_data_root(data_root)

@@ -16,14 +16,14 @@ def render_tasks() -> Group:
     """The table; under a data root, then each split and language that is missing, with where it is looked for."""
     root = data_root()
     table = Table()
-    for column in ("task", "role", "kind", "languages", "metric", "source", "there"):
+    for column in ("task", "role", "head", "languages", "metric", "source", "there"):
         table.add_column(column)
     lacking: list[Text] = []
     for name, make in TASKS.items():
         task = make()
         there, missing = _presence(task)
         spoken = ", ".join(task.languages) if len(task.languages) < 6 else str(len(task.languages))
-        table.add_row(name, task.role, task.kind, spoken, task.metric, task.source, there)
+        table.add_row(name, task.role, task.head, spoken, task.metric, task.source, there)
         lacking += [Text(f"{name}: {entry}") for entry in missing]
     if root is None:
         return Group(table, Text("published tasks are read from the hub; --data-root DIR reads their files instead"))

@@ -13,8 +13,8 @@ from study.planning import estimate
 from study.planning.estimate import Architecture, Load
 from study.search.searcher import asha
 from study.spec import Size, Study
-from study.spec.space import Choice, parts
-from trainables.heads import KINDS
+from study.spec.space import Choice, member_tasks
+from trainables.heads import HEADS
 from trainables.resources import Resources
 from trainables.stages.base import Stage
 from trainables.stages.finetune import Tuned
@@ -39,9 +39,9 @@ def loads_of(stage: Pretrain | Tuned) -> list[Load]:
     if isinstance(stage, Pretrain):  # an entry of its batches is a group of sentence pairs
         return [Load(stage.training, rows=2 * stage.group_pairs, masked=True)]
     return [
-        Load(stage.training, rows=kind.rows(task), group=task.group, masked=kind.masks)
-        for task in parts(stage.task)
-        for kind in (KINDS[task.kind],)
+        Load(stage.training, rows=head.rows(task), group=task.group, masked=head.masks)
+        for task in member_tasks(stage.task)
+        for head in (HEADS[task.head],)
     ]
 
 
@@ -109,7 +109,7 @@ class _Rungs:
 
     def __init__(self, study: Study, size: Size, cost: Cost) -> None:
         self._study, self._size, self._cost = study, size, cost
-        root = study.pretrain(size)
+        root = study.encoder_stage(size)
         self.root = cost(root) if isinstance(root, Pretrain) else 0.0
         self.of = lru_cache(maxsize=None)(self._of)
 
@@ -128,7 +128,7 @@ def _simulate(study: Study, rungs: _Rungs, number: int, grid: Sequence[Choice], 
     """The cost of one random search, with shared stages and without; its scores are drawn, its stops are ASHA's."""
     draw = random.Random(number)
     choices = study.space.defaults()
-    choices += draw.sample(grid, sampled) if grid else [study.space.drawn(draw) for _ in range(sampled)]
+    choices += draw.sample(grid, sampled) if grid else [study.space.sample(draw) for _ in range(sampled)]
     scheduler = asha(study)
     trained: dict[str, float] = {}
     alone = 0.0

@@ -15,7 +15,7 @@ threads of a core.
 2. Tatoeba: search and scoring of all sentences of all languages on the same vectors, in memory: `score_outputs` beside the
    search of MTEB's `BitextMiningEvaluator` (by dot product, the cheaper choice on unit vectors) with the accuracy of what it
    finds. MTEB's task computes four metrics; that is a row of its own, and not the ratio that counts.
-3. Tokenising: `Kind.features` on 1,000 examples at a time, as the stage `tokenise` calls it, beside the same function on one
+3. Tokenising: `Head.features` on 1,000 examples at a time, as the stage `tokenise` calls it, beside the same function on one
    example at a time (the ratio that counts). Peers that do less than ours, with nothing done about the tokenizer's result (no
    labels, no layout): the tokenizer called for one example at a time, and `datasets.map(batched=True)` over it, in memory.
    The tokenizer uses as many cores as are free, whatever --threads says.
@@ -55,7 +55,7 @@ from study.spec import LadderEncoder
 from trainables.data.examples import Example
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.evaluation import TOKENS_A_BATCH, ExampleSet, Forward, Score, predict, score, score_outputs
-from trainables.heads import KINDS, Feature, Outputs
+from trainables.heads import HEADS, Feature, Outputs
 from trainables.heads.base import pad_rows
 from trainables.heads.span import STRIDE
 from trainables.models.encoder import Shape
@@ -96,8 +96,8 @@ class Scored:
         return found
 
     def features(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> list[Feature]:
-        kind = KINDS[self.task.kind]
-        return kind.features(examples, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
+        head = HEADS[self.task.head]
+        return head.features(examples, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
 
     def sampled(self, scale: float) -> Scored:
         size = max(1, round(SAMPLES[self.task.name] * scale))

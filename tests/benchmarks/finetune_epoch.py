@@ -61,7 +61,7 @@ from transformers import (
 from study.spec.precision import cpu_precision
 from trainables.benchmark.probes.hardware import available_cores, hardware
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
-from trainables.heads import KINDS
+from trainables.heads import HEADS
 from trainables.heads.classification import ClassificationHead
 from trainables.heads.features import FeatureTable, read_features, write_features
 from trainables.hyperparameters import Training
@@ -265,7 +265,7 @@ def _table(
     examples = task.examples(split, "en")
     if most is not None:
         examples = examples[: min(most, len(examples)) // BATCH * BATCH]
-    features = KINDS[task.kind].features(examples, task=task, tokenizer=tokenizer, max_length=max_length)
+    features = HEADS[task.head].features(examples, task=task, tokenizer=tokenizer, max_length=max_length)
     write_features(path, [("en", features)])
     return read_features(path)
 

@@ -386,7 +386,7 @@ def _rows(path: Path, setting: Setting, plan: Plan, config: PreTrainedConfig, se
     words = rng.sample(range(config.pad_token_id + 1, config.vocab_size), plan.rows_looked_up)
     features = []
     for example, length in enumerate(plan.lengths.of(setting.task)):
-        target = rng.choices(range(len(task.labels)), k=length if task.kind == "tagging" else 1)
+        target = rng.choices(range(len(task.labels)), k=length if task.head == "tagging" else 1)
         features.append(Feature(example, (tuple(rng.choices(words, k=length)),), tuple(target), float(len(target))))
     write_features(path, [("en", features)])
     table = read_features(path)

@@ -21,7 +21,7 @@ import numpy as np
 import typer
 
 from trainables.data.source import DATA_ROOT_VARIABLE
-from trainables.heads import KINDS
+from trainables.heads import HEADS
 from trainables.tasks.base import Split, Task
 from trainables.tasks.english.cad_nli import CadNli
 from trainables.tasks.xtreme.udpos import Udpos
@@ -66,7 +66,7 @@ def read_lengths(data_root: Path) -> RowLengths:
     seen: set[int] = set()
     counts: dict[str, tuple[int, ...]] = {}
     for name, (task, split) in {**COUNTED, **ALSO_LOOKED_UP}.items():
-        features = KINDS[task.kind].features(
+        features = HEADS[task.head].features(
             task.examples(split, "en"), task=task, tokenizer=tokenizer, max_length=MAX_LENGTH
         )
         seen.update(*(row for feature in features for row in feature.rows))

@@ -1,10 +1,10 @@
-"""The head kinds by name."""
+"""Heads by name: how a task's examples become model inputs, which module reads the encoder, how outputs become predictions."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from trainables.heads.base import Feature, Head, Kind, Outputs
+from trainables.heads.base import Feature, Head, HeadModule, Outputs
 from trainables.heads.bitext import BitextMining, BitextRetrieval
 from trainables.heads.classification import PairClassification
 from trainables.heads.dual_encoder import DualEncoder
@@ -13,9 +13,9 @@ from trainables.heads.multiple_choice import MultipleChoice
 from trainables.heads.span import SpanExtraction
 from trainables.heads.tagging import Tagging
 
-KINDS: dict[str, Kind[Any]] = {
-    kind.name: kind
-    for kind in (
+HEADS: dict[str, Head[Any]] = {
+    head.name: head
+    for head in (
         PairClassification(),
         MultipleChoice(),
         Tagging(),
@@ -27,4 +27,4 @@ KINDS: dict[str, Kind[Any]] = {
     )
 }
 
-__all__ = ["KINDS", "Feature", "Head", "Kind", "Outputs"]
+__all__ = ["HEADS", "Feature", "Head", "HeadModule", "Outputs"]

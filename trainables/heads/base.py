@@ -1,7 +1,7 @@
-"""A head kind: how examples become model inputs, which head reads the encoder, and how its outputs become predictions.
+"""A head: how examples become model inputs, which module reads the encoder, and how its outputs become predictions.
 
-The loop, the evaluation and the benchmark know this interface only. A *feature* is one unit of a batch: one or more rows of
-token ids (a multiple-choice example has a row for each alternative) with its targets.
+The training loop, the evaluation and the benchmark know only this interface. A *feature* is one unit of a batch: one or more
+rows of token ids (a multiple-choice example has a row for each alternative) with its targets.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ IGNORED = -100  # target of a position that takes no part in the loss
 class Feature:
     """One unit of a batch.
 
-    `example` indexes the example it came from; `rows` are token ids; `target` is read by the kind's `targets`; `weight` is
-    how many supervised decisions it holds (a batch's loss is the sum over features divided by the sum of weights); `layout`
-    is what decoding needs to find its way back to the text, as numbers, so that features can be kept in a table.
+    `example` indexes the example it comes from; `rows` are token ids; `target` is read by the head's `targets`; `weight` is
+    the number of supervised decisions (a batch's loss is the sum over its features divided by the sum of their weights);
+    `layout` holds what decoding needs to map positions back to the text, as integers, so that features fit in a table.
     """
 
     example: int
@@ -44,37 +44,37 @@ class Feature:
         return max(len(row) for row in self.rows)
 
 
-class Head(nn.Module, ABC):
-    """Reads hidden states of one layer. Subclasses return logits and the loss summed over the batch.
+class HeadModule(nn.Module, ABC):
+    """Maps the hidden states of one layer to logits; `loss` is summed over the batch.
 
-    `layer` counts hidden layers from 1, 0 being the embeddings; None is the encoder's output.
+    `layer` counts hidden layers from 1; 0 is the embeddings, None the encoder's output.
     """
 
     layer: int | None = None
 
     @abstractmethod
     def forward(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
-        """Logits, first dimension rows."""
+        """Logits; the first dimension is rows."""
 
     @abstractmethod
     def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        """Summed, not averaged, over supervised decisions."""
+        """The loss summed, not averaged, over supervised decisions."""
 
     def tie(self, table: nn.Embedding) -> None:
-        """Take the encoder's input embedding, for a head that scores the vocabulary with it."""
+        """Share the encoder's input embedding; only a head that scores the vocabulary uses it."""
 
     def training_loss(self, hidden_NLD: Tensor, mask_NL: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        """The loss of a batch from its hidden states; a head of many logits computes those alone that are supervised."""
+        """The loss of a batch from its hidden states; a head with many logits computes only the supervised ones."""
         return self.loss(self(hidden_NLD, mask_NL), targets)
 
     def idle(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
-        """A number that every parameter has a part in, at little cost: for the steps of a mixture's other tasks."""
+        """A cheap scalar that depends on every parameter, for the steps of a mixture that train another task."""
         return self(hidden_NLD[:1], mask_NL[:1]).flatten()[0]
 
 
 @dataclass(frozen=True)
 class Outputs(Generic[E]):
-    """What a model gave for one split of a task in one language; `logits` holds an array for each feature."""
+    """A model's outputs for one split of a task in one language; `logits` holds an array for each feature."""
 
     split: str
     language: str
@@ -83,8 +83,8 @@ class Outputs(Generic[E]):
     logits: Sequence[np.ndarray]
 
 
-class Kind(ABC, Generic[E]):
-    """One of the head kinds. `masks`: pieces are masked anew in each step, and scored over the whole vocabulary."""
+class Head(ABC, Generic[E]):
+    """The interface of every head. `masks`: each step draws new masked tokens and scores them over the whole vocabulary."""
 
     name: ClassVar[str]
     masks: ClassVar[bool] = False
@@ -93,47 +93,47 @@ class Kind(ABC, Generic[E]):
     def features(
         self, examples: Sequence[E], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> list[Feature]:
-        """The features of some examples, in their order; several for one whose long text is split.
+        """The features of some examples, in their order; a long text that is split gives several.
 
-        `Feature.example` indexes into `examples`. Taking many at a time lets the tokenizer work in parallel.
+        `Feature.example` indexes into `examples`. A call takes many examples so that the tokenizer can work in parallel.
         """
 
     def rows(self, task: Task) -> int:
-        """Rows of a feature of the task's training set: what a batch costs is counted with it before there are features."""
+        """Rows of a feature of the task's training set, to estimate the cost of a batch before there are features."""
         return 1
 
     @abstractmethod
-    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
-        """A head for the task over hidden states of that size.
+    def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
+        """The module for the task over hidden states of that size.
 
-        `pooling` is for heads that classify whole rows. Sentence vectors are means, as their protocol says.
+        `pooling` matters only to modules that classify whole rows. Sentence vectors are always means, as their protocol states.
         """
 
     @abstractmethod
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
-        """Target tensors of a batch of features whose rows are padded to that length."""
+        """Target tensors of a batch whose rows are padded to that length."""
 
     @abstractmethod
     def decode(self, outputs: Outputs[E], task: Task) -> list[Any]:
-        """One prediction for each example of a set, from the logits of all its features."""
+        """One prediction for each example, from the logits of all its features."""
 
     def decode_all(self, sets: Sequence[Outputs[E]], task: Task) -> list[list[Any]]:
-        """Predictions for each set. Kinds that search through the texts of several sets read them here together."""
+        """Predictions for each set. Heads that search the texts of several sets override this."""
         return [self.decode(outputs, task) for outputs in sets]
 
     @abstractmethod
     def reference(self, example: E, task: Task) -> Any:
-        """What the metric compares the prediction with; None for an example that is not scored."""
+        """What the metric compares the prediction with; None if the example is not scored."""
 
     def protocol(self, task: Task) -> str | None:
-        """How vectors are read and searched, where a score means little without it."""
+        """How vectors are read and searched, for heads whose scores mean little without it."""
         return None
 
 
 def by_example(outputs: Outputs[Any]) -> list[np.ndarray]:
-    """Logits by example, for kinds with exactly one feature an example."""
-    found = {feature.example: values for feature, values in zip(outputs.features, outputs.logits, strict=True)}
-    return [found[index] for index in range(len(outputs.examples))]
+    """Logits by example, for heads with exactly one feature an example."""
+    logits = {feature.example: values for feature, values in zip(outputs.features, outputs.logits, strict=True)}
+    return [logits[index] for index in range(len(outputs.examples))]
 
 
 def special_frame(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -145,12 +145,12 @@ def special_frame(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], 
 
 
 def padded_length(rows: Sequence[Sequence[int]]) -> int:
-    """The longest row, rounded up to a multiple of 8: few shapes, so that kernels made for one are used again."""
+    """The longest row, rounded up to a multiple of 8: few distinct shapes, so that compiled kernels are reused."""
     return -(-max(len(row) for row in rows) // 8) * 8
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int, length: int) -> Tensor:
-    """A (rows, length) tensor of ids, filled up with `value`."""
+    """A (rows, length) tensor of ids, padded with `value`."""
     padded = torch.full((len(rows), length), value, dtype=torch.long)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
@@ -158,12 +158,12 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int, length: int) -> Tensor:
 
 
 def mean_pool(hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
-    """Mean over real tokens: (N, D)."""
+    """Mean over the tokens that are not padding: (N, D)."""
     weights = mask_NL.unsqueeze(-1).to(hidden_NLD.dtype)
     return (hidden_NLD * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-class PooledHead(Head):
+class PooledHead(HeadModule):
     """Pooled hidden states through one tanh layer, as in RoBERTa's classification head, to `outputs` logits."""
 
     def __init__(self, hidden_size: int, outputs: int, pooling: Pooling = "mean") -> None:

@@ -17,12 +17,12 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import BitextExample, RetrievalText
-from trainables.heads.base import Feature, Head, Kind, Outputs, Pooling, by_example, mean_pool
+from trainables.heads.base import Feature, Head, HeadModule, Outputs, Pooling, by_example, mean_pool
 from trainables.heads.mining import best_threshold, mined, ratio_margin_candidates
 from trainables.tasks.base import Task
 
 
-class EmbeddingHead(Head):
+class EmbeddingHead(HeadModule):
     """A row's sentence vector."""
 
     def __init__(self, layer: int | None = None) -> None:
@@ -49,7 +49,7 @@ def _protocol(task: Task, how: str) -> str:
     return f"{layer}, mean over tokens, L2-normalised, {how}"
 
 
-class BitextRetrieval(Kind[BitextExample]):
+class BitextRetrieval(Head[BitextExample]):
     """A feature's two rows are the sentence and its English translation."""
 
     name = "bitext_retrieval"
@@ -61,7 +61,7 @@ class BitextRetrieval(Kind[BitextExample]):
         rows = [tuple(ids) for ids in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]]
         return [Feature(index, (rows[2 * index], rows[2 * index + 1]), ()) for index in range(len(examples))]
 
-    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+    def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
         return EmbeddingHead(task.hidden_layer)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
@@ -79,7 +79,7 @@ class BitextRetrieval(Kind[BitextExample]):
         return _protocol(task, "nearest by cosine, exact search")
 
 
-class BitextMining(Kind[RetrievalText]):
+class BitextMining(Head[RetrievalText]):
     """Source sentences (queries) and English candidates of a language stand in one set."""
 
     name = "bitext_mining"
@@ -91,7 +91,7 @@ class BitextMining(Kind[RetrievalText]):
         rows = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
         return [Feature(index, (tuple(ids),), ()) for index, ids in enumerate(rows)]
 
-    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+    def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
         return EmbeddingHead(task.hidden_layer)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import PairExample
-from trainables.heads.base import Feature, Head, Kind, Outputs, PooledHead, Pooling, by_example
+from trainables.heads.base import Feature, Head, HeadModule, Outputs, PooledHead, Pooling, by_example
 from trainables.tasks.base import Task
 
 
@@ -20,7 +20,7 @@ class ClassificationHead(PooledHead):
         return functional.cross_entropy(logits.float(), targets["labels"], reduction="sum")
 
 
-class PairClassification(Kind[PairExample]):
+class PairClassification(Head[PairExample]):
     name = "pair_classification"
 
     def features(
@@ -35,7 +35,7 @@ class PairClassification(Kind[PairExample]):
             for index, (ids, example) in enumerate(zip(rows, examples, strict=True))
         ]
 
-    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+    def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
         return ClassificationHead(hidden_size, len(task.labels), pooling)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:

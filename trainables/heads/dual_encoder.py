@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import RetrievalPair, RetrievalText
-from trainables.heads.base import Feature, Head, Kind, Outputs, Pooling, by_example
+from trainables.heads.base import Feature, Head, HeadModule, Outputs, Pooling, by_example
 from trainables.heads.bitext import EmbeddingHead, search
 from trainables.tasks.base import Task
 
@@ -42,7 +42,7 @@ class DualEncoderHead(EmbeddingHead):
         return functional.cross_entropy(scores_GPP.transpose(1, 2), right_GP, reduction="sum")
 
 
-class DualEncoder(Kind[RetrievalPair | RetrievalText]):
+class DualEncoder(Head[RetrievalPair | RetrievalText]):
     """A pair's rows are query and answer; a text of a retrieval set has one row."""
 
     name = "dual_encoder"
@@ -69,7 +69,7 @@ class DualEncoder(Kind[RetrievalPair | RetrievalText]):
     def rows(self, task: Task) -> int:
         return 2  # the query and what answers it
 
-    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+    def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
         return DualEncoderHead(task.group)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:

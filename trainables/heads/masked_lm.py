@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import TextExample
-from trainables.heads.base import IGNORED, Feature, Head, Kind, Outputs, Pooling, pad_rows, special_frame
+from trainables.heads.base import IGNORED, Feature, Head, HeadModule, Outputs, Pooling, pad_rows, special_frame
 from trainables.tasks.base import Task
 
 
@@ -29,7 +29,7 @@ class TiedScores(nn.Module):
         return functional.linear(hidden_MD, self.weight)
 
 
-class MaskedLmHead(Head):
+class MaskedLmHead(HeadModule):
     """RoBERTa's head: a dense layer, GELU and a norm before the scores.
 
     It starts from random weights: the head that a published encoder was pre-trained with is not kept. RoBERTa's bias over the
@@ -69,7 +69,7 @@ class MaskedLmHead(Head):
         return self.norm(functional.gelu(self.dense(hidden)))
 
 
-class MaskedLanguageModelling(Kind[TextExample]):
+class MaskedLanguageModelling(Head[TextExample]):
     """A feature is one row, not masked yet: each step masks it anew, and only then it has a target and a weight."""
 
     name = "masked_lm"
@@ -91,7 +91,7 @@ class MaskedLanguageModelling(Kind[TextExample]):
                 found.append(Feature(index, ((*before, *pieces[first:last], *after),), (), weight=0.0))
         return found
 
-    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+    def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
         return MaskedLmHead(hidden_size)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import ChoiceExample
-from trainables.heads.base import Feature, Head, Kind, Outputs, PooledHead, Pooling, by_example
+from trainables.heads.base import Feature, Head, HeadModule, Outputs, PooledHead, Pooling, by_example
 from trainables.tasks.base import Task
 
 
@@ -26,7 +26,7 @@ class ChoiceHead(PooledHead):
         return functional.cross_entropy(scores, targets["labels"], reduction="sum")
 
 
-class MultipleChoice(Kind[ChoiceExample]):
+class MultipleChoice(Head[ChoiceExample]):
     name = "multiple_choice"
 
     def features(
@@ -44,7 +44,7 @@ class MultipleChoice(Kind[ChoiceExample]):
     def rows(self, task: Task) -> int:
         return task.choices
 
-    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+    def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
         return ChoiceHead(hidden_size, pooling)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:

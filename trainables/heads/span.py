@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import SpanExample
-from trainables.heads.base import Feature, Head, Kind, Outputs, Pooling
+from trainables.heads.base import Feature, Head, HeadModule, Outputs, Pooling
 from trainables.tasks.base import Task
 
 STRIDE = 128  # most pieces that windows overlap by; XTREME's doc_stride of 128 is the step, so its windows overlap more
@@ -22,7 +22,7 @@ MAX_ANSWER_PIECES = 30  # XTREME's max_answer_length: longer answers cannot be g
 N_BEST = 20
 
 
-class SpanHead(Head):
+class SpanHead(HeadModule):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.out = nn.Linear(hidden_size, 2)
@@ -36,7 +36,7 @@ class SpanHead(Head):
         return (starts + functional.cross_entropy(logits[..., 1].float(), targets["ends"], reduction="sum")) / 2
 
 
-class SpanExtraction(Kind[SpanExample]):
+class SpanExtraction(Head[SpanExample]):
     """A feature's layout holds start and end character of each piece, -1 outside the context; target (0, 0) is no answer."""
 
     name = "span_extraction"
@@ -64,7 +64,7 @@ class SpanExtraction(Kind[SpanExample]):
             found.append(Feature(index, (tuple(encoded["input_ids"][window]),), target, layout=layout))
         return found
 
-    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+    def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
         return SpanHead(hidden_size)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:

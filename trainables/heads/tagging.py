@@ -10,11 +10,11 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import TaggingExample
-from trainables.heads.base import IGNORED, Feature, Head, Kind, Outputs, Pooling, pad_rows, special_frame
+from trainables.heads.base import IGNORED, Feature, Head, HeadModule, Outputs, Pooling, pad_rows, special_frame
 from trainables.tasks.base import Task
 
 
-class TaggingHead(Head):
+class TaggingHead(HeadModule):
     def __init__(self, hidden_size: int, labels: int) -> None:
         super().__init__()
         self.out = nn.Linear(hidden_size, labels)
@@ -28,7 +28,7 @@ class TaggingHead(Head):
         )
 
 
-class Tagging(Kind[TaggingExample]):
+class Tagging(Head[TaggingExample]):
     """A feature's layout is the index of its first word, then the position of the first piece of each of its words."""
 
     name = "tagging"
@@ -62,7 +62,7 @@ class Tagging(Kind[TaggingExample]):
                 found.append(Feature(index, (tuple(row),), tuple(target), float(len(starts)), (first, *starts)))
         return found
 
-    def head(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> Head:
+    def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
         return TaggingHead(hidden_size, len(task.labels))
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:

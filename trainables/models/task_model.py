@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainables.heads import KINDS, Head
+from trainables.heads import HEADS, HeadModule
 from trainables.models.encoder import load_encoder, outline_encoder, pooling_of
 from trainables.tasks.base import Task
 
@@ -20,9 +20,9 @@ ENCODER, HEAD = "encoder", "head.safetensors"
 
 
 class TaskModel(nn.Module):
-    """`forward` returns the loss summed over the batch's supervised decisions; `logits` what the kind decodes."""
+    """`forward` returns the loss summed over the batch's supervised decisions; `logits` what the task's head decodes."""
 
-    def __init__(self, encoder: PreTrainedModel, head: Head) -> None:
+    def __init__(self, encoder: PreTrainedModel, head: HeadModule) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 
@@ -45,11 +45,11 @@ def new_task_model(encoder_folder: Path, task: Task, seed: int, *, outlined: boo
     return TaskModel(encoder, new_head(encoder, task, seed))
 
 
-def new_head(encoder: PreTrainedModel, task: Task, seed: int) -> Head:
+def new_head(encoder: PreTrainedModel, task: Task, seed: int) -> HeadModule:
     """The task's head over the encoder, with weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = KINDS[task.kind].head(encoder.config.hidden_size, task, pooling_of(encoder))
+        head = HEADS[task.head].module(encoder.config.hidden_size, task, pooling_of(encoder))
     head.tie(encoder.get_input_embeddings())
     return head
 

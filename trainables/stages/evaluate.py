@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from trainables.evaluation import ExampleSet, Forward, Score, score
-from trainables.heads import KINDS
+from trainables.heads import HEADS
 from trainables.models.encoder import load_tokenizer
 from trainables.models.task_model import load_task_model
 from trainables.stages.base import Root, Stage, Workplace
@@ -83,7 +83,7 @@ def summary(task: Task, scores: Sequence[Score]) -> dict[str, Any]:
         "task": task.name,
         "metric": task.metric,
         "chance": task.chance(),
-        "protocol": KINDS[task.kind].protocol(task),
+        "protocol": HEADS[task.head].protocol(task),
         "dev": dev[0] if dev else None,
         "test": {one.language: one.value for one in test},
         "parts": {one.language: one.parts for one in test if one.parts},

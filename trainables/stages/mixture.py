@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from trainables.heads import KINDS, Head
+from trainables.heads import HEADS, HeadModule
 from trainables.heads.features import FeatureTable
 from trainables.heads.masking import Masking
 from trainables.hyperparameters import Training
@@ -71,7 +71,7 @@ class FineTuneMixture(Tuned):
 
 
 def _batches(task: Task, table: FeatureTable, tokenizer: PreTrainedTokenizerFast, training: Training) -> FeatureBatches:
-    masking = Masking.of(tokenizer) if KINDS[task.kind].masks else None
+    masking = Masking.of(tokenizer) if HEADS[task.head].masks else None
     order = BatchOrder(table.lengths, training.batch_size, training.seed)
     return FeatureBatches(table, task, tokenizer.pad_token_id, order, masking=masking)
 
@@ -79,7 +79,7 @@ def _batches(task: Task, table: FeatureTable, tokenizer: PreTrainedTokenizerFast
 class MixtureModel(nn.Module):
     """`forward` returns the loss of the task that `part` numbers, summed over the batch's supervised decisions."""
 
-    def __init__(self, encoder: PreTrainedModel, heads: Sequence[Head]) -> None:
+    def __init__(self, encoder: PreTrainedModel, heads: Sequence[HeadModule]) -> None:
         super().__init__()
         self.encoder, self.heads = encoder, nn.ModuleList(heads)
 
@@ -87,7 +87,7 @@ class MixtureModel(nn.Module):
         hidden_NLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         loss = torch.zeros((), device=hidden_NLD.device)
         for number, module in enumerate(self.heads):
-            head = cast(Head, module)
+            head = cast(HeadModule, module)
             if number == int(part):
                 loss = loss + head.training_loss(hidden_NLD, attention_mask, targets)
             else:  # every parameter needs a gradient, also where ZeRO shares them out over workers

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainables.heads import KINDS, Feature
+from trainables.heads import HEADS, Feature
 from trainables.heads.features import FeatureTable, read_features, write_features
 from trainables.models.encoder import load_tokenizer
 from trainables.stages.base import Stage, Workplace
@@ -44,7 +44,7 @@ class Tokenise(Stage):
         if not work.leads:
             return {}
         tokenizer = load_tokenizer(work.store.folder(self.tokenizer) / TOKENIZER)
-        kind = KINDS[self.task.kind]
+        head = HEADS[self.task.head]
         counts: dict[str, int] = {}
         rejected: dict[str, int] = {}
 
@@ -58,7 +58,7 @@ class Tokenise(Stage):
                 work.progress(self.label, len(counts), len(self.sets), 0.0)
                 for first in range(0, len(examples), EXAMPLES_A_CALL):
                     some = examples[first : first + EXAMPLES_A_CALL]
-                    features = kind.features(some, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
+                    features = head.features(some, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
                     yield name, [shifted(feature, first) for feature in features]
 
         written = write_features(folder / TABLE, batches())

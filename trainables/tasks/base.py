@@ -1,4 +1,4 @@
-"""What a task is: languages, splits, examples, head kind and metric. One subclass in one short file for each task."""
+"""What a task is: languages, splits, examples, head and metric. Each task is one subclass in one short file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainables.data.examples import Example, Read
 
 Split = Literal["train", "dev", "test"]
 Role = Literal["intermediate", "target"]
-KindName = Literal[
+HeadName = Literal[
     "pair_classification",
     "multiple_choice",
     "tagging",
@@ -23,15 +23,15 @@ KindName = Literal[
 ]
 
 
-# Raised when a head kind's code makes other features, another loss or other predictions of the same examples.
-KIND_VERSIONS: dict[KindName, int] = {"tagging": 1, "span_extraction": 1}
+# Raised when a head's code produces other features, another loss or other predictions from the same examples.
+HEAD_VERSIONS: dict[HeadName, int] = {"tagging": 1, "span_extraction": 1}
 
 
 @dataclass(frozen=True)
 class Task(ABC):
     """A task with everything that identifies it; what can differ between two instances is a field and is hashed.
 
-    Class attributes name what is fixed for the task: `name`, `kind` (head kind), `role`, `labels` (for classification and
+    Class attributes name what is fixed for the task: `name`, `head`, `role`, `labels` (for classification and
     tagging), `languages` (test languages), `metric` (name of the score in percent), `source` (where the data come from)
     and `trained` (False for tasks scored with no training). `reads` names the corpora that the training set is made of and
     `scores_on` those of the test sets, for the marks of same-data controls and leaks; `pools` names extra test sets that
@@ -42,7 +42,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    kind: ClassVar[KindName]
+    head: ClassVar[HeadName]
     role: ClassVar[Role]
     metric: ClassVar[str]
     source: ClassVar[str]
@@ -76,8 +76,8 @@ class Task(ABC):
 
     def also_identified_by(self) -> dict[str, Any]:
         """What makes other features or another loss, and is no field."""
-        kind = f"{self.kind} {KIND_VERSIONS.get(self.kind, 1)}"
-        return {"kind": kind, "group": self.group, "lengths": (self.query_length, self.answer_length)}
+        head = f"{self.head} {HEAD_VERSIONS.get(self.head, 1)}"
+        return {"kind": head, "group": self.group, "lengths": (self.query_length, self.answer_length)}
 
     def for_training(self) -> Task:
         """The task as a training stage knows it: without what makes no other model (test languages, sizes of test sets)."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from trainables.data.formats.unlabelled import article_paragraphs, text_lines
 from trainables.data.source import Files, Hub, Source
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.suites import XTREME_R
 
@@ -26,7 +26,7 @@ class MaskedLm(PublishedTask):
     train_size: int | None = 2500
 
     name: ClassVar[str] = "masked_lm"
-    kind: ClassVar[KindName] = "masked_lm"
+    head: ClassVar[HeadName] = "masked_lm"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "not scored"
     mixed_only: ClassVar[bool] = True

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from trainables.heads import KINDS, Feature, Kind
+from trainables.heads import HEADS, Feature, Head
 from trainables.heads.base import pad_rows, padded_length
 from trainables.heads.features import FeatureTable
 from trainables.heads.masking import Masking
@@ -111,7 +111,7 @@ class FeatureBatches:
     def __init__(
         self, features: FeatureTable, task: Task, pad_id: int, order: BatchOrder, *, masking: Masking | None = None
     ) -> None:
-        self._features, self._kind, self._pad_id, self._order = features, KINDS[task.kind], pad_id, order
+        self._features, self._head, self._pad_id, self._order = features, HEADS[task.head], pad_id, order
         self._group, self._masking = task.group, masking
 
     @property
@@ -120,7 +120,7 @@ class FeatureBatches:
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         return [
-            collate(self._read(step, indices), self._kind, self._pad_id)
+            collate(self._read(step, indices), self._head, self._pad_id)
             for indices in share.cut(self._order.at(step), self.group)
         ]
 
@@ -142,8 +142,8 @@ class FeatureBatches:
         ]
 
 
-def collate(features: Sequence[Feature], kind: Kind[Any], pad_id: int) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask` of shape (rows, padded length), and the kind's targets."""
+def collate(features: Sequence[Feature], head: Head[Any], pad_id: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` of shape (rows, padded length), and the targets that the head makes."""
     rows = [row for feature in features for row in feature.rows]
     longest = padded_length(rows)
     attention_mask = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -152,5 +152,5 @@ def collate(features: Sequence[Feature], kind: Kind[Any], pad_id: int) -> dict[s
     return {
         "input_ids": pad_rows(rows, pad_id, longest),
         "attention_mask": attention_mask,
-        **kind.targets(features, longest),
+        **head.targets(features, longest),
     }

@@ -25,7 +25,7 @@ from trainables.benchmark.measurement import METRICS
 from trainables.benchmark.probes import memory as memory_module
 from trainables.benchmark.probes.hardware import describe_hardware
 from trainables.benchmark.probes.nvml import FIELDS, gpu_names, read_gpu
-from trainables.benchmark.scenarios.lengths import Query, shares
+from trainables.benchmark.scenarios.queries import Query, shares
 from trainables.benchmark.scenarios.loadgen import LoadSettings, ServerResult, offline, single_stream
 from trainables.benchmark.scenarios.percentiles import interquartile_range, percentile
 from trainables.benchmark.scenarios.rates import RateSearch
@@ -36,7 +36,7 @@ from trainables.benchmark.variants import Variant
 from trainables.benchmark.variants.base import copy_to
 from trainables.data.examples import Example, PairExample
 from trainables.evaluation import Forward
-from trainables.heads import KINDS
+from trainables.heads import HEADS
 from trainables.models.task_model import TaskModel
 from trainables.tasks.base import Split, Task
 
@@ -63,7 +63,7 @@ class Pairs(Task):
     """Just enough of a task to build a head."""
 
     name = "pairs"
-    kind = "pair_classification"
+    head = "pair_classification"
     labels = ("yes", "no", "perhaps")
 
     @property
@@ -93,7 +93,7 @@ def model() -> TaskModel:
         max_position_embeddings=64,
         pad_token_id=PAD,
     )
-    head = KINDS["pair_classification"].head(32, Pairs())
+    head = HEADS["pair_classification"].module(32, Pairs())
     return TaskModel(XLMRobertaModel(config, add_pooling_layer=False), head).eval()
 
 

@@ -1,4 +1,4 @@
-"""Head kinds: features lead back to the reference, long texts are split, scores merge, batches have the right shapes."""
+"""Heads: features lead back to the reference, long texts are split, scores merge, batches have the right shapes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import Example, SpanExample, TaggingExample
-from trainables.heads import KINDS, Feature, Outputs
+from trainables.heads import HEADS, Feature, Outputs
 from trainables.heads.base import IGNORED
 from trainables.metrics import METRICS, Counts
 from trainables.models.vocabulary import train_vocabulary
@@ -27,7 +27,7 @@ from trainables.training.batching import collate
 
 LANGUAGES = ("en", "de", "zh", "ar", "ja")
 MAX_LENGTH = 128
-BY_KIND: dict[str, type[MicroTask]] = {
+BY_HEAD: dict[str, type[MicroTask]] = {
     "pair_classification": MicroEntailment,
     "multiple_choice": MicroFollows,
     "tagging": MicroTagging,
@@ -42,18 +42,18 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return train_vocabulary((text for texts in corpus for text in texts.values()), 2000)
 
 
-def make(kind: str) -> Task:
-    return BY_KIND[kind](languages_=LANGUAGES, test_size=120)
+def make(name: str) -> Task:
+    return BY_HEAD[name](languages_=LANGUAGES, test_size=120)
 
 
 def features_of(
     task: Task, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, max_length: int = MAX_LENGTH
 ) -> list[Feature]:
-    return KINDS[task.kind].features(examples, task=task, tokenizer=tokenizer, max_length=max_length)
+    return HEADS[task.head].features(examples, task=task, tokenizer=tokenizer, max_length=max_length)
 
 
 def decode(task: Task, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Any]) -> list[Any]:
-    return KINDS[task.kind].decode(Outputs("test", task.languages[0], examples, features, logits), task)
+    return HEADS[task.head].decode(Outputs("test", task.languages[0], examples, features, logits), task)
 
 
 def perfect_logits(task: Task, features: Sequence[Feature], count: int) -> list[np.ndarray]:
@@ -61,14 +61,14 @@ def perfect_logits(task: Task, features: Sequence[Feature], count: int) -> list[
     logits = []
     for feature in features:
         length = feature.length
-        if task.kind == "pair_classification":
+        if task.head == "pair_classification":
             values = np.eye(len(task.labels))[list(feature.target)]
-        elif task.kind == "multiple_choice":
+        elif task.head == "multiple_choice":
             values = np.eye(len(feature.rows))[feature.target[0]][:, None]
-        elif task.kind == "tagging":
+        elif task.head == "tagging":
             wanted = [max(label, 0) for label in feature.target]
             values = np.eye(len(task.labels))[wanted].reshape(1, length, -1)
-        elif task.kind == "span_extraction":
+        elif task.head == "span_extraction":
             values = np.stack([np.eye(length)[position] for position in feature.target], axis=-1)[None]
         else:
             values = np.repeat(np.eye(count)[feature.example % count][None], 2, axis=0)
@@ -83,32 +83,32 @@ def random_logits(task: Task, features: Sequence[Feature]) -> list[np.ndarray]:
 
 
 def scored(task: Task, logits: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Any]) -> float:
-    references = [KINDS[task.kind].reference(example, task) for example in examples]
+    references = [HEADS[task.head].reference(example, task) for example in examples]
     return METRICS[task.metric].score(decode(task, logits, features, examples), references)
 
 
-@pytest.mark.parametrize("kind", BY_KIND)
-class TestEveryKind:
-    def test_the_right_target_decodes_to_the_reference(self, kind: str, tokenizer: PreTrainedTokenizerFast) -> None:
-        task = make(kind)
+@pytest.mark.parametrize("name", BY_HEAD)
+class TestEveryHead:
+    def test_the_right_target_decodes_to_the_reference(self, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+        task = make(name)
         for language in task.languages:
             examples = task.examples("test", language)
             features = features_of(task, examples, tokenizer)
             said = decode(task, perfect_logits(task, features, len(examples)), features, examples)
             for prediction, example in zip(said, examples, strict=True):
-                reference = KINDS[kind].reference(example, task)
-                right = reference if kind == "span_extraction" else [reference]
+                reference = HEADS[name].reference(example, task)
+                right = reference if name == "span_extraction" else [reference]
                 assert prediction in right, (language, example)
 
-    def test_perfect_predictions_score_100(self, kind: str, tokenizer: PreTrainedTokenizerFast) -> None:
-        task = make(kind)
+    def test_perfect_predictions_score_100(self, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+        task = make(name)
         for language in task.languages:
             examples = task.examples("test", language)
             features = features_of(task, examples, tokenizer)
             assert scored(task, perfect_logits(task, features, len(examples)), features, examples) == 100.0
 
-    def test_random_logits_score_no_better_than_chance(self, kind: str, tokenizer: PreTrainedTokenizerFast) -> None:
-        task = make(kind)
+    def test_random_logits_score_no_better_than_chance(self, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+        task = make(name)
         language = task.languages[0]
         examples = task.examples("test", language)
         features = features_of(task, examples, tokenizer)
@@ -116,23 +116,23 @@ class TestEveryKind:
         # Four binomial standard errors. A random span or tag sequence may be worse than a guess among whole parts.
         margin = 4 * np.sqrt(max(chance, 1.0) * (100 - chance) / len(examples))
         assert score <= chance + margin
-        if kind in ("pair_classification", "multiple_choice"):
+        if name in ("pair_classification", "multiple_choice"):
             assert score >= chance - margin
 
-    def test_scores_merge_over_shards(self, kind: str, tokenizer: PreTrainedTokenizerFast) -> None:
-        task = make(kind)
+    def test_scores_merge_over_shards(self, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+        task = make(name)
         examples = task.examples("test", task.languages[0])
         features = features_of(task, examples, tokenizer)
         said = decode(task, random_logits(task, features), features, examples)
-        right = [KINDS[kind].reference(example, task) for example in examples]
+        right = [HEADS[name].reference(example, task) for example in examples]
         metric = METRICS[task.metric]
         shards = [metric.total(said[rank::3], right[rank::3]) for rank in range(3)]
         assert metric.value(sum(shards, Counts())) == pytest.approx(metric.score(said, right))
 
-    def test_batches_are_padded_and_masked(self, kind: str, tokenizer: PreTrainedTokenizerFast) -> None:
-        task = make(kind)
+    def test_batches_are_padded_and_masked(self, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+        task = make(name)
         features = features_of(task, task.examples("test", task.languages[0])[:9], tokenizer)
-        batch = collate(features, KINDS[kind], tokenizer.pad_token_id)
+        batch = collate(features, HEADS[name], tokenizer.pad_token_id)
         rows = [row for feature in features for row in feature.rows]
         shape = tuple(batch["input_ids"].shape)
         assert shape == tuple(batch["attention_mask"].shape)
@@ -142,26 +142,26 @@ class TestEveryKind:
             assert ids[: len(row)].tolist() == list(row)
             assert mask.tolist() == [1] * len(row) + [0] * (shape[1] - len(row))
             assert set(ids[len(row) :].tolist()) <= {tokenizer.pad_token_id}
-        if "labels" in batch and kind == "tagging":
+        if "labels" in batch and name == "tagging":
             assert tuple(batch["labels"].shape) == shape
             assert bool((batch["labels"][batch["attention_mask"] == 0] == IGNORED).all())
         elif "labels" in batch:
             assert batch["labels"].tolist() == [feature.target[0] for feature in features]
 
-    def test_the_head_reads_a_batch(self, kind: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    def test_the_head_reads_a_batch(self, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
         """The loss of a batch is the sum over its features', whatever they are padded to."""
-        task = make(kind)
+        task = make(name)
         torch.manual_seed(0)
-        head, table = KINDS[kind].head(8, task), torch.nn.Embedding(len(tokenizer), 8)
+        module, table = HEADS[name].module(8, task), torch.nn.Embedding(len(tokenizer), 8)
         features = features_of(task, task.examples("test", task.languages[0])[:5], tokenizer)
-        if kind == "bitext_retrieval":
+        if name == "bitext_retrieval":
             with pytest.raises(ValueError, match="not trained"):
-                head.loss(torch.zeros(1), {})
+                module.loss(torch.zeros(1), {})
             return
 
         def loss(chosen: Sequence[Feature]) -> float:
-            batch = collate(chosen, KINDS[kind], tokenizer.pad_token_id)
-            return head.loss(head(table(batch["input_ids"]), batch["attention_mask"]), batch).item()
+            batch = collate(chosen, HEADS[name], tokenizer.pad_token_id)
+            return module.loss(module(table(batch["input_ids"]), batch["attention_mask"]), batch).item()
 
         assert loss(features) == pytest.approx(sum(loss([feature]) for feature in features), rel=1e-4)
 

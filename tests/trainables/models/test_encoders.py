@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.support import recipes
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
-from trainables.heads import KINDS
+from trainables.heads import HEADS
 from trainables.hyperparameters import Training
 from trainables.models.catalogue import CATALOGUE, config_of
 from trainables.models.encoder import (
@@ -40,11 +40,11 @@ from trainables.training.unpadding import unpad
 
 TASK = MicroEntailment(languages_=recipes.LANGUAGES, **recipes.SMALL)
 TRAINING = Training(learning_rate=1e-3, steps=2, batch_size=4, seed=0)
-WIDTH, LAYERS, HEADS, INNER = 32, 2, 2, 64
+WIDTH, LAYERS, ATTENTION_HEADS, INNER = 32, 2, 2, 64
 USUAL = {
     "hidden_size": WIDTH,
     "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
+    "num_attention_heads": ATTENTION_HEADS,
     "intermediate_size": INNER,
     "pad_token_id": 1,
 }
@@ -63,7 +63,14 @@ SAVED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "mt5": (
         "MT5ForConditionalGeneration",
-        {"d_model": WIDTH, "d_kv": 8, "d_ff": INNER, "num_layers": LAYERS, "num_heads": HEADS, "pad_token_id": 1},
+        {
+            "d_model": WIDTH,
+            "d_kv": 8,
+            "d_ff": INNER,
+            "num_layers": LAYERS,
+            "num_heads": ATTENTION_HEADS,
+            "pad_token_id": 1,
+        },
     ),
     # Three layers, so that one attends globally; special tokens inside the small vocabulary.
     "modernbert": (
@@ -290,7 +297,7 @@ def test_the_second_text_of_a_pair_is_marked_for_bert_as_its_own_tokenizer_does(
 def test_heads_pool_as_their_encoder_says(root: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     hidden = torch.arange(24.0).view(2, 3, 4)
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    first, mean = (KINDS["pair_classification"].head(4, TASK, pooling) for pooling in ("first", "mean"))
+    first, mean = (HEADS["pair_classification"].module(4, TASK, pooling) for pooling in ("first", "mean"))
     mean.load_state_dict(first.state_dict())
     with torch.no_grad():
         assert torch.equal(first(hidden, mask), first(hidden[:, :1], mask[:, :1]))
@@ -299,7 +306,7 @@ def test_heads_pool_as_their_encoder_says(root: Path, tokenizer: PreTrainedToken
     # XLM-R's architecture twice: a published one reads `<s>`, the study's own rung the mean, as it was pre-trained.
     _saved("xlm-roberta", root, tokenizer)
     study = recipes.tiny()
-    rung = ensure(study.pretrain(study.sizes[0], trained=False), Workplace(StageStore(root / "out")))
+    rung = ensure(study.encoder_stage(study.sizes[0], trained=False), Workplace(StageStore(root / "out")))
     ours, theirs = (load_encoder(one.folder / ENCODER) for one in (rung, _imported("xlm-roberta", root)[2]))
     assert type(ours) is type(theirs)
     assert (pooling_of(ours), pooling_of(theirs)) == ("mean", "first")

@@ -27,7 +27,7 @@ from tests.support.pair import Pair
 from tests.support.recipes import LANGUAGES, SMALL
 from trainables.data.examples import TextExample
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
-from trainables.heads import KINDS, Feature
+from trainables.heads import HEADS, Feature
 from trainables.heads.base import IGNORED
 from trainables.heads.features import read_features, write_features
 from trainables.heads.masked_lm import MaskedLmHead
@@ -190,7 +190,7 @@ def test_a_batch_without_a_masked_piece_has_no_loss_and_is_no_division_by_zero(t
 def test_long_text_is_split_evenly_and_nothing_is_lost(tokenizer: PreTrainedTokenizerFast) -> None:
     texts = [text for sentences in MicroCorpus(LANGUAGES, 30).parallel() for text in sentences.values()]
     examples = [TextExample("long", " ".join(texts)), TextExample("short", texts[0]), TextExample("none", "")]
-    features = KINDS["masked_lm"].features(examples, task=TEXT, tokenizer=tokenizer, max_length=32)
+    features = HEADS["masked_lm"].features(examples, task=TEXT, tokenizer=tokenizer, max_length=32)
     pieces = tokenizer(examples[0].text, add_special_tokens=False)["input_ids"]
     split = [feature.rows[0] for feature in features if feature.example == 0]
     assert len(pieces) > 300

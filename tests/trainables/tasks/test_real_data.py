@@ -19,7 +19,7 @@ from trainables.data.examples import RetrievalText, SpanExample, TaggingExample
 from trainables.data.source import DATA_ROOT_VARIABLE
 from trainables.data.text import lines
 from trainables.evaluation import ExampleSet
-from trainables.heads import KINDS, Outputs, span
+from trainables.heads import HEADS, Outputs, span
 from trainables.metrics import METRICS, Counts, normalise_squad
 from trainables.models.vocabulary import train_vocabulary
 from trainables.tasks.offline.lareqa_from_tydiqa import LareqaFromTyDiQA
@@ -114,14 +114,14 @@ def test_gold_answers_decode_to_their_exact_text(
     tokenizers: dict[str, PreTrainedTokenizerFast],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kind = KINDS[task.kind]
+    head = HEADS[task.head]
     examples = [one for one in task.examples("test", language) if isinstance(one, SpanExample)]
     assert len(examples) == (1190 if task is XQUAD else TYDIQA_HERE[language])
-    features = kind.features(examples, task=task, tokenizer=tokenizers[vocabulary], max_length=384)
+    features = head.features(examples, task=task, tokenizer=tokenizers[vocabulary], max_length=384)
     outputs = Outputs("test", language, examples, features, perfect_logits(task, features, len(examples)))
-    said = kind.decode(outputs, task)
+    said = head.decode(outputs, task)
     monkeypatch.setattr(span, "MAX_ANSWER_PIECES", 384)
-    said_at_any_length = kind.decode(outputs, task)
+    said_at_any_length = head.decode(outputs, task)
     held: dict[int, tuple[int, int, int]] = {}  # of each question: start and end in the context, pieces
     for feature in features:
         if feature.target != (0, 0):
@@ -160,10 +160,10 @@ def test_gold_answers_decode_to_their_exact_text(
 def test_tags_lead_back_to_their_words(
     language: str, vocabulary: str, tokenizers: dict[str, PreTrainedTokenizerFast]
 ) -> None:
-    kind, tokenizer, unknown = KINDS[UDPOS.kind], tokenizers[vocabulary], 0
+    head, tokenizer, unknown = HEADS[UDPOS.head], tokenizers[vocabulary], 0
     examples = [one for one in UDPOS.examples("test", language) if isinstance(one, TaggingExample)]
-    features = kind.features(examples, task=UDPOS, tokenizer=tokenizer, max_length=128)
-    said = kind.decode(Outputs("test", language, examples, features, perfect_logits(UDPOS, features, 1)), UDPOS)
+    features = head.features(examples, task=UDPOS, tokenizer=tokenizer, max_length=128)
+    said = head.decode(Outputs("test", language, examples, features, perfect_logits(UDPOS, features, 1)), UDPOS)
     assert said == [list(example.tags) for example in examples]
     words = [(example.words, feature) for feature in features for example in [examples[feature.example]]]
     assert sum(len(feature.layout) - 1 for feature in features) == sum(len(example.words) for example in examples)
@@ -189,7 +189,7 @@ def lareqa(tokenizers: dict[str, PreTrainedTokenizerFast]) -> list[ExampleSet]:
     found = []
     for language in XQUAD_HERE:
         examples = LAREQA.examples("test", language)
-        features = KINDS[LAREQA.kind].features(
+        features = HEADS[LAREQA.head].features(
             [one for one in examples if isinstance(one, RetrievalText)],
             task=LAREQA,
             tokenizer=tokenizers["bpe"],

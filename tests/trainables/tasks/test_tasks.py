@@ -31,7 +31,7 @@ from trainables.data.examples import (
 )
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError, data_root
 from trainables.evaluation import ExampleSet
-from trainables.heads import KINDS, Feature, Outputs
+from trainables.heads import HEADS, Feature, Outputs
 from trainables.metrics import METRICS, Counts
 from trainables.models.vocabulary import train_vocabulary
 from trainables.stages.tokenise import scored_sets
@@ -163,7 +163,7 @@ def is_candidate(example: Example) -> bool:
 
 
 def features_of(task: Task, examples: Sequence[Any], tokenizer: PreTrainedTokenizerFast) -> Any:
-    return KINDS[task.kind].features(examples, task=task, tokenizer=tokenizer, max_length=MAX_LENGTH)
+    return HEADS[task.head].features(examples, task=task, tokenizer=tokenizer, max_length=MAX_LENGTH)
 
 
 def scored(sets: Sequence[ExampleSet]) -> list[ExampleSet]:
@@ -179,7 +179,7 @@ def outputs_of(task: Task, sets: Sequence[ExampleSet], logits: Sequence[Sequence
 
 def perfect_outputs(task: Task, sets: Sequence[ExampleSet]) -> list[Outputs[Any]]:
     """What a model that is always right would give for all sets of a task."""
-    if task.kind in ("bitext_mining", "dual_encoder"):
+    if task.head in ("bitext_mining", "dual_encoder"):
         vector = functools.cache(_unit_vector)
         return outputs_of(task, sets, [[_right_vectors(example, vector) for example in one.examples] for one in sets])
     return outputs_of(task, sets, [perfect_logits(task, one.features, len(one.examples)) for one in sets])
@@ -204,7 +204,7 @@ def random_outputs(task: Task, sets: Sequence[ExampleSet], rng: np.random.Genera
     labels = len(task.labels)
 
     def shape(feature: Feature) -> tuple[int, int] | tuple[int, int, int]:
-        match task.kind:
+        match task.head:
             case "pair_classification":
                 return 1, labels
             case "multiple_choice":
@@ -222,7 +222,7 @@ def random_outputs(task: Task, sets: Sequence[ExampleSet], rng: np.random.Genera
 
 def counts_of(task: Task, outputs: Sequence[Outputs[Any]]) -> list[list[Counts]]:
     """For each set the sums of each example that is scored."""
-    kind, metric = KINDS[task.kind], METRICS[task.metric]
+    kind, metric = HEADS[task.head], METRICS[task.metric]
     found = []
     for one, said in zip(outputs, kind.decode_all(outputs, task), strict=True):
         right = [kind.reference(example, task) for example in one.examples]
@@ -292,7 +292,7 @@ class TestEveryTask:
         }
         for split, language in all_sets(task):
             for example in task.examples(split, language):
-                assert isinstance(example, kinds[task.kind])
+                assert isinstance(example, kinds[task.head])
                 assert example.id
                 assert all(text.strip() for row in texts_of(example) for text in row), example
                 match example:
@@ -342,7 +342,7 @@ class TestEveryTask:
             assert {feature.example for feature in one.features} == set(range(len(one.examples)))
             for feature in one.features:
                 assert feature.length <= MAX_LENGTH
-                assert one.split != "train" or len(feature.rows) == KINDS[task.kind].rows(task)
+                assert one.split != "train" or len(feature.rows) == HEADS[task.head].rows(task)
                 assert not any(tokenizer.unk_token_id in row for row in feature.rows)
                 example = one.examples[feature.example]
                 if not isinstance(example, (SpanExample, TaggingExample)):
@@ -356,7 +356,7 @@ class TestEveryTask:
         self, name: str, featurise: Featurise, tokenizer: PreTrainedTokenizerFast
     ) -> None:
         task = make(name)
-        for one in featurise(task) if task.kind == "tagging" else []:
+        for one in featurise(task) if task.head == "tagging" else []:
             found: list[list[tuple[str, str]]] = [[] for _ in one.examples]
             for feature in one.features:
                 _, *starts = feature.layout
@@ -371,7 +371,7 @@ class TestEveryTask:
 
     def test_spans_lead_back_to_the_exact_answer(self, name: str, featurise: Featurise) -> None:
         task = make(name)
-        for one in featurise(task) if task.kind == "span_extraction" else []:
+        for one in featurise(task) if task.head == "span_extraction" else []:
             held = set()
             for feature in one.features:
                 example, offsets_L2 = one.examples[feature.example], np.array(feature.layout).reshape(-1, 2)
@@ -392,11 +392,11 @@ class TestEveryTask:
 
     def test_perfect_predictions_are_the_references(self, name: str, featurise: Featurise) -> None:
         task = make(name)
-        kind, outputs = KINDS[task.kind], perfect_outputs(task, scored(featurise(task)))
+        kind, outputs = HEADS[task.head], perfect_outputs(task, scored(featurise(task)))
         for one, said in zip(outputs, kind.decode_all(outputs, task), strict=True):
             for prediction, example in zip(said, one.examples, strict=True):
                 reference = kind.reference(example, task)
-                match task.kind:
+                match task.head:
                     case "span_extraction":
                         assert prediction in (reference or ("",))
                     case "dual_encoder":
@@ -419,8 +419,8 @@ class TestEveryTask:
         monkeypatch.setattr("trainables.tasks.xtreme.mewslix.CANDIDATES", sum(pools.values()))
         if task.calibrated:
             sets = scored(featurise(task))
-        words_are_spans = task.kind == "tagging" and all(label.startswith("B-") for label in task.labels)
-        from_choices = words_are_spans or task.kind in DRAWN_FROM_CHOICES
+        words_are_spans = task.head == "tagging" and all(label.startswith("B-") for label in task.labels)
+        from_choices = words_are_spans or task.head in DRAWN_FROM_CHOICES
         draws = max(10, GUESSES // sum(len(one.examples) for one in sets) if from_choices else 0)
         rng = np.random.default_rng(0)
         scores = [mean_score(task, random_outputs(task, sets, rng)) for _ in range(draws)]
@@ -442,7 +442,7 @@ class TestEveryTask:
 
     def test_metrics_merge_over_shards(self, name: str, featurise: Featurise) -> None:
         task = make(name)
-        kind, metric, sets = KINDS[task.kind], METRICS[task.metric], scored(featurise(task))
+        kind, metric, sets = HEADS[task.head], METRICS[task.metric], scored(featurise(task))
         right = kind.decode_all(perfect_outputs(task, sets), task)
         wrong = kind.decode_all(random_outputs(task, sets, np.random.default_rng(1)), task)
         values = []
@@ -466,9 +466,9 @@ class TestEveryTask:
     def test_heads_fit_those_they_are_trained_on_first(self, name: str) -> None:
         task = make(name)
         for first in task.prerequisites:
-            assert first.kind == task.kind
+            assert first.head == task.head
             assert first.trained
-            heads = [KINDS[one.kind].head(8, one).state_dict() for one in (first, task)]
+            heads = [HEADS[one.head].module(8, one).state_dict() for one in (first, task)]
             shapes = [{key: value.shape for key, value in head.items()} for head in heads]
             assert shapes[0] == shapes[1]
 

@@ -80,17 +80,17 @@ def check(task: PublishedTask, read: Read) -> None:
     for example in read.examples:
         match example:
             case PairExample():
-                assert task.kind == "pair_classification"
+                assert task.head == "pair_classification"
                 assert 0 <= example.label < len(task.labels)
                 assert example.first
                 assert example.second
             case ChoiceExample():
-                assert task.kind == "multiple_choice"
+                assert task.head == "multiple_choice"
                 assert 0 <= example.label < len(example.choices) == round(100 / task.chance())
                 assert example.context
                 assert all(example.choices)
             case TaggingExample():
-                assert task.kind == "tagging"
+                assert task.head == "tagging"
                 assert len(example.words) == len(example.tags) > 0
                 assert set(example.tags) <= set(task.labels)
                 assert all(example.words)

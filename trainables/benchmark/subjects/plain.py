@@ -15,13 +15,13 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from trainables.benchmark.benchmark import Benchmark
 from trainables.benchmark.placement import placed
-from trainables.benchmark.scenarios.lengths import XNLI_LENGTHS, Query, QuerySample, sample_queries
+from trainables.benchmark.scenarios.queries import XNLI_LENGTHS, Query, QuerySample, sample_queries
 from trainables.benchmark.scenarios.serving import Server
 from trainables.benchmark.scenarios.texts import Texts
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.variants import variant_named
 from trainables.data.examples import Example
-from trainables.heads import KINDS
+from trainables.heads import HEADS
 from trainables.heads.bitext import EmbeddingHead
 from trainables.models.catalogue import config_of, published
 from trainables.models.encoder import count_parameters, load_encoder
@@ -182,7 +182,7 @@ def _read(
     examples: list[Sequence[Example]] = []
     for language in task.languages:
         some = task.examples("test", language)[:EXAMPLES]
-        features = KINDS[task.kind].features(some, task=task, tokenizer=tokenizer, max_length=MAX_LENGTH)
+        features = HEADS[task.head].features(some, task=task, tokenizer=tokenizer, max_length=MAX_LENGTH)
         pools.append((language, [feature.rows for feature in features]))
         examples.append(some)
     return pools, examples

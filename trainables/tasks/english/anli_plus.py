@@ -10,7 +10,7 @@ from trainables.data import revisions
 from trainables.data.examples import Read
 from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, PairForm, nli_json
 from trainables.data.source import Files, Hub, Source
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.english.mnli import GLUE_REVISION
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
@@ -24,7 +24,7 @@ class AnliPlus(PublishedTask):
     """Trained on the three corpora together; the dev set is ANLI's own, 3,200 examples of the three rounds."""
 
     name: ClassVar[str] = "anli_plus"
-    kind: ClassVar[KindName] = "pair_classification"
+    head: ClassVar[HeadName] = "pair_classification"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = NLI_LABELS

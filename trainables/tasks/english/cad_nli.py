@@ -11,7 +11,7 @@ from trainables.data.examples import Example, PairExample, Read
 from trainables.data.formats.pairs import NLI_LABELS, PairForm
 from trainables.data.held_out import Side, held_out
 from trainables.data.source import Files, Source
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -28,7 +28,7 @@ class CadNli(PublishedTask):
     """
 
     name: ClassVar[str] = "cad_nli"
-    kind: ClassVar[KindName] = "pair_classification"
+    head: ClassVar[HeadName] = "pair_classification"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = NLI_LABELS

@@ -10,7 +10,7 @@ from typing import ClassVar
 from trainables.data.examples import Read, TaggingExample
 from trainables.data.formats.ccgbank import derivations
 from trainables.data.source import DataError, Files, Source, data_root
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -28,7 +28,7 @@ class Ccg(PublishedTask):
     """
 
     name: ClassVar[str] = "ccg"
-    kind: ClassVar[KindName] = "tagging"
+    head: ClassVar[HeadName] = "tagging"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "span_f1"
     source: ClassVar[str] = "CCGbank 1.1 (LDC2005T13), files of the user"

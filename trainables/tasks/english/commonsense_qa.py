@@ -11,7 +11,7 @@ from trainables.data.fields import text_of, texts_of
 from trainables.data.formats.choices import read_choices
 from trainables.data.source import DataError, Files, Hub, Row, Rows, Source
 from trainables.data.text import column, json_lines
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
@@ -23,7 +23,7 @@ class CommonsenseQA(PublishedTask):
     """The question before each answer, as in jiant. Files are those of the random split, which the paper's table reports."""
 
     name: ClassVar[str] = "commonsense_qa"
-    kind: ClassVar[KindName] = "multiple_choice"
+    head: ClassVar[HeadName] = "multiple_choice"
     choices: ClassVar[int] = len(LETTERS)
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"

@@ -11,7 +11,7 @@ from trainables.data.fields import text_of
 from trainables.data.formats.choices import read_choices
 from trainables.data.source import Files, Hub, Row, Rows, Source
 from trainables.data.text import column, separated
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
@@ -23,7 +23,7 @@ class CosmosQA(PublishedTask):
     """Text and question stand together before each answer, as in jiant."""
 
     name: ClassVar[str] = "cosmos_qa"
-    kind: ClassVar[KindName] = "multiple_choice"
+    head: ClassVar[HeadName] = "multiple_choice"
     choices: ClassVar[int] = 4
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"

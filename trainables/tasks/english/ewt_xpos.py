@@ -9,7 +9,7 @@ from typing import ClassVar
 from trainables.data.examples import Read
 from trainables.data.formats.conllu import Sentence, Tagged, read_conllu, xpos_words
 from trainables.data.source import Files, Source
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -25,7 +25,7 @@ class EwtXpos(PublishedTask):
     """Tags are written "B-tag": each word is a span of its own, so that span F1 is the accuracy over words."""
 
     name: ClassVar[str] = "ewt_xpos"
-    kind: ClassVar[KindName] = "tagging"
+    head: ClassVar[HeadName] = "tagging"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "span_f1"
     labels: ClassVar[tuple[str, ...]] = tuple(f"B-{tag}" for tag in XPOS)

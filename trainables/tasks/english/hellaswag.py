@@ -11,7 +11,7 @@ from trainables.data.fields import text_of, texts_of
 from trainables.data.formats.choices import read_choices
 from trainables.data.source import Files, Hub, Row, Rows, Source
 from trainables.data.text import column, json_lines
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
@@ -23,7 +23,7 @@ class HellaSwag(PublishedTask):
     """The context is `ctx` whole, an alternative one ending. (jiant moves the context's unfinished sentence to the ending.)"""
 
     name: ClassVar[str] = "hellaswag"
-    kind: ClassVar[KindName] = "multiple_choice"
+    head: ClassVar[HeadName] = "multiple_choice"
     choices: ClassVar[int] = 4
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, nli_json
 from trainables.data.source import Files, Hub, Source
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -19,7 +19,7 @@ class Mnli(PublishedTask):
     """The dev set is the matched one. Before XNLI it is more of the same data, not transfer."""
 
     name: ClassVar[str] = "mnli"
-    kind: ClassVar[KindName] = "pair_classification"
+    head: ClassVar[HeadName] = "pair_classification"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = NLI_LABELS

@@ -10,7 +10,7 @@ from trainables.data.examples import Read, Rejected
 from trainables.data.formats.pairs import PairForm
 from trainables.data.source import Files, Hub, Source
 from trainables.data.text import lines
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.english.mnli import GLUE_REVISION
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
@@ -22,7 +22,7 @@ GLUE_HUB = PairForm("question1", "question2", "label", ("0", "1"))
 @dataclass(frozen=True)
 class Qqp(PublishedTask):
     name: ClassVar[str] = "qqp"
-    kind: ClassVar[KindName] = "pair_classification"
+    head: ClassVar[HeadName] = "pair_classification"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = ("different", "same")

@@ -12,7 +12,7 @@ from trainables.data.examples import Example, PairExample, Read
 from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, nli_json
 from trainables.data.held_out import Side, held_out
 from trainables.data.source import Files, Hub, Rows, Source
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -24,7 +24,7 @@ class SnliDevTestAsTrain(PublishedTask):
     """500 examples are held out as dev; examples with the same premise stay on one side."""
 
     name: ClassVar[str] = "snli_dev_test_as_train"
-    kind: ClassVar[KindName] = "pair_classification"
+    head: ClassVar[HeadName] = "pair_classification"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = NLI_LABELS

@@ -11,7 +11,7 @@ from trainables.data.fields import text_of
 from trainables.data.formats.choices import labelled_json_lines, read_choices
 from trainables.data.source import Files, Hub, Row, Rows, Source
 from trainables.data.text import column
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
@@ -21,7 +21,7 @@ class SocialIQa(PublishedTask):
     """Context and question stand together before each answer, as in XTREME-R and jiant."""
 
     name: ClassVar[str] = "siqa"
-    kind: ClassVar[KindName] = "multiple_choice"
+    head: ClassVar[HeadName] = "multiple_choice"
     choices: ClassVar[int] = 3
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"

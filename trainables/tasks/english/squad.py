@@ -10,7 +10,7 @@ from trainables.data import revisions
 from trainables.data.examples import Read
 from trainables.data.formats.squad import Make, beside, from_file, from_rows, spans, squad_form
 from trainables.data.source import Files, Hub, Rows, Source
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -22,7 +22,7 @@ XQUAD_REVISION = "51adfef1c1287aab1d2d91b5bead9bcfb9c68583"  # "Convert dataset 
 @dataclass(frozen=True)
 class Squad(PublishedTask):
     name: ClassVar[str] = "squad"
-    kind: ClassVar[KindName] = "span_extraction"
+    head: ClassVar[HeadName] = "span_extraction"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "f1_em"
     source: ClassVar[str] = "SQuAD v1.1 (Rajpurkar et al. 2016); hub: rajpurkar/squad"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from trainables.data.examples import BitextExample, Example
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, pool, write_list
@@ -22,7 +22,7 @@ NAMES: tuple[cldr.Category, ...] = ("territory", "language", "currency")
 @dataclass(frozen=True)
 class MicroBitext(MicroTask):
     name: ClassVar[str] = "micro_bitext"
-    kind: ClassVar[KindName] = "bitext_retrieval"
+    head: ClassVar[HeadName] = "bitext_retrieval"
     metric: ClassVar[str] = "accuracy"
     trained: ClassVar[bool] = False
 

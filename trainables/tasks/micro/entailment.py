@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from trainables.data.examples import PairExample
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, other_than, pool, shared_words, split_of, write_text
@@ -36,7 +36,7 @@ class Item:
 @dataclass(frozen=True)
 class MicroEntailment(MicroTask):
     name: ClassVar[str] = "micro_entailment"
-    kind: ClassVar[KindName] = "pair_classification"
+    head: ClassVar[HeadName] = "pair_classification"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = ("not_entailed", "entailed")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from trainables.data.examples import ChoiceExample
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import (
@@ -51,7 +51,7 @@ class ListItem:
 @dataclass(frozen=True)
 class MicroFollows(MicroTask):
     name: ClassVar[str] = "micro_follows"
-    kind: ClassVar[KindName] = "multiple_choice"
+    head: ClassVar[HeadName] = "multiple_choice"
     choices: ClassVar[int] = CHOICES
     metric: ClassVar[str] = "accuracy"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from trainables.data.examples import ChoiceExample, PairExample, SpanExample
-from trainables.tasks.base import KindName, Role, Split
+from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, pool, write_list, write_text
@@ -19,7 +19,7 @@ class MicroParaphrase(MicroTask):
     """Are these two ways of writing the same thing? ("March 4, 2021" and "Mar 4, 2021"; "5 hours" and "5 h")"""
 
     name: ClassVar[str] = "micro_paraphrase"
-    kind: ClassVar[KindName] = "pair_classification"
+    head: ClassVar[HeadName] = "pair_classification"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = ("different", "same")
@@ -44,7 +44,7 @@ class MicroTopic(MicroTask):
     """Which of six topics is this phrase about?"""
 
     name: ClassVar[str] = "micro_topic"
-    kind: ClassVar[KindName] = "pair_classification"
+    head: ClassVar[HeadName] = "pair_classification"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = cldr.CATEGORIES
@@ -67,7 +67,7 @@ class MicroOddOneOut(MicroTask):
     """Which of three does not belong with the others?"""
 
     name: ClassVar[str] = "micro_odd_one_out"
-    kind: ClassVar[KindName] = "multiple_choice"
+    head: ClassVar[HeadName] = "multiple_choice"
     choices: ClassVar[int] = 3
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "accuracy"
@@ -94,7 +94,7 @@ class MicroOrdering(MicroTask):
     """Which part of the list is the largest quantity of its unit, or the latest date? Answered with a span."""
 
     name: ClassVar[str] = "micro_ordering"
-    kind: ClassVar[KindName] = "span_extraction"
+    head: ClassVar[HeadName] = "span_extraction"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "f1_em"
 

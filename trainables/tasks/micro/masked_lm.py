@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from trainables.data.examples import TextExample
-from trainables.tasks.base import KindName, Role, Split, Task
+from trainables.tasks.base import HeadName, Role, Split, Task
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.corpus import MicroCorpus
 
@@ -26,7 +26,7 @@ class MicroMaskedLm(Task):
     data: str = cldr.DATA_REVISION
 
     name: ClassVar[str] = "micro_masked_lm"
-    kind: ClassVar[KindName] = "masked_lm"
+    head: ClassVar[HeadName] = "masked_lm"
     role: ClassVar[Role] = "intermediate"
     metric: ClassVar[str] = "not scored"
     mixed_only: ClassVar[bool] = True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from trainables.data.examples import SpanExample
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, other_than, pool, write_list
@@ -17,7 +17,7 @@ from trainables.tasks.micro.tagging import UNSPACED
 @dataclass(frozen=True)
 class MicroSpan(MicroTask):
     name: ClassVar[str] = "micro_span"
-    kind: ClassVar[KindName] = "span_extraction"
+    head: ClassVar[HeadName] = "span_extraction"
     metric: ClassVar[str] = "f1_em"
 
     def draw(self, rng: random.Random, split: Split) -> tuple[Concept, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from trainables.data.examples import TaggingExample
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, pool, write_list
@@ -22,7 +22,7 @@ _CHARACTER = re.compile(r"[0-9]+|[A-Za-z]+|\S[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u
 @dataclass(frozen=True)
 class MicroTagging(MicroTask):
     name: ClassVar[str] = "micro_tagging"
-    kind: ClassVar[KindName] = "tagging"
+    head: ClassVar[HeadName] = "tagging"
     metric: ClassVar[str] = "span_f1"
     labels: ClassVar[tuple[str, ...]] = ("O", *(f"{prefix}-{c}" for c in cldr.CATEGORIES for prefix in "BI"))
 

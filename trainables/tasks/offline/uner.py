@@ -11,7 +11,7 @@ from trainables.data.examples import Example, Read
 from trainables.data.formats.tagged import NER_LABELS, read_iob2
 from trainables.data.held_out import Side, held_out
 from trainables.data.source import Files, Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -29,7 +29,7 @@ class UnerDevAsTrain(PublishedTask):
     """Trained on English-EWT's dev set, less 300 sentences that are held out as dev; documents stay on one side."""
 
     name: ClassVar[str] = "uner_dev_as_train"
-    kind: ClassVar[KindName] = "tagging"
+    head: ClassVar[HeadName] = "tagging"
     metric: ClassVar[str] = "span_f1"
     labels: ClassVar[tuple[str, ...]] = NER_LABELS
     official_languages: ClassVar[tuple[str, ...]] = tuple(TESTS)

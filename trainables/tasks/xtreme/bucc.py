@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from trainables.data.formats.bitext import mining_files
 from trainables.data.source import Files, Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.published_task import PublishedTask
 
 
@@ -20,7 +20,7 @@ class Bucc(PublishedTask):
     """
 
     name: ClassVar[str] = "bucc"
-    kind: ClassVar[KindName] = "bitext_mining"
+    head: ClassVar[HeadName] = "bitext_mining"
     metric: ClassVar[str] = "mining_f1"
     source: ClassVar[str] = "BUCC 2018 (Zweigenbaum et al. 2018)"
     trained: ClassVar[bool] = False

@@ -9,7 +9,7 @@ from typing import ClassVar
 from trainables.data.examples import Read
 from trainables.data.formats.squad import pairs, sentence_retrieval
 from trainables.data.source import Files, Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.english.squad import squad_train_or_dev
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
@@ -33,7 +33,7 @@ class Lareqa(PublishedTask):
     """
 
     name: ClassVar[str] = "lareqa"
-    kind: ClassVar[KindName] = "dual_encoder"
+    head: ClassVar[HeadName] = "dual_encoder"
     metric: ClassVar[str] = "map_at_20"
     source: ClassVar[str] = "LAReQA XQuAD-R (Roy et al. 2020), trained on SQuAD v1.1"
     official_languages: ClassVar[tuple[str, ...]] = tuple(SENTENCES)

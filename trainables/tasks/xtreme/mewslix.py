@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from trainables.data.formats.mewsli import entities, mention_pairs, mentions
 from trainables.data.source import Files, Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.published_task import PublishedTask
 
 ENTITIES = "entities"
@@ -24,7 +24,7 @@ class MewsliX(PublishedTask):
     """
 
     name: ClassVar[str] = "mewslix"
-    kind: ClassVar[KindName] = "dual_encoder"
+    head: ClassVar[HeadName] = "dual_encoder"
     metric: ClassVar[str] = "map_at_20"
     source: ClassVar[str] = "Mewsli-X 20220518 (Ruder et al. 2021)"
     official_languages: ClassVar[tuple[str, ...]] = tuple("ar de en es fa ja pl ro ta tr uk".split())

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from trainables.data.formats.squad import spans, squad_form
 from trainables.data.source import Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.english.squad import Squad, squad_train_or_dev
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
@@ -18,7 +18,7 @@ class Mlqa(PublishedTask):
     """The English dev set is XQuAD's: what is ranked on it may be scored on both."""
 
     name: ClassVar[str] = "mlqa"
-    kind: ClassVar[KindName] = "span_extraction"
+    head: ClassVar[HeadName] = "span_extraction"
     metric: ClassVar[str] = "mlqa_f1_em"
     source: ClassVar[str] = "MLQA (Lewis et al. 2020), trained on SQuAD v1.1; hub: google/xtreme, rajpurkar/squad"
     official_languages: ClassVar[tuple[str, ...]] = tuple("ar de en es hi vi zh".split())

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from trainables.data.formats.tagged import NER_LABELS, read_panx, read_tag_rows
 from trainables.data.source import Files, Hub, Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
@@ -23,7 +23,7 @@ class PanX(PublishedTask):
     """WikiANN's balanced splits, which XTREME calls PAN-X. Files as in its archives, `panx/<language>/<split>`."""
 
     name: ClassVar[str] = "panx"
-    kind: ClassVar[KindName] = "tagging"
+    head: ClassVar[HeadName] = "tagging"
     metric: ClassVar[str] = "span_f1"
     labels: ClassVar[tuple[str, ...]] = NER_LABELS
     official_languages: ClassVar[tuple[str, ...]] = (*XTREME_LANGUAGES, *"qu pl uk az lt pa gu ro".split())

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from trainables.data.formats.pairs import PairForm
 from trainables.data.source import Files, Hub, Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
@@ -18,7 +18,7 @@ PAWS = PairForm("sentence1", "sentence2", "label", ("0", "1"))
 @dataclass(frozen=True)
 class PawsX(PublishedTask):
     name: ClassVar[str] = "pawsx"
-    kind: ClassVar[KindName] = "pair_classification"
+    head: ClassVar[HeadName] = "pair_classification"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = ("different", "same")
     official_languages: ClassVar[tuple[str, ...]] = tuple("de en es fr ja ko zh".split())

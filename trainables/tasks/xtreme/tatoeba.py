@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from trainables.data.formats.bitext import aligned_files, pair_rows
 from trainables.data.source import Files, Hub, Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.published_task import PublishedTask
 
 XTREME_LANGUAGES: dict[str, str] = dict(
@@ -33,7 +33,7 @@ class Tatoeba(PublishedTask):
     layer: int | None = None
 
     name: ClassVar[str] = "tatoeba"
-    kind: ClassVar[KindName] = "bitext_retrieval"
+    head: ClassVar[HeadName] = "bitext_retrieval"
     metric: ClassVar[str] = "accuracy"
     source: ClassVar[str] = "Tatoeba of LASER, v1 (Artetxe and Schwenk 2019); hub: mteb/tatoeba-bitext-mining"
     trained: ClassVar[bool] = False

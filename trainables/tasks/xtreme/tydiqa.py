@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from trainables.data.formats.squad import Make, Question, from_file, from_rows, in_held_out_article, spans
 from trainables.data.source import Files, Hub, Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
@@ -29,7 +29,7 @@ class TyDiQA(PublishedTask):
     """Scored, as in XTREME, on the published dev sets: the English dev set is a tenth of the articles of the training set."""
 
     name: ClassVar[str] = "tydiqa"
-    kind: ClassVar[KindName] = "span_extraction"
+    head: ClassVar[HeadName] = "span_extraction"
     metric: ClassVar[str] = "f1_em"
     source: ClassVar[str] = "TyDiQA-GoldP v1.1 (Clark et al. 2020); hub: google/xtreme"
     official_languages: ClassVar[tuple[str, ...]] = tuple(LANGUAGES)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from trainables.data.formats.conllu import read_conllu, treebanks, xtreme_words
 from trainables.data.formats.tagged import read_tag_rows
 from trainables.data.source import Files, Hub, Source, data_root
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
 
@@ -28,7 +28,7 @@ class Udpos(PublishedTask):
     """
 
     name: ClassVar[str] = "udpos"
-    kind: ClassVar[KindName] = "tagging"
+    head: ClassVar[HeadName] = "tagging"
     metric: ClassVar[str] = "span_f1"
     labels: ClassVar[tuple[str, ...]] = UPOS
     official_languages: ClassVar[tuple[str, ...]] = (*XTREME_LANGUAGES, "lt", "pl", "uk", "wo", "ro")

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from trainables.data.formats.copa import read_copa, read_copa_xml, read_xcopa
 from trainables.data.source import Files, Hub, Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.english.social_iqa import SocialIQa
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
@@ -28,7 +28,7 @@ class Xcopa(PublishedTask):
     before: tuple[PublishedTask, ...] = (SocialIQa(),)
 
     name: ClassVar[str] = "xcopa"
-    kind: ClassVar[KindName] = "multiple_choice"
+    head: ClassVar[HeadName] = "multiple_choice"
     choices: ClassVar[int] = 2
     metric: ClassVar[str] = "accuracy"
     official_languages: ClassVar[tuple[str, ...]] = tuple("et ht id it qu sw ta th tr vi zh".split())

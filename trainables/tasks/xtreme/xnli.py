@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, PairForm
 from trainables.data.source import Files, Hub, Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.english.mnli import Mnli
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
@@ -20,7 +20,7 @@ class Xnli(PublishedTask):
     """Trained on MultiNLI. Test sets are parallel, and read in the form that XTREME's scripts write, with labels."""
 
     name: ClassVar[str] = "xnli"
-    kind: ClassVar[KindName] = "pair_classification"
+    head: ClassVar[HeadName] = "pair_classification"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = NLI_LABELS
     official_languages: ClassVar[tuple[str, ...]] = tuple("ar bg de el en es fr hi ru sw th tr ur vi zh".split())

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from trainables.data.formats.squad import spans, squad_form
 from trainables.data.source import Source
-from trainables.tasks.base import KindName, Split
+from trainables.tasks.base import HeadName, Split
 from trainables.tasks.english.squad import XQUAD_HUB, XQUAD_REVISION, Squad, squad_train_or_dev
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
@@ -18,7 +18,7 @@ class XQuAD(PublishedTask):
     """1,190 questions in each language, parallel. XTREME leaves Romanian (`ro`) out."""
 
     name: ClassVar[str] = "xquad"
-    kind: ClassVar[KindName] = "span_extraction"
+    head: ClassVar[HeadName] = "span_extraction"
     metric: ClassVar[str] = "f1_em"
     source: ClassVar[str] = "XQuAD (Artetxe et al. 2020), trained on SQuAD v1.1; hub: google/xquad, rajpurkar/squad"
     official_languages: ClassVar[tuple[str, ...]] = tuple("ar de el en es hi ro ru th tr vi zh".split())
