@@ -1,26 +1,33 @@
-"""Real text without a network: the ladder pre-trained on NTREX, and XTREME-R's tasks as far as their files are at hand.
+"""Real text without a network: a ladder pre-trained on NTREX, and those of XTREME-R's tasks whose files are freely available.
 
 python -m study run real_offline --data-root DIR
 
-Small encoders, few steps, and stand-ins for training sets that cannot be had (each says so in its name): its scores
-compare the choices inside this study and are not XTREME-R's. DIR holds published files in their published forms; `python -m
-study tasks --data-root DIR` says where each is looked for.
+Encoders are small, steps are few, and stand-ins replace unavailable training sets (their names say so). Scores compare the
+choices inside this study and are not XTREME-R's. DIR holds published files in their published formats; `python -m study tasks
+--data-root DIR` lists the path of each.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from study.spec import BenchmarkPlan, LadderEncoder, Size, Space, Study, TaskTuning
-from study.spec.precision import cpu_precision
+from study.spec import (
+    BenchmarkPlan,
+    LadderEncoder,
+    Resources,
+    Shape,
+    Size,
+    Space,
+    Study,
+    TaskTuning,
+    Training,
+    cpu_precision,
+)
 from trainables.data.formats.ntrex import NtrexCorpus, pinned_corpus
-from trainables.hyperparameters import Training
-from trainables.models.encoder import Shape
-from trainables.resources import Resources
 from trainables.tasks.english.commonsense_qa import CommonsenseQA
-from trainables.tasks.english.ewt_xpos import EwtXpos
-from trainables.tasks.english.snli_dev_test import SnliDevTestAsTrain
+from trainables.tasks.offline.ewt_xpos import EwtXpos
 from trainables.tasks.offline.lareqa_from_tydiqa import LareqaFromTyDiQA
+from trainables.tasks.offline.snli_dev_test import SnliDevTestAsTrain
 from trainables.tasks.offline.xcopa_from_copa import XcopaFromCopa
 from trainables.tasks.offline.xnli_from_cad_nli import XnliFromCadNli
 from trainables.tasks.offline.xquad_from_tydiqa import XQuADFromTyDiQA
@@ -43,7 +50,7 @@ def real_offline(seed: int = 0) -> Study:
     """Two sizes, seven targets, three intermediate tasks and none, one seed.
 
     Raises:
-        DataError: no data root is given, or it lacks files; every missing one is named.
+        DataError: there is no data root, or it lacks files; each missing one is named.
     """
     precision = cpu_precision().value
     languages = tuple(sorted({*POS, *QUESTIONS, *TYDI, *CHOICES, *BITEXT} - {"en"}))
@@ -92,7 +99,7 @@ def real_offline(seed: int = 0) -> Study:
             TaskTuning("xcopa_from_copa", dataclasses.replace(tuning, steps=60)),
         ),
         trials=4,
-        repeats=None,  # for the hour they take; `--repeats 3` adds them, also to a finished run
+        repeats=None,  # they take an hour; `--repeats 3` adds them, also to a finished run
         benchmark=BenchmarkPlan(
             ("fp32", "bf16" if precision == "bf16_mixed" else "compiled"),
             window_s=10.0,

@@ -2,34 +2,32 @@
 
 python -m study run xtreme_r --data-root DIR
 
-DIR holds what is not on the hub: LAReQA (`xquad_r/`, with sentence breaks), Mewsli-X (`mewsli_x/`), English EWT (`ud/`). The
-rest, text for masked language modelling (`text/`) too, is read from there where it is complete, else from the hub at pinned
-commits. Published for XLM-R Large without an
-intermediate task: XNLI 79.2, POS 73.8, NER 65.4, XQuAD 76.6 / 60.8, MLQA 71.6 / 53.2, TyDiQA 65.1 / 45.0 (XTREME's test sets,
-in the RemBERT paper, Chung et al. 2021; XTREME-R has more languages in POS, NER and XQuAD). Tatoeba is read from the encoder's
-output, a protocol of its own.
+DIR holds what is not on the hub: LAReQA (`xquad_r/`, with sentence breaks), Mewsli-X (`mewsli_x/`) and English EWT (`ud/`).
+Everything else, also the text for masked language modelling (`text/`), is read from DIR where it is complete there, otherwise
+from the hub at pinned commits.
+
+Published scores of XLM-R Large without an intermediate task: XNLI 79.2, POS 73.8, NER 65.4, XQuAD 76.6 / 60.8, MLQA 71.6 /
+53.2, TyDiQA 65.1 / 45.0 (on XTREME's test sets, from the RemBERT paper, Chung et al. 2021; XTREME-R has more languages in POS,
+NER and XQuAD). Tatoeba's sentence vectors come from the encoder's output, which differs from the published protocol.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from study.spec import BenchmarkPlan, Size, Space, Study, TaskTuning
-from trainables.hyperparameters import Training
+from study.spec import BenchmarkPlan, Mixture, Resources, Size, Space, Study, TaskTuning, Training
 from trainables.models.catalogue import published
-from trainables.models.published_encoder import noted_encoder
-from trainables.resources import Resources
+from trainables.models.published_encoder import pinned_encoder
 from trainables.tasks.english.commonsense_qa import CommonsenseQA
 from trainables.tasks.english.cosmos_qa import CosmosQA
-from trainables.tasks.english.ewt_xpos import EwtXpos
 from trainables.tasks.english.hellaswag import HellaSwag
 from trainables.tasks.english.mnli import Mnli
 from trainables.tasks.english.qqp import Qqp
 from trainables.tasks.english.squad import Squad
 from trainables.tasks.english.squad2 import Squad2
-from trainables.tasks.masked_lm import MaskedLm
-from trainables.tasks.mixture import Mixture
+from trainables.tasks.offline.ewt_xpos import EwtXpos
 from trainables.tasks.published_task import noted
+from trainables.tasks.unlabelled.masked_lm import MaskedLm
 from trainables.tasks.xtreme.lareqa import Lareqa
 from trainables.tasks.xtreme.mewslix import MewsliX
 from trainables.tasks.xtreme.mlqa import Mlqa
@@ -42,14 +40,14 @@ from trainables.tasks.xtreme.xnli import Xnli
 from trainables.tasks.xtreme.xquad import XQuAD
 
 BATCH = 32
-# Examples of the English training sets, which turn epochs into steps; nothing else depends on them. Contexts that are cut give
-# some questions several features, so that an epoch of question answering is a little less than one.
+# Sizes of the English training sets, used only to turn epochs into steps. Long contexts give some questions several features,
+# so an epoch of question answering here is slightly less than a full one.
 EXAMPLES = {
     **{"mnli": 392_702, "qqp": 363_846, "squad": 87_599, "squad2": 130_319, "hellaswag": 39_905, "cosmos_qa": 25_262},
     **{"commonsense_qa": 9_741, "ewt_xpos": 12_544, "siqa": 33_410, "xcopa": 400, "udpos": 21_253, "panx": 20_000},
     **{"tydiqa": 3_696, "lareqa": 78_800, "mewslix": 115_000},
 }
-# XTREME's settings, as multiples of 2e-5, its learning rate of everything but question answering.
+# XTREME's learning rates as multiples of 2e-5, its rate for everything but question answering.
 USUAL, QUESTIONS, MEWSLI = 1.0, 1.5, 0.5
 
 
@@ -66,10 +64,10 @@ def xtreme_r(seed: int = 0) -> Study:
         version=1,
         seed=seed,
         sizes=(
-            Size("xlm-r-base", noted_encoder(published("xlm-r-base")), _one_gpu("A10G", micro_batch=16)),
-            Size("xlm-r-large", noted_encoder(published("xlm-r-large")), _one_gpu("A100", micro_batch=16)),
+            Size("xlm-r-base", pinned_encoder(published("xlm-r-base")), _one_gpu("A10G", micro_batch=16)),
+            Size("xlm-r-large", pinned_encoder(published("xlm-r-large")), _one_gpu("A100", micro_batch=16)),
         ),
-        # The cheap ones first: trials are compared after each.
+        # Cheap targets first: ASHA compares trials after some of them.
         targets=(
             noted(Udpos()),
             noted(PanX()),
@@ -85,9 +83,9 @@ def xtreme_r(seed: int = 0) -> Study:
         space=Space(
             intermediates=(
                 *single,
-                # As many steps as a single task has at most: what is compared is the choice, and not how long it is trained.
+                # No more steps than the longest single task: the comparison is of tasks, not of training length.
                 Mixture("all_english", single),
-                # 125,000 texts in XTREME-R's 50 languages beside MNLI, of which the cap counts 131,072: every second step.
+                # 125,000 texts in XTREME-R's 50 languages, and MNLI capped at 131,072: each gets every second step.
                 Mixture("mnli_masked_lm", (single[0], noted(MaskedLm()))),
             ),
             lr_intermediate=(1e-5, 5e-6, 2e-5),
@@ -102,14 +100,14 @@ def xtreme_r(seed: int = 0) -> Study:
 
 
 def epochs(task: str, count: int, batch: int = BATCH) -> int:
-    """Steps of so many epochs."""
+    """Steps of `count` epochs."""
     return round(count * EXAMPLES[task] / batch)
 
 
 def target_tunings(usual: Training) -> tuple[TaskTuning, ...]:
-    """XTREME's and XTREME-R's epochs, lengths and relative learning rates for the targets that differ from `usual`.
+    """XTREME's and XTREME-R's epochs, lengths and relative learning rates for targets that differ from `usual`.
 
-    XNLI and the other classification tasks have 2 epochs, as in jiant.
+    XNLI and the other classification tasks train for 2 epochs, as in jiant.
     """
 
     def tuned(task: str, steps: int, factor: float, length: int = 128, batch: int = BATCH) -> TaskTuning:
@@ -136,7 +134,7 @@ def target_tunings(usual: Training) -> tuple[TaskTuning, ...]:
 
 
 def _intermediate_tunings(usual: Training) -> tuple[TaskTuning, ...]:
-    """Three epochs for the small ones, 12,000 steps for the large; question answering, mixed too, reads longer rows."""
+    """Three epochs of the small tasks, 12,000 steps of the large ones; longer rows for question answering, also in a mixture."""
     steps = {
         task: min(usual.steps, epochs(task, 3)) for task in ("hellaswag", "cosmos_qa", "commonsense_qa", "ewt_xpos")
     }

@@ -1,24 +1,24 @@
-"""How long does an epoch of fine-tuning take, beside the transformers Trainer?
+"""How long does an epoch of fine-tuning take, compared with the transformers Trainer?
 
     python -m tests.benchmarks.finetune_epoch [--data-root ../shared/data] [--quick]
 
-Everybody fine-tunes the same model with the same optimizer on the same examples for the same number of steps: a 6 x 384
-XLM-R body with random weights (speed does not depend on them), the dropout and the attention that the study gives an
-encoder from outside, and our classification head; pairs of XNLI's English dev set, 32 a batch, one epoch. Words are those of
-mBERT's own vocabulary (119,547 entries); the table is filled up to XLM-R's 250,002 rows.
+All contestants fine-tune the same model with the same optimizer on the same examples for the same number of steps: a 6 x 384
+XLM-R body with random weights (speed does not depend on them), the dropout and attention that the study gives a published
+encoder, and our classification head; pairs of XNLI's English dev set, 32 a batch, one epoch. The vocabulary is mBERT's (119,547
+entries); the table is padded to XLM-R's 250,002 rows.
 
-1. ours: `fit`, as a stage calls it (DeepSpeed engine, length buckets, bf16 where the CPU has it), with the building of the
-   engine and the state given back at the end inside the time. Once with the vocabulary trimmed, once with all rows.
-   Rows kept are those that occur in XNLI's dev and test set, CAD's NLI training set and UD English-EWT's training
-   set together: a real training set has more words than 2,500 examples.
-2. the Trainer, `train()` alone, nothing saved or logged: (a) dynamic padding in fp32, as its examples have it; (b) its
-   strongest setting, grouped by length in bf16, padded to a multiple of 8. Fused AdamW, examples as lists in memory.
+1. Ours: `fit`, as a stage calls it (DeepSpeed engine, length buckets, bf16 where the CPU has it). The time includes building the
+   engine and releasing its state. Once with the vocabulary trimmed, once with all rows. The rows kept are those that occur in
+   XNLI's dev and test sets, CAD's NLI training set and UD English-EWT's training set together, because a real training set has
+   more words than 2,500 examples.
+2. The Trainer: `train()` only, nothing saved or logged. (a) Dynamic padding in fp32, as in its examples; (b) its fastest
+   setting, grouped by length in bf16, padded to a multiple of 8. Fused AdamW, examples as lists in memory.
 
 Before anything is timed, the losses of the first steps are compared: the same batches in the same order, dropout off, in fp32
-and in bf16, ours with and without trimming against the Trainer. If they differ the benchmark ends with exit code 1. Contestants
-take turns in every round, another one first each time. A ratio is the Trainer's time over ours, so above 1 ours is faster: the
-median over rounds, with its range; those of CPU seconds, of all threads, are in the document too. The Trainer needs accelerate
-(`pip install -e '.[peers]'`). The last line is one JSON document.
+and in bf16, ours with and without trimming against the Trainer. If they differ, the benchmark ends with exit code 1. Contestants
+take turns in every round, another one first each time. A ratio is the Trainer's time over ours, above 1 where ours is faster:
+the median over rounds, with its range; ratios of CPU seconds of all threads are in the document too. The Trainer needs
+accelerate (`pip install -e '.[peers]'`). The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -62,21 +62,22 @@ from study.spec.precision import cpu_precision
 from trainables.benchmark.probes.hardware import available_cores, hardware
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.heads import HEADS
-from trainables.heads.classification import ClassificationHead
+from trainables.heads.classification import ClassificationModule
 from trainables.heads.features import FeatureTable, read_features, write_features
 from trainables.hyperparameters import Training
 from trainables.models.families import FAMILIES
 from trainables.models.task_model import TaskModel
+from trainables.resources import Resources
 from trainables.stages.base import Workplace
 from trainables.stages.fit import fit
 from trainables.store.stage_store import StageStore
 from trainables.store.versions import versions
 from trainables.tasks.base import Split, Task
-from trainables.tasks.english.cad_nli import CadNli
+from trainables.tasks.offline.cad_nli import CadNli
 from trainables.tasks.xtreme.udpos import Udpos
 from trainables.tasks.xtreme.xnli import Xnli
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
-from trainables.training.engine import engine_around
+from trainables.training.engine import Layout, managed_engine
 from trainables.training.loop import train
 from trainables.training.trimming import Lookups, looked_up, trim
 
@@ -84,12 +85,12 @@ ROWS, LAYERS, WIDTH, BATCH = 250_002, 6, 384, 32
 VOCABULARY = "mbert_vocab/mbert_modified_vocab.txt"
 DROPOUT = 0.1  # of XLM-R's published configuration
 COMPARED_STEPS = 8
-# Rounding of one step is 1e-6 of a loss of 1; weights part by more with every step. bf16 keeps 8 bits, and ours pads rows to
-# multiples of 8 as the Trainer does here, so that both multiply the same shapes.
+# One step rounds by 1e-6 of a loss of 1, and weights diverge with every step. bf16 keeps 8 bits. Both sides pad rows to multiples
+# of 8 and so multiply the same shapes.
 MOST_DIFFERENCE = {"fp32": 1e-4, "bf16_mixed": 2e-2}
 OURS, UNTRIMMED, DYNAMIC, BEST = "ours", "ours, all rows", "Trainer, dynamic padding", "Trainer, grouped, bf16"
 CONTESTANTS = (OURS, UNTRIMMED, DYNAMIC, BEST)
-RATIOS = {  # whose time over whose
+RATIOS = {  # numerator and denominator
     "ratio_dynamic": (DYNAMIC, OURS),
     "ratio_best": (BEST, OURS),
     "ratio_best_untrimmed": (BEST, UNTRIMMED),
@@ -101,10 +102,10 @@ CPU, TASK = torch.device("cpu"), Xnli()
 console = Console(highlight=False)
 
 DataRoot = Annotated[Path, typer.Option(help="folder of published files")]
-Rounds = Annotated[int, typer.Option(min=1, help="how often each contestant runs")]
-Examples = Annotated[int, typer.Option(min=BATCH, help="examples an epoch, cut down to whole batches")]
+Rounds = Annotated[int, typer.Option(min=1, help="how many times each contestant runs")]
+Examples = Annotated[int, typer.Option(min=BATCH, help="examples an epoch, rounded down to whole batches")]
 Quick = Annotated[bool, typer.Option("--quick", help="two rounds of 20 steps")]
-Threads = Annotated[int, typer.Option(min=0, help="threads of PyTorch; 0: one for each core")]
+Threads = Annotated[int, typer.Option(min=0, help="threads of PyTorch; 0: one a core")]
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,9 @@ class Setting:
             pad_token_id=self.tokenizer.pad_token_id,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
-            attn_implementation=FAMILIES["xlm-roberta"].attention,
+            attn_implementation=FAMILIES["xlm-roberta"].attention(CPU),
         )
-        return TaskModel(XLMRobertaModel(config, add_pooling_layer=False), ClassificationHead(WIDTH, 3, "first"))
+        return TaskModel(XLMRobertaModel(config, add_pooling_layer=False), ClassificationModule(WIDTH, 3, "first"))
 
     @property
     def order(self) -> BatchOrder:
@@ -147,7 +148,7 @@ class Setting:
 
 
 class Averaged(nn.Module):
-    """Our model as the Trainer calls one: its loss is the mean over the batch."""
+    """Our model with the Trainer's interface: the loss is the mean over the batch."""
 
     def __init__(self, model: TaskModel) -> None:
         super().__init__()
@@ -169,9 +170,9 @@ def main(
 ) -> None:
     """Compare losses, then print a table and one JSON line."""
     if not data_root.is_dir():
-        _stop(f"--data-root {data_root}: no such folder; XNLI's text is read from it", 2)
+        _stop(f"--data-root {data_root}: no such folder; give the one with XNLI's files", 2)
     if importlib.util.find_spec("accelerate") is None:
-        _stop("the Trainer needs accelerate: pip install -e '.[peers]'", 2)
+        _stop("accelerate, which the Trainer needs, is not installed; pip install -e '.[peers]'", 2)
     if quick:
         rounds, examples = 2, 20 * BATCH
     os.environ[DATA_ROOT_VARIABLE] = str(data_root.resolve())
@@ -188,20 +189,21 @@ def main(
         padding = setting.tokenizer.pad_token_id
         console.print(
             f"{len(setting.features)} examples, {setting.training.steps} steps; {len(setting.words):,} of {ROWS:,} rows "
-            f"(padding is {padding}); {precision.value}: {precision.reason}"
+            f"(padding is id {padding}); {precision.value}: {precision.reason}"
         )
         compared = {
-            name: _losses(dataclasses.replace(setting, training=one), processes) for name, one in _compared(setting)
+            name: _losses(dataclasses.replace(setting, training=training), processes)
+            for name, training in _compared(setting)
         }
         for name, losses in compared.items():
-            console.print(f"{name}: largest difference of {len(losses[OURS])} losses {_difference(losses):.2g}")
+            console.print(f"{name}: losses of {len(losses[OURS])} steps differ by at most {_difference(losses):.2g}")
             if not _difference(losses) <= MOST_DIFFERENCE[name]:
-                _stop(f"losses differ, so times would not compare: {losses}", 1)
+                _stop(f"losses in {name} differ, so times cannot be compared: {losses}", 1)
         state = {name: processes.state_bytes(name, setting) for name in (OURS, UNTRIMMED)}
         ran = _timed(setting, processes, rounds)
-    seconds = {name: [one.wall_s for one in some] for name, some in ran.items()}
-    cpu = {name: [one.cpu_s for one in some] for name, some in ran.items()}
-    ratios, cpu_ratios = ({name: _ratios(taken, *pair) for name, pair in RATIOS.items()} for taken in (seconds, cpu))
+    seconds = {name: [epoch.wall_s for epoch in epochs] for name, epochs in ran.items()}
+    cpu = {name: [epoch.cpu_s for epoch in epochs] for name, epochs in ran.items()}
+    ratios, cpu_ratios = ({name: _ratios(clock, *pair) for name, pair in RATIOS.items()} for clock in (seconds, cpu))
     _show(seconds, ratios, state)
     document = {
         **{name: round(median(values), 3) for name, values in ratios.items()},
@@ -211,7 +213,7 @@ def main(
         "spreads": {name: [round(min(values), 3), round(max(values), 3)] for name, values in ratios.items()},
         "seconds_per_epoch": {name: [round(value, 3) for value in values] for name, values in seconds.items()},
         "cpu_ratios": {name: round(median(values), 3) for name, values in cpu_ratios.items()},
-        "mean_loss_of_the_epoch": {name: round(mean(some[-1].losses), 4) for name, some in ran.items()},
+        "mean_loss_of_the_epoch": {name: round(mean(epochs[-1].losses), 4) for name, epochs in ran.items()},
         "optimizer_state_bytes": state,
         "xlm_roberta_base_optimizer_state_bytes": _xlm_roberta_base(len(setting.words)),
         "examples": len(setting.features),
@@ -271,7 +273,7 @@ def _table(
 
 
 def bert_tokenizer(vocabulary: Path) -> PreTrainedTokenizerFast:
-    """mBERT's: cased WordPiece, with its pair format."""
+    """mBERT's tokenizer: cased WordPiece with its pair format."""
     words = {word: number for number, word in enumerate(vocabulary.read_text(encoding="utf-8").splitlines())}
     tokenizer = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
@@ -282,16 +284,16 @@ def bert_tokenizer(vocabulary: Path) -> PreTrainedTokenizerFast:
     )
 
 
-# --- contestants, each in a process of its library
+# --- contestants
 
 
 def _ours(setting: Setting, model: TaskModel, *, trims: bool) -> list[float]:
-    """An epoch as a stage trains it; the loss of every step."""
+    """Train an epoch as a stage does; returns the loss of every step."""
     losses: list[float] = []
     work = Workplace(
         StageStore(setting.folder),
         Share(0, 1, BATCH),
-        trim_vocabulary=trims,
+        Resources(trim_vocabulary=trims),
         progress=lambda stage, done, total, loss: losses.append(loss),
     )
     fit(model, setting.batches, setting.training, work, "epoch", lookups=setting.lookups(model))
@@ -301,7 +303,7 @@ def _ours(setting: Setting, model: TaskModel, *, trims: bool) -> list[float]:
 def _trainer(
     setting: Setting, model: TaskModel, *, sampling: str, bf16: bool, pad_to: int | None, order: Sequence[int]
 ) -> Callable[[], list[float]]:
-    """A Trainer over the examples in this order; what it returns trains and gives the loss of every step."""
+    """A function that trains a Trainer on the examples in this order and returns the loss of every step."""
     training = setting.training
     averaged = Averaged(model)
     arguments = TrainingArguments(
@@ -342,14 +344,14 @@ def _trainer(
     def run() -> list[float]:
         trainer.train()
         if isinstance(trainer.model_wrapped, nn.parallel.DistributedDataParallel):
-            raise RuntimeError("the Trainer found a process group and wrapped its model: no fair peer")
+            raise RuntimeError("the Trainer found a process group and wrapped its model, which makes it slower")
         return [float(loss) for loss in averaged.losses]
 
     return run
 
 
 def _prepared(name: str, setting: Setting, base: TaskModel) -> Callable[[], list[float]]:
-    """What is timed: training a copy of the model."""
+    """The function to time: it trains a copy of the model."""
     everything = range(len(setting.features))
     bf16 = setting.training.precision == "bf16_mixed"
     model = copy.deepcopy(base)
@@ -365,7 +367,7 @@ def _prepared(name: str, setting: Setting, base: TaskModel) -> Callable[[], list
 
 @dataclass(frozen=True)
 class Ran:
-    """An epoch: seconds on the clock, seconds of all threads, and the loss of every step."""
+    """An epoch: wall-clock seconds, CPU seconds of all threads, and the loss of every step."""
 
     wall_s: float
     cpu_s: float
@@ -383,7 +385,7 @@ def _run(name: str, setting: Setting, dropout: float) -> Ran:
     return ran
 
 
-_built: dict[float, TaskModel] = {}  # by dropout; each process builds its own, once
+_built: dict[float, TaskModel] = {}  # by dropout, in each process
 
 
 def _base(setting: Setting, dropout: float) -> TaskModel:
@@ -394,8 +396,10 @@ def _base(setting: Setting, dropout: float) -> TaskModel:
 
 
 class Processes:
-    """One process for our contestants and one for the Trainer's, which would otherwise find our process group and wrap
-    its model in `DistributedDataParallel`. The one that is not at work sleeps."""
+    """One process for our contestants and one for the Trainer's; only one works at a time.
+
+    In one process the Trainer would find our process group and wrap its model in `DistributedDataParallel`.
+    """
 
     def __init__(self, threads: int) -> None:
         self._pools = {
@@ -417,7 +421,7 @@ class Processes:
         return self._pools[True].submit(_state_bytes, setting, trims=name == OURS).result()
 
 
-# --- what is compared before
+# --- comparison of losses, and sizes
 
 
 def _compared(setting: Setting) -> list[tuple[str, Training]]:
@@ -427,30 +431,30 @@ def _compared(setting: Setting) -> list[tuple[str, Training]]:
 
 
 def _losses(setting: Setting, processes: Processes) -> dict[str, list[float]]:
-    """By contestant, the losses of the first steps on our batches in our order, without dropout."""
+    """Losses of the first steps by contestant, on our batches in our order, without dropout."""
     return {name: processes.run(name, setting, 0.0).losses for name in (OURS, UNTRIMMED, SAME_ORDER)}
 
 
 def _difference(losses: Mapping[str, Sequence[float]]) -> float:
-    """Between any two contestants at any step."""
+    """The largest difference between two contestants at any step."""
     return max(max(step) - min(step) for step in zip(*losses.values(), strict=True))
 
 
 def _state_bytes(setting: Setting, *, trims: bool) -> int:
-    """Bytes of the optimizer's state tensors after a step."""
+    """Bytes of the optimizer's state tensors after one step."""
     model = copy.deepcopy(_base(setting, DROPOUT))
     if trims:
         trim(model, setting.lookups(model))
     training = dataclasses.replace(setting.training, steps=1)
     share = Share(0, 1, BATCH)
-    with engine_around(model, training, share=share, zero_stage=0) as engine:
+    with managed_engine(model, training, Layout(share)) as engine:
         train(engine, setting.batches, training, share=share, device=CPU)
         states = engine.optimizer.state.values()
         return sum(value.nbytes for state in states for value in state.values() if torch.is_tensor(value))
 
 
 def _xlm_roberta_base(rows_kept: int) -> dict[str, int]:
-    """Two fp32 moments for every parameter of XLM-R base's encoder, with all rows and with as many as here. Computed."""
+    """Bytes of two fp32 moments for every parameter of XLM-R base's encoder, with all rows and with as many as here; computed."""
     with torch.device("meta"):
         config = XLMRobertaConfig(vocab_size=ROWS, max_position_embeddings=514, type_vocab_size=1)
         encoder = XLMRobertaModel(config, add_pooling_layer=False)
@@ -462,7 +466,7 @@ def _xlm_roberta_base(rows_kept: int) -> dict[str, int]:
 
 
 def _padded_tokens(setting: Setting) -> dict[str, int]:
-    """Of an epoch in our batches; and without any padding."""
+    """Tokens of an epoch in our batches, and without any padding."""
     lengths = setting.features.lengths
     batches = [setting.order.at(step) for step in range(setting.training.steps)]
     ours = sum(len(batch) * (-(-max(lengths[index] for index in batch) // 8) * 8) for batch in batches)
@@ -473,7 +477,7 @@ def _padded_tokens(setting: Setting) -> dict[str, int]:
 
 
 def _timed(setting: Setting, processes: Processes, rounds: int) -> dict[str, list[Ran]]:
-    """Every contestant once a round, after two steps of each to warm up."""
+    """Every contestant once a round, after a warm-up of two steps each."""
     short = dataclasses.replace(setting, training=dataclasses.replace(setting.training, steps=2))
     for name in CONTESTANTS:
         processes.run(name, short, DROPOUT)
@@ -481,16 +485,16 @@ def _timed(setting: Setting, processes: Processes, rounds: int) -> dict[str, lis
     for turn in range(rounds):
         first = turn % len(CONTESTANTS)
         for name in CONTESTANTS[first:] + CONTESTANTS[:first]:
-            one = processes.run(name, setting, DROPOUT)
-            if len(one.losses) != setting.training.steps:
-                raise RuntimeError(f"{name} made {len(one.losses)} steps of {setting.training.steps}")
-            ran[name].append(one)
+            epoch = processes.run(name, setting, DROPOUT)
+            if len(epoch.losses) != setting.training.steps:
+                raise RuntimeError(f"{name}: {len(epoch.losses)} of {setting.training.steps} steps")
+            ran[name].append(epoch)
         console.print(f"round {turn + 1}: " + ", ".join(f"{name} {ran[name][-1].wall_s:.1f} s" for name in CONTESTANTS))
     return ran
 
 
 def _ratios(seconds: Mapping[str, Sequence[float]], slower: str, faster: str) -> list[float]:
-    return [one / other for one, other in zip(seconds[slower], seconds[faster], strict=True)]
+    return [slow / fast for slow, fast in zip(seconds[slower], seconds[faster], strict=True)]
 
 
 def _show(

@@ -40,7 +40,7 @@ from trainables.benchmark.probes.hardware import available_cores, hardware
 from trainables.benchmark.probes.interference import InterferenceWatch
 from trainables.benchmark.scenarios.loadgen import LoadSettings, single_stream
 from trainables.benchmark.scenarios.serving import Server
-from trainables.heads.bitext import EmbeddingHead
+from trainables.heads.bitext import EmbeddingModule
 from trainables.models.encoder import Shape
 from trainables.models.task_model import TaskModel
 from trainables.store.versions import versions
@@ -115,7 +115,7 @@ def main(rounds: Rounds = 7, seconds: Seconds = 4.0, threads: Threads = None, qu
 def _model(shape: Shape) -> TaskModel:
     torch.manual_seed(0)
     encoder: PreTrainedModel = XLMRobertaModel(shape.config(VOCABULARY, PAD), add_pooling_layer=False)
-    return TaskModel(encoder, EmbeddingHead()).eval()
+    return TaskModel(encoder, EmbeddingModule()).eval()
 
 
 def _row(length: int) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ import typer
 from trainables.data.source import DATA_ROOT_VARIABLE
 from trainables.heads import HEADS
 from trainables.tasks.base import Split, Task
-from trainables.tasks.english.cad_nli import CadNli
+from trainables.tasks.offline.cad_nli import CadNli
 from trainables.tasks.xtreme.udpos import Udpos
 from trainables.tasks.xtreme.xnli import Xnli
 

@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 from trainables.data.formats.pairs import NLI_LABELS
 from trainables.data.formats.tagged import NER_LABELS
 from trainables.tasks.english.commonsense_qa import LETTERS
-from trainables.tasks.english.ewt_xpos import XPOS
 from trainables.tasks.english.squad import XQUAD_ENGLISH
-from trainables.tasks.masked_lm import MaskedLm
+from trainables.tasks.offline.ewt_xpos import XPOS
 from trainables.tasks.offline.uner import ENGLISH_DEV, TESTS
+from trainables.tasks.unlabelled.masked_lm import MaskedLm
 from trainables.tasks.xtreme.bucc import Bucc
 from trainables.tasks.xtreme.lareqa import Lareqa
 from trainables.tasks.xtreme.mewslix import MewsliX

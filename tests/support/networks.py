@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedModel, XLMRobertaConfig, XLMRobertaModel
 
 from trainables.heads import Feature
-from trainables.heads.classification import ClassificationHead
+from trainables.heads.classification import ClassificationModule
 from trainables.heads.features import write_features
 from trainables.models.families import FAMILIES
 from trainables.models.task_model import TaskModel
@@ -86,9 +86,9 @@ def small_encoder(family: str, *, layers: int = 1, dropout: float = 0.1) -> PreT
     }
     config = AutoConfig.for_model(family, vocab_size=ROWS, pad_token_id=PAD, **own.get(family, usual))
     known = FAMILIES[family]
-    config._attn_implementation = known.attention
+    config._attn_implementation = known.attention(torch.device("cpu"))
     return known.model_class(config, **known.options)
 
 
 def classifier(encoder: PreTrainedModel) -> TaskModel:
-    return TaskModel(encoder, ClassificationHead(encoder.config.hidden_size, 3, "mean"))
+    return TaskModel(encoder, ClassificationModule(encoder.config.hidden_size, 3, "mean"))

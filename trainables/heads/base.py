@@ -98,7 +98,7 @@ class Head(ABC, Generic[E]):
         `Feature.example` indexes into `examples`. A call takes many examples so that the tokenizer can work in parallel.
         """
 
-    def rows(self, task: Task) -> int:
+    def rows_per_feature(self, task: Task) -> int:
         """Rows of a feature of the task's training set, to estimate the cost of a batch before there are features."""
         return 1
 
@@ -163,7 +163,7 @@ def mean_pool(hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
     return (hidden_NLD * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-class PooledHead(HeadModule):
+class PooledModule(HeadModule):
     """Pooled hidden states through one tanh layer, as in RoBERTa's classification head, to `outputs` logits."""
 
     def __init__(self, hidden_size: int, outputs: int, pooling: Pooling = "mean") -> None:

@@ -11,11 +11,11 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import PairExample
-from trainables.heads.base import Feature, Head, HeadModule, Outputs, PooledHead, Pooling, by_example
+from trainables.heads.base import Feature, Head, HeadModule, Outputs, PooledModule, Pooling, by_example
 from trainables.tasks.base import Task
 
 
-class ClassificationHead(PooledHead):
+class ClassificationModule(PooledModule):
     def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         return functional.cross_entropy(logits.float(), targets["labels"], reduction="sum")
 
@@ -26,7 +26,7 @@ class PairClassification(Head[PairExample]):
     def features(
         self, examples: Sequence[PairExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> list[Feature]:
-        # A task's examples are all pairs or all single texts.
+        # The examples of a task are either all pairs or all single texts.
         seconds = None if examples[0].second is None else [example.second for example in examples]
         firsts = [example.first for example in examples]
         rows = tokenizer(firsts, seconds, truncation=True, max_length=max_length)["input_ids"]
@@ -36,7 +36,7 @@ class PairClassification(Head[PairExample]):
         ]
 
     def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
-        return ClassificationHead(hidden_size, len(task.labels), pooling)
+        return ClassificationModule(hidden_size, len(task.labels), pooling)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {"labels": torch.tensor([feature.target[0] for feature in features])}

@@ -1,45 +1,39 @@
-"""Dual encoder: queries and answers in one space by one encoder; in-batch softmax, exact search over all languages.
+"""Dual encoder: one encoder maps queries and answers into one space; in-batch softmax, exact search over all languages.
 
-Roy et al. 2020 (LAReQA): an answer is its sentence with the passage it stands in; Botha et al. 2020 (Mewsli): an entity is
-its description. The scale of the softmax is learned.
+In LAReQA (Roy et al. 2020) an answer is a sentence with its passage; in Mewsli (Botha et al. 2020) an entity is its
+description.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import RetrievalPair, RetrievalText
 from trainables.heads.base import Feature, Head, HeadModule, Outputs, Pooling, by_example
-from trainables.heads.bitext import EmbeddingHead, search
+from trainables.heads.bitext import EmbeddingModule
+from trainables.heads.ranking import new_log_scale, ranking_loss
+from trainables.heads.search import nearest
 from trainables.tasks.base import Task
 
 RANKED = 20  # candidates kept for each query
 
 
-class DualEncoderHead(EmbeddingHead):
-    """A row's vector; rows of a pair stand together, and `group` pairs are each other's negatives.
-
-    A fixed number of them, so that the loss does not depend on how many workers share a batch.
-    """
+class DualEncoderModule(EmbeddingModule):
+    """Outputs a row's vector. The two rows of a pair are adjacent, and `group` consecutive pairs are each other's negatives."""
 
     def __init__(self, group: int) -> None:
         super().__init__()
         self.group = group
-        self.log_scale = nn.Parameter(torch.tensor([math.log(20.0)]))
+        self.log_scale = new_log_scale()
 
     def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         pairs_GP2D = logits.view(-1, self.group, 2, logits.shape[-1])
-        scores_GPP = self.log_scale.exp().clamp(max=100.0) * pairs_GP2D[:, :, 0] @ pairs_GP2D[:, :, 1].transpose(1, 2)
-        right_GP = torch.arange(self.group, device=logits.device).expand(len(pairs_GP2D), -1)
-        return functional.cross_entropy(scores_GPP.transpose(1, 2), right_GP, reduction="sum")
+        return ranking_loss(pairs_GP2D[:, :, 0], pairs_GP2D[:, :, 1], self.log_scale)
 
 
 class DualEncoder(Head[RetrievalPair | RetrievalText]):
@@ -59,18 +53,18 @@ class DualEncoder(Head[RetrievalPair | RetrievalText]):
         answers = [pair for example in examples if (pair := _answer(example)) is not None]
         query_rows = iter(_rows(tokenizer, queries, min(task.query_length or max_length, max_length)))
         answer_rows = iter(_rows(tokenizer, answers, min(task.answer_length or max_length, max_length)))
-        found = []
+        features = []
         for index, example in enumerate(examples):
             rows = [next(query_rows)] if _query(example) is not None else []
             rows += [next(answer_rows)] if _answer(example) is not None else []
-            found.append(Feature(index, tuple(rows), ()))
-        return found
+            features.append(Feature(index, tuple(rows), ()))
+        return features
 
-    def rows(self, task: Task) -> int:
-        return 2  # the query and what answers it
+    def rows_per_feature(self, task: Task) -> int:
+        return 2  # the query and its answer
 
     def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
-        return DualEncoderHead(task.group)
+        return DualEncoderModule(task.group)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {}
@@ -79,12 +73,12 @@ class DualEncoder(Head[RetrievalPair | RetrievalText]):
         return self.decode_all([outputs], task)[0]
 
     def decode_all(self, sets: Sequence[Outputs[RetrievalPair | RetrievalText]], task: Task) -> list[list[Any]]:
-        """The best candidates of each query, over the candidates of all sets of its split; nothing for a candidate."""
-        found: dict[int, list[Any]] = {}
+        """For each query the best candidates of all sets of its split; None for a candidate."""
+        predictions: dict[int, list[Any]] = {}
         for split in {outputs.split for outputs in sets}:
-            here = [number for number, outputs in enumerate(sets) if outputs.split == split]
-            found |= dict(zip(here, _ranked([sets[number] for number in here]), strict=True))
-        return [found[number] for number in range(len(sets))]
+            of_split = [number for number, outputs in enumerate(sets) if outputs.split == split]
+            predictions |= dict(zip(of_split, _ranked([sets[number] for number in of_split]), strict=True))
+        return [predictions[number] for number in range(len(sets))]
 
     def reference(self, example: RetrievalPair | RetrievalText, task: Task) -> tuple[str, ...] | None:
         return (_key(example),) if isinstance(example, RetrievalPair) else example.gold
@@ -106,7 +100,7 @@ def _answer(example: RetrievalPair | RetrievalText) -> tuple[str, str | None] | 
 
 
 def _key(example: RetrievalPair | RetrievalText) -> str:
-    """What names a candidate: its id, or for training pairs, where several questions share an answer, its text."""
+    """Identifies a candidate: its id, or its text for training pairs, where several questions share an answer."""
     return f"{example.answer}\n{example.context}" if isinstance(example, RetrievalPair) else example.id
 
 
@@ -117,11 +111,13 @@ def _rows(
         return []
     firsts = [text for text, _ in texts]
     contexts = None if texts[0][1] is None else [context or "" for _, context in texts]
-    cut: bool | str = True if contexts is None else "longest_first"
-    return [tuple(ids) for ids in tokenizer(firsts, contexts, truncation=cut, max_length=max_length)["input_ids"]]
+    truncation: bool | str = True if contexts is None else "longest_first"
+    encoded = tokenizer(firsts, contexts, truncation=truncation, max_length=max_length)
+    return [tuple(ids) for ids in encoded["input_ids"]]
 
 
 def _ranked(sets: Sequence[Outputs[RetrievalPair | RetrievalText]]) -> list[list[Any]]:
+    """For each set the ranked candidate keys of its queries; a candidate that several sets hold counts once."""
     keys: dict[str, np.ndarray] = {}
     queries: list[np.ndarray] = []
     for outputs in sets:
@@ -131,10 +127,10 @@ def _ranked(sets: Sequence[Outputs[RetrievalPair | RetrievalText]]) -> list[list
             if _query(example) is not None:
                 queries.append(values[0])
     names = list(keys)
-    nearest_QN = iter(search(np.stack(queries), np.stack(list(keys.values())), RANKED)) if queries else iter(())
+    rows_QN = iter(nearest(np.stack(queries), np.stack(list(keys.values())), RANKED)[1]) if queries else iter(())
     return [
         [
-            tuple(names[int(column)] for column in next(nearest_QN)) if _query(example) is not None else None
+            tuple(names[int(column)] for column in next(rows_QN)) if _query(example) is not None else None
             for example in outputs.examples
         ]
         for outputs in sets

@@ -1,4 +1,4 @@
-"""Features of a split in a table on disk: tokenised once, memory-mapped by every process that reads them."""
+"""Features of a split as a table on disk: tokenised once, memory-mapped by every process that reads it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ SCHEMA = pa.schema(
         "length": pa.int32(),
     }
 )
-
-
-COUNTED_TOGETHER = 100_000  # features whose ids are looked at together
+COUNTING_BATCH = 100_000  # features whose token ids are counted at a time
 
 
 class FeatureTable(Sequence[Feature]):
@@ -42,9 +40,9 @@ class FeatureTable(Sequence[Feature]):
         return tuple(self._table["length"][:])
 
     def token_ids(self) -> np.ndarray:
-        """Every id that occurs in a row, ascending."""
+        """Every token id that occurs in a row, ascending."""
         seen = np.zeros(0, dtype=bool)
-        for batch in self._table.with_format("arrow").iter(batch_size=COUNTED_TOGETHER):
+        for batch in self._table.with_format("arrow").iter(batch_size=COUNTING_BATCH):
             ids = pc.list_flatten(pc.list_flatten(batch["rows"])).to_numpy()
             if len(ids) and ids.max() >= len(seen):
                 seen = np.pad(seen, (0, ids.max() + 1 - len(seen)))
@@ -57,12 +55,12 @@ class FeatureTable(Sequence[Feature]):
         Raises:
             KeyError: no such set.
         """
-        first, last = self._places[name]
+        first, last = self._ranges[name]
         return FeatureTable(self._table.select(range(first, last)))
 
     @cached_property
-    def _places(self) -> dict[str, tuple[int, int]]:
-        """First and last place of each set; sets stand one after the other."""
+    def _ranges(self) -> dict[str, tuple[int, int]]:
+        """The range of rows of each set; sets are contiguous."""
         names, firsts, counts = np.unique(self._table["set"][:], return_index=True, return_counts=True)
         return {
             str(name): (int(first), int(first + count))
@@ -85,18 +83,18 @@ class FeatureTable(Sequence[Feature]):
         return iter(self.take(range(len(self))))
 
     def take(self, indices: Sequence[int]) -> list[Feature]:
-        """Features at these places."""
+        """The features at these indices."""
         if not len(indices):
             return []
-        chosen = self._table[list(indices)]
-        columns = (chosen[name] for name in ("example", "rows", "target", "weight", "layout"))
+        table = self._table[list(indices)]
+        columns = (table[name] for name in ("example", "rows", "target", "weight", "layout"))
         return [
             Feature(example, tuple(map(tuple, rows)), tuple(target), weight, tuple(layout))
             for example, rows, target, weight, layout in zip(*columns, strict=True)
         ]
 
     def weight(self, indices: Sequence[int]) -> float:
-        """Supervised decisions in the features at these places."""
+        """Supervised decisions in the features at these indices."""
         return float(self._weights[list(indices)].sum())
 
     @cached_property
@@ -105,7 +103,7 @@ class FeatureTable(Sequence[Feature]):
 
 
 def write_features(path: Path, batches: Iterable[tuple[str, Sequence[Feature]]]) -> int:
-    """Write batches of (name of the set, features) as one Arrow stream, set after set; how many features there were."""
+    """Write batches of (set name, features), set after set, as one Arrow stream; returns the number of features."""
     written = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
         for name, features in batches:
@@ -125,5 +123,5 @@ def write_features(path: Path, batches: Iterable[tuple[str, Sequence[Feature]]])
 
 @lru_cache(maxsize=64)
 def read_features(path: Path) -> FeatureTable:
-    """The table, memory-mapped. Its file is part of a finished stage and never changes."""
+    """The memory-mapped table. It can be cached, because the file belongs to a finished stage and never changes."""
     return FeatureTable(datasets.Dataset.from_file(str(path)))

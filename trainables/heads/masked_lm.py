@@ -1,4 +1,4 @@
-"""Masked language modelling: the pieces under the masks, found among the whole vocabulary (Devlin et al. 2019)."""
+"""Masked language modelling: predict the masked tokens out of the whole vocabulary (Devlin et al. 2019)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from trainables.tasks.base import Task
 
 
 class TiedScores(nn.Module):
-    """Scores of all pieces by the encoder's own input embedding.
+    """Scores of the whole vocabulary by the encoder's input embedding.
 
-    No `nn.Linear`: DeepSpeed's mixed precision sends what an `nn.Linear` holds to other workers in bf16, and this table is
-    what the encoder looks its words up in.
+    Not an `nn.Linear`: DeepSpeed's mixed precision sends the weights of an `nn.Linear` to other workers in bf16, and this
+    table is also the encoder's input embedding.
     """
 
     def __init__(self, table: nn.Embedding) -> None:
@@ -29,11 +29,11 @@ class TiedScores(nn.Module):
         return functional.linear(hidden_MD, self.weight)
 
 
-class MaskedLmHead(HeadModule):
+class MaskedLmModule(HeadModule):
     """RoBERTa's head: a dense layer, GELU and a norm before the scores.
 
-    It starts from random weights: the head that a published encoder was pre-trained with is not kept. RoBERTa's bias over the
-    vocabulary is left out, for it costs one more copy of the scores; the norm's, read through the table, stands in for it.
+    Its weights start random: the head of a published encoder's pre-training is not kept. RoBERTa's bias over the vocabulary is
+    left out, because it costs another copy of the scores; the norm's bias, read through the table, replaces it.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -45,7 +45,7 @@ class MaskedLmHead(HeadModule):
         self.out = TiedScores(table)
 
     def forward(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
-        """Scores of the whole vocabulary at every position it is given: any shape (..., D) to (..., V)."""
+        """Scores of the whole vocabulary at every position: any shape (..., D) to (..., V)."""
         return self.out(self._transformed(hidden_NLD))
 
     def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
@@ -54,15 +54,17 @@ class MaskedLmHead(HeadModule):
         )
 
     def training_loss(self, hidden_NLD: Tensor, mask_NL: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        """From the scores of the masked positions alone: at all of them, a batch of 32 rows of 128 pieces out of 250,000
-        has 4 GB of scores."""
+        """Scores only the masked positions.
+
+        Scores at every position of 32 rows of 128 tokens, with a vocabulary of 250,000, would take 4 GB.
+        """
         labels_NL = targets["labels"]
         chosen_NL = labels_NL != IGNORED
         scores_MV = self(hidden_NLD[chosen_NL], mask_NL[chosen_NL])
         return self.loss(scores_MV, {"labels": labels_NL[chosen_NL]})
 
     def idle(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
-        """Without the scores: the table has its gradient from the encoder, which looked words up."""
+        """Without the scores: the table gets its gradient through the encoder's lookups."""
         return self._transformed(hidden_NLD[:1, :1]).sum()
 
     def _transformed(self, hidden: Tensor) -> Tensor:
@@ -70,7 +72,7 @@ class MaskedLmHead(HeadModule):
 
 
 class MaskedLanguageModelling(Head[TextExample]):
-    """A feature is one row, not masked yet: each step masks it anew, and only then it has a target and a weight."""
+    """A feature is one unmasked row: each step draws its masks, and with them its target and weight."""
 
     name = "masked_lm"
     masks: ClassVar[bool] = True
@@ -78,21 +80,21 @@ class MaskedLanguageModelling(Head[TextExample]):
     def features(
         self, examples: Sequence[TextExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> list[Feature]:
-        """Long texts are split evenly: a last row of a few pieces would have nothing to guess them from."""
+        """Long texts are split evenly: a short last row would have too little context to predict from."""
         texts = [example.text for example in examples]
         encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         before, after = special_frame(tokenizer)
-        room = max_length - len(before) - len(after)
-        found: list[Feature] = []
-        for index, pieces in enumerate(encoded):
-            count = -(-len(pieces) // room)  # none for a text of characters that the tokenizer drops
+        capacity = max_length - len(before) - len(after)
+        features: list[Feature] = []
+        for index, tokens in enumerate(encoded):
+            count = -(-len(tokens) // capacity)  # 0 if the tokenizer drops every character of the text
             for part in range(count):
-                first, last = (len(pieces) * place // count for place in (part, part + 1))
-                found.append(Feature(index, ((*before, *pieces[first:last], *after),), (), weight=0.0))
-        return found
+                first, last = (len(tokens) * edge // count for edge in (part, part + 1))
+                features.append(Feature(index, ((*before, *tokens[first:last], *after),), (), weight=0.0))
+        return features
 
     def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
-        return MaskedLmHead(hidden_size)
+        return MaskedLmModule(hidden_size)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {"labels": pad_rows([feature.target for feature in features], IGNORED, padded_length)}

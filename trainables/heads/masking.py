@@ -16,7 +16,7 @@ MASKED_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Masking:
-    """The rule over a tokenizer's ids: `special` ones are never masked, and `ordinary` ones are all the others."""
+    """The rule over a tokenizer's ids: `special` ids are never masked; `ordinary` are all others."""
 
     mask_id: int
     special: frozenset[int]
@@ -32,19 +32,19 @@ class Masking:
         if tokenizer.mask_token_id is None:
             raise ValueError(f"{type(tokenizer).__name__} has no mask token: its encoder was not pre-trained with one")
         special = frozenset(tokenizer.all_special_ids)
-        ordinary = tuple(piece for piece in range(len(tokenizer)) if piece not in special)
+        ordinary = tuple(token for token in range(len(tokenizer)) if token not in special)
         return Masking(tokenizer.mask_token_id, special, ordinary)
 
     def mask(self, row: Sequence[int], rng: random.Random) -> tuple[list[int], list[int]]:
-        """The row as it is read, and what is to be found at each place (`IGNORED` where nothing is).
+        """The masked row, and the target at each position (`IGNORED` where nothing is to be predicted).
 
-        Of the chosen pieces 80% become the mask, 10% a random piece, 10% stay.
+        Of the chosen tokens 80% become the mask token, 10% a random token, and 10% stay.
         """
         inputs, targets = list(row), [IGNORED] * len(row)
-        for position, piece in enumerate(row):
-            if piece in self.special or rng.random() >= MASKED_SHARE:
+        for position, token in enumerate(row):
+            if token in self.special or rng.random() >= MASKED_SHARE:
                 continue
-            targets[position] = piece
+            targets[position] = token
             draw = rng.random()
             if draw < 0.8:
                 inputs[position] = self.mask_id
@@ -53,8 +53,8 @@ class Masking:
         return inputs, targets
 
     def masked(self, feature: Feature, rng: random.Random) -> Feature:
-        """A feature of one row, masked: its target is as long as the row, its weight the number of chosen pieces."""
+        """A one-row feature with masks: its target is as long as the row, its weight the number of chosen tokens."""
         (row,) = feature.rows
         inputs, target = self.mask(row, rng)
-        chosen = sum(piece != IGNORED for piece in target)
+        chosen = sum(token != IGNORED for token in target)
         return dataclasses.replace(feature, rows=(tuple(inputs),), target=tuple(target), weight=float(chosen))

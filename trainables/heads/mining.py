@@ -1,8 +1,8 @@
-"""Bitext mining with the ratio margin: sentence pairs that are closer than the neighbourhoods of both sentences.
+"""Bitext mining with the ratio margin: pairs that are closer to each other than either sentence is to its neighbours.
 
 Artetxe and Schwenk 2019, "Margin-based parallel corpus mining with multilingual sentence embeddings" (1811.01136), with the
 ratio margin and the "max" retrieval of LASER's `mine_bitexts.py`, which XTREME uses for BUCC (`utils_retrieve.py`). Both
-scripts first drop repeated sentences; here that is up to the caller.
+scripts first drop repeated sentences; here the caller does that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
+from trainables.heads.search import Vectors, nearest
 
 
 class ScoredPair(NamedTuple):
@@ -29,29 +29,28 @@ class ScoredPair(NamedTuple):
 def ratio_margin_candidates(sources_SD: Vectors, targets_TD: Vectors, k: int = 4) -> list[ScoredPair]:
     """At most one pair for each source and each target sentence, best margin first.
 
-    With `near(x)` the mean cosine of x to its k nearest sentences in the other language (fewer if there are fewer), a
+    Let `near(x)` be the mean cosine of x to its k nearest sentences in the other language (fewer if there are fewer). A
     pair's score is cos(x, y) / ((near(x) + near(y)) / 2). Each sentence of either language nominates its best-scored
-    neighbour; the nominations are taken greedily, best first, skipping sentences already taken. Only positive scores are
-    kept. Where the mean of the two neighbourhoods is not positive the ratio means nothing, and the score is 0, a
-    deviation from the scripts, which divide.
+    neighbour; nominations are taken greedily, best first, and skip sentences already taken. Only positive scores are kept.
+    Deviation from the scripts: if the mean of the two neighbourhoods is not positive, the score is 0 instead of a quotient.
 
     Args:
-        sources_SD: sentence vectors of one language; they are L2-normalised here, which changes nothing if they are.
+        sources_SD: sentence vectors of one language; they are L2-normalised here.
         targets_TD: sentence vectors of the other language, of the same dimension.
         k: size of a neighbourhood; 4 in the paper and in both scripts.
 
     Raises:
-        ValueError: the shapes do not fit together, a value is not finite, or k is below 1.
+        ValueError: the dimensions differ, a value is not finite, or k is below 1.
     """
     if k < 1:
-        raise ValueError(f"k = {k}: a neighbourhood has at least one sentence")
+        raise ValueError(f"k = {k}: must be at least 1")
     sources_SD, targets_TD = _normalised(sources_SD, "sources"), _normalised(targets_TD, "targets")
     if sources_SD.shape[1] != targets_TD.shape[1]:
         raise ValueError(f"sources have {sources_SD.shape[1]} dimensions and targets {targets_TD.shape[1]}")
     if not len(sources_SD) or not len(targets_TD):
         return []
-    cosine_SK, target_SK = _nearest(sources_SD, targets_TD, k)
-    cosine_TK, source_TK = _nearest(targets_TD, sources_SD, k)
+    cosine_SK, target_SK = nearest(sources_SD, targets_TD, k)
+    cosine_TK, source_TK = nearest(targets_TD, sources_SD, k)
     near_S, near_T = cosine_SK.mean(axis=1), cosine_TK.mean(axis=1)
     best_target_S, score_S = _nominate(cosine_SK, target_SK, near_S, near_T)
     best_source_T, score_T = _nominate(cosine_TK, source_TK, near_T, near_S)
@@ -59,7 +58,7 @@ def ratio_margin_candidates(sources_SD: Vectors, targets_TD: Vectors, k: int = 4
     source = np.concatenate([np.arange(len(sources_SD)), best_source_T])
     target = np.concatenate([best_target_S, np.arange(len(targets_TD))])
     score = np.concatenate([score_S, score_T])
-    order = np.argsort(-score, kind="stable")  # stable: the same pairs on every machine where scores are equal
+    order = np.argsort(-score, kind="stable")  # stable: equal scores give the same pairs on every machine
     pairs: list[ScoredPair] = []
     taken_sources: set[int] = set()
     taken_targets: set[int] = set()
@@ -72,15 +71,15 @@ def ratio_margin_candidates(sources_SD: Vectors, targets_TD: Vectors, k: int = 4
 
 
 def best_threshold(pairs: Sequence[ScoredPair], gold: AbstractSet[tuple[int, int]]) -> tuple[float, float]:
-    """The score from which on `mined` reaches the highest F1 against the gold pairs, and that F1 in percent.
+    """The threshold at which `mined` reaches the highest F1 against the gold pairs, and that F1 in percent.
 
-    The sweep of LASER's and XTREME's `bucc_optimize`: over the pairs by falling score, the threshold midway between the
-    last pair taken and the next. Two deviations: equal scores are taken together, since no threshold parts them, and the
-    cut after the last pair (where the scripts fail) is its own score. (0, 0) if no pair is gold.
+    The sweep of LASER's and XTREME's `bucc_optimize`: pairs by falling score, with the threshold midway between the last
+    pair taken and the next. Two deviations: equal scores are taken together, since no threshold separates them, and the
+    cut after the last pair (where the scripts fail) is that pair's score. (0, 0) if no pair is gold.
 
     Args:
         pairs: candidates, each pair once.
-        gold: pairs of source row and target row, also those that are no candidates.
+        gold: pairs of source row and target row, including those that are not candidates.
 
     Raises:
         ValueError: there are no gold pairs.
@@ -108,25 +107,14 @@ def mined(pairs: Sequence[ScoredPair], threshold: float) -> list[ScoredPair]:
 
 
 def _normalised(vectors_ND: Vectors, side: str) -> Vectors:
-    """A float32 copy with rows of length 1 (rows of zeros stay)."""
+    """A float32 copy with rows of length 1; rows of zeros stay."""
     vectors_ND = np.array(vectors_ND, dtype=np.float32, order="C")
     if vectors_ND.ndim != 2:
-        raise ValueError(f"{side}: vectors of shape {vectors_ND.shape}; expected (sentences, dimensions)")
+        raise ValueError(f"{side}: vectors of shape {vectors_ND.shape}, expected (sentences, dimensions)")
     if not np.isfinite(vectors_ND).all():
         raise ValueError(f"{side}: a sentence vector has values that are not finite")
     faiss.normalize_L2(vectors_ND)
     return vectors_ND
-
-
-def _nearest(queries_QD: Vectors, base_BD: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-    """Cosines and rows of the min(k, B) nearest base vectors, nearest first: exact search, both (Q, K).
-
-    Asked for more neighbours than there are vectors, faiss fills up with row -1.
-    """
-    index = faiss.IndexFlatIP(base_BD.shape[1])
-    index.add(base_BD)
-    cosine_QK, row_QK = index.search(queries_QD, min(k, len(base_BD)))
-    return cosine_QK, row_QK
 
 
 def _nominate(

@@ -1,4 +1,4 @@
-"""Multiple choice: one row for each alternative, scored alone; softmax over the alternatives of an example."""
+"""Multiple choice: one row for each alternative, scored independently; softmax over an example's alternatives."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import ChoiceExample
-from trainables.heads.base import Feature, Head, HeadModule, Outputs, PooledHead, Pooling, by_example
+from trainables.heads.base import Feature, Head, HeadModule, Outputs, PooledModule, Pooling, by_example
 from trainables.tasks.base import Task
 
 
-class ChoiceHead(PooledHead):
-    """One score for each row; rows of an example stand together."""
+class ChoiceModule(PooledModule):
+    """One score for each row; the rows of an example are adjacent."""
 
     def __init__(self, hidden_size: int, pooling: Pooling = "mean") -> None:
         super().__init__(hidden_size, 1, pooling)
@@ -34,18 +34,18 @@ class MultipleChoice(Head[ChoiceExample]):
     ) -> list[Feature]:
         contexts = [example.context for example in examples for _ in example.choices]
         choices = [choice for example in examples for choice in example.choices]
-        # The longer side is cut: a long context, before the alternatives, which are what tells the rows apart.
+        # "longest_first" cuts a long context before the alternatives, which are all that differs between the rows.
         rows = iter(tokenizer(contexts, choices, truncation="longest_first", max_length=max_length)["input_ids"])
         return [
             Feature(index, tuple(tuple(next(rows)) for _ in example.choices), (example.label,))
             for index, example in enumerate(examples)
         ]
 
-    def rows(self, task: Task) -> int:
+    def rows_per_feature(self, task: Task) -> int:
         return task.choices
 
     def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
-        return ChoiceHead(hidden_size, pooling)
+        return ChoiceModule(hidden_size, pooling)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {"labels": torch.tensor([feature.target[0] for feature in features])}

@@ -1,4 +1,4 @@
-"""Span extraction: start and end in the context; long contexts are read in overlapping windows."""
+"""Span extraction: predict start and end in the context; long contexts are read in overlapping windows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from trainables.data.examples import SpanExample
 from trainables.heads.base import Feature, Head, HeadModule, Outputs, Pooling
 from trainables.tasks.base import Task
 
-STRIDE = 128  # most pieces that windows overlap by; XTREME's doc_stride of 128 is the step, so its windows overlap more
-QUESTION_PIECES = 64  # XTREME's max_query_length
-MAX_ANSWER_PIECES = 30  # XTREME's max_answer_length: longer answers cannot be given, up to 4% of XQuAD's (Greek, mBERT)
+STRIDE = (
+    128  # largest overlap of windows, in tokens; XTREME's doc_stride of 128 is the step, so its windows overlap more
+)
+QUESTION_TOKENS = 64  # XTREME's max_query_length
+MAX_ANSWER_TOKENS = (
+    30  # XTREME's max_answer_length; up to 4% of XQuAD's answers are longer and never predicted (Greek, mBERT)
+)
 N_BEST = 20
 
 
-class SpanHead(HeadModule):
+class SpanModule(HeadModule):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.out = nn.Linear(hidden_size, 2)
@@ -37,16 +41,16 @@ class SpanHead(HeadModule):
 
 
 class SpanExtraction(Head[SpanExample]):
-    """A feature's layout holds start and end character of each piece, -1 outside the context; target (0, 0) is no answer."""
+    """A feature's layout holds each token's start and end character, -1 outside the context; target (0, 0) is no answer."""
 
     name = "span_extraction"
 
     def features(
         self, examples: Sequence[SpanExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
     ) -> list[Feature]:
-        longest = min(QUESTION_PIECES, max_length // 3)
+        longest = min(QUESTION_TOKENS, max_length // 3)
         encoded = tokenizer(
-            _cut([example.question for example in examples], tokenizer, longest),
+            _truncated([example.question for example in examples], tokenizer, longest),
             [example.context for example in examples],
             truncation="only_second",
             max_length=max_length,
@@ -54,18 +58,18 @@ class SpanExtraction(Head[SpanExample]):
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        found: list[Feature] = []
+        features: list[Feature] = []
         for window, index in enumerate(encoded["overflow_to_sample_mapping"]):
             offsets_L2 = np.array(encoded["offset_mapping"][window])
             offsets_L2[np.array([side != 1 for side in encoded.sequence_ids(window)])] = -1
-            _take_in_marks(offsets_L2, examples[index].context)
+            _extend_over_marks(offsets_L2, examples[index].context)
             target = _span_of(examples[index], offsets_L2)
             layout = tuple(offsets_L2.flatten().tolist())
-            found.append(Feature(index, (tuple(encoded["input_ids"][window]),), target, layout=layout))
-        return found
+            features.append(Feature(index, (tuple(encoded["input_ids"][window]),), target, layout=layout))
+        return features
 
     def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
-        return SpanHead(hidden_size)
+        return SpanModule(hidden_size)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {
@@ -74,55 +78,56 @@ class SpanExtraction(Head[SpanExample]):
         }
 
     def decode(self, outputs: Outputs[SpanExample], task: Task) -> list[Any]:
-        """The likeliest span over all windows; "" where no answer is allowed and is likelier (SQuAD 2.0, threshold 0)."""
+        """The likeliest span over all windows; "" if the task allows no answer and it is at least as likely (SQuAD 2.0)."""
         best: list[tuple[float, str]] = [(-np.inf, "")] * len(outputs.examples)
-        null = [np.inf] * len(outputs.examples)
+        no_answer = [np.inf] * len(outputs.examples)
         for feature, values in zip(outputs.features, outputs.logits, strict=True):
             offsets_L2 = np.array(feature.layout).reshape(-1, 2)
-            null[feature.example] = min(null[feature.example], float(values[0, 0].sum()))
+            no_answer[feature.example] = min(no_answer[feature.example], float(values[0, 0].sum()))
             for score, start, end in _spans(values[0], offsets_L2[:, 0] >= 0):
                 if score > best[feature.example][0]:
                     context = outputs.examples[feature.example].context
                     best[feature.example] = (score, context[offsets_L2[start, 0] : offsets_L2[end, 1]])
         return [
-            "" if task.unanswerable and none >= score else text for (score, text), none in zip(best, null, strict=True)
+            "" if task.unanswerable and empty >= score else text
+            for (score, text), empty in zip(best, no_answer, strict=True)
         ]
 
     def reference(self, example: SpanExample, task: Task) -> tuple[str, ...]:
         return tuple(text for text, _ in example.answers)
 
 
-def _cut(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, pieces: int) -> list[str]:
-    """The texts without what goes beyond so many pieces."""
+def _truncated(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, longest: int) -> list[str]:
+    """The texts, each cut after `longest` tokens."""
     encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
     return [
-        text if len(offsets) <= pieces else text[: offsets[pieces - 1][1]]
+        text if len(offsets) <= longest else text[: offsets[longest - 1][1]]
         for text, offsets in zip(texts, encoded["offset_mapping"], strict=True)
     ]
 
 
-def _take_in_marks(offsets_L2: np.ndarray, context: str) -> None:
-    """Let pieces end behind the characters that the normaliser composed with their last one ("e" and an accent, NFKC).
+def _extend_over_marks(offsets_L2: np.ndarray, context: str) -> None:
+    """Move each token's end past combining marks that NFKC composes with its last character ("e" and an accent).
 
-    A tokenizer's offsets end before them, and an answer that ends so would stand in no window.
+    A tokenizer's offsets end before such marks, so that no window would hold an answer that ends with one.
     """
     if unicodedata.is_normalized("NFKC", context):
         return
     starts, ends = offsets_L2.T
     following = np.append(starts[1:], -1)
     following[following < 0] = len(context)
-    for piece in np.flatnonzero((starts >= 0) & (ends < following)):
-        start, end = int(starts[piece]), int(ends[piece])
+    for token in np.flatnonzero((starts >= 0) & (ends < following)):
+        start, end = int(starts[token]), int(ends[token])
         normal = len(unicodedata.normalize("NFKC", context[start:end]))
-        while end < following[piece] and len(unicodedata.normalize("NFKC", context[start : end + 1])) <= normal:
+        while end < following[token] and len(unicodedata.normalize("NFKC", context[start : end + 1])) <= normal:
             end += 1
-        offsets_L2[piece, 1] = end
+        offsets_L2[token, 1] = end
 
 
 def _span_of(example: SpanExample, offsets_L2: np.ndarray) -> tuple[int, int]:
-    """First and last piece of the first answer, if this window holds all of it, else (0, 0).
+    """First and last token of the first answer, or (0, 0) if this window does not hold all of it.
 
-    White space at an answer's ends, which some have, is in no piece.
+    Some answers start or end with white space, which belongs to no token.
     """
     if not example.answers:
         return 0, 0
@@ -137,12 +142,12 @@ def _span_of(example: SpanExample, offsets_L2: np.ndarray) -> tuple[int, int]:
 
 
 def _spans(values_L2: np.ndarray, allowed_L: np.ndarray) -> list[tuple[float, int, int]]:
-    """The likeliest spans of a window that lie in the context and are no longer than an answer may be."""
+    """Scores, first and last tokens of a window's likeliest spans that lie in the context and are short enough."""
     starts, ends = (np.where(allowed_L, values_L2[: len(allowed_L), side], -np.inf) for side in (0, 1))
     best_starts, best_ends = (np.argsort(-side)[:N_BEST] for side in (starts, ends))
     return [
         (float(starts[start] + ends[end]), int(start), int(end))
         for start in best_starts
         for end in best_ends
-        if start <= end < start + MAX_ANSWER_PIECES and allowed_L[start] and allowed_L[end]
+        if start <= end < start + MAX_ANSWER_TOKENS and allowed_L[start] and allowed_L[end]
     ]

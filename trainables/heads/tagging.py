@@ -1,4 +1,4 @@
-"""Token tagging: the label sits on a word's first piece; long sentences are split between words, never cut."""
+"""Token tagging: the label is on a word's first token; long sentences are split between words, never truncated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainables.heads.base import IGNORED, Feature, Head, HeadModule, Outputs, P
 from trainables.tasks.base import Task
 
 
-class TaggingHead(HeadModule):
+class TaggingModule(HeadModule):
     def __init__(self, hidden_size: int, labels: int) -> None:
         super().__init__()
         self.out = nn.Linear(hidden_size, labels)
@@ -29,7 +29,7 @@ class TaggingHead(HeadModule):
 
 
 class Tagging(Head[TaggingExample]):
-    """A feature's layout is the index of its first word, then the position of the first piece of each of its words."""
+    """A feature's layout is the index of its first word, then the position of the first token of each of its words."""
 
     name = "tagging"
 
@@ -40,30 +40,32 @@ class Tagging(Head[TaggingExample]):
             [list(example.words) for example in examples], is_split_into_words=True, add_special_tokens=False
         )
         before, after = special_frame(tokenizer)
-        room = max_length - len(before) - len(after)
+        capacity = max_length - len(before) - len(after)
         numbers = {label: number for number, label in enumerate(task.labels)}
-        found: list[Feature] = []
+        features: list[Feature] = []
         for index, example in enumerate(examples):
-            pieces: list[list[int]] = [[] for _ in example.words]
-            for piece, word in zip(encoded["input_ids"][index], encoded.word_ids(index), strict=True):
-                pieces[word].append(piece)
-            # A word of characters that the tokenizer drops stands there all the same.
-            pieces = [one or [tokenizer.unk_token_id] for one in pieces]
+            words: list[list[int]] = [[] for _ in example.words]
+            for token, word in zip(encoded["input_ids"][index], encoded.word_ids(index), strict=True):
+                words[word].append(token)
+            # A word whose characters the tokenizer drops still needs a position for its label.
+            words = [tokens or [tokenizer.unk_token_id] for tokens in words]
             targets = [numbers[tag] for tag in example.tags]
-            for first, last in windows([len(one) for one in pieces], room):
+            for first, last in windows([len(tokens) for tokens in words], capacity):
                 row, target, starts = list(before), [IGNORED] * len(before), []
                 for word in range(first, last):
-                    fits = pieces[word][: room + len(before) - len(row)]  # shorter only for a word longer than a window
+                    fits = words[word][
+                        : capacity + len(before) - len(row)
+                    ]  # truncates only a word longer than a window
                     starts.append(len(row))
                     row += fits
                     target += [targets[word], *[IGNORED] * (len(fits) - 1)]
                 row += after
                 target += [IGNORED] * len(after)
-                found.append(Feature(index, (tuple(row),), tuple(target), float(len(starts)), (first, *starts)))
-        return found
+                features.append(Feature(index, (tuple(row),), tuple(target), float(len(starts)), (first, *starts)))
+        return features
 
     def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
-        return TaggingHead(hidden_size, len(task.labels))
+        return TaggingModule(hidden_size, len(task.labels))
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
         return {"labels": pad_rows([feature.target for feature in features], IGNORED, padded_length)}
@@ -81,12 +83,12 @@ class Tagging(Head[TaggingExample]):
         return list(example.tags)
 
 
-def windows(lengths: Sequence[int], room: int) -> list[tuple[int, int]]:
-    """Ranges of words, each of at most `room` pieces; a longer word stands alone."""
-    found, first, used = [], 0, 0
+def windows(lengths: Sequence[int], capacity: int) -> list[tuple[int, int]]:
+    """Ranges of words, each of at most `capacity` tokens; a longer word gets a range of its own."""
+    ranges, first, used = [], 0, 0
     for word, length in enumerate(lengths):
-        if used + length > room and word > first:
-            found.append((first, word))
+        if used + length > capacity and word > first:
+            ranges.append((first, word))
             first, used = word, 0
         used += length
-    return [*found, (first, len(lengths))] if lengths else found
+    return [*ranges, (first, len(lengths))] if lengths else ranges

@@ -1,13 +1,11 @@
 """Stage: one rung of the ladder, pre-trained by masked language modelling and translation ranking.
 
-The ranking loss is LaBSE's in-batch softmax over sentence pairs in both directions (Feng et al. 2022, equation 1, without
-the margin), here with a learned scale; both losses read the same masked pass. Negatives come from a fixed group of pairs,
-so that the loss does not depend on how many workers share the batch.
+The ranking loss is LaBSE's in-batch softmax over sentence pairs in both directions (`heads.ranking`). Both losses read the
+same masked pass.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trainables.heads.base import IGNORED, mean_pool, pad_rows, padded_length
 from trainables.heads.masking import Masking
+from trainables.heads.ranking import new_log_scale, ranking_loss
 from trainables.hyperparameters import Training
 from trainables.models.encoder import Shape, count_parameters, load_tokenizer
 from trainables.models.task_model import save_encoder
@@ -117,7 +116,7 @@ class PretrainModel(nn.Module):
         self.dense = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
-        self.log_scale = nn.Parameter(torch.tensor([math.log(20.0)]))
+        self.log_scale = new_log_scale()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
         hidden_NLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -135,12 +134,8 @@ class PretrainModel(nn.Module):
 
     def _ranking(self, vectors_ND: Tensor, groups: int) -> Tensor:
         unit = functional.normalize(vectors_ND.float(), dim=-1).view(groups, 2, self.group_pairs, -1)
-        scale = self.log_scale.exp().clamp(max=100.0)
-        scores_GPP = scale * unit[:, 0] @ unit[:, 1].transpose(1, 2)
-        right = torch.arange(self.group_pairs, device=scores_GPP.device).expand(groups, -1)
-        there = functional.cross_entropy(scores_GPP.transpose(1, 2), right, reduction="sum")
-        back = functional.cross_entropy(scores_GPP, right, reduction="sum")
-        return (there + back) / (2 * self.group_pairs)
+        loss = ranking_loss(unit[:, 0], unit[:, 1], self.log_scale, both_directions=True)
+        return loss / (2 * self.group_pairs)
 
 
 @dataclass(frozen=True)

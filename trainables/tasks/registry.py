@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from trainables.tasks.base import Task
 from trainables.tasks.english.anli_plus import AnliPlus
-from trainables.tasks.english.cad_nli import CadNli
+from trainables.tasks.offline.cad_nli import CadNli
 from trainables.tasks.english.ccg import Ccg
 from trainables.tasks.english.commonsense_qa import CommonsenseQA
 from trainables.tasks.english.cosmos_qa import CosmosQA
-from trainables.tasks.english.ewt_xpos import EwtXpos
+from trainables.tasks.offline.ewt_xpos import EwtXpos
 from trainables.tasks.english.hellaswag import HellaSwag
 from trainables.tasks.english.mnli import Mnli
 from trainables.tasks.english.qqp import Qqp
-from trainables.tasks.english.snli_dev_test import SnliDevTestAsTrain
+from trainables.tasks.offline.snli_dev_test import SnliDevTestAsTrain
 from trainables.tasks.english.social_iqa import SocialIQa
 from trainables.tasks.english.squad import Squad
 from trainables.tasks.english.squad2 import Squad2
-from trainables.tasks.masked_lm import MaskedLm
+from trainables.tasks.unlabelled.masked_lm import MaskedLm
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.tasks.micro.follows import MicroFollows

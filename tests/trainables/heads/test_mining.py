@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainables.heads.mining import ScoredPair, Vectors, best_threshold, mined, ratio_margin_candidates
+from trainables.heads.mining import ScoredPair, best_threshold, mined, ratio_margin_candidates
+from trainables.heads.search import Vectors
 from trainables.metrics import METRICS
 
 

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from study.planning import estimate
-from study.planning.estimate import Load
-from study.planning.tables import render_plan
+from study.planning import memory
+from study.planning.architecture import architecture_of
+from study.planning.stages import Load
+from study.planning.plan import render_plan
 from study.spec import InvalidStudy, Size, Space, Study
 from study.spec.data_check import check_data
 from tests.support import recipes
@@ -30,7 +31,7 @@ from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.heads import HEADS, Feature
 from trainables.heads.base import IGNORED
 from trainables.heads.features import read_features, write_features
-from trainables.heads.masked_lm import MaskedLmHead
+from trainables.heads.masked_lm import MaskedLmModule
 from trainables.heads.masking import Masking
 from trainables.hyperparameters import Precision, Training
 from trainables.models.catalogue import published
@@ -47,7 +48,7 @@ from trainables.stages.tokenise import Tokenise
 from trainables.stages.vocabulary import Vocabulary
 from trainables.store.fingerprint import fingerprint
 from trainables.store.stage_store import StageStore
-from trainables.tasks.masked_lm import ARTICLES, MaskedLm
+from trainables.tasks.unlabelled.masked_lm import ARTICLES, MaskedLm
 from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.micro.intermediate import MicroTopic
 from trainables.tasks.micro.masked_lm import MicroMaskedLm
@@ -208,9 +209,9 @@ def test_long_text_is_split_evenly_and_nothing_is_lost(tokenizer: PreTrainedToke
 # --- the head
 
 
-def _head() -> tuple[MaskedLmHead, nn.Embedding, Tensor]:
+def _head() -> tuple[MaskedLmModule, nn.Embedding, Tensor]:
     torch.manual_seed(0)
-    head, table = MaskedLmHead(16), nn.Embedding(1000, 16)
+    head, table = MaskedLmModule(16), nn.Embedding(1000, 16)
     head.tie(table)
     return head, table, torch.randn(4, 12, 16, requires_grad=True)
 
@@ -307,7 +308,7 @@ def _tuned(rank: int, base: Path, folder: Path) -> dict[tuple[int, Precision], t
     """Losses and weights of one of two workers, by setting."""
     found = {}
     for zero_stage, precision in SETTINGS:
-        work = Workplace(StageStore(base), Share(rank, 2, 4), zero_stage=zero_stage)
+        work = Workplace(StageStore(base), Share(rank, 2, 4), Resources(zero_stage=zero_stage))
         losses, state = _losses(_in(precision), work, folder / f"{zero_stage}-{precision}-{rank}")
         found[zero_stage, precision] = losses, {name: value.numpy() for name, value in state.items()}
     return found
@@ -513,10 +514,10 @@ def test_the_plan_shows_what_is_mixed_and_what_scores_cost() -> None:
     said: list[str] = []
     check_data(study, say=said.append)
     assert said == []
-    architecture = estimate.architecture(study, study.sizes[0])
+    architecture = architecture_of(study, study.sizes[0])
     training, resources = study.intermediate_tuning, study.sizes[0].resources
     plain, masked = (
-        estimate.activations_gb(architecture, resources, Load(training, masked=one)) for one in (False, True)
+        memory.activations_gb(architecture, resources, Load(training, masked=one)) for one in (False, True)
     )
     # 16 rows of 128 pieces, 15% of them with scores of 600 pieces at 10 bytes.
     assert (masked - plain) * 1e9 == pytest.approx(16 * 128 * 0.15 * 600 * 10)

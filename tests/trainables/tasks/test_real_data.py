@@ -120,7 +120,7 @@ def test_gold_answers_decode_to_their_exact_text(
     features = head.features(examples, task=task, tokenizer=tokenizers[vocabulary], max_length=384)
     outputs = Outputs("test", language, examples, features, perfect_logits(task, features, len(examples)))
     said = head.decode(outputs, task)
-    monkeypatch.setattr(span, "MAX_ANSWER_PIECES", 384)
+    monkeypatch.setattr(span, "MAX_ANSWER_TOKENS", 384)
     said_at_any_length = head.decode(outputs, task)
     held: dict[int, tuple[int, int, int]] = {}  # of each question: start and end in the context, pieces
     for feature in features:

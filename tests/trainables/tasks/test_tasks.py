@@ -342,7 +342,7 @@ class TestEveryTask:
             assert {feature.example for feature in one.features} == set(range(len(one.examples)))
             for feature in one.features:
                 assert feature.length <= MAX_LENGTH
-                assert one.split != "train" or len(feature.rows) == HEADS[task.head].rows(task)
+                assert one.split != "train" or len(feature.rows) == HEADS[task.head].rows_per_feature(task)
                 assert not any(tokenizer.unk_token_id in row for row in feature.rows)
                 example = one.examples[feature.example]
                 if not isinstance(example, (SpanExample, TaggingExample)):

@@ -1,4 +1,4 @@
-"""What can be measured without a study: an encoder's folder, and the architecture of a published encoder."""
+"""Subjects that need no study: an encoder's folder, and the architecture of a published encoder."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from trainables.benchmark.benchmark import Benchmark
-from trainables.benchmark.placement import placed
+from trainables.benchmark.measurement import Measured
+from trainables.benchmark.placement import pinned
 from trainables.benchmark.scenarios.queries import XNLI_LENGTHS, Query, QuerySample, sample_queries
-from trainables.benchmark.scenarios.serving import Server
+from trainables.benchmark.scenarios.serving import ModelServer
 from trainables.benchmark.scenarios.texts import Texts
 from trainables.benchmark.settings import BenchmarkSettings
-from trainables.benchmark.variants import variant_named
+from trainables.benchmark.variants import Variant, variant_named
 from trainables.data.examples import Example
 from trainables.heads import HEADS
-from trainables.heads.bitext import EmbeddingHead
+from trainables.heads.bitext import EmbeddingModule
 from trainables.models.catalogue import config_of, published
 from trainables.models.encoder import count_parameters, load_encoder
 from trainables.models.families import FAMILIES
@@ -30,17 +31,20 @@ from trainables.models.task_model import ENCODER, TaskModel
 from trainables.stages.vocabulary import TOKENIZER
 from trainables.tasks.registry import TASKS
 
-QUERIES, EXAMPLES = 512, 64  # in all, and read of each language
+QUERIES, EXAMPLES = 512, 64  # in total, and read per language
 MAX_LENGTH = 128
-COMPARED = 16  # queries whose vectors are held against those of eager fp32
-FIRST_ID = 10  # smaller ids are special tokens in all families
+RANDOM_TOKENS = "random tokens, lengths of XNLI"
+COMPARED = 16  # queries whose vectors are compared with those of eager fp32
+FIRST_ID = 10  # smaller ids may be special tokens
 
 
 @dataclass(frozen=True)
 class FolderBenchmark:
-    """Measures a folder written by `save_pretrained`, or a stage's folder with such a one in it, as an encoder of sentence
-    vectors (the mean over tokens). Queries are the test sets of `task`, tokenised with the folder's own tokenizer; without
-    one, random tokens in rows as long as XNLI's."""
+    """Measures an encoder of sentence vectors (the mean over tokens) from a folder.
+
+    `save_pretrained` wrote the folder, or it is a stage's and contains such a folder. Queries come from the test sets of `task`,
+    tokenised with the folder's own tokenizer; without one they are random tokens in rows as long as XNLI's.
+    """
 
     folder: str
     task: str
@@ -48,14 +52,14 @@ class FolderBenchmark:
     settings: BenchmarkSettings = field(default_factory=BenchmarkSettings)
     device: str = "cpu"
 
-    def run(self, variant: str, *, scored: bool = True) -> dict[str, Any]:
-        """One variant, timed; where it is scored, how near its vectors are to those of eager fp32 (`agreement`).
+    def run(self, variant: str | Variant, *, scored: bool = True) -> Measured:
+        """Time a variant; if scored, compare its vectors with those of eager fp32 (`agreement`).
 
         Raises:
             VariantUnavailable: the variant cannot run on this device.
         """
         start = time.perf_counter()
-        model = TaskModel(load_encoder(encoder_folder(Path(self.folder))), EmbeddingHead()).eval()
+        model = TaskModel(load_encoder(encoder_folder(Path(self.folder))), EmbeddingModule()).eval()
         load_s = time.perf_counter() - start
         tokenizer = tokenizer_beside(Path(self.folder))
         texts = None
@@ -73,19 +77,21 @@ class FolderBenchmark:
             load_s=load_s,
         )
         measured = {**benchmark.measure(variant).as_dict(), **_parameters(model.encoder), "weights": "trained"}
-        measured["timed_task"] = self.task if tokenizer is not None else "random tokens, lengths of XNLI"
+        measured["timed_task"] = self.task if tokenizer is not None else RANDOM_TOKENS
         if scored:
-            with placed(self.threads, ()):
+            with pinned(self.threads, ()):
                 measured["agreement"] = agreement(
                     model, variant, sample, pad_id=pad_id, device=torch.device(self.device)
                 )
-        return measured
+        return Measured(measured)
 
 
 @dataclass(frozen=True)
 class ArchitectureBenchmark:
-    """Measures the architecture of a published encoder with random weights: its speed and memory are those of the trained one,
-    and there is nothing to score. Random tokens in rows as long as XNLI's. `changes` are made to its configuration."""
+    """Measures the architecture of a published encoder with random weights: speed and memory alone, with nothing to score.
+
+    Queries are random tokens in rows as long as XNLI's. `changes` overrides values of the configuration.
+    """
 
     name: str
     threads: int
@@ -93,8 +99,8 @@ class ArchitectureBenchmark:
     device: str = "cpu"
     changes: tuple[tuple[str, int], ...] = ()
 
-    def run(self, variant: str, *, scored: bool = True) -> dict[str, Any]:
-        """One variant, timed.
+    def run(self, variant: str | Variant, *, scored: bool = True) -> Measured:
+        """Time a variant.
 
         Raises:
             VariantUnavailable: the variant cannot run on this device.
@@ -102,24 +108,25 @@ class ArchitectureBenchmark:
         device = torch.device(self.device)
         start = time.perf_counter()
         encoder = random_encoder(self.name, device, self.changes)
-        model = TaskModel(encoder, EmbeddingHead()).eval()
+        model = TaskModel(encoder, EmbeddingModule()).eval()
         benchmark = Benchmark(
             *(model, random_sample(encoder), encoder.config.pad_token_id or 0, device),
             threads=self.threads,
             settings=self.settings,
             load_s=time.perf_counter() - start,
         )
-        measured = benchmark.measure(variant).as_dict()
-        return {
-            **measured,
-            **_parameters(encoder),
-            "weights": "random",
-            "timed_task": "random tokens, lengths of XNLI",
-        }
+        return Measured(
+            {
+                **benchmark.measure(variant).as_dict(),
+                **_parameters(encoder),
+                "weights": "random",
+                "timed_task": RANDOM_TOKENS,
+            }
+        )
 
 
 def random_encoder(name: str, device: torch.device, changes: Sequence[tuple[str, int]] = ()) -> PreTrainedModel:
-    """The architecture of the catalogue's encoder, made on the device."""
+    """The catalogue's encoder with random weights, created on the device."""
     config = config_of(published(name))
     assert config is not None  # it is in the catalogue
     config.update(dict(changes))
@@ -132,7 +139,7 @@ def random_encoder(name: str, device: torch.device, changes: Sequence[tuple[str,
 
 
 def random_sample(encoder: PreTrainedModel) -> QuerySample:
-    """Rows of random tokens as long as XNLI's, every length as often as the next."""
+    """Rows of random tokens as long as XNLI's, each length equally often."""
     rng = random.Random("random tokens")
     rows: list[Query] = [
         (tuple(rng.randrange(FIRST_ID, encoder.config.vocab_size) for _ in range(length)),)
@@ -143,7 +150,7 @@ def random_sample(encoder: PreTrainedModel) -> QuerySample:
 
 
 def encoder_folder(folder: Path) -> Path:
-    """The folder itself, or what a stage has left in it.
+    """The folder itself, or the encoder that a stage stored in it.
 
     Raises:
         FileNotFoundError: neither holds a configuration.
@@ -157,7 +164,7 @@ def encoder_folder(folder: Path) -> Path:
 
 
 def tokenizer_beside(folder: Path) -> PreTrainedTokenizerFast | None:
-    """The tokenizer in the folder, in its `tokenizer`, or in a sibling of a stage's folder, if its size fits the encoder."""
+    """A tokenizer whose size fits the encoder: in the folder, in its `tokenizer`, or in a sibling of a stage's folder."""
     encoder = encoder_folder(folder)
     candidates = [encoder, folder / TOKENIZER, folder.parent / TOKENIZER, *sorted(folder.parent.glob(f"*/{TOKENIZER}"))]
     rows = int(_config_value(encoder, "vocab_size"))
@@ -176,28 +183,28 @@ def _config_value(folder: Path, name: str) -> Any:
 def _read(
     name: str, tokenizer: PreTrainedTokenizerFast
 ) -> tuple[list[tuple[str, Sequence[Query]]], list[Sequence[Example]]]:
-    """Queries by language, and the examples that they came from."""
+    """Queries by language, and the examples they come from."""
     task = TASKS[name]()
     pools: list[tuple[str, Sequence[Query]]] = []
     examples: list[Sequence[Example]] = []
     for language in task.languages:
-        some = task.examples("test", language)[:EXAMPLES]
-        features = HEADS[task.head].features(some, task=task, tokenizer=tokenizer, max_length=MAX_LENGTH)
+        tests = task.examples("test", language)[:EXAMPLES]
+        features = HEADS[task.head].features(tests, task=task, tokenizer=tokenizer, max_length=MAX_LENGTH)
         pools.append((language, [feature.rows for feature in features]))
-        examples.append(some)
+        examples.append(tests)
     return pools, examples
 
 
 def agreement(
-    model: TaskModel, variant: str, sample: QuerySample, *, pad_id: int, device: torch.device
+    model: TaskModel, variant: str | Variant, sample: QuerySample, *, pad_id: int, device: torch.device
 ) -> dict[str, float]:
-    """Cosine between a variant's vectors and those of eager fp32, over some queries: 1 is the same."""
+    """Cosine similarity between a variant's vectors and those of eager fp32, over the first `COMPARED` queries."""
     queries = sample.queries[:COMPARED]
     vectors = []
-    for name in ("fp32", variant):
-        forward = variant_named(name).prepare(model, device)
-        served = Server(forward, queries, pad_id=pad_id, device=device, threads=torch.get_num_threads())
-        vectors.append(served.batch(range(len(queries))).double())
+    for way in (variant_named("fp32"), variant_named(variant)):
+        forward = way.prepare(model, device)
+        server = ModelServer(forward, queries, pad_id=pad_id, device=device, threads=torch.get_num_threads())
+        vectors.append(server.serve_batch(range(len(queries))).double())
     cosine_N = functional.cosine_similarity(vectors[0], vectors[1])
     return {"cosine_mean": float(cosine_N.mean()), "cosine_lowest": float(cosine_N.min())}
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from trainables.data.source import Files, Source
 from trainables.tasks.base import Split
-from trainables.tasks.english.cad_nli import CAD_TSV, TRAIN_FILE, CadNli
+from trainables.tasks.offline.cad_nli import CAD_TSV, TRAIN_FILE, CadNli
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 from trainables.tasks.xtreme.xnli import Xnli

@@ -1,0 +1,1 @@
+"""Tasks on text without labels: trained only as part of a mixture, never scored."""
