@@ -29,7 +29,7 @@ LAYERS = {
     ),
     "trainables.benchmark": (
         *("placement", "scenarios", "probes", "settings", "measurement", "repeats"),
-        *("variants", "benchmark", "subjects", "actor"),
+        *("results", "variants", "benchmark", "subjects", "actor"),
     ),
     "analysis": ("store", "tables", "charts", "report"),
 }

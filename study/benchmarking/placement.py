@@ -1,57 +1,62 @@
-"""Where sizes are timed: on one kind of node, which the measurement has to itself."""
+"""Placement of the benchmark: the kind of node that sizes are timed on, which a measurement has to itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from study.cluster.capacity import ACCELERATOR, BENCHMARK, NodeGroup
-from study.cluster.connection import CannotRun, known_capacity
+from study.cluster.capacity import BENCHMARK, NodeGroup, cluster_capacity
+from study.errors import CannotRun
 from study.spec import BenchmarkPlan
+from trainables.resources import ACCELERATOR
 
 
 def device_of(plan: BenchmarkPlan) -> str:
-    """What the connected cluster measures on, "cpu" or "cuda", with what its autoscaler can start counted.
+    """The device that the connected cluster measures on, "cpu" or "cuda"; nodes that its autoscaler can start count.
 
     Raises:
-        CannotRun: as `place_of`.
+        CannotRun: as for `placement_of`.
     """
     if plan.device != "auto":
         return plan.device
-    return "cuda" if any(map(_has_gpu, _groups(plan.accelerator_type))) else "cpu"
+    return "cuda" if any(map(_has_gpu, _candidate_groups(plan.accelerator_type))) else "cpu"
 
 
-def place_of(plan: BenchmarkPlan) -> Mapping[str, Any]:
-    """What an actor asks for to have a node to itself: all its cores, and what marks the nodes that are meant for it.
+def placement_of(plan: BenchmarkPlan) -> Mapping[str, Any]:
+    """The request of an actor that has a node to itself: all its cores, and the resources that mark its group.
 
-    Those with the resource `benchmark` are; with several groups of them, the first in the cluster's description. Where there
-    is none it is the group with most cores, one with GPUs where a GPU is measured. A group may have no node yet.
+    The group is the first in the cluster's description with the resource `benchmark`. If there is none, it is the group with
+    most cores per node; to measure a GPU, the one with GPUs. The group may have no node yet.
 
     Raises:
-        CannotRun: no node of the cluster can ever be one to measure on, or its groups cannot be read.
+        CannotRun: no node of the cluster can ever satisfy the plan, or the node groups are unknown.
     """
     on_gpu = device_of(plan) == "cuda"
-    kind = plan.accelerator_type if on_gpu else None
-    groups = [group for group in _groups(kind) if _has_gpu(group) or not on_gpu]
+    accelerator = plan.accelerator_type if on_gpu else None
+    groups = [group for group in _candidate_groups(accelerator) if _has_gpu(group) or not on_gpu]
     if not groups:
-        raise CannotRun("benchmark.device is cuda, and no node of the cluster to measure on can have a GPU")
+        raise CannotRun(
+            "benchmark.device is cuda, but no node for the benchmark can have a GPU; add one to the cluster or choose cpu"
+        )
     group = max(groups, key=lambda group: group.resources["CPU"])
-    marks = {BENCHMARK: 1.0} if BENCHMARK in group.resources else {}
-    if kind is not None:
-        marks[ACCELERATOR + kind] = 0.001  # as Ray asks for it
-    return {"num_cpus": int(group.resources["CPU"]), "num_gpus": 1 if on_gpu else 0, "resources": marks}
+    resources = {BENCHMARK: 1.0} if BENCHMARK in group.resources else {}
+    if accelerator is not None:
+        resources[ACCELERATOR + accelerator] = 0.001  # Ray's own way to request an accelerator type
+    return {"num_cpus": int(group.resources["CPU"]), "num_gpus": 1 if on_gpu else 0, "resources": resources}
 
 
-def _groups(kind: str | None) -> list[NodeGroup]:
-    """The groups to measure on that have cores, and the kind of GPU if one is asked for: one that is meant for it, or all."""
-    held = known_capacity()
-    groups = [group for group in held.groups if group.most and group.resources.get("CPU", 0) >= 1]
-    meant = [group for group in groups if BENCHMARK in group.resources]
-    found = [group for group in meant or groups if kind is None or ACCELERATOR + kind in group.resources]
-    if not found:
-        wanted = "a core" if kind is None else f"a {kind}, which benchmark.accelerator_type asks for"
-        raise CannotRun(f"no node of the cluster to measure on can have {wanted}: {held}")
-    return found[:1] if meant else found
+def _candidate_groups(accelerator: str | None) -> list[NodeGroup]:
+    """Groups with cores, and with the accelerator if one is requested: the first dedicated to benchmarks, or else all."""
+    capacity = cluster_capacity()
+    groups = [group for group in capacity.groups if group.max_nodes and group.resources.get("CPU", 0) >= 1]
+    dedicated = [group for group in groups if BENCHMARK in group.resources]
+    suitable = [
+        group for group in dedicated or groups if accelerator is None or ACCELERATOR + accelerator in group.resources
+    ]
+    if not suitable:
+        lacking = "a core" if accelerator is None else f"a {accelerator}, which benchmark.accelerator_type requires"
+        raise CannotRun(f"no node for the benchmark can have {lacking}: {capacity}")
+    return suitable[:1] if dedicated else suitable
 
 
 def _has_gpu(group: NodeGroup) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m study bench`: serving variants of a study's models, of a checkpoint, or of an architecture, side by side."""
+"""`python -m study bench`: compares serving variants of a study's models, of a checkpoint, or of an architecture."""
 
 from __future__ import annotations
 
@@ -7,56 +7,101 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from study.cli.options import FAILED, DataRoot, refuse, split_names, use_data_root
 from study.redact import redacted
 
 if TYPE_CHECKING:
     from study.spec import Study
+    from trainables.benchmark.measurement import Measured, MeasurementOutcome
     from trainables.benchmark.settings import BenchmarkSettings
     from trainables.benchmark.subjects.fresh import Subject
+    from trainables.benchmark.variants import Variant
+    from trainables.stages.evaluate import Evaluate
 
-Results = dict[str, dict[str, Any] | str]  # by variant: what its repeats came to, or why it cannot run here
-COLUMNS = 170
+    Outcomes = Mapping[str, MeasurementOutcome]  # by variant
+    Variants = tuple[str | Variant, ...]
+
+WIDTH = 170
 REPEATS = 5
 NOT_TRACKED = "not tracked: `run` is what fills MLflow and the report"
-REST_S, SCORING_S = 3600.0, 6 * 3600.0  # a process that takes longer to load and compile, or to score, hangs
+REST_S, SCORING_S = 3600.0, 6 * 3600.0  # a process that loads and compiles, or scores, for longer than this hangs
 
-console = Console(highlight=False, width=COLUMNS, stderr=True)
+console = Console(highlight=False, width=WIDTH, stderr=True)
 
-Measured = Annotated[
+Target = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE_OR_CHECKPOINT",
-        help="a folder with an encoder in it (a stage's, or any that save_pretrained wrote), the name of a published encoder "
+        help="a folder with an encoder (a stage's, or any that save_pretrained wrote), the name of a published encoder "
         "(random weights: speed only), or a recipe that has run",
     ),
 ]
-Variants = Annotated[str | None, typer.Option(help="serving variants: fp32,bf16; all of them, or those of the recipe")]
-Scenarios = Annotated[str | None, typer.Option(help="LoadGen scenarios out of SingleStream,Server,Offline")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if this machine, or a recipe's cluster, has one")]
-Quick = Annotated[bool, typer.Option("--quick", help="a few seconds a variant, once")]
-Strict = Annotated[bool, typer.Option("--strict", help="600 s a scenario, as MLPerf rules")]
-Repeats = Annotated[int | None, typer.Option(min=1, help="fresh processes a variant; 5, with --quick 1")]
-Threads = Annotated[int, typer.Option(min=1, help="threads that serve")]
-BoundMs = Annotated[float | None, typer.Option(min=0.001, help="Server's bound on p99; 100")]
-TaskName = Annotated[
-    str, typer.Option("--task", help="whose test sets a folder's encoder reads; `study tasks` lists them")
+VariantNames = Annotated[
+    str | None,
+    typer.Option(
+        "--variants", metavar="A,B", help="serving variants; default: those of the recipe, or all built-in ones"
+    ),
 ]
-Output = Annotated[Path | None, typer.Option(help="a recipe's output folder; runs/<study>")]
-DataRoot = Annotated[Path | None, typer.Option(help="folder of published data files")]
-Sizes = Annotated[str | None, typer.Option(help="only these sizes of the recipe: a,b")]
+Scenarios = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="LoadGen scenarios, of SingleStream, Server and Offline; default: all"),
+]
+Device = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="cpu, cuda, or auto: a GPU if this machine, or a recipe's cluster, has one"),
+]
+Quick = Annotated[bool, typer.Option("--quick", help="a few seconds per variant, once")]
+Strict = Annotated[bool, typer.Option("--strict", help="600 s per scenario, MLPerf's rule")]
+Repeats = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="fresh processes per variant; default: 5, with --quick 1")
+]
+Threads = Annotated[int, typer.Option(min=1, metavar="N", help="threads that serve")]
+BoundMs = Annotated[
+    float | None,
+    typer.Option(min=0.001, metavar="MS", help="bound on p99 latency in the Server scenario; default: 100"),
+]
+TaskName = Annotated[
+    str,
+    typer.Option(
+        "--task", metavar="NAME", help="task whose test sets a folder's encoder reads; `study tasks` lists them"
+    ),
+]
+RecipeOfFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="for a stage's folder: the recipe whose own tasks and variants it needs, as path/to/file.py:function",
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="output folder of the recipe's run; default: runs/STUDY")
+]
+Sizes = Annotated[str | None, typer.Option(metavar="A,B", help="only these sizes of the recipe")]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What the options say for every kind of target."""
+
+    settings: BenchmarkSettings
+    variants: tuple[str, ...] | None
+    repeats: int
+    threads: int
+    device: str
 
 
 def bench(
-    measured: Measured,
-    variants: Variants = None,
+    target: Target,
+    variants: VariantNames = None,
     scenarios: Scenarios = None,
     device: Device = "auto",
     quick: Quick = False,
@@ -65,158 +110,173 @@ def bench(
     threads: Threads = 1,
     bound_ms: BoundMs = None,
     task: TaskName = "micro_entailment",
+    recipe: RecipeOfFolder = None,
     output: Output = None,
     data_root: DataRoot = None,
     sizes: Sizes = None,
 ) -> None:
-    """Measure latency, throughput, memory and energy by serving variant. The last line on standard output is JSON."""
-    from study.cli.app import FAILED, refuse, use_data_root
-    from study.cluster.connection import CannotRun
-    from study.search.trial_store import LedgerBroken
+    """Measure latency, throughput, memory and energy of serving variants.
+
+    The last line on standard output is a JSON document.
+    """
+    from study.errors import CannotRun
+    from study.search.trial_store import TrialStoreBroken
 
     use_data_root(data_root)
     started = time.perf_counter()
     try:
-        settings = _settings(quick=quick, strict=strict, scenarios=_names(scenarios), bound_ms=bound_ms)
-        chosen = _variants(_names(variants))
-        count = repeats or (1 if quick else REPEATS)
         if device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"--device {device}: cpu, cuda or auto")
-        subject = _subject(measured, task, threads=threads, settings=settings, device=device)
-        if subject is None:
-            study = _study(
-                measured, chosen, _names(sizes), settings=settings, repeats=count, threads=threads, device=device
-            )
-            found = _of_recipe(study, output or Path("runs") / study.name)
+            raise ValueError(f"--device {device}: choose cpu, cuda or auto")
+        settings = _settings(quick=quick, strict=strict, scenarios=split_names(scenarios), bound_ms=bound_ms)
+        request = _Request(settings, split_names(variants), repeats or (1 if quick else REPEATS), threads, device)
+        from_recipe = not (Path(target).is_dir() or _is_published(target))
+        if from_recipe:
+            _refuse_missing_folder(target)
+            if recipe is not None:
+                raise ValueError(f"--recipe {recipe}: only for a stage's folder, and {target} is none")
+            results = _measure_recipe(target, request, sizes=split_names(sizes), output=output)
         else:
-            found = {measured: _fresh(subject, chosen, count, settings)}
-    except (FileNotFoundError, ValueError, CannotRun, LedgerBroken) as error:
+            results = {target: _measure_target(target, request, task=task, recipe=recipe)}
+    except (FileNotFoundError, ValueError, CannotRun, TrialStoreBroken) as error:
         refuse(redacted(str(error)))
-    for name, results in found.items():
-        _show(name, results)
-    if subject is None:
-        Console(highlight=False, width=COLUMNS).print(NOT_TRACKED, markup=False)
+    for name, outcomes in results.items():
+        _show(name, outcomes)
+    if from_recipe:
+        Console(highlight=False, width=WIDTH).print(NOT_TRACKED, markup=False)
+    by_availability = _by_availability(results)
     document = {
-        "measured": measured,
+        "measured": target,
         "settings": "quick" if quick else "strict" if strict else "default",
-        "device": _measured_on(found) or device,
+        "device": _device_measured(results) or device,
         "threads": threads,
-        "results": {
-            name: {variant: one for variant, one in results.items() if not isinstance(one, str)}
-            for name, results in found.items()
-        },
-        "unavailable": {
-            name: {variant: one for variant, one in results.items() if isinstance(one, str)}
-            for name, results in found.items()
-        },
+        **by_availability,
         "command": " ".join(["python -m study", *sys.argv[1:]]),
         "wall_s": round(time.perf_counter() - started, 1),
     }
     print(json.dumps(document), flush=True)
-    if all(isinstance(one, str) for results in found.values() for one in results.values()):
+    if not any(by_availability["results"].values()):
         raise typer.Exit(FAILED)
 
 
-# --- what was asked for
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+# --- what to measure
 
 
 def _settings(
     *, quick: bool, strict: bool, scenarios: tuple[str, ...] | None, bound_ms: float | None
 ) -> BenchmarkSettings:
-    """Raises ValueError: both, or a scenario that there is not."""
+    """Raises ValueError: both `quick` and `strict`, or an unknown scenario."""
     from trainables.benchmark.settings import DEFAULT, QUICK, STRICT
 
     if quick and strict:
-        raise ValueError("--quick and --strict: one of them")
+        raise ValueError("--quick and --strict exclude each other; choose one of them")
     settings = QUICK if quick else STRICT if strict else DEFAULT
     if scenarios is not None:
-        asked: Any = scenarios
-        settings = dataclasses.replace(settings, scenarios=asked)
+        names: Any = scenarios  # `replace` checks them
+        settings = dataclasses.replace(settings, scenarios=names)
     return settings if bound_ms is None else dataclasses.replace(settings, bound_ms=bound_ms)
 
 
-def _variants(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Raises ValueError: a variant that there is not."""
+def _variants(names: tuple[str, ...] | None, planned: Variants) -> Variants:
+    """The variants of these names, built in or a recipe's own; without names the planned ones.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
     from trainables.benchmark.variants import variant_named
 
-    for name in names or ():
-        variant_named(name)
-    return names
+    own = {variant.name: variant for variant in planned if not isinstance(variant, str)}
+    chosen = planned if names is None else tuple(own.get(name, name) for name in dict.fromkeys(names))
+    for variant in chosen:
+        variant_named(variant)
+    return chosen
 
 
 def _device_here(name: str) -> str:
-    """Raises ValueError: there is none here."""
+    """Raises ValueError: this machine has no such device."""
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu, or auto")
+        raise ValueError("--device cuda: PyTorch sees no GPU here; choose cpu or auto")
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _subject(measured: str, task: str, *, threads: int, settings: BenchmarkSettings, device: str) -> Subject | None:
-    """What is measured without a study, or None if it names a recipe.
+def _is_published(target: str) -> bool:
+    from trainables.models.catalogue import CATALOGUE
+
+    return target in CATALOGUE
+
+
+def _refuse_missing_folder(target: str) -> None:
+    """Raises FileNotFoundError: the target can only be a folder, and does not exist."""
+    if ":" not in target and os.sep in target:
+        raise FileNotFoundError(f"{target}: no such checkpoint folder")
+
+
+def _subject(target: str, request: _Request, *, task: str, study: Study | None) -> Subject:
+    """The subject in a folder or of a published encoder. `study` knows the classes of a recipe of the user's own.
 
     Raises:
-        FileNotFoundError: a folder that is not there, or without an encoder in it.
-        ValueError: no such task, or no such device on this machine.
+        FileNotFoundError: the folder has no encoder in it.
+        ValueError: the task is unknown, or this machine lacks the device.
     """
     from trainables.benchmark.subjects.checkpoint import CheckpointBenchmark
     from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark, encoder_folder
-    from trainables.benchmark.subjects.rebuild import CannotRebuild, evaluation_of
-    from trainables.models.catalogue import CATALOGUE
     from trainables.tasks.registry import TASKS
 
-    folder = Path(measured)
-    if folder.is_dir():
-        try:
-            evaluation = evaluation_of(folder)
-        except CannotRebuild as error:
-            console.print(f"{folder.name} is measured as an encoder alone: {error}")
-            evaluation = None
-        if evaluation is not None:
-            root = str(folder.resolve().parent.parent)
-            return CheckpointBenchmark(root, (evaluation,), threads, settings, _device_here(device))
-        encoder_folder(folder)
-        if task not in TASKS or TASKS[task].mixed_only:
-            raise ValueError(f"--task {task}: no task of that name with a test set; `python -m study tasks` lists them")
-        return FolderBenchmark(str(folder.resolve()), task, threads, settings, _device_here(device))
-    if measured in CATALOGUE:
-        return ArchitectureBenchmark(measured, threads, settings, _device_here(device))
-    if ":" not in measured and os.sep in measured:
-        raise FileNotFoundError(f"{measured}: no such checkpoint folder")
+    threads, settings, device = request.threads, request.settings, _device_here(request.device)
+    if _is_published(target) and not Path(target).is_dir():
+        return ArchitectureBenchmark(target, threads, settings, device)
+    folder = Path(target)
+    evaluation = _evaluation(folder, study)
+    if evaluation is not None:
+        return CheckpointBenchmark(str(folder.resolve().parent.parent), (evaluation,), threads, settings, device)
+    encoder_folder(folder)
+    if task not in TASKS or TASKS[task].mixed_only:
+        raise ValueError(f"--task {task}: no task of that name with a test set; `python -m study tasks` lists them")
+    return FolderBenchmark(str(folder.resolve()), task, threads, settings, device)
+
+
+def _evaluation(folder: Path, study: Study | None) -> Evaluate | None:
+    """The evaluation that scored the folder's model; if it cannot be rebuilt, None and a message that says why."""
+    from trainables.benchmark.subjects.rebuild import CannotRebuild, UnknownClass, classes_in, evaluation_of
+
+    classes = {}
+    if study is not None:
+        chains = [study.chain(size, choice) for size in study.sizes for choice in study.space.defaults()]
+        classes = classes_in((study, *chains))
+    try:
+        return evaluation_of(folder, classes)
+    except UnknownClass as error:
+        where = "the recipe that defines it" if study is None else "another recipe, which defines it"
+        reason = f"{error}; name {where} with --recipe path/to/file.py:function"
+    except CannotRebuild as error:
+        reason = str(error)
+    console.print(f"{folder.name} is measured as an encoder alone, without scores: {reason}", markup=False)
     return None
 
 
-def _study(
-    recipe: str,
-    variants: tuple[str, ...] | None,
-    sizes: tuple[str, ...] | None,
-    *,
-    settings: BenchmarkSettings,
-    repeats: int,
-    threads: int,
-    device: str,
-) -> Study:
-    """Raises ValueError: no such recipe, or not with these sizes."""
+def _load(recipe: str) -> Study:
     from study.recipes import load_recipe
+
+    return load_recipe(recipe)
+
+
+def _study(recipe: str, request: _Request, sizes: tuple[str, ...] | None) -> Study:
+    """Raises ValueError: there is no such recipe, or it lacks a size or variant."""
     from trainables.models.catalogue import CATALOGUE
 
     try:
-        study = load_recipe(recipe).replace(sizes=sizes)
+        study = _load(recipe).replace(sizes=sizes)
     except ValueError as error:
         raise ValueError(f"{error}; published encoders are {', '.join(CATALOGUE)}") from error
-    placed: Any = device
+    device: Any = request.device  # one of the three that a plan knows
     plan = dataclasses.replace(
         study.benchmark,
-        variants=variants or study.benchmark.variants,
-        settings=settings,
-        repeats=repeats,
-        threads=threads,
-        device=placed,
+        variants=_variants(request.variants, study.benchmark.variants),
+        settings=request.settings,
+        repeats=request.repeats,
+        threads=request.threads,
+        device=device,
     )
     return dataclasses.replace(study, benchmark=plan)
 
@@ -224,164 +284,135 @@ def _study(
 # --- measuring
 
 
-def _fresh(subject: Subject, variants: tuple[str, ...] | None, repeats: int, settings: BenchmarkSettings) -> Results:
-    """Each variant in processes of its own, in turns; one that breaks or hangs is left out and said, and the others go on."""
-    from trainables.benchmark.repeats import combined, interleaved
-    from trainables.benchmark.subjects.fresh import MeasurementBroke, run_fresh
-    from trainables.benchmark.variants import VARIANTS
-
-    done: dict[str, list[dict[str, Any]]] = {}
-    reasons: dict[str, str] = {}
-    for turn, variant in interleaved(variants or tuple(VARIANTS), repeats):
-        if variant in reasons:
-            continue
-        try:
-            limit_s = settings.scenarios_s + REST_S + (SCORING_S if turn == 0 else 0.0)
-            found = run_fresh(subject, variant, scored=turn == 0, limit_s=limit_s)
-        except MeasurementBroke as error:
-            found = f"failed: {error}"
-        if isinstance(found, str):
-            reasons[variant] = found
-            console.print(f"{variant}: cannot be measured: {found}", markup=False)
-            continue
-        done.setdefault(variant, []).append(found)
-        which = f", {turn + 1} of {repeats}" if repeats > 1 else ""
-        console.print(
-            f"{variant}{which}: p50 {_number(found['p50_ms'])} ms, {_number(found['throughput_sps'])} a second"
-        )
-    order = variants or tuple(VARIANTS)
-    return {name: reasons[name] if name in reasons else combined(done[name]) for name in order}
-
-
-def _of_recipe(study: Study, output: Path) -> dict[str, Results]:
-    """The best model of each size that has been searched, under Ray, kept beside the study's own measurements.
-
-    The folder is locked as by a run: one that searches in it would write to the journal that is read here, and time its
-    benchmark beside this one.
+def _measure_target(target: str, request: _Request, *, task: str, recipe: str | None) -> Outcomes:
+    """Measure a folder or a published encoder.
 
     Raises:
+        FileNotFoundError, ValueError: as for `_subject`, or the recipe or a variant is unknown.
+    """
+    from trainables.benchmark.variants import VARIANTS
+
+    study = None if recipe is None else _load(recipe)
+    planned: Variants = () if study is None else study.benchmark.variants
+    variants = _variants(request.variants, planned or tuple(VARIANTS))
+    return _measure_fresh(_subject(target, request, task=task, study=study), variants, request)
+
+
+def _measure_fresh(subject: Subject, variants: Variants, request: _Request) -> Outcomes:
+    """Measure each variant in fresh processes, in turns. One that breaks or hangs ends, and the others continue."""
+    import ray.cloudpickle
+
+    from trainables.benchmark.measurement import Failed, Measured, Unavailable
+    from trainables.benchmark.repeats import combined, interleaved
+    from trainables.benchmark.subjects.fresh import MeasurementBroke, run_fresh
+    from trainables.benchmark.variants import variant_named
+
+    by_name = {variant_named(variant).name: variant for variant in variants}
+    repeats: dict[str, list[Measured]] = {name: [] for name in by_name}
+    missing: dict[str, Unavailable | Failed] = {}
+    for turn, name in interleaved(tuple(by_name), request.repeats):
+        if name in missing:
+            continue
+        outcome: MeasurementOutcome
+        try:
+            limit_s = request.settings.scenarios_s + REST_S + (SCORING_S if turn == 0 else 0.0)
+            # A recipe's classes go by value: the new process cannot import its file.
+            outcome = run_fresh(subject, by_name[name], scored=turn == 0, limit_s=limit_s, dumps=ray.cloudpickle.dumps)
+        except MeasurementBroke as error:
+            outcome = Failed(str(error))
+        if isinstance(outcome, Measured):
+            repeats[name].append(outcome)
+            _show_repeat(name, outcome, turn=turn, repeats=request.repeats)
+        else:
+            missing[name] = outcome
+            console.print(f"{name}: cannot be measured: {outcome.reason}", markup=False)
+    return {name: missing[name] if name in missing else combined(repeats[name]) for name in by_name}
+
+
+def _measure_recipe(
+    recipe: str, request: _Request, *, sizes: tuple[str, ...] | None, output: Path | None
+) -> dict[str, Outcomes]:
+    """Measure the best model of each size that has been searched, under Ray, stored beside the study's own measurements.
+
+    The folder is locked as by a run. A run in it would write to the journal that is read here, and both would time models on
+    the same cores.
+
+    Raises:
+        ValueError: as for `_study`.
         FileNotFoundError: no size has a finished search in the folder.
         CannotRun: another run is using the folder, or there is no cluster where RAY_ADDRESS says.
-        LedgerBroken: the journal of its searches cannot be read.
+        TrialStoreBroken: the journal of its searches cannot be read.
     """
     from study.benchmarking.run import measure_size
+    from study.benchmarking.stored import BestModel
     from study.cluster.connection import connected
-    from study.console import Screen, Timeline
+    from study.console import Console as StudyConsole
+    from study.console import Timeline
     from study.run.output_folder import locked
     from study.search.sweep import load_result
     from study.search.trial_store import JOURNAL, open_journal
 
-    nothing = FileNotFoundError(
-        f"{output}: no finished search of {study.name} in it; `python -m study run` first, or give --output"
+    study = _study(recipe, request, sizes)
+    folder = output or Path("runs") / study.name
+    not_searched = FileNotFoundError(
+        f"{folder}: no finished search of {study.name} in it; `python -m study run` first, or give --output"
     )
-    if not (output / JOURNAL).exists():
-        raise nothing
-    with locked(output):
-        storage = open_journal(output)
-        best = {size.name: load_result(study, size, storage)[0].best for size in study.sizes}
-        if not any(best.values()):
-            raise nothing
-        screen = Screen(Timeline())
+    if not (folder / JOURNAL).exists():
+        raise not_searched
+    with locked(folder):
+        storage = open_journal(folder)
+        best = {size.name: load_result(study, size, storage=storage)[0].best for size in study.sizes}
+        models = [
+            BestModel(study, size, trial, folder) for size in study.sizes if (trial := best[size.name]) is not None
+        ]
+        if not models:
+            raise not_searched
+        study_console = StudyConsole(Timeline())
         with connected(None):
-            return {
-                size.name: measure_size(study, size, trial, output, screen)
-                for size in study.sizes
-                if (trial := best.get(size.name)) is not None
+            return {model.size.name: measure_size(model, study_console) for model in models}
+
+
+# --- output
+
+
+def _show_repeat(name: str, measured: Measured, *, turn: int, repeats: int) -> None:
+    from study.benchmarking.tables import number
+
+    which = f", {turn + 1} of {repeats}" if repeats > 1 else ""
+    speed = f"p50 {number(measured['p50_ms'])} ms, {number(measured['throughput_sps'])} samples/s"
+    console.print(f"{name}{which}: {speed}", markup=False)
+
+
+def _show(name: str, outcomes: Outcomes) -> None:
+    from study.benchmarking.tables import measurement_table, remarks
+    from trainables.benchmark.measurement import Measured, outcome_to_json
+
+    out = Console(highlight=False, width=WIDTH)
+    out.print(measurement_table(name, outcomes))
+    for variant, outcome in outcomes.items():
+        if not isinstance(outcome, Measured):
+            out.print(f"{variant}: {outcome_to_json(outcome)}", markup=False)
+    for remark in remarks(outcomes):
+        out.print(remark, markup=False)
+
+
+def _by_availability(results: Mapping[str, Outcomes]) -> dict[str, dict[str, Any]]:
+    """For the JSON document: figures under "results", and reasons under "unavailable"."""
+    from trainables.benchmark.measurement import Measured, outcome_to_json
+
+    documents: dict[str, dict[str, Any]] = {"results": {}, "unavailable": {}}
+    for name, outcomes in results.items():
+        for key in documents:
+            documents[key][name] = {
+                variant: outcome_to_json(outcome)
+                for variant, outcome in outcomes.items()
+                if isinstance(outcome, Measured) == (key == "results")
             }
+    return documents
 
 
-def _measured_on(found: dict[str, Results]) -> str | None:
-    devices = [one["context"]["device"] for some in found.values() for one in some.values() if not isinstance(one, str)]
-    return devices[0] if devices else None
+def _device_measured(results: Mapping[str, Outcomes]) -> str | None:
+    from trainables.benchmark.measurement import Measured
 
-
-# --- what a person reads
-
-
-def _show(name: str, results: Results) -> None:
-    measured = {variant: one for variant, one in results.items() if not isinstance(one, str)}
-    table = Table(title=name, title_justify="left", caption_justify="left")
-    for column in ("variant", "p50 ms", "p90 ms", "p99 ms", "Server, a second", "Offline, a second", "peak MB"):
-        table.add_column(column)
-    for column in ("cold start s", "J a sample", "score", "LoadGen"):
-        table.add_column(column)
-    for variant, one in measured.items():
-        table.add_row(variant, *_cells(one))
-    out = Console(highlight=False, width=COLUMNS)
-    out.print(table)
-    for variant, reason in results.items():
-        if isinstance(reason, str):
-            out.print(f"{variant}: {reason}", markup=False)
-    for line in _remarks(measured):
-        out.print(line, markup=False)
-
-
-def _cells(one: dict[str, Any]) -> Sequence[str]:
-    bound = one["server_bound_ms"]
-    verdicts = [("" if valid else "IN") + "VALID" for valid in one["valid"].values()]
-    score = one.get("test_score")
-    agreement = one.get("agreement")
-    return (
-        _with_interval(one, "p50_ms"),
-        _number(one["p90_ms"]),
-        _number(one["p99_ms"]),
-        "n/a" if bound is None else f"{_with_interval(one, 'server_qps')} (p99 ≤ {bound:g} ms)",
-        "n/a"
-        if one["batch_size"] is None
-        else f"{_with_interval(one, 'throughput_sps')} ({one['batch_size']} a batch)",
-        _number(one["peak_memory_mb"]),
-        f"{one['cold_start_ms'] / 1000:.2f}",
-        _number(one["energy_j_per_sample"]),
-        f"{score:.2f}"
-        if score is not None
-        else "n/a"
-        if agreement is None
-        else f"cosine {agreement['cosine_mean']:.4f}",
-        verdicts[0] if len(set(verdicts)) == 1 else "/".join(verdicts),
-    )
-
-
-def _with_interval(one: dict[str, Any], name: str) -> str:
-    if one[name] is None or name not in one["intervals"]:
-        return _number(one[name])
-    low, high = one["intervals"][name]
-    return f"{_number(one[name])} [{_number(low)}, {_number(high)}]"
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def _remarks(measured: dict[str, dict[str, Any]]) -> Sequence[str]:
-    """What the numbers rest on, and what puts them in doubt."""
-    if not measured:
-        return []
-    first = next(iter(measured.values()))
-    context = first["context"]
-    processes = "one fresh process"
-    if first["repeats"] > 1:
-        processes = f"medians [{first['intervals_are']}] of {first['repeats']} fresh processes"
-    lines = [
-        f"{context['hardware']['summary']}; {context['torch_threads']} threads on {context['device']}; "
-        f"{first['params_m']:.1f}M parameters, {first['params_body_m']:.1f}M without embeddings; "
-        f"{processes} a variant",
-        f"queries: {first['timed_task']}, {first['mean_pieces']:.1f} pieces on average; LoadGen scenarios, no MLPerf result",
-    ]
-    if first.get("weights") == "random":
-        lines.append("random weights: speed and memory only, there is nothing to score")
-    if first["tokenise_p50_ms"] is not None:
-        lines.append(
-            f"tokenising a query takes {_number(first['tokenise_p50_ms'])} ms, "
-            f"text to answer {_number(first['end_to_end_p50_ms'])} ms ({first['variant']})"
-        )
-    for name, metric in (("p50 ms", "p50_ms"), ("samples a second", "throughput_sps"), ("pieces", "mean_pieces")):
-        values = [f"{language} {_number(found.get(metric))}" for language, found in first["languages"].items()]
-        lines.append(f"{name} by language ({first['variant']}): {', '.join(values)}")
-    lines += [why for name, why in first["unavailable"].items() if name.startswith("languages/")]
-    for variant, one in measured.items():
-        if one["interference"]["suspected"]:
-            lines.append(f"{variant}: disturbed: {one['interference']['text']}")
-        if one["context"]["sweep_stopped"]:
-            lines.append(f"{variant}: {one['context']['sweep_stopped']}")
-        lines += [f"{variant}, {scenario}: {'; '.join(why)}" for scenario, why in one["problems"].items()]
-    return lines
+    outcomes = [outcome for by_variant in results.values() for outcome in by_variant.values()]
+    return next((outcome["context"]["device"] for outcome in outcomes if isinstance(outcome, Measured)), None)

@@ -1,4 +1,4 @@
-"""The benchmark under Ray: a subject in an actor of its own, with nothing beside it."""
+"""The benchmark under Ray: an actor measures a subject on a node that it has to itself."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError
 
-from trainables.benchmark.subjects.fresh import SERVING_ENVIRONMENT, Subject, outcome
+from trainables.benchmark.measurement import Measured, Unavailable
+from trainables.benchmark.subjects.fresh import SERVING_ENVIRONMENT, Subject, measure_subject
+from trainables.benchmark.variants import Variant
 
-START_PATIENCE_S = 900.0  # what groups of training workers have too: a cloud's machine and its image take minutes
+START_PATIENCE_S = 900.0  # as for groups of training workers: a cloud machine and its image take minutes to start
 
 
 class NoNode(RuntimeError):
-    """The cluster had no node for the measurement in time."""
+    """The cluster provided no node for the measurement in time."""
 
 
 @ray.remote(max_restarts=0, max_concurrency=1)
 class BenchmarkActor:
-    """One subject in one process, one measurement at a time. Never restarted: a broken measurement is redone whole."""
+    """A subject in a process of its own, one measurement at a time. Ray never restarts it: a measurement is repeated whole."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
@@ -27,42 +29,41 @@ class BenchmarkActor:
     def ready(self) -> None:
         """Returns once the actor has its node."""
 
-    def run(self, variant: str, scored: bool) -> dict[str, Any] | str:
-        """The measurement, or why the variant cannot run here."""
-        return outcome(self._subject, variant, scored=scored)
+    def run(self, variant: str | Variant, scored: bool) -> Measured | Unavailable:
+        return measure_subject(self._subject, variant, scored=scored)
 
 
 def run_in_actor(
     subject: Subject,
-    variant: str,
+    variant: str | Variant,
     *,
     scored: bool,
     label: str,
-    place: Mapping[str, Any],
+    placement: Mapping[str, Any],
     patience_s: float = START_PATIENCE_S,
-) -> dict[str, Any] | str:
-    """As `outcome`, in an actor that starts for it on a node that it has for itself and ends after it.
+) -> Measured | Unavailable:
+    """As `measure_subject`, in an actor that starts for this measurement and ends after it.
 
-    `place` is what it asks for (`num_cpus`, `num_gpus`, `resources`): all cores of a node, and on a GPU one whole GPU, so that
-    Ray places nothing beside the measurement. `label` makes the worker's environment its own, so that Ray starts a process for
-    it instead of taking one that has run something else.
+    `placement` is the actor's request (`num_cpus`, `num_gpus`, `resources`): all cores of a node, and for a GPU one whole GPU.
+    Then Ray schedules nothing else there. `label` makes the worker's environment unique, so that Ray starts a new process
+    instead of reusing one.
 
     Raises:
-        NoNode: no node has what it asks for, or has it free, after `patience_s`.
+        NoNode: no node satisfies the request, or none is free, after `patience_s`.
         RayError: the measurement raised, or its process or node was lost.
     """
     actor = BenchmarkActor.options(  # type: ignore[attr-defined]
-        **place, runtime_env={"env_vars": {**SERVING_ENVIRONMENT, "XSTILTS_BENCHMARK": label}}
+        **placement, runtime_env={"env_vars": {**SERVING_ENVIRONMENT, "XSTILTS_BENCHMARK": label}}
     ).remote(subject)
     try:
         try:
             ray.get(actor.ready.remote(), timeout=patience_s)
         except GetTimeoutError as error:
-            asked = ", ".join(f"{name} {what}" for name, what in place.items() if what)
+            request = ", ".join(f"{name} {amount}" for name, amount in placement.items() if amount)
             raise NoNode(
-                f"no node for it within {patience_s:g} s ({asked}); `ray status` says why none came"
+                f"no node was free for the benchmark within {patience_s:g} s ({request}); `ray status` says why"
             ) from error
-        measured: dict[str, Any] | str = ray.get(actor.run.remote(variant, scored))
-        return measured
+        outcome: Measured | Unavailable = ray.get(actor.run.remote(variant, scored))
+        return outcome
     finally:
         ray.kill(actor)

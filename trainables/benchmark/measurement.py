@@ -1,13 +1,14 @@
-"""What the benchmark says about a model and a serving variant."""
+"""What a measurement comes to: figures, or the reason why there are none."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trainables.benchmark.probes.interference import Interference
 
-# What is a number and may be missing; the median of each is taken over repeats.
+# Metrics that may be missing. Repeats are combined by the median of each.
 METRICS = (
     *("p50_ms", "p90_ms", "p99_ms", "spread_ms"),
     *("server_qps", "server_p99_ms", "server_bound_ms"),
@@ -17,26 +18,28 @@ METRICS = (
     *("cold_start_ms", "tokenise_p50_ms", "end_to_end_p50_ms", "mean_pieces"),
 )
 LANGUAGE_METRICS = ("p50_ms", "throughput_sps", "mean_pieces", "pieces_per_word")
+FAILED = "failed: "  # in JSON, marks a failure among the reasons
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One variant of one model on one machine. A metric that is None has its reason in `unavailable`.
+    """A variant of a model, timed on a machine. A metric that is None has its reason in `unavailable`.
 
-    `p50_ms` to `p99_ms` and `spread_ms` (interquartile range) are service times of single queries over `samples` of them
-    (SingleStream: nearest rank, no waiting in a queue). `server_qps` is the highest rate of arrivals at which 99% of the
-    answers came within `server_bound_ms`, waiting included, and `server_p99_ms` the p99 at that rate. `throughput_sps` is
-    samples a second at `batch_size` (Offline). `valid` is LoadGen's verdict by scenario and `problems` why it is False.
+    `p50_ms` to `p99_ms` and `spread_ms` (interquartile range) are service times of `samples` single queries (SingleStream:
+    nearest rank, without waiting). `server_qps` is the highest rate of arrivals at which 99% of the answers came within
+    `server_bound_ms`, waiting included; `server_p99_ms` is the p99 at that rate. `throughput_sps` is samples per second at
+    `batch_size` (Offline). `valid` is LoadGen's verdict by scenario, and `problems` says why it is False.
 
-    `peak_memory_mb` (1e6 bytes) is taken during Offline, less the weights that only the caller holds: on a GPU what PyTorch's
-    allocator gave out (`gpu_reserved_mb`: had taken from the device; `gpu_process_mb`: what NVML counts for the process; both
-    less the same weights), on a CPU the resident set. `rss_mb` is the resident set after it. `cold_start_ms` is loading the
-    model, preparing the variant and its first query, compilation included (a compiler's cache on disk shortens it).
+    `peak_memory_mb` (1e6 bytes) is read during Offline, less the weights that only the caller holds. On a GPU it is what
+    PyTorch's allocator gave out; `gpu_reserved_mb` is what the allocator reserved and `gpu_process_mb` what NVML counts for the
+    process, both less the same weights. On a CPU it is the resident set. `rss_mb` is the resident set after Offline.
+    `cold_start_ms` covers loading the model, preparing the variant and its first query, compilation included (a compiler's
+    cache on disk shortens it).
 
-    `tokenise_p50_ms` is one query's text to token ids, `end_to_end_p50_ms` text to logits. `mean_pieces` are tokens a query,
-    special ones included, and `pieces_per_word` those of a word, of texts of a study's task in languages written with spaces.
-    `languages` holds `LANGUAGE_METRICS` by language as far as they were measured on enough different
-    queries; `unavailable` says under `languages/<metric>` which have too few.
+    `tokenise_p50_ms` is from the text of a query to token ids, `end_to_end_p50_ms` from text to logits. `mean_pieces` is tokens
+    per query, special tokens included. `languages` holds `LANGUAGE_METRICS` by language, as far as there were enough different
+    queries; `unavailable` lists the others under `languages/<metric>`. `pieces_per_word` is tokens per word, for languages
+    written with spaces.
     """
 
     variant: str
@@ -69,7 +72,76 @@ class Measurement:
     context: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON; `interference` with all its numbers."""
+        """JSON values; `interference` includes its text."""
         problems = {scenario: list(reasons) for scenario, reasons in self.problems.items()}
         interference = {**self.interference.as_dict(), "text": str(self.interference)}
         return {**asdict(self), "problems": problems, "interference": interference}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures of a subject, from one measurement or from several repeats combined.
+
+    `values` are JSON values under the keys of `Measurement.as_dict`, of the subject, and of `combined`.
+    """
+
+    values: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def get(self, name: str) -> Any:
+        """The value of that name; None if there is none."""
+        return self.values.get(name)
+
+    @property
+    def scored(self) -> bool:
+        return "scores" in self.values
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other processes may have interfered."""
+        return bool(self["interference"]["suspected"])
+
+    @property
+    def conditions(self) -> tuple[object, ...]:
+        """Machine, device and versions: repeats are comparable only if these agree."""
+        context = self["context"]
+        return context["hardware"]["summary"], context["device_name"], context["versions"]
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """The variant cannot run on this machine, or not with this model; trying again changes nothing."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The measurement broke. It may succeed when it is tried again."""
+
+    reason: str
+
+
+MeasurementOutcome = Measured | Unavailable | Failed
+
+
+def outcome_to_json(outcome: MeasurementOutcome) -> dict[str, Any] | str:
+    """The figures, or the reason as text; that of a failure begins with `FAILED`."""
+    match outcome:
+        case Measured():
+            return dict(outcome.values)
+        case Unavailable():
+            return outcome.reason
+        case Failed():
+            return FAILED + outcome.reason
+
+
+def outcome_from_json(document: Mapping[str, Any] | str) -> MeasurementOutcome:
+    """The outcome that `outcome_to_json` wrote."""
+    if not isinstance(document, str):
+        return Measured(document)
+    if document.startswith(FAILED):
+        return Failed(document.removeprefix(FAILED))
+    return Unavailable(document)

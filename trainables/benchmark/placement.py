@@ -1,4 +1,4 @@
-"""Which cores a measurement runs on."""
+"""Placement of a measurement on the cores of its machine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def serving_cores(count: int) -> tuple[int, ...]:
-    """Cores for the threads that serve, one hardware thread of each physical core as far as these go; none where the system
-    cannot pin.
+    """Cores for the serving threads: one hardware thread per physical core, siblings only if these are too few.
 
-    The last ones: interrupts mostly go to the first. What is left over is for the load generator's own thread.
+    It takes the last ones, since interrupts mostly go to the first; the rest is for LoadGen's thread. Empty if the system
+    cannot pin threads.
     """
     if not hasattr(os, "sched_getaffinity"):
         return ()
@@ -29,14 +29,14 @@ def serving_cores(count: int) -> tuple[int, ...]:
 
 
 def pin(cores: Sequence[int]) -> None:
-    """Keep this thread, and those it starts, to these cores; nothing if there are none."""
+    """Restrict this thread, and those it starts, to these cores; no effect without cores."""
     if cores:
         os.sched_setaffinity(0, cores)
 
 
 @contextmanager
-def placed(threads: int, cores: Sequence[int]) -> Iterator[None]:
-    """This thread computes with so many threads of torch on these cores; afterwards as before."""
+def pinned(threads: int, cores: Sequence[int]) -> Iterator[None]:
+    """Compute with this many threads of torch on these cores; the former state is restored afterwards."""
     threads_before = torch.get_num_threads()
     cores_before = os.sched_getaffinity(0) if cores else set()
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Several measurements of the same thing as one: order, medians, and how far they can be trusted."""
+"""Repeats of a measurement: their order, their medians, and the spread of these."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from trainables.benchmark.measurement import LANGUAGE_METRICS, METRICS
+from trainables.benchmark.measurement import LANGUAGE_METRICS, METRICS, Measured
 
-FEWEST_RESAMPLED = 6  # of fewer values the percentile bootstrap of the median is their range, or nearly
+FEWEST_RESAMPLED = 6  # with fewer values the percentile bootstrap of the median is (nearly) their range
 RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)  # percent
 
 
 def interleaved(names: Sequence[str], repeats: int) -> list[tuple[int, str]]:
-    """Round by round, each beginning with another one: what drifts over time, or depends on what ran before, meets all."""
-    return [(turn, names[(turn + place) % len(names)]) for turn in range(repeats) for place in range(len(names))]
+    """The order of measurement: each round starts with another name, so that drift and carry-over affect all alike."""
+    return [(turn, names[(turn + offset) % len(names)]) for turn in range(repeats) for offset in range(len(names))]
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -31,79 +31,85 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
-    """The range of the values; from `FEWEST_RESAMPLED` of them on the bootstrap interval of their median."""
+    """The bootstrap interval of the median; the range of the values if there are fewer than `FEWEST_RESAMPLED`."""
     return bootstrap_interval(values) if len(values) >= FEWEST_RESAMPLED else (min(values), max(values))
 
 
 def spread_named(repeats: int) -> str:
-    """What `spread` gives of so many values."""
+    """What `spread` returns for so many values."""
     return "95% bootstrap interval" if repeats >= FEWEST_RESAMPLED else "range"
 
 
-def combined(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One document out of several repeats (`Measurement.as_dict` and whatever a subject adds to the first).
+def combined(repeats: Sequence[Measured]) -> Measured:
+    """Several repeats as one measurement; what a subject adds is taken from the first.
 
-    A metric is the median over the repeats, with its `spread` under `intervals` if there are two or more (`intervals_are` names
-    it); it is missing where any repeat lacks it. A scenario is valid if it was in every repeat. `by_repeat` holds each one's
-    metrics, `samples`, and the state of its GPU under load (`gpu_in_use`, None for a CPU); `context` is the first's.
+    A metric is the median over the repeats, and None if any repeat lacks it. With two or more repeats `intervals` holds its
+    `spread`, and `intervals_are` names the kind. A scenario is valid if it is valid in every repeat. `by_repeat` lists the
+    metrics of each repeat, its `samples`, and the state of its GPU under load (`gpu_in_use`, None for a CPU). `context` is that
+    of the first repeat.
     """
-    first = measured[0]
-    many = len(measured) > 1
+    first = repeats[0]
     intervals: dict[str, list[float]] = {}
-    found: dict[str, Any] = {}
+    medians: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     for name in METRICS:
-        values = [one[name] for one in measured]
-        missing = [one["unavailable"].get(name, "") for one in measured if one[name] is None]
-        if missing:
-            found[name], reasons[name] = None, missing[0]
+        lacking = [repeat["unavailable"].get(name, "") for repeat in repeats if repeat[name] is None]
+        if lacking:
+            medians[name], reasons[name] = None, lacking[0]
             continue
-        found[name] = median(values)
-        if many:
+        values = [repeat[name] for repeat in repeats]
+        medians[name] = median(values)
+        if len(repeats) > 1:
             intervals[name] = list(spread(values))
-    if found["batch_size"] is not None:  # a size that was used
-        found["batch_size"] = sorted(one["batch_size"] for one in measured)[len(measured) // 2]
-    for one in measured:
-        reasons |= {name: why for name, why in one["unavailable"].items() if name.startswith("languages/")}
-    problems = {
-        scenario: [
-            f"repeat {turn + 1}: {why}" if many else why
-            for turn, one in enumerate(measured)
-            for why in one["problems"].get(scenario, [])
-        ]
-        for scenario in {scenario for one in measured for scenario in one["problems"]}
-    }
-    suspected = [one["interference"] for one in measured if one["interference"]["suspected"]]
+    if medians["batch_size"] is not None:  # a size that was used, not the mean of two
+        medians["batch_size"] = sorted(repeat["batch_size"] for repeat in repeats)[len(repeats) // 2]
+    for repeat in repeats:
+        reasons |= {name: why for name, why in repeat["unavailable"].items() if name.startswith("languages/")}
+    disturbed = [repeat["interference"] for repeat in repeats if repeat.disturbed]
+    return Measured(
+        {
+            **first.values,
+            **medians,
+            "samples": sum(repeat["samples"] for repeat in repeats),
+            "languages": _languages(repeats),
+            "valid": {
+                name: all(repeat["valid"].get(name, False) for repeat in repeats)
+                for name in dict.fromkeys(name for repeat in repeats for name in repeat["valid"])
+            },
+            "problems": _problems(repeats),
+            "unavailable": reasons,
+            "interference": disturbed[0] if disturbed else first["interference"],
+            "interference_seen": len(disturbed),
+            "repeats": len(repeats),
+            "intervals": intervals,
+            "intervals_are": spread_named(len(repeats)),
+            "by_repeat": [
+                {name: repeat[name] for name in (*METRICS, "samples")}
+                | {"gpu_in_use": repeat["context"].get("gpu_in_use")}
+                for repeat in repeats
+            ],
+        }
+    )
+
+
+def _problems(repeats: Sequence[Measured]) -> dict[str, list[str]]:
     return {
-        **first,
-        **found,
-        "samples": sum(one["samples"] for one in measured),
-        "languages": _languages(measured),
-        "valid": {
-            name: all(one["valid"].get(name, False) for one in measured)
-            for name in dict.fromkeys(name for one in measured for name in one["valid"])
-        },
-        "problems": problems,
-        "unavailable": reasons,
-        "interference": suspected[0] if suspected else first["interference"],
-        "interference_seen": len(suspected),
-        "repeats": len(measured),
-        "intervals": intervals,
-        "intervals_are": spread_named(len(measured)),
-        "by_repeat": [
-            {name: one[name] for name in (*METRICS, "samples")} | {"gpu_in_use": one["context"].get("gpu_in_use")}
-            for one in measured
-        ],
+        scenario: [
+            f"repeat {turn + 1}: {why}" if len(repeats) > 1 else why
+            for turn, repeat in enumerate(repeats)
+            for why in repeat["problems"].get(scenario, [])
+        ]
+        for scenario in dict.fromkeys(scenario for repeat in repeats for scenario in repeat["problems"])
     }
 
 
-def _languages(measured: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Medians by language, of what every repeat has."""
+def _languages(repeats: Sequence[Measured]) -> dict[str, dict[str, float]]:
+    """Medians by language of the metrics that every repeat has."""
     return {
         language: {
-            name: median(one["languages"][language][name] for one in measured)
+            name: median(repeat["languages"][language][name] for repeat in repeats)
             for name in LANGUAGE_METRICS
-            if all(name in one["languages"].get(language, {}) for one in measured)
+            if all(name in repeat["languages"].get(language, {}) for repeat in repeats)
         }
-        for language in measured[0]["languages"]
+        for language in repeats[0]["languages"]
     }

@@ -13,17 +13,17 @@ from trainables.benchmark.scenarios.warmup import WarmUpRule
 
 Scenario = Literal["SingleStream", "Server", "Offline"]
 SCENARIOS: tuple[Scenario, ...] = ("SingleStream", "Server", "Offline")
-BOUND_MS = 100.0  # of Server's p99: an answer that a person takes for immediate
+BOUND_MS = 100.0  # of Server's p99: an answer within it feels immediate
 
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
     """How long each scenario runs, how to warm up, and which batch sizes Offline chooses from.
 
-    The default of `min_queries` is what a p99 needs. Server looks for the highest rate at which p99 stays within `bound_ms`,
-    by probes of `probe_s` each or as long as the queries of a p99 take, and no run of it lasts longer than `server_s`.
-    `per_language_s`: throughput of each language alone, and latency of one that is too rare in SingleStream. `text_s`:
-    tokenisation, and again the whole way from text.
+    `min_queries` defaults to what a p99 needs. Server searches for the highest rate whose p99 stays within `bound_ms`. A probe
+    takes `probe_s`, or as long as the queries of a p99 take to arrive, and no run of Server exceeds `server_s`.
+    `per_language_s` is for the throughput of each language alone, and for the latency of a language that is rare in
+    SingleStream. `text_s` is for tokenisation, and again for serving from text.
     """
 
     min_duration_s: float = 60.0
@@ -45,16 +45,16 @@ class BenchmarkSettings:
     def __post_init__(self) -> None:
         if not self.batch_sizes or min(self.batch_sizes) < 1 or self.sweep_s <= 0:
             raise ValueError(
-                f"batch sizes {self.batch_sizes} of at least 1, each swept for {self.sweep_s} s, more than 0"
+                f"batch_sizes {self.batch_sizes} must be at least 1, and sweep_s {self.sweep_s} must be positive"
             )
         if unknown := set(self.scenarios) - set(SCENARIOS):
             raise ValueError(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
         if not self.scenarios:
-            raise ValueError(f"at least one scenario of {', '.join(SCENARIOS)}")
+            raise ValueError(f"no scenario to run; choose at least one of {', '.join(SCENARIOS)}")
         positive = (self.bound_ms, self.probe_s, self.server_s, self.per_language_s, self.text_s)
         if min(positive) <= 0 or self.probes < 1:
             raise ValueError(
-                "bound_ms, probe_s, server_s, per_language_s and text_s are positive, and there is at least one probe"
+                "bound_ms, probe_s, server_s, per_language_s and text_s must be positive, and probes at least 1"
             )
         self.load()
 
@@ -67,21 +67,23 @@ class BenchmarkSettings:
         scenarios: tuple[Scenario, ...] = SCENARIOS,
         bound_ms: float = BOUND_MS,
     ) -> BenchmarkSettings:
-        """Each variant measured in about `window_s` seconds for SingleStream and Offline together; languages, compilation,
-        energy and p99's own needs aside. A run of Server takes the time in which the 662 queries of a p99 arrive, at most five
-        sixths of the window (or 10 s), and there are up to ten of them, fourteen from a window of 10 s on.
+        """Settings that measure a variant in about `window_s` seconds for SingleStream and Offline together.
+
+        Languages, compilation, energy and the queries of a p99 come on top. A run of Server lasts until the 662 queries of a
+        p99 have arrived, at most five sixths of the window (or 10 s). There are up to ten such runs, fourteen for windows of
+        10 s and more.
 
         Raises:
-            ValueError: `window_s` is not positive, or a scenario is not known.
+            ValueError: `window_s` is not positive, or a scenario is unknown.
         """
         if window_s <= 0:
             raise ValueError(f"a window of {window_s} s is not positive")
         short = window_s < 10
-        each_s = window_s / 2.4  # a fifth more goes to warming up and the sweep
+        scenario_s = window_s / 2.4  # a sixth of the window is left for warming up and the sweep
         return cls(
-            each_s,
+            scenario_s,
             FEWEST[90] if short else FEWEST[99],
-            max(2 * each_s, 1.0),
+            max(2 * scenario_s, 1.0),
             WarmUpRule(max_s=min(window_s / 6, 10.0)),
             batch_sizes=(1, 8, 32) if short else (1, 4, 16, 64, 256),
             sweep_s=min(window_s / 20, 2.0),
@@ -93,22 +95,22 @@ class BenchmarkSettings:
             text_s=min(window_s / 20, 2.0),
             energy=None if short else EnergyRule(),
             seed=seed,
-            server_s=max(2 * each_s, 10.0),
+            server_s=max(2 * scenario_s, 10.0),
         )
 
-    def load(self, *, min_duration_s: float | None = None, min_queries: int | None = None) -> LoadSettings:
-        """What a scenario of LoadGen needs; its own duration and count where given."""
-        duration_s = self.min_duration_s if min_duration_s is None else min_duration_s
-        queries = self.min_queries if min_queries is None else min_queries
-        return LoadSettings(duration_s, queries, max(self.max_duration_s, duration_s), self.seed)
+    def load(self) -> LoadSettings:
+        """LoadGen's settings for SingleStream and Offline."""
+        return LoadSettings(
+            self.min_duration_s, self.min_queries, max(self.max_duration_s, self.min_duration_s), self.seed
+        )
 
     def server_load(self, min_duration_s: float, min_queries: int) -> LoadSettings:
-        """What a run of Server needs."""
+        """LoadGen's settings for a run of Server."""
         return LoadSettings(min_duration_s, min_queries, max(self.server_s, min_duration_s), self.seed)
 
     @property
     def scenarios_s(self) -> float:
-        """The most that the scenarios may take together, but for what is under way when their time is over."""
+        """The longest that all scenarios may take, except for queries in flight when their time is over."""
         runs = {"SingleStream": 1, "Offline": 1, "Server": self.probes + CONFIRMATIONS}
         longest = {name: self.server_s if name == "Server" else self.max_duration_s for name in SCENARIOS}
         return sum(runs[name] * max(longest[name], self.min_duration_s) for name in self.scenarios)

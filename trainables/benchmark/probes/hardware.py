@@ -1,4 +1,4 @@
-"""What a measurement ran on, for the context that it carries."""
+"""The machine a measurement runs on, for its context."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class Hardware:
-    """`cores`: those this process may use; `bf16`: whether the CPU multiplies bf16 in hardware; memory in GB (1e9)."""
+    """`cores`: cores this process may use. `bf16`: the CPU multiplies bf16 in hardware. Memory in GB (1e9 bytes)."""
 
     cpu: str
     cores: int
@@ -38,23 +38,23 @@ class Hardware:
 
 @cache
 def hardware() -> Hardware:
-    """This machine, as far as this process may use it."""
+    """This machine, limited to what this process may use."""
     memory_gb = psutil.virtual_memory().total / 1e9
     return Hardware(cpu_model(), available_cores(), cpu_has_bf16(), round(memory_gb, 1), gpu_names())
 
 
 def describe_hardware() -> str:
-    """One line, as measurements are tagged with it."""
+    """The machine in one line, the form in which runs are tagged."""
     return str(hardware())
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name as CUDA says it, a MIG slice's among them, or the CPU's model."""
+    """The GPU's name from CUDA (of a MIG slice, the slice's name), or the CPU's model."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
 
 
 def cpu_model() -> str:
-    """As in /proc/cpuinfo, which names no model on some ARM machines; there the architecture."""
+    """The model from /proc/cpuinfo; the architecture if it names none, as on some ARM machines."""
     if CPUINFO.exists():
         for line in CPUINFO.read_text().splitlines():
             if line.startswith("model name"):
@@ -63,14 +63,14 @@ def cpu_model() -> str:
 
 
 def available_cores() -> int:
-    """Cores that the scheduler may give this process; cgroup quotas are not counted."""
+    """Cores in the affinity of this process; cgroup quotas are ignored."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cpu_has_bf16() -> bool:
-    """Bf16 dot products in hardware. (`torch.ops.mkldnn._is_mkldnn_bf16_supported` also accepts their emulation.)"""
+    """Whether bf16 dot products run in hardware; `torch.ops.mkldnn._is_mkldnn_bf16_supported` also accepts emulation."""
     if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
         return True
     if platform.machine() not in ("aarch64", "arm64") or not CPUINFO.exists():

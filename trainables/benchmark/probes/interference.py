@@ -1,4 +1,4 @@
-"""What else the machine was doing while something was timed."""
+"""Interference: whether other processes disturbed a measurement."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import torch
 
 from trainables.benchmark.probes.nvml import gpu_uuid, read_gpu
 
-NOTICEABLE_CORES = 0.2  # an idle system's own work stays below it
+NOTICEABLE_CORES = 0.2  # background work of an idle system stays below it
 ONLINE = Path("/sys/devices/system/cpu/online")  # as "0-3,8"
 
 
 @dataclass(frozen=True)
 class Interference:
-    """Load averages (1 minute) before and after, of the cores that this process may use the mean number that others kept busy,
-    other GPU processes.
+    """What other processes did during a measurement: load averages (1 minute) before and after, and GPU processes.
 
-    `suspected`: others needed cores that this process's threads were using, or shared the GPU.
+    `other_cores_busy` is the mean number of cores that others kept busy, of the `cores` this process may use. `suspected`:
+    others competed for the cores that this process's threads used, or shared the GPU.
     """
 
     load_before: float
@@ -38,7 +38,7 @@ class Interference:
         return asdict(self)
 
     def __str__(self) -> str:
-        """One line; `none seen` where nothing is suspected."""
+        """One line; "none seen" if nothing is suspected."""
         if not self.suspected:
             return "none seen"
         gpu = f", {self.other_gpu_processes} other GPU processes" if self.other_gpu_processes else ""
@@ -48,39 +48,41 @@ class Interference:
 
 @dataclass(frozen=True)
 class CoreSeconds:
-    """What a core has done since the machine started."""
+    """Idle and total time of a core since boot."""
 
     idle: float
     total: float
 
 
 def allowed_cores() -> Set[int]:
-    """Numbers of the cores that the scheduler may give this process."""
+    """Numbers of the cores in the affinity of this process."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
 
 
 def core_seconds() -> dict[int, CoreSeconds]:
-    """By the core's number. Where the system lists other cores than are online, in the order of the list."""
+    """By core number; by position in the system's list if that does not match the cores that are online."""
     listed = psutil.cpu_times(percpu=True)
     online = _numbers(ONLINE.read_text()) if ONLINE.exists() else []
     return dict(zip(online if len(online) == len(listed) else range(len(listed)), map(_core, listed), strict=True))
 
 
 def own_seconds() -> float:
-    """Of this process and its children (compilers, for one)."""
-    own, process = 0.0, psutil.Process()
-    for mine in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):  # ended since it was listed: its parent's `children_` has it
-            times = mine.cpu_times()
-            own += times.user + times.system + times.children_user + times.children_system
-    return own
+    """CPU time of this process and its children, such as compilers."""
+    total, this = 0.0, psutil.Process()
+    for process in (this, *this.children(recursive=True)):
+        with contextlib.suppress(
+            psutil.NoSuchProcess
+        ):  # a child that has ended counts in its parent's `children_` times
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 @dataclass(frozen=True)
 class Counters:
-    """Where the watch reads."""
+    """What the watch reads; tests replace it."""
 
     allowed: Callable[[], Set[int]] = allowed_cores
     cores: Callable[[], Mapping[int, CoreSeconds]] = core_seconds
@@ -88,26 +90,25 @@ class Counters:
 
 
 class InterferenceWatch:
-    """Counts from its construction to `read`, on the cores that this process may use: what others do elsewhere on the machine
-    takes none of them away.
+    """Counts from construction to `read`, on the cores that this process may use.
 
-    A cgroup's quota (`docker run --cpus`) names no cores. Without an affinity all of the machine's count under it: others are
-    suspected where they need more than the machine has left, and that the quota itself holds a thread up is not seen. Nor is a
-    neighbour on the other hardware thread of an allowed core, where that one is not allowed.
+    Two disturbances stay invisible. A cgroup quota (`docker run --cpus`) names no cores: without an affinity all cores of the
+    machine count, and throttling by the quota is not seen. Nor is a neighbour on the sibling hardware thread of an allowed
+    core, if this process may not use that thread.
     """
 
     def __init__(self, device: torch.device, threads: int, *, counters: Counters | None = None) -> None:
         self._uuid, self._threads, self._counters = gpu_uuid(device), threads, counters or Counters()
         cores = self._counters.cores()
-        # Now: later this process may have pinned itself to some of them. A container that renumbers its cores lists none of
-        # them by these numbers, and has no others.
+        # Read now, before this process pins itself to some of them. A container that renumbers its cores lists none of them
+        # under these numbers; then all listed cores are its own.
         self._allowed = self._counters.allowed() & cores.keys() or cores.keys()
         self._load = os.getloadavg()[0]
         self._start = self._seconds(cores)
 
     def read(self) -> Interference:
         now = self._seconds(self._counters.cores())
-        idle, total, own = (one - then for one, then in zip(now, self._start, strict=True))
+        idle, total, own = (after - before for after, before in zip(now, self._start, strict=True))
         cores = len(self._allowed)
         elapsed = total / cores
         others = max(total - idle - own, 0.0) / elapsed if elapsed > 0 else 0.0
@@ -117,9 +118,9 @@ class InterferenceWatch:
         return Interference(self._load, os.getloadavg()[0], others, cores, self._threads, gpu_processes, suspected)
 
     def _seconds(self, cores: Mapping[int, CoreSeconds]) -> tuple[float, float, float]:
-        """Idle and total core-seconds of the allowed cores, and what of them this process took."""
+        """Idle and total core-seconds of the allowed cores, and the CPU time of this process."""
         allowed = [cores[number] for number in self._allowed]
-        return sum(one.idle for one in allowed), sum(one.total for one in allowed), self._counters.own_s()
+        return sum(core.idle for core in allowed), sum(core.total for core in allowed), self._counters.own_s()
 
 
 def _core(times: Any) -> CoreSeconds:
@@ -128,6 +129,6 @@ def _core(times: Any) -> CoreSeconds:
 
 
 def _numbers(text: str) -> list[int]:
-    """Of "0-3,8" 0, 1, 2, 3 and 8."""
+    """The numbers in a list of ranges: 0, 1, 2, 3 and 8 for "0-3,8"."""
     ranges = [part.partition("-") for part in text.strip().split(",") if part]
     return [number for first, _, last in ranges for number in range(int(first), int(last or first) + 1)]

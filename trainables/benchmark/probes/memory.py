@@ -1,4 +1,4 @@
-"""Memory that serving takes: of the host, as resident set size; of a GPU, as torch's allocator counts it."""
+"""Memory used by serving: resident set size on the host, the allocator's count on a GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESET_PEAK = "5"  # proc_pid_clear_refs(5): reset the peak resident set size to 
 
 @dataclass(frozen=True)
 class Peak:
-    """A peak in MB (1e6 bytes) and what it counts; on a GPU also what the allocator had reserved for it."""
+    """A peak in MB (1e6 bytes) and how it was counted; on a GPU also what the allocator had reserved."""
 
     mb: float
     source: str
@@ -25,17 +25,17 @@ class Peak:
 
 
 class PeakMemory:
-    """The peak from its construction on.
+    """The peak since construction.
 
-    On a GPU the bytes that torch's allocator held. On the host the resident set size of the whole process, interpreter
-    and libraries included; where the kernel cannot reset that peak, it counts from the start of the process, and says
-    so.
+    On a GPU it covers the bytes that torch's allocator gave out. On the host it is the resident set size of the whole process,
+    interpreter and libraries included. If the kernel cannot reset that peak, it counts from the start of the process; `source`
+    says so.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         if device.type == "cuda":
-            torch.cuda.empty_cache()  # what an earlier, larger batch had reserved
+            torch.cuda.empty_cache()  # releases what an earlier, larger batch reserved
             torch.cuda.reset_peak_memory_stats(device)
         else:
             self._reset = reset_host_peak()
@@ -51,7 +51,7 @@ class PeakMemory:
 
 
 def host_rss_mb() -> float:
-    """Resident set size now, from psutil, in MB."""
+    """Current resident set size from psutil, in MB."""
     return psutil.Process().memory_info().rss / MB
 
 
@@ -62,7 +62,7 @@ def host_peak_mb() -> float:
 
 
 def reset_host_peak() -> bool:
-    """Start a new peak of the resident set size; False where the kernel does not allow it."""
+    """Reset the peak of the resident set size; False if the kernel does not allow it."""
     try:
         CLEAR_REFS.write_text(RESET_PEAK)
         return _high_water_mb() > 0

@@ -1,4 +1,4 @@
-"""What NVML knows about a GPU. What it cannot say is None with a reason, never zero."""
+"""GPU readings from NVML. A reading that NVML cannot give is None with a reason, never zero."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class GpuState:
-    """One reading. `energy_j` counts since the driver was loaded; memory in MB (1e6 bytes), `process_memory_mb` that of this
-    process; `slowed_by` why clocks are below what they could be; `unavailable` by field."""
+    """One reading. `energy_j` counts from the loading of the driver; memory is in MB (1e6 bytes), `process_memory_mb` that of
+    this process. `slowed_by` lists why clocks are below their maximum. `unavailable` holds the reasons by field."""
 
     name: str | None = None
     driver: str | None = None
@@ -36,7 +36,7 @@ class GpuState:
     unavailable: dict[str, str] = field(default_factory=dict)
 
 
-FIELDS = tuple(one.name for one in fields(GpuState) if one.name != "unavailable")
+FIELDS = tuple(field.name for field in fields(GpuState) if field.name != "unavailable")
 SLOWED_BY = {
     "application clocks": pynvml.nvmlClocksEventReasonApplicationsClocksSetting,
     "power cap": pynvml.nvmlClocksEventReasonSwPowerCap,
@@ -46,11 +46,11 @@ SLOWED_BY = {
     "temperature (hardware)": pynvml.nvmlClocksEventReasonHwThermalSlowdown,
     "power brake": pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown,
     "display clocks": pynvml.nvmlClocksEventReasonDisplayClockSetting,
-}  # idle is no reason: what idles is not slowed
+}  # idling is left out: an idle GPU is not slowed down
 
 
 def gpu_uuid(device: torch.device) -> str | None:
-    """The device's UUID as NVML writes it, None for a CPU. NVML's own indices ignore CUDA_VISIBLE_DEVICES."""
+    """The device's UUID in NVML's form, None for a CPU. NVML's indices would ignore CUDA_VISIBLE_DEVICES."""
     if device.type != "cuda":
         return None
     uuid = str(torch.cuda.get_device_properties(device).uuid)
@@ -58,18 +58,18 @@ def gpu_uuid(device: torch.device) -> str | None:
 
 
 def read_gpu(uuid: str | None) -> GpuState:
-    """The present state of the GPU with that UUID."""
+    """The current state of the GPU with that UUID."""
     if uuid is None:
-        return _nothing("the device is not a GPU")
+        return _no_reading("the device is not a GPU")
     try:
         with _session():
             return _read(pynvml.nvmlDeviceGetHandleByUUID(uuid), uuid)
     except pynvml.NVMLError as error:
-        return _nothing(f"NVML: {error}")
+        return _no_reading(f"NVML: {error}")
 
 
 def gpu_names() -> tuple[str, ...]:
-    """All GPUs of the machine; none where NVML is missing."""
+    """Names of all GPUs of the machine; none without NVML."""
     try:
         with _session():
             count = pynvml.nvmlDeviceGetCount()
@@ -97,7 +97,7 @@ def _read(handle: Any, uuid: str) -> GpuState:
         "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
         "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
         "process_memory_mb": lambda: _process_memory_mb(handle),
-        "other_processes": lambda: _others(handle),
+        "other_processes": lambda: _other_processes(handle),
         "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
         "memory_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
         "slowed_by": lambda: _slowed_by(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)),
@@ -111,15 +111,15 @@ def _read(handle: Any, uuid: str) -> GpuState:
         except pynvml.NVMLError as error:
             reasons[name] = f"NVML: {error}"
     if "process_memory_mb" in values and values["process_memory_mb"] is None:
-        reasons["process_memory_mb"] = "this process is not among those NVML names (a container has ids of its own)"
+        reasons["process_memory_mb"] = "NVML does not list this process (process ids differ in a container)"
     return GpuState(uuid=uuid, unavailable=reasons, **values)
 
 
-def _others(handle: Any) -> int:
-    """Where NVML counts this process under an id that it does not know of, one of those is it."""
+def _other_processes(handle: Any) -> int:
+    """Compute processes besides this one, which NVML may list under another process id (in a container)."""
     pids = [process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
-    here = os.getpid() in pids or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return max(len(pids) - here, 0)
+    listed = os.getpid() in pids or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return max(len(pids) - listed, 0)
 
 
 def _process_memory_mb(handle: Any) -> float | None:
@@ -137,5 +137,5 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _nothing(reason: str) -> GpuState:
+def _no_reading(reason: str) -> GpuState:
     return GpuState(unavailable=dict.fromkeys(FIELDS, reason))

@@ -1,8 +1,8 @@
-"""LoadGen scenarios: SingleStream (one user, one query after the other), Server (queries arrive by chance, as those of many
-users do) and Offline (everything at once).
+"""LoadGen's scenarios: SingleStream (one user, one query after the other), Server (queries arrive at random, from many users)
+and Offline (all queries at once).
 
-MLPerf Inference's load generator decides what is served when, and whether a run was long enough to count. One test at a
-time runs in a process. A further scenario is one more function over `_run`.
+MLPerf Inference's load generator decides what is served when, and whether a run was long enough to count. Its tests are
+process-wide: only one runs at a time. A further scenario is one more function over `_run`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import mlperf_loadgen as lg
 
 from trainables.benchmark.scenarios.percentiles import FEWEST, interquartile_range, percentile
 
 LOG, MARK = "mlperf_log_detail.txt", ":::MLLOG "
-AGREE_SHARE, AGREE_S = 0.05, 1e-4  # our times lack LoadGen's own cost of a query, some microseconds
-QUERIES_AHEAD = 2.0  # LoadGen draws queries for an expected speed and ends early, INVALID, where serving is faster
-BOUND_PERCENT = 99  # of Server's queries, as in MLPerf's
+AGREE_SHARE, AGREE_S = 0.05, 1e-4  # our times lack LoadGen's own cost per query, some microseconds
+QUERIES_AHEAD = 2.0  # LoadGen draws queries for an expected speed; faster serving ends a run early, as INVALID
+BOUND_PERCENT = 99  # of Server's queries, as MLPerf sets it
 _one_test = threading.Lock()
 
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """How long a scenario runs: until both minima are met, but at most the maximum. The seed draws the queries."""
+    """How long a scenario runs: until both minima are met, but no longer than the maximum. The seed draws the queries."""
 
     min_duration_s: float
     min_queries: int
@@ -40,14 +40,16 @@ class LoadSettings:
     def __post_init__(self) -> None:
         if not 0 < self.min_duration_s <= self.max_duration_s or self.min_queries < 1:
             raise ValueError(
-                f"{self}: durations are positive, the maximum not below the minimum, and at least one query"
+                f"{self}: durations must be positive, the maximum not below the minimum, min_queries at least 1"
             )
 
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """Service times of single queries in seconds, in the order served, with the sample that each of them was of; `problems`
-    say why a result is not valid."""
+    """Service times of single queries in seconds, in the order served, and the sample of each.
+
+    `problems` says why a result is not valid.
+    """
 
     service_s: tuple[float, ...]
     samples: tuple[int, ...]
@@ -56,10 +58,10 @@ class LatencyResult:
     problems: tuple[str, ...]
 
     def percentile_s(self, percent: int) -> float | None:
-        """Nearest rank; None where there are too few queries for it."""
+        """Nearest rank; None if there are too few queries for it."""
         return percentile(self.service_s, percent)
 
-    def of(self, samples: Set[int]) -> list[float]:
+    def times_of(self, samples: Set[int]) -> list[float]:
         """Service times of some of the samples."""
         return [seconds for seconds, sample in zip(self.service_s, self.samples, strict=True) if sample in samples]
 
@@ -70,10 +72,10 @@ class LatencyResult:
 
 @dataclass(frozen=True)
 class ServerResult:
-    """Response times in seconds from the scheduled arrival of a query to its answer, waiting included; LoadGen's own.
+    """Response times in seconds, as LoadGen counts them: from the scheduled arrival of a query to its answer, waiting included.
 
-    `meets`: `BOUND_PERCENT` percent of the `queries` at this rate were answered within `bound_s`. A percentile that has too
-    few queries is None, and so is each where the run was given up.
+    `meets`: `BOUND_PERCENT` percent of the `queries` at this rate were answered within `bound_s`. A percentile with too few
+    queries is None; all of them are None in a run that was given up.
     """
 
     rate: float
@@ -90,7 +92,7 @@ class ServerResult:
 
 @dataclass(frozen=True)
 class ThroughputResult:
-    """Samples a second over the `served` samples, from the issue of the query to the end of its last batch."""
+    """Samples per second over the `served` samples, from the issue of the query to the end of its last batch."""
 
     samples_per_s: float
     served: int
@@ -98,13 +100,16 @@ class ThroughputResult:
     problems: tuple[str, ...]
 
 
+# --- SingleStream and Offline
+
+
 def single_stream(
     serve: Callable[[int], object], samples: int, settings: LoadSettings, *, expected_latency_s: float
 ) -> LatencyResult:
-    """Serve one sample at a time, drawn with replacement from `samples`; the next one when the last is finished.
+    """Serve one sample at a time, drawn with replacement from `samples`; each starts when the previous one is finished.
 
     Raises:
-        Exception: whatever `serve` raised first, once LoadGen has stopped.
+        Exception: the first exception of `serve`, once LoadGen has stopped.
     """
     service_s: list[float] = []
     served: list[int] = []
@@ -135,13 +140,13 @@ def offline(
     batches: Callable[[Sequence[int]], Sequence[Sequence[int]]],
     expected_sps: float,
 ) -> ThroughputResult:
-    """Serve one query of as many samples as the minimum duration takes at the expected speed, in the given batches.
+    """Serve one query of as many samples as fill the minimum duration at the expected speed, split by `batches`.
 
-    LoadGen cannot interrupt a query: after the maximum duration the batches left over are dropped, and the result is
-    not valid.
+    LoadGen cannot interrupt a query: after the maximum duration the remaining batches are dropped, and the result is not
+    valid.
 
     Raises:
-        Exception: whatever `serve_batch` raised first, once LoadGen has stopped.
+        Exception: the first exception of `serve_batch`, once LoadGen has stopped.
     """
     served, elapsed_s = 0, 0.0
 
@@ -169,6 +174,9 @@ def offline(
     return ThroughputResult(samples_per_s, served, not problems, tuple(problems))
 
 
+# --- Server
+
+
 def server(
     serve_batch: Callable[[Sequence[int]], object],
     samples: int,
@@ -179,82 +187,113 @@ def server(
     largest_batch: int = 1,
     give_up: bool = False,
 ) -> ServerResult:
-    """Serve samples that arrive at random (a Poisson process of `rate` a second), in the order of arrival.
+    """Serve samples that arrive at random (a Poisson process of `rate` per second), in the order of arrival.
 
-    One thread serves; what waits when it is free goes together, at most `largest_batch` at a time. With `give_up` nothing more
-    is served once more queries are late than the bound allows, and the other figures are unknown. LoadGen itself cannot be
-    stopped: it waits for the arrivals that are left, up to the maximum duration.
+    One thread serves: whenever it is free it takes what waits, at most `largest_batch` samples at a time. With `give_up` it
+    stops serving once more queries are late than the bound allows. LoadGen itself cannot be stopped: it waits for the
+    remaining arrivals, up to the maximum duration.
 
     Raises:
-        Exception: whatever `serve_batch` raised first, once LoadGen has stopped.
+        Exception: the first exception of `serve_batch`, once LoadGen has stopped.
     """
-    waiting: queue.SimpleQueue[tuple[Any, float] | None] = queue.SimpleQueue()
     planned = max(rate * settings.min_duration_s, settings.min_queries)
     allowed_late = planned * (1 - BOUND_PERCENT / 100)
-    failures: list[BaseException] = []
-    arrived = late = 0
-
-    def take() -> list[tuple[Any, float]]:
-        """What waits, at least one; nothing when all has come."""
-        first = waiting.get()
-        taken = [] if first is None else [first]
-        while taken and len(taken) < largest_batch and not waiting.empty():
-            if (one := waiting.get()) is None:
-                waiting.put(None)
-                break
-            taken.append(one)
-        return taken
-
-    def work() -> None:
-        nonlocal late
-        while taken := take():
-            try:
-                if not failures and not (give_up and late > allowed_late):
-                    serve_batch([query.index for query, _ in taken])
-                    done = time.perf_counter()
-                    late += sum(done - arrival > bound_s for _, arrival in taken)
-            except BaseException as error:
-                failures.append(error)
-            finally:
-                lg.QuerySamplesComplete([lg.QuerySampleResponse(query.id, 0, 0) for query, _ in taken])
-
-    def arrive(queries: Sequence[Any]) -> None:
-        nonlocal arrived
-        now = time.perf_counter()
-        for query in queries:
-            arrived += 1
-            waiting.put((query, now))
-
     test = _test(lg.TestScenario.Server, settings)
     test.server_target_qps = rate
     test.server_target_latency_ns = max(int(bound_s * 1e9), 1)
     test.server_target_latency_percentile = BOUND_PERCENT / 100
-    worker = threading.Thread(target=work, name="server")
-    worker.start()
-    try:
-        log = _run_test(test, samples, arrive)
-    finally:
-        waiting.put(None)
-        worker.join()
-    if failures:
-        raise failures[0]
-    if give_up and late > allowed_late:
+    most_late = allowed_late if give_up else None
+    with _ServingThread(serve_batch, largest_batch, bound_s=bound_s, most_late=most_late) as serving:
+        log = _run_test(test, samples, serving.arrive)
+    if serving.failure is not None:
+        raise serving.failure
+    if serving.gave_up:
         reason = (
             f"given up: more than {allowed_late:.0f} of about {planned:.0f} queries took over {bound_s * 1000:g} ms"
         )
-        return ServerResult(rate, bound_s, None, None, None, None, arrived, False, False, (reason,))
+        return ServerResult(rate, bound_s, None, None, None, None, serving.arrived, False, False, (reason,))
+    return _server_result(log, rate, bound_s, arrived=serving.arrived)
+
+
+class _ServingThread:
+    """Serves queries in a thread of its own, in the order in which LoadGen issues them.
+
+    After a failure, or once more than `most_late` queries took over `bound_s`, it completes queries without serving them, so
+    that LoadGen comes to its end.
+    """
+
+    def __init__(
+        self,
+        serve_batch: Callable[[Sequence[int]], object],
+        largest_batch: int,
+        *,
+        bound_s: float,
+        most_late: float | None,
+    ) -> None:
+        self.arrived = 0
+        self.failure: BaseException | None = None
+        self._serve_batch, self._largest_batch = serve_batch, largest_batch
+        self._bound_s, self._most_late, self._late = bound_s, most_late, 0
+        self._waiting: queue.SimpleQueue[tuple[Any, float] | None] = queue.SimpleQueue()  # None ends it
+        self._thread = threading.Thread(target=self._serve_all, name="server")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+    @property
+    def gave_up(self) -> bool:
+        return self._most_late is not None and self._late > self._most_late
+
+    def arrive(self, queries: Sequence[Any]) -> None:
+        """Take queries from LoadGen."""
+        now = time.perf_counter()
+        for query in queries:
+            self.arrived += 1
+            self._waiting.put((query, now))
+
+    def _serve_all(self) -> None:
+        while batch := self._next_batch():
+            try:
+                if self.failure is None and not self.gave_up:
+                    self._serve_batch([query.index for query, _ in batch])
+                    done = time.perf_counter()
+                    self._late += sum(done - arrival > self._bound_s for _, arrival in batch)
+            except BaseException as error:  # KeyboardInterrupt too: `server` raises it
+                self.failure = error
+            finally:
+                _complete([query for query, _ in batch])
+
+    def _next_batch(self) -> list[tuple[Any, float]]:
+        """The waiting queries, at least one of them; nothing after the last."""
+        first = self._waiting.get()
+        batch = [] if first is None else [first]
+        while batch and len(batch) < self._largest_batch and not self._waiting.empty():
+            if (following := self._waiting.get()) is None:
+                self._waiting.put(None)
+                break
+            batch.append(following)
+        return batch
+
+
+def _server_result(log: dict[str, Any], rate: float, bound_s: float, *, arrived: int) -> ServerResult:
     problems = _problems(log)
-    found = {
-        percent: log[f"result_{percent:.2f}_percentile_latency_ns"] / 1e9 if arrived >= FEWEST[percent] else None
+    p50_s, p90_s, p99_s = (
+        log[f"result_{percent:.2f}_percentile_latency_ns"] / 1e9 if arrived >= FEWEST[percent] else None
         for percent in (50, 90, 99)
-    }
-    if found[99] is None:
-        problems.append(f"{arrived} queries arrived, and a p99 needs {FEWEST[99]}")
-    meets = found[99] is not None and found[99] <= bound_s
-    mean_s = log["result_mean_latency_ns"] / 1e9
-    return ServerResult(
-        *(rate, bound_s, found[50], found[90], found[99], mean_s, arrived, meets), not problems, tuple(problems)
     )
+    if p99_s is None:
+        problems.append(f"{arrived} queries arrived, and a p99 needs {FEWEST[99]}")
+    meets = p99_s is not None and p99_s <= bound_s
+    mean_s = log["result_mean_latency_ns"] / 1e9
+    return ServerResult(rate, bound_s, p50_s, p90_s, p99_s, mean_s, arrived, meets, not problems, tuple(problems))
+
+
+# --- running a test
 
 
 def _test(scenario: Any, settings: LoadSettings) -> Any:
@@ -268,31 +307,31 @@ def _test(scenario: Any, settings: LoadSettings) -> Any:
 
 
 def _run(test: Any, samples: int, issue: Callable[[Sequence[int], float], None]) -> dict[str, Any]:
-    """Run one test; `issue` gets sample indices and the time of issue. Returns the log, the last value of each key.
+    """Run one test; `issue` gets sample indices and the time of issue. Returns the last value of each key of the log.
 
-    Once an issue has failed, every further query is completed unserved, so that LoadGen comes to its end within
-    milliseconds; then the error is raised. An exception that crossed into C++ would end the process.
+    After a failure every further query is completed unserved, so that LoadGen ends within milliseconds; then the error is
+    raised. An exception that crossed into C++ would end the process.
     """
     failures: list[BaseException] = []
 
-    def complete(queries: Sequence[Any]) -> None:
+    def serve(queries: Sequence[Any]) -> None:
         start = time.perf_counter()
         try:
             if not failures:
                 issue([query.index for query in queries], start)
-        except BaseException as error:  # KeyboardInterrupt too: re-raised below
+        except BaseException as error:  # KeyboardInterrupt too: it is raised below
             failures.append(error)
         finally:
-            lg.QuerySamplesComplete([lg.QuerySampleResponse(query.id, 0, 0) for query in queries])
+            _complete(queries)
 
-    log = _run_test(test, samples, complete)
+    log = _run_test(test, samples, serve)
     if failures:
         raise failures[0]
     return log
 
 
 def _run_test(test: Any, samples: int, issue: Callable[[Sequence[Any]], None]) -> dict[str, Any]:
-    """Run one test to its end; `issue` sees to it that each query is completed, and raises nothing."""
+    """Run one test to its end; `issue` must complete every query and raise nothing."""
     with _one_test, tempfile.TemporaryDirectory(prefix="loadgen-") as folder:
         output = lg.LogOutputSettings()
         output.outdir, output.copy_summary_to_stdout = folder, False
@@ -308,8 +347,12 @@ def _run_test(test: Any, samples: int, issue: Callable[[Sequence[Any]], None]) -
         return _read_log(Path(folder) / LOG)
 
 
+def _complete(queries: Sequence[Any]) -> None:
+    lg.QuerySamplesComplete([lg.QuerySampleResponse(query.id, 0, 0) for query in queries])
+
+
 def _nothing(*_: Any) -> None:
-    """Samples stay in memory and nothing is queued on our side, so there is nothing to load, unload or flush."""
+    """For loading, unloading and flushing: samples stay in memory, and our side queues nothing."""
 
 
 def _read_log(path: Path) -> dict[str, Any]:
@@ -320,6 +363,6 @@ def _read_log(path: Path) -> dict[str, Any]:
 def _problems(log: dict[str, Any]) -> list[str]:
     if log["result_validity"] == "VALID":
         return []
-    # Where only the number of queries is at fault, the reason is empty and early stopping says how many there should be.
-    said = (log.get("result_invalid_reason", ""), log.get("early_stopping_result", ""), "LoadGen gives no reason")
-    return [next(text for text in (" ".join(str(one).split()) for one in said) if text)]
+    # If only the number of queries is at fault, the reason is empty, and early stopping says how many there should be.
+    reasons = (log.get("result_invalid_reason", ""), log.get("early_stopping_result", ""), "LoadGen gives no reason")
+    return [next(reason for reason in (" ".join(str(text).split()) for text in reasons) if reason)]

@@ -1,4 +1,4 @@
-"""The highest arrival rate that a server answers within a bound, by search over rates."""
+"""Search for the highest arrival rate that a server answers within a bound."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 from trainables.benchmark.scenarios.loadgen import ServerResult
 
-FINE = 1.03  # rates closer together than this are not told apart: response times near saturation vary more
-STEP = 2.0  # until a rate that meets the bound and one that does not are known
+FINE = 1.03  # closer rates are not distinguished: response times vary more than this near saturation
+STEP = 2.0  # until the search has a rate that meets the bound and one that misses it
 BACK_OFF, CONFIRMATIONS = 0.95, 4
 
 
 @dataclass(frozen=True)
 class RateSearch:
-    """The full-length run at the highest rate found, or the probe at the lowest one tried if none met the bound; and every
-    probe, as rate and whether it met the bound."""
+    """The run of full length at the highest rate, or the probe at the lowest rate if no rate met the bound.
+
+    `probes` holds every probed rate and whether it met the bound.
+    """
 
     result: ServerResult
     probes: tuple[tuple[float, bool], ...]
@@ -29,17 +31,17 @@ def highest_rate(
     probes: int,
     lowest: float = 0.0,
 ) -> RateSearch:
-    """Bisect between a rate that meets the bound and one that does not, then confirm by a run of full length.
+    """Bisect between a rate that meets the bound and one that misses it, then confirm by a run of full length.
 
-    A probe is short and errs both ways, so a rate that does not hold for the full length, or holds without LoadGen's 99%
-    confidence, is lowered by 5%, up to three times.
+    A probe is short and errs both ways. A rate that fails at full length, or passes without LoadGen's 99% confidence, is
+    lowered by 5%, up to three times.
 
     Args:
-        probe: a short run at a rate, a second.
-        confirm: a run that counts.
-        start: where to begin, a rate that the server is likely to meet.
-        probes: how many probes at most.
-        lowest: below it no rate is tried.
+        probe: a short run at a rate, per second.
+        confirm: the run that counts.
+        start: the first rate, which the server is likely to meet.
+        probes: the most probes.
+        lowest: no lower rate is tried.
     """
     tried: dict[float, ServerResult] = {}
     met, missed, rate = 0.0, float("inf"), max(start, lowest)

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from trainables.benchmark.placement import pin
-from trainables.benchmark.scenarios.lengths import Query
+from trainables.benchmark.scenarios.queries import Query
 from trainables.evaluation import Forward
 from trainables.heads.base import pad_rows
 
 
-class Server:
-    """Counts as service: padding, the copy to the device, the forward pass, and the copy of fp32 logits back.
+class ModelServer:
+    """Serves queries that it holds as one padded matrix, so that a batch is a lookup.
 
-    Queries are kept as one padded matrix, so that a batch is a lookup; tokenisation is not part of serving. Each thread that
-    serves computes with `threads` threads of torch, on these `cores` where they are given.
+    Service covers padding, the copy to the device, the forward pass and the copy of fp32 logits back; tokenisation comes
+    before it. Each thread that serves computes with `threads` threads of torch, pinned to `cores` if there are any.
     """
 
     def __init__(
@@ -32,12 +32,9 @@ class Server:
         threads: int,
         cores: Sequence[int] = (),
     ) -> None:
-        rows = [row for query in queries for row in query]
         self._forward, self._device, self._threads, self._cores = forward, device, threads, tuple(cores)
         self._pad_id = pad_id
-        self._lengths = torch.tensor([len(row) for row in rows])
-        self._ids_RL = pad_rows(rows, pad_id, max(len(row) for row in rows))
-        self._mask_RL = (torch.arange(self._ids_RL.shape[1]) < self._lengths[:, None]).long()
+        self._ids_RL, self._mask_RL = _padded([row for query in queries for row in query], pad_id)
         self._thread = threading.local()
         self._rows: list[range] = []
         for query in queries:
@@ -46,48 +43,55 @@ class Server:
         self.tokens = [sum(len(row) for row in query) for query in queries]
         self._longest = [max(len(row) for row in query) for query in queries]
 
-    def one(self, index: int) -> None:
-        self.batch([index])
+    def serve(self, index: int) -> None:
+        """Serve a single query."""
+        self.serve_batch([index])
 
-    def batch(self, indices: Sequence[int]) -> Tensor:
+    def serve_batch(self, indices: Sequence[int]) -> Tensor:
         """The logits of some queries, row by row."""
-        self._settle()
+        self._set_up_thread()
         rows = torch.tensor([row for index in indices for row in self._rows[index]])
         longest = max(self._longest[index] for index in indices)
-        with torch.inference_mode():  # here and not around the test: the mode is local to a thread
-            ids_NL, mask_NL = self._ids_RL[rows, :longest], self._mask_RL[rows, :longest]
-            return self._forward(ids_NL.to(self._device), mask_NL.to(self._device)).float().cpu()
+        with torch.inference_mode():  # not around the whole test: the mode is local to a thread
+            return self._logits(self._ids_RL[rows, :longest], self._mask_RL[rows, :longest])
 
-    def fresh(self, query: Query) -> Tensor:
-        """The logits of a query that is not among those kept."""
-        self._settle()
-        longest = max(len(row) for row in query)
+    def serve_query(self, query: Query) -> Tensor:
+        """The logits of a query that the server does not hold."""
+        self._set_up_thread()
         with torch.inference_mode():
-            ids_NL = pad_rows(query, self._pad_id, longest)
-            mask_NL = (torch.arange(longest) < torch.tensor([len(row) for row in query])[:, None]).long()
-            return self._forward(ids_NL.to(self._device), mask_NL.to(self._device)).float().cpu()
+            return self._logits(*_padded(query, self._pad_id))
 
-    def one_of_each_length(self) -> list[int]:
-        """A query of each shape that occurs."""
+    def one_of_each_shape(self) -> list[int]:
+        """A query of each shape that occurs: number of rows and padded length."""
         shapes = {(len(self._rows[index]), self._longest[index]): index for index in range(len(self._rows))}
         return sorted(shapes.values())
-
-    def _settle(self) -> None:
-        """A thread that LoadGen starts has OpenMP's default of threads and all cores, not what the caller's has."""
-        if not getattr(self._thread, "ready", False):
-            torch.set_num_threads(self._threads)
-            pin(self._cores)
-            self._thread.ready = True
 
     def batches(self, indices: Sequence[int], size: int, *, seed: int) -> list[list[int]]:
         """The queries in batches of similar length, in random order: any first part of them is a fair sample."""
         ordered = sorted(indices, key=lambda index: -self._longest[index])
-        cut = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-        random.Random(f"batches|{seed}").shuffle(cut)
-        return cut
+        batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        random.Random(f"batches|{seed}").shuffle(batches)
+        return batches
+
+    def _logits(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
+        return self._forward(ids_NL.to(self._device), mask_NL.to(self._device)).float().cpu()
+
+    def _set_up_thread(self) -> None:
+        """A thread that LoadGen starts would compute with OpenMP's default number of threads, on all cores."""
+        if not getattr(self._thread, "ready", False):
+            torch.set_num_threads(self._threads)
+            pin(self._cores)
+            self._thread.ready = True
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Device or host memory; the host's allocator raises a plain RuntimeError."""
     host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return host or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
+def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids padded to the longest row, and their mask."""
+    lengths = torch.tensor([len(row) for row in rows])
+    longest = max(len(row) for row in rows)
+    return pad_rows(rows, pad_id, longest), (torch.arange(longest) < lengths[:, None]).long()

@@ -1,4 +1,4 @@
-"""Which batch size serves fastest, by short timed runs."""
+"""The batch size with the highest throughput, found by short timed runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.benchmark.scenarios.serving import Server, is_out_of_memory
-from trainables.benchmark.scenarios.warmup import Clock
+from trainables.benchmark.scenarios.serving import ModelServer, is_out_of_memory
+from trainables.benchmark.scenarios.timing import Clock, calls_within
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Estimated samples a second by batch size, the best size, and why larger ones were not tried (None: all were)."""
+    """Estimated samples per second by batch size, the best size, and why larger sizes were skipped (None: none were)."""
 
     samples_per_s: dict[int, float]
     best: int
@@ -21,7 +21,7 @@ class Sweep:
 
 
 def sweep_batch_sizes(
-    server: Server,
+    server: ModelServer,
     sizes: Sequence[int],
     seconds: float,
     *,
@@ -29,46 +29,48 @@ def sweep_batch_sizes(
     clock: Clock,
     indices: Sequence[int] | None = None,
 ) -> Sweep:
-    """Time every size, ascending, for that many seconds; the first size that does not fit in memory ends the sweep.
+    """Time every size in ascending order for `seconds` each; the first size that exceeds memory ends the sweep.
 
-    Of all queries or of these, as in `timed_samples_per_s`.
+    `indices` selects queries as in `timed_samples_per_s`.
 
     Raises:
         RuntimeError: the smallest size already runs out of memory.
     """
-    found: dict[int, float] = {}
+    speeds: dict[int, float] = {}
     stopped: str | None = None
     for size in sorted(set(sizes)):
         try:
-            found[size] = timed_samples_per_s(server, size, seconds, seed=seed, clock=clock, indices=indices)
+            speeds[size] = timed_samples_per_s(server, size, seconds, seed=seed, clock=clock, indices=indices)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or not found:
+            if not is_out_of_memory(error) or not speeds:
                 raise
             stopped = f"out of memory at batch size {size}: {str(error).splitlines()[0]}"
-            if torch.cuda.is_available():
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.empty_cache()
             break
-    return Sweep(found, max(found, key=lambda size: found[size]), stopped)
+    return Sweep(speeds, max(speeds, key=lambda size: speeds[size]), stopped)
 
 
 def timed_samples_per_s(
-    server: Server, size: int, seconds: float, *, seed: int, clock: Clock, indices: Sequence[int] | None = None
+    server: ModelServer, size: int, seconds: float, *, seed: int, clock: Clock, indices: Sequence[int] | None = None
 ) -> float:
-    """Samples a second in batches of a size, of all queries or of these, by repetition where they are fewer.
+    """Samples per second in batches of `size`, over all queries or those at `indices`, repeated to fill a batch.
 
-    From tokens a second, so that batches of longer queries than the average do not count against a size.
+    Derived from tokens per second: a size whose timed batches are longer than average is not at a disadvantage.
     """
-    mine = range(len(server.tokens)) if indices is None else indices
-    pool = list(mine) * -(-size // len(mine))
-    batches = server.batches(pool, size, seed=seed)
-    full = [batch for batch in batches if len(batch) == size]
-    server.batch(
-        max(full, key=lambda batch: sum(server.tokens[index] for index in batch))
-    )  # untimed: needs most memory
-    tokens, number, start = 0, 0, clock()
-    while (elapsed := clock() - start) < seconds or not number:
+    selected = range(len(server.tokens)) if indices is None else indices
+    repeated = list(selected) * -(-size // len(selected))
+    full = [batch for batch in server.batches(repeated, size, seed=seed) if len(batch) == size]
+
+    def tokens_in(batch: Sequence[int]) -> int:
+        return sum(server.tokens[index] for index in batch)
+
+    def serve(number: int) -> int:
         batch = full[number % len(full)]
-        server.batch(batch)
-        tokens += sum(server.tokens[index] for index in batch)
-        number += 1
-    return tokens / elapsed / (sum(server.tokens[index] for index in mine) / len(mine))
+        server.serve_batch(batch)
+        return tokens_in(batch)
+
+    server.serve_batch(max(full, key=tokens_in))  # untimed: the batch that needs most memory
+    calls = calls_within(serve, seconds, clock=clock)
+    tokens_per_s = sum(call.result for call in calls) / sum(call.seconds for call in calls)
+    return tokens_per_s / (tokens_in(selected) / len(selected))

@@ -1,40 +1,40 @@
-"""The benchmark of a finished chain: a serving variant timed on one target's model and scored on all of them."""
+"""The benchmark of a finished chain: a variant timed on the first target's model and scored on all targets."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from trainables.benchmark.benchmark import Benchmark
-from trainables.benchmark.placement import placed
-from trainables.benchmark.scenarios.lengths import Query, sample_queries
-from trainables.benchmark.scenarios.texts import Texts, pieces_per_word
+from trainables.benchmark.measurement import Measured
+from trainables.benchmark.placement import pinned
+from trainables.benchmark.scenarios.queries import Query, sample_queries
+from trainables.benchmark.scenarios.texts import Texts, tokens_per_word
 from trainables.benchmark.settings import BenchmarkSettings
-from trainables.benchmark.variants import variant_named
+from trainables.benchmark.variants import Variant, variant_named
 from trainables.evaluation import ExampleSet, Score
 from trainables.models.encoder import count_parameters, load_tokenizer
 from trainables.models.task_model import load_task_model
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate, summary
 from trainables.stages.finetune import tokenizer_of
+from trainables.store.examples import example_scores, joined_tests, write_example_scores
 from trainables.store.stage_store import StageStore
 
-QUERIES = 512  # drawn from the test sets of all languages in proportion to their size; more where small ones need them
+QUERIES = 512  # from the test sets of all languages in proportion to their size; more if small languages need them
 
 
 @dataclass(frozen=True)
 class CheckpointBenchmark:
     """Measures variants of a chain's models; the first target's model is the one timed.
 
-    `output` is the folder of the stage store; every stage of the chain must be finished. `examples` is a file for the scores by
-    example of the variant that is scored, in the form of a trial's.
+    `output` is the folder of the stage store; every stage of the chain must be finished. `examples` is the file for scores by
+    example, in the form of a trial's.
     """
 
     output: str
@@ -44,44 +44,50 @@ class CheckpointBenchmark:
     device: str = "cpu"
     examples: str | None = None
 
-    def run(self, variant: str, *, scored: bool = True) -> dict[str, Any]:
-        """One variant, timed and then scored by the same way of running; JSON values.
+    def run(self, variant: str | Variant, *, scored: bool = True) -> Measured:
+        """Time a variant and score the same `Forward`.
 
-        Keys: those of `Measurement.as_dict`, `timed_task`, `params_m` and `params_body_m` of the encoder; where it is scored,
-        `scores` (a summary for each target), `test_score` (their mean over targets, in percent) and
-        `test_score_without_english` (the same over the other languages, of targets that have any; None if none has).
+        It adds `timed_task` and the encoder's `params_m` and `params_body_m` to the measurement. If scored, it also adds
+        `scores` (a summary per target), `test_score` (their mean over targets, in percent) and `test_score_without_english`
+        (the same over the other languages; None if no target has any).
 
         Raises:
             VariantUnavailable: the variant cannot run on this device.
             FileNotFoundError: a stage of the chain is not finished.
-            Damaged: a model's files are not what they were.
+            Damaged: a model's files have changed since they were stored.
         """
         timed = {**self._time(variant), "timed_task": self.chain[0].task.name}
         if not scored:
-            return timed
-        found = [self._score(evaluate, variant) for evaluate in self.chain]
+            return Measured(timed)
+        scores = [self._score(evaluate, variant) for evaluate in self.chain]
         if self.examples is not None:
-            self._write_examples(Path(self.examples), found)
-        scores = [summary(evaluate.task, some) for evaluate, some in zip(self.chain, found, strict=True)]
-        others = [one["test_mean_without_english"] for one in scores if one["test_mean_without_english"] is not None]
-        return {
-            **timed,
-            "scores": {one["task"]: one for one in scores},
-            "test_score": sum(one["test_mean"] for one in scores) / len(scores),
-            "test_score_without_english": sum(others) / len(others) if others else None,
-        }
+            tables = [
+                (evaluate.task.name, example_scores(its_scores))
+                for evaluate, its_scores in zip(self.chain, scores, strict=True)
+            ]
+            write_example_scores(joined_tests(tables), Path(self.examples))
+        targets = [summary(evaluate.task, its_scores) for evaluate, its_scores in zip(self.chain, scores, strict=True)]
+        others = [mean for target in targets if (mean := target["test_mean_without_english"]) is not None]
+        return Measured(
+            {
+                **timed,
+                "scores": {target["task"]: target for target in targets},
+                "test_score": sum(target["test_mean"] for target in targets) / len(targets),
+                "test_score_without_english": sum(others) / len(others) if others else None,
+            }
+        )
 
-    def _time(self, variant: str) -> dict[str, Any]:
+    def _time(self, variant: str | Variant) -> dict[str, Any]:
         evaluate = self.chain[0]
         folder = self._folder(evaluate)
         start = time.perf_counter()
-        model = load_task_model(folder, evaluate.task)
+        model = load_task_model(folder, evaluate.task, device=torch.device(self.device))
         load_s = time.perf_counter() - start
         self._check(evaluate)
         tokenizer = load_tokenizer(tokenizer_of(evaluate.model, self._work()))
         tests = self._tests(evaluate)
         pools: list[tuple[str, Sequence[Query]]] = [
-            (one.language, [feature.rows for feature in one.features]) for one in tests
+            (test.language, [feature.rows for feature in test.features]) for test in tests
         ]
         count = count_parameters(model.encoder)
         benchmark = Benchmark(
@@ -91,54 +97,38 @@ class CheckpointBenchmark:
             torch.device(self.device),
             threads=self.threads,
             settings=self.settings,
-            texts=Texts.sample(evaluate.task, tokenizer, evaluate.max_length, [one.examples for one in tests]),
+            texts=Texts.sample(evaluate.task, tokenizer, evaluate.max_length, [test.examples for test in tests]),
             load_s=load_s,
         )
         measured = benchmark.measure(variant).as_dict()
-        for one in tests:
-            if (pieces := pieces_per_word(one.examples, one.language, tokenizer)) is not None:
-                measured["languages"].setdefault(one.language, {})["pieces_per_word"] = pieces
+        for test in tests:
+            if (tokens := tokens_per_word(test.examples, test.language, tokenizer)) is not None:
+                measured["languages"].setdefault(test.language, {})["pieces_per_word"] = tokens
         return {**measured, "params_m": count.total / 1e6, "params_body_m": count.body / 1e6}
 
     def _tests(self, evaluate: Evaluate) -> list[ExampleSet]:
-        """The test sets of the task's languages; pools of candidates are not what a user asks."""
+        """The test sets of the task's languages; users do not send pools of candidates."""
         sets = evaluate.sets(self._work())
-        return [one for one in sets if one.split == "test" and one.language in evaluate.task.languages]
+        return [test for test in sets if test.split == "test" and test.language in evaluate.task.languages]
 
-    def _score(self, evaluate: Evaluate, variant: str) -> list[Score]:
-        model = load_task_model(self._folder(evaluate), evaluate.task)
+    def _score(self, evaluate: Evaluate, variant: str | Variant) -> list[Score]:
+        model = load_task_model(self._folder(evaluate), evaluate.task, device=torch.device(self.device))
         self._check(evaluate)
-        with placed(self.threads, ()):
+        with pinned(self.threads, ()):
             forward = variant_named(variant).prepare(model, torch.device(self.device))
             return evaluate.scores(forward, self._work())
-
-    def _write_examples(self, path: Path, found: Sequence[Sequence[Score]]) -> None:
-        table = pd.DataFrame(
-            {"task": evaluate.task.name, "split": one.split, "language": one.language, "example": number, **counts.sums}
-            for evaluate, scores in zip(self.chain, found, strict=True)
-            for one in scores
-            if one.split == "test"
-            for number, counts in enumerate(one.per_example)
-        )
-        names = ("task", "split", "language")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        table.astype({**dict.fromkeys(names, "category"), "example": "int32"}).to_parquet(
-            unfinished, index=False, compression="zstd"
-        )
-        os.replace(unfinished, path)
 
     def _work(self) -> Workplace:
         return Workplace(StageStore(Path(self.output)), device=torch.device(self.device))
 
     def _folder(self, evaluate: Evaluate) -> Path:
         work = self._work()
-        found = work.store.find(evaluate.model)
-        if found is None:
+        model = work.store.find(evaluate.model)
+        if model is None:
             raise FileNotFoundError(f"{work.store.folder(evaluate.model)}: not a finished stage")
-        ensure(evaluate.features, work)  # there already, unless the evaluation has never run here
-        return found.folder
+        ensure(evaluate.features, work)  # missing only if the evaluation has never run here
+        return model.folder
 
     def _check(self, evaluate: Evaluate) -> None:
-        """Hash what was loaded: after it, so that what loading took is not that of files which have just been read."""
-        self._work().store.whole(evaluate.model)
+        """Hash the model's files. Doing so before loading would put them in the page cache and shorten the timed load."""
+        self._work().store.find_intact(evaluate.model)

@@ -1,27 +1,29 @@
-"""Measurements in processes of their own, without Ray."""
+"""Measuring a subject: in this process, or in a fresh one without Ray."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import pickle
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
+from trainables.benchmark.measurement import Measured, Unavailable
 from trainables.benchmark.scenarios.serving import is_out_of_memory
-from trainables.benchmark.variants import VariantUnavailable
+from trainables.benchmark.variants import Variant, VariantUnavailable
 
-# A worker that trains keeps few of oneDNN's kernels, to save memory. What serves sees a length again and again: oneDNN's and
-# PyTorch's own defaults, said here because a cluster's environment says otherwise.
+# oneDNN's and PyTorch's defaults, restored here: training workers cache fewer kernels, to save memory, but a server meets the
+# same lengths again and again.
 SERVING_ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "1024"}
 
 
 class Subject(Protocol):
-    """What can be measured, in any process."""
+    """Something to measure; it can be pickled, to be measured in another process."""
 
-    def run(self, variant: str, *, scored: bool = True) -> dict[str, Any]:
-        """One variant, timed, and scored if asked and possible; JSON values.
+    def run(self, variant: str | Variant, *, scored: bool = True) -> Measured:
+        """Time a variant, and score it if requested and possible.
 
         Raises:
             VariantUnavailable: the variant cannot run on this device.
@@ -29,62 +31,71 @@ class Subject(Protocol):
 
 
 class MeasurementBroke(RuntimeError):
-    """The process that measured ended, or raised what is no property of the variant."""
+    """The measuring process ended early, or raised an error that says nothing about the variant."""
 
 
-def outcome(subject: Subject, variant: str, *, scored: bool) -> dict[str, Any] | str:
-    """The measurement, or why the variant cannot run here; memory that does not suffice for a single query is such a reason."""
+def measure_subject(subject: Subject, variant: str | Variant, *, scored: bool) -> Measured | Unavailable:
+    """The figures, or why the variant cannot run here, for instance if memory does not suffice for a single query."""
     try:
         return subject.run(variant, scored=scored)
     except VariantUnavailable as error:
-        return error.reason
+        return Unavailable(error.reason)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return f"out of memory: {str(error).strip().splitlines()[0]}"
+        return Unavailable(f"out of memory: {str(error).strip().splitlines()[0]}")
 
 
 def run_fresh(
-    subject: Subject, variant: str, *, scored: bool = True, limit_s: float | None = None
-) -> dict[str, Any] | str:
-    """As `outcome`, from a process that starts for it and ends after it.
+    subject: Subject,
+    variant: str | Variant,
+    *,
+    scored: bool = True,
+    limit_s: float | None = None,
+    dumps: Callable[[Any], bytes] = pickle.dumps,
+) -> Measured | Unavailable:
+    """As `measure_subject`, in a process that starts for this measurement and ends after it.
+
+    `dumps` pickles the subject and the variant. Classes of a recipe's file need one that pickles by value.
 
     Raises:
-        MeasurementBroke: the process raised, or died, or took longer than the limit.
+        MeasurementBroke: the process raised or died, or took longer than `limit_s`.
     """
+    name = variant if isinstance(variant, str) else variant.name
     context = get_context("spawn")
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(subject, variant, scored, send))
+    process = context.Process(target=_measure, args=(dumps((subject, variant, scored)), send))
     with environment(SERVING_ENVIRONMENT):
         process.start()
-    send.close()  # the child's end is then the only one, and its death is the end of the file
+    send.close()  # leaves the child's end as the only one, so that its death closes the pipe
     try:
         if not receive.poll(limit_s):
-            raise MeasurementBroke(f"{variant}: no result after {limit_s:.0f} s")
-        found, error = receive.recv()
+            raise MeasurementBroke(f"{name}: no result after {limit_s:.0f} s")
+        outcome, error = receive.recv()
     except EOFError:
         process.join()
-        hint = "; -9 is what the kernel does where memory runs out" if process.exitcode == -9 else ""
-        raise MeasurementBroke(f"{variant}: the process ended with code {process.exitcode}{hint}") from None
+        hint = "; the kernel kills with -9 when memory runs out" if process.exitcode == -9 else ""
+        raise MeasurementBroke(f"{name}: the process ended with code {process.exitcode}{hint}") from None
     finally:
-        process.kill()  # it has said all
+        process.kill()  # its result has arrived, or never will
         process.join()
     if error is not None:
-        raise MeasurementBroke(f"{variant}: {error}")
-    measured: dict[str, Any] | str = found
-    return measured
+        raise MeasurementBroke(f"{name}: {error}")
+    result: Measured | Unavailable = outcome
+    return result
 
 
-def _measure(subject: Subject, variant: str, scored: bool, results: Connection) -> None:
+def _measure(request: bytes, results: Connection) -> None:
     try:
-        results.send((outcome(subject, variant, scored=scored), None))
-    except Exception as error:  # it is raised again where it was asked for
+        subject, variant, scored = pickle.loads(request)
+        results.send((measure_subject(subject, variant, scored=scored), None))
+    except Exception as error:  # `run_fresh` raises it in the caller's process
         results.send((None, f"{type(error).__name__}: {error}"))
 
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """For a process that is started in the block."""
+    """Environment variables for processes that start in the block."""
     before = dict(os.environ)
     os.environ.update(values)
     try:

@@ -42,7 +42,7 @@ FIRST_ID = 10  # smaller ids may be special tokens
 class FolderBenchmark:
     """Measures an encoder of sentence vectors (the mean over tokens) from a folder.
 
-    `save_pretrained` wrote the folder, or it is a stage's and contains such a folder. Queries come from the test sets of `task`,
+    `save_pretrained` wrote the folder, or it is a stage's and contains such a folder. Queries are the test sets of `task`,
     tokenised with the folder's own tokenizer; without one they are random tokens in rows as long as XNLI's.
     """
 
@@ -59,7 +59,9 @@ class FolderBenchmark:
             VariantUnavailable: the variant cannot run on this device.
         """
         start = time.perf_counter()
-        model = TaskModel(load_encoder(encoder_folder(Path(self.folder))), EmbeddingModule()).eval()
+        model = TaskModel(
+            load_encoder(encoder_folder(Path(self.folder)), device=torch.device(self.device)), EmbeddingModule()
+        ).eval()
         load_s = time.perf_counter() - start
         tokenizer = tokenizer_beside(Path(self.folder))
         texts = None
@@ -131,7 +133,7 @@ def random_encoder(name: str, device: torch.device, changes: Sequence[tuple[str,
     assert config is not None  # it is in the catalogue
     config.update(dict(changes))
     family = FAMILIES[config.model_type]
-    config._attn_implementation = family.attention
+    config._attn_implementation = family.attention(device)
     with device, torch.random.fork_rng():
         torch.manual_seed(0)
         encoder: PreTrainedModel = family.model_class(config, **family.options)

@@ -1,15 +1,16 @@
-"""The evaluation that a stage's folder belongs to, read back from its manifest."""
+"""The evaluation that a stage's folder belongs to, rebuilt from its manifest."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trainables.data.formats.ntrex import NtrexCorpus
 from trainables.hyperparameters import EarlyStopping, Training
 from trainables.models.encoder import Shape
-from trainables.models.published_encoder import Published
+from trainables.models.published_encoder import PublishedEncoder
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import FineTune
 from trainables.stages.import_encoder import ImportEncoder
@@ -25,55 +26,78 @@ from trainables.tasks.registry import TASKS
 
 _CLASSES: tuple[type, ...] = (
     *(Evaluate, FineTune, FineTuneMixture, Pretrain, ImportEncoder, Tokenise, Vocabulary),
-    *(Shape, Published, Training, EarlyStopping, MicroCorpus, NtrexCorpus, Mixture, *TASKS.values()),
+    *(Shape, PublishedEncoder, Training, EarlyStopping, MicroCorpus, NtrexCorpus, Mixture, *TASKS.values()),
 )
-BY_NAME = {identity_name(one): one for one in _CLASSES}
+BUILT_IN: Mapping[str, type] = {identity_name(cls): cls for cls in _CLASSES}
 
 
 class CannotRebuild(ValueError):
-    """An identity whose classes are not known here, or which this version of the code would write differently."""
+    """An identity that this code cannot rebuild: a class is unknown, or was written by another version."""
 
 
-def evaluation_of(folder: Path) -> Evaluate | None:
+class UnknownClass(CannotRebuild):
+    """An identity contains a class that is not built in, such as a task that a recipe defines."""
+
+
+def evaluation_of(folder: Path, classes: Mapping[str, type] | None = None) -> Evaluate | None:
     """The evaluation in the folder, or the one beside it that scored its model; None if there is none.
 
+    `classes` are known besides the built-in ones, by the names they are hashed under (`classes_in` a recipe's study).
+
     Raises:
-        CannotRebuild: there is one, made by other code or of tasks of a recipe's own.
+        UnknownClass: there is one, with a class that is neither built in nor among `classes`.
+        CannotRebuild: there is one, written by another version of the code.
     """
-    mine = read_manifest(folder)
-    if mine is None:
+    known = {**BUILT_IN, **(classes or {})}
+    manifest = read_manifest(folder)
+    if manifest is None:
         return None
-    if mine["identity"]["type"] == Evaluate.__name__:
-        return _evaluation(mine["identity"])
+    if manifest["identity"]["type"] == identity_name(Evaluate):
+        return _evaluation(manifest["identity"], known)
     for path in sorted(folder.parent.glob(f"*/{MANIFEST}")):
         other = read_manifest(path.parent)
-        if other is not None and other["identity"].get("model") == mine["identity"]:
-            return _evaluation(other["identity"])
+        if other is not None and other["identity"].get("model") == manifest["identity"]:
+            return _evaluation(other["identity"], known)
     return None
 
 
-def _evaluation(document: dict[str, Any]) -> Evaluate:
-    found = rebuild(document)
-    if not isinstance(found, Evaluate) or canonical(found) != document:
+def classes_in(value: object) -> dict[str, type]:
+    """Dataclasses of a value and of all values in it, by the names they are hashed under."""
+    classes: dict[str, type] = {}
+    values = [value]
+    while values:
+        current = values.pop()
+        if isinstance(current, tuple):
+            values += current
+        elif dataclasses.is_dataclass(current) and not isinstance(current, type):
+            classes[identity_name(type(current))] = type(current)
+            values += [getattr(current, field.name) for field in dataclasses.fields(current)]
+    return classes
+
+
+def _evaluation(document: dict[str, Any], known: Mapping[str, type]) -> Evaluate:
+    evaluation = rebuild(document, known)
+    if not isinstance(evaluation, Evaluate) or canonical(evaluation) != document:
         raise CannotRebuild("its manifest was written by another version of this code")
-    return found
+    return evaluation
 
 
-def rebuild(document: Any) -> Any:
-    """The value that `canonical` wrote so.
+def rebuild(document: Any, known: Mapping[str, type] = BUILT_IN) -> Any:
+    """The value whose `canonical` form the document is, from classes by the names they are hashed under.
 
     Raises:
-        CannotRebuild: a class that is not known here, or fields that it does not have.
+        UnknownClass: a class is not among `known`.
+        CannotRebuild: a class has other fields, or refuses their values.
     """
     if isinstance(document, list):
-        return tuple(rebuild(item) for item in document)
+        return tuple(rebuild(item, known) for item in document)
     if not isinstance(document, dict):
         return document
-    made = BY_NAME.get(document["type"])
-    if made is None:
-        raise CannotRebuild(f"{document['type']} is no class of this project")
-    names = {one.name for one in dataclasses.fields(made)}
+    cls = known.get(document["type"])
+    if cls is None:
+        raise UnknownClass(f"its class {document['type']} is not built in")
+    names = {field.name for field in dataclasses.fields(cls)}
     try:
-        return made(**{name: rebuild(value) for name, value in document.items() if name in names})
+        return cls(**{name: rebuild(value, known) for name, value in document.items() if name in names})
     except (TypeError, ValueError) as error:
         raise CannotRebuild(f"{document['type']}: {error}") from error

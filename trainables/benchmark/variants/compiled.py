@@ -1,4 +1,4 @@
-"""The model through torch.compile: inductor's kernels, on a GPU with recorded graphs for single rows."""
+"""The model through torch.compile: inductor's kernels, and on a GPU recorded CUDA graphs for single rows."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from trainables.benchmark.variants.eager import no_bf16
 from trainables.evaluation import Forward
 from trainables.models.task_model import TaskModel
 
-GRAPH_STEP = 16  # a graph for each multiple of it: 8 for rows of up to 128 tokens, padding of 8 on average
+GRAPH_STEP = 16  # a graph per multiple: 8 graphs for rows of up to 128 tokens, padded by 8 on average
 
 
 class Compiled(Variant):
-    """Fp32 through inductor with dynamic shapes; compilation happens in the first query: cold start.
+    """Fp32 through inductor with dynamic shapes. The first query compiles, which counts as cold start.
 
-    On a CPU weights are frozen: constants of the graph, laid out anew for its kernels (a second copy of them). On a GPU a
-    single row replays a CUDA graph of its length. A batch of one and larger batches are two compilations (sizes 0 and 1 are
-    always specialised).
+    On a CPU weights are frozen: constants of the graph in the layout of its kernels, a second copy of them. On a GPU a single
+    row replays a CUDA graph of its length. A batch of one and larger batches are compiled separately (torch always specialises
+    sizes 0 and 1).
     """
 
     name = "compiled"
@@ -32,12 +32,12 @@ class Compiled(Variant):
         if device.type == "cuda":
             return None if importlib.util.find_spec("triton") else "torch.compile needs triton on a GPU"
         compilers = (os.environ.get("CXX"), "g++", "clang++")
-        found = any(shutil.which(compiler) for compiler in compilers if compiler)
-        return None if found else "torch.compile needs a C++ compiler (g++, clang++ or $CXX) on a CPU"
+        available = any(shutil.which(compiler) for compiler in compilers if compiler)
+        return None if available else "torch.compile needs a C++ compiler (g++, clang++ or $CXX) on a CPU"
 
     def prepare(self, model: TaskModel, device: torch.device) -> Forward:
-        # Graphs are kept by code object: without a reset, the ninth model of a process would silently run eagerly
-        # (recompile_limit), and an earlier model's graphs would shorten this one's cold start.
+        # Compiled graphs belong to code objects. Without a reset the ninth model of a process would silently run eagerly
+        # (recompile_limit), and the graphs of an earlier model would shorten the cold start of this one.
         torch.compiler.reset()
         served = self.weights(model, device)
         if device.type == "cuda":
@@ -56,10 +56,10 @@ class CompiledBf16(Compiled):
 
 
 class GraphedRows:
-    """Single rows by CUDA graphs, one for each padded length, recorded when it first occurs; batches as they come.
+    """Runs single rows as CUDA graphs, one per padded length, recorded at its first occurrence; batches run without a graph.
 
-    A single row takes hundreds of kernels of some microseconds, whose launches from Python cost more than their work; a graph
-    launches them at once. Its inputs and output lie at fixed places.
+    A single row takes hundreds of kernels of some microseconds each, and launching them from Python costs more than their work.
+    A graph launches them at once. Its inputs and outputs have fixed addresses.
     """
 
     def __init__(self, forward: Forward, pad_id: int) -> None:
@@ -82,7 +82,7 @@ class GraphedRows:
         return output[:, :length].clone() if output.ndim == 3 else output.clone()
 
     def _record(self, length: int, device: torch.device) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """PyTorch's recipe: a few calls on a side stream, so that nothing is set up or compiled while recording."""
+        """Record after a few calls on a side stream, as PyTorch's notes advise: nothing may compile while recording."""
         ids_1L = torch.full((1, length), self._pad_id, dtype=torch.long, device=device)
         mask_1L = torch.ones_like(ids_1L)
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -98,5 +98,5 @@ class GraphedRows:
 
 
 def graph_length(length: int) -> int:
-    """The length that a row is padded to for its graph."""
+    """The length to which a row is padded for its graph."""
     return -(-length // GRAPH_STEP) * GRAPH_STEP

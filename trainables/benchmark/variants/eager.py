@@ -1,4 +1,4 @@
-"""PyTorch as it is, in fp32, bf16 or fp16."""
+"""Eager PyTorch in fp32, bf16 or fp16."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fp16(Fp32):
 
 
 def no_bf16(device: torch.device) -> str | None:
-    """Why the device has no bf16 arithmetic of its own; None if it has."""
+    """Why bf16 does not run natively on the device; None if it does."""
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
         return None if native else "the GPU emulates bf16 (it needs compute capability 8.0)"

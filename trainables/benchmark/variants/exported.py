@@ -1,4 +1,4 @@
-"""The model exported to another runtime: ONNX Runtime and OpenVINO, optional extras of the project."""
+"""The model exported to another runtime: ONNX Runtime or OpenVINO, which are optional extras."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from trainables.evaluation import Forward
 from trainables.models.task_model import TaskModel
 
 NAMES = ("input_ids", "attention_mask")
-ROWS, LENGTH = 2, 16  # of the example that is traced: at least 2, or a dimension counts as fixed
+ROWS, LENGTH = 2, 16  # of the traced example; the exporter treats a dimension of 1 as fixed
 
 
 class OnnxRuntime(Variant):
-    """Fp32 in ONNX Runtime, its own graph optimisations at their highest level."""
+    """Fp32 in ONNX Runtime, with its default graph optimisations (all of them)."""
 
     name = "onnx"
 
@@ -59,7 +59,7 @@ class OnnxRuntime(Variant):
         return forward
 
     def graph(self, model: TaskModel, folder: Path) -> Path:
-        """The file to run."""
+        """Export the model; returns the file to run."""
         path = folder / "model.onnx"
         dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
         with _exporting(self.name):
@@ -71,14 +71,14 @@ class OnnxRuntime(Variant):
                 output_names=["logits"],
                 dynamic_shapes=(dynamic, dynamic),
                 dynamo=True,
-                external_data=True,  # protobuf ends at 2 GB
+                external_data=True,  # a protobuf file is limited to 2 GB
                 verbose=False,
             )
         return path
 
 
 class OnnxInt8(OnnxRuntime):
-    """ONNX Runtime with its dynamic quantisation of matrix products, channel by channel."""
+    """ONNX Runtime with dynamic int8 quantisation of matrix products, per channel."""
 
     name = "onnx_int8"
 
@@ -102,7 +102,7 @@ class OnnxInt8(OnnxRuntime):
 
 
 class OpenVino(Variant):
-    """Fp32 in OpenVINO, set for latency."""
+    """Fp32 in OpenVINO, tuned for latency."""
 
     name = "openvino"
     precision = "f32"
@@ -130,14 +130,14 @@ class OpenVino(Variant):
         request = openvino.Core().compile_model(converted, "CPU", settings).create_infer_request()
 
         def forward(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
-            found = request.infer([ids_NL.numpy(), mask_NL.numpy()], share_inputs=True)
-            return torch.from_numpy(found[0].copy())  # the next call writes over it
+            outputs = request.infer([ids_NL.numpy(), mask_NL.numpy()], share_inputs=True)
+            return torch.from_numpy(outputs[0].copy())  # the next call overwrites it
 
         return forward
 
 
 class OpenVinoBf16(OpenVino):
-    """OpenVINO with arithmetic in bf16; inputs, outputs and what it deems sensitive stay fp32."""
+    """OpenVINO with bf16 arithmetic; inputs, outputs and operations that it considers sensitive stay in fp32."""
 
     name = "openvino_bf16"
     precision = "bf16"
@@ -147,7 +147,7 @@ class OpenVinoBf16(OpenVino):
 
 
 class _Logits(nn.Module):
-    """`TaskModel.logits` as the `forward` that exporters want, of a copy in fp32 on the host."""
+    """`TaskModel.logits` as a module's `forward`, which exporters expect, over an fp32 copy on the host."""
 
     def __init__(self, model: TaskModel) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class _Logits(nn.Module):
 
 
 def _example() -> tuple[Tensor, Tensor]:
-    """Rows of different lengths, so that the mask is one."""
+    """Rows of different lengths, so that the exporter cannot drop the mask."""
     mask_NL = torch.ones(ROWS, LENGTH, dtype=torch.long)
     mask_NL[1, LENGTH // 2 :] = 0
     return torch.full((ROWS, LENGTH), 5), mask_NL
@@ -175,11 +175,15 @@ def _provider(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def _exporting(name: str) -> Iterator[None]:
-    """Exporters talk a lot; what they cannot export is a variant that this model does not have."""
-    said: Any = io.StringIO()
+    """Silences the exporter; an export that fails makes the variant unavailable for this model.
+
+    Raises:
+        VariantUnavailable: the export failed.
+    """
+    output: Any = io.StringIO()
     logging.disable(logging.WARNING)
     try:
-        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(said):
+        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(output):
             warnings.simplefilter("ignore")
             yield
     except Exception as error:

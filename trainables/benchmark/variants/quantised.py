@@ -1,4 +1,4 @@
-"""Dynamic int8: weights of linear layers as int8, activations quantised at each call."""
+"""Dynamic int8: int8 weights in linear layers, activations quantised at each call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainables.models.task_model import TaskModel
 
 
 class Int8(Variant):
-    """PyTorch's own dynamic quantisation, tensor by tensor; embeddings, norms and attention stay fp32."""
+    """PyTorch's dynamic quantisation, per tensor; embeddings, norms and attention stay in fp32."""
 
     name = "int8"
 
@@ -29,7 +29,7 @@ class Int8(Variant):
     def prepare(self, model: TaskModel, device: torch.device) -> Forward:
         served = copy.deepcopy(model).float().eval()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecated in favour of torchao, a package of its own
+            warnings.simplefilter("ignore")  # deprecated in favour of torchao, a separate package
             torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
                 served, {nn.Linear}, dtype=torch.qint8, inplace=True
             )

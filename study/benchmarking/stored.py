@@ -1,0 +1,167 @@
+"""Stored measurements: for each variant of a size's best model, a file in the output folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from study.benchmarking.placement import device_of
+from study.search.records import TrialRecord
+from study.spec import Size, Study
+from trainables.benchmark.measurement import Failed, Measured, MeasurementOutcome, Unavailable, outcome_to_json
+from trainables.benchmark.repeats import combined
+from trainables.benchmark.settings import BenchmarkSettings
+from trainables.benchmark.variants import Variant, variant_named
+from trainables.stages.evaluate import Evaluate
+from trainables.store.atomic import write_text
+from trainables.store.examples import EXAMPLES
+from trainables.store.fingerprint import canonical, fingerprint
+
+CONTEXT = "context.json"
+
+
+@dataclass(frozen=True)
+class Method:
+    """How measurements are taken. Those of another method are stored beside these and replace none of them."""
+
+    IDENTITY_NAME: ClassVar[str] = "_How"  # its former name, part of the names of files
+
+    settings: BenchmarkSettings
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
+class BestModel:
+    """What is benchmarked: the models of a size's best trial, one per target, in the output folder of their study."""
+
+    study: Study
+    size: Size
+    trial: TrialRecord
+    output: Path
+
+    @cached_property
+    def chain(self) -> tuple[Evaluate, ...]:
+        return self.study.chain(self.size, self.trial.choice)
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the evaluations, which identify the models and their test sets."""
+        return tuple(fingerprint(evaluate) for evaluate in self.chain)
+
+    @cached_property
+    def method(self) -> Method:
+        plan = self.study.benchmark
+        return Method(plan.resolved_settings(), plan.threads, plan.device)
+
+    @property
+    def variants(self) -> dict[str, str | Variant]:
+        """The plan's variants by name, as the plan gives them."""
+        return {variant_named(variant).name: variant for variant in self.study.benchmark.variants}
+
+    def stored(self, name: str) -> StoredMeasurements:
+        """What is stored of one of the plan's variants."""
+        return StoredMeasurements(self, variant_named(self.variants[name]))
+
+    @property
+    def measured(self) -> bool:
+        """Whether every variant of the plan has all its repeats, or cannot run."""
+        return all(self.stored(name).complete() is not None for name in self.variants)
+
+
+@dataclass(frozen=True)
+class StoredMeasurements:
+    """The repeats of one variant of a model, or the reason why the variant cannot run, in a file."""
+
+    model: BestModel
+    variant: Variant
+
+    @property
+    def path(self) -> Path:
+        name = f"{self.model.size.name}-{self.variant.name}@{fingerprint(self.model.method)}.json"
+        return self.model.output / "benchmarks" / name
+
+    @property
+    def examples(self) -> Path:
+        """The scores by example of the repeat that is scored."""
+        return self.path.with_suffix("") / EXAMPLES
+
+    @property
+    def context(self) -> Path:
+        """The context of the combined measurement, an artifact of its MLflow run."""
+        return self.path.with_suffix("") / CONTEXT
+
+    def load(self) -> list[Measured] | Unavailable:
+        """The usable repeats, at most as many as the plan wants; or why the variant cannot run.
+
+        Usable are those under the same conditions as the newest, the scored one first; without a scored one, a place is left
+        for it. A reason holds until this machine's own reason changes, for instance after a compiler is installed. The reason
+        of an actor on another node may differ from it, and stays until the file is removed.
+        """
+        document = self._read()
+        if document is None:
+            return []
+        measured = document["measured"]
+        if isinstance(measured, str):
+            return Unavailable(measured) if document["here"] == self._unavailable_here() else []
+        repeats = [Measured(values) for values in measured]
+        comparable = [repeat for repeat in repeats if repeat.conditions == repeats[-1].conditions]
+        comparable.sort(key=lambda repeat: not repeat.scored)
+        wanted = self.model.study.benchmark.repeats
+        return comparable[: wanted if has_scores(comparable) else wanted - 1]
+
+    def save(self, content: Sequence[Measured] | Unavailable) -> None:
+        """Replace what is stored by these repeats or by this reason."""
+        document: dict[str, Any] = {"of": self._identity}
+        if isinstance(content, Unavailable):
+            document |= {"measured": outcome_to_json(content), "here": self._unavailable_here()}
+        else:
+            document["measured"] = [outcome_to_json(repeat) for repeat in content]
+        write_json(self.path, document)
+
+    def complete(self) -> Measured | Unavailable | None:
+        """The combined repeats, or why the variant cannot run; None if a repeat is missing."""
+        repeats = self.load()
+        if isinstance(repeats, Unavailable):
+            return repeats
+        return combined(repeats) if len(repeats) >= self.model.study.benchmark.repeats else None
+
+    def outcome(self) -> MeasurementOutcome:
+        """As `complete`, but from fewer repeats too if one of them is scored."""
+        repeats = self.load()
+        if isinstance(repeats, Unavailable):
+            return repeats
+        return combined(repeats) if has_scores(repeats) else Failed("no two repeats ran on the same machine")
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What the measurements are of: the models, and the method."""
+        return {"models": list(self.model.fingerprints), "how": canonical(self.model.method)}
+
+    def _read(self) -> dict[str, Any] | None:
+        """The file's content, if it is of these models."""
+        if not self.path.exists():
+            return None
+        document: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+        return document if document["of"] == self._identity else None
+
+    def _unavailable_here(self) -> str | None:
+        """Why the variant cannot run on this machine, which may not be the one that measures."""
+        on_gpu = device_of(self.model.study.benchmark) == "cuda" and torch.cuda.is_available()
+        return self.variant.unavailable(torch.device("cuda" if on_gpu else "cpu"))
+
+
+def has_scores(repeats: Sequence[Measured]) -> bool:
+    """Whether one of the repeats is scored; one is enough, since a variant's answers do not change between repeats."""
+    return any(repeat.scored for repeat in repeats)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(document, indent=1))
