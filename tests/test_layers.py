@@ -1,4 +1,4 @@
-"""Which module may import which: arrows between the packages, layers inside them; and what a process loads to start."""
+"""Which module may import which: between packages, between rooms inside a package; and what a process loads at start-up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORBIDDEN = {
     "analysis": {"study", "trainables", "clusters"},
     "study": {"clusters"},
 }
-# From the bottom up: a room imports only those before it. Modules of one room may import each other.
+# From the bottom up: a room imports only rooms before it. Modules of one room may import each other.
 LAYERS = {
     "study": (
         *("redact", "errors", "console", "spec", "recipes", "tracking", "cluster"),
@@ -33,7 +33,7 @@ LAYERS = {
     ),
     "analysis": ("store", "tables", "charts", "report"),
 }
-MOST_MODULES = 16  # of one folder; more hide rooms. Tasks are one short file each, and may be many.
+MOST_MODULES = 16  # in a folder; more of them should be split into rooms
 
 
 def modules(package: str) -> list[Path]:
@@ -45,9 +45,9 @@ def module_name(path: Path) -> str:
 
 
 def imported(tree: ast.AST, package: str) -> Iterator[str]:
-    """Dotted names of all imports, also inside functions; a relative one stays in its package.
+    """Dotted names of all imports, also inside functions; a relative import stays in its package.
 
-    `from a import b` gives `a` and `a.b`, as `b` may be a module.
+    `from a import b` yields `a` and `a.b`, because `b` may be a module.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -59,15 +59,15 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def upward(name: str, tree: ast.AST, package: str, layers: tuple[str, ...]) -> list[str]:
-    """Imports of the module `name` that do not point downward between the layers of `package`."""
+    """Imports of the module `name` that point upward between the layers of `package`."""
     room = name.removeprefix(f"{package}.").split(".")[0]
-    found = []
+    wrong = []
     for other in imported(tree, package):
         if other.startswith(f"{package}."):
             target = other.removeprefix(f"{package}.").split(".")[0]
             if target in layers and target != room and layers.index(target) > layers.index(room):
-                found.append(f"{name} -> {other}")
-    return found
+                wrong.append(f"{name} -> {other}")
+    return wrong
 
 
 @pytest.mark.parametrize("package", sorted(FORBIDDEN))
@@ -86,7 +86,7 @@ def test_layers_inside_a_package(package: str) -> None:
     wrong = []
     for path in modules(package):
         name = module_name(path)
-        if name != package:  # a package's own `__init__` shows what it has to the outside
+        if name != package:  # a package's own `__init__` re-exports from all rooms
             wrong += upward(name, ast.parse(path.read_text(encoding="utf-8")), package, LAYERS[package])
     assert not wrong
 
@@ -144,7 +144,7 @@ HEAVY = {"torch", "ray", "mlflow", "transformers", "deepspeed", "optuna"}
     ],
 )
 def test_a_process_imports_what_it_needs(module: str, needless: set[str]) -> None:
-    """Whoever reads a recipe, plans, drives or keeps count pays nothing for what only training needs."""
+    """Reading a recipe, planning, driving and reporting progress do not import what only training needs."""
     code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(json.loads(done.stdout))

@@ -1,11 +1,10 @@
-"""What does the benchmark's actor add to the latency that it measures?
+"""How much does the benchmark's Ray actor add to the latency it measures?
 
     python -m tests.benchmarks.actor_overhead [--rounds 5] [--quick]
 
-The same subject, an encoder with a service time of about 5 ms, is measured in turns by the plain class in a fresh process and
-by the actor under Ray (`run_in_actor`, as a study does). SingleStream alone, same threads, same pinned cores. `p50_ratio` is
-the actor's p50 over the plain one's: the median over rounds of the ratio within a round. Goal: under 1.01. The last line is one
-JSON document.
+One encoder with a service time of about 5 ms is measured in turns by the plain class in a fresh process and by the actor under
+Ray (`run_in_actor`, as a study does). SingleStream only, same threads, same pinned cores. `p50_ratio` is the actor's p50 over
+the plain class's: the median over rounds of the ratio within a round. Goal: under 1.01. The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import XLMRobertaModel
 
-from study.benchmarking.placement import place_of
+from study.benchmarking.placement import placement_of
 from study.cluster.connection import connected
 from study.spec import BenchmarkPlan
 from trainables.benchmark.actor import run_in_actor
+from trainables.benchmark.measurement import Unavailable
 from trainables.benchmark.probes.hardware import available_cores, hardware
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.subjects.fresh import Subject, run_fresh
@@ -41,7 +41,7 @@ ALLOWED = 1.01
 console = Console(highlight=False, width=100)
 
 Rounds = Annotated[int, typer.Option(min=1, help="measurements of each side")]
-Seconds = Annotated[float, typer.Option(min=0.1, help="of each measurement")]
+Seconds = Annotated[float, typer.Option(min=0.1, help="duration of each measurement")]
 Quick = Annotated[bool, typer.Option("--quick", help="one round of 1 s")]
 
 
@@ -56,14 +56,14 @@ def main(rounds: Rounds = 5, seconds: Seconds = 15.0, quick: Quick = False) -> N
     with tempfile.TemporaryDirectory() as folder, connected(None, cpus=available_cores()):
         torch.manual_seed(0)
         XLMRobertaModel(SHAPE.config(4000, 1), add_pooling_layer=False).save_pretrained(folder)
-        subject = FolderBenchmark(folder, "micro_entailment", threads=1, settings=settings)
+        subject = FolderBenchmark(folder, MicroEntailment(), threads=1, settings=settings)
         for turn in range(rounds):
             for side in ("plain", "actor") if turn % 2 == 0 else ("actor", "plain"):
                 (plain if side == "plain" else actor).append(_p50_ms(subject, side, turn))
-    ratios = [mine / bare for mine, bare in zip(actor, plain, strict=True)]
+    ratios = [in_actor / bare for in_actor, bare in zip(actor, plain, strict=True)]
     table = Table("", "p50 ms", "range")
-    for name, some in (("plain class", plain), ("actor", actor)):
-        table.add_row(name, f"{median(some):.3f}", f"{min(some):.3f} to {max(some):.3f}")
+    for name, values in (("plain class", plain), ("actor", actor)):
+        table.add_row(name, f"{median(values):.3f}", f"{min(values):.3f} to {max(values):.3f}")
     console.print(table)
     verdict = "reached" if median(ratios) < ALLOWED else "missed"
     console.print(f"p50_ratio {median(ratios):.4f} ({min(ratios):.4f} to {max(ratios):.4f} by round): goal {verdict}")
@@ -85,14 +85,14 @@ def main(rounds: Rounds = 5, seconds: Seconds = 15.0, quick: Quick = False) -> N
 
 def _p50_ms(subject: Subject, side: str, turn: int) -> float:
     if side == "plain":
-        found = run_fresh(subject, "fp32", scored=False)
+        measured = run_fresh(subject, "fp32", scored=False)
     else:
-        found = run_in_actor(
-            subject, "fp32", scored=False, label=f"overhead {turn}", place=place_of(BenchmarkPlan(device="cpu"))
+        measured = run_in_actor(
+            subject, "fp32", scored=False, label=f"overhead {turn}", placement=placement_of(BenchmarkPlan(device="cpu"))
         )
-    if isinstance(found, str):
-        raise RuntimeError(found)
-    return float(found["p50_ms"])
+    if isinstance(measured, Unavailable):
+        raise RuntimeError(measured.reason)
+    return float(measured["p50_ms"])
 
 
 if __name__ == "__main__":

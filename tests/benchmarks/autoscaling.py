@@ -1,18 +1,17 @@
-"""Does a study scale a cluster up from nothing, live through the loss of a node, and leave nothing running?
+"""Does a study scale a cluster up from zero, survive the loss of a node, and leave nothing running?
 
     python -m tests.benchmarks.autoscaling [--quick] [--to DIR]
 
-A real head with Ray's autoscaler (v2) and its fake provider, which starts raylets on this machine in place of cloud machines:
-two groups of nodes with a GPU each that is only said to be there (the computing is the CPU's), from zero to two nodes, and one
-group for the benchmark, from zero to one. The head takes no tasks. `study submit` sends a study of two sizes, two ZeRO workers
-each, one size a group. Once a target training of the first size has a checkpoint of 50 steps, a node under it is killed without
-a warning.
+A real head with Ray's autoscaler (v2) and its fake provider, which starts raylets on this machine instead of cloud machines.
+Two groups of zero to two nodes declare a GPU each that does not exist (the CPU computes), and one group of zero or one node is
+for the benchmark. The head takes no tasks. `study submit` sends a study of two sizes, two ZeRO workers each, one group a size.
+Once a target training of the first size has a checkpoint of 50 steps, one of its nodes is killed without warning.
 
-What must hold, or the run fails: the job succeeds; no finished stage is made again; the interrupted training begins at a
-checkpoint and not at zero; every group was up and is at zero in the end. What is measured, in seconds: from submission to the
-first node of each group, from the loss to the replacement, from the job's end to the last node's.
+The run fails unless the job succeeds, no finished stage is trained again, the interrupted training resumes from a checkpoint,
+every group was up, and every group is at zero at the end. Measured in seconds: from submission to the first node of each
+group, from the loss to the replacement, from the end of the job to the end of the last node.
 
---quick is the first size alone. --to keeps the node counts as JSON and as a chart. The last line is one JSON document.
+--quick runs the first size only. --to saves the node counts as JSON and as a chart. The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,13 +32,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
 from tests.support.scaled_cluster import ScaledCluster, end_on_termination, scaled_cluster
 from trainables.benchmark.probes.hardware import hardware
 from trainables.store.versions import versions
 
 IDLE_S = 20.0
-STEPS_BEFORE = 50  # of 300, done and kept before the node is lost
+STEPS_BEFORE = 50  # of 300: the checkpoint that must exist before the node is killed
 TIMEOUT_S = 900.0
 GROUPS: dict[str, dict[str, Any]] = {
     "train-a100": {"resources": {"CPU": 1, "GPU": 1, "accelerator_type:A100": 1}, "max_workers": 2},
@@ -50,7 +49,7 @@ FIRST, SIZE = "train-a100", "1x32"
 
 console = Console(highlight=False, width=128)
 
-Quick = Annotated[bool, typer.Option("--quick", help="the first size alone")]
+Quick = Annotated[bool, typer.Option("--quick", help="the first size only")]
 To = Annotated[Path | None, typer.Option(help="folder for autoscaling.json and autoscaling.svg")]
 
 
@@ -88,7 +87,7 @@ def _scenario(cluster: ScaledCluster, output: Path, *, only: str | None) -> dict
     sizes = ["--sizes", only] if only else []
     job = _study(cluster, "tests/support/recipes.py:on_two_kinds", "--output", str(output), *sizes, "--no-wait")["job"]
     mark("submitted")
-    held = _wait(lambda: _checkpoints(output), cluster, job)
+    checkpoints = _wait(lambda: _checkpoints(output), cluster, job)
     before = _finished(output)
     cluster.preempt(FIRST)
     mark("node lost")
@@ -96,9 +95,9 @@ def _scenario(cluster: ScaledCluster, output: Path, *, only: str | None) -> dict
         time.sleep(1)
     mark("job ended")
     if status != "SUCCEEDED":
-        raise SystemExit(f"the job {status}: {_log(cluster, job)}")
+        raise SystemExit(f"the job is {status}: {_log(cluster, job)}")
     if {path: when for path, when in _finished(output).items() if path in before} != before:
-        raise SystemExit("a finished stage was made again")
+        raise SystemExit("a finished stage was trained again")
     cluster.wait_for(dict.fromkeys(GROUPS, 0), timeout_s=120)
     mark("no node left")
     counts = cluster.counts()
@@ -106,13 +105,13 @@ def _scenario(cluster: ScaledCluster, output: Path, *, only: str | None) -> dict
     first = {group: _first(counts, group) for group in groups}
     resumed = _resumed(output)
     if not resumed:
-        raise SystemExit("no training went on from a checkpoint")
+        raise SystemExit("no training resumed from a checkpoint")
     return {
         "job": status,
         "most_nodes": {group: max(nodes.get(group, 0) for _, nodes in counts) for group in groups},
         "stages": len(_finished(output)),
         "finished_before_the_loss": len(before),
-        "checkpoint_before_the_loss": held,
+        "checkpoint_before_the_loss": checkpoints,
         "went_on_from_step": resumed,
         "seconds": {
             **{f"from submission to the first node of {group}": first[group] - events["submitted"] for group in groups},
@@ -152,35 +151,38 @@ def _log(cluster: ScaledCluster, job: str) -> str:
 
 
 def _checkpoints(output: Path) -> list[str]:
-    """Whole checkpoints of target trainings that are well on their way."""
-    found = [path.parent for path in output.glob("checkpoints/target-*/step-*/manifest.json")]
+    """Complete checkpoints of target trainings from step `STEPS_BEFORE` on."""
+    folders = [path.parent for path in output.glob("checkpoints/target-*/step-*/manifest.json")]
     return sorted(
-        f"{one.parent.name}/{one.name}" for one in found if int(one.name.removeprefix("step-")) >= STEPS_BEFORE
+        f"{step.parent.name}/{step.name}" for step in folders if int(step.name.removeprefix("step-")) >= STEPS_BEFORE
     )
 
 
 def _resumed(output: Path) -> dict[str, int]:
-    """The step that each stage went on from, of those that did."""
-    manifests = {path.parent.name: json.loads(path.read_text()) for path in output.glob("stages/*/manifest.json")}
-    return {name: one["metrics"]["resumed_at"] for name, one in manifests.items() if one["metrics"].get("resumed_at")}
+    """The step each stage resumed from, of the stages that did."""
+    metrics = {
+        path.parent.name: json.loads(path.read_text())["metrics"] for path in output.glob("stages/*/manifest.json")
+    }
+    return {name: step for name, found in metrics.items() if (step := found.get("resumed_at"))}
 
 
 def _finished(output: Path) -> dict[str, int]:
-    """Finished stages, and when each was committed."""
+    """When each finished stage was committed."""
     return {path.parent.name: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
 
 
-def _wait(what: Any, cluster: ScaledCluster, job: str) -> Any:
+def _wait(condition: Callable[[], list[str]], cluster: ScaledCluster, job: str) -> list[str]:
+    """Poll until the condition returns something, while the job runs."""
     deadline, asked = time.monotonic() + TIMEOUT_S, time.monotonic()
-    while not (found := what()):
+    while not (result := condition()):
         if time.monotonic() > deadline:
-            raise SystemExit(f"nothing to interrupt came: {_log(cluster, job)}")
+            raise SystemExit(f"no checkpoint within {TIMEOUT_S:.0f} s: {_log(cluster, job)}")
         if time.monotonic() - asked > 20:
             asked = time.monotonic()
             if (status := _study(cluster, "--status", job)["status"]) not in ("PENDING", "RUNNING"):
-                raise SystemExit(f"the job {status} too early: {_log(cluster, job)}")
+                raise SystemExit(f"the job is {status} before a node could be killed: {_log(cluster, job)}")
         time.sleep(0.1)
-    return found
+    return result
 
 
 def _first(counts: Sequence[tuple[float, dict[str, int]]], group: str) -> float:
@@ -188,13 +190,13 @@ def _first(counts: Sequence[tuple[float, dict[str, int]]], group: str) -> float:
 
 
 def _again(counts: Sequence[tuple[float, dict[str, int]]], since: float) -> float:
-    """When the first group was whole again after it was not."""
+    """When the first group had both nodes again after the loss."""
     less = next(seconds for seconds, nodes in counts if seconds >= since and nodes.get(FIRST, 0) < 2)
     return next(seconds for seconds, nodes in counts if seconds > less and nodes.get(FIRST, 0) == 2)
 
 
 def _changes(counts: Sequence[tuple[float, dict[str, int]]]) -> list[dict[str, Any]]:
-    """The samples at which a group's count changed, and the last."""
+    """The samples at which the count of a group changed, and the last sample."""
     changes: list[dict[str, Any]] = []
     for seconds, nodes in counts:
         of_groups = {group: nodes.get(group, 0) for group in GROUPS}
@@ -204,25 +206,25 @@ def _changes(counts: Sequence[tuple[float, dict[str, int]]]) -> list[dict[str, A
 
 
 def chart(document: dict[str, Any]) -> alt.VConcatChart:
-    """Nodes of each group over time, with what happened."""
+    """Nodes of each group over time, with the events."""
     rows = [
-        {"seconds": one["seconds"], "group": group, "nodes": nodes}
-        for one in document["counts"]
-        for group, nodes in one["nodes"].items()
+        {"seconds": sample["seconds"], "group": group, "nodes": nodes}
+        for sample in document["counts"]
+        for group, nodes in sample["nodes"].items()
     ]
     events = pd.DataFrame([{"event": event, "seconds": seconds} for event, seconds in document["events"].items()])
     charts = []
-    for place, group in enumerate(GROUPS):
-        last = place == len(GROUPS) - 1
+    for row, group in enumerate(GROUPS):
+        last = row == len(GROUPS) - 1
         seconds = alt.X("seconds:Q", title="seconds since the head came up" if last else None)
         nodes = alt.Y(
             "nodes:Q", title=group, scale=alt.Scale(domain=[0, 2]), axis=alt.Axis(values=[0, 1, 2], format="d")
         )
-        frame = pd.DataFrame([row for row in rows if row["group"] == group])
+        frame = pd.DataFrame([sample for sample in rows if sample["group"] == group])
         area = alt.Chart(frame).mark_area(interpolate="step-after", opacity=0.75).encode(x=seconds, y=nodes)
         rule = alt.Chart(events).mark_rule(strokeDash=[4, 3], color="#666").encode(x=seconds)
         marks = [area, rule]
-        if place == 0:
+        if row == 0:
             name = alt.Chart(events).mark_text(angle=270, align="right", dx=-4, dy=-6, color="#444")
             marks.append(name.encode(x=seconds, y=alt.value(0), text="event"))
         charts.append(alt.layer(*marks).properties(width=760, height=110))

@@ -1,24 +1,23 @@
-"""Is evaluation as fast as it should be? Scoring a suite, scoring Tatoeba, and tokenising, each beside its peers.
+"""Is evaluation as fast as it should be? Scoring a suite, scoring Tatoeba and tokenising, each against its peers.
 
     python -m tests.benchmarks.evaluation [--data-root ../shared/data]
 
-Reads the files that the recipe `real_offline` reads. The encoder has the shape of its larger size and random weights: speed
-does not depend on them, and scores are only compared with the peer's. Contestants take turns in every round. A ratio is the
-peer's time over ours, so above 1 ours is faster: the median over rounds, with its range. CPU seconds, of all threads, stand
-beside the wall clock: on a machine that does other work they are the steadier of the two, except where one side uses two
-threads of a core.
+Reads the files of the recipe `real_offline`. The encoder has the shape of its larger size and random weights: speed does not
+depend on them, and scores are only compared with the peer's. Contestants take turns in every round. A ratio is the peer's time
+over ours, above 1 where ours is faster: the median over rounds, with its range. CPU seconds of all threads are printed with
+wall-clock seconds; they vary less on a busy machine, except where one side runs two threads on a core.
 
-1. Suite: `evaluation.score` (rows of all languages sorted by length together, each different row once, 4,096 padded tokens a
-   batch) beside the same model run set by set, rows in file order, padded to the longest of their batch. The peer's batch
-   (32, 64 or 128 rows, or 4,096 padded tokens) is the quickest of the four in a first pass, chosen for each task. A second
-   peer sorts by length too, but language by language: `evaluation.score` called for each set.
-2. Tatoeba: search and scoring of all sentences of all languages on the same vectors, in memory: `score_outputs` beside the
-   search of MTEB's `BitextMiningEvaluator` (by dot product, the cheaper choice on unit vectors) with the accuracy of what it
-   finds. MTEB's task computes four metrics; that is a row of its own, and not the ratio that counts.
-3. Tokenising: `Head.features` on 1,000 examples at a time, as the stage `tokenise` calls it, beside the same function on one
-   example at a time (the ratio that counts). Peers that do less than ours, with nothing done about the tokenizer's result (no
-   labels, no layout): the tokenizer called for one example at a time, and `datasets.map(batched=True)` over it, in memory.
-   The tokenizer uses as many cores as are free, whatever --threads says.
+1. Suite: `evaluation.score` (rows of all languages sorted by length together, duplicate rows computed once, 4,096 padded tokens
+   a batch) against the same model run set by set in file order, padded to the longest row of a batch. The peer's batch (32, 64
+   or 128 rows, or 4,096 padded tokens) is the fastest of the four in a first pass, chosen for each task. A second peer sorts by
+   length within each language: `evaluation.score` called once a set.
+2. Tatoeba: search and scoring of all sentences of all languages on the same vectors in memory, `score_outputs` against the
+   search of MTEB's `BitextMiningEvaluator` (by dot product, the cheaper choice on unit vectors) and the accuracy of its result.
+   MTEB's task computes four metrics; that has its own row and is not the reported ratio.
+3. Tokenising: `Head.features` on 1,000 examples at a time, as the stage `tokenise` calls it, against the same function on one
+   example at a time (the reported ratio). Two more peers do less work, since they drop the tokenizer's result (no labels, no
+   layout): the tokenizer on one example at a time, and `datasets.map(batched=True)` over it, in memory. The tokenizer uses all
+   free cores, whatever --threads says.
 
 MTEB is optional (`pip install -e '.[peers]'`); without it both Tatoeba keys are null. The last line is one JSON document.
 """
@@ -54,7 +53,7 @@ from study.recipes.real_offline import real_offline
 from study.spec import LadderEncoder
 from trainables.data.examples import Example
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
-from trainables.evaluation import TOKENS_A_BATCH, ExampleSet, Forward, Score, predict, score, score_outputs
+from trainables.evaluation import TOKENS_A_BATCH, ExampleSet, Forward, Score, predict, score_outputs, score_sets
 from trainables.heads import HEADS, Feature, Outputs
 from trainables.heads.base import pad_rows
 from trainables.heads.span import STRIDE
@@ -68,32 +67,32 @@ from trainables.training.batching import Share
 
 console = Console(highlight=False, markup=False, width=128)
 ALONE, CPU = Share(0, 1, 1), torch.device("cpu")
-# Examples of each set that the suite scores: about a tenth of the recipe's, in roughly its proportions of tokens.
+# Examples a set in the suite: about a tenth of the recipe's, in roughly its proportions of tokens.
 SAMPLES = {"udpos": 40, "xnli_from_cad_nli": 150, "xquad_from_tydiqa": 12, "tatoeba": 100}
 BATCHES: dict[str, int | None] = {"32 rows": 32, "64 rows": 64, "128 rows": 128, f"{TOKENS_A_BATCH} tokens": None}
 OURS = "ours"
 
 DataRoot = Annotated[Path, typer.Option(help="folder of published files")]
-Rounds = Annotated[int, typer.Option(min=1, help="how often each contestant runs")]
-Scale = Annotated[float, typer.Option(min=0.05, help="multiplies the number of examples that the suite scores")]
-Threads = Annotated[int, typer.Option(min=1, help="threads of PyTorch and faiss; a CPU worker of the recipe has one")]
+Rounds = Annotated[int, typer.Option(min=1, help="how many times each contestant runs")]
+Scale = Annotated[float, typer.Option(min=0.05, help="factor on the number of examples in the suite")]
+Threads = Annotated[int, typer.Option(min=1, help="threads of PyTorch and faiss; the recipe's CPU workers have one")]
 Row = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A task, and the length that the recipe cuts it at."""
+    """A task and its maximum length in the recipe."""
 
     task: Task
     max_length: int
 
     def sets(self, tokenizer: PreTrainedTokenizerFast) -> list[ExampleSet]:
-        """What an evaluation scores, with features in memory."""
-        found = []
+        """The sets an evaluation scores, with features in memory."""
+        sets = []
         for split, language in scored_sets(self.task):
             examples = self.task.examples(split, language)
-            found.append(ExampleSet(split, language, examples, self.features(examples, tokenizer)))
-        return found
+            sets.append(ExampleSet(split, language, examples, self.features(examples, tokenizer)))
+        return sets
 
     def features(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> list[Feature]:
         head = HEADS[self.task.head]
@@ -124,7 +123,7 @@ class Timed:
         return median(_ratios(self.wall, peer))
 
     def report(self) -> dict[str, Any]:
-        """Median seconds of each contestant, and what the ratios range over."""
+        """Median seconds of each contestant, with median and range of its ratios."""
         return {
             name: {
                 "wall_s": round(median(self.wall[name]), 4),
@@ -140,7 +139,7 @@ def main(
 ) -> None:
     """Print a table and one JSON line."""
     if not data_root.is_dir():
-        print(f"error: --data-root {data_root}: no such folder; the recipe's files are read from it", file=sys.stderr)
+        print(f"error: --data-root {data_root}: no such folder; give the one with the recipe's files", file=sys.stderr)
         raise typer.Exit(2)
     os.environ[DATA_ROOT_VARIABLE] = str(data_root.resolve())
     torch.set_num_threads(threads)
@@ -160,13 +159,15 @@ def main(
     assert isinstance(size.encoder, LadderEncoder)
     shape = size.encoder.shape
     evaluations = study.chain(size, study.space.defaults()[0])
-    scored = [Scored(one.task, one.max_length) for one in evaluations if one.task.name in SAMPLES]
-    found = {
+    scored = [
+        Scored(evaluation.task, evaluation.max_length) for evaluation in evaluations if evaluation.task.name in SAMPLES
+    ]
+    parts = {
         "tokenise": _tokenising(scored, tokenizer, rounds),
         "tatoeba": _tatoeba(scored, tokenizer, shape.width, rounds),
-        "suite": _suite([one.sampled(scale) for one in scored], tokenizer, shape, rounds),
+        "suite": _suite([task.sampled(scale) for task in scored], tokenizer, shape, rounds),
     }
-    keys = {key: value for part in found.values() for key, value in part.pop("keys").items()}
+    keys = {key: value for part in parts.values() for key, value in part.pop("keys").items()}
     context = {
         "rounds": rounds,
         "scale": scale,
@@ -176,7 +177,7 @@ def main(
         "wall_s": round(time.perf_counter() - started, 1),
         "versions": versions(),
     }
-    print(json.dumps({**keys, **found, **context}))
+    print(json.dumps({**keys, **parts, **context}))
 
 
 # --- the suite
@@ -186,69 +187,69 @@ def _suite(scored: Sequence[Scored], tokenizer: PreTrainedTokenizerFast, shape: 
     encoder, pad_id = shape.build(tokenizer, seed=0), tokenizer.pad_token_id
     timed: dict[str, Timed] = {}
     tasks, difference = {}, 0.0
-    for one in scored:
-        sets, forward = one.sets(tokenizer), one.forward(encoder)
-        ours = partial(score, forward, one.task, pad_id=pad_id, share=ALONE, device=CPU)
-        batch, differing = _quickest_batch(forward, one.task, sets, pad_id)
+    for item in scored:
+        task, sets, forward = item.task, item.sets(tokenizer), item.forward(encoder)
+        ours = partial(score_sets, forward, task, pad_id=pad_id, share=ALONE, device=CPU)
+        batch, differing = _quickest_batch(forward, task, sets, pad_id)
         difference = max(difference, differing)
-        timed[one.task.name] = _interleaved(
+        timed[task.name] = _interleaved(
             {
                 OURS: partial(ours, sets),
-                "file order": partial(_score_in_file_order, forward, one.task, sets, pad_id, size=BATCHES[batch]),
-                "sorted by set": partial(_each, ours, [[some] for some in sets]),
+                "file order": partial(_score_in_file_order, forward, task, sets, pad_id, size=BATCHES[batch]),
+                "sorted by set": partial(_each, ours, [[examples] for examples in sets]),
             },
             rounds,
         )
-        rows = [row for some in sets for feature in some.features for row in feature.rows]
+        rows = [row for examples in sets for feature in examples.features for row in feature.rows]
         counts = {"sets": len(sets), "rows": len(rows), "different_rows": len(set(rows)), "tokens": sum(map(len, rows))}
-        tasks[one.task.name] = {**counts, "file_order_batch": batch, **timed[one.task.name].report()}
+        tasks[task.name] = {**counts, "file_order_batch": batch, **timed[task.name].report()}
     total = _show("suite", timed)
     for name, about in tasks.items():
         console.print(
             f"{name}: {about['tokens']:,} tokens in {about['rows']:,} rows; peer: {about['file_order_batch']}"
         )
-    console.print(f"largest difference of a score between ours and file order: {difference:.3g} percentage points\n")
+    console.print(f"largest difference between a score of ours and of file order: {difference:.3g} percentage points\n")
     keys = {"suite_ratio": total.ratio("file order")}
     about = {"shape": f"{shape.layers}x{shape.width}", "largest_score_difference": difference}
     return {"keys": keys, **about, "all": total.report(), "tasks": tasks}
 
 
 def _each(function: Callable[[Any], object], arguments: Sequence[Any]) -> None:
-    for one in arguments:
-        function(one)
+    for argument in arguments:
+        function(argument)
 
 
 def _quickest_batch(forward: Forward, task: Task, sets: Sequence[ExampleSet], pad_id: int) -> tuple[str, float]:
-    """The peer's quickest batch, and by how much its scores differ from ours at most, over all batches and sets."""
-    ours = score(forward, task, sets, pad_id, share=ALONE, device=CPU)
+    """The peer's fastest batch, and the largest difference of its scores from ours over all batches and sets."""
+    ours = score_sets(forward, task, sets, pad_id, share=ALONE, device=CPU)
     seconds, difference = {}, 0.0
     for name, size in BATCHES.items():
         start = time.process_time()
         scores = _score_in_file_order(forward, task, sets, pad_id, size=size)
         seconds[name] = time.process_time() - start
-        difference = max(difference, *(abs(one.value - two.value) for one, two in zip(ours, scores, strict=True)))
+        difference = max(difference, *(abs(our.value - their.value) for our, their in zip(ours, scores, strict=True)))
     return min(seconds, key=lambda name: seconds[name]), difference
 
 
 def _score_in_file_order(
     forward: Forward, task: Task, sets: Sequence[ExampleSet], pad_id: int, *, size: int | None
 ) -> list[Score]:
-    """The usual loop: set after set, batches of `size` rows as they come (None: as many as fit our tokens a batch)."""
+    """The usual loop: set after set, batches of `size` rows in file order (None: as many as fit our tokens a batch)."""
     outputs = []
-    for one in sets:
-        found: list[np.ndarray] = []
-        for batch in _batches([row for feature in one.features for row in feature.rows], size):
+    for examples in sets:
+        values_by_row: list[np.ndarray] = []
+        for batch in _batches([row for feature in examples.features for row in feature.rows], size):
             lengths = torch.tensor([len(row) for row in batch])
             longest = int(lengths.max())
             real = torch.arange(longest)[None] < lengths[:, None]
             with torch.inference_mode():
                 values = forward(pad_rows(batch, pad_id, longest), real.long()).float().numpy()
-            found += [
+            values_by_row += [
                 value[: len(row)] if values.ndim == 3 else value for row, value in zip(batch, values, strict=True)
             ]
-        by_row = iter(found)
-        logits = [np.stack([next(by_row) for _ in feature.rows]) for feature in one.features]
-        outputs.append(Outputs(one.split, one.language, one.examples, one.features, logits))
+        rows = iter(values_by_row)
+        logits = [np.stack([next(rows) for _ in feature.rows]) for feature in examples.features]
+        outputs.append(Outputs(examples.split, examples.language, examples.examples, examples.features, logits))
     return score_outputs(outputs, task)
 
 
@@ -269,10 +270,10 @@ def _batches(rows: Sequence[Row], size: int | None) -> Iterator[list[Row]]:
 
 
 class Mteb:
-    """MTEB's search and metrics on vectors in memory (written for 2.26, where both are methods without public names).
+    """MTEB's search and metrics on vectors in memory (written for 2.26, where both are private methods).
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: MTEB is not installed.
     """
 
     def __init__(self) -> None:
@@ -286,18 +287,19 @@ class Mteb:
     def search(self, sources_ND: torch.Tensor, targets_ND: torch.Tensor) -> list[dict[str, float]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # it copies a tensor with torch.tensor
-            found: list[dict[str, float]] = self._evaluator._similarity_search(sources_ND, targets_ND, self)
-        return found
+            neighbours: list[dict[str, float]] = self._evaluator._similarity_search(sources_ND, targets_ND, self)
+        return neighbours
 
     def accuracy(self, sources_ND: torch.Tensor, targets_ND: torch.Tensor) -> float:
-        """In percent, as MTEB's task computes it, without its other metrics."""
-        found = self.search(sources_ND, targets_ND)
-        return 100 * float(accuracy_score(range(len(found)), [one["corpus_id"] for one in found]))
+        """Accuracy in percent as MTEB's task computes it, without its other metrics."""
+        neighbours = self.search(sources_ND, targets_ND)
+        return 100 * float(accuracy_score(range(len(neighbours)), [nearest["corpus_id"] for nearest in neighbours]))
 
     def metrics(self, sources_ND: torch.Tensor, targets_ND: torch.Tensor) -> Mapping[str, float]:
         """Precision, recall, F1 and accuracy."""
-        found = self.search(sources_ND, targets_ND)
-        scores: Mapping[str, float] = self._task._compute_metrics(found, [(row, row) for row in range(len(found))])
+        neighbours = self.search(sources_ND, targets_ND)
+        gold = [(row, row) for row in range(len(neighbours))]
+        scores: Mapping[str, float] = self._task._compute_metrics(neighbours, gold)
         return scores
 
 
@@ -305,13 +307,13 @@ def _tatoeba(scored: Sequence[Scored], tokenizer: PreTrainedTokenizerFast, width
     try:
         mteb = Mteb()
     except ImportError as error:
-        console.print(f"Tatoeba: no peer ({error}); pip install -e '.[peers]'\n")
+        console.print(f"Tatoeba is left out: no peer ({error}); pip install -e '.[peers]'\n")
         return {"keys": {"tatoeba_ratio_mteb": None, "tatoeba_scores_equal": None}}
-    tatoeba = next(one for one in scored if one.task.name == "tatoeba")
-    # One layer: how the vectors came about is no part of the comparison, and 40,000 sentences are encoded sooner.
+    tatoeba = next(item for item in scored if item.task.name == "tatoeba")
+    # One layer encodes 40,000 sentences fast; the comparison starts from the vectors.
     forward = tatoeba.forward(Shape(1, width).build(tokenizer, seed=0))
     outputs = predict(forward, tatoeba.sets(tokenizer), tokenizer.pad_token_id, share=ALONE, device=CPU)
-    vectors = [torch.from_numpy(np.stack(one.logits)) for one in outputs]
+    vectors = [torch.from_numpy(np.stack(output.logits)) for output in outputs]
     pairs = [(both_N2D[:, 0].contiguous(), both_N2D[:, 1].contiguous()) for both_N2D in vectors]
     peer = "MTEB, accuracy"
     timed = _interleaved(
@@ -320,14 +322,14 @@ def _tatoeba(scored: Sequence[Scored], tokenizer: PreTrainedTokenizerFast, width
             peer: lambda: [mteb.accuracy(*pair) for pair in pairs],
             "MTEB, four metrics": lambda: [mteb.metrics(*pair) for pair in pairs],
         },
-        max(10, rounds),  # short ones
+        max(10, rounds),  # rounds are short
     )
-    ours = [one.value for one in score_outputs(outputs, tatoeba.task)]
-    difference = max(abs(one - mteb.accuracy(*pair)) for one, pair in zip(ours, pairs, strict=True))
+    ours = [result.value for result in score_outputs(outputs, tatoeba.task)]
+    difference = max(abs(value - mteb.accuracy(*pair)) for value, pair in zip(ours, pairs, strict=True))
     _show("Tatoeba, search and scoring", {f"{len(pairs)} languages": timed})
-    console.print(f"mean accuracy {sum(ours) / len(ours):.2f}; largest difference of a language's: {difference:.3g}\n")
+    console.print(f"mean accuracy {sum(ours) / len(ours):.2f}; largest difference in a language: {difference:.3g}\n")
     about = {"languages": len(pairs), "sentences": sum(map(len, vectors)), "width": width, "mteb": mteb.version}
-    # A quotient of sums against a mean of zeros and ones: they may differ in the last bit.
+    # One side divides sums, the other averages zeros and ones: the last bit may differ.
     keys = {"tatoeba_ratio_mteb": timed.ratio(peer), "tatoeba_scores_equal": difference < 1e-9}
     return {"keys": keys, **about, "largest_difference": difference, "all": timed.report()}
 
@@ -337,14 +339,14 @@ def _tatoeba(scored: Sequence[Scored], tokenizer: PreTrainedTokenizerFast, width
 
 def _tokenising(scored: Sequence[Scored], tokenizer: PreTrainedTokenizerFast, rounds: int) -> dict[str, Any]:
     timed: dict[str, Timed] = {}
-    examples: dict[str, int] = {}
-    for one in scored:
-        sets = [one.task.examples(split, language) for split, language in scored_sets(one.task)]
-        texts = [_texts(example) for some in sets for example in some]
+    counts: dict[str, int] = {}
+    for item in scored:
+        sets = [item.task.examples(split, language) for split, language in scored_sets(item.task)]
+        texts = [_texts(example) for examples in sets for example in examples]
         singles = [{name: [value] for name, value in text.items()} for text in texts]
-        encode = partial(_encoded, tokenizer=tokenizer, max_length=one.max_length)
-        features = partial(_each, partial(one.features, tokenizer=tokenizer))
-        timed[one.task.name] = _interleaved(
+        encode = partial(_encoded, tokenizer=tokenizer, max_length=item.max_length)
+        features = partial(_each, partial(item.features, tokenizer=tokenizer))
+        timed[item.task.name] = _interleaved(
             {
                 OURS: partial(features, _cut(sets, EXAMPLES_A_CALL)),
                 "one at a time": partial(features, _cut(sets, 1)),
@@ -353,10 +355,10 @@ def _tokenising(scored: Sequence[Scored], tokenizer: PreTrainedTokenizerFast, ro
             },
             rounds,
         )
-        examples[one.task.name] = len(texts)
+        counts[item.task.name] = len(texts)
     total = _show("tokenising", timed)
-    console.print(f"examples: {', '.join(f'{name} {count:,}' for name, count in examples.items())}\n")
-    tasks = {name: {"examples": count, **timed[name].report()} for name, count in examples.items()}
+    console.print(f"examples: {', '.join(f'{name} {count:,}' for name, count in counts.items())}\n")
+    tasks = {name: {"examples": count, **timed[name].report()} for name, count in counts.items()}
     return {"keys": {"tokenise_ratio": total.ratio("one at a time")}, "all": total.report(), "tasks": tasks}
 
 
@@ -376,7 +378,7 @@ def _mapped(columns: datasets.Dataset, encode: Callable[[Mapping[str, Sequence[A
 
 
 def _texts(example: Example) -> dict[str, Any]:
-    """What the tokenizer reads of an example, under the names of its fields."""
+    """The texts of an example that the tokenizer reads, by field."""
     fields = ("words", "first", "second", "source", "target", "question", "context")
     return {name: getattr(example, name) for name in fields if hasattr(example, name)}
 
@@ -384,10 +386,10 @@ def _texts(example: Example) -> dict[str, Any]:
 def _encoded(
     texts: Mapping[str, Sequence[Any]], *, tokenizer: PreTrainedTokenizerFast, max_length: int
 ) -> dict[str, Sequence[Any]]:
-    """The tokenizer calls that the kinds make, with nothing done about their results."""
+    """The tokenizer calls that the heads make, without the work on their results."""
     cut = {"truncation": True, "max_length": max_length}
     if "words" in texts:
-        words = [list(one) for one in texts["words"]]
+        words = [list(sentence) for sentence in texts["words"]]
         return {"rows": tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"]}
     if "first" in texts:
         return {"rows": tokenizer(texts["first"], texts["second"], **cut)["input_ids"]}
@@ -405,16 +407,16 @@ def _encoded(
     return {name: windows[name] for name in ("input_ids", "offset_mapping", "overflow_to_sample_mapping")}
 
 
-# --- what the parts share
+# --- timing and tables, for all three parts
 
 
 def _interleaved(contestants: Mapping[str, Callable[[], object]], rounds: int) -> Timed:
-    """Every contestant once a round, after one turn to warm up; who comes first changes with the round."""
+    """Every contestant once a round, after one warm-up; another contestant is first in each round."""
     names = list(contestants)
     wall: dict[str, list[float]] = {name: [] for name in names}
     cpu: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
-    gc.freeze()  # else whoever makes many objects pays for passes over all that this process holds
+    gc.freeze()  # otherwise a contestant that creates many objects pays for passes over everything in this process
     for turn in range(rounds + 1):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
@@ -440,13 +442,13 @@ def _range(seconds: Mapping[str, Sequence[float]], peer: str) -> dict[str, float
 
 
 def _show(title: str, timed: Mapping[str, Timed]) -> Timed:
-    """Print the times of each task, and of all together where there are several; return those of all."""
+    """Print the times of each task, and of all together where there are several; return the total."""
     first, *others = timed.values()
     total = sum(others, first)
     table = Table(title, "", "wall s", "ratio", "CPU s", "ratio")
-    for name, one in {**timed, **({"all": total} if others else {})}.items():
-        for contestant, about in one.report().items():
-            ratios = [_shown(about[of]) if of in about else "" for of in ("ratio", "cpu_ratio")]
+    for name, times in {**timed, **({"all": total} if others else {})}.items():
+        for contestant, about in times.report().items():
+            ratios = [_shown(about[key]) if key in about else "" for key in ("ratio", "cpu_ratio")]
             cells = [f"{about['wall_s']:.3g}", ratios[0], f"{about['cpu_s']:.3g}", ratios[1]]
             table.add_row(name if contestant == OURS else "", contestant, *cells)
     console.print(table)

@@ -4,21 +4,21 @@
 
 All contestants fine-tune the same model with the same optimizer on the same examples for the same number of steps: a 6 x 384
 XLM-R body with random weights (speed does not depend on them), the dropout and attention that the study gives a published
-encoder, and our classification head; pairs of XNLI's English dev set, 32 a batch, one epoch. The vocabulary is mBERT's (119,547
-entries); the table is padded to XLM-R's 250,002 rows.
+encoder, and our classification head; pairs of XNLI's English dev set, 32 a batch, one epoch. The vocabulary is mBERT's
+(119,547 entries); the table is padded to XLM-R's 250,002 rows.
 
-1. Ours: `fit`, as a stage calls it (DeepSpeed engine, length buckets, bf16 where the CPU has it). The time includes building the
-   engine and releasing its state. Once with the vocabulary trimmed, once with all rows. The rows kept are those that occur in
-   XNLI's dev and test sets, CAD's NLI training set and UD English-EWT's training set together, because a real training set has
-   more words than 2,500 examples.
+1. Ours: `fit`, as a stage calls it (DeepSpeed engine, length buckets, bf16 where the CPU has it). The time includes building
+   the engine and releasing its state. Once with the vocabulary trimmed, once with all rows. The rows kept are those that occur
+   in XNLI's dev and test sets, CAD's NLI training set and UD English-EWT's training set together, because a real training set
+   has more words than 2,500 examples.
 2. The Trainer: `train()` only, nothing saved or logged. (a) Dynamic padding in fp32, as in its examples; (b) its fastest
    setting, grouped by length in bf16, padded to a multiple of 8. Fused AdamW, examples as lists in memory.
 
 Before anything is timed, the losses of the first steps are compared: the same batches in the same order, dropout off, in fp32
-and in bf16, ours with and without trimming against the Trainer. If they differ, the benchmark ends with exit code 1. Contestants
-take turns in every round, another one first each time. A ratio is the Trainer's time over ours, above 1 where ours is faster:
-the median over rounds, with its range; ratios of CPU seconds of all threads are in the document too. The Trainer needs
-accelerate (`pip install -e '.[peers]'`). The last line is one JSON document.
+and in bf16, ours with and without trimming against the Trainer. If they differ, the benchmark ends with exit code 1.
+Contestants take turns in every round, another one first each time. A ratio is the Trainer's time over ours, above 1 where ours
+is faster: the median over rounds, with its range; ratios of CPU seconds of all threads are in the document too. The Trainer
+needs accelerate (`pip install -e '.[peers]'`). The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ ROWS, LAYERS, WIDTH, BATCH = 250_002, 6, 384, 32
 VOCABULARY = "mbert_vocab/mbert_modified_vocab.txt"
 DROPOUT = 0.1  # of XLM-R's published configuration
 COMPARED_STEPS = 8
-# One step rounds by 1e-6 of a loss of 1, and weights diverge with every step. bf16 keeps 8 bits. Both sides pad rows to multiples
-# of 8 and so multiply the same shapes.
+# One step rounds by 1e-6 of a loss of 1, and weights diverge with every step. bf16 keeps 8 bits. Both sides pad rows to
+# multiples of 8 and so multiply the same shapes.
 MOST_DIFFERENCE = {"fp32": 1e-4, "bf16_mixed": 2e-2}
 OURS, UNTRIMMED, DYNAMIC, BEST = "ours", "ours, all rows", "Trainer, dynamic padding", "Trainer, grouped, bf16"
 CONTESTANTS = (OURS, UNTRIMMED, DYNAMIC, BEST)
@@ -454,7 +454,7 @@ def _state_bytes(setting: Setting, *, trims: bool) -> int:
 
 
 def _xlm_roberta_base(rows_kept: int) -> dict[str, int]:
-    """Bytes of two fp32 moments for every parameter of XLM-R base's encoder, with all rows and with as many as here; computed."""
+    """Bytes of two fp32 moments a parameter of XLM-R base's encoder, with all rows and with as many as here; computed."""
     with torch.device("meta"):
         config = XLMRobertaConfig(vocab_size=ROWS, max_position_embeddings=514, type_vocab_size=1)
         encoder = XLMRobertaModel(config, add_pooling_layer=False)

@@ -1,17 +1,17 @@
-"""How fast are the large published encoders served on one data-centre GPU, and how near is that to what its memory allows?
+"""How fast does one data-centre GPU serve the large published encoders, and how close is that to its memory bandwidth?
 
     python -m tests.benchmarks.gpu_bench [--only xlm-r-xl] [--variants fp32,bf16] [--save]
-    python -m tests.benchmarks.gpu_bench --device cpu --tiny --bandwidth-gbs 10      # the same code, on encoders of two layers
+    python -m tests.benchmarks.gpu_bench --device cpu --tiny --bandwidth-gbs 10      # the same code on two-layer encoders
 
-XLM-R base to XXL and the encoders of mT5 with random weights, made on the device (speed does not depend on them), under the
+XLM-R base to XXL and the encoders of mT5 with random weights created on the device (speed does not depend on them), under the
 study's own benchmark (`trainables.benchmark`): LoadGen's SingleStream, Server and Offline, memory, and energy by NVML over
-windows of 5 s. Rows have XNLI's lengths. Needs neither Ray nor a network. Each measurement runs in a process of its own, within
-a budget of seconds; one that does not fit, fails or takes too long is recorded as that, and the next one starts afresh.
+windows of 5 s. Rows have XNLI's lengths. Needs neither Ray nor a network. Each measurement runs in a fresh process within a
+budget of seconds; one that does not fit, fails or takes too long is recorded with its outcome, and the next one starts.
 
-The floor of a single row is the time in which the device reads the weights once: the bytes of every parameter but the embedding
-tables, over the peak bandwidth of its memory (NVIDIA's data sheets; `--bandwidth-gbs` for others). `achieved` is the floor over
-p50: at 1 nothing but memory would hold it back. int8 and padding-free variants are for CPUs and for batches; `--variants` takes
-any. `--save` writes the document to docs/measured/ after each measurement, from a GPU only. The last line is JSON.
+The floor of a single row is the time to read the weights once: the bytes of every parameter except the embedding tables, over
+the device's peak memory bandwidth (NVIDIA's data sheets; `--bandwidth-gbs` for others). `achieved` is the floor over p50: at 1,
+memory bandwidth is the only limit. int8 is for CPUs and padding-free for batches; `--variants` takes any. `--save` writes the
+document to docs/measured/ after each measurement, from a GPU only. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.gpu_settings import TINY, device_problem, of_device
+from trainables.benchmark.measurement import Unavailable
 from trainables.benchmark.probes.energy import EnergyRule
 from trainables.benchmark.probes.hardware import hardware
 from trainables.benchmark.probes.nvml import gpu_uuid, read_gpu
@@ -42,11 +43,11 @@ from trainables.benchmark.variants import VARIANTS
 from trainables.models.catalogue import CATALOGUE
 from trainables.store.versions import versions
 
-MEASURED = Path(__file__).parents[2] / "analysis" / "measured"
+MEASURED = Path(__file__).parents[2] / "docs" / "measured"
 ENCODERS = ("xlm-r-base", "xlm-r-large", "xlm-r-xl", "xlm-r-xxl", "mt5-base", "mt5-large", "mt5-xl", "mt5-xxl")
-USUAL = "bf16,compiled_bf16,fp32,fp16"  # the most telling first: time may run out
-BYTES = {"fp32": 4, "compiled": 4, "padding_free": 4}  # a weight, where it is not two
-# GB/s of device memory, by words of the device's name, from NVIDIA's data sheets (nvidia.com/en-us/data-center, one a card).
+USUAL = "bf16,compiled_bf16,fp32,fp16"  # the most informative first: time may run out
+BYTES = {"fp32": 4, "compiled": 4, "padding_free": 4}  # a weight; two in all other variants
+# GB/s of device memory by words of the device's name, from NVIDIA's data sheets (nvidia.com/en-us/data-center, one a card).
 BANDWIDTHS = {
     "A10": 600,
     "A40": 696,
@@ -72,7 +73,7 @@ SETTINGS = BenchmarkSettings(
     energy=EnergyRule(windows=2, window_s=5.0, cool_down_s=1.0),
     server_s=15.0,
 )
-# mT5's names of the same things; its inner attention width is heads x d_kv.
+# TINY in mT5's names; its inner attention width is heads x d_kv.
 TINY_CHANGES = {
     "mt5": {"vocab_size": 1000, "d_model": 32, "num_layers": 2, "num_heads": 2, "d_kv": 16, "d_ff": 128},
 }
@@ -84,8 +85,8 @@ DeviceName = Annotated[str, typer.Option(help="cuda or cpu")]
 Tiny = Annotated[bool, typer.Option("--tiny", help="encoders of two layers, measured for a second")]
 Only = Annotated[str, typer.Option(help="encoders whose name contains this")]
 Variants = Annotated[str, typer.Option(help="serving variants: fp32,bf16")]
-Budget = Annotated[float, typer.Option(min=1, help="seconds a measurement may take, its start included")]
-Minutes = Annotated[float, typer.Option(min=0, help="all measurements together; those that come later are not tried")]
+Budget = Annotated[float, typer.Option(min=1, help="seconds a measurement may take, start-up included")]
+Minutes = Annotated[float, typer.Option(min=0, help="limit for all measurements together; the rest are not tried")]
 Bandwidth = Annotated[float | None, typer.Option(min=0, help="the device's peak memory bandwidth, GB/s")]
 Save = Annotated[bool, typer.Option("--save", help="write the document to docs/measured/")]
 
@@ -122,23 +123,23 @@ def main(
         _stop(problem)
     encoders = [name for name in ENCODERS if only in name]
     if not encoders:
-        _stop(f"--only {only}: no encoder is named so; there are {', '.join(ENCODERS)}")
+        _stop(f"--only {only}: no encoder of that name; there are {', '.join(ENCODERS)}")
     names = [name.strip() for name in variants.split(",")]
     if unknown := [name for name in names if name not in VARIANTS]:
-        _stop(f"--variants {', '.join(unknown)}: there are {', '.join(VARIANTS)}")
+        _stop(f"--variants: no variant {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
     card = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     plan = Plan(device, tiny, bandwidth_gbs or of_device(card, BANDWIDTHS))
     started, document = time.perf_counter(), _context(plan, card)
     for variant in names:
         for encoder in encoders:
             left_s = 60 * minutes - (time.perf_counter() - started)
-            found: Document = {"outcome": "not_tried", "reason": f"the {minutes:g} minutes were over"}
+            result: Document = {"outcome": "not_tried", "reason": f"the {minutes:g} minutes were over"}
             if left_s > 0:
-                found = measured(encoder, variant, plan, min(budget_s, left_s))
-            document["measurements"].append({"encoder": encoder, "variant": variant, **found})
+                result = measured(encoder, variant, plan, min(budget_s, left_s))
+            document["measurements"].append({"encoder": encoder, "variant": variant, **result})
             document["wall_s"] = round(time.perf_counter() - started, 1)
-            console.print(f"{encoder} {variant}: {found['outcome']} {found.get('reason', '')}", markup=False)
-            if save:  # after each: a machine may be taken away
+            console.print(f"{encoder} {variant}: {result['outcome']} {result.get('reason', '')}", markup=False)
+            if save:  # after each: the machine may be reclaimed
                 _save(document, card)
     _show(document["measurements"])
     print(json.dumps(document))
@@ -150,20 +151,20 @@ def _stop(message: str) -> NoReturn:
 
 
 def measured(encoder: str, variant: str, plan: Plan, limit_s: float) -> Document:
-    """What a fresh process measures, with floor and achieved share; or why there is nothing."""
+    """A measurement in a fresh process, with the floor and the achieved share of it; or the reason why there is none."""
     try:
-        found = run_fresh(plan.subject(encoder), variant, limit_s=limit_s)
+        result = run_fresh(plan.subject(encoder), variant, limit_s=limit_s)
     except MeasurementBroke as error:
         return {"outcome": "failed", "reason": str(error)[:300]}
-    if isinstance(found, str):
-        return {"outcome": "unavailable", "reason": found[:300]}
-    floor_ms = bandwidth_floor_ms(found["params_body_m"] * 1e6, BYTES.get(variant, 2), plan.bandwidth_gbs)
-    achieved = None if floor_ms is None or found["p50_ms"] is None else floor_ms / found["p50_ms"]
-    return {"outcome": "measured", "floor_ms": floor_ms, "achieved": achieved, **found}
+    if isinstance(result, Unavailable):
+        return {"outcome": "unavailable", "reason": result.reason[:300]}
+    floor_ms = bandwidth_floor_ms(result["params_body_m"] * 1e6, BYTES.get(variant, 2), plan.bandwidth_gbs)
+    achieved = None if floor_ms is None or result["p50_ms"] is None else floor_ms / result["p50_ms"]
+    return {"outcome": "measured", "floor_ms": floor_ms, "achieved": achieved, **result.values}
 
 
 def bandwidth_floor_ms(body: float, bytes_each: int, bandwidth_gbs: float | None) -> float | None:
-    """Milliseconds to read the weights once; None where the bandwidth is not known."""
+    """Milliseconds to read the weights once; None where the bandwidth is unknown."""
     return None if bandwidth_gbs is None else 1000 * body * bytes_each / (bandwidth_gbs * 1e9)
 
 
@@ -193,17 +194,19 @@ def _show(measurements: Sequence[Mapping[str, Any]]) -> None:
     table = Table("", "p50 ms", "p99 ms", "floor ms", "achieved", "Server/s", "Offline/s (batch)", "GB peak", "GB NVML")
     for column in ("J a sample", "idle W", "LoadGen"):
         table.add_column(column)
-    for one in measurements:
-        name = f"{one['encoder']} {one['variant']}"
-        if one["outcome"] != "measured":
-            table.add_row(name, one["outcome"])
+    for result in measurements:
+        name = f"{result['encoder']} {result['variant']}"
+        if result["outcome"] != "measured":
+            table.add_row(name, result["outcome"])
             continue
-        cells = [_number(one[key]) for key in ("p50_ms", "p99_ms", "floor_ms")]
-        cells.append("n/a" if one["achieved"] is None else f"{one['achieved']:.0%}")
-        cells += [_number(one["server_qps"]), f"{_number(one['throughput_sps'])} ({one['batch_size']})"]
-        cells += [_number(None if one[key] is None else one[key] / 1e3) for key in ("peak_memory_mb", "gpu_process_mb")]
-        cells += [_number(one[key]) for key in ("energy_j_per_sample", "idle_power_w")]
-        cells.append("/".join("VALID" if valid else "INVALID" for valid in one["valid"].values()))
+        cells = [_number(result[key]) for key in ("p50_ms", "p99_ms", "floor_ms")]
+        cells.append("n/a" if result["achieved"] is None else f"{result['achieved']:.0%}")
+        cells += [_number(result["server_qps"]), f"{_number(result['throughput_sps'])} ({result['batch_size']})"]
+        cells += [
+            _number(None if result[key] is None else result[key] / 1e3) for key in ("peak_memory_mb", "gpu_process_mb")
+        ]
+        cells += [_number(result[key]) for key in ("energy_j_per_sample", "idle_power_w")]
+        cells.append("/".join("VALID" if valid else "INVALID" for valid in result["valid"].values()))
         table.add_row(name, *cells)
     console.print(table)
 

@@ -1,4 +1,4 @@
-"""What `gpu_train` measures: encoders, their layout on the device, and the peaks of devices."""
+"""The settings that `gpu_train` measures, and the peak FLOP rates of devices."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from trainables.tasks.xtreme.xnli import Xnli
 
 LARGE, XL, XXL = "xlm-r-large", "xlm-r-xl", "xlm-r-xxl"
 TASKS: dict[str, Task] = {"xnli": Xnli(), "udpos": Udpos()}
-# TFLOP/s of dense bf16, by words of the device's name, from NVIDIA's data sheets (nvidia.com/en-us/data-center, one a card).
-# Where they give it with sparsity alone, that is twice as much.
+# TFLOP/s of dense bf16 by words of the device's name, from NVIDIA's data sheets (nvidia.com/en-us/data-center, one a card).
+# Where a data sheet gives only the figure with sparsity, it is halved.
 PEAKS = {
     "A10": 250 / 2,  # A10 Tensor Core GPU
     "A40": 299.4 / 2,  # A40
@@ -44,9 +44,9 @@ TINY_LOOKED_UP = 200
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained and how it is laid out; batches count rows.
+    """An encoder, a task, and how training is laid out; batches count rows.
 
-    `unpad`: without padding; `compiled`: layers by torch.compile. A study does neither unless its recipe asks for it.
+    `unpad`: without padding; `compiled`: layers by torch.compile. Both are off in a study unless its recipe turns them on.
     """
 
     encoder: str
@@ -68,7 +68,7 @@ class Setting:
         return f"{self.encoder}, {self.task}, ZeRO {self.zero_stage}{offload}, {rows}{recomputed}"
 
 
-# Those that ask for most of the host stand last: what ends the machine ends no other measurement.
+# Settings that need the most host memory come last, so that an out-of-memory kill costs no other measurement.
 SETTINGS = (
     Setting(LARGE, "xnli", 0, "none", 128, 128, False),
     Setting(LARGE, "xnli", 0, "none", 128, 128, False, unpad=True),
@@ -99,7 +99,7 @@ TINY_SETTINGS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What all settings share."""
+    """Values that all settings share."""
 
     device: str
     tiny: bool
@@ -109,7 +109,7 @@ class Plan:
 
     def config(self, setting: Setting) -> PreTrainedConfig:
         config = config_of(published(setting.encoder))
-        assert config is not None  # it is in the catalogue
+        assert config is not None  # the catalogue has it
         if self.tiny:
             config.update(TINY)
         return config
@@ -120,24 +120,24 @@ class Plan:
 
 
 def device_problem(device: str, *, tiny: bool, save: bool) -> str | None:
-    """Why a command that is meant for a GPU cannot run so; None if it can."""
+    """Why a GPU benchmark cannot run with these options; None if it can."""
     if device not in ("cuda", "cpu"):
-        return f"--device {device}: cuda or cpu"
+        return f"--device {device}: no such device; cuda or cpu"
     if device == "cuda":
         seen = torch.cuda.is_available()
         return None if seen else "--device cuda: PyTorch sees no GPU; --device cpu --tiny runs the same code"
     if not tiny:
         return "--device cpu: encoders of this size are for a GPU; add --tiny"
-    return "--save: only measurements of a GPU are kept" if save else None
+    return "--save: only measurements on a GPU are saved; leave it out" if save else None
 
 
 def peak_of(name: str) -> float | None:
-    """TFLOP/s of a device by its name; None where the table has none, or of a slice of a device."""
+    """TFLOP/s of a device by its name; None for an unknown device or a MIG slice."""
     return of_device(name, PEAKS)
 
 
 def of_device(name: str, table: Mapping[str, float]) -> float | None:
-    """The entry of a device, the one that shares most words with its name."""
+    """A table's entry for a device: the key that shares the most words with its name."""
     words = set(re.split(r"[\s-]", name))
-    found = [key for key in table if set(key.split()) <= words]
-    return None if "MIG" in words or not found else table[max(found, key=len)]
+    matches = [key for key in table if set(key.split()) <= words]
+    return None if "MIG" in words or not matches else table[max(matches, key=len)]

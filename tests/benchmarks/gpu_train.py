@@ -1,33 +1,33 @@
 """How fast do the large published encoders fine-tune on one data-centre GPU, and which settings fit it?
 
     python -m tests.benchmarks.gpu_train [--data-root ../shared/data] [--only xlm-r-xl] [--save]
-    python -m tests.benchmarks.gpu_train --device cpu --tiny --peak-tflops 1      # the same code, on encoders of two layers
+    python -m tests.benchmarks.gpu_train --device cpu --tiny --peak-tflops 1      # the same code on two-layer encoders
 
-XLM-R large, XL and XXL with random weights, made on the device (speed does not depend on them), under the study's loop
-(`trainables.training.loop.train`: DeepSpeed engine, length buckets, fp32 weights and optimizer with bf16 products), head and vocabulary
-trimming; ZeRO 0 and 3, with and without offload, with padding and without it, layers compiled or not. Rows have the lengths of
-XNLI's and UD's (`row_lengths`) and random words, as many different ones as these data look up. Needs neither Ray nor a network.
-Every setting runs in a process of its own, within a budget of seconds: one that does not fit, fails or takes too long is
-recorded as that, and the next one starts afresh.
+XLM-R large, XL and XXL with random weights created on the device (speed does not depend on them), under the study's loop
+(`trainables.training.loop.train`: DeepSpeed engine, length buckets, fp32 weights and optimizer with bf16 products), head and
+vocabulary trimming; ZeRO 0 and 3, with and without offload, padding and compiled layers. Rows have the lengths of XNLI's and
+UD's (`row_lengths`) and random words, as many different ones as these data contain. Needs neither Ray nor a network. Every
+setting runs in a fresh process within a budget of seconds; one that does not fit, fails or takes too long is recorded with its
+outcome, and the next one starts.
 
-Each step ends with a synchronisation of the device; the first ones warm up and count for nothing. Per second of the others:
+Each step ends with a synchronisation of the device; warm-up steps do not count. Reported per second:
 
     tokens   without padding
     MFU      share of the device's peak: sum over rows of n tokens of 6 x body x n + 12 x layers x attention width x n^2,
-             over seconds and peak. `body` is every parameter of the encoder but its embedding tables; 6 and 12 count
-             forward and backward (Korthikanti et al. 2022, arXiv 2205.05198). Padding, head, optimizer and what
-             activation checkpointing computes twice are no work by this count.
+             over seconds and peak. `body` is every parameter of the encoder except its embedding tables; 6 and 12 count
+             forward and backward (Korthikanti et al. 2022, arXiv 2205.05198). Padding, head, optimizer and the recomputation
+             of activation checkpointing do not count as work.
 
-Peak memory is that of torch's allocator from the first counted step on, and before it (building the engine, first steps);
-beside it what NVML says the device has in use at the end, and the peak resident set size of the process. Peaks of the devices
-are those of NVIDIA's data sheets for dense bf16; `--peak-tflops` for others.
+Peak memory is that of torch's allocator from the first counted step on, and separately before it (building the engine, first
+steps), with the device memory in use at the end according to NVML and the peak resident set of the process. Peak FLOP rates are
+those of NVIDIA's data sheets for dense bf16; `--peak-tflops` for other devices.
 
-Offload wants host memory: DeepSpeed keeps a second fp32 copy of the weights beside gradients and moments, 20 bytes a
-parameter in all, about 200 GB for XXL.
+Offload needs host memory: DeepSpeed keeps a second fp32 copy of the weights in addition to gradients and moments, 20 bytes a
+parameter in total, about 200 GB for XXL.
 
 Goals: at least 45% MFU for XL in bf16 on one H100 (`xl_mfu`, the best setting); an XXL step that fits 80 GB with offload
-(`xxl_offload_step_s` is no null, its peak below). `--save` writes the document to docs/measured/, from a GPU only. The last
-line is one JSON document.
+(`xxl_offload_step_s` is not null and its peak is below that). `--save` writes the document to docs/measured/, from a GPU only.
+The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -83,28 +83,28 @@ from trainables.hyperparameters import OutOfMemory, Precision, Training
 from trainables.models.encoder import checkpoint_activations, compile_layers, count_parameters
 from trainables.models.families import FAMILIES
 from trainables.models.task_model import TaskModel, new_head
+from trainables.models.unpadding import unpad_training
 from trainables.store.versions import PACKAGES
 from trainables.tasks.base import Task
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
-from trainables.training.engine import build_engine
+from trainables.training.engine import Layout, build_engine
 from trainables.training.loop import train
 from trainables.training.trimming import looked_up, trim
-from trainables.training.unpadding import unpad
 
-MEASURED = Path(__file__).parents[2] / "analysis" / "measured"
+MEASURED = Path(__file__).parents[2] / "docs" / "measured"
 PRECISION: Precision = "bf16_mixed"
-WARM_UP = 3  # steps: kernels are chosen, the allocator and the pinned buffers of offload grow
+WARM_UP = 3  # steps: kernels are chosen; the allocator and offload's pinned buffers grow
 
 console = Console(highlight=False, width=140)
 Document = dict[str, Any]
 
 DeviceName = Annotated[str, typer.Option(help="cuda or cpu")]
 Tiny = Annotated[bool, typer.Option("--tiny", help="encoders of two layers, two settings")]
-DataRoot = Annotated[Path | None, typer.Option(help="count lengths in its files, not in the committed histogram")]
+DataRoot = Annotated[Path | None, typer.Option(help="count lengths in its files instead of the committed histogram")]
 Only = Annotated[str, typer.Option(help="settings whose name contains this")]
-Steps = Annotated[int, typer.Option(min=1, help="steps that count; fewer where the budget ends them")]
-Budget = Annotated[float, typer.Option(min=1, help="seconds a setting may take, its start included")]
-Minutes = Annotated[float, typer.Option(min=0.1, help="all settings together; those that come later are not tried")]
+Steps = Annotated[int, typer.Option(min=1, help="steps that count; fewer where the budget is used up")]
+Budget = Annotated[float, typer.Option(min=1, help="seconds a setting may take, start-up included")]
+Minutes = Annotated[float, typer.Option(min=0.1, help="limit for all settings together; the rest are not tried")]
 PeakTflops = Annotated[float | None, typer.Option(min=0, help="the device's dense bf16 peak")]
 Save = Annotated[bool, typer.Option("--save", help="write the document to docs/measured/")]
 
@@ -124,10 +124,10 @@ def main(
     if (problem := device_problem(device, tiny=tiny, save=save)) is not None:
         _stop(problem)
     if device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for the children: DeepSpeed takes a GPU if it sees one
-    settings = [one for one in (TINY_SETTINGS if tiny else SETTINGS) if only in one.name]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for the child processes: DeepSpeed uses a GPU if it sees one
+    settings = [setting for setting in (TINY_SETTINGS if tiny else SETTINGS) if only in setting.name]
     if not settings:
-        _stop(f"--only {only}: no setting is named so")
+        _stop(f"--only {only}: no setting of that name; names begin with the encoder's, such as {XL}")
     try:
         lengths = row_lengths.committed() if data_root is None else row_lengths.read_lengths(data_root)
     except (DataError, OSError) as error:
@@ -143,7 +143,7 @@ def main(
         document["settings"].append({"name": setting.name, **asdict(setting), **result})
         document |= goals(document["settings"]) | {"wall_s": round(time.perf_counter() - started, 1)}
         console.print(f"{setting.name}: {result['outcome']} {result.get('reason', '')}", markup=False)
-        if save:  # after each: a machine may be taken away
+        if save:  # after each: the machine may be reclaimed
             _save(document, name)
     _show(document["settings"])
     print(json.dumps(document))
@@ -154,26 +154,32 @@ def _stop(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-# --- what a number rests on
+# --- the document
 
 
 def model_flops(*, body: int, layers: int, attention_width: int, lengths: Sequence[int]) -> int:
-    """Floating-point operations of training on rows of these lengths, by the formula above."""
+    """Floating-point operations of training on rows of these lengths, by the formula in the module's docstring."""
     return sum(6 * body * n + 12 * layers * attention_width * n**2 for n in lengths)
 
 
 def goals(settings: Sequence[Mapping[str, Any]]) -> Document:
-    """The best MFU of XL, and the quickest step of XXL with offload with its peak memory, building the engine included; None
-    where none was measured."""
-    done = [one for one in settings if one["outcome"] == "measured"]
-    xl = [one["mfu"] for one in done if one["encoder"] == XL and one["mfu"] is not None]
-    xxl = [one for one in done if one["encoder"] == XXL and one["offload"] != "none"]
-    found: Document = {"xl_mfu": max(xl, default=None), "xxl_offload_step_s": None, "xxl_offload_peak_memory_mb": None}
+    """The best MFU of XL, and the fastest step of XXL with offload with its peak memory, building the engine included.
+
+    None where nothing was measured.
+    """
+    finished = [setting for setting in settings if setting["outcome"] == "measured"]
+    xl = [setting["mfu"] for setting in finished if setting["encoder"] == XL and setting["mfu"] is not None]
+    xxl = [setting for setting in finished if setting["encoder"] == XXL and setting["offload"] != "none"]
+    reached: Document = {
+        "xl_mfu": max(xl, default=None),
+        "xxl_offload_step_s": None,
+        "xxl_offload_peak_memory_mb": None,
+    }
     if xxl:
-        quickest = min(xxl, key=lambda one: one["step_s"]["median"])
-        found["xxl_offload_step_s"] = quickest["step_s"]["median"]
-        found["xxl_offload_peak_memory_mb"] = max(quickest["peak_memory_mb"], quickest["start_peak_memory_mb"])
-    return found
+        fastest = min(xxl, key=lambda setting: setting["step_s"]["median"])
+        reached["xxl_offload_step_s"] = fastest["step_s"]["median"]
+        reached["xxl_offload_peak_memory_mb"] = max(fastest["peak_memory_mb"], fastest["start_peak_memory_mb"])
+    return reached
 
 
 def _context(plan: Plan, name: str) -> Document:
@@ -198,7 +204,7 @@ def _context(plan: Plan, name: str) -> Document:
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # Ray, where there is no need of it
+    except importlib.metadata.PackageNotFoundError:  # Ray is not needed here
         return None
 
 
@@ -211,14 +217,15 @@ def _save(document: Document, name: str) -> None:
 
 def _show(settings: Sequence[Mapping[str, Any]]) -> None:
     table = Table("", "tokens/s", "MFU", "s a step", "GB torch", "GB NVML", "GB host")
-    for one in settings:
-        if one["outcome"] != "measured":
-            table.add_row(one["name"], one["outcome"])
+    for setting in settings:
+        if setting["outcome"] != "measured":
+            table.add_row(setting["name"], setting["outcome"])
             continue
-        mfu = "n/a" if one["mfu"] is None else f"{one['mfu']:.1%}"
-        gigabytes = [one["peak_memory_mb"], one["nvml_used_mb"], one["host_peak_mb"]]
-        memory = ["n/a" if value is None else f"{value / 1e3:.1f}" for value in gigabytes]
-        table.add_row(one["name"], f"{one['tokens_per_s']:,.0f}", mfu, f"{one['step_s']['median']:.3g}", *memory)
+        mfu = "n/a" if setting["mfu"] is None else f"{setting['mfu']:.1%}"
+        megabytes = [setting["peak_memory_mb"], setting["nvml_used_mb"], setting["host_peak_mb"]]
+        memory = ["n/a" if value is None else f"{value / 1e3:.1f}" for value in megabytes]
+        step_s = f"{setting['step_s']['median']:.3g}"
+        table.add_row(setting["name"], f"{setting['tokens_per_s']:,.0f}", mfu, step_s, *memory)
     console.print(table)
 
 
@@ -226,12 +233,12 @@ def _show(settings: Sequence[Mapping[str, Any]]) -> None:
 
 
 def in_child(setting: Setting, plan: Plan, limit_s: float) -> Document:
-    """What a fresh process measures, or what became of it."""
+    """A measurement in a fresh process, or what became of it."""
     context = get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(setting, plan, limit_s, send))
     process.start()
-    send.close()  # the child's end is then the only one, and its death is the end of the file
+    send.close()  # only the child holds this end now, so its death ends the stream
     try:
         if not receive.poll(limit_s):
             return {"outcome": "timed_out", "reason": f"no result after {limit_s:.0f} s"}
@@ -239,37 +246,37 @@ def in_child(setting: Setting, plan: Plan, limit_s: float) -> Document:
         return result
     except EOFError:
         process.join()
-        reason = f"exit code {process.exitcode}; -9 is what the kernel does where host memory runs out"
+        reason = f"exit code {process.exitcode}; -9 is the kernel's kill when host memory runs out"
         return {"outcome": "killed", "reason": reason}
     finally:
-        process.kill()  # it has said all: what is left is to take the engine apart
+        process.kill()  # it has sent its result; taking the engine apart would take time
         process.join()
 
 
 def _child(setting: Setting, plan: Plan, limit_s: float, results: Connection) -> None:
     score = Path("/proc/self/oom_score_adj")
     if score.exists():
-        score.write_text("1000")  # should host memory run out, the kernel ends this process and not the one that waits
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of PyTorch about what DeepSpeed calls, at every step
+        score.write_text("1000")  # if host memory runs out, the kernel kills this process and not its parent
+    warnings.filterwarnings("ignore", category=FutureWarning)  # PyTorch's, about DeepSpeed's calls, at every step
     if plan.device == "cpu":
-        torch.set_num_threads(1)  # threads that wait for each other are slower than one, on encoders of two layers
+        torch.set_num_threads(1)  # on two-layer encoders, threads that wait for each other are slower than one
     results.send(measured(setting, plan, limit_s))
 
 
 def measured(setting: Setting, plan: Plan, limit_s: float) -> Document:
-    """The setting's figures, from this process, or why there are none."""
+    """The figures of a setting, measured in this process, or why there are none."""
     try:
         return {"outcome": "measured", **_figures(setting, plan, time.perf_counter() + 0.8 * limit_s)}
-    except Exception as error:  # a setting that cannot run is a result, and the next ones are still to come
+    except Exception as error:  # a setting that cannot run is a result too
         outcome = "out_of_memory" if _lacks_memory(error) else "failed"
         return {"outcome": outcome, "reason": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Also of the host: pinned memory and PyTorch's CPU allocator raise a plain RuntimeError."""
-    said = str(error).lower()
+    """Whether device or host ran out of memory: pinned memory and PyTorch's CPU allocator raise a plain RuntimeError."""
+    message = str(error).lower()
     return isinstance(error, (OutOfMemory, torch.OutOfMemoryError, MemoryError)) or any(
-        words in said for words in ("out of memory", "can't allocate memory")
+        words in message for words in ("out of memory", "can't allocate memory")
     )
 
 
@@ -277,11 +284,11 @@ def _lacks_memory(error: Exception) -> bool:
 
 
 class Enough(Exception):
-    """The steps so far are what the budget had room for."""
+    """The time budget is used up; the steps so far are the result."""
 
 
 class Clock:
-    """Observes the loop: when each step ended on the device; after the warm-up, memory is counted anew."""
+    """Observer of the loop: records when each step ends on the device, and resets peak memory after the warm-up."""
 
     def __init__(self, device: torch.device, until: float) -> None:
         self._device, self._until = device, until
@@ -301,14 +308,14 @@ class Clock:
 
     @property
     def step_s(self) -> list[float]:
-        """Seconds of each step that counts."""
+        """Seconds of each counted step."""
         ends = self.ends[WARM_UP - 1 :]
         return [end - start for start, end in itertools.pairwise(ends)]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A task's rows of the plan's lengths, in the batches of a setting."""
+    """Rows with the plan's lengths for a task, in the batches of a setting."""
 
     table: FeatureTable
     batches: FeatureBatches
@@ -318,14 +325,14 @@ class Rows:
         return [self.table.lengths[index] for index in self.order.at(step)]
 
     def padded_tokens(self, step: int, share: Share) -> int:
-        """As the micro-batches are padded."""
+        """Tokens of a step with the padding of its micro-batches."""
         cut = [[range(self.table.lengths[index]) for index in indices] for indices in share.cut(self.order.at(step))]
         return sum(len(rows) * padded_length(rows) for rows in cut)
 
 
 def _figures(setting: Setting, plan: Plan, until: float) -> Document:
     device = torch.device(plan.device)
-    if device.type == "cuda":  # as on a worker of a group with a GPU
+    if device.type == "cuda":  # as a worker of a group with a GPU does
         device = torch.device("cuda", 0)
         torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.set_device(device)
@@ -342,13 +349,13 @@ def _figures(setting: Setting, plan: Plan, until: float) -> Document:
             trim(model, lookups)
         trained = sum(parameter.numel() for parameter in model.parameters())
         if setting.unpad:
-            unpad(model.encoder)
+            unpad_training(model.encoder)
         if setting.activation_checkpointing:
             checkpoint_activations(model)
         if setting.compiled:
             compile_layers(model)
-        layout: dict[str, Any] = {"zero_stage": setting.zero_stage, "offload": setting.offload}
-        engine = build_engine(model, training, share=share, **layout)  # for as long as its process
+        layout = Layout(share, setting.zero_stage, setting.offload, device=device)
+        engine = build_engine(model, training, layout)  # never released: the process ends with it
         with contextlib.suppress(Enough):
             train(engine, rows.batches, training, share=share, device=device, observe=clock)
         counted = range(WARM_UP, len(clock.ends))
@@ -381,7 +388,7 @@ def _figures(setting: Setting, plan: Plan, until: float) -> Document:
 
 
 def _rows(path: Path, setting: Setting, plan: Plan, config: PreTrainedConfig, seed: int) -> Rows:
-    """Rows of random words, every word as likely as any other, and of random labels."""
+    """Rows of uniformly random words with random labels."""
     task, rng = TASKS[setting.task], random.Random(seed)
     words = rng.sample(range(config.pad_token_id + 1, config.vocab_size), plan.rows_looked_up)
     features = []
@@ -395,9 +402,9 @@ def _rows(path: Path, setting: Setting, plan: Plan, config: PreTrainedConfig, se
 
 
 def _model(config: PreTrainedConfig, task: Task, device: torch.device) -> TaskModel:
-    """In fp32 on the device, as the engine will have it: XXL is 43 GB, which a CPU would be minutes filling."""
+    """The model in fp32, created on the device: XXL is 43 GB, which a CPU would take minutes to fill."""
     family = FAMILIES[config.model_type]
-    config._attn_implementation = family.attention
+    config._attn_implementation = family.attention(device)
     torch.manual_seed(0)
     with device:
         encoder = family.model_class(config, **family.options)

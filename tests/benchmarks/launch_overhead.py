@@ -1,24 +1,24 @@
-"""What does a trial cost beside its training, by launcher?
+"""What does a trial cost on top of its training, by launcher?
 
     python -m tests.benchmarks.launch_overhead [--rounds 6] [--quick]
 
-The same small job for all: the first size of the cut-down recipe, pre-trained beforehand, is fine-tuned on tagging, 2,000 steps
-of 16 sentences in fp32, and scored. Each trial has a seed of its own, so that nothing of it is found in the store. Steps of a
-few milliseconds are the worst case: what a launcher costs at each step would show here first.
+All run the same small job: the first size of the test recipe, pre-trained beforehand, is fine-tuned on tagging for 2,000 steps
+of 16 sentences in fp32, and scored. Each trial has its own seed, so that the store has none of its stages. Steps of a few
+milliseconds are the worst case: a cost per step shows here first.
 
-1. bare: the same stages in one process without Ray (`Job.run` in a workplace of its own: engine, loop, store, scores).
+1. bare: the same stages in one process without Ray (`Job.run` in its own `Workplace`: engine, loop, store, scores).
 2. inline, reused: `run_inline` in a Ray Tune function trainable whose actor has run another trial, as in `study.search.sweep`.
-3. inline, fresh: the same without reuse of actors, so that every trial starts a process and imports what it needs.
-4. and 5. group of one and of two: `run_group`, a `TorchTrainer`, in a Tune trial of its own. Two workers share the batch.
+3. inline, fresh: the same without actor reuse, so that every trial starts a process and imports what it needs.
+4. and 5. group of one and of two: `run_group`, a `TorchTrainer`, in its own Tune trial. Two workers share the batch.
 
-Before the trial that counts, each contestant runs a short one. A trial under Ray counts from the end of the short one to its
-own end, both as Tune's controller sees them; bare it counts from start to end of the job. Importing and starting is thus part
-of 3 to 5 and not of 1 and 2. Tracking is left out: it is the driver's work.
+Each contestant runs a short trial before the one that counts. Under Ray, a trial counts from the end of the short one to its
+own end, both as Tune's controller sees them; bare, from start to end of the job. Imports and start-up are thus part of 3 to 5
+and not of 1 and 2. Tracking is left out: it is the driver's work.
 
-Fair: one thread a process, the study's environment for workers, and the niceness of Ray's workers (15 unless it is configured)
-in every contestant; the bare one runs while no Ray does. In every round the contestants take turns in another order; groups,
-which cost tens of seconds more, have a part in the first two alone. Seconds are medians over rounds, with their range; beside
-them stands what the stages took by their own manifests.
+Every contestant has one thread a process, the study's environment for workers, and the niceness of Ray's workers (15 by
+default); the bare one runs while Ray does not. The order of contestants changes in every round; groups, which cost tens of
+seconds more, take part in the first two only. Seconds are medians over rounds, with their range and with the seconds of the
+stages by their manifests.
 
 Goal: an inline trial in a reused actor takes at most 3% more than the bare loop and 0.3 s: `inline_ratio`,
 (inline_reused_s - 0.3) / bare_s, is at most 1.03. The last line is one JSON document.
@@ -51,12 +51,15 @@ from rich.console import Console
 from rich.table import Table
 
 from study.cluster.connection import WORKER_ENVIRONMENT, connected
-from study.cluster.progress_actor import Board, Poster
+from study.cluster.progress_actor import ProgressActor, ProgressReporter
 from study.search.sweep import TRIAL_DRIVER_BYTES
 from tests.support import recipes
 from trainables.benchmark.probes.hardware import hardware
 from trainables.benchmark.subjects.fresh import environment
-from trainables.launch.job import Job, run_group, run_inline, run_task
+from trainables.launch.group import run_group
+from trainables.launch.inline import run_inline
+from trainables.launch.job import Job
+from trainables.launch.task import run_task
 from trainables.resources import Resources
 from trainables.stages.base import Progress, Stage, Workplace
 from trainables.stages.evaluate import Evaluate
@@ -68,19 +71,19 @@ from trainables.training.batching import Share
 SHORT_STEPS = 2
 GROUP_ROUNDS = 2
 ALLOWED_S, ALLOWED_RATIO = 0.3, 1.03
-TELLING_S = 10.0  # of a shorter job 3% is noise
+CONCLUSIVE_S = 10.0  # 3% of a shorter job is noise
 CORES = 2  # of the Ray on this machine: two workers must fit
 
 console = Console(highlight=False, width=128)
 
-Rounds = Annotated[int, typer.Option(min=1, help="how often each contestant runs")]
+Rounds = Annotated[int, typer.Option(min=1, help="how many times each contestant runs")]
 Steps = Annotated[int, typer.Option(min=1, help="steps of the fine-tuning")]
 Quick = Annotated[bool, typer.Option("--quick", help="one round of 100 steps")]
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """A contestant under Ray: what its trials run on, and whether Tune uses their actor again."""
+    """A contestant under Ray: its resources, and whether Tune reuses the actor."""
 
     resources: Resources
     reuse: bool = False
@@ -98,7 +101,7 @@ LAUNCHERS = {
 
 @dataclass(frozen=True)
 class Trial:
-    """A job by what tells it from others."""
+    """The steps and the seed that identify a job."""
 
     steps: int
     seed: int
@@ -108,22 +111,22 @@ class Trial:
         study = recipes.tiny()
         task, training = study.targets[0], dataclasses.replace(study.tuning, steps=self.steps, seed=self.seed)
         return Evaluate(
-            FineTune(study.pretrain(study.sizes[0]), task.for_training(), training), task, training.max_length
+            FineTune(study.encoder_stage(study.sizes[0]), task.for_training(), training), task, training.max_length
         )
 
     def job(self, output: str, resources: Resources) -> Job:
         return Job(output, resources, chain=(self.evaluation,))
 
     def stage_s(self, output: Path) -> float:
-        """Seconds that its two stages took, by their manifests."""
+        """Seconds of the two stages, from their manifests."""
         stages: tuple[Stage, ...] = (self.evaluation.model, self.evaluation)
-        found = [StageStore(output).find(stage) for stage in stages]
-        return sum(float(one.manifest["context"]["seconds"]) for one in found if one is not None)
+        finished = [StageStore(output).find(stage) for stage in stages]
+        return sum(float(stage.manifest["context"]["seconds"]) for stage in finished if stage is not None)
 
 
 @dataclass(frozen=True)
 class Took:
-    """Seconds of a trial, and of its stages alone."""
+    """Seconds of a trial and of its stages."""
 
     trial_s: float
     stage_s: float
@@ -141,28 +144,30 @@ def main(rounds: Rounds = 6, steps: Steps = 2000, quick: Quick = False) -> None:
         for turn in range(rounds):
             sides = (bench.without_ray, partial(bench.under_ray, turn))
             for side in sides if turn % 2 == 0 else reversed(sides):
-                for contestant, one in side():
-                    took[contestant].append(one)
-                    console.print(f"round {turn + 1}, {contestant}: {one.trial_s:.2f} s, stages {one.stage_s:.2f} s")
-    seconds = {name: [one.trial_s for one in some] for name, some in took.items()}
-    stages = {name: [one.stage_s for one in some] for name, some in took.items()}
+                for contestant, trial in side():
+                    took[contestant].append(trial)
+                    console.print(
+                        f"round {turn + 1}, {contestant}: {trial.trial_s:.2f} s, stages {trial.stage_s:.2f} s"
+                    )
+    seconds = {name: [trial.trial_s for trial in trials] for name, trials in took.items()}
+    stages = {name: [trial.stage_s for trial in trials] for name, trials in took.items()}
     ratios = [(inline - ALLOWED_S) / bare for inline, bare in zip(seconds[REUSED], seconds[BARE], strict=True)]
     ratio = (median(seconds[REUSED]) - ALLOWED_S) / median(seconds[BARE])
     _show(seconds, stages)
     verdict = "reached" if ratio <= ALLOWED_RATIO else "missed"
-    if median(seconds[BARE]) < TELLING_S:
-        verdict = f"not to be told, the bare loop took less than {TELLING_S:g} s"
+    if median(seconds[BARE]) < CONCLUSIVE_S:
+        verdict = f"undecided: the bare loop took less than {CONCLUSIVE_S:g} s"
     console.print(f"inline_ratio {ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f} by round): goal {verdict}")
     document = {
-        **{f"{name}_s": round(median(some), 3) for name, some in seconds.items()},
+        **{f"{name}_s": round(median(values), 3) for name, values in seconds.items()},
         "inline_ratio": round(ratio, 4),
         "rounds": rounds,
         "rounds_of_groups": min(rounds, GROUP_ROUNDS),
         "spreads": {
-            **{f"{name}_s": _range(some) for name, some in seconds.items()},
+            **{f"{name}_s": _range(values) for name, values in seconds.items()},
             "inline_ratio": _range(ratios),
         },
-        "stage_s": {name: round(median(some), 3) for name, some in stages.items()},
+        "stage_s": {name: round(median(values), 3) for name, values in stages.items()},
         "steps": steps,
         "threads": 1,
         "niceness": bench.niceness,
@@ -180,27 +185,29 @@ def _range(values: Sequence[float]) -> list[float]:
 
 
 def _show(seconds: Mapping[str, Sequence[float]], stages: Mapping[str, Sequence[float]]) -> None:
-    table = Table("", "s a trial", "range", "its stages", "beside bare")
+    table = Table("", "s a trial", "range", "its stages", "over bare")
     bare = median(seconds[BARE])
     for name, values in seconds.items():
         low, high = _range(values)
-        beside = f"{median(values) - bare:+.2f}"
-        table.add_row(name, f"{median(values):.2f}", f"{low:.2f} to {high:.2f}", f"{median(stages[name]):.2f}", beside)
+        above = f"{median(values) - bare:+.2f}"
+        table.add_row(name, f"{median(values):.2f}", f"{low:.2f} to {high:.2f}", f"{median(stages[name]):.2f}", above)
     console.print(table)
 
 
-# --- before anything counts
+# --- preparation
 
 
 def _prepare(output: Path) -> int:
-    """Leave in the store what all trials start from; the niceness of Ray's workers."""
+    """Produce the stages that all trials start from; returns the niceness of Ray's workers."""
     evaluation = Trial(SHORT_STEPS, 0).evaluation
     model = evaluation.model
     assert isinstance(model, FineTune)
     stages = (model.base, model.features, evaluation.features)
     with connected(None, cpus=CORES):
-        board = Board.remote()  # type: ignore[attr-defined]
-        ray.get(run_task.remote(Job(str(output), Resources(), stages=stages), "prepare", Poster(board)))
+        progress_actor = ProgressActor.remote()  # type: ignore[attr-defined]
+        ray.get(
+            run_task.remote(Job(str(output), Resources(), stages=stages), "prepare", ProgressReporter(progress_actor))
+        )
         niceness: int = ray.get(ray.remote(_niceness).remote())
     return niceness
 
@@ -214,7 +221,7 @@ def _niceness() -> int:
 
 @dataclass(frozen=True)
 class Bench:
-    """A store that is prepared, and the trials that run on it."""
+    """A prepared store, and the trials that run on it."""
 
     output: Path
     steps: int
@@ -222,28 +229,28 @@ class Bench:
     _seeds: Iterator[int] = field(default_factory=partial(itertools.count, 1))
 
     def without_ray(self) -> Iterator[tuple[str, Took]]:
-        """The bare loop, in a process that has the environment, the niceness and the threads of Ray's workers."""
+        """The bare loop, in a process with the environment, niceness and threads of Ray's workers."""
         trials = self._trials()
         with (
             environment({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": "1"}),
             ProcessPoolExecutor(1, get_context("spawn"), os.nice, (self.niceness - os.nice(0),)) as pool,
         ):
-            trial_s = [pool.submit(_bare, one, str(self.output)).result() for one in trials]
+            trial_s = [pool.submit(_bare, trial, str(self.output)).result() for trial in trials]
         yield BARE, Took(trial_s[-1], trials[-1].stage_s(self.output))
 
     def under_ray(self, turn: int) -> Iterator[tuple[str, Took]]:
-        """Every launcher once, another one first in each round; groups in the first rounds alone."""
-        names = [name for name, one in LAUNCHERS.items() if not one.group or turn < GROUP_ROUNDS]
+        """Every launcher once, another one first in each round; groups in the first rounds only."""
+        names = [name for name, launcher in LAUNCHERS.items() if not launcher.group or turn < GROUP_ROUNDS]
         first = turn % len(names)
         with connected(None, cpus=CORES):
-            progress = Poster(Board.remote())  # type: ignore[attr-defined]
+            progress = ProgressReporter(ProgressActor.remote())  # type: ignore[attr-defined]
             for name in names[first:] + names[:first]:
                 trials = self._trials()
                 ends = _sweep(LAUNCHERS[name], trials, self.output, f"{name}-{turn}", progress)
                 yield name, Took(ends[-1] - ends[0], trials[-1].stage_s(self.output))
 
     def _trials(self) -> tuple[Trial, Trial]:
-        """The short one and the one that counts."""
+        """The short trial and the one that counts."""
         return Trial(SHORT_STEPS, next(self._seeds)), Trial(self.steps, next(self._seeds))
 
 
@@ -256,7 +263,7 @@ def _bare(trial: Trial, output: str) -> float:
 
 
 class Ends(tune.Callback):  # type: ignore[misc]
-    """When each trial ended, and in which process."""
+    """Records when each trial ended, and in which process."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -268,7 +275,7 @@ class Ends(tune.Callback):  # type: ignore[misc]
 
 
 def _sweep(launcher: Launcher, trials: Sequence[Trial], output: Path, name: str, progress: Progress) -> list[float]:
-    """Run the trials one after the other; when each ended."""
+    """Run the trials one after another; returns the time at which each ended."""
     ends = Ends()
     needs = {"memory": TRIAL_DRIVER_BYTES} if launcher.group else {"CPU": launcher.resources.cpus}
     tuner = tune.Tuner(
@@ -281,14 +288,14 @@ def _sweep(launcher: Launcher, trials: Sequence[Trial], output: Path, name: str,
     )
     results = tuner.fit()
     if results.errors or len(ends.times) != len(trials):
-        raise RuntimeError(f"{name}: {len(ends.times)} of {len(trials)} trials ended well: {results.errors}")
+        raise RuntimeError(f"{name}: only {len(ends.times)} of {len(trials)} trials succeeded: {results.errors}")
     if (len(set(ends.pids)) == 1) != launcher.reuse:
-        raise RuntimeError(f"{name}: trials ran in the processes {ends.pids}, and reuse was {launcher.reuse}")
+        raise RuntimeError(f"{name}: trials ran in the processes {ends.pids} with reuse_actors={launcher.reuse}")
     return ends.times
 
 
 def _trial(config: dict[str, Any], *, launcher: Launcher, output: str, progress: Progress) -> None:
-    """As `study.search.sweep` launches one."""
+    """Launches a trial as `study.search.sweep` does."""
     job = config["trial"].job(output, launcher.resources)
     if launcher.group:
         name = f"group-{tune.get_context().get_trial_id()}"

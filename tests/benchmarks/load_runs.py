@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.load_runs [--runs 5000] [--metrics 100] [--rounds 3] [--quick]
 
-One store: ten trials written through MLflow, their rows copied to the number of runs. Each has the metrics of a study over ten
-targets (100: the quickstart's order; 290: all languages of XTREME-R). In each round the contestants take turns:
-`analysis.load`, and the same tables made from MLflow's own `search_runs`. Seconds are medians over rounds, with their range.
-Goal: `load_s` under 10. The last line is one JSON document.
+The store holds ten trials written through MLflow, whose rows are copied up to the number of runs. Each has the metrics of a
+study with ten targets (100: about as many as the quickstart's; 290: all languages of XTREME-R). Two contestants take turns in
+each round: `analysis.load`, and the same tables built from MLflow's own `search_runs`. Seconds are medians over rounds, with
+their range. Goal: `load_s` under 10. The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 import analysis
-from analysis.store import reading
+from analysis.store import runs as runs_module
 from tests.support.studies import new_store
 from trainables.benchmark.probes.hardware import describe_hardware
 from trainables.store.versions import versions
@@ -35,48 +35,48 @@ console = Console(highlight=False, width=128)
 
 
 def plant(folder: Path, runs: int, *, metrics: int) -> str:
-    """A store of so many trials; its URI."""
+    """Create a store with that many trials; returns its URI."""
     client = new_store(folder)
     experiment = client.create_experiment(
         "large", tags={"study.targets": json.dumps([f"t{n}" for n in range(TARGETS)])}
     )
     for number in range(SEED_RUNS):
-        held = {"dev/score": 50.0, "test/score": 40.0, "targets_finished": 10.0}
-        held |= {f"{split}/t{task}": 1.0 for split in ("dev", "test", "chance") for task in range(TARGETS)}
+        values = {"dev/score": 50.0, "test/score": 40.0, "targets_finished": 10.0}
+        values |= {f"{split}/t{task}": 1.0 for split in ("dev", "test", "chance") for task in range(TARGETS)}
         for language in range(1000):
-            held |= {f"test/t{task}/l{language}": 3.0 for task in range(TARGETS) if len(held) < metrics}
+            values |= {f"test/t{task}/l{language}": 3.0 for task in range(TARGETS) if len(values) < metrics}
         run_id = client.create_run(experiment).info.run_id
         tags = {"kind": "trial", "size": "a", "trial_id": f"x{number}", "outcome": "complete", "default_cell": "true"}
         params = {"intermediate": "none", "lr_target": "1e-3", "lr_intermediate": "none", "seed": "0"}
         client.log_batch(
             run_id,
-            metrics=[Metric(name, value, 0, 1) for name, value in held.items()],
+            metrics=[Metric(name, value, 0, 1) for name, value in values.items()],
             params=[Param(name, value) for name, value in params.items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
     with sqlite3.connect(folder / "mlflow.db") as database:
         for table in ("runs", "latest_metrics", "params", "tags"):
             columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
-            place, rows = columns.index("run_uuid"), database.execute(f"SELECT * FROM {table}").fetchall()
-            marks = ",".join("?" * len(columns))
+            column, rows = columns.index("run_uuid"), database.execute(f"SELECT * FROM {table}").fetchall()
+            placeholders = ",".join("?" * len(columns))
             for copy in range(1, runs // SEED_RUNS):
-                renamed = [(*row[:place], f"{row[place][:27]}{copy:05d}", *row[place + 1 :]) for row in rows]
-                database.executemany(f"INSERT INTO {table} VALUES ({marks})", renamed)
+                renamed = [(*row[:column], f"{row[column][:27]}{copy:05d}", *row[column + 1 :]) for row in rows]
+                database.executemany(f"INSERT INTO {table} VALUES ({placeholders})", renamed)
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def load_through_mlflow(uri: str) -> analysis.StudyFrames:
-    """As `analysis.load` reads a server."""
-    direct = reading._runs_of_file
+    """Load the store as `analysis.load` reads a server."""
+    direct = runs_module.runs_in_file
 
-    def refused(path: Path, experiment_id: str) -> list[reading._Run]:
-        raise sqlite3.Error("asked not to")
+    def refused(path: Path, experiment_id: str) -> list[runs_module.StoredRun]:
+        raise sqlite3.Error("disabled for this measurement")
 
-    reading._runs_of_file = refused
+    runs_module.runs_in_file = refused
     try:
         return analysis.load(uri)
     finally:
-        reading._runs_of_file = direct
+        runs_module.runs_in_file = direct
 
 
 def main(
@@ -85,7 +85,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="one round of 500 runs")] = False,
 ) -> None:
-    """Time both ways of reading."""
+    """Time both ways of reading; print them and one JSON line."""
     runs, rounds = (500, 1) if quick else (runs, rounds)
     ways: dict[str, Callable[[str], analysis.StudyFrames]] = {"load": analysis.load, "mlflow": load_through_mlflow}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -98,14 +98,14 @@ def main(
                 frames = ways[name](uri)
                 seconds[name].append(time.perf_counter() - start)
                 assert len(frames.trials) == runs
-    for name, found in seconds.items():
-        console.print(f"{name:8} {median(found):6.1f} s ({min(found):.1f} to {max(found):.1f})")
+    for name, values in seconds.items():
+        console.print(f"{name:8} {median(values):6.1f} s ({min(values):.1f} to {max(values):.1f})")
     document = {
         "benchmark": "load_runs",
         "runs": runs,
         "metrics": metrics,
         "rounds": rounds,
-        **{f"{name}_s": round(median(found), 2) for name, found in seconds.items()},
+        **{f"{name}_s": round(median(values), 2) for name, values in seconds.items()},
         "ratio": round(median(seconds["mlflow"]) / median(seconds["load"]), 1),
         "goal_met": median(seconds["load"]) < GOAL_S,
         "hardware": describe_hardware(),

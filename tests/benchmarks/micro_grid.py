@@ -1,7 +1,8 @@
-"""A small study that is all grid: nine intermediate choices by five targets on MicroXTREME, for benchmarks of the search.
+"""A small grid study for benchmarks of the search: nine intermediate choices by five targets on MicroXTREME.
 
-The nine are none, MicroXTREME's four intermediate tasks, and four mixtures of them, one with masked language modelling in it:
-what the study's space holds, in small. Encoder, targets and steps are those of the quickstart's smallest size.
+The nine are none, MicroXTREME's four intermediate tasks, and four mixtures of them, one of which has masked language
+modelling in it: every kind of choice that a study's space can hold. Encoder, targets and steps are those of the quickstart's
+smallest size.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from study.planning.cost import stages_of
+from study.planning.stages import stages_of
 from study.recipes.quickstart import LANGUAGES, quickstart
 from study.spec import Choice, LadderEncoder, Size, Study
 from study.spec.space import Rates, Space
@@ -42,7 +43,7 @@ MIXED = (
 
 @dataclass(frozen=True)
 class Lengths:
-    """Steps of each kind of training; None keeps the quickstart's."""
+    """Steps of each kind of training; None is the quickstart's."""
 
     pretraining: int | None = None
     intermediate: int | None = None
@@ -50,7 +51,7 @@ class Lengths:
 
 
 def micro_grid(*, lr_intermediate: Rates, lr_target: Rates, lengths: Lengths = Lengths(), seed: int = 0) -> Study:
-    """The study over these learning rates; its one size trains on one worker."""
+    """The study over these learning rates; its only size trains on one worker."""
     study = quickstart(seed)
     size = study.sizes[0]
     assert isinstance(size.encoder, LadderEncoder)
@@ -74,7 +75,7 @@ def micro_grid(*, lr_intermediate: Rates, lr_target: Rates, lengths: Lengths = L
 
 
 def size_of(study: Study) -> Size:
-    """The grid's one size."""
+    """The only size of the grid."""
     (size,) = study.sizes
     return size
 
@@ -83,45 +84,45 @@ def choices_of(study: Study) -> list[Choice]:
     """Every point of the grid.
 
     Raises:
-        ValueError: a rate is a range, which has no points to list.
+        ValueError: a learning rate is a range, which has no list of points.
     """
     grid = study.space.grid()
     if grid is None:
-        raise ValueError("a range of learning rates is no grid")
+        raise ValueError("the learning rates are a range, not a grid; give tuples of rates")
     return grid
 
 
 def trained_for(evaluate: Evaluate) -> dict[str, Stage]:
-    """By fingerprint all that a score rests on and that is made for it: what the encoder itself rests on is left out."""
-    given = (Root, Vocabulary)
-    return {fingerprint(stage): stage for stage in stages_of(evaluate) if not isinstance(stage, given)}
+    """The stages behind a score by fingerprint, without the encoder and the stages behind the encoder."""
+    encoder = (Root, Vocabulary)
+    return {fingerprint(stage): stage for stage in stages_of(evaluate) if not isinstance(stage, encoder)}
 
 
 def trains(stage: Stage) -> bool:
-    """Whether the stage is a training, and not tokenising or scoring."""
+    """Whether the stage is a training, not tokenising or scoring."""
     return isinstance(stage, Tuned)
 
 
 def seconds_of(store: StageStore, stages: Mapping[str, Stage]) -> dict[str, float]:
-    """What each finished stage took, by its manifest."""
+    """Seconds of each finished stage, from its manifest."""
     seconds = {}
     for key, stage in stages.items():
-        found = store.find(stage)
-        if found is None:
+        finished = store.find(stage)
+        if finished is None:
             raise RuntimeError(f"{stage.label} is not finished in {store.root}")
-        seconds[key] = float(found.manifest["context"]["seconds"])
+        seconds[key] = float(finished.manifest["context"]["seconds"])
     return seconds
 
 
 def workplace(output: Path) -> Workplace:
-    """One process, one thread, as an inline trial trains."""
+    """A workplace for one process with one thread, as an inline trial has."""
     torch.set_num_threads(1)
     return Workplace(StageStore(output), Share(0, 1, 64))
 
 
 def prepare(study: Study, output: Path) -> float:
-    """The pre-trained encoder in the store; the seconds it took, with its vocabulary."""
-    root, work = study.pretrain(size_of(study)), workplace(output)
+    """Produce the pre-trained encoder in the store; returns the seconds that it and its vocabulary took."""
+    root, work = study.encoder_stage(size_of(study)), workplace(output)
     ensure(root, work)
     stages = {fingerprint(stage): stage for stage in stages_of(root)}
     return sum(seconds_of(work.store, stages).values())
@@ -132,5 +133,5 @@ def elapsed_since(start: float) -> float:
 
 
 def spread(values: Sequence[float], digits: int = 3) -> list[float]:
-    """Smallest and largest."""
+    """The smallest and the largest value."""
     return [round(min(values), digits), round(max(values), digits)]

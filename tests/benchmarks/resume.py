@@ -1,11 +1,11 @@
-"""What does the same command cost on a study that is finished?
+"""What does the same command cost on a finished study?
 
     python -m tests.benchmarks.resume [--recipe quickstart] [--output runs/quickstart] [--rounds 5] [--quick]
 
-A study is run once (or found finished in `--output`). Then, in turns: the same command again, and a process that imports what
-the command imports and ends. What the first takes above the second is the resume: the state of every search read, what MLflow
-lacks looked for, the report written again. Beside both stands the time of the first run. Each command is a process of its own,
-with the files in the page cache after a first one that does not count. Seconds are medians, with their range.
+A study is run once, or is finished in `--output` already. Two commands then take turns: the same command again, and a process
+that only imports what the command imports. The difference is the cost of resuming: reading the state of every search, looking
+for what MLflow lacks, and writing the report. The time of the first run is reported too. Each command is a new process; a first
+one that does not count fills the page cache. Seconds are medians, with their range.
 
 The last line is one JSON document.
 """
@@ -33,15 +33,15 @@ from trainables.benchmark.probes.hardware import hardware
 from trainables.store.versions import versions
 
 RESUME, IMPORTS = "resume", "imports alone"
-# What `study run` has imported before it looks at the output folder.
+# What `study run` imports before it looks at the output folder.
 IMPORTING = "import study.cli.app, study.run.driver"
 
 console = Console(highlight=False, width=128)
 
-Recipe = Annotated[str, typer.Option(help="what `study run` takes")]
-Output = Annotated[Path | None, typer.Option(help="its output folder; kept")]
-Rounds = Annotated[int, typer.Option(min=1, help="how often each command runs")]
-Quick = Annotated[bool, typer.Option("--quick", help="a cut-down recipe, one round")]
+Recipe = Annotated[str, typer.Option(help="a recipe, as `study run` takes it")]
+Output = Annotated[Path | None, typer.Option(help="the study's output folder; it is kept")]
+Rounds = Annotated[int, typer.Option(min=1, help="how many times each command runs")]
+Quick = Annotated[bool, typer.Option("--quick", help="a small recipe, one round")]
 
 
 def main(recipe: Recipe = "quickstart", output: Output = None, rounds: Rounds = 5, quick: Quick = False) -> None:
@@ -51,10 +51,10 @@ def main(recipe: Recipe = "quickstart", output: Output = None, rounds: Rounds = 
         recipe, rounds = "tests/support/recipes.py:inline", 1
     with ExitStack() as stack:
         folder = output or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out"
-        was_there = folder.exists()
+        existed = folder.exists()
         study = ["-m", "study", "run", recipe, "--output", str(folder)]
         first_s, _ = _timed(study)
-        console.print(f"{recipe}: {'gone on with' if was_there else 'run'} in {first_s:.1f} s")
+        console.print(f"{recipe}: {'resumed' if existed else 'run'} in {first_s:.1f} s")
         commands = {RESUME: study, IMPORTS: ["-c", IMPORTING]}
         for command in commands.values():
             _timed(command)
@@ -62,22 +62,22 @@ def main(recipe: Recipe = "quickstart", output: Output = None, rounds: Rounds = 
         inside: list[float] = []
         for turn in range(rounds):
             for name in commands if turn % 2 == 0 else reversed(commands):
-                taken, last = _timed(commands[name])
-                seconds[name].append(taken)
+                duration_s, last_line = _timed(commands[name])
+                seconds[name].append(duration_s)
                 if name == RESUME:
-                    document = json.loads(last)
+                    document = json.loads(last_line)
                     inside.append(float(document["wall_s"]))
     above = [resume - imports for resume, imports in zip(seconds[RESUME], seconds[IMPORTS], strict=True)]
     _show(seconds, above)
     trials = sum(size["trials"] for size in document["sizes"])
     console.print(
-        f"{trials} trials in {len(document['sizes'])} sizes; by the command's own clock {median(inside):.1f} s"
+        f"{trials} trials in {len(document['sizes'])} sizes; the command itself reports {median(inside):.1f} s"
     )
     print(
         json.dumps(
             _document(seconds, above, inside)
             | {
-                "first_run_s": None if was_there else round(first_s, 1),
+                "first_run_s": None if existed else round(first_s, 1),
                 "recipe": recipe,
                 "trials": trials,
                 "phases_s": document["seconds"],
@@ -96,14 +96,14 @@ def _timed(arguments: Sequence[str]) -> tuple[float, str]:
     """Seconds of a Python process, and the last line of its standard output.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the process failed.
     """
     start = time.perf_counter()
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
-    taken = time.perf_counter() - start
+    duration_s = time.perf_counter() - start
     if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return taken, (done.stdout.strip().splitlines() or [""])[-1]
+        raise RuntimeError(f"{' '.join(arguments)}: exit code {done.returncode}: {done.stderr[-2000:]}")
+    return duration_s, (done.stdout.strip().splitlines() or [""])[-1]
 
 
 def _document(
@@ -125,9 +125,9 @@ def _document(
 
 def _show(seconds: Mapping[str, Sequence[float]], above: Sequence[float]) -> None:
     table = Table("", "s", "range")
-    for name, some in {**seconds, "above imports": above}.items():
-        low, high = spread(some, 2)
-        table.add_row(name, f"{median(some):.2f}", f"{low:.2f} to {high:.2f}")
+    for name, values in {**seconds, "above imports": above}.items():
+        low, high = spread(values, 2)
+        table.add_row(name, f"{median(values):.2f}", f"{low:.2f} to {high:.2f}")
     console.print(table)
 
 

@@ -1,11 +1,11 @@
-"""How long are the rows that are fine-tuned on? Counted once, for benchmarks that want real lengths and have no text.
+"""How long are the rows of fine-tuning data? Counted once, for benchmarks that need real lengths but have no text.
 
     python -m tests.benchmarks.row_lengths [--data-root ../shared/data]
 
-Reads XNLI's English dev set (2,490 pairs) and the training set of UD English-EWT, in the words of mBERT's own vocabulary, cut
-at 128 tokens with the special ones, and writes `row_lengths.json` beside this file. That vocabulary stands in for XLM-R's,
-whose tokenizer is not among the files. `rows_looked_up` counts the rows of an embedding table that occur in these, XNLI's test
-set and CAD's NLI training set together: what vocabulary trimming leaves of the table.
+Reads XNLI's English dev set (2,490 pairs) and the training set of UD English-EWT, tokenised with mBERT's vocabulary and cut at
+128 tokens, special tokens included, and writes `row_lengths.json` to this folder. mBERT's vocabulary stands in for XLM-R's,
+whose tokenizer is not among the files. `rows_looked_up` counts the embedding rows that occur in these two sets, XNLI's test set
+and CAD's NLI training set together: what vocabulary trimming leaves of the table.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ALSO_LOOKED_UP: dict[str, tuple[Task, Split]] = {"xnli_test": (Xnli(), "test"), 
 
 @dataclass(frozen=True)
 class RowLengths:
-    """By task, how many rows there are of each length from 0 to `MAX_LENGTH`."""
+    """The number of rows of each length from 0 to `MAX_LENGTH`, by task."""
 
     source: str
     rows_looked_up: int
@@ -47,14 +47,14 @@ class RowLengths:
 
 
 def committed() -> RowLengths:
-    """What was counted once."""
+    """The lengths in the committed file."""
     document = json.loads(COMMITTED.read_text(encoding="utf-8"))
-    counts = {task: tuple(some) for task, some in document["counts"].items()}
+    counts = {task: tuple(histogram) for task, histogram in document["counts"].items()}
     return RowLengths(document["source"], document["rows_looked_up"], counts)
 
 
 def read_lengths(data_root: Path) -> RowLengths:
-    """Counted in the files under the data root.
+    """Count the lengths in the files under the data root.
 
     Raises:
         DataError, OSError: a file is missing or breaks a rule of its form.
@@ -71,20 +71,20 @@ def read_lengths(data_root: Path) -> RowLengths:
         )
         seen.update(*(row for feature in features for row in feature.rows))
         if name in COUNTED:
-            found = np.bincount([feature.length for feature in features], minlength=MAX_LENGTH + 1)
-            counts[name] = tuple(int(count) for count in found)
+            histogram = np.bincount([feature.length for feature in features], minlength=MAX_LENGTH + 1)
+            counts[name] = tuple(int(count) for count in histogram)
     source = "XNLI English dev, UD English-EWT train; words of mBERT's vocabulary, cut at 128"
     return RowLengths(source, len(seen), counts)
 
 
 def main(data_root: Annotated[Path, typer.Option(help="folder of published files")] = Path("../shared/data")) -> None:
     """Count, write the file and print a summary."""
-    found = read_lengths(data_root)
-    COMMITTED.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
-    for task in found.counts:
-        lengths = found.of(task)
+    row_lengths = read_lengths(data_root)
+    COMMITTED.write_text(json.dumps(asdict(row_lengths)) + "\n", encoding="utf-8")
+    for task in row_lengths.counts:
+        lengths = row_lengths.of(task)
         print(f"{task}: {len(lengths):,} rows, {np.mean(lengths):.1f} tokens on average, {lengths[-1]} at most")
-    print(f"{found.rows_looked_up:,} rows of the table are looked up")
+    print(f"{row_lengths.rows_looked_up:,} rows of the table are looked up")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,35 @@
-"""Does the search find the best choice with less training than the grid, or than random search?
+"""Does the search find the best choice with less training than the full grid or random search?
 
     python -m tests.benchmarks.search_efficiency [--seeds 18] [--output DIR] [--quick]
 
-1. The whole grid is trained once, for real: every intermediate choice of `micro_grid` with three learning rates of its own and
-   three of the targets, 75 choices by five targets, stages shared. Of each choice the table holds the English dev score after
-   each target, and of each stage the seconds it took (training, tokenising and scoring; pre-training is given).
-2. Searches are replayed against that table until nothing is left to try. The searcher and the scheduler are the study's own
-   (`LedgerSearcher` with its proposer, and `asha`), seeded; what is simulated is the clock. `--concurrent` trials run at a
-   time, a stage costs its seconds when it is first needed and nothing afterwards, and who needs a stage that another trial is
-   training waits for it. No choice is proposed twice.
+1. The whole grid is trained once: every intermediate choice of `micro_grid` with three learning rates for it and three for the
+   targets, 75 choices by five targets, stages shared. The table holds the English dev score of each choice after each target,
+   and the seconds of each stage (training, tokenising and scoring; pre-training is free).
+2. Searches are replayed against that table until nothing is left to try. Searcher and scheduler are the study's own
+   (`TrialStoreSearcher` with its suggester, and `asha`), seeded; only the clock is simulated. `--concurrent` trials run at a
+   time. A stage costs its seconds when it is first needed and nothing afterwards; a trial that needs a stage which another
+   trial is training waits for it. No choice is suggested twice.
 
-   TPE + ASHA    the study's search as it is: every intermediate first at the default rates, never stopped, then Optuna's TPE
+   TPE + ASHA    the study's search: every intermediate first at the default rates, never stopped, then Optuna's TPE
    TPE           the same without ASHA
-   random        the grid's choices in a random order, none stopped: no choice twice, which is random search at its strongest
-   random + ASHA the same order with ASHA and nothing exempt from it
-   defaults, random + ASHA   as the study's search, with a random order in place of TPE: what TPE itself brings
-   TPE + ASHA from N         as the study's search, but trials are first compared after N targets. The study's two
-                             (`Study.first_rung`) were chosen on this grid, so its own line flatters it: on another it may be
-                             another number. A comparison after one target loses to random search here.
+   random        the grid's choices in a random order, none stopped, none repeated: the strongest form of random search
+   random + ASHA the same order with ASHA, no trial exempt
+   defaults, random + ASHA   the study's search with a random order in place of TPE: isolates the contribution of TPE
+   TPE + ASHA from N         the study's search, but trials are first compared after N targets. The study's two
+                             (`Study.first_rung`) were chosen on this grid, which favours the study's line; another grid may
+                             prefer another number. Comparing after one target loses to random search here.
 
-Compared at equal training seconds: the best English dev score among complete trials, which is what the study would choose; and
-the share of the grid's seconds until a complete trial is within a tolerance of the grid's best. Medians with quartiles over
-seeds, which change the searcher and the order, not the table: this is about the search on this grid, trained with one seed and
-scored on 150 dev examples a target, so that a point more or less is chance.
+Two things are compared at equal training seconds: the best English dev score among complete trials, which is what the study
+would choose, and the share of the grid's seconds until a complete trial is within a tolerance of the grid's best. Figures are
+medians with quartiles over seeds. A seed changes searcher and order, not the table: the result holds for this grid, trained
+with one seed and scored on 150 dev examples a target, so a difference of one point is noise.
 
-Where a recipe's default rates are good ones the search begins beside the best, whatever comes after. So each seed takes
-another of the nine pairs of rates as the default ("any defaults"); what the quickstart's own defaults give stands beside it.
+With good default rates, a search starts close to the best choice. So each seed takes another of the nine pairs of rates as the
+default ("any defaults"); the result with the quickstart's own defaults is reported too.
 
 `--check` runs the first seed's TPE + ASHA through Ray Tune itself (`study.search.sweep.Sweep`), one trial at a time, with a
-trainable that only reads the table, and compares the trials one by one with the replay: choice, outcome, order. With
-`--output` the trained stages are kept and found again. The last line is one JSON document.
+trainable that only reads the table, and compares its trials with the replay's: choice, outcome, order. With `--output` the
+trained stages are kept and reused. The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -66,12 +66,14 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from study.cluster.connection import WORKER_ENVIRONMENT, connected
-from study.search.searcher import LedgerSearcher, asha
-from study.search.slots import Room, need_of
-from study.search.suggestions import Proposer
+from study.search.records import DEV_SCORE, TARGETS_FINISHED
+from study.search.scheduler import asha
+from study.search.searcher import TrialStoreSearcher
+from study.search.slots import Slots, trial_request
+from study.search.suggestions import Suggester
 from study.search.sweep import Sweep
 from study.search.trial import choice_of
-from study.search.trial_store import METRIC, RUNG, History
+from study.search.trial_store import TrialStore
 from study.spec import Choice, Study
 from tests.benchmarks.micro_grid import (
     Lengths,
@@ -94,7 +96,7 @@ from trainables.store.versions import versions
 LR_INTERMEDIATE, LR_TARGET = (
     (3e-4, 1e-4, 1e-3),
     (2e-3, 1e-3, 4e-3),
-)  # the quickstart's, and one rate more of the targets
+)  # the quickstart's, and one more for the targets
 SHARES = (0.15, 0.25, 0.5, 1.0)  # of the grid's training seconds
 TOLERANCES = (0.0, 0.5, 1.0)  # points of dev score
 OURS = "TPE + ASHA"
@@ -102,19 +104,19 @@ OURS = "TPE + ASHA"
 console = Console(highlight=False, width=150)
 
 Seeds = Annotated[int, typer.Option(min=1, help="seeds of each searcher")]
-Output = Annotated[Path | None, typer.Option(help="a stage store to keep, and to go on with")]
+Output = Annotated[Path | None, typer.Option(help="output folder for the trained stages; those in it are reused")]
 Workers = Annotated[int, typer.Option(min=1, help="processes that train the grid")]
-Concurrent = Annotated[int, typer.Option(min=1, help="trials at a time in the replay")]
-Check = Annotated[bool, typer.Option(help="compare a replay with Ray Tune itself")]
+Concurrent = Annotated[int, typer.Option(min=1, help="concurrent trials in the replay")]
+Check = Annotated[bool, typer.Option(help="compare the replay with Ray Tune itself")]
 Quick = Annotated[bool, typer.Option("--quick", help="a few steps a training, two intermediate choices, two seeds")]
 
 
-# --- the grid, trained
+# --- training the grid
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A choice: the metrics it reports after each target, and the stages that each target needs, in their order."""
+    """A choice's metrics after each target, and the stages that each target needs, in order."""
 
     reports: tuple[Mapping[str, float], ...]
     needs: tuple[tuple[str, ...], ...]
@@ -122,7 +124,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Every choice of a study, and the seconds of every stage."""
+    """The cells of all choices of a study, and the seconds of every stage."""
 
     cells: Mapping[Choice, Cell]
     seconds: Mapping[str, float]
@@ -133,19 +135,19 @@ class Grid:
 
     @property
     def best(self) -> float:
-        return max(cell.reports[-1][METRIC] for cell in self.cells.values())
+        return max(cell.reports[-1][DEV_SCORE] for cell in self.cells.values())
 
     def rank_correlations(self) -> list[float]:
-        """Spearman's, of the scores after so many targets with those at the end: what ASHA can know at a rung."""
-        scores = np.array([[report[METRIC] for report in cell.reports] for cell in self.cells.values()])
+        """Spearman correlation of the scores after each number of targets with the final ones: what ASHA knows at a rung."""
+        scores = np.array([[report[DEV_SCORE] for report in cell.reports] for cell in self.cells.values()])
         return [round(float(spearmanr(column, scores[:, -1]).statistic), 3) for column in scores.T]
 
 
 def train_grid(study: Study, output: Path, *, workers: int) -> Grid:
-    """Train what is not in the store, and read the table from it.
+    """Train what the store lacks, and read the table from it.
 
     Raises:
-        Diverged: the grid has a learning rate with which nothing can be compared.
+        RuntimeError: a learning rate of the grid makes training diverge.
     """
     os.environ.update({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": "1"})  # for the processes that train
     cells: dict[Choice, Cell] = {}
@@ -153,7 +155,7 @@ def train_grid(study: Study, output: Path, *, workers: int) -> Grid:
     choices = list(choices_of(study))
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         pretraining_s = pool.submit(prepare, study, output).result()
-        console.print(f"pre-training, given: {pretraining_s:.0f} s; {len(choices)} choices to train")
+        console.print(f"pre-training, not counted: {pretraining_s:.0f} s; {len(choices)} choices to train")
         started = time.perf_counter()
         for number, (choice, reports) in enumerate(
             zip(choices, pool.map(partial(_train, study, output), choices), strict=True), 1
@@ -175,18 +177,20 @@ def _train(study: Study, output: Path, choice: Choice) -> list[dict[str, float]]
         run_chain(
             study.chain(size_of(study), choice),
             workplace(output),
-            lambda metrics: reports.append({name: metrics[name] for name in (METRIC, RUNG, "test_score")}),
+            lambda metrics: reports.append(
+                {name: metrics[name] for name in (DEV_SCORE, TARGETS_FINISHED, "test_score")}
+            ),
         )
     except Diverged as error:
-        raise RuntimeError(f"{choice}: {error}; the grid needs rates that train") from error
+        raise RuntimeError(f"{choice}: {error}; remove the learning rate from the grid") from error
     return reports
 
 
-# --- searches, replayed
+# --- replaying searches
 
 
 class Searching(Protocol):
-    """What of Tune's searchers a replay calls."""
+    """The part of Tune's searcher interface that a replay calls."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None: ...
 
@@ -197,7 +201,7 @@ class Searching(Protocol):
 
 @dataclass
 class InOrder:
-    """Proposes choices as they are listed and learns nothing."""
+    """Suggests choices in the order of a list and learns nothing."""
 
     choices: Iterator[Choice]
 
@@ -211,7 +215,7 @@ class InOrder:
 
 
 class InMemory(BaseJournalBackend):  # type: ignore[misc]
-    """A journal that is gone with the process."""
+    """An Optuna journal in memory."""
 
     def __init__(self) -> None:
         self._logs: list[dict[str, Any]] = []
@@ -225,7 +229,7 @@ class InMemory(BaseJournalBackend):  # type: ignore[misc]
 
 @dataclass
 class Trial:
-    """What of a Tune trial schedulers look at, and what became of it."""
+    """The part of a Tune trial that schedulers read, and its reports."""
 
     trial_id: str
     config: dict[str, Any]
@@ -238,7 +242,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial's end: how much training had been paid for by then; its score if it was not stopped."""
+    """A trial that ended: the training seconds spent by then, and its score unless it was stopped."""
 
     choice: Choice
     spent_s: float
@@ -248,7 +252,7 @@ class Ended:
 
 @dataclass
 class Replay:
-    """A search against the grid's table, on a clock of its own."""
+    """A search against the grid's table on a simulated clock."""
 
     grid: Grid
     searcher: Searching
@@ -257,36 +261,36 @@ class Replay:
     trials: int
     spent_s: float = 0.0
     ended: list[Ended] = field(default_factory=list)
-    _ready: dict[str, float] = field(default_factory=dict)  # when a stage is finished, of those that were begun
+    _ready: dict[str, float] = field(default_factory=dict)  # when a started stage finishes
     _events: list[tuple[float, int, Trial]] = field(default_factory=list)
-    _begun: int = 0
+    _started: int = 0
 
     def run(self) -> list[Ended]:
-        """Until the searcher has no more, or has proposed as many trials as it may, or the grid's seconds are spent."""
+        """Run until the searcher has no more choices, the number of trials is reached, or the grid's seconds are spent."""
         for _ in range(self.concurrent):
-            self._begin(0.0)
+            self._start(0.0)
         while self._events:
             now, _, trial = heapq.heappop(self._events)
-            if self._goes_on(trial):
+            if self._report(trial):
                 self._advance(trial, now)
             else:
-                self._begin(now)
+                self._start(now)
         return self.ended
 
-    def _begin(self, now: float) -> None:
-        if self._begun >= self.trials or self.spent_s >= self.grid.total_s * (1 - 1e-9):
+    def _start(self, now: float) -> None:
+        if self._started >= self.trials or self.spent_s >= self.grid.total_s * (1 - 1e-9):
             return
-        name = f"t{self._begun:05d}"
+        name = f"t{self._started:05d}"
         config = self.searcher.suggest(name)
         if not isinstance(config, dict):
-            return  # it has no more
-        self._begun += 1
+            return  # the searcher has no more choices
+        self._started += 1
         trial = Trial(name, config)
         self.scheduler.on_trial_add(None, trial)
         self._advance(trial, now)
 
     def _advance(self, trial: Trial, now: float) -> None:
-        """Train for the next target; the report comes when its stages are finished."""
+        """Train for the next target; its report is due when its stages are finished."""
         for stage in self.grid.cells[trial.choice].needs[len(trial.reported)]:
             if stage not in self._ready:
                 self.spent_s += self.grid.seconds[stage]
@@ -294,8 +298,8 @@ class Replay:
             now = max(now, self._ready[stage])
         heapq.heappush(self._events, (now, int(trial.trial_id[1:]), trial))
 
-    def _goes_on(self, trial: Trial) -> bool:
-        """Report as Tune's controller does it; whether there is another target."""
+    def _report(self, trial: Trial) -> bool:
+        """Report as Tune's controller does; returns whether the trial continues with another target."""
         cell = self.grid.cells[trial.choice]
         result = {**cell.reports[len(trial.reported)], "training_iteration": len(trial.reported) + 1}
         trial.reported.append(result)
@@ -307,33 +311,35 @@ class Replay:
         self.scheduler.on_trial_complete(None, trial, result)
         self.searcher.on_trial_complete(trial.trial_id, result)
         complete = len(trial.reported) == len(cell.reports)
-        self.ended.append(Ended(trial.choice, self.spent_s, len(trial.reported), result[METRIC] if complete else None))
+        self.ended.append(
+            Ended(trial.choice, self.spent_s, len(trial.reported), result[DEV_SCORE] if complete else None)
+        )
         return False
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """How a search proposes, and whether ASHA stops its trials: the study's own, or one that compares after so many targets."""
+    """How a search suggests, and the ASHA that stops its trials: the study's own, none, or one with another first rung."""
 
-    proposes: Literal["TPE", "random", "defaults, then random"]
+    suggests: Literal["TPE", "random", "defaults, then random"]
     asha: Literal["own", "none"] | int
 
     @property
     def has_defaults(self) -> bool:
-        """Whether the default cells have a part in it."""
-        return self.proposes != "random"
+        """Whether it runs the default cells first."""
+        return self.suggests != "random"
 
     def searcher(self, study: Study, stack: ExitStack, *, concurrent: int) -> Searching:
-        """Its searcher, by the study's seed."""
-        if self.proposes == "TPE":
-            return ledger_searcher(study, stack, concurrent=concurrent)
+        """The searcher, seeded with the study's seed."""
+        if self.suggests == "TPE":
+            return own_searcher(study, stack, concurrent=concurrent)
         first = study.space.defaults() if self.has_defaults else []
         rest = [choice for choice in choices_of(study) if choice not in first]
         random.Random(study.seed).shuffle(rest)
         return InOrder(iter([*first, *rest]))
 
     def scheduler(self, study: Study) -> TrialScheduler:
-        """Where defaults are not run first they are stopped like others."""
+        """The scheduler; where default cells do not run first, they are stopped like others."""
         if self.asha == "none":
             return FIFOScheduler()
         scheduler = asha(study if self.asha == "own" else dataclasses.replace(study, first_rung=self.asha))
@@ -342,13 +348,13 @@ class Contestant:
         return scheduler
 
 
-def ledger_searcher(study: Study, stack: ExitStack, *, concurrent: int) -> LedgerSearcher:
-    """The study's own searcher over a ledger in memory, in a room for so many trials."""
-    size, room = size_of(study), Room({"CPU": float(concurrent)})
-    stack.enter_context(room.entered(size.name, need_of(size), len(choices_of(study))))
-    history = History(JournalStorage(InMemory()), size.name, study.space)
-    proposer = Proposer(study.space, study.seed)
-    return LedgerSearcher(history, size.name, room, proposer=proposer, targets=len(study.targets))
+def own_searcher(study: Study, stack: ExitStack, *, concurrent: int) -> TrialStoreSearcher:
+    """The study's own searcher over a trial store in memory, with slots for `concurrent` trials."""
+    size, slots = size_of(study), Slots({"CPU": float(concurrent)})
+    stack.enter_context(slots.admitted(size.name, trial_request(size), trials=len(choices_of(study))))
+    store = TrialStore(JournalStorage(InMemory()), size.name, space=study.space)
+    suggester = Suggester(study.space, study.seed)
+    return TrialStoreSearcher(store, size.name, slots=slots, suggester=suggester, targets=len(study.targets))
 
 
 def _nothing(choice: Choice) -> bool:
@@ -367,7 +373,7 @@ ANY, OWN = "any defaults", "the quickstart's defaults"
 
 
 def seeded(study: Study, seed: int, defaults: str) -> Study:
-    """The study as a seed searches it: with its own default rates, or with the pair that is this seed's turn."""
+    """The study for one seed: with its own default rates, or with the pair of rates that this seed takes."""
     space = study.space
     if defaults == ANY:
         pairs = list(itertools.product(range(len(LR_TARGET)), range(len(LR_INTERMEDIATE))))
@@ -381,35 +387,35 @@ def seeded(study: Study, seed: int, defaults: str) -> Study:
 
 
 def _first(index: int, rates: tuple[float, ...]) -> tuple[float, ...]:
-    """The rates with another one first, which is the default."""
+    """The rates rotated; the first is the default."""
     return rates[index:] + rates[:index]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a search had after how much training."""
+    """The progress of a search over training seconds."""
 
     grid: Grid
     ended: Sequence[Ended]
 
     def best_at(self, share: float) -> float | None:
-        """The best complete score for a share of the grid's seconds; None if no trial was complete."""
+        """The best score of a complete trial within a share of the grid's seconds; None if no trial is complete."""
         limit = share * self.grid.total_s * (1 + 1e-9)
-        scores = [one.score for one in self.ended if one.score is not None and one.spent_s <= limit]
+        scores = [trial.score for trial in self.ended if trial.score is not None and trial.spent_s <= limit]
         return max(scores, default=None)
 
     def share_until(self, tolerance: float) -> float | None:
-        """The share of the grid's seconds until a complete score is that near to the grid's best; None: it never was."""
-        for one in self.ended:
-            if one.score is not None and one.score >= self.grid.best - tolerance:
-                return one.spent_s / self.grid.total_s
+        """The share of the grid's seconds until a score is within the tolerance of the grid's best; None if none ever is."""
+        for trial in self.ended:
+            if trial.score is not None and trial.score >= self.grid.best - tolerance:
+                return trial.spent_s / self.grid.total_s
         return None
 
 
 def replay(
     grid: Grid, study: Study, contestant: Contestant, *, concurrent: int, trials: int | None = None
 ) -> list[Ended]:
-    """One search, seeded as the study is: so many trials, or until nothing is left to try."""
+    """One search with the study's seed: `trials` trials, or until nothing is left to try."""
     with ExitStack() as stack:
         searcher = contestant.searcher(study, stack, concurrent=concurrent)
         limit = len(grid.cells) if trials is None else trials
@@ -427,7 +433,7 @@ def main(
     check: Check = True,
     quick: Quick = False,
 ) -> None:
-    """Print tables and one JSON line; exit code 1 if the replay is not what Ray Tune does."""
+    """Print tables and one JSON line; exit code 1 if the replay differs from Ray Tune."""
     started = time.perf_counter()
     lengths = Lengths()
     if quick:
@@ -443,15 +449,17 @@ def main(
     _show_grid(grid)
     summaries: dict[str, dict[str, Any]] = {}
     for defaults in (ANY, OWN):
-        contestants = {name: one for name, one in CONTESTANTS.items() if defaults == ANY or one.has_defaults}
+        contestants = {
+            name: contestant for name, contestant in CONTESTANTS.items() if defaults == ANY or contestant.has_defaults
+        }
         summaries[defaults] = {
             name: _summary(
                 [
-                    Curve(grid, replay(grid, seeded(study, seed, defaults), one, concurrent=concurrent))
+                    Curve(grid, replay(grid, seeded(study, seed, defaults), contestant, concurrent=concurrent))
                     for seed in range(seeds)
                 ]
             )
-            for name, one in contestants.items()
+            for name, contestant in contestants.items()
         }
         _show(summaries[defaults], f"{defaults}, {seeds} seeds")
     matches = _matches_tune(grid, study) if check else None
@@ -461,8 +469,8 @@ def main(
             "stages": len(grid.seconds),
             "seconds": round(grid.total_s, 1),
             "best_dev_score": round(grid.best, 3),
-            "dev_scores": sorted(round(cell.reports[-1][METRIC], 2) for cell in grid.cells.values()),
-            "best": [dataclasses.asdict(one) for one in _best(grid)],
+            "dev_scores": sorted(round(cell.reports[-1][DEV_SCORE], 2) for cell in grid.cells.values()),
+            "best": [dataclasses.asdict(choice) for choice in _best(grid)],
             "rank_correlation_with_the_end_by_targets": grid.rank_correlations(),
         },
         "searches": summaries,
@@ -483,7 +491,7 @@ def main(
 
 
 def _best(grid: Grid) -> list[Choice]:
-    return [choice for choice, cell in grid.cells.items() if cell.reports[-1][METRIC] == grid.best]
+    return [choice for choice, cell in grid.cells.items() if cell.reports[-1][DEV_SCORE] == grid.best]
 
 
 def _summary(curves: Sequence[Curve]) -> dict[str, Any]:
@@ -491,15 +499,17 @@ def _summary(curves: Sequence[Curve]) -> dict[str, Any]:
         "best_dev_score": {
             f"{share:g}": _quartiles([curve.best_at(share) for curve in curves], missing=-math.inf) for share in SHARES
         },
-        "share_until": {f"{one:g}": _quartiles([curve.share_until(one) for curve in curves]) for one in TOLERANCES},
+        "share_until": {
+            f"{tolerance:g}": _quartiles([curve.share_until(tolerance) for curve in curves]) for tolerance in TOLERANCES
+        },
         "trials": median(len(curve.ended) for curve in curves),
-        "stopped_early": median(sum(one.score is None for one in curve.ended) for curve in curves),
+        "stopped_early": median(sum(trial.score is None for trial in curve.ended) for curve in curves),
         "spent": round(median(curve.ended[-1].spent_s / curve.grid.total_s for curve in curves), 3),
     }
 
 
 def _quartiles(values: Sequence[float | None], *, missing: float = math.inf) -> dict[str, Any]:
-    """Median and quartiles over seeds by nearest rank; null where one of them falls on a seed that has no value."""
+    """Median and quartiles over seeds by nearest rank; null where one falls on a seed without a value."""
     ordered = sorted(missing if value is None else value for value in values)
 
     def at(share: float) -> float | None:
@@ -511,40 +521,40 @@ def _quartiles(values: Sequence[float | None], *, missing: float = math.inf) -> 
 
 
 def _show_grid(grid: Grid) -> None:
-    scores = sorted((cell.reports[-1][METRIC] for cell in grid.cells.values()), reverse=True)
+    scores = sorted((cell.reports[-1][DEV_SCORE] for cell in grid.cells.values()), reverse=True)
     near = {tolerance: sum(score >= scores[0] - tolerance for score in scores) for tolerance in TOLERANCES}
     console.print(
         f"grid: {len(scores)} choices, {len(grid.seconds)} stages, {grid.total_s:.0f} s; dev score {scores[0]:.2f} best, "
         f"{median(scores):.2f} median, {scores[-1]:.2f} worst; within "
         + ", ".join(f"{tolerance:g} of the best: {count}" for tolerance, count in near.items())
     )
-    correlations = ", ".join(f"{one:.2f}" for one in grid.rank_correlations())
-    console.print(f"rank correlation of the scores after 1, 2, ... targets with those at the end: {correlations}")
+    correlations = ", ".join(f"{value:.2f}" for value in grid.rank_correlations())
+    console.print(f"rank correlation of the scores after 1, 2, ... targets with the final ones: {correlations}")
 
 
 def _show(summaries: Mapping[str, Mapping[str, Any]], title: str) -> None:
     shares = [f"best at {share:.0%}" for share in SHARES]
-    table = Table("", *shares, *(f"within {one:g}" for one in TOLERANCES), "stopped", "spent")
+    table = Table("", *shares, *(f"within {tolerance:g}" for tolerance in TOLERANCES), "stopped", "spent")
     table.title = (
-        f"{title}: best dev score for a share of the grid's seconds; share until so near to its best (how often)"
+        f"{title}: best dev score within a share of the grid's seconds; share until within ... of its best (seeds)"
     )
     table.title_justify = "left"
     for name, summary in summaries.items():
-        best = [_cell(one, "{:.1f}") for one in summary["best_dev_score"].values()]
-        near = [f"{_cell(one, '{:.0%}')} ({one['of']})" for one in summary["share_until"].values()]
+        best = [_cell(quartiles, "{:.1f}") for quartiles in summary["best_dev_score"].values()]
+        near = [f"{_cell(quartiles, '{:.0%}')} ({quartiles['of']})" for quartiles in summary["share_until"].values()]
         table.add_row(name, *best, *near, f"{summary['stopped_early']:g}", f"{summary['spent']:.0%}")
     console.print(table)
 
 
-def _cell(found: Mapping[str, Any], form: str) -> str:
-    return "never" if found["median"] is None else form.format(found["median"])
+def _cell(quartiles: Mapping[str, Any], template: str) -> str:
+    return "never" if quartiles["median"] is None else template.format(quartiles["median"])
 
 
 # --- the same search under Ray Tune
 
 
 def _matches_tune(grid: Grid, study: Study) -> bool:
-    """Whether Tune, one trial at a time, runs the trials that the replay says, to the same ends."""
+    """Whether Tune, one trial at a time, runs the same trials as the replay, with the same outcomes."""
     trials = min(len(grid.cells), len(study.space.names) + 10)
     simulated = replay(grid, study, CONTESTANTS[OURS], concurrent=1, trials=trials)
     log = _Log()
@@ -558,28 +568,28 @@ def _matches_tune(grid: Grid, study: Study) -> bool:
             dataclasses.replace(study, trials=trials),
             size_of(study),
             Path(folder),
-            Room({"CPU": 1.0}),
+            Slots({"CPU": 1.0}),
             _silent,
             callbacks=[log],
             trial=read,
         ).search(JournalStorage(InMemory()))
-    same = log.ended == [(one.choice, one.targets) for one in simulated]
-    console.print(f"Ray Tune ran {len(log.ended)} trials: {'the same as' if same else 'NOT those of'} the replay")
+    same = log.ended == [(trial.choice, trial.targets) for trial in simulated]
+    console.print(f"Ray Tune ran {len(log.ended)} trials: {'the same as' if same else 'NOT the same as'} the replay")
     return same
 
 
 def _silent(stage: str, done: int, total: int, value: float) -> None:
-    """Nobody reads the progress of a trial that reads a table."""
+    """Progress of a trial that only reads a table: discarded."""
 
 
 class _Log(tune.Callback):  # type: ignore[misc]
-    """Which choices ended, after how many targets."""
+    """Records which choices ended, after how many targets."""
 
     def __init__(self) -> None:
         self.ended: list[tuple[Choice, int]] = []
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.ended.append((choice_of(trial.config), int(trial.last_result[RUNG])))
+        self.ended.append((choice_of(trial.config), int(trial.last_result[TARGETS_FINISHED])))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,18 @@
-"""How much faster than eager fp32 can one trained model be served on a CPU, and what does it cost in score?
+"""How much faster than eager fp32 can a trained model be served on a CPU, and what does it cost in score?
 
     python -m tests.benchmarks.serving_variants [--rounds 5] [--only compiled] [--quick]
 
-One model for all: a 12 x 384 encoder with our tagging head, trained here on MicroXTREME's tagging for a minute or two from
-random weights, so that its scores are far from chance. Every variant that this machine can run is prepared in a process of its
-own, which stays; the variants then take turns, a shape at a time, another one first in each round:
+All variants serve one model: a 12 x 384 encoder with our tagging head, trained here on MicroXTREME's tagging for a minute or
+two from random weights, so that its scores are far from chance. Every variant that this machine can run is prepared in its own
+process, which stays alive. The variants then take turns on each shape, another one first in each round:
 
     1x32, 1x128    one row: what a single user waits for
     32x64          a full batch without padding
-    32xXNLI        32 rows as long as XNLI's (17 to 67 tokens), padded to the longest: what padding costs
+    32xXNLI        32 rows with XNLI's lengths (17 to 67 tokens), padded to the longest: what padding costs
 
-Timed is the forward pass from token ids to logits in host memory. A ratio is eager fp32's median over the variant's, within a
-round; the median over rounds stands with its range. The score is the mean test span F1 over the languages trained and not
-trained on, by the same way of running; its difference from eager fp32 stands beside the speed. A variant that cannot run here
-says why.
+The time is that of the forward pass from token ids to logits in host memory. A ratio is eager fp32's median over the variant's
+within a round; reported are the median over rounds and the range. The score is the mean test span F1 over all three languages,
+served by the variant itself, with its difference from eager fp32. A variant that cannot run here is listed with the reason.
 
 Goals: `best_ratio_1x32` and `best_ratio_1x128` at least 2.5; `best_ratio_32x64` at least 5 where the CPU multiplies bf16 in
 tiles (AMX), for which the goal was set; `amx` says whether it does. The last line is one JSON document.
@@ -44,7 +43,7 @@ from rich.table import Table
 from trainables.benchmark.placement import pin, serving_cores
 from trainables.benchmark.probes.hardware import available_cores, hardware
 from trainables.benchmark.probes.interference import InterferenceWatch
-from trainables.benchmark.scenarios.lengths import XNLI_LENGTHS
+from trainables.benchmark.scenarios.queries import XNLI_LENGTHS
 from trainables.benchmark.variants import VARIANTS, VariantUnavailable, variant_named
 from trainables.evaluation import Forward
 from trainables.hyperparameters import Training
@@ -75,15 +74,15 @@ CPU = torch.device("cpu")
 console = Console(highlight=False, width=140)
 
 Rounds = Annotated[int, typer.Option(min=1, help="turns of each variant")]
-Seconds = Annotated[float, typer.Option(min=0.02, help="of each shape in each round")]
-Threads = Annotated[int | None, typer.Option(min=1, help="threads; as many as there are cores")]
-Only = Annotated[str, typer.Option(help="variants whose name contains this, beside eager fp32")]
-Quick = Annotated[bool, typer.Option("--quick", help="a tiny model, hardly trained; two short rounds")]
+Seconds = Annotated[float, typer.Option(min=0.02, help="duration of each shape in each round")]
+Threads = Annotated[int | None, typer.Option(min=1, help="threads; by default one a core")]
+Only = Annotated[str, typer.Option(help="variants whose name contains this, and eager fp32")]
+Quick = Annotated[bool, typer.Option("--quick", help="a tiny model, barely trained; two short rounds")]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What every process loads: the finished evaluation of one model in a store."""
+    """The model that every process loads: a finished evaluation in a store."""
 
     output: str
     quick: bool
@@ -121,33 +120,34 @@ def main(
         }
         prepared: dict[str, dict[str, Any]] = {}
         reasons: dict[str, str] = {}
-        for name in names:  # one after the other: compilers want all cores
-            found = pools[name].submit(_prepare, trained, name).result()
-            if isinstance(found, str):
-                reasons[name] = found
+        for name in names:  # one after another: compilers use all cores
+            result = pools[name].submit(_prepare, trained, name).result()
+            if isinstance(result, str):
+                reasons[name] = result
             else:
-                prepared[name] = found
-            console.print(f"{name}: {found if isinstance(found, str) else 'prepared'}", markup=False)
+                prepared[name] = result
+            console.print(f"{name}: {result if isinstance(result, str) else 'prepared'}", markup=False)
         ready = list(prepared)
         watch = InterferenceWatch(CPU, threads)
         took: dict[str, dict[str, list[float]]] = {name: {shape: [] for shape in SHAPES} for name in ready}
         for turn in range(rounds):
             for shape in SHAPES:
-                for place in range(len(ready)):
-                    name = ready[(turn + place) % len(ready)]
+                for position in range(len(ready)):
+                    name = ready[(turn + position) % len(ready)]
                     took[name][shape].append(pools[name].submit(_time, shape, seconds).result())
-        seen = watch.read()  # while the processes of the variants live: their time is this one's
+        seen = watch.read()  # before the variants' processes end: their CPU time counts as this process's
     document = {
         **_best(took),
-        "scores": {name: round(one["score"], 3) for name, one in prepared.items()},
+        "scores": {name: round(result["score"], 3) for name, result in prepared.items()},
         "score_differences": {
-            name: round(one["score"] - prepared[BASELINE]["score"], 3) for name, one in prepared.items()
+            name: round(result["score"] - prepared[BASELINE]["score"], 3) for name, result in prepared.items()
         },
         "p50_ms": {
-            name: {shape: round(1000 * median(some), 4) for shape, some in one.items()} for name, one in took.items()
+            name: {shape: round(1000 * median(values), 4) for shape, values in shapes.items()}
+            for name, shapes in took.items()
         },
         "ratios": {name: {shape: _ratio(took, name, shape) for shape in SHAPES} for name in ready},
-        "prepare_s": {name: round(one["prepare_s"], 1) for name, one in prepared.items()},
+        "prepare_s": {name: round(result["prepare_s"], 1) for name, result in prepared.items()},
         "unavailable": reasons,
         "amx": torch.cpu._is_amx_tile_supported(),
         "rounds": rounds,
@@ -165,19 +165,19 @@ def main(
 
 
 def _ratio(took: Mapping[str, Mapping[str, Sequence[float]]], name: str, shape: str) -> dict[str, float]:
-    """Eager fp32 over the variant, by round: median and range."""
-    some = [base / mine for base, mine in zip(took[BASELINE][shape], took[name][shape], strict=True)]
-    return {"median": round(median(some), 3), "low": round(min(some), 3), "high": round(max(some), 3)}
+    """Eager fp32's time over the variant's by round: median and range."""
+    ratios = [base / own for base, own in zip(took[BASELINE][shape], took[name][shape], strict=True)]
+    return {"median": round(median(ratios), 3), "low": round(min(ratios), 3), "high": round(max(ratios), 3)}
 
 
 def _best(took: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
-    """The quickest variant of each shape."""
-    found: dict[str, Any] = {}
+    """The fastest variant of each shape."""
+    fastest: dict[str, Any] = {}
     for shape in SHAPES:
         ratios = {name: _ratio(took, name, shape)["median"] for name in took}
         best = max(ratios, key=lambda name: ratios[name])
-        found |= {f"best_ratio_{shape}": ratios[best], f"best_variant_{shape}": best}
-    return found
+        fastest |= {f"best_ratio_{shape}": ratios[best], f"best_variant_{shape}": best}
+    return fastest
 
 
 def _show(document: Mapping[str, Any]) -> None:
@@ -185,8 +185,8 @@ def _show(document: Mapping[str, Any]) -> None:
     for name, ms in document["p50_ms"].items():
         cells = []
         for shape, value in ms.items():
-            one = document["ratios"][name][shape]
-            cells.append(f"{value:.2f} ({one['median']:.2f}, {one['low']:.2f} to {one['high']:.2f})")
+            ratio = document["ratios"][name][shape]
+            cells.append(f"{value:.2f} ({ratio['median']:.2f}, {ratio['low']:.2f} to {ratio['high']:.2f})")
         table.add_row(name, *cells, f"{document['scores'][name]:.2f}", f"{document['score_differences'][name]:+.2f}")
     console.print(table)
     for shape, goal in GOALS.items():
@@ -194,17 +194,17 @@ def _show(document: Mapping[str, Any]) -> None:
         verdict = "reached" if best >= goal else "missed"
         note = ", set for AMX, which this CPU lacks" if shape == "32x64" and not document["amx"] else ""
         if document["interference"]:
-            verdict = f"not to be told: {document['interference']}"
+            verdict = f"undecided: {document['interference']}"
         console.print(
             f"best_ratio_{shape} {best:.2f} ({document[f'best_variant_{shape}']}): goal {goal:g}{note}: {verdict}"
         )
 
 
-# --- in a process for each variant
+# --- in the process of a variant
 
 
 def _train(trained: Trained, threads: int) -> None:
-    """In a process of its own: DeepSpeed stays out of this one."""
+    """Train in another process, so that this one never loads DeepSpeed."""
     with ProcessPoolExecutor(1, get_context("spawn"), _settle, (threads,)) as pool:
         metrics = pool.submit(_ensure, trained).result()
     console.print(f"trained: {metrics}", markup=False)
@@ -219,11 +219,11 @@ def _ensure(trained: Trained) -> dict[str, Any]:
     return dict(ensure(trained.evaluation, trained.work).metrics["test"])
 
 
-_ready: dict[str, Forward] = {}  # of this process
+_ready: dict[str, Forward] = {}  # the variant of this process
 
 
 def _prepare(trained: Trained, name: str) -> dict[str, Any] | str:
-    """Prepare, score and warm up a variant; its score and the seconds of preparing, or why it cannot run."""
+    """Prepare, score and warm up a variant. Returns its score and the seconds of preparing, or why it cannot run."""
     variant, evaluation = variant_named(name), trained.evaluation
     if reason := variant.unavailable(CPU):
         return reason
@@ -236,10 +236,10 @@ def _prepare(trained: Trained, name: str) -> dict[str, Any] | str:
     for shape in SHAPES:
         _time(shape, 0.1)
     prepare_s = time.perf_counter() - start
-    found = summary(evaluation.task, evaluation.scores(_ready["forward"], trained.work))
-    for shape in SHAPES:  # scoring ran under another mode of gradients, for which compilers make other graphs
+    scores = summary(evaluation.task, evaluation.scores(_ready["forward"], trained.work))
+    for shape in SHAPES:  # scoring ran in another gradient mode, for which compilers build other graphs
         _time(shape, 0.1)
-    return {"score": found["test_mean"], "prepare_s": prepare_s}
+    return {"score": scores["test_mean"], "prepare_s": prepare_s}
 
 
 @cache
@@ -252,7 +252,7 @@ def _inputs(shape: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _time(shape: str, seconds: float) -> float:
-    """Seconds a call, the median of as many as fit the time, three at least, after one that does not count."""
+    """Median seconds of as many calls as fit the time, at least three, after one that does not count."""
     ids_NL, mask_NL = _inputs(shape)
     took: list[float] = []
     with torch.inference_mode():

@@ -1,28 +1,27 @@
-"""What does sharing stages save, and does it change a score?
+"""How much training does sharing stages save, and does it change a score?
 
     python -m tests.benchmarks.shared_stages [--steps 40] [--workers 2] [--quick]
 
-The grid of `micro_grid`: nine intermediate choices by five targets (one of them is scored and not trained), and the same with
-two learning rates of the targets.
+The grid of `micro_grid`: nine intermediate choices by five targets (one of which is scored without training), with one and with
+two learning rates for the targets.
 
 1. shared: trials as the study runs them, chain by chain over one stage store.
-2. naive: each (intermediate, target) pair as a run of its own, that trains the intermediate task, then the target, and scores
-   it, in a store that holds the pre-trained encoder and nothing else. That is how separate fine-tuning scripts go through such
-   a grid: an encoder is downloaded, or pre-trained once, and the rest is done for each pair. A rate is not repeated where
-   nothing is trained with it.
+2. naive: each (intermediate, target) pair as a separate run that trains the intermediate task, then the target, and scores it,
+   in a store with only the pre-trained encoder. Separate fine-tuning scripts work through a grid in this way: an encoder is
+   downloaded, or pre-trained once, and everything else is done for each pair. A learning rate is not repeated for a target that
+   is not trained.
 
-Two other ways to count stand beside it, computed from the same seconds. `by_trial`: runs that keep the intermediate checkpoint
-for their own five targets and share nothing with other runs. `with_pretraining`: naive runs that pre-train their encoder too,
-as runs of a ladder would that shared nothing. In all others pre-training is outside.
+Two other ways of counting are computed from the same seconds. `by_trial`: runs that keep the intermediate checkpoint for their
+own five targets and share nothing with other runs. `with_pretraining`: naive runs that also pre-train their encoder, as runs of
+a ladder without sharing would. All other figures leave pre-training out.
 
-Seconds are those of the stages' manifests. `train_seconds_ratio` counts intermediate and target trainings alone;
-`stage_seconds_ratio` tokenising and scoring too. How much sharing can save is a matter of counting: with trainings of equal
-length the grid has 40 + 36 of them naive and 8 + 36 shared, 1.7 times; an intermediate training that is longer than a target's
-brings more. So the lengths are said, and `by_length` says what the same measured seconds come to where intermediate trainings
-are longer.
+Seconds are those of the stages' manifests. `train_seconds_ratio` counts intermediate and target trainings only;
+`stage_seconds_ratio` also tokenising and scoring. What sharing can save follows from counting: with trainings of equal length
+the grid has 40 + 36 of them naive and 8 + 36 shared, a ratio of 1.7; longer intermediate trainings raise it. So the lengths are
+reported, and `by_length` extrapolates the measured seconds to longer intermediate trainings.
 
-Fair: both sides run in the same processes (one thread each), choice by choice, and take turns in who is first. The scores of
-every pair, English dev and test in all languages, must be equal to the last bit, and so must the weights (by sha256).
+Both sides run in the same processes (one thread each), choice by choice, and take turns at being first. The scores of every
+pair, English dev and test in all languages, must be identical to the last bit, and so must the weights (by sha256).
 
 Goal: 3 times or better. The last line is one JSON document.
 """
@@ -70,22 +69,22 @@ from trainables.store.stage_store import StageStore
 from trainables.store.versions import versions
 
 LR_INTERMEDIATE, LR_TARGET = (3e-4,), (2e-3, 1e-3)  # the quickstart's
-LONGER = (1.0, 2.0, 4.0, 8.0)  # intermediate trainings, in multiples of what was run
+LONGER = (1.0, 2.0, 4.0, 8.0)  # lengths of intermediate trainings, as multiples of the measured one
 GOAL = 3.0
 
 console = Console(highlight=False, width=128)
 
 Steps = Annotated[int, typer.Option(min=1, help="steps of a target training")]
 IntermediateSteps = Annotated[
-    int | None, typer.Option(min=1, help="steps of an intermediate training; the same if left out")
+    int | None, typer.Option(min=1, help="steps of an intermediate training; by default --steps")
 ]
-Workers = Annotated[int, typer.Option(min=1, help="processes that each go through choices")]
+Workers = Annotated[int, typer.Option(min=1, help="processes that train")]
 Quick = Annotated[bool, typer.Option("--quick", help="two choices, a few steps")]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A pair that was scored: seconds of the stages that were made for it, by fingerprint, and what came out."""
+    """A scored pair: seconds of its stages by fingerprint, scores and weights."""
 
     seconds: Mapping[str, float]
     scores: Mapping[str, Any]
@@ -94,7 +93,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Pair:
-    """One evaluation of the grid: how it went naive, and what it is and what it rests on."""
+    """One evaluation of the grid, run both ways. `trainings` and `intermediates` are fingerprints of its stages."""
 
     intermediate: str
     target: str
@@ -130,13 +129,12 @@ def main(
     ):
         output = Path(folder)
         pretraining_s = pool.submit(prepare, study, output / "shared").result()
-        console.print(f"pre-training, given to both: {pretraining_s:.0f} s")
+        console.print(f"pre-training, for both sides: {pretraining_s:.0f} s")
         pairs: list[Pair] = []
-        for some in pool.map(partial(_both, study, output), names, range(len(names))):
-            pairs += some
-            console.print(
-                f"{some[0].intermediate}: {_seconds(some, naive=True):.1f} s naive, {_shared(some):.1f} s shared"
-            )
+        for of_choice in pool.map(partial(_both, study, output), names, range(len(names))):
+            pairs += of_choice
+            naive_s, shared_s = _seconds(of_choice, naive=True), _shared(of_choice)
+            console.print(f"{of_choice[0].intermediate}: {naive_s:.1f} s naive, {shared_s:.1f} s shared")
     document = _document(study, pairs, pretraining_s)
     _show(pairs, document)
     document |= {
@@ -162,7 +160,7 @@ def main(
 
 
 def _both(study: Study, output: Path, intermediate: str, turn: int) -> list[Pair]:
-    """All pairs of an intermediate choice, both ways."""
+    """All pairs of an intermediate choice, run both ways."""
     choices = [choice for choice in _choices(study) if choice.intermediate == intermediate]
     evaluations: dict[str, tuple[bool, Evaluate]] = {}
     for number, choice in enumerate(choices):
@@ -173,20 +171,20 @@ def _both(study: Study, output: Path, intermediate: str, turn: int) -> list[Pair
         lambda: {key: _run(evaluate, store) for key, (_, evaluate) in evaluations.items()},
         lambda: {key: _alone(study, evaluate, store) for key, (_, evaluate) in evaluations.items()},
     ]
-    found = {side: sides[side]() for side in ((0, 1) if turn % 2 == 0 else (1, 0))}
+    runs = {side: sides[side]() for side in ((0, 1) if turn % 2 == 0 else (1, 0))}
     pairs = []
     for key, (first, evaluate) in evaluations.items():
         needed = trained_for(evaluate)
         trainings = tuple(key for key, stage in needed.items() if trains(stage))
         before = tuple(key for key in trainings if needed[key] != evaluate.model or not evaluate.task.trained)
         pairs.append(
-            Pair(intermediate, evaluate.task.name, first, trainings, before, naive=found[1][key], shared=found[0][key])
+            Pair(intermediate, evaluate.task.name, first, trainings, before, naive=runs[1][key], shared=runs[0][key])
         )
     return pairs
 
 
 def _choices(study: Study) -> list[Choice]:
-    """Every intermediate by every learning rate of the targets."""
+    """Every intermediate choice with every learning rate of the targets."""
     return [
         Choice(default.intermediate, default.lr_intermediate, rate)
         for default in study.space.defaults()
@@ -194,13 +192,13 @@ def _choices(study: Study) -> list[Choice]:
     ]
 
 
-def _alone(study: Study, evaluate: Evaluate, given: StageStore) -> Run:
-    """The pair in a store of its own, that holds the encoder and its vocabulary."""
-    with tempfile.TemporaryDirectory(dir=given.root.parent) as folder:
+def _alone(study: Study, evaluate: Evaluate, prepared: StageStore) -> Run:
+    """The pair in its own store, which has only the encoder and its vocabulary."""
+    with tempfile.TemporaryDirectory(dir=prepared.root.parent) as folder:
         store = StageStore(Path(folder))
-        root = study.pretrain(size_of(study))
+        root = study.encoder_stage(size_of(study))
         for stage in (root, *root.parents):
-            shutil.copytree(given.folder(stage), store.folder(stage))
+            shutil.copytree(prepared.folder(stage), store.folder(stage))
         return _run(evaluate, store)
 
 
@@ -215,19 +213,19 @@ def _run(evaluate: Evaluate, store: StageStore) -> Run:
 def _weights(store: StageStore, stages: Mapping[str, Stage]) -> dict[str, str]:
     hashes = {}
     for stage in stages.values():
-        found = store.find(stage)
-        assert found is not None
-        for name, file in found.manifest["files"].items():
+        finished = store.find(stage)
+        assert finished is not None
+        for name, file in finished.manifest["files"].items():
             if name.endswith(".safetensors"):
                 hashes[f"{stage.label}/{name}"] = file["sha256"]
     return hashes
 
 
-# --- what it comes to
+# --- the document
 
 
 def _seconds(pairs: Sequence[Pair], *, naive: bool, everything: bool = False, longer: float = 1.0) -> float:
-    """Seconds of trainings, or of all stages: of every pair by itself, or each stage once.
+    """Seconds of trainings, or of all stages: summed over pairs if naive, each stage once otherwise.
 
     `longer` multiplies the seconds of intermediate trainings.
     """
@@ -250,11 +248,11 @@ def pairs_ratio(pairs: Sequence[Pair], *, everything: bool = False, longer: floa
 
 
 def _by_trial(pairs: Sequence[Pair]) -> float:
-    """Seconds of trials that share nothing with others; the targets of each have one intermediate training."""
+    """Seconds of trials that share nothing with others; the targets of a trial share its intermediate training."""
     trials: dict[tuple[str, bool], list[Pair]] = {}
     for pair in pairs:
         trials.setdefault((pair.intermediate, pair.first_rate), []).append(pair)
-    return sum(_shared(some) for some in trials.values())
+    return sum(_shared(of_trial) for of_trial in trials.values())
 
 
 def _document(study: Study, pairs: Sequence[Pair], pretraining_s: float) -> dict[str, Any]:
@@ -274,23 +272,23 @@ def _document(study: Study, pairs: Sequence[Pair], pretraining_s: float) -> dict
         },
         "grids": {
             name: {
-                "pairs": len(some),
+                "pairs": len(grid),
                 "trainings": {
-                    "naive": sum(len(pair.trainings) for pair in some),
-                    "shared": len({key for pair in some for key in pair.trainings}),
+                    "naive": sum(len(pair.trainings) for pair in grid),
+                    "shared": len({key for pair in grid for key in pair.trainings}),
                 },
                 "train_seconds": {
-                    "naive": round(_seconds(some, naive=True), 1),
-                    "shared": round(_shared(some), 1),
+                    "naive": round(_seconds(grid, naive=True), 1),
+                    "shared": round(_shared(grid), 1),
                 },
-                "stage_seconds_ratio": round(pairs_ratio(some, everything=True), 3),
-                "by_trial": round(_by_trial(some) / _shared(some), 3),
+                "stage_seconds_ratio": round(pairs_ratio(grid, everything=True), 3),
+                "by_trial": round(_by_trial(grid) / _shared(grid), 3),
                 "with_pretraining": round(
-                    (_seconds(some, naive=True) + len(some) * pretraining_s) / (_shared(some) + pretraining_s), 2
+                    (_seconds(grid, naive=True) + len(grid) * pretraining_s) / (_shared(grid) + pretraining_s), 2
                 ),
-                "by_length": {f"{longer:g}": round(pairs_ratio(some, longer=longer), 2) for longer in LONGER},
+                "by_length": {f"{longer:g}": round(pairs_ratio(grid, longer=longer), 2) for longer in LONGER},
             }
-            for name, some in grids.items()
+            for name, grid in grids.items()
         },
         "pretraining_s": round(pretraining_s, 1),
         "choices": list(_names(pairs)),
@@ -303,26 +301,26 @@ def _names(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _repeated(pairs: Sequence[Pair]) -> list[float]:
-    """How the seconds of one and the same intermediate training, run again for each pair, lie about their median."""
-    taken: dict[str, list[float]] = {}
+    """The seconds of each repetition of an intermediate training, over the median of its repetitions."""
+    seconds_by_training: dict[str, list[float]] = {}
     for pair in pairs:
         for key in pair.intermediates:
-            taken.setdefault(key, []).append(pair.naive.seconds[key])
-    return [seconds / median(some) for some in taken.values() for seconds in some]
+            seconds_by_training.setdefault(key, []).append(pair.naive.seconds[key])
+    return [seconds / median(runs) for runs in seconds_by_training.values() for seconds in runs]
 
 
 def _show(pairs: Sequence[Pair], document: Mapping[str, Any]) -> None:
     table = Table("intermediate", "pairs", "naive, s", "shared, s", "ratio", "scores", "weights")
     for name in _names(pairs):
-        some = [pair for pair in pairs if pair.intermediate == name]
+        of_choice = [pair for pair in pairs if pair.intermediate == name]
         table.add_row(
             name,
-            str(len(some)),
-            f"{_seconds(some, naive=True):.1f}",
-            f"{_shared(some):.1f}",
-            f"{pairs_ratio(some):.2f}",
-            "identical" if all(pair.same_scores for pair in some) else "DIFFER",
-            "identical" if all(pair.same_weights for pair in some) else "differ",
+            str(len(of_choice)),
+            f"{_seconds(of_choice, naive=True):.1f}",
+            f"{_shared(of_choice):.1f}",
+            f"{pairs_ratio(of_choice):.2f}",
+            "identical" if all(pair.same_scores for pair in of_choice) else "DIFFER",
+            "identical" if all(pair.same_weights for pair in of_choice) else "differ",
         )
     console.print(table)
     longer = Table(
@@ -332,8 +330,8 @@ def _show(pairs: Sequence[Pair], document: Mapping[str, Any]) -> None:
         "ratio",
         "by trial",
         "all stages",
-        *(f"x{one:g}" for one in LONGER),
-        "pre-training too",
+        *(f"x{factor:g}" for factor in LONGER),
+        "with pre-training",
     )
     longer.title, longer.title_justify = "ratios, naive over shared; xN: intermediate trainings N times as long", "left"
     for name, grid in document["grids"].items():

@@ -1,20 +1,20 @@
-"""What does the machinery of a search cost a trial: Tune, Optuna, ASHA, MLflow?
+"""How much time does the machinery of a search (Tune, Optuna, ASHA, MLflow) add to a trial?
 
     python -m tests.benchmarks.trial_overhead [--rounds 2] [--noops 2000] [--quick]
 
-Sweeps are the study's own (`study.search.sweep.Sweep`: proposer, ASHA, Optuna's journal on disk) but for the function that each
-trial runs. It reports as often as a trial has targets, each time with the metrics of a real one (English dev and test by
-language), and the study's `TrialLog` takes them to MLflow in SQLite. Scores are the same at ASHA's rungs, so that it stops
-nobody, and differ by choice at the end, so that TPE has something to learn.
+Sweeps are the study's own (`study.search.sweep.Sweep`: suggester, ASHA, Optuna's journal on disk) except for the function that
+each trial runs. It reports once a target with the metrics of a real trial (English dev and test by language), which the study's
+`TrialLog` writes to MLflow in SQLite. Scores are equal at ASHA's rungs, so that it stops no trial, and differ by choice at the
+end, so that TPE has something to learn.
 
-1. one-second trials: 200 of them, two at a time. Each uses a second of CPU time, spread over its reports, so that whatever the
-   driver does on the same two cores makes them longer, as it would real trials. `ratio_to_ideal` is what the sweep took, start
-   of the actors included, until MLflow had everything, over the 100 seconds it should. `without_mlflow` runs the same sweep
-   without `TrialLog`; the two take turns in who is first.
-2. no-op trials: 2,000 that report at once and compute nothing. Seconds a trial, of the first and the last tenth of them too
-   (TPE gets slower with what it has seen); the driver's resident memory at every tenth; how long MLflow took after the last
-   trial to have everything; then what `TrialLog.settle` takes to write how each trial ended, and to find that it is written,
-   which a resume of a finished study does.
+1. One-second trials: 200 of them, two at a time. Each uses a second of CPU time spread over its reports, so that the driver's
+   work on the same two cores delays them as it would real trials. `ratio_to_ideal` is the time of the sweep until MLflow has
+   everything, start of the actors included, over the ideal 100 seconds. `without_mlflow` runs the same sweep without
+   `TrialLog`; the two take turns at being first.
+2. No-op trials: 2,000 that report at once and compute nothing. Seconds a trial, also of the first and the last tenth (TPE slows
+   down with its history); the driver's resident memory at every tenth; the time MLflow needs after the last trial to have
+   everything; then the time that `TrialLog.log_missing` needs to write how each trial ended, and again when everything is
+   written, as in the resume of a finished study.
 
 Goal: `ratio_to_ideal` at most 1.15. The last line is one JSON document.
 """
@@ -46,14 +46,16 @@ from rich.console import Console
 from rich.table import Table
 
 from study.cluster.connection import connected
-from study.console import Screen, Timeline
+from study.console import Console as StudyConsole
+from study.console import Timeline
 from study.search.callback import TrialLog
-from study.search.slots import Room
+from study.search.records import DEV_SCORE, TARGETS_FINISHED, SearchResult, TrialOutcome
+from study.search.slots import Slots
 from study.search.sweep import Sweep
 from study.search.trial import choice_of
-from study.search.trial_store import METRIC, RUNG, SearchResult, open_journal
+from study.search.trial_store import open_journal
 from study.spec import Study
-from study.tracking.tracker import Tracking, default_uri
+from study.tracking.tracker import Tracker, default_uri
 from tests.benchmarks.micro_grid import elapsed_since, micro_grid, size_of, spread
 from trainables.benchmark.probes.hardware import hardware
 from trainables.benchmark.probes.memory import host_rss_mb
@@ -61,39 +63,39 @@ from trainables.store.versions import versions
 
 GOAL = 1.15
 AT_ONCE = 2
-SCORE = 50.0  # of all trials up to the last rung, which is at two targets
+SCORE = 50.0  # of all trials up to the last rung, at two targets
 LAST_RUNG = 2
 BOTH = ("with_mlflow", "without_mlflow")
-# Of targets and of intermediates: 2,064 choices, enough for every trial to be another one.
+# For targets and intermediates: 2,064 choices, so that no two trials have the same.
 RATES = tuple(1e-3 / 2**index for index in range(16))
-PATIENCE_S = 600.0  # for MLflow to have everything
+PATIENCE_S = 600.0  # limit for MLflow to have everything
 TENTHS = 10
 
 console = Console(highlight=False, width=128)
 
 Rounds = Annotated[
-    int, typer.Option(min=1, help="how often the sweep of one-second trials runs, with MLflow and without")
+    int, typer.Option(min=1, help="how many times the sweep of one-second trials runs, with and without MLflow")
 ]
-Trials = Annotated[int, typer.Option(min=2, help="trials of a second")]
-Noops = Annotated[int, typer.Option(min=0, help="trials that compute nothing")]
-Quick = Annotated[bool, typer.Option("--quick", help="one round of ten trials of a second, forty no-ops")]
+Trials = Annotated[int, typer.Option(min=2, help="one-second trials")]
+Noops = Annotated[int, typer.Option(min=0, help="no-op trials")]
+Quick = Annotated[bool, typer.Option("--quick", help="one round of ten one-second trials, forty no-ops")]
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A sweep that was run: its seconds, those that MLflow took after it, when each trial ended, the driver's memory then."""
+    """A finished sweep: its seconds, those of MLflow after it, and the end of each trial with the driver's memory then."""
 
     wall_s: float
     mlflow_s: float
-    start_s: float  # until the first trial began: actors start and import what they need
+    start_s: float  # until the first trial starts: actors start and import what they need
     ended_s: tuple[float, ...]
     rss_mb: tuple[float, ...]
 
     def tenths(self) -> list[float]:
         """Seconds a trial in each tenth."""
         size = max(1, len(self.ended_s) // TENTHS)
-        marks = [0.0, *self.ended_s[size - 1 :: size]]
-        return [round((after - before) / size, 4) for before, after in itertools.pairwise(marks)]
+        ends = [0.0, *self.ended_s[size - 1 :: size]]
+        return [round((after - before) / size, 4) for before, after in itertools.pairwise(ends)]
 
 
 def main(rounds: Rounds = 2, trials: Trials = 200, noops: Noops = 2000, quick: Quick = False) -> None:
@@ -117,7 +119,7 @@ def main(rounds: Rounds = 2, trials: Trials = 200, noops: Noops = 2000, quick: Q
                 console.print(f"round {turn + 1}, {name}: {sweep.wall_s:.1f} s{after}, ideal {ideal_s:.0f} s")
         if noops:
             document["noop"] = _noops(Path(folder), noops)
-    ratios = {name: [wall_s / ideal_s for wall_s in some] for name, some in walls.items()}
+    ratios = {name: [wall_s / ideal_s for wall_s in values] for name, values in walls.items()}
     ratio = median(ratios["with_mlflow"])
     after_start = {
         name: [(wall_s - start_s) / ideal_s for wall_s, start_s in zip(walls[name], starts[name], strict=True)]
@@ -130,8 +132,10 @@ def main(rounds: Rounds = 2, trials: Trials = 200, noops: Noops = 2000, quick: Q
         "ratio_without_mlflow": round(median(ratios["without_mlflow"]), 4),
         "ratio_to_ideal_after_start": round(median(after_start["with_mlflow"]), 4),
         "start_s": round(median(starts["with_mlflow"]), 1),
-        "spreads": {name: spread(some) for name, some in ratios.items()},
-        "wall_s_of_one_second_trials": {name: [round(one, 1) for one in some] for name, some in walls.items()},
+        "spreads": {name: spread(values) for name, values in ratios.items()},
+        "wall_s_of_one_second_trials": {
+            name: [round(wall_s, 1) for wall_s in values] for name, values in walls.items()
+        },
         "trials": trials,
         "ideal_s": ideal_s,
         "at_once": AT_ONCE,
@@ -151,11 +155,11 @@ def _show(
     after_start: Mapping[str, Sequence[float]],
 ) -> None:
     table = Table("one-second trials", "s", "over the ideal", "range", "without the start")
-    for name, some in walls.items():
+    for name, values in walls.items():
         low, high = spread(ratios[name])
         table.add_row(
             name,
-            f"{median(some):.1f}",
+            f"{median(values):.1f}",
             f"{median(ratios[name]):.3f}",
             f"{low:.3f} to {high:.3f}",
             f"{median(after_start[name]):.3f}",
@@ -192,7 +196,7 @@ def _noops(folder: Path, count: int) -> dict[str, Any]:
         f"{tenths[-1]:.3f}",
         f"{before_mb:.0f} to {memory[-1]:.0f}",
         f"{sweep.mlflow_s:.1f}",
-        *(f"{one:.1f}" for one in settles),
+        *(f"{settle_s:.1f}" for settle_s in settles),
     )
     console.print(table)
     return {
@@ -201,7 +205,7 @@ def _noops(folder: Path, count: int) -> dict[str, Any]:
         "seconds_a_trial": round(sweep.wall_s / count, 4),
         "seconds_a_trial_by_tenth": tenths,
         "driver_rss_mb_before": round(before_mb, 1),
-        "driver_rss_mb_by_tenth": [round(one, 1) for one in memory],
+        "driver_rss_mb_by_tenth": [round(rss_mb, 1) for rss_mb in memory],
         "mlflow_after_s": round(sweep.mlflow_s, 1),
         "settle_s": round(settles[0], 2),
         "settle_again_s": round(settles[1], 2),
@@ -212,30 +216,30 @@ def _noops(folder: Path, count: int) -> dict[str, Any]:
 
 
 class Bench:
-    """A sweep in a folder of its own."""
+    """A sweep in its own folder."""
 
     def __init__(self, output: Path, trials: int, *, seconds: float, logged: bool) -> None:
         output.mkdir(parents=True)
         self.output, self.trials, self.seconds, self.logged = output, trials, seconds, logged
         self.study = dataclasses.replace(micro_grid(lr_intermediate=RATES, lr_target=RATES), trials=trials)
-        self.tracking = Tracking(default_uri(output), self.study.name, output)
-        self._said = open(output / "said", "w")  # noqa: SIM115 - closed by `close`
-        with redirect_stderr(self._said):
-            self._log = TrialLog(self.study, size_of(self.study), self.tracking, Screen(Timeline()))
+        self.tracking = Tracker(default_uri(output), self.study.name, output=output)
+        self._progress = open(output / "progress.log", "w")  # noqa: SIM115 - closed by `close`
+        with redirect_stderr(self._progress):
+            self._log = TrialLog(self.study, size_of(self.study), self.tracking, StudyConsole(Timeline()))
         self._result: SearchResult | None = None
 
     def run(self) -> Timed:
-        """The search, and the wait for MLflow.
+        """Run the search and wait for MLflow.
 
         Raises:
-            RuntimeError: not every trial came to its end, or MLflow has not all of them.
+            RuntimeError: a trial did not complete, or MLflow does not have all of them.
         """
         ends = Ends()
         search = Sweep(
             self.study,
             size_of(self.study),
             self.output,
-            Room({"CPU": float(AT_ONCE)}),
+            Slots({"CPU": float(AT_ONCE)}),
             _silent,
             callbacks=[ends, *([self._log] if self.logged else [])],
             trial=_trial(_reports(self.study), self.seconds),
@@ -243,28 +247,28 @@ class Bench:
         start = time.perf_counter()
         self._result = search.search(open_journal(self.output))
         ended = time.perf_counter()
-        complete = self._result.count("complete")
+        complete = self._result.count(TrialOutcome.COMPLETE)
         if complete != self.trials or len(ends.times) != self.trials:
-            raise RuntimeError(f"{complete} of {self.trials} trials are complete: {self._result.failures[:1]}")
+            raise RuntimeError(f"only {complete} of {self.trials} trials completed: {self._result.failures[:1]}")
         if self.logged:
             flushed = self.tracking.flush(PATIENCE_S)
             if not flushed or (runs := self._mlflow_runs()) != self.trials + 1:
                 raise RuntimeError(
-                    f"MLflow has {runs if flushed else 'not all'} of {self.trials} trials and their size"
+                    f"MLflow has {runs if flushed else 'not all'} of {self.trials + 1} runs (the trials and their size)"
                 )
         waited_s = time.perf_counter() - ended
         first_s = ends.first_report - self.seconds / len(self.study.targets) - start
-        return Timed(ended - start, waited_s, first_s, tuple(one - start for one in ends.times), tuple(ends.rss_mb))
+        return Timed(ended - start, waited_s, first_s, tuple(end - start for end in ends.times), tuple(ends.rss_mb))
 
     def settle(self) -> None:
-        """Write what the search says, as the study does when a search has ended, and wait for MLflow."""
-        assert self._result is not None  # it has run
-        self._log.settle(self._result)
+        """Write how each trial ended, as the study does at the end of a search, and wait for MLflow."""
+        assert self._result is not None  # `run` was called
+        self._log.log_missing(self._result)
         self.tracking.flush(PATIENCE_S)
 
     def close(self) -> None:
         self.tracking.close()
-        self._said.close()
+        self._progress.close()
 
     def _mlflow_runs(self) -> int:
         with contextlib.closing(sqlite3.connect(self.output / "mlflow.db")) as database:
@@ -273,7 +277,7 @@ class Bench:
 
 
 class Ends(tune.Callback):  # type: ignore[misc]
-    """When the first report came, when each trial ended, and the driver's memory then."""
+    """Records the first report, the end of each trial, and the driver's memory then."""
 
     def __init__(self) -> None:
         self.first_report = math.inf
@@ -289,19 +293,19 @@ class Ends(tune.Callback):  # type: ignore[misc]
 
 
 def _reports(study: Study) -> list[dict[str, float]]:
-    """What a trial of the study reports after each target."""
+    """The metrics that a trial of the study reports after each target."""
     reports: list[dict[str, float]] = []
     metrics: dict[str, float] = {}
     for number, task in enumerate(study.targets, 1):
         metrics |= {f"{prefix}/{task.name}": SCORE for prefix in ("dev", "test", "test_without_english", "chance")}
         metrics |= {f"test/{task.name}/{language}": SCORE for language in task.languages}
-        metrics |= {METRIC: SCORE, "test_score": SCORE, RUNG: number}
+        metrics |= {DEV_SCORE: SCORE, "test_score": SCORE, TARGETS_FINISHED: number}
         reports.append(dict(metrics))
     return reports
 
 
 def _trial(reports: Sequence[dict[str, float]], seconds: float) -> Callable[..., None]:
-    """A trial that uses so much CPU time and reports as a real one. A closure, which Ray ships as it is."""
+    """A trial that uses `seconds` of CPU time and reports as a real one does. A closure, so that Ray ships it by value."""
 
     def trial(config: dict[str, Any], **_: Any) -> None:
         block = bytes(2**18)
@@ -309,16 +313,14 @@ def _trial(reports: Sequence[dict[str, float]], seconds: float) -> Callable[...,
         start = time.thread_time()
         for number, metrics in enumerate(reports, 1):
             while time.thread_time() - start < seconds * number / len(reports):
-                hashlib.sha256(
-                    block
-                )  # a fraction of a millisecond, and as torch does it lets go of the interpreter's lock
-            tune.report(metrics if number <= LAST_RUNG else {**metrics, METRIC: score})
+                hashlib.sha256(block)  # under a millisecond; like torch, it releases the GIL
+            tune.report(metrics if number <= LAST_RUNG else {**metrics, DEV_SCORE: score})
 
     return trial
 
 
 def _silent(stage: str, done: int, total: int, value: float) -> None:
-    """Nobody reads the progress of these trials."""
+    """Progress of these trials: discarded."""
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.zero_shot_transfer [--output runs/quickstart]
 
-Fine-tunes both on the English targets with the recipe's default learning rate and no intermediate task, scores them in every
-language, and compares the margins over chance of the mean over languages without English. With the output folder of a finished
-quickstart its stages are used again. The last line is one JSON document.
+Both are fine-tuned on the English targets with the recipe's default learning rate and no intermediate task, and scored in every
+language. What is compared is the margin over chance of the mean over languages without English. With the output folder of a
+finished quickstart, its stages are reused. The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ console = Console(highlight=False)
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="a stage store; the quickstart's own is used again")] = Path(
+    output: Annotated[Path, typer.Option(help="output folder; the stages of a finished quickstart are reused")] = Path(
         "runs/quickstart"
     ),
     size: Annotated[str, typer.Option(help="a size of the quickstart")] = "3x160",
     seeds: Annotated[
-        int, typer.Option(min=1, help="seeds of fine-tuning and pre-training; 1 is the quickstart's own")
+        int, typer.Option(min=1, help="how many seeds of pre-training and fine-tuning; 1 is the quickstart's seed")
     ] = 1,
 ) -> None:
-    """Print the margins over chance, with and without pre-training, and their ratio."""
+    """Print the margins over chance with and without pre-training, and their ratio."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     table = Table("seed", "target", "chance", "pre-trained", "untrained", "margin ratio")
     results = []
     for seed in range(seeds):
         trained, untrained = (_scores(output, size, seed, trained=trained) for trained in (True, False))
-        for name, (with_it, chance) in trained.items():
+        for name, (pretrained, chance) in trained.items():
             without, _ = untrained[name]
-            ratio = (with_it - chance) / (without - chance) if without > chance else None
+            ratio = (pretrained - chance) / (without - chance) if without > chance else None
             results.append(
                 {
                     "seed": seed,
                     "target": name,
                     "chance": chance,
-                    "pretrained": with_it,
+                    "pretrained": pretrained,
                     "untrained": without,
                     "ratio": ratio,
                 }
             )
             shown = "untrained not above chance" if ratio is None else f"{ratio:.1f}"
-            table.add_row(str(seed), name, f"{chance:.1f}", f"{with_it:.1f}", f"{without:.1f}", shown)
+            table.add_row(str(seed), name, f"{chance:.1f}", f"{pretrained:.1f}", f"{without:.1f}", shown)
     console.print(table)
     print(json.dumps({"size": size, "results": results, "versions": versions(), "threads": torch.get_num_threads()}))
 
 
 def _scores(output: Path, name: str, seed: int, *, trained: bool) -> dict[str, tuple[float, float]]:
-    """By target: the test score in percent, mean over languages without English, and chance."""
+    """Test score (percent, mean over languages without English) and chance, by target."""
     study = quickstart(seed)
     chain = study.chain(study.size(name), study.space.defaults()[0], trained=trained)
     metrics: dict[str, float] = {}
