@@ -1,4 +1,4 @@
-"""The searches of all sizes side by side, each in a thread of the driver, as far as the cluster has room for them."""
+"""The searches of all sizes side by side, each in a thread of the driver, as far as the cluster has slots for them."""
 
 from __future__ import annotations
 
@@ -9,41 +9,42 @@ from pathlib import Path
 
 from optuna.storages import JournalStorage
 
-from study.console import Screen
+from study.console import Console
 from study.search.callback import TrialLog
-from study.search.slots import Room, need_of
+from study.search.records import SearchResult, TrialRecord
+from study.search.slots import Slots, trial_request
 from study.search.sweep import Interrupted, Sweep, load_result, wanted_repeats
-from study.search.trial_store import SearchResult, TrialRecord
 from study.spec import Size, Study
-from study.tracking.tracker import Tracking
+from study.tracking.tracker import Tracker
 from trainables.stages.base import Progress
 
-WAKE_S = 0.5  # how often the main thread looks up from its waiting, so that signals reach it
-GRACE_S = 2.0  # of three that a stopped job gets until it is killed
+WAKE_S = 0.5  # how often the main thread wakes up, so that it can handle signals
+# For all searches to stop. A submitted job that is stopped has three seconds until Ray kills it.
+GRACE_S = 2.0
 
 
 @dataclass
-class Searches:
-    """What the searches of a study's sizes share. `settled` is called with each size's result when its search has ended."""
+class ParallelSearches:
+    """The searches of a study's sizes. `on_search_end` is called with each size's result, in that size's thread."""
 
     study: Study
     sizes: Sequence[Size]
     output: Path
     storage: JournalStorage
-    room: Room
-    tracking: Tracking
-    screen: Screen
+    slots: Slots
+    tracker: Tracker
+    console: Console
     progress: Progress
-    settled: Callable[[Size, SearchResult, TrialLog], None]
+    on_search_end: Callable[[Size, SearchResult, TrialLog], None]
     retry_failed: bool = False
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> dict[str, SearchResult]:
-        """Every size's search and the repeats of its winners.
+        """Search every size and repeat its winners; returns the results by size.
 
-        The first error of a size stops the others, as does an interruption of the main thread; what they had finished is kept.
+        The first error in a size stops the others, as does an interruption of the main thread. Finished trials are kept.
 
-        Raises: what `Sweep.search` does.
+        Raises: as `Sweep.search` does.
         """
         results: dict[str, SearchResult] = {}
         errors: list[BaseException] = []
@@ -51,16 +52,16 @@ class Searches:
         def search(size: Size) -> None:
             try:
                 results[size.name] = self._search(size)
-            except BaseException as error:  # told to the main thread, which raises it
+            except BaseException as error:  # raised again in the main thread
                 errors.append(error)
                 self._stop.set()
 
-        threads = [threading.Thread(target=search, args=(size,), daemon=True) for size in self._large_last()]
+        threads = [threading.Thread(target=search, args=(size,), daemon=True) for size in self._largest_last()]
         for thread in threads:
             thread.start()
         try:
-            while any(thread.is_alive() for thread in threads):
-                threads[0].join(WAKE_S) if threads[0].is_alive() else threads.append(threads.pop(0))
+            while running := [thread for thread in threads if thread.is_alive()]:
+                running[0].join(WAKE_S)
         finally:
             self._stop.set()
             for thread in threads:
@@ -69,44 +70,47 @@ class Searches:
             raise next((error for error in errors if not isinstance(error, Interrupted)), errors[0])
         return {size.name: results[size.name] for size in self.sizes}
 
-    def _large_last(self) -> list[Size]:
-        """A size that takes the whole cluster for one trial would have the others wait for it."""
-        return sorted(self.sizes, key=lambda size: tuple(need_of(size).values())[1::-1])
+    def _largest_last(self) -> list[Size]:
+        """Sizes by GPUs and cores of a trial: if a trial takes the whole cluster, its size must not block smaller ones."""
+
+        def demand(size: Size) -> tuple[float, float]:
+            request = trial_request(size)
+            return request["GPU"], request["CPU"]
+
+        return sorted(self.sizes, key=demand)
 
     def _search(self, size: Size) -> SearchResult:
-        log = TrialLog(self.study, size, self.tracking, self.screen)
+        log = TrialLog(self.study, size, self.tracker, self.console)
         sweep = Sweep(
             self.study,
             size,
             self.output.resolve(),
-            self.room,
+            self.slots,
             self.progress,
             callbacks=[log],
-            ended=log.ended,
+            on_trial_end=log.log_end,
             stop=self._stop,
             retry_failed=self.retry_failed,
         )
-        before, _ = load_result(self.study, size, self.storage)
-        budget, finished = self.study.budget(size), self._finished(before.trials)
-        self.screen.say(f"searching {size.name}: {_trials(budget, finished)}")
+        earlier, _ = load_result(self.study, size, storage=self.storage)
+        budget, finished = self.study.budget(size), self._kept(earlier.trials)
+        self.console.say(f"searching {size.name}: {_trial_count(budget, finished)}")
         log.expect(budget, finished=finished)
         result = sweep.search(self.storage)
-        if again := wanted_repeats(self.study, result):
-            finished = self._finished([one for one in before.repeats if one.choice in again])
-            self.screen.say(f"repeating {size.name}'s winners with further seeds: {_trials(len(again), finished)}")
-            log.expect(len(again), finished=finished)
+        if repeats := wanted_repeats(self.study, result):
+            finished = self._kept([record for record in earlier.repeats if record.choice in repeats])
+            self.console.say(
+                f"repeating {size.name}'s winners with further seeds: {_trial_count(len(repeats), finished)}"
+            )
+            log.expect(len(repeats), finished=finished)
             result = sweep.repeat(self.storage, result)
-        self.settled(size, result, log)
+        self.on_search_end(size, result, log)
         return result
 
-    def _finished(self, records: Sequence[TrialRecord]) -> int:
+    def _kept(self, records: Sequence[TrialRecord]) -> int:
         """How many trials of earlier runs of the command are not run again."""
-
-        def again(one: TrialRecord) -> bool:
-            return one.retried or (self.retry_failed and one.outcome == "failed" and not one.diverged)
-
-        return sum(not again(one) for one in records)
+        return sum(not (record.retried or (self.retry_failed and record.retriable)) for record in records)
 
 
-def _trials(count: int, finished: int) -> str:
+def _trial_count(count: int, finished: int) -> str:
     return f"{count} trials" + (f", {finished} of them finished" if finished else "")

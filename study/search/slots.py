@@ -1,4 +1,4 @@
-"""How many trials of each size run at once: sizes search side by side as far as the cluster has room."""
+"""How many trials of each size run at once, when sizes search side by side."""
 
 from __future__ import annotations
 
@@ -9,107 +9,115 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from study.spec import Size
+from trainables.resources import worker_request
 
 Amounts = Mapping[str, float]  # of CPU, GPU and GPU:<accelerator type>
+TOLERANCE = 1e-9  # of sums of fractional resources
+POLL_S = 1.0
 
 
-def need_of_worker(size: Size) -> dict[str, float]:
-    """What one worker of a size holds: CPU, GPU, and GPU:<type> where it asks for a type."""
+def trial_request(size: Size) -> dict[str, float]:
+    """The resources of one trial over all its workers: CPU, GPU, and GPU:<type> where the size asks for a type."""
     resources = size.resources
-    need = {"CPU": float(resources.cpus), "GPU": float(resources.gpus)}
-    if resources.gpus and resources.accelerator_type:
-        need[f"GPU:{resources.accelerator_type}"] = need["GPU"]
-    return need
+    worker = worker_request(resources)
+    request = {name: resources.workers * float(worker.get(name, 0)) for name in ("CPU", "GPU")}
+    if request["GPU"] and resources.accelerator_type:
+        request[f"GPU:{resources.accelerator_type}"] = request["GPU"]
+    return request
 
 
-def need_of(size: Size) -> dict[str, float]:
-    """What one trial of a size holds."""
-    return {name: amount * size.resources.workers for name, amount in need_of_worker(size).items()}
+def shares(capacity: Amounts, requests: Mapping[str, Amounts], *, wanted: Mapping[str, int]) -> dict[str, int]:
+    """The slots of each search: one trial to each in turn, as long as it fits and the search wants more.
+
+    Args:
+        requests: the resources of one trial, by search.
+        wanted: the most trials that a search can use, by search.
+    """
+    slots = dict.fromkeys(requests, 0)
+    free = dict(capacity)
+    progress = True
+    while progress:
+        progress = False
+        for name, request in requests.items():
+            if slots[name] < wanted[name] and _fits(request, free):
+                slots[name] += 1
+                progress = True
+                for resource, amount in request.items():
+                    free[resource] = free.get(resource, 0.0) - amount
+    return slots
 
 
-def fits(need: Amounts, have: Amounts, *, times: int = 1) -> bool:
-    """Whether so many of what is needed are there."""
-    return all(have.get(name, 0.0) + 1e-9 >= amount * times for name, amount in need.items() if amount)
-
-
-def shares(have: Amounts, needs: Mapping[str, Amounts], wanted: Mapping[str, int]) -> dict[str, int]:
-    """Trials that each size may run at once: dealt out one by one in turn, while they fit and the size wants more."""
-    given = dict.fromkeys(needs, 0)
-    left = dict(have)
-    dealt = True
-    while dealt:
-        dealt = False
-        for name, need in needs.items():
-            if given[name] < wanted[name] and fits(need, left):
-                given[name] += 1
-                dealt = True
-                for resource, amount in need.items():
-                    left[resource] = left.get(resource, 0.0) - amount
-    return given
+def _fits(request: Amounts, free: Amounts) -> bool:
+    return all(free.get(name, 0.0) + TOLERANCE >= amount for name, amount in request.items() if amount)
 
 
 @dataclass
-class Room:
-    """What the cluster has, shared by the searches of one driver, each in a thread of its own.
+class Slots:
+    """The resources of the cluster, shared by the searches of one driver, each in a thread of its own.
 
-    A search enters when one trial of it fits beside one of each that is in already, so that none that is in ever waits for
-    another to end. Those that are in divide the room evenly, anew whenever one comes, goes or has fewer trials left than its
-    share. `most` bounds a size's trials by what nodes can hold, where what all have together would be enough for more.
+    A search is admitted when one trial of it fits next to one trial of each admitted search, so no admitted search ever waits
+    for another one to end. Admitted searches divide the capacity evenly; the division changes when a search is admitted,
+    leaves, or has fewer trials left than its share.
+
+    `limits` bounds a size's trials by what single nodes can hold, where the capacity of all nodes together allows for more.
     """
 
-    have: Amounts
-    most: Mapping[str, int] = field(default_factory=dict)
-    _needs: dict[str, Amounts] = field(default_factory=dict)
-    _left: dict[str, int] = field(default_factory=dict)
+    capacity: Amounts
+    limits: Mapping[str, int] = field(default_factory=dict)
+    _requests: dict[str, Amounts] = field(default_factory=dict)
+    _remaining: dict[str, int] = field(default_factory=dict)  # trials that have not started, by search
     _running: dict[str, int] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     @contextmanager
-    def entered(
-        self, name: str, need: Amounts, trials: int, *, until: Callable[[], bool] = lambda: False
+    def admitted(
+        self, name: str, request: Amounts, *, trials: int, until: Callable[[], bool] = lambda: False
     ) -> Iterator[None]:
-        """Wait for room for a search with so many trials to run, and leave at the end. `until` ends the waiting early.
+        """Wait until a search of so many trials can be admitted. It leaves at the end of the block. `until` ends the wait.
 
-        A trial that needs more than there is of something takes all of it: whether it can run at all is for others to say.
+        A trial that asks for more of a resource than the capacity counts as asking for all of it. Whether such a trial can run
+        is checked elsewhere.
         """
-        need = {name: min(amount, self.have.get(name, amount)) for name, amount in need.items()}
+        request = {name: min(amount, self.capacity.get(name, amount)) for name, amount in request.items()}
         with self._changed:
-            while not (self._has_room_for(need) or until()):
-                self._changed.wait(timeout=1.0)
-            self._needs[name], self._left[name], self._running[name] = need, trials, 0
+            while not (self._can_admit(request) or until()):
+                self._changed.wait(timeout=POLL_S)
+            self._requests[name], self._remaining[name], self._running[name] = request, trials, 0
         try:
             yield
         finally:
             with self._changed:
-                del self._needs[name], self._left[name], self._running[name]
+                del self._requests[name], self._remaining[name], self._running[name]
                 self._changed.notify_all()
 
-    def take(self, name: str) -> bool:
-        """Whether one more trial of the search may start now; then it counts as running."""
+    def acquire(self, name: str) -> bool:
+        """Take a slot for one more trial of the search; False if it has none left now."""
         with self._changed:
             wanted = {
-                one: min(self._running[one] + self._left[one], self.most.get(one, sys.maxsize)) for one in self._needs
+                search: min(self._running[search] + self._remaining[search], self.limits.get(search, sys.maxsize))
+                for search in self._requests
             }
-            share = shares(self.have, self._needs, wanted)[name]
-            if self._running[name] >= share or not fits(self._needs[name], self._free()):
+            share = shares(self.capacity, self._requests, wanted=wanted)[name]
+            if self._running[name] >= share or not _fits(self._requests[name], self._free()):
                 return False
             self._running[name] += 1
-            self._left[name] -= 1
+            self._remaining[name] -= 1
             return True
 
-    def give_back(self, name: str) -> None:
-        """One of the search's trials has ended."""
+    def release(self, name: str) -> None:
+        """Return the slot of a trial that has ended."""
         with self._changed:
             self._running[name] -= 1
             self._changed.notify_all()
 
-    def _has_room_for(self, need: Amounts) -> bool:
-        given = shares(self.have, {**self._needs, "": need}, {**dict.fromkeys(self._needs, 1), "": 1})
-        return all(count == 1 for count in given.values())
+    def _can_admit(self, request: Amounts) -> bool:
+        requests = [*self._requests.values(), request]
+        needed = {name: sum(each.get(name, 0.0) for each in requests) for each in requests for name in each}
+        return _fits(needed, self.capacity)
 
     def _free(self) -> dict[str, float]:
-        free = dict(self.have)
-        for name, need in self._needs.items():
-            for resource, amount in need.items():
+        free = dict(self.capacity)
+        for name, request in self._requests.items():
+            for resource, amount in request.items():
                 free[resource] = free.get(resource, 0.0) - amount * self._running[name]
         return free

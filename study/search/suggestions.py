@@ -1,65 +1,66 @@
-"""What a search tries next: what was interrupted, every default cell, then what Optuna's TPE proposes and was not tried yet."""
+"""What a search tries next: every default cell, then what Optuna's TPE suggests and was not tried before."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from study.search.trial_store import TrialRecord, distributions, parameters
+from study.search.records import TrialRecord
+from study.search.trial_store import STATES, distributions, parameters
 from study.spec.space import Choice, Space
 
-TRIES = 3  # proposals of the sampler before the nearest untried choice is taken in their stead
-DRAWS = 1000
-_TPE_STATES = {"complete": TrialState.COMPLETE, "stopped_early": TrialState.PRUNED, "failed": TrialState.FAIL}
+SAMPLER_TRIES = 3  # suggestions of the sampler that were tried before, until another way is taken
+RANDOM_DRAWS = 1000
 
 
-class Proposer:
-    """Proposes choices that were not tried before: on a grid a second trial of the same choice and seed is the same trial.
+class Suggester:
+    """Suggests choices that were not tried before: running a choice with the same seed again gives the same result.
 
-    The sampler learns in a study of its own in memory. It is seeded anew for every proposal, by the study's seed and the number
-    of trials before it, so that a search that was interrupted proposes what it would have without.
+    The sampler works on an Optuna study in memory. It is re-seeded for every suggestion, with the study's seed and the number
+    of earlier trials, so a resumed search suggests what an uninterrupted one would.
     """
 
     def __init__(
         self, space: Space, seed: int, *, known: Sequence[TrialRecord] = (), running: Sequence[Choice] = ()
     ) -> None:
         self._space, self._seed = space, seed
-        self._thinking = optuna.create_study(direction="maximize")
+        self._study = optuna.create_study(direction="maximize")
         self._grid = space.grid()
         self._tried: set[Choice] = set()
-        self._asked: dict[Choice, optuna.Trial] = {}
+        self._running: dict[Choice, optuna.Trial] = {}
         for record in known:
             self._tried.add(record.choice)
             self._add(record)
         for choice in running:
-            self._open(choice)
+            self._mark_running(choice)
 
-    def propose(self) -> Choice | None:
-        """The next choice, taken as running from now on; None when every choice there is was tried."""
-        waiting = next((choice for choice in self._space.defaults() if choice not in self._tried), None)
-        choice = waiting if waiting is not None else self._sampled()
-        if choice is not None and choice not in self._asked:
-            self._open(choice)
+    def suggest(self) -> Choice | None:
+        """The next choice, which counts as running from now on; None when every choice of the space was tried."""
+        choice = next((default for default in self._space.defaults() if default not in self._tried), None)
+        if choice is None:
+            choice = self._sampled()
+        if choice is not None and choice not in self._running:
+            self._mark_running(choice)
         return choice
 
     def learn(self, record: TrialRecord) -> None:
-        """What became of a choice that is running."""
-        trial = self._asked.pop(record.choice, None)
+        """Tell the sampler how a running choice ended."""
+        trial = self._running.pop(record.choice, None)
         if trial is not None:
-            self._thinking.tell(trial, state=TrialState.FAIL)  # in its place stands what it came to, with all its rungs
+            self._study.tell(trial, state=TrialState.FAIL)  # replaced by a trial with all its partial scores
         self._add(record)
 
     def _sampled(self) -> Choice | None:
         if self._grid is not None and len(self._tried) >= len(self._grid):
             return None
         number = len(self._tried)
-        # Conditional parameters want the group decomposition. The default cells are what it starts from.
-        self._thinking.sampler = optuna.samplers.TPESampler(
+        # `group` is required where a parameter is conditional. The default cells are the start-up trials.
+        self._study.sampler = optuna.samplers.TPESampler(
             seed=random.Random(f"{self._seed}|{number}").getrandbits(31),
             multivariate=True,
             group=True,
@@ -67,55 +68,54 @@ class Proposer:
             n_startup_trials=len(self._space.names),
         )
         choice = None
-        for _ in range(TRIES):
-            trial = self._thinking.ask()
-            choice = _suggest(self._space, trial)
+        for _ in range(SAMPLER_TRIES):
+            trial = self._study.ask()
+            choice = _sample(self._space, trial)
             if choice not in self._tried:
                 self._tried.add(choice)
-                self._asked[choice] = trial
+                self._running[choice] = trial
                 return choice
-            self._thinking.tell(trial, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL)
         assert choice is not None
-        return self._drawn(number) if self._grid is None else self._nearest(choice, number)
+        return self._random(number) if self._grid is None else self._nearest(choice, number)
 
-    def _drawn(self, number: int) -> Choice | None:
-        """A random untried choice, where TPE keeps to the few that have no range in them; None if none is found."""
+    def _random(self, number: int) -> Choice | None:
+        """A random untried choice, for a space with ranges where TPE keeps to the few choices without; None if none is hit."""
         draw = random.Random(f"{self._seed}|{number}|drawn")
-        return next((choice for _ in range(DRAWS) if (choice := self._space.drawn(draw)) not in self._tried), None)
+        draws = (self._space.sample(draw) for _ in range(RANDOM_DRAWS))
+        return next((choice for choice in draws if choice not in self._tried), None)
 
     def _nearest(self, wanted: Choice, number: int) -> Choice:
-        """The untried choice that differs from the wanted one in the fewest values; one of several by the seed."""
+        """The untried choice of the grid that differs from the wanted one in the fewest values; ties are broken by the seed."""
         untried = [choice for choice in self._grid or () if choice not in self._tried]
-        apart = [_apart(choice, wanted) for choice in untried]
-        fewest = min(apart)
-        nearest = [choice for choice, differing in zip(untried, apart, strict=True) if differing == fewest]
+        distances = [_distance(choice, wanted) for choice in untried]
+        fewest = min(distances)
+        nearest = [choice for choice, distance in zip(untried, distances, strict=True) if distance == fewest]
         return random.Random(f"{self._seed}|{number}|nearest").choice(nearest)
 
-    def _open(self, choice: Choice) -> None:
+    def _mark_running(self, choice: Choice) -> None:
         self._tried.add(choice)
-        self._thinking.enqueue_trial(parameters(choice))
-        trial = self._thinking.ask(distributions(self._space, choice))
-        self._asked[choice] = trial
+        self._study.enqueue_trial(parameters(choice))
+        self._running[choice] = self._study.ask(distributions(self._space, choice))
 
     def _add(self, record: TrialRecord) -> None:
-        found: Mapping[str, BaseDistribution] = distributions(self._space, record.choice)
-        values = parameters(record.choice)
-        state = _TPE_STATES[record.outcome]
-        if state == TrialState.PRUNED and not record.rungs:
+        state = STATES[record.outcome]
+        if state == TrialState.PRUNED and not record.partial_scores:
             return  # nothing to learn from
-        self._thinking.add_trial(
+        applicable, values = distributions(self._space, record.choice), parameters(record.choice)
+        self._study.add_trial(
             create_trial(
                 state=state,
                 value=record.dev_score,
-                params={name: values[name] for name in found},
-                distributions=dict(found),
-                intermediate_values=dict(record.rungs),
+                params={name: values[name] for name in applicable},
+                distributions=applicable,
+                intermediate_values=dict(record.partial_scores),
             )
         )
 
 
-def _suggest(space: Space, trial: optuna.Trial) -> Choice:
-    """Optuna's define-by-run space: an intermediate's learning rate exists only if there is an intermediate."""
+def _sample(space: Space, trial: optuna.Trial) -> Choice:
+    """A choice as the sampler draws it; an intermediate learning rate exists only with an intermediate task."""
     default = space.defaults()[0]
     values: dict[str, Any] = {"lr_intermediate": None, "epochs": default.epochs, "seed": None}
     values["intermediate"] = trial.suggest_categorical("intermediate", space.names)
@@ -127,5 +127,6 @@ def _suggest(space: Space, trial: optuna.Trial) -> Choice:
     return Choice(**values)
 
 
-def _apart(one: Choice, other: Choice) -> int:
-    return sum(a != b for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
+def _distance(a: Choice, b: Choice) -> int:
+    """In how many values two choices differ."""
+    return sum(x != y for x, y in zip(vars(a).values(), vars(b).values(), strict=True))

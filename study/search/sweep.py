@@ -1,8 +1,7 @@
-"""The search of one size: a Ray Tune sweep with Optuna's TPE, pruned by ASHA over "targets finished"; then the repeats.
+"""The search of one size: a Ray Tune sweep with Optuna's TPE and ASHA, then the repeats of its winners.
 
-Tune runs trials and keeps nothing: what began and what came of it stands in the ledger (`study.search.trial_store`), from which every run
-of the command builds searcher, scheduler and budget anew. Tune's own restore would start over in silence where its state is
-unreadable, and may be ten seconds behind.
+Tune runs the trials and stores nothing. Every run of the command builds searcher, scheduler and budget from the trial store
+(`study.search.trial_store`). Tune's own restore may be ten seconds behind, and starts over silently if its state is unreadable.
 """
 
 from __future__ import annotations
@@ -21,49 +20,51 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from study.cluster.progress_actor import ON_HEAD
 from study.errors import StorageFailed, reason_of
-from study.search.searcher import LedgerSearcher, RunDefaultsToTheEnd, StopWhen, ToTheEnd, asha
-from study.search.slots import Room, need_of
-from study.search.suggestions import Proposer
+from study.search.records import SearchResult, TrialRecord, repeat_id
+from study.search.scheduler import RunAllToTheEnd, RunDefaultsToTheEnd, asha
+from study.search.searcher import StopSweep, TrialStoreSearcher
+from study.search.slots import Slots, trial_request
+from study.search.suggestions import Suggester
 from study.search.trial import run_trial
-from study.search.trial_store import History, SearchResult, TrialRecord, repeat_id, repeats_name, search_name
+from study.search.trial_store import TrialStore, repeats_name, search_name
 from study.spec import Size, Study
 from study.spec.space import Choice
+from trainables.resources import worker_request
 from trainables.stages.base import Progress
 
 TRIAL_DRIVER_BYTES = 256 * 2**20
-# How often a trial is started again after its process or node was lost: on spot machines that is no fault of the trial, and its
-# stages go on from their checkpoints. An error of its own is another matter (`study.search.trial`).
+# How often a trial is restarted after its process or node was lost. On spot machines that is no fault of the trial, and its
+# stages resume from their checkpoints. A trial's own error is retried by `study.search.trial`.
 MOST_LOSSES = 10
 
-
-_registering = threading.Lock()
+_registering = threading.Lock()  # Tune's registry is process-wide and not thread-safe
 
 
 class Interrupted(RuntimeError):
     """The search was told to stop before its end."""
 
 
-def load_result(study: Study, size: Size, storage: JournalStorage) -> tuple[SearchResult, bool]:
-    """What the journal holds of a size, and whether that is all: the budget's trials, and every repeat they ask for."""
-    history = History(storage, search_name(size.name), study.space)
-    result = SearchResult(size.name, history.records)
-    done = not history.open and history.counted >= study.budget(size)
+def load_result(study: Study, size: Size, *, storage: JournalStorage) -> tuple[SearchResult, bool]:
+    """The stored result of a size, and whether it is final: the budget is used up and every wanted repeat has ended."""
+    store = TrialStore(storage, search_name(size.name), space=study.space)
+    result = SearchResult(size.name, store.records)
+    searched = not store.unfinished and store.counted >= study.budget(size)
     wanted = wanted_repeats(study, result)
-    if not wanted and done:
+    if not wanted and searched:
         return result, True
-    repeats = _repeats_history(study, size, storage)
-    result = SearchResult(size.name, history.records, _current(repeats, wanted))
-    again = any(choice in wanted for choice in repeats.open.values())  # a failed one that is being tried again
-    return result, done and not again and {one.choice for one in result.repeats} >= set(wanted)
+    repeats = _repeats_store(study, size, storage)
+    result = SearchResult(size.name, store.records, _wanted_records(repeats, wanted))
+    retrying = any(choice in wanted for choice in repeats.unfinished.values())
+    return result, searched and not retrying and {repeat.choice for repeat in result.repeats} >= set(wanted)
 
 
 def wanted_repeats(study: Study, result: SearchResult) -> dict[Choice, str]:
-    """The `top` best configurations of a search and its best without an intermediate task, each with every further seed.
+    """The `top` best configurations of a search and its best one without an intermediate task, each with every further seed.
 
-    Trials that differ in their seed alone are one configuration: its best stands for it, and names its repeats.
+    Trials that differ only in their seed are one configuration: the best of them stands for it, and names its repeats.
 
     Returns:
-        The name of each repeat, by what it chooses.
+        The name of each repeat, by its choice.
     """
     if study.repeats is None:
         return {}
@@ -73,103 +74,121 @@ def wanted_repeats(study: Study, result: SearchResult) -> dict[Choice, str]:
     ranked = list(best.values())
     baseline = [trial for trial in ranked if trial.choice.lr_intermediate is None][:1]
     return {
-        again: repeat_id(trial, again.seed)
+        repeat: repeat_id(trial, repeat.seed)
         for trial in [*ranked[: study.repeats.top], *baseline]
-        for again in study.repeated(trial.choice)
-        if again.seed is not None
+        for repeat in study.repeats_of(trial.choice)
+        if repeat.seed is not None
     }
 
 
 @dataclass
 class Sweep:
-    """Trials of one size under Tune, with what they need: where they run, who is told, and when to stop.
+    """Trials of one size under Tune.
 
-    `trial` is the function that Tune runs, called with a config and `study`, `size`, `output` and `progress`. `ended` is told
-    what each trial came to, once that stands in the ledger. `retry_failed` begins trials that failed in earlier runs again, but
-    for those that diverged.
+    `trial` is the function that Tune runs, called with a config and `study`, `size`, `output` and `progress`. `on_trial_end` is
+    called with each ended trial, after it is stored. `stop` ends the sweep once it is set. `retry_failed` runs retriable trials
+    of earlier runs again.
     """
 
     study: Study
     size: Size
     output: Path
-    room: Room
+    slots: Slots
     progress: Progress
     callbacks: Sequence[tune.Callback] = ()
     stop: threading.Event = field(default_factory=threading.Event)
-    ended: Callable[[TrialRecord], None] = lambda record: None
+    on_trial_end: Callable[[TrialRecord], None] = lambda record: None
     retry_failed: bool = False
     trial: Callable[..., None] | None = None
 
     def search(self, storage: JournalStorage) -> SearchResult:
-        """Search the size, or go on with a search that was interrupted; a finished one is returned as it is.
+        """Search the size, or resume its search; a finished one is returned as it is.
 
         Raises:
-            LedgerBroken: the journal of an earlier run is there and cannot be read.
+            TrialStoreBroken: the journal cannot be read.
             StorageFailed: the output folder is full, read-only or gone.
             Interrupted: `stop` was set.
         """
-        history = History(storage, search_name(self.size.name), self.study.space)
+        store = TrialStore(storage, search_name(self.size.name), space=self.study.space)
         if self.retry_failed:
-            history.retry_failed()
-        left = self.study.budget(self.size) - history.counted + len(history.open)
+            store.retry_failed()
+        left = self.study.budget(self.size) - store.counted + len(store.unfinished)
         if left > 0:
-            proposer = Proposer(
-                self.study.space,
-                self.study.seed,
-                known=history.records,
-                running=list(history.open.values()),
-            )
-            searcher = self._searcher(history, proposer=proposer)
-            self._run(searcher, asha(self.study, history.records), trials=left, name=search_name(self.size.name))
-        return SearchResult(self.size.name, history.records)
+            running = list(store.unfinished.values())
+            suggester = Suggester(self.study.space, self.study.seed, known=store.records, running=running)
+            searcher = self._searcher(store, suggester=suggester)
+            self._run(searcher, asha(self.study, store.records), trials=left, name=search_name(self.size.name))
+        return SearchResult(self.size.name, store.records)
 
     def repeat(self, storage: JournalStorage, result: SearchResult) -> SearchResult:
-        """The search's result with the repeats of its winners, those that are missing run now. Raises as `search` does."""
+        """Run the missing repeats of the search's winners, and return the result with all wanted repeats.
+
+        Raises: as `search` does.
+        """
         wanted = wanted_repeats(self.study, result)
         if not wanted:
             return result
-        history = _repeats_history(self.study, self.size, storage)
+        store = _repeats_store(self.study, self.size, storage)
         if self.retry_failed:
-            history.retry_failed()
-        begun = {*history.open.values(), *(record.choice for record in history.records)}
-        missing = {choice: name for choice, name in wanted.items() if choice not in begun}
-        left = len(missing) + len(history.open)
+            store.retry_failed()
+        started = {*store.unfinished.values(), *(record.choice for record in store.records)}
+        missing = {choice: name for choice, name in wanted.items() if choice not in started}
+        left = len(missing) + len(store.unfinished)
         if left:
-            searcher = self._searcher(history, queue=missing)
-            self._run(searcher, ToTheEnd(), trials=left, name=repeats_name(self.size.name))
-        return SearchResult(self.size.name, result.trials, _current(history, wanted))
+            searcher = self._searcher(store, queue=missing)
+            self._run(searcher, RunAllToTheEnd(), trials=left, name=repeats_name(self.size.name))
+        return SearchResult(self.size.name, result.trials, _wanted_records(store, wanted))
 
-    def _registered(self, name: str) -> str:
-        """The trial function under a name in Tune's table of trainables, which is one for all threads and guards itself not."""
-        # A trial that launches a group waits for it and computes nothing; Tune wants it to ask for something.
-        waits = {"memory": TRIAL_DRIVER_BYTES, **ON_HEAD}
-        needs = {"CPU": self.size.resources.cpus} if self.size.resources.inline else waits
-        own = {"study": self.study, "size": self.size, "output": str(self.output), "progress": self.progress}
-        with _registering:
-            trainable = tune.with_parameters(self.trial or run_trial, **own)
-            tune.register_trainable(name, tune.with_resources(trainable, needs), warn=False)
-        return name
-
-    def _searcher(self, history: History, **proposes: Any) -> LedgerSearcher:
-        targets = len(self.study.targets)
-        return LedgerSearcher(
-            history, self.size.name, self.room, targets=targets, stop=self.stop, ended=self.ended, **proposes
+    def _searcher(self, store: TrialStore, **suggestions: Any) -> TrialStoreSearcher:
+        return TrialStoreSearcher(
+            store,
+            self.size.name,
+            slots=self.slots,
+            targets=len(self.study.targets),
+            stop=self.stop,
+            on_trial_end=self.on_trial_end,
+            **suggestions,
         )
 
     def _run(
-        self, searcher: LedgerSearcher, scheduler: RunDefaultsToTheEnd | ToTheEnd, *, trials: int, name: str
+        self,
+        searcher: TrialStoreSearcher,
+        scheduler: RunDefaultsToTheEnd | RunAllToTheEnd,
+        *,
+        trials: int,
+        name: str,
     ) -> None:
         scheduler.searcher = searcher
-        size, folder = self.size, (self.output / "tune").resolve()
-        shutil.rmtree(folder / name, ignore_errors=True)  # what an earlier Tune left there is of no use
-        tuner = tune.Tuner(
+        tuner = self._tuner(searcher, scheduler, trials=trials, name=name)
+        try:
+            with self.slots.admitted(self.size.name, trial_request(self.size), trials=trials, until=self.stop.is_set):
+                if not self.stop.is_set():
+                    tuner.fit()
+        except OSError as error:
+            raise StorageFailed(reason_of(error), self.output) from error
+        if searcher.storage_error is not None:
+            raise StorageFailed(searcher.storage_error, self.output)
+        if self.stop.is_set():
+            raise Interrupted(f"{name}: stopped; {len(searcher.trial_store.records)} trials are finished")
+
+    def _tuner(
+        self,
+        searcher: TrialStoreSearcher,
+        scheduler: RunDefaultsToTheEnd | RunAllToTheEnd,
+        *,
+        trials: int,
+        name: str,
+    ) -> tune.Tuner:
+        folder = (self.output / "tune").resolve()
+        shutil.rmtree(folder / name, ignore_errors=True)  # files of an earlier Tune, which nothing reads
+        return tune.Tuner(
             self._registered(f"{self.study.name}-{name}"),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
                 num_samples=trials,
-                # A stopped trial that launched a group must lose its actor: that is how Ray Train learns to free its cores.
-                reuse_actors=size.resources.inline,
+                # A stopped trial that launched a group must lose its actor: only then does Ray Train release the group's cores.
+                reuse_actors=self.size.resources.inline,
                 trial_name_creator=lambda trial: trial.config["trial"],
                 trial_dirname_creator=lambda trial: trial.config["trial"],
             ),
@@ -178,32 +197,40 @@ class Sweep:
                 storage_path=str(folder),
                 callbacks=list(self.callbacks),
                 failure_config=tune.FailureConfig(max_failures=MOST_LOSSES),
-                stop=StopWhen(searcher),
+                stop=StopSweep(searcher),
                 verbose=0,
             ),
         )
-        try:
-            with self.room.entered(size.name, need_of(size), trials, until=self.stop.is_set):
-                if not self.stop.is_set():
-                    tuner.fit()
-        except OSError as error:
-            raise StorageFailed(reason_of(error), self.output) from error
-        if searcher.broken is not None:
-            raise StorageFailed(searcher.broken, self.output)
-        if self.stop.is_set():
-            raise Interrupted(f"{name}: stopped; {len(searcher.history.records)} trials are finished")
+
+    def _registered(self, name: str) -> str:
+        """Register the trial function with Tune under the name, and return the name."""
+        # A trial that launches a group only waits for it, but Tune requires a request for resources.
+        waiting = {"memory": TRIAL_DRIVER_BYTES, **ON_HEAD}
+        request = worker_request(self.size.resources) if self.size.resources.inline else waiting
+        with _registering:
+            trainable = tune.with_parameters(
+                self.trial or run_trial,
+                study=self.study,
+                size=self.size,
+                output=str(self.output),
+                progress=self.progress,
+            )
+            tune.register_trainable(name, tune.with_resources(trainable, request), warn=False)
+        return name
 
 
-def _current(history: History, wanted: Mapping[Choice, str]) -> tuple[TrialRecord, ...]:
-    """The repeats that are wanted now; those of a choice that was best before stay in the journal."""
-    return tuple(record for record in history.records if record.choice in wanted)
+def _wanted_records(repeats: TrialStore, wanted: Mapping[Choice, str]) -> tuple[TrialRecord, ...]:
+    """The repeats of the present winners; those of former winners stay in the journal."""
+    return tuple(record for record in repeats.records if record.choice in wanted)
 
 
-def _repeats_history(study: Study, size: Size, storage: JournalStorage) -> History:
-    return History(storage, repeats_name(size.name), study.space, repeats=True)
+def _repeats_store(study: Study, size: Size, storage: JournalStorage) -> TrialStore:
+    return TrialStore(storage, repeats_name(size.name), space=study.space, repeats=True)
 
 
-# Tune hands the cloud keys of the driver's environment to its trials in a runtime environment, which Ray writes into its logs
-# and shows as the actor's. No trial needs them: stages go through a folder that every node has mounted.
+# Tune passes the driver's AWS keys to its trials in a runtime environment, which Ray logs and shows on its dashboard. Trials
+# need none: stages are stored in a folder that every node mounts.
 ENV_VARS_TO_PROPAGATE.difference_update({name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")})
-logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it warns that its own result files are missing: MLflow has them
+logging.getLogger("ray.tune").setLevel(
+    logging.ERROR
+)  # it warns that its result files are missing: MLflow has the results

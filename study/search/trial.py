@@ -1,4 +1,17 @@
-"""A trial of a search: what Tune runs for a choice, and what it came to by its last report."""
+"""One trial: what Ray Tune runs for a choice, and how its outcome follows from its last report.
+
+How a NaN or infinite loss becomes an outcome:
+
+1. `trainables.training.loop` raises `Diverged`, on every worker at the same step.
+2. `trainables.stages.base.ensure` records it in the stage store; any later attempt at the stage raises it without training.
+3. `trainables.launch.job.Job.run` reports it under the key `DIVERGED` and returns: launchers and Tune must not retry it.
+4. `outcome_of` in this file makes it `TrialOutcome.DIVERGED`, with the reason "diverged: ...".
+5. `study.search.trial_store` stores it in Optuna as FAIL, and `study.search.callback` tags it "failed" in MLflow. Both store
+the
+   reason, which tells it from other failures. `TrialRecord.retriable` is False, so `--retry-failed` skips it.
+
+A NaN dev score after training that did not diverge is `TrialOutcome.FAILED`, which `--retry-failed` runs again.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +26,33 @@ from ray.exceptions import RayError, RayTaskError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from study.errors import causes_of, reason_of, storage_problem
-from study.search.trial_store import METRIC, RUNG, Outcome
+from study.search.records import DEV_SCORE, DIVERGED_REASON, TARGETS_FINISHED, TrialOutcome
 from study.spec import Size, Study
 from study.spec.space import Choice
-from trainables.launch.job import Job, never_started, run_group, run_inline
+from trainables.launch.group import run_group
+from trainables.launch.inline import run_inline
+from trainables.launch.job import DIVERGED, Job
+from trainables.launch.retry import never_started
 from trainables.stages.base import Progress
 from trainables.stages.chain import SCORE_PREFIXES
 
-ATTEMPTS = 2  # an error of the trial's own is tried once more and is its result then
+ATTEMPTS = 2  # at a trial that raises an error of its own; the second error is its result
+
+# Keys of a trial's last report when it has no score to report, beside `DIVERGED`.
+ERROR = "error"  # the trial's own error
+STORAGE = "storage"  # why the output folder could not be written: the trial stays unfinished
 
 
 def choice_of(config: dict[str, Any]) -> Choice:
-    """The choice behind a Tune config."""
+    """The choice in a Tune config."""
     return Choice(**{name: value for name, value in config.items() if name != "trial"})
 
 
 def run_trial(config: dict[str, Any], *, study: Study, size: Size, output: str, progress: Progress) -> None:
-    """A Tune trial: the chain of its choice, inline or on a Ray Train group.
+    """Run a Tune trial: the chain of its choice, inline or on a Ray Train group.
 
-    A lost process, or workers that never came, are Tune's to make good; those that a group loses are the launcher's. An error
-    of the trial's own is tried once more here and then reported.
+    Tune restarts a trial whose process is lost or whose workers never start; the launcher restarts the workers of a group. An
+    error of the trial's own is retried once here, then reported.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -45,35 +65,38 @@ def run_trial(config: dict[str, Any], *, study: Study, size: Size, output: str, 
             return
         except Exception as error:
             if (problem := storage_problem(error, Path(output))) is not None:
-                tune.report({"storage": problem})
+                tune.report({STORAGE: problem})
                 return
             if never_started(error) or (isinstance(error, RayError) and not isinstance(error, RayTaskError)):
                 raise
             logging.getLogger(__name__).exception("%s %s, attempt %d", size.name, config["trial"], attempt)
             if attempt == ATTEMPTS:
-                tune.report({"error": reason_of(causes_of(error)[-1])})
+                tune.report({ERROR: reason_of(causes_of(error)[-1])})
 
 
-def judge(result: dict[str, Any], targets: int, *, error: str | None) -> tuple[Outcome, str | None]:
-    """What a trial came to by its last report, and why where it failed."""
-    finished, score = result.get(RUNG, 0), result.get(METRIC, math.nan)
+def outcome_of(report: Mapping[str, Any], targets: int, *, error: str | None = None) -> tuple[TrialOutcome, str | None]:
+    """A trial's outcome by its last report, and the reason if it failed.
+
+    `targets` is how many targets the study has. `error` is why Tune gave the trial up, if it did.
+    """
+    finished, score = report.get(TARGETS_FINISHED, 0), report.get(DEV_SCORE, math.nan)
     if error is not None:
-        return "failed", error
-    if "diverged" in result:
-        return "failed", f"diverged: {result['diverged']}"
-    if "error" in result:
-        return "failed", str(result["error"])
+        return TrialOutcome.FAILED, error
+    if DIVERGED in report:
+        return TrialOutcome.DIVERGED, f"{DIVERGED_REASON}{report[DIVERGED]}"
+    if ERROR in report:
+        return TrialOutcome.FAILED, str(report[ERROR])
     if not finished:
-        return "failed", "ended without a report"
+        return TrialOutcome.FAILED, "ended without a report"
     if not math.isfinite(score):
-        return "failed", f"its dev score is {score}"
-    return ("complete" if finished == targets else "stopped_early"), None
+        return TrialOutcome.FAILED, f"its dev score is {score}"
+    return (TrialOutcome.COMPLETE if finished == targets else TrialOutcome.STOPPED_EARLY), None
 
 
-def reported(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a Tune result what the trial reported."""
+def reported_metrics(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The trial's own metrics in a Tune result, without Tune's bookkeeping."""
 
-    def ours(key: str) -> bool:
-        return key in (METRIC, RUNG, "test_score") or key.split("/")[0] in SCORE_PREFIXES
+    def is_own(key: str) -> bool:
+        return key in (DEV_SCORE, TARGETS_FINISHED, "test_score") or key.split("/")[0] in SCORE_PREFIXES
 
-    return {key: value for key, value in result.items() if ours(key) and isinstance(value, (int, float))}
+    return {key: value for key, value in result.items() if is_own(key) and isinstance(value, (int, float))}

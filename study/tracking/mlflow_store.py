@@ -1,7 +1,7 @@
-"""One MLflow store that takes journal entries. Every delivery may be repeated: nothing is doubled.
+"""One MLflow store. No other file writes to MLflow.
 
-Runs are found by their `key` tag before they are made. Metrics carry the step and time of what happened, and the store keeps
-one of two equal points; tags, status and files are what was written last.
+Delivering an entry again duplicates nothing. Runs are looked up by their `key` tag before they are created. Metrics carry the
+step and time of their entry, and a store keeps one of two equal points. Of tags, status and files the last write counts.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# A call must end: MLflow's default is four minutes with its repetitions.
+# MLflow's default is a call of up to four minutes, retries included.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-# MLflow's own repetition sends a request to make a run again whose answer was lost, and there are two. The courier looks first.
+# MLflow's own retry creates a run twice if the first answer was lost. `Sender` retries, after a lookup.
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# Else every finished run costs one more call and a line on standard output, with the password of the URI in it.
+# Otherwise each finished run costs one more call, and prints the URI with its password to standard output.
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 import requests
@@ -30,91 +30,93 @@ from sqlalchemy.exc import SQLAlchemyError
 from study.redact import redacted
 from study.tracking.outbox import Entry, folder_id
 
-FOLDER, JOURNAL = "study.folder", "study.journal."  # tags of the experiment: whose it is, and which journals it knows
-METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # the server takes 1,000 of all together
+FOLDER_TAG = "study.folder"  # of an experiment: the id of the output folder that it belongs to
+OUTBOX_TAG = "study.journal."  # of an experiment: the start of a tag that names an outbox it has received
+METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow's limit is 1,000 of all together
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
 _REFUSING_STATUS = {400, 413, 415, 422}
 
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # a line for every table it makes
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it logs a line for every table it creates
 
 
 class StoreUnavailable(RuntimeError):
-    """The store does not answer, or lets nobody in; later it may."""
+    """The store does not answer, or denies access; it may work later."""
 
 
-class Taken(RuntimeError):
-    """The experiment of that name is another output folder's."""
+class ExperimentTaken(RuntimeError):
+    """The experiment of this name belongs to another output folder."""
 
 
-class Refused(RuntimeError):
-    """The store answered that it does not take this write, and would say so again."""
+class WriteRefused(RuntimeError):
+    """The store rejects this write, and would reject it again."""
 
 
 class MlflowStore:
-    """Used by one thread at a time."""
+    """The experiment of one study in one store; for use by one thread at a time."""
 
-    def __init__(self, uri: str, experiment: str, output: Path) -> None:
+    def __init__(self, uri: str, experiment: str, *, output: Path) -> None:
         self.uri, self._name, self._output = uri, experiment, output
         self._ids: dict[str, str] = {}
-        self._doubtful: set[str] = set()
-        self._fresh = False
+        self._doubtful: set[str] = set()  # keys of runs that a lost request may have created
+        self._created_here = False
 
-    def open(self, journal: str) -> bool:
-        """Connect, and make the experiment if it is new; whether it is marked with the journal's id.
+    def open(self, outbox_id: str) -> bool:
+        """Connect, and create the experiment if it is new; returns whether it is marked as having received the outbox.
 
-        Runs are found by their keys, which two folders share whose studies have one name: an experiment belongs to one folder.
+        An experiment belongs to one output folder: two folders with studies of one name have runs with the same keys.
 
         Raises:
-            StoreUnavailable: it does not answer, lets nobody in, or the experiment was deleted.
-            Taken: the experiment is another folder's; nothing was written.
+            StoreUnavailable: it does not answer, denies access, or the experiment was deleted.
+            ExperimentTaken: the experiment is another folder's; nothing was written.
         """
-        with _translated():
+        with _translated_errors():
             folder = folder_id(self._output)
             self._client = MlflowClient(tracking_uri=self.uri)
-            found = self._client.get_experiment_by_name(self._name)
-            if found is not None and found.lifecycle_stage == "deleted":
-                raise StoreUnavailable(f"its experiment {self._name!r} is deleted: restore it, or delete it for good")
-            # A database of our own keeps artifacts beside it; a server decides where they go.
-            place = (self._output / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
-            self._fresh = found is None
-            if found is None:
-                self._id = self._client.create_experiment(self._name, place, tags={FOLDER: folder})
-                return False
-            known, owner = _mark(journal) in found.tags, found.tags.get(FOLDER)
-            held = owner is not None or any(tag.startswith(JOURNAL) for tag in found.tags)
-            if held and not known and owner != folder:
-                raise Taken(
-                    f"its experiment {self._name!r} holds the study of another output folder, and results of two would be "
-                    "mixed. Give this study another name or another --tracking-uri, or rename that experiment or delete it "
-                    "for good"
+            experiment = self._client.get_experiment_by_name(self._name)
+            if experiment is not None and experiment.lifecycle_stage == "deleted":
+                raise StoreUnavailable(
+                    f"its experiment {self._name!r} is deleted: restore it, or delete it permanently"
                 )
-            self._id = found.experiment_id
+            # A database in the output folder keeps artifacts next to it; a server decides on a location itself.
+            artifacts = (self._output / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
+            self._created_here = experiment is None
+            if experiment is None:
+                self._id = self._client.create_experiment(self._name, artifacts, tags={FOLDER_TAG: folder})
+                return False
+            received, owner = _outbox_tag(outbox_id) in experiment.tags, experiment.tags.get(FOLDER_TAG)
+            has_study = owner is not None or any(tag.startswith(OUTBOX_TAG) for tag in experiment.tags)
+            if has_study and not received and owner != folder:
+                raise ExperimentTaken(
+                    f"its experiment {self._name!r} belongs to another output folder, and results of two would be mixed. Give "
+                    "this study another name or another --tracking-uri, or rename that experiment or delete it permanently"
+                )
+            self._id = experiment.experiment_id
             if owner is None:
-                self._client.set_experiment_tag(self._id, FOLDER, folder)
-            return known
+                self._client.set_experiment_tag(self._id, FOLDER_TAG, folder)
+            return received
 
-    def mark(self, journal: str) -> None:
-        """Note that the experiment has what the journal's receipt says it has."""
-        with _translated():
-            self._client.set_experiment_tag(self._id, _mark(journal), "sent here")
+    def mark(self, outbox_id: str) -> None:
+        """Mark the experiment as having received the outbox, as far as the delivery offset says."""
+        with _translated_errors():
+            self._client.set_experiment_tag(self._id, _outbox_tag(outbox_id), "sent here")
 
-    def deliver(self, entries: Sequence[Entry]) -> None:
-        """Apply entries that go together: see `together`.
+    def deliver(self, batch: Sequence[Entry]) -> None:
+        """Apply a batch of entries, as cut by `batch_length`.
 
         Raises:
-            StoreUnavailable: nothing is known of what was applied; deliver them again.
-            Refused: some of them can never be applied.
+            StoreUnavailable: any part of the batch may have been applied; deliver it again.
+            WriteRefused: at least one entry can never be applied.
         """
-        first = entries[0]
-        with _translated():
+        first = batch[0]
+        with _translated_errors():
             match first["do"]:
                 case "journal":
-                    pass  # its first line, which says what it is
+                    pass  # the header of the outbox
                 case "describe":
                     for name, value in first["tags"].items():
                         self._client.set_experiment_tag(self._id, name, value)
                 case "run" | "write":
-                    self._write(entries)
+                    self._write(batch)
                 case "file":
                     self._attach(self._run_id(first["run"]), first)
                 case "end":
@@ -122,64 +124,60 @@ class MlflowStore:
                     self._client.set_terminated(run, status=first["status"], end_time=first["at"])
 
     def reconcile(self) -> None:
-        """A run that was made twice, because the answer to the first request was lost, is left once."""
-        with _translated():
+        """Delete the duplicates of runs that were created twice because the first answer was lost."""
+        with _translated_errors():
             for key in sorted(self._doubtful):
                 self._find(key)
 
-    def _write(self, entries: Sequence[Entry]) -> None:
+    def _write(self, batch: Sequence[Entry]) -> None:
+        """Create the batch's run if its first entry asks for that, and log all params, tags and metrics."""
+        run = None
         tags: dict[str, str] = {}
         params: dict[str, str] = {}
         metrics: list[Metric] = []
-        run = None
-        for entry in entries:
-            if entry["do"] == "run" and self._make(entry):
-                run = self._ids[entry["run"]]  # made with its tags
+        for entry in batch:
+            if entry["do"] == "run" and self._create(entry):
+                run = self._ids[entry["run"]]  # created with its tags
             else:
                 tags |= entry.get("tags", {})
-            params = entry.get("params", {}) | params  # a parameter keeps its first value
+            params = entry.get("params", {}) | params  # MLflow refuses to change a parameter, so the first value stays
             metrics += [Metric(name, v, entry["at"], entry["step"]) for name, v in entry.get("metrics", {}).items()]
-        run = run or self._run_id(entries[0]["run"])
-        pieces = [
-            *({"params": some} for some in _cut([Param(*item) for item in params.items()], PARAMS_A_CALL)),
-            *({"tags": some} for some in _cut([RunTag(*item) for item in tags.items()], TAGS_A_CALL)),
-            *({"metrics": some} for some in _cut(metrics, METRICS_A_CALL)),
-        ]
-        whole = {name: some for piece in pieces for name, some in piece.items()}
-        # One call for all, where that leaves out no piece.
-        if len(whole) == len(pieces) > 1 and sum(len(some) for some in whole.values()) <= METRICS_A_CALL:
-            pieces = [whole]
-        for piece in pieces:
-            self._client.log_batch(run, **piece)
+        run = run or self._run_id(batch[0]["run"])
+        for call in _calls(
+            params=[Param(*item) for item in params.items()],
+            tags=[RunTag(*item) for item in tags.items()],
+            metrics=metrics,
+        ):
+            self._client.log_batch(run, **call)
 
-    def _make(self, entry: Entry) -> bool:
-        """Make the entry's run unless it is there; whether it was made."""
+    def _create(self, entry: Entry) -> bool:
+        """Create the entry's run unless it exists; returns whether it was created."""
         key = entry["run"]
-        # In an experiment that this process has made, what it has not made itself is not there.
-        if key in self._ids or ((not self._fresh or key in self._doubtful) and self._find(key) is not None):
+        # An experiment that this process created has only this process's runs, so there is nothing to look up.
+        if key in self._ids or ((not self._created_here or key in self._doubtful) and self._find(key) is not None):
             return False
         parent = {} if entry["parent"] is None else {"mlflow.parentRunId": self._run_id(entry["parent"])}
         tags = {**entry["tags"], **parent, "key": key}
         try:
             created = self._client.create_run(self._id, start_time=entry["at"], run_name=entry["name"], tags=tags)
         except BaseException:
-            self._doubtful.add(key)  # the request may have arrived, or may still
+            self._doubtful.add(key)  # the request may have arrived, or may arrive later
             raise
         self._ids[key] = created.info.run_id
         return True
 
     def _run_id(self, key: str) -> str:
-        found = self._ids.get(key) or self._find(key)
-        if found is None:
-            raise Refused(f"its run ({key}) is not in the experiment any more")
-        return found
+        run_id = self._ids.get(key) or self._find(key)
+        if run_id is None:
+            raise WriteRefused(f"its run ({key}) was deleted from the experiment")
+        return run_id
 
     def _find(self, key: str) -> str | None:
-        """The run with the key; of several the one in use or the first, and the others are deleted."""
-        found = self._client.search_runs([self._id], f"tags.key = '{key}'")
-        if not found:
+        """The run with the key. Of several, the one in use or else the first stays, and the others are deleted."""
+        matches = self._client.search_runs([self._id], f"tags.key = '{key}'")
+        if not matches:
             return None
-        runs = sorted((run.info.start_time, run.info.run_id) for run in found)
+        runs = sorted((run.info.start_time, run.info.run_id) for run in matches)
         kept: str = self._ids.setdefault(key, runs[0][1])
         for _, run_id in runs:
             if run_id != kept:
@@ -189,47 +187,83 @@ class MlflowStore:
     def _attach(self, run: str, entry: Entry) -> None:
         path = self._output / entry["path"]
         if not path.is_file():
-            raise Refused(f"{path} is gone")
+            raise WriteRefused(f"{path} no longer exists")
         self._client.log_artifact(run, str(path))
 
 
-def together(entries: Sequence[Entry]) -> int:
-    """How many of the entries, from the first on, one delivery takes: a run's making and writes that follow each other."""
+def attach_report(uri: str, experiment: str, *, report: Path, exports: Path) -> None:
+    """Attach the report and the folder of its charts and tables to the experiment's one run of kind "report".
+
+    MLflow keeps artifacts with runs, not with experiments. The report is made from what MLflow holds, so it does not go through
+    the outbox. Does nothing where the experiment does not exist.
+
+    Raises:
+        MlflowException, OSError: the store does not take it.
+    """
+    client = MlflowClient(tracking_uri=uri)
+    stored = client.get_experiment_by_name(experiment)
+    if stored is None:
+        return
+    runs = client.search_runs([stored.experiment_id], "tags.key = 'report'", max_results=1)
+    tags = {"kind": "report", "key": "report"}
+    run = runs[0] if runs else client.create_run(stored.experiment_id, run_name="report", tags=tags)
+    client.log_artifact(run.info.run_id, str(report))
+    if exports.is_dir():
+        client.log_artifacts(run.info.run_id, str(exports), exports.name)
+    client.set_terminated(run.info.run_id)
+
+
+def batch_length(entries: Sequence[Entry]) -> int:
+    """How many of the entries, from the first on, are delivered together: the creation of a run and writes to it."""
     first = entries[0]
     if first["do"] not in ("run", "write"):
         return 1
-    count = 1
-    while count < len(entries) and entries[count]["do"] == "write" and entries[count]["run"] == first["run"]:
-        count += 1
-    return count
+    length = 1
+    while length < len(entries) and entries[length]["do"] == "write" and entries[length]["run"] == first["run"]:
+        length += 1
+    return length
 
 
-def _mark(journal: str) -> str:
-    return f"{JOURNAL}{journal[:12]}"
+def _calls(
+    *, params: Sequence[Param], tags: Sequence[RunTag], metrics: Sequence[Metric]
+) -> list[dict[str, Sequence[Any]]]:
+    """The arguments of as few `log_batch` calls as MLflow's limits allow."""
+    calls: list[dict[str, Sequence[Any]]] = [
+        *({"params": part} for part in _cut(params, PARAMS_A_CALL)),
+        *({"tags": part} for part in _cut(tags, TAGS_A_CALL)),
+        *({"metrics": part} for part in _cut(metrics, METRICS_A_CALL)),
+    ]
+    merged = {name: part for call in calls for name, part in call.items()}
+    all_in_one = len(merged) == len(calls) > 1 and sum(len(part) for part in merged.values()) <= METRICS_A_CALL
+    return [merged] if all_in_one else calls
 
 
 def _cut(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
+def _outbox_tag(outbox_id: str) -> str:
+    return f"{OUTBOX_TAG}{outbox_id[:12]}"
+
+
 @contextmanager
-def _translated() -> Iterator[None]:
-    """MLflow's errors as ours. Their texts may hold the password of the URI, so they are redacted and the cause is dropped."""
+def _translated_errors() -> Iterator[None]:
+    """Raise MLflow's errors as this module's. Their texts may contain the URI's password: they are redacted, without cause."""
     try:
         yield
     except MlflowException as error:
         refused = error.error_code in _REFUSALS or (
             isinstance(error, RestException) and error.get_http_status_code() in _REFUSING_STATUS
         )
-        raise (Refused if refused else StoreUnavailable)(_brief(error)) from None
+        raise (WriteRefused if refused else StoreUnavailable)(_summary(error)) from None
     except requests.HTTPError as error:
         status = None if error.response is None else error.response.status_code
-        raise (Refused if status in _REFUSING_STATUS else StoreUnavailable)(_brief(error)) from None
+        raise (WriteRefused if status in _REFUSING_STATUS else StoreUnavailable)(_summary(error)) from None
     except (SQLAlchemyError, OSError) as error:
-        raise StoreUnavailable(_brief(error)) from None
+        raise StoreUnavailable(_summary(error)) from None
 
 
-def _brief(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     text = " ".join(str(error).split())
-    _, nested, cause = text.partition("(Caused by ")  # urllib3's own reason, inside requests', inside MLflow's
+    _, nested, cause = text.partition("(Caused by ")  # urllib3's reason, inside requests' message, inside MLflow's
     return redacted(cause.removesuffix(")") if nested else text)[:400]

@@ -1,8 +1,8 @@
-"""What MLflow is to hold, in order, on disk before any of it is sent: nothing that happens to a server loses a result.
+"""The outbox: everything that MLflow is to receive, in order and on disk before any of it is sent. No server loses a result.
 
-The journal is an append-only file of JSON lines and holds everything that a study ever wrote, so that it can be sent to
-another store as well. A writer that is killed leaves at most one torn last line, which is cut off when the file is opened
-again. Beside it lies a receipt for each store: how far it has come.
+The outbox is an append-only file of JSON lines. It keeps every write of a study, so another store can be sent everything too. A
+killed writer leaves at most one partial last line, which is removed when the file is opened next. For each store, a file next
+to it holds the delivery offset: how far that store has received the outbox.
 """
 
 from __future__ import annotations
@@ -19,35 +19,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables.store.atomic import write_text
+
 Entry = dict[str, Any]
+Say = Callable[[str], None]
+FOLDER = "outbox"  # in the output folder
 FORMAT = 1
 
 
-class JournalUnusable(RuntimeError):
-    """The journal is damaged, in use, or of another study; says which, and the way out."""
+class OutboxUnusable(RuntimeError):
+    """The outbox is damaged, in use, or another study's; the message says which, and what to do."""
 
 
 @dataclass(frozen=True)
-class Placed:
-    """An entry and the byte offset after it, which is what a receipt notes once the entry is delivered."""
+class StoredEntry:
+    """An entry on disk. `end` is the byte offset after it, which is the delivery offset once it is delivered."""
 
     entry: Entry
-    after: int
+    end: int
 
 
-class Journal:
-    """The one writer's and reader's hold on a journal; safe to use from several threads."""
+class Outbox:
+    """The only writer and reader of an outbox; safe to use from several threads."""
 
     def __init__(self, folder: Path, experiment: str | None = None) -> None:
-        """Open the folder's journal or begin one for the experiment; without `experiment` there must be one.
+        """Open the folder's outbox, or create it for the experiment; without `experiment` it must exist.
 
         Raises:
-            JournalUnusable: a line is no entry, another process has it open, or there is none to open.
+            OutboxUnusable: it is damaged, another process has it open, it is another experiment's, or it does not exist.
             OSError: the folder cannot be written.
         """
         self.folder, self._path = folder, folder / "journal.jsonl"
         if experiment is None and not self._path.exists():
-            raise JournalUnusable(f"{self._path}: no such file; give the output folder of a run")
+            raise OutboxUnusable(f"{self._path}: no such file; give the output folder of a run")
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._unwritten: list[bytes] = []
@@ -55,24 +59,24 @@ class Journal:
         self._error: OSError | None = None
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._claim()
+            self._lock_file()
             self._recovered = self._recover()
             if not self._recovered:
-                self._begin(experiment)
+                self._write_header(experiment)
             self._read_header(experiment)
         except BaseException:
             os.close(self._file)
             raise
 
     def take_recovered(self) -> list[Entry]:
-        """The entries that were there when the journal was opened; once, since they may be many."""
+        """The entries that the outbox had when it was opened. Frees them: a second call returns none."""
         entries, self._recovered = self._recovered, []
         return entries
 
     def append(self, entry: Entry) -> None:
-        """Put the entry on disk, whole or not at all.
+        """Write the entry to disk, completely or not at all.
 
-        Where the disk does not take it (`error` says why) it waits in memory, in order, for the next call.
+        If the disk refuses it, which `error` then shows, it waits in memory, in order, for the next call.
         """
         line = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         with self._lock:
@@ -81,33 +85,33 @@ class Journal:
 
     @property
     def end(self) -> int:
-        """Offset after the last entry on disk."""
+        """The offset after the last entry on disk."""
         return self._end
 
     @property
     def error(self) -> OSError | None:
-        """Why entries wait in memory, or may not be on disk after all, if some do."""
+        """Why entries wait in memory, or may not have reached the disk; None if all have."""
         return self._error
 
-    def read(self, offset: int, limit: int | None = None) -> list[Placed]:
+    def read(self, offset: int, limit: int | None = None) -> list[StoredEntry]:
         """Entries on disk from the offset on."""
-        found: list[Placed] = []
+        entries: list[StoredEntry] = []
         with open(self._path, "rb") as file:
             file.seek(offset)
-            while offset < self._end and (limit is None or len(found) < limit):
+            while offset < self._end and (limit is None or len(entries) < limit):
                 line = file.readline()
                 offset += len(line)
-                found.append(Placed(json.loads(line), offset))
-        return found
+                entries.append(StoredEntry(json.loads(line), offset))
+        return entries
 
     def count(self, offset: int) -> int:
-        """How many entries there are from the offset on, those that wait in memory included."""
+        """The number of entries from the offset on, including those that wait in memory."""
         with open(self._path, "rb") as file:
             file.seek(offset)
             return sum(1 for _ in file) + len(self._unwritten)
 
     def close(self) -> None:
-        """Flush to the disk and let go; where the disk does not take it, `error` says why."""
+        """Flush to disk and close; if the disk refuses, `error` says why."""
         with self._lock:
             if self._unwritten:
                 self._write()
@@ -119,24 +123,25 @@ class Journal:
                 os.close(self._file)
 
     def _write(self) -> None:
-        data, done = b"".join(self._unwritten), 0
+        data, written = b"".join(self._unwritten), 0
         try:
-            while done < len(data):
-                done += os.pwrite(self._file, data[done:], self._end + done)
+            while written < len(data):
+                written += os.pwrite(self._file, data[written:], self._end + written)
         except OSError as error:
             self._error = error
-            with suppress(OSError):  # else the next call writes over half a line, or `_recover` cuts it off
+            # If this fails as well, the next write overwrites the partial line, or `_recover` removes it.
+            with suppress(OSError):
                 os.ftruncate(self._file, self._end)
         else:
             self._end += len(data)
             self._error = None
             self._unwritten.clear()
 
-    def _claim(self) -> None:
+    def _lock_file(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise JournalUnusable(f"{self._path}: another process is writing or sending it; wait for it") from error
+            raise OutboxUnusable(f"{self._path}: another process is writing or sending it; wait for it") from error
 
     def _recover(self) -> list[Entry]:
         content = self._path.read_bytes()
@@ -153,15 +158,15 @@ class Journal:
             entries.append(entry)
         return entries
 
-    def _damaged(self, number: int) -> JournalUnusable:
-        return JournalUnusable(
-            f"{self._path}, line {number}: damaged. Scores and models are not in it and are safe: move the file away, and the "
-            "same command writes anew what MLflow lacks, all but the trials' intermediate results"
+    def _damaged(self, number: int) -> OutboxUnusable:
+        return OutboxUnusable(
+            f"{self._path}, line {number}: damaged. Models and final scores are stored elsewhere and are safe: move the file "
+            "away and run the same command again. It writes what MLflow lacks, except the trials' intermediate results"
         )
 
-    def _begin(self, experiment: str | None) -> None:
+    def _write_header(self, experiment: str | None) -> None:
         if experiment is None:
-            raise JournalUnusable(f"{self._path}: empty; give the output folder of a run")
+            raise OutboxUnusable(f"{self._path}: empty; give the output folder of a run")
         header = {"do": "journal", "format": FORMAT, "id": uuid.uuid4().hex, "experiment": experiment}
         self.append(header)
         if self._error is not None:
@@ -171,69 +176,63 @@ class Journal:
     def _read_header(self, experiment: str | None) -> None:
         header = self._recovered[0]
         if header["do"] != "journal" or header.get("format") != FORMAT:
-            raise JournalUnusable(f"{self._path}: not a journal of this version; choose another output folder")
+            raise OutboxUnusable(f"{self._path}: not an outbox of this version; choose another output folder")
         if experiment not in (None, header["experiment"]):
-            raise JournalUnusable(
-                f"{self._path}: holds the study {header['experiment']!r}; choose another output folder"
+            raise OutboxUnusable(
+                f"{self._path}: belongs to the study {header['experiment']!r}; choose another output folder"
             )
         self.id, self.experiment = str(header["id"]), str(header["experiment"])
 
 
-def folder_id(output: Path) -> str:
-    """The id of an output folder, made up once: it moves with the folder, and stays when the journal is taken away.
-
-    Raises:
-        OSError: it has none yet and cannot be written.
-    """
-    path = output / "study.id"
-    with suppress(FileNotFoundError):
-        if held := path.read_text(encoding="utf-8").strip():
-            return held
-    made, temporary = uuid.uuid4().hex, path.with_suffix(".tmp")
-    temporary.write_text(made, encoding="utf-8")
-    os.replace(temporary, path)
-    return made
-
-
-class Receipt:
-    """How far one store has taken the journal: a byte offset, and what it refused to take."""
+class DeliveryOffset:
+    """How far one store has received the outbox: a byte offset, and the writes that it refused."""
 
     def __init__(self, folder: Path, destination: str) -> None:
         self.destination = destination
         self._path = folder / f"receipt-{hashlib.sha256(destination.encode()).hexdigest()[:12]}.json"
-        held = self._read()
-        self.offset: int = held.get("offset", 0)
-        self.refused: list[str] = held.get("refused", [])
+        stored = self._read()
+        self.offset: int = stored.get("offset", 0)
+        self.refused: list[str] = stored.get("refused", [])
 
-    def note(self, offset: int, refusals: list[str] | None = None) -> None:
-        """Everything before the offset is delivered, or refused for the reasons given."""
+    def advance(self, offset: int, refusals: list[str] | None = None) -> None:
+        """Everything before the offset is delivered, or refused for these reasons."""
         self.offset = offset
         self.refused += refusals or []
         self._save()
 
     def reset(self) -> None:
-        """The store has nothing, or is to get everything again."""
+        """Nothing is delivered: the store is empty, or is to receive everything again."""
         self.offset, self.refused = 0, []
         self._save()
 
     @staticmethod
     def destinations(folder: Path) -> list[str]:
-        """Every store that the journal was ever meant for."""
-        found = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("receipt-*.json")))
-        return [str(held["destination"]) for held in found]
+        """Every store that the outbox was ever meant for."""
+        stored = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("receipt-*.json")))
+        return [str(content["destination"]) for content in stored]
 
     def _read(self) -> dict[str, Any]:
         try:
-            held: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+            stored: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
-            return {}  # everything is sent again, which doubles nothing
-        return held
+            return {}  # everything is sent again, which duplicates nothing
+        return stored
 
     def _save(self) -> None:
         content = {"destination": self.destination, "offset": self.offset, "refused": self.refused}
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(temporary, self._path)
+        write_text(self._path, json.dumps(content))
 
 
-Say = Callable[[str], None]
+def folder_id(output: Path) -> str:
+    """The id of an output folder, generated once. It moves with the folder, and stays when the outbox is removed.
+
+    Raises:
+        OSError: the folder has no id yet and cannot be written.
+    """
+    path = output / "study.id"
+    with suppress(FileNotFoundError):
+        if stored := path.read_text(encoding="utf-8").strip():
+            return stored
+    generated = uuid.uuid4().hex
+    write_text(path, generated)
+    return generated

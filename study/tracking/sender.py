@@ -1,57 +1,57 @@
-"""Takes the journal to an MLflow store, in a thread of its own: no search waits for a server that is slow or gone."""
+"""Sends the outbox to an MLflow store from a thread of its own, so no search waits for a slow or absent server."""
 
 from __future__ import annotations
 
 import threading
 
-from study.tracking.mlflow_store import MlflowStore, Refused, StoreUnavailable, together
-from study.tracking.outbox import Journal, Placed, Receipt, Say
+from study.tracking.mlflow_store import MlflowStore, StoreUnavailable, WriteRefused, batch_length
+from study.tracking.outbox import DeliveryOffset, Outbox, Say, StoredEntry
 
-AHEAD = 64  # entries read at once
+READ_AHEAD = 64  # entries
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between attempts at a store that does not answer
-SAID_REFUSALS = 5
+MOST_REFUSALS_SHOWN = 5
 
 
-class Courier:
-    """Delivers entries one after the other and notes each in the receipt.
+class Sender:
+    """Delivers entries in order and advances the delivery offset after each.
 
-    A store that does not answer is left alone for a while, then tried with the same entry again: the pause doubles up to
-    half a minute, so that a dead server costs one time-out each pause, whatever waits.
+    After a failure, the same entry is tried again after a pause, which doubles up to half a minute. A dead server thus costs
+    one time-out per pause, however many entries wait.
     """
 
-    def __init__(self, journal: Journal, receipt: Receipt, store: MlflowStore, *, say: Say) -> None:
-        self._journal, self._receipt, self._store, self._say = journal, receipt, store, say
+    def __init__(self, outbox: Outbox, delivery: DeliveryOffset, *, store: MlflowStore, say: Say) -> None:
+        self._outbox, self._delivery, self._store, self._say = outbox, delivery, store, say
         self._changed = threading.Condition()
         self._stopping = self._hurry = False
-        self._attempt = self._failed = self._succeeded = 0  # numbers of attempts to deliver all there is
+        self._attempt = self._failed = self._succeeded = 0  # numbers of attempts to deliver everything
         self.outage: str | None = None
-        self._thread = threading.Thread(target=self._work, name="mlflow-courier", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="mlflow-sender", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something new in the journal."""
+        """Look for new entries in the outbox."""
         with self._changed:
             self._changed.notify_all()
 
     def flush(self, patience_s: float) -> bool:
-        """Wait until everything is delivered; whether it is. Gives up when the store fails now, or patience ends."""
+        """Wait until everything is delivered, and return whether it is. Gives up if the store fails, or after `patience_s`."""
         with self._changed:
-            # One failure may pass; a store that was away already is asked once.
-            next_one, last = self._attempt + 1, self._attempt + (1 if self.outage else 2)
+            # A first failure may be transient, so there are two attempts; a store that was away already gets one.
+            next_attempt, last = self._attempt + 1, self._attempt + (1 if self.outage else 2)
             self._hurry = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._succeeded >= next_one or self._failed >= last, timeout=patience_s)
+            self._changed.wait_for(lambda: self._succeeded >= next_attempt or self._failed >= last, timeout=patience_s)
             return self._delivered
 
     def drain(self, patience_s: float) -> bool:
-        """As `flush`, and as long as it takes while the store takes something within each `patience_s`."""
+        """As `flush`, but without giving up while the store takes at least one entry in every `patience_s`."""
         while True:
-            before = self._receipt.offset
-            if self.flush(patience_s) or self._receipt.offset == before:
+            before = self._delivery.offset
+            if self.flush(patience_s) or self._delivery.offset == before:
                 return self._delivered
 
     def stop(self, patience_s: float) -> None:
-        """End the thread; a call that is under way has `patience_s` to end."""
+        """End the thread; a call to the store in progress has `patience_s` to return."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -59,7 +59,7 @@ class Courier:
 
     @property
     def _delivered(self) -> bool:
-        return self._receipt.offset >= self._journal.end
+        return self._delivery.offset >= self._outbox.end
 
     def _work(self) -> None:
         pause_s = FIRST_PAUSE_S
@@ -74,10 +74,8 @@ class Courier:
                     self._end_outage()
                     pause_s = FIRST_PAUSE_S
                 self._store.reconcile()
-            except (
-                Exception
-            ) as error:  # whatever a store's client throws must end neither the search nor the deliveries
-                self._begin_outage(str(error) if isinstance(error, StoreUnavailable) else repr(error))
+            except Exception as error:  # no error of an MLflow client may end this thread
+                self._start_outage(str(error) if isinstance(error, StoreUnavailable) else repr(error))
                 with self._changed:
                     self._failed = self._attempt
                     self._changed.notify_all()
@@ -89,35 +87,35 @@ class Courier:
                     self._changed.notify_all()
 
     def _deliver_some(self) -> None:
-        placed = self._journal.read(self._receipt.offset, AHEAD)
-        while placed and not self._stopping:
-            count = together([one.entry for one in placed])
-            self._deliver(placed[:count])
-            placed = placed[count:]
+        waiting = self._outbox.read(self._delivery.offset, READ_AHEAD)
+        while waiting and not self._stopping:
+            count = batch_length([stored.entry for stored in waiting])
+            self._deliver(waiting[:count])
+            waiting = waiting[count:]
 
-    def _deliver(self, group: list[Placed]) -> None:
+    def _deliver(self, batch: list[StoredEntry]) -> None:
         try:
-            self._store.deliver([one.entry for one in group])
-        except Refused as refusal:
-            if len(group) > 1:  # which of them it was
-                for one in group:
-                    self._deliver([one])
+            self._store.deliver([stored.entry for stored in batch])
+        except WriteRefused as refusal:
+            if len(batch) > 1:  # one by one, so that only the offending entry is lost
+                for stored in batch:
+                    self._deliver([stored])
                 return
-            entry = group[0].entry
+            entry = batch[0].entry
             reason = f"{entry.get('run', 'experiment')}, {entry['do']}: {refusal}"
-            self._receipt.note(group[0].after, [reason])
-            if len(self._receipt.refused) <= SAID_REFUSALS:
+            self._delivery.advance(batch[0].end, [reason])
+            if len(self._delivery.refused) <= MOST_REFUSALS_SHOWN:
                 self._say(f"MLflow refused a write: {reason}")
             return
-        self._receipt.note(group[-1].after)
+        self._delivery.advance(batch[-1].end)
 
-    def _begin_outage(self, reason: str) -> None:
+    def _start_outage(self, reason: str) -> None:
         if self.outage is None:
-            self._say(f"MLflow does not take results ({reason}); the study goes on and they wait on disk")
+            self._say(f"MLflow does not take results ({reason}); the study continues, and results wait on disk")
         self.outage = reason
 
     def _end_outage(self) -> None:
         if self.outage is not None:
-            waiting = self._journal.count(self._receipt.offset)
+            waiting = self._outbox.count(self._delivery.offset)
             self._say(f"MLflow answers again; {waiting} writes are still to be sent")
         self.outage = None

@@ -1,4 +1,4 @@
-"""What MLflow gets of trials as they end: each trial of the ledger one run, written once, whatever happens on the way."""
+"""What MLflow gets of trials as they end: one run per stored trial, written once, whatever happens on the way."""
 
 from __future__ import annotations
 
@@ -12,52 +12,55 @@ from typing import Any
 import pytest
 
 import analysis
-from study.console import Screen, Timeline
+from study.console import Console, Timeline
 from study.search.callback import TrialLog
-from study.search.trial_store import SearchResult, TrialRecord
+from study.search.records import SearchResult, TrialOutcome, TrialRecord
 from study.spec.space import Choice
-from study.tracking.tracker import Tracking, default_uri
+from study.tracking.tracker import Tracker, default_uri
 from tests.support import recipes
 
 STUDY = recipes.inline()
 SIZE = STUDY.sizes[0]
 DEFAULT = STUDY.space.defaults()[0]
-DONE = {"dev_score": 50.0, "test_score": 40.0, "targets_finished": len(STUDY.targets), "test/micro_tagging": 40.0}
-PART = {"dev_score": 30.0, "test_score": 20.0, "targets_finished": 1, "test/micro_tagging": 20.0}
+COMPLETE = {"dev_score": 50.0, "test_score": 40.0, "targets_finished": len(STUDY.targets), "test/micro_tagging": 40.0}
+PARTIAL = {"dev_score": 30.0, "test_score": 20.0, "targets_finished": 1, "test/micro_tagging": 20.0}
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[TrialLog]:
-    with Tracking(default_uri(tmp_path), STUDY.name, tmp_path, offline=True) as tracking:
-        yield TrialLog(STUDY, SIZE, tracking, Screen(Timeline()))
+    with Tracker(default_uri(tmp_path), STUDY.name, output=tmp_path, offline=True) as tracker:
+        yield TrialLog(STUDY, SIZE, tracker, Console(Timeline()))
 
 
-def _record(name: str, outcome: Any, metrics: dict[str, Any], *, choice: Choice = DEFAULT, **more: Any) -> TrialRecord:
-    return TrialRecord(name, choice, outcome, metrics, **more)
+def _record(
+    name: str, outcome: TrialOutcome, *, metrics: dict[str, Any], choice: Choice = DEFAULT, **fields: Any
+) -> TrialRecord:
+    return TrialRecord(name, choice, outcome, metrics, **fields)
 
 
 def _frames(log: TrialLog) -> analysis.StudyFrames:
-    return log.tracking.read(lambda uri: analysis.load(uri, STUDY.name))
+    return log.tracker.read(lambda uri: analysis.load(uri, STUDY.name))
 
 
-def test_a_repeat_that_was_tried_again_is_another_run_and_counts_once(log: TrialLog) -> None:
+def _outbox_size(log: TrialLog) -> int:
+    return (log.tracker.output / "outbox" / "journal.jsonl").stat().st_size
+
+
+def test_a_retried_repeat_is_another_run_and_counts_once(log: TrialLog) -> None:
     seeded = dataclasses.replace(DEFAULT, seed=1)
-    result = SearchResult(
-        SIZE.name,
-        (_record("t0000", "complete", DONE),),
-        (
-            _record("t0000-s1", "failed", PART, choice=seeded, reason="lost", retried=True),
-            _record("t0000-s1-again", "complete", {**DONE, "test_score": 42.0}, choice=seeded),
-        ),
+    name, metrics = "t0000-s1", {**COMPLETE, "test_score": 42.0}
+    repeats = (
+        _record(name, TrialOutcome.FAILED, metrics=PARTIAL, choice=seeded, reason="lost", retried=True),
+        _record(f"{name}-again", TrialOutcome.COMPLETE, metrics=metrics, choice=seeded),
     )
-    log.settle(result)
-    journal = log.tracking.output / "outbox" / "journal.jsonl"
-    size = journal.stat().st_size
-    log.settle(result)
-    assert journal.stat().st_size == size, "the second time wrote something"
-    failed = f"repeat:{SIZE.name}:t0000-s1"
-    assert (log.tracking.tag(failed, "outcome"), log.tracking.tag(failed, "reason")) == ("failed", "lost")
-    assert log.tracking.tag(f"{failed}-again", "outcome") == "complete"
+    result = SearchResult(SIZE.name, (_record("t0000", TrialOutcome.COMPLETE, metrics=COMPLETE),), repeats)
+    log.log_missing(result)
+    size = _outbox_size(log)
+    log.log_missing(result)
+    assert _outbox_size(log) == size, "the second call writes nothing"
+    failed = f"repeat:{SIZE.name}:{name}"
+    assert (log.tracker.tag(failed, "outcome"), log.tracker.tag(failed, "reason")) == ("failed", "lost")
+    assert log.tracker.tag(f"{failed}-again", "outcome") == "complete"
     trials = _frames(log).trials
     assert list(trials["trial_id"]) == ["t0000", "t0000-s1-again"]
     assert list(trials["repeats"]) == ["", "t0000"]
@@ -66,53 +69,63 @@ def test_a_repeat_that_was_tried_again_is_another_run_and_counts_once(log: Trial
     assert trials["default_cell"].all()
 
 
-def test_a_trial_is_written_when_it_has_ended_and_once(log: TrialLog) -> None:
-    failed = _record("t0000", "failed", {}, reason="its node was lost")
-    log.ended(failed)
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [(TrialOutcome.FAILED, "its node was lost"), (TrialOutcome.DIVERGED, "diverged: loss nan at step 3")],
+)
+def test_a_trial_is_written_when_it_ends_and_once(log: TrialLog, outcome: TrialOutcome, reason: str) -> None:
+    failed = _record("t0000", outcome, metrics={}, reason=reason)
+    log.log_end(failed)
     (trial,) = _frames(log).trials.to_dict("records")
-    assert (trial["trial_id"], trial["outcome"], trial["reason"]) == ("t0000", "failed", "its node was lost")
-    journal = log.tracking.output / "outbox" / "journal.jsonl"
-    size = journal.stat().st_size
-    log.settle(SearchResult(SIZE.name, (failed,)))
-    assert journal.stat().st_size == size
+    assert (trial["trial_id"], trial["outcome"], trial["reason"]) == ("t0000", "failed", reason)
+    size = _outbox_size(log)
+    log.log_missing(SearchResult(SIZE.name, (failed,)))
+    assert _outbox_size(log) == size
 
 
 @pytest.mark.parametrize("error", [OSError("no space"), ValueError("no parquet file")])
-def test_what_cannot_be_written_ends_no_sweep_and_is_written_later(
+def test_an_end_that_cannot_be_written_does_not_end_the_sweep_and_is_written_later(
     log: TrialLog, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = dataclasses.replace(log, screen=Screen(Timeline()))  # of the standard error that is looked at
-    trial, run = _record("t0000", "complete", DONE), f"trial:{SIZE.name}:t0000"
+    log = dataclasses.replace(log, console=Console(Timeline()))  # on the standard error that `capsys` captures
+    trial, run = _record("t0000", TrialOutcome.COMPLETE, metrics=COMPLETE), f"trial:{SIZE.name}:t0000"
 
     def fail(*_: Any) -> None:
         raise error
 
     with monkeypatch.context() as broken:
         broken.setattr("study.search.callback.write_examples", fail)
-        log.ended(trial)
-    assert log.tracking.tag(run, "outcome") is None
-    assert f"t0000: its end could not be written, run the command again: {type(error).__name__}" in (
-        capsys.readouterr().err
-    )
-    log.settle(SearchResult(SIZE.name, (trial,)))
-    assert log.tracking.tag(run, "outcome") == "complete"
+        log.log_end(trial)
+    assert log.tracker.tag(run, "outcome") is None
+    problem = f"t0000: its end could not be written ({type(error).__name__}: {error}); run the command again"
+    assert problem in capsys.readouterr().err
+    log.log_missing(SearchResult(SIZE.name, (trial,)))
+    assert log.tracker.tag(run, "outcome") == "complete"
 
 
-def test_trials_are_counted_from_those_that_are_finished(log: TrialLog, capsys: pytest.CaptureFixture[str]) -> None:
-    now_s = itertools.count(
-        1000.0, 10.0
-    )  # of the first start, then of each end; what was before it was waiting for room
-    log = dataclasses.replace(log, screen=Screen(Timeline()), clock=lambda: next(now_s))
-    trial = SimpleNamespace(config={"trial": "t0001", **dataclasses.asdict(DEFAULT)}, last_result=DONE)
-    log.expect(4, finished=1)
-    log.on_trial_start(0, [], trial)
-    log.on_trial_start(0, [], trial)
-    log.on_trial_complete(1, [], trial)
-    log.on_trial_error(2, [], trial)
-    log.on_trial_complete(3, [], trial)
-    first, second, third = capsys.readouterr().err.splitlines()
-    assert "trial 2/4 done" in first
-    assert first.endswith("about 20 s for 2 more")
-    assert "trial 3/4 failed" in second
-    assert "trial 4/4 done" in third
-    assert "more" not in third
+def test_each_end_is_a_console_line_with_its_number_and_the_time_left(
+    log: TrialLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The clock is read at the first start, not before it, and at each end.
+    now_s = itertools.count(1000.0, 10.0)
+    log = dataclasses.replace(log, console=Console(Timeline()), clock=lambda: next(now_s))
+    log.expect(8, finished=1)
+
+    def trial(report: dict[str, Any]) -> SimpleNamespace:
+        return SimpleNamespace(config={"trial": "t0001", **dataclasses.asdict(DEFAULT)}, last_result=report)
+
+    log.on_trial_start(0, [], trial(COMPLETE))
+    log.on_trial_start(0, [], trial(COMPLETE))
+    log.on_trial_complete(1, [], trial(COMPLETE))
+    log.on_trial_error(2, [], trial(COMPLETE))
+    for report in (PARTIAL, {"diverged": "loss nan"}, {"error": "x"}, {"storage": "full"}, COMPLETE):
+        log.on_trial_complete(3, [], trial(report))
+    lines = capsys.readouterr().err.splitlines()
+    endings = [line.partition(f"{SIZE.name} trial ")[2].partition(": none")[0] for line in lines]
+    assert endings == [
+        *("2/8 done", "3/8 failed", "4/8 stopped early", "5/8 diverged", "6/8 failed"),
+        *("7/8 postponed: the output folder cannot be written", "8/8 done"),
+    ]
+    assert lines[0].endswith("about 60 s for 6 more")
+    assert lines[1].endswith("about 50 s for 5 more")
+    assert "more" not in lines[-1]

@@ -7,8 +7,7 @@ import threading
 
 import pytest
 
-from study.cluster import connection as cluster
-from study.search.slots import Room, need_of, shares
+from study.search.slots import Slots, shares, trial_request
 from study.spec import Size
 from tests.support import recipes
 from trainables.resources import Resources
@@ -18,7 +17,7 @@ ONE, TWO = {"CPU": 1.0}, {"CPU": 2.0}
 
 
 @pytest.mark.parametrize(
-    ("have", "needs", "wanted", "expected"),
+    ("capacity", "requests", "wanted", "expected"),
     [
         ({"CPU": 2}, {"a": ONE}, {"a": 9}, {"a": 2}),
         ({"CPU": 2}, {"a": ONE}, {"a": 1}, {"a": 1}),
@@ -26,7 +25,7 @@ ONE, TWO = {"CPU": 1.0}, {"CPU": 2.0}
         ({"CPU": 5}, {"a": ONE, "b": TWO}, {"a": 9, "b": 9}, {"a": 3, "b": 1}),
         ({"CPU": 8}, {"a": ONE, "b": ONE}, {"a": 1, "b": 9}, {"a": 1, "b": 7}),
         ({"CPU": 1}, {"a": TWO}, {"a": 9}, {"a": 0}),
-        # Sizes of different cards do not take from each other.
+        # Sizes on different accelerators do not compete.
         (
             {"CPU": 99, "GPU": 10, "GPU:A10G": 8, "GPU:H100": 2},
             {"a": {"GPU": 1, "GPU:A10G": 1}, "b": {"GPU": 2, "GPU:H100": 2}},
@@ -35,82 +34,75 @@ ONE, TWO = {"CPU": 1.0}, {"CPU": 2.0}
         ),
     ],
 )
-def test_room_is_dealt_out_in_turn(
-    have: dict[str, float], needs: dict[str, dict[str, float]], wanted: dict[str, int], expected: dict[str, int]
+def test_slots_are_dealt_out_in_turn(
+    capacity: dict[str, float],
+    requests: dict[str, dict[str, float]],
+    wanted: dict[str, int],
+    expected: dict[str, int],
 ) -> None:
-    assert shares(have, needs, wanted) == expected
+    assert shares(capacity, requests, wanted=wanted) == expected
 
 
-def test_a_size_asks_for_its_workers_cards() -> None:
+def test_a_trial_requests_the_resources_of_all_its_workers() -> None:
     size = dataclasses.replace(SIZE, resources=Resources(workers=4, cpus=3, gpus=1, accelerator_type="H100"))
-    assert need_of(size) == {"CPU": 12, "GPU": 4, "GPU:H100": 4}
-    assert need_of(Size("x", SIZE.encoder, Resources(workers=2))) == {"CPU": 2, "GPU": 0}
+    assert trial_request(size) == {"CPU": 12, "GPU": 4, "GPU:H100": 4}
+    assert trial_request(Size("x", SIZE.encoder, Resources(workers=2))) == {"CPU": 2, "GPU": 0}
 
 
-def test_a_search_that_comes_in_takes_its_share_as_trials_end() -> None:
-    room = Room({"CPU": 4})
-    with room.entered("a", ONE, 9):
-        assert [room.take("a") for _ in range(5)] == [True] * 4 + [False]
-        with room.entered("b", ONE, 9):
-            assert not room.take("b")
-            room.give_back("a")
-            assert not room.take("a"), "a has its half and more"
-            assert room.take("b")
-            room.give_back("a")
-            assert room.take("b")
-            assert not room.take("b")
-        assert room.take("a")
+def test_a_new_search_gets_its_share_as_trials_end() -> None:
+    slots = Slots({"CPU": 4})
+    with slots.admitted("a", ONE, trials=9):
+        assert [slots.acquire("a") for _ in range(5)] == [True] * 4 + [False]
+        with slots.admitted("b", ONE, trials=9):
+            assert not slots.acquire("b")
+            slots.release("a")
+            assert not slots.acquire("a"), "a has more than its half"
+            assert slots.acquire("b")
+            slots.release("a")
+            assert slots.acquire("b")
+            assert not slots.acquire("b")
+        assert slots.acquire("a")
 
 
-def test_nodes_may_hold_fewer_trials_than_all_their_cores_together() -> None:
-    room = Room({"CPU": 4}, {"a": 2})
-    with room.entered("a", ONE, 9):
-        assert [room.take("a") for _ in range(3)] == [True, True, False]
-        with room.entered("b", ONE, 9):
-            assert [room.take("b") for _ in range(3)] == [True, True, False]
+def test_a_limit_bounds_a_search_below_the_capacity_of_all_nodes() -> None:
+    slots = Slots({"CPU": 4}, {"a": 2})
+    with slots.admitted("a", ONE, trials=9):
+        assert [slots.acquire("a") for _ in range(3)] == [True, True, False]
+        with slots.admitted("b", ONE, trials=9):
+            assert [slots.acquire("b") for _ in range(3)] == [True, True, False]
 
 
 def test_a_search_that_needs_everything_waits_until_the_others_have_left() -> None:
-    room = Room({"CPU": 2})
-    order: list[str] = []
+    slots = Slots({"CPU": 2})
+    events: list[str] = []
 
     def large() -> None:
-        with room.entered("large", TWO, 1):
-            order.append("large in")
-            assert room.take("large")
+        with slots.admitted("large", TWO, trials=1):
+            events.append("large admitted")
+            events.append(f"large acquires: {slots.acquire('large')}")
 
     thread = threading.Thread(target=large)
-    with room.entered("small", ONE, 1):
+    with slots.admitted("small", ONE, trials=1):
         thread.start()
         thread.join(0.2)
-        assert room.take("small")
-        order.append("small out")
+        assert slots.acquire("small")
+        events.append("small leaves")
     thread.join(10)
-    assert order == ["small out", "large in"]
+    assert events == ["small leaves", "large admitted", "large acquires: True"]
 
 
-def test_a_search_that_is_told_to_stop_waits_no_more() -> None:
-    room = Room({"CPU": 1})
-    with room.entered("a", ONE, 1), room.entered("b", ONE, 1, until=lambda: True):
-        pass
+def test_a_search_that_is_told_to_stop_does_not_wait_to_be_admitted() -> None:
+    slots = Slots({"CPU": 1})
+    with slots.admitted("a", ONE, trials=1):
+        assert slots.acquire("a")
+        with slots.admitted("b", ONE, trials=1, until=lambda: True):
+            assert not slots.acquire("b")
 
 
-def test_a_trial_that_needs_more_cores_than_there_are_takes_them_all() -> None:
-    room = Room({"CPU": 2})
-    with room.entered("large", {"CPU": 16.0}, 9):
-        assert room.take("large")
-        assert not room.take("large")
-        room.give_back("large")
-        assert room.take("large")
-
-
-def test_a_machine_of_our_own_deals_out_the_cores_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray counts as many as the largest size asks for; a cluster has what its nodes say."""
-    sizes = [SIZE, dataclasses.replace(SIZE, name="large", resources=Resources(workers=2, cpus=8))]
-    monkeypatch.setattr(cluster, "capacity", lambda sizes: {"CPU": 16.0, "GPU": 0.0})
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    said: list[str] = []
-    assert cluster.room_on(sizes, None, said.append) == {"CPU": 2.0, "GPU": 0.0}
-    assert said == ["large asks for 16 cores, and this machine has 2: its workers share them"]
-    assert cluster.room_on(sizes, "ray://there", said.append) == {"CPU": 16.0, "GPU": 0.0}
+def test_a_trial_that_requests_more_cores_than_there_are_gets_them_all() -> None:
+    slots = Slots({"CPU": 2})
+    with slots.admitted("large", {"CPU": 16.0}, trials=9):
+        assert slots.acquire("large")
+        assert not slots.acquire("large")
+        slots.release("large")
+        assert slots.acquire("large")

@@ -1,0 +1,109 @@
+"""What a search leaves behind: every trial's choice, outcome and scores, and the trials of a size together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from study.spec.space import Choice
+
+DEV_SCORE = "dev_score"  # what a search maximizes: the mean English dev score of the finished targets, in percent
+TARGETS_FINISHED = (
+    "targets_finished"  # how many targets a trial has trained and scored; ASHA's rungs are counts of these
+)
+
+# The start of a diverged trial's reason. Journals and MLflow runs have no other mark of it.
+DIVERGED_REASON = "diverged: "
+
+
+class TrialOutcome(StrEnum):
+    """How a trial ended; `study.search.trial.outcome_of` decides it."""
+
+    COMPLETE = "complete"
+    STOPPED_EARLY = "stopped_early"  # by ASHA
+    FAILED = "failed"  # may succeed when it runs again
+    DIVERGED = "diverged"  # its loss became NaN or infinite, and would again
+
+    @property
+    def failed(self) -> bool:
+        """Whether the trial has no result."""
+        return self in (TrialOutcome.FAILED, TrialOutcome.DIVERGED)
+
+    @property
+    def tag(self) -> str:
+        """The value of MLflow's `outcome` tag: "failed" for a diverged trial too, whose reason says that it diverged."""
+        return str(TrialOutcome.FAILED if self.failed else self)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """How a trial ended; scores in percent.
+
+    `partial_scores` holds its mean English dev score by number of finished targets. `retried` marks a failed trial whose choice
+    a later trial runs again.
+    """
+
+    trial_id: str
+    choice: Choice
+    outcome: TrialOutcome
+    metrics: Mapping[str, Any]
+    reason: str | None = None
+    partial_scores: Mapping[int, float] = field(default_factory=dict)
+    retried: bool = False
+
+    @property
+    def dev_score(self) -> float | None:
+        """The dev score over all targets; None unless the trial is complete."""
+        return self.metrics.get(DEV_SCORE) if self.outcome is TrialOutcome.COMPLETE else None
+
+    @property
+    def retriable(self) -> bool:
+        """Whether `--retry-failed` runs it again: it failed without diverging, and was not retried yet."""
+        return self.outcome is TrialOutcome.FAILED and not self.retried
+
+
+def repeat_id(of: TrialRecord, seed: int) -> str:
+    """The name of a trial's repeat with a seed."""
+    return f"{of.trial_id}-s{seed}"
+
+
+def repeated_id(trial_id: str) -> str | None:
+    """The name of the trial that a repeat repeats; None for a trial of the search itself."""
+    repeated, separator, _ = trial_id.partition("-s")
+    return repeated if separator else None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The finished trials of a size, and the repeats of its winners."""
+
+    size: str
+    trials: tuple[TrialRecord, ...]
+    repeats: tuple[TrialRecord, ...] = ()
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The complete trial with the highest English dev score; the earliest of equals."""
+        return next(iter(self.ranked), None)
+
+    @property
+    def ranked(self) -> list[TrialRecord]:
+        """The complete trials by English dev score, best first; the earlier of equals first."""
+        complete = [trial for trial in self.trials if trial.dev_score is not None]
+        return sorted(complete, key=lambda trial: -(trial.dev_score or 0.0))
+
+    def count(self, outcome: TrialOutcome) -> int:
+        """Trials with this outcome; repeats do not count."""
+        return sum(trial.outcome is outcome for trial in self.trials)
+
+    @property
+    def failed_count(self) -> int:
+        """Trials that failed or diverged; repeats do not count."""
+        return sum(trial.outcome.failed for trial in self.trials)
+
+    @property
+    def failures(self) -> list[TrialRecord]:
+        """Failed and diverged trials and repeats, without those that were retried."""
+        return [trial for trial in (*self.trials, *self.repeats) if trial.outcome.failed and not trial.retried]

@@ -1,0 +1,56 @@
+"""What the console shows of a size when its search has ended: its trials, and the best one's targets."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from study.search.records import DEV_SCORE, TARGETS_FINISHED, SearchResult, TrialOutcome, TrialRecord
+from study.spec import Size, Study
+from study.spec.space import Choice
+from trainables.tasks.suites import SUITES
+
+
+def describe_choice(choice: Choice) -> str:
+    """A choice in a few words."""
+    through = "" if choice.lr_intermediate is None else f" at {choice.lr_intermediate:g}"
+    return f"{choice.intermediate}{through}, target at {choice.lr_target:g}"
+
+
+def trial_table(result: SearchResult) -> Table:
+    """A size's trials, best first."""
+    table = Table(title=f"{result.size}: trials", title_justify="left")
+    for column in ("intermediate", "lr intermediate", "lr target", "outcome", "targets", "dev", "test"):
+        table.add_column(column, justify="left" if column in ("intermediate", "outcome") else "right")
+
+    def rank(trial: TrialRecord) -> tuple[bool, float]:
+        return trial.outcome is not TrialOutcome.COMPLETE, -(trial.dev_score or 0.0)
+
+    for trial in sorted(result.trials, key=rank):
+        choice, metrics = trial.choice, trial.metrics
+        table.add_row(
+            choice.intermediate,
+            "-" if choice.lr_intermediate is None else f"{choice.lr_intermediate:g}",
+            f"{choice.lr_target:g}",
+            trial.outcome.tag,
+            str(metrics.get(TARGETS_FINISHED, 0)),
+            f"{metrics[DEV_SCORE]:.1f}" if DEV_SCORE in metrics else "-",
+            f"{metrics['test_score']:.1f}" if "test_score" in metrics else "-",
+        )
+    return table
+
+
+def target_table(study: Study, size: Size, *, trial: TrialRecord) -> Table:
+    """A trial's targets: English dev score, mean test score over languages with and without English, and chance."""
+    table = Table(title=f"{size.name}: {describe_choice(trial.choice)}", title_justify="left")
+    for column in ("target", "metric", "languages", "dev", "test", "test without en", "chance"):
+        table.add_column(column, justify="left" if column in ("target", "metric") else "right")
+    for task in study.targets:
+        columns = ("dev", "test", "test_without_english", "chance")
+        scores = [trial.metrics.get(f"{column}/{task.name}") for column in columns]
+        cells = ["-" if score is None else f"{score:.1f}" for score in scores]
+        table.add_row(task.name, task.metric, str(len(task.languages)), *cells)
+    for name in SUITES:
+        if f"suite/{name}" in trial.metrics:
+            averages = [f"{trial.metrics[f'{prefix}/{name}']:.1f}" for prefix in ("suite", "suite_without_english")]
+            table.add_row(name, "official average", "", "", *averages, "")
+    return table
