@@ -1,17 +1,21 @@
-# Two commands: `make study` runs the quickstart study, `make test` all tests; both set up the environment first.
+# `make study` runs the quickstart study, `make test` all tests, `make fast` the tests that are not marked slow, and `make check` ruff
+# and mypy. Each sets up the environment first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUTPUT ?= runs/quickstart
 
-.PHONY: study test check format clean
+.PHONY: study test fast check format clean
 
 study: $(READY)
 	$(BIN)/python -m study run quickstart --output $(OUTPUT)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -22,7 +26,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The doctor also compiles DeepSpeed's communication operator, once, so that no study pays for it.
+# The doctor also compiles DeepSpeed's communication operator, so that no study spends time on it.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)

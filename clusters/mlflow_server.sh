@@ -3,11 +3,11 @@
 #
 #   clusters/mlflow_server.sh --folder DIR [--host 127.0.0.1] [--port 5000] [--allowed-hosts a,b] [--artifacts URI] [--detach]
 #
-# DIR keeps the database (runs, users) and, unless --artifacts names a bucket (s3://..., gs://...), the artefacts: one server at a
-# time over one DIR. The first start makes the administrator's password and keeps it in DIR/credentials, mode 600; every start puts
-# it into ~/.mlflow/credentials, where the driver's MLflow client on the same machine finds it by itself, also on a new machine over
-# an old DIR. In a container the two values come as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD from a secret instead, and
-# no file holds them. Over a DIR that has users already, their passwords stay what they were: without either it is refused.
+# DIR holds the database (runs, users) and, unless --artifacts names a bucket (s3://..., gs://...), the artifacts. Only one server at
+# a time may use a DIR. The first start creates the administrator's password in DIR/credentials, mode 600. Every start copies it to
+# ~/.mlflow/credentials, where the driver's MLflow client on the same machine finds it; so does a new machine with an old DIR. In a
+# container, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD come from a secret instead, and no file holds them. A DIR that has
+# users keeps their passwords: a start without their credentials is refused.
 set -euo pipefail
 umask 077
 
@@ -20,18 +20,18 @@ while [ $# -gt 0 ]; do
     --allowed-hosts) allowed=$2 && shift 2 ;;
     --artifacts) artifacts=$2 && shift 2 ;;
     --detach) detach=true && shift ;;
-    *) echo "error: $1: not an option; the first lines of $0 have them" >&2 && exit 2 ;;
+    *) echo "error: $1: unknown option; see the first lines of $0" >&2 && exit 2 ;;
     esac
 done
-[ -n "$folder" ] || { echo "error: --folder: where the server keeps its database" >&2 && exit 2; }
+[ -n "$folder" ] || { echo "error: --folder is missing: give the folder for the server's database" >&2 && exit 2; }
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 python=${PYTHON:-python}
 
 secret() { "$python" -c 'import secrets; print(secrets.token_urlsafe(32))'; }
 
-# Whether these credentials are a user's of the database that is there, which holds the passwords' hashes alone.
-opens() {
+# Whether the credentials of a file are valid in the present database, which stores only password hashes.
+valid() {
     "$python" - "$folder/users.db" "$1" <<'PYTHON'
 import configparser
 import sqlite3
@@ -45,10 +45,10 @@ name, password = (given.get("mlflow", f"mlflow_tracking_{what}", fallback="") fo
 hashes = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True).execute(
     "SELECT password_hash FROM users WHERE username = ?", (name,)
 )
-sys.exit(not any(check_password_hash(one, password) for (one,) in hashes))
+sys.exit(not any(check_password_hash(stored, password) for (stored,) in hashes))
 PYTHON
 }
-put() { # SOURCE TARGET: whole or not at all
+put() { # SOURCE TARGET: copy atomically
     cp "$1" "$2.part" && mv "$2.part" "$2"
 }
 
@@ -58,12 +58,12 @@ if [ -n "${MLFLOW_TRACKING_PASSWORD:-}" ]; then
     user=${MLFLOW_TRACKING_USERNAME:-admin} password=$MLFLOW_TRACKING_PASSWORD
 else
     if [ ! -e "$kept" ]; then
-        if [ -e "$folder/users.db" ] && ! { [ -e "$credentials" ] && opens "$credentials"; }; then
+        if [ -e "$folder/users.db" ] && ! { [ -e "$credentials" ] && valid "$credentials"; }; then
             cat >&2 <<REFUSED
-error: $folder has users and no credentials of theirs are here: neither $kept nor MLFLOW_TRACKING_USERNAME and
-MLFLOW_TRACKING_PASSWORD, and ~/.mlflow/credentials is missing or another server's. Put the ones that it was made with into
-$kept, as the lines [mlflow], mlflow_tracking_username = ... and mlflow_tracking_password = ...; or, if nobody has them, move
-$folder/users.db away: the next start makes a new administrator, and the runs stay.
+error: $folder has users, but their credentials are missing: neither $kept nor MLFLOW_TRACKING_USERNAME and
+MLFLOW_TRACKING_PASSWORD exist, and ~/.mlflow/credentials is missing or another server's. Write the original credentials into
+$kept, as the lines [mlflow], mlflow_tracking_username = ... and mlflow_tracking_password = ...; or, if they are lost, move
+$folder/users.db away: the next start creates a new administrator, and the runs stay.
 REFUSED
             exit 2
         fi
@@ -74,7 +74,7 @@ REFUSED
     fi
     if [ -e "$credentials" ] && ! cmp -s "$kept" "$credentials"; then
         mv "$credentials" "$credentials.before"
-        echo "~/.mlflow/credentials were another server's; they are in $credentials.before" >&2
+        echo "~/.mlflow/credentials belonged to another server; moved to $credentials.before" >&2
     fi
     chmod 600 "$kept"
     put "$kept" "$credentials"
@@ -82,7 +82,7 @@ REFUSED
     user=$(field username) password=$(field password)
 fi
 
-# Every process of the server reads it as it starts; the first of all writes the hash of the password into the database of users.
+# Every server process reads it at its start; the first one writes the password's hash into the user database.
 settings=~/.mlflow/basic_auth.ini
 cat >"$settings" <<INI
 [mlflow]
@@ -103,7 +103,7 @@ server=(
 unset MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD
 if $detach; then
     if "$python" -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2>/dev/null; then
-        echo "something answers on port $port already; left alone" && exit 0
+        echo "a server already answers on port $port: nothing started" && exit 0
     fi
     nohup "${server[@]}" >"$folder/server.log" 2>&1 &
     echo "MLflow on http://$host:$port, log in $folder/server.log"

@@ -1,6 +1,6 @@
-"""What a running study shows: phases, stages as they advance, a line a trial with an ETA; and where the time went.
+"""Console output of a running study, with the time since its start; and the seconds of each phase.
 
-Progress goes to standard error; standard output is left to the result.
+Everything goes to standard error: standard output carries the result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
-from rich.console import Console
+import rich.console
 
 from study.redact import redacted
 
@@ -21,7 +21,7 @@ SHOW_EVERY_S = 15.0
 
 
 class Timeline:
-    """Seconds by phase."""
+    """Seconds by phase, and since the start."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock, self._start = clock, clock()
@@ -40,12 +40,12 @@ class Timeline:
             self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - started
 
 
-class Screen:
-    """Prints lines with the time since the start, and now and then what the workers are at."""
+class Console:
+    """Prints timed lines, and from time to time the progress of the workers."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
-        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._console = rich.console.Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._stop = threading.Event()
 
     def say(self, line: str) -> None:
@@ -53,14 +53,14 @@ class Screen:
         self._console.print(f"[{minutes:02d}:{seconds:02d}] {redacted(line)}", markup=False)
 
     def show(self, item: object) -> None:
-        """A rich table or text."""
+        """Print a rich table or text."""
         self._console.print(item)
 
     @contextlib.contextmanager
-    def watch(self, board: Any) -> Iterator[None]:
-        """Report the workers' stages every few seconds while the block runs."""
+    def watch(self, progress_actor: Any) -> Iterator[None]:
+        """Print the progress of running stages every SHOW_EVERY_S seconds while the block runs."""
         self._stop.clear()
-        thread = threading.Thread(target=self._report, args=(board,), daemon=True)
+        thread = threading.Thread(target=self._report, args=(progress_actor,), daemon=True)
         thread.start()
         try:
             yield
@@ -68,14 +68,16 @@ class Screen:
             self._stop.set()
             thread.join()
 
-    def _report(self, board: Any) -> None:
+    def _report(self, progress_actor: Any) -> None:
         while not self._stop.wait(SHOW_EVERY_S):
             try:
-                latest = ray.get(board.read.remote(), timeout=5)
+                latest = ray.get(progress_actor.read.remote(), timeout=5)
             except ray.exceptions.GetTimeoutError:
                 continue  # the head is busy
             except ray.exceptions.RayError as error:
-                self.say(f"progress of the workers is not to be had: {type(error).__name__}")
+                self.say(
+                    f"workers' progress is no longer shown: the progress actor is unavailable ({type(error).__name__})"
+                )
                 return
             for stage, (done, total, value) in latest.items():
                 self.say(f"  {stage}: {done}/{total}, loss {value:.3f}")

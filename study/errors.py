@@ -1,4 +1,4 @@
-"""Whose an error is: the storage's, a lost machine's, or the program's own; and what it says in one line."""
+"""Classifies errors: storage, lost node, or the program's own."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import errno
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from study.redact import redacted
-from trainables.launch.job import OutputMissing
+from trainables.store.stage_store import OutputMissing
 
 PROBE_BYTES = 2**20
 _ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
-# safetensors and PyTorch raise errors of their own kinds, with the system's words or none of them.
+# safetensors and PyTorch raise their own error classes, with or without the system's message.
 _WORDS = re.compile(
     rf"\(os error ({'|'.join(str(int(number)) for number in sorted(_ERRORS))})\)"
     rf"|{'|'.join(re.escape(os.strerror(number)) for number in sorted(_ERRORS))}"
@@ -21,24 +22,33 @@ _WORDS = re.compile(
 )
 
 
+class CannotRun(RuntimeError):
+    """The study cannot start here. Raised before any work; the message names the way out."""
+
+
 class StorageFailed(RuntimeError):
-    """The output folder takes nothing any more; nothing that was finished is lost."""
+    """The output folder is no longer writable. Finished work is kept."""
 
     def __init__(self, reason: object, output: Path) -> None:
         super().__init__(
-            f"--output {output} cannot be written: {reason}. What is finished is kept; when it can be, the same command goes on"
+            f"--output {output} cannot be written: {reason}. Finished work is kept; make the folder writable and run the same "
+            "command again to resume"
         )
+
+
+def joined(problems: Iterable[str]) -> str:
+    """Several problems as one message, each on a line that starts with "error: " once the command line prints the message."""
+    return "\nerror: ".join(problems)
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
     """The error, those of a group's workers, and what Ray or Python wrapped in them; the innermost last."""
-    found = [error, *getattr(error, "worker_failures", {}).values()]
-    for one in found:  # grows on the way
-        inner = [
-            getattr(one, name, None) for name in ("cause", "__cause__", "health_check_failure", "controller_failure")
-        ]
-        found += [cause for cause in inner if isinstance(cause, BaseException) and cause not in found]
-    return found
+    attributes = ("cause", "__cause__", "health_check_failure", "controller_failure")
+    causes = [error, *getattr(error, "worker_failures", {}).values()]
+    for cause in causes:  # the list grows during the loop
+        inner = [getattr(cause, name, None) for name in attributes]
+        causes += [error for error in inner if isinstance(error, BaseException) and error not in causes]
+    return causes
 
 
 def reason_of(error: BaseException) -> str:
@@ -48,18 +58,18 @@ def reason_of(error: BaseException) -> str:
 
 
 def storage_problem(error: BaseException, output: Path) -> str | None:
-    """What of an error is the storage's, in one line; None if the output folder can be written and nothing says otherwise."""
-    for one in causes_of(error):
-        if isinstance(one, OutputMissing) or (isinstance(one, OSError) and one.errno in _ERRORS):
-            return reason_of(one)
-        if found := _WORDS.search(str(one)):
-            line = next(line for line in str(one).splitlines() if found[0] in line)
-            return redacted(f"{type(one).__name__}: {line.strip()}")[:500]
+    """The storage failure behind an error, in one line; None if there is none and the output folder is writable."""
+    for cause in causes_of(error):
+        if isinstance(cause, OutputMissing) or (isinstance(cause, OSError) and cause.errno in _ERRORS):
+            return reason_of(cause)
+        if match := _WORDS.search(str(cause)):
+            line = next(line for line in str(cause).splitlines() if match[0] in line)
+            return redacted(f"{type(cause).__name__}: {line.strip()}")[:500]
     return unwritable(output)
 
 
 def unwritable(output: Path) -> str | None:
-    """Why a folder takes no file of a megabyte; None if it does."""
+    """Why no file of 1 MiB can be written to the folder; None if one can."""
     try:
         with tempfile.NamedTemporaryFile(dir=output, prefix=".probe-") as file:
             file.write(bytes(PROBE_BYTES))

@@ -1,4 +1,4 @@
-"""Takes secrets out of what is printed or kept: passwords in URIs, and the values of secret environment variables."""
+"""Removes secrets from what is printed or stored: passwords in URIs, and values of secret environment variables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 HIDDEN = "***"
-SHORTEST_SECRET = 6  # a shorter value would be found inside ordinary words
+SHORTEST_SECRET = 6  # a shorter value would match inside ordinary words
 
 _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"]*@")
 _QUERY = re.compile(r"([?&][\w.-]*(?:password|passwd|token|secret|api_?key|signature|sig)=)[^&\s'\"]+", re.IGNORECASE)
@@ -27,6 +27,6 @@ def holds_password(uri: str) -> bool:
 
 
 def environment_secrets() -> list[str]:
-    """Values of variables that are named like secrets; longest first, so that one that contains another goes whole."""
-    found = {value for name, value in os.environ.items() if _SECRET_NAME.search(name.upper())}
-    return sorted((value for value in found if len(value) >= SHORTEST_SECRET), key=len, reverse=True)
+    """Values of variables with secret-like names, longest first: a value that contains another is then replaced whole."""
+    values = {value for name, value in os.environ.items() if _SECRET_NAME.search(name.upper())}
+    return sorted((value for value in values if len(value) >= SHORTEST_SECRET), key=len, reverse=True)

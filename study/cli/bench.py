@@ -221,7 +221,7 @@ def _subject(target: str, request: _Request, *, task: str, study: Study | None) 
     """
     from trainables.benchmark.subjects.checkpoint import CheckpointBenchmark
     from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark, encoder_folder
-    from trainables.tasks.registry import TASKS
+    from trainables.tasks.registry import task_class
 
     threads, settings, device = request.threads, request.settings, _device_here(request.device)
     if _is_published(target) and not Path(target).is_dir():
@@ -231,9 +231,9 @@ def _subject(target: str, request: _Request, *, task: str, study: Study | None) 
     if evaluation is not None:
         return CheckpointBenchmark(str(folder.resolve().parent.parent), (evaluation,), threads, settings, device)
     encoder_folder(folder)
-    if task not in TASKS or TASKS[task].mixed_only:
-        raise ValueError(f"--task {task}: no task of that name with a test set; `python -m study tasks` lists them")
-    return FolderBenchmark(str(folder.resolve()), task, threads, settings, device)
+    if (cls := task_class(task)).mixed_only:
+        raise ValueError(f"--task {task}: it has no test set; `python -m study tasks` lists the tasks")
+    return FolderBenchmark(str(folder.resolve()), cls(), threads, settings, device)
 
 
 def _evaluation(folder: Path, study: Study | None) -> Evaluate | None:

@@ -1,4 +1,4 @@
-"""Checks of what a study needs on this machine, each with the way to mend it."""
+"""`python -m study doctor`: checks what a study needs on this machine."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-from trainables.store.locks import lock_problem, one_node_problem
+import typer
+
+from study.cli.options import FAILED, console
 
 MIN_DISK_GB, MIN_MEMORY_GB = 5, 6
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line: what was looked at, whether it is fit, and what was seen or how to mend it."""
-
-    what: str
-    ok: bool
-    detail: str
-
-
-def examine(say: Callable[[str], object]) -> Iterator[Finding]:
-    """Run every check in turn, saying each finding as it is known."""
-    for what, check in CHECKS.items():
-        try:
-            finding = Finding(what, True, check())
-        except Unfit as error:
-            finding = Finding(what, False, str(error))
-        mark = "ok  " if finding.ok else "MEND"
-        say(f"{mark} {finding.what}: {finding.detail}")
-        yield finding
-
-
 class Unfit(RuntimeError):
-    """What is wrong and how to mend it."""
+    """What is wrong, and how to fix it."""
+
+
+def doctor() -> None:
+    """Check what a study needs; each line says ok, or how to fix it.
+
+    Exit code: 0 if all is ok, else 1.
+    """
+    passed = [_passes(name, check) for name, check in CHECKS.items()]
+    if not all(passed):
+        raise typer.Exit(FAILED)
+
+
+def _passes(name: str, check: Callable[[], str]) -> bool:
+    """Run one check and print its line."""
+    try:
+        console.print(f"ok   {name}: {check()}", markup=False)
+    except Unfit as error:
+        console.print(f"FAIL {name}: {error}", markup=False)
+        return False
+    return True
 
 
 def _python() -> str:
@@ -49,7 +49,7 @@ def _compiler() -> str:
     if compiler is None:
         raise Unfit("no C++ compiler, which DeepSpeed needs once; install g++ (Debian: apt-get install g++)")
     if shutil.which("ninja") is None and importlib.util.find_spec("ninja") is None:
-        raise Unfit("no ninja, which DeepSpeed builds with; pip install ninja")
+        raise Unfit("no ninja, with which DeepSpeed builds; pip install ninja")
     return compiler
 
 
@@ -65,50 +65,50 @@ def _torch() -> str:
 
 
 def _deepspeed() -> str:
-    """A step of a real engine, which also compiles DeepSpeed's communication operator once for this user."""
+    """One training step, which also compiles DeepSpeed's communication operator once for this user."""
     import torch
 
     from trainables.hyperparameters import Training
     from trainables.training.batching import Share
-    from trainables.training.engine import deepspeed_here, engine_around
+    from trainables.training.engine import Layout, import_deepspeed, managed_engine
 
     training = Training(learning_rate=1e-2, steps=1, batch_size=1, seed=0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        with engine_around(torch.nn.Linear(2, 1), training, share=Share(0, 1, 1), zero_stage=2) as engine:
-            loss = engine(torch.ones(1, 2)).sum()
+        with managed_engine(torch.nn.Linear(2, 1), training, Layout(Share(0, 1, 1), 2, device=device)) as engine:
+            loss = engine(torch.ones(1, 2, device=engine.device)).sum()
             engine.backward(loss)
             engine.step()
     except (RuntimeError, OSError, ImportError) as error:
-        raise Unfit(f"a training step failed ({error}); see the compiler line, and the CUDA toolkit on GPUs") from error
-    deepspeed = deepspeed_here()
-    return f"{deepspeed.__version__}, one ZeRO-2 step on {deepspeed.get_accelerator().device_name()}"
+        raise Unfit(f"a training step failed ({error}); check the compiler, and on GPUs the CUDA toolkit") from error
+    return f"{import_deepspeed(device).__version__}, one ZeRO-2 step on {device.type}"
 
 
 def _ray() -> str:
     import ray
 
     if importlib.util.find_spec("aiohttp") is None or importlib.util.find_spec("opencensus") is None:
-        raise Unfit("ray without its job server; pip install 'ray[default,tune,train]'")
+        raise Unfit("Ray's job server is not installed; pip install 'ray[default,tune,train]'")
     return f"{ray.__version__} with the job server"
 
 
 def _disk() -> str:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     if free < MIN_DISK_GB:
-        raise Unfit(f"{free:.1f} GB free here; {MIN_DISK_GB} GB are needed: free some or use --output elsewhere")
+        raise Unfit(f"{free:.1f} GB free here, {MIN_DISK_GB} GB needed; free some, or use --output elsewhere")
     return f"{free:.0f} GB free here"
 
 
 def _locks() -> str:
-    here = Path.cwd()
-    if (problem := lock_problem(here)) is not None:
+    from trainables.store.locks import lock_problem, one_node_problem
+
+    folder = Path.cwd()
+    if (problem := lock_problem(folder)) is not None:
         raise Unfit(
             f"{problem}; use --output on a disk, or on a network file system with locks (NFS 4, Lustre, CephFS)"
         )
-    alone = one_node_problem(here)
-    return "file locks keep others out here" + (
-        "" if alone is None else f", on one node for all that is known: {alone}"
-    )
+    limit = one_node_problem(folder)
+    return "file locks work here" + ("" if limit is None else f", perhaps on one node only: {limit}")
 
 
 def _memory() -> str:
@@ -116,7 +116,7 @@ def _memory() -> str:
 
     available = psutil.virtual_memory().available / 1e9
     if available < MIN_MEMORY_GB:
-        raise Unfit(f"{available:.1f} GB available; the quickstart peaks below {MIN_MEMORY_GB} GB: end other programs")
+        raise Unfit(f"{available:.1f} GB available, {MIN_MEMORY_GB} GB needed for the quickstart; close other programs")
     return f"{available:.0f} GB available"
 
 
@@ -126,7 +126,7 @@ def _gpus() -> str:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return f"none through NVML ({error}); energy and GPU memory will be reported as unavailable"
+        return f"none through NVML ({error}); energy and GPU memory will be unavailable"
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         return ", ".join(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles) or "none"

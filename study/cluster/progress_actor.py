@@ -1,4 +1,4 @@
-"""Where workers post what they are at, on the head. It imports nothing but Ray: its process is small and starts at once."""
+"""The actor to which workers report their progress. It imports only Ray, so its process is small and starts fast."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 
 import ray
 
-# The head is the node that is not taken back: what only waits and keeps count runs there. Every head has one of this resource.
+# The head is the node that outlives the others: actors and drivers that only wait or count run there. Ray gives every head one
+# unit of this resource.
 ON_HEAD = {"node:__internal_head__": 0.001}
 
-SILENT_S = 120.0  # a stage of which nothing was heard for so long was stopped, or its worker is lost
+SILENT_S = 120.0  # after so long without a report, a stage was stopped or its worker is lost
 
 
-class Latest:
-    """The latest progress of every stage that is under way."""
+class LatestProgress:
+    """The latest progress of every running stage."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._posted: dict[str, tuple[float, tuple[int, int, float]]] = {}
 
     def post(self, stage: str, done: int, total: int, value: float, before: str | None = None) -> None:
-        """Note a stage's progress; `before` is what the same worker was at before."""
+        """Store a stage's progress; `before` is the stage that the same worker reported last."""
         if before != stage:
             self._posted.pop(before or "", None)
         self._posted[stage] = (self._clock(), (done, total, value))
@@ -30,26 +31,29 @@ class Latest:
             del self._posted[stage]
 
     def read(self) -> dict[str, tuple[int, int, float]]:
+        """Steps done, steps in all, and the last loss, by stage."""
         oldest = self._clock() - SILENT_S
-        self._posted = {stage: held for stage, held in self._posted.items() if held[0] >= oldest}
+        self._posted = {stage: entry for stage, entry in self._posted.items() if entry[0] >= oldest}
         return {stage: progress for stage, (_, progress) in self._posted.items()}
 
 
 @ray.remote(num_cpus=0, resources=ON_HEAD)
-class Board(Latest):
-    """Where workers post their latest progress; the driver reads it."""
+class ProgressActor(LatestProgress):
+    """Workers post their latest progress here; the driver reads it."""
 
 
-class Poster:
-    """The `progress` a worker calls at every step; posts at most once in `every_s` seconds and at the last step."""
+class ProgressReporter:
+    """The `progress` callback of a worker: posts at most once in `every_s` seconds, and always at the last step."""
 
-    def __init__(self, board: Any, every_s: float = 2.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._board, self._every_s, self._clock, self._last = board, every_s, clock, -every_s
+    def __init__(
+        self, progress_actor: Any, *, every_s: float = 2.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._actor, self._every_s, self._clock, self._last = progress_actor, every_s, clock, -every_s
         self._stage: str | None = None
 
     def __call__(self, stage: str, done: int, total: int, value: float) -> None:
         now = self._clock()
         if done == total or now - self._last >= self._every_s:
             self._last = now
-            self._board.post.remote(stage, done, total, value, self._stage)
+            self._actor.post.remote(stage, done, total, value, self._stage)
             self._stage = stage

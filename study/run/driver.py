@@ -1,408 +1,235 @@
-"""Runs a study: pre-training, a search for each size, benchmarks of the best models, the report. Everything resumes."""
+"""Runs a study: encoders, a search for each size, benchmarks of the best models, the report. Every phase resumes."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import shutil
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
-from mlflow.exceptions import MlflowException
 from optuna.storages import JournalStorage
 
-import analysis
-from study.benchmarking.placement import place_of
-from study.benchmarking.run import FAILED, benchmark_size, kept_measurement
-from study.cluster.connection import CannotRun, connected, cores_of, room_on, trials_at_once
-from study.cluster.progress_actor import ON_HEAD, Board, Poster
-from study.console import Screen, Timeline
-from study.errors import StorageFailed, causes_of, reason_of, storage_problem
-from study.planning.estimate import parameters
-from study.run.output_folder import locked
-from study.run.peak_memory import Footprint
-from study.run.report import attach_report
-from study.search.callback import TrialLog, target_table, trial_table
-from study.search.parallel import Searches
-from study.search.slots import Room
+from study.benchmarking.placement import placement_of
+from study.benchmarking.run import benchmark_size
+from study.benchmarking.stored import BestModel
+from study.cluster.connection import connected
+from study.cluster.fit import cores_per_trial, max_concurrent_trials, slot_amounts
+from study.cluster.progress_actor import ProgressActor, ProgressReporter
+from study.console import Console, Timeline
+from study.errors import CannotRun, joined
+from study.run.document import failure_lines, size_documents
+from study.run.identity import check_identity
+from study.run.mlflow_records import record_language_shares, record_size, record_study
+from study.run.output_folder import locked, remove_leftovers, seconds_by_stage_kind
+from study.run.peak_memory import PeakMemory
+from study.run.pretraining import IMPORTING, PRETRAINING, activity, prepare_encoders
+from study.run.report import report_run
+from study.search.callback import TrialLog
+from study.search.parallel import ParallelSearches
+from study.search.records import SearchResult
+from study.search.slots import Slots
 from study.search.sweep import load_result
-from study.search.trial_store import SearchResult, check_whole, open_journal
+from study.search.tables import target_table, trial_table
+from study.search.trial_store import check_nothing_lost, open_journal
 from study.spec import Size, Study
-from study.spec.data_check import check_data, marks_of, tasks_of
-from study.spec.precision import explained
-from study.tracking.tracker import Tracking, default_uri
-from trainables.benchmark.probes.hardware import describe_hardware
-from trainables.heads import KINDS
-from trainables.launch.job import Job, run_task
-from trainables.models.encoder import ParameterCount
-from trainables.stages.pretrain import Pretrain
-from trainables.store.fingerprint import canonical
+from study.spec.data_check import check_data
+from study.spec.precision import explain_precision
+from study.tracking.tracker import Tracker, default_uri
+from trainables.benchmark.measurement import MeasurementOutcome
 from trainables.store.locks import one_node_problem
-from trainables.store.manifests import MANIFEST
-from trainables.store.stage_store import StageStore
-from trainables.store.versions import versions
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where a study runs and keeps its results; never part of its identity."""
+class RunOptions:
+    """Where a study runs and keeps its results, and which failures it retries; never part of its identity.
+
+    By default `tracking_uri` is SQLite in `output`, and `address` a Ray that this process starts. `offline` does not call
+    MLflow and keeps everything for a later run or `sync`. `retry_failed` runs failed trials of earlier runs again, except
+    diverged ones.
+    """
 
     output: Path
     tracking_uri: str | None = None
     address: str | None = None
     offline: bool = False
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What `run` prints as its last line, and which pre-trainings, trials and benchmarks failed."""
+class RunResult:
+    """The document that `run` prints as its last line, and one line for each encoder, trial or benchmark that failed."""
 
     document: dict[str, Any]
-    failed: tuple[str, ...]
+    failures: tuple[str, ...]
 
 
-def run_study(study: Study, where: Where, *, retry_failed: bool = False) -> Outcome:
-    """Run the study, or go on with it; `retry_failed` tries failed trials of earlier runs again, but for those that diverged.
+def run_study(study: Study, options: RunOptions) -> RunResult:
+    """Run the study, or resume it.
 
     Raises:
-        CannotRun: the output folder is not usable, holds another study or is in use; or the cluster is too small.
-        DataError: some data set breaks a rule of its form.
-        TrackingUnavailable: the MLflow store does not answer, or what is kept for it cannot be read.
-        LedgerBroken: the journal of an earlier run's searches cannot be read, or lacks trials that MLflow was told of.
+        CannotRun: the output folder is unusable, in use or holds another study; or the cluster is too small.
+        DataError: a data set breaks a rule of its format.
+        TrackingUnavailable: the MLflow store does not answer, or the local journal of what it lacks cannot be read.
+        TrialStoreBroken: the journal of earlier searches cannot be read, or lacks trials that MLflow has.
         StorageFailed: the output folder is full, read-only or gone.
     """
-    if study.open_ends:
-        raise CannotRun("\nerror: ".join(f"not noted when the study was made: {what}" for what in study.open_ends))
-    timeline, footprint = Timeline(), Footprint()
-    screen = Screen(timeline)
+    if study.unpinned:
+        raise CannotRun(joined(f"not pinned when the study was built: {what}" for what in study.unpinned))
+    timeline, peak_memory = Timeline(), PeakMemory()
+    console = Console(timeline)
     with ExitStack() as stack:
-        stack.enter_context(_output_of(study, where.output))
-        uri = where.tracking_uri or default_uri(where.output)
-        tracking = Tracking(uri, study.name, where.output, offline=where.offline, say=screen.say)
-        stack.enter_context(tracking)
-        storage = open_journal(where.output)
-        check_whole(storage, where.output, tracking.trials)
-        _describe(study, tracking)
-        stack.enter_context(footprint.measure())
-        results = _finished(study, where.output, storage, retry_failed=retry_failed)
-        searched, lost = results is None, dict[str, str]()
-        if results is not None:
-            screen.say("everything is finished: nothing to train or measure")
+        stack.enter_context(locked(options.output))
+        check_identity(study, options.output)
+        remove_leftovers(options.output)
+        uri = options.tracking_uri or default_uri(options.output)
+        tracking = stack.enter_context(
+            Tracker(uri, study.name, output=options.output, offline=options.offline, say=console.say)
+        )
+        storage = open_journal(options.output)
+        check_nothing_lost(storage, options.output, known=tracking.trials)
+        record_study(study, tracking)
+        stack.enter_context(peak_memory.measure())
+        run = _Run(study, options, timeline, console, tracking, storage)
+        results, encoder_failures = run.finished_results(), dict[str, str]()
+        if results is None:
+            results, encoder_failures = run.search(stack)
         else:
-            screen.say(f"training precision: {explained(study)}")
-            with timeline.phase("start-up"):
-                stack.enter_context(
-                    connected(where.address, cpus=max(cores_of(size.resources) for size in study.sizes))
-                )
-                if problem := one_node_problem(where.output):
-                    screen.say(f"{problem}: locks may hold on one node alone; on several, two could train one stage")
-                room = Room(room_on(study.sizes, where.address, screen.say), trials_at_once(study.sizes))
-                if study.benchmark.variants:
-                    place_of(study.benchmark)  # or the study is refused now, and not after its searches
-            with timeline.phase("reading data"):
-                check_data(study, screen.say)
-            with timeline.phase("start-up"):
-                board = Board.remote()  # type: ignore[attr-defined]
-            with screen.watch(board):
-                with timeline.phase("pre-training"):
-                    lost = _pretrain(study, where.output, board, screen)
-                results = {size.name: load_result(study, size, storage)[0] for size in study.sizes if size.name in lost}
-                with timeline.phase("search"):
-                    results |= Searches(
-                        study,
-                        [size for size in study.sizes if size.name not in lost],
-                        where.output,
-                        storage,
-                        room,
-                        tracking,
-                        screen,
-                        Poster(board),
-                        settled=partial(_search_ended, study, where.output),
-                        retry_failed=retry_failed,
-                    ).run()
-        for size in study.sizes:
-            if size.name in lost or not searched:
-                log = TrialLog(study, size, tracking, screen)
-                _settle(study, size, results[size.name], where.output, log, lost=lost.get(size.name))
-        _describe_pretraining(study, where.output, tracking)
-        benches: dict[str, dict[str, dict[str, Any] | str]] = {}
-        for size in study.sizes:
-            with timeline.phase("benchmark"):
-                benches[size.name] = benchmark_size(study, size, results[size.name], where.output, tracking, screen)
-        with timeline.phase("report"):
-            report, front = _report(study, tracking, where.output, offline=where.offline, screen=screen)
-        screen.say("where the time went: " + ", ".join(f"{name} {s:.0f} s" for name, s in timeline.seconds.items()))
-        screen.say(f"stages: {_stage_seconds(where.output)}")
-        screen.say(f"wall {timeline.wall_s:.0f} s, peak memory {footprint.peak_mb / 1000:.1f} GB; report: {report}")
+            run.settle(results)
+        record_language_shares(study, options.output, tracking)
+        measurements = run.benchmark(results)
+        report, front = run.report()
+        run.summarise(peak_memory, report)
     document = {
         "study": study.name,
-        "output": str(where.output),
+        "output": str(options.output),
         "wall_s": round(timeline.wall_s, 1),
         "seconds": {name: round(value, 1) for name, value in timeline.seconds.items()},
-        "peak_memory_mb": round(footprint.peak_mb),
-        "sizes": [
-            _size_document(size, _parameters(study, size, where.output), results[size.name], benches[size.name])
-            for size in study.sizes
-        ],
+        "peak_memory_mb": round(peak_memory.peak_mb),
+        "sizes": size_documents(study, options.output, results, measurements),
         "pareto": front,
         "report": str(report),
     }
-    failed = [
-        f"{name} {trial.trial_id} ({trial.choice.intermediate}): {trial.reason}"
-        for name, result in results.items()
-        for trial in result.failures
-    ]
-    broken = [
-        f"{name} benchmark of {variant}: {one.removeprefix(FAILED)}"
-        for name, bench in benches.items()
-        for variant, one in bench.items()
-        if isinstance(one, str) and one.startswith(FAILED)
-    ]
-    return Outcome(document, (*(f"{name} pre-training: {why}" for name, why in lost.items()), *failed, *broken))
+    return RunResult(document, failure_lines(study, encoder_failures, results, measurements))
 
 
-@contextmanager
-def _output_of(study: Study, output: Path) -> Iterator[None]:
-    """The output folder, locked for this process and marked with the study it holds."""
-    with locked(output):
-        _check_identity(study, output / "study.json")
-        for folder in output.glob("stages/.unfinished-*"):
-            shutil.rmtree(folder)
-        for left in output.glob("checkpoints/*"):  # of stages that were finished and whose checkpoints were not removed
-            if (output / "stages" / left.name / MANIFEST).exists():
-                shutil.rmtree(left)
-        yield
+@dataclass(frozen=True)
+class _Run:
+    """The phases of one run, and what they share."""
 
+    study: Study
+    options: RunOptions
+    timeline: Timeline
+    console: Console
+    tracking: Tracker
+    storage: JournalStorage
 
-def _check_identity(study: Study, path: Path) -> None:
-    """Resources, repeats and benchmark may change between runs of a folder, and sizes may come and go; what each is may not."""
-    identity = canonical(dataclasses.replace(study, benchmark=type(study.benchmark)()))
-    for field in ("sizes", "trials", "repeats", "benchmark"):
-        del identity[field]
-    sizes = {
-        size.name: {
-            "encoder": canonical(size.encoder),
-            "rate_factor": size.rate_factor,
-            "trials": study.budget(size),
-        }
-        for size in study.sizes
-    }
-    if path.exists():
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            held_sizes = held.pop("sizes")
-        except (ValueError, KeyError) as error:
-            raise CannotRun(
-                f"{path} is damaged ({error}), so what study the folder holds is not known. If it is this one, remove the file"
-            ) from error
-        changed = sorted(name for name in {*held, *identity} if held.get(name) != identity.get(name))
-        for name in sizes.keys() & held_sizes.keys():
-            differing = [key for key, value in sizes[name].items() if held_sizes[name].get(key) != value]
-            changed += [f"{key} of size {name}" for key in differing]
-        if changed:
-            way_out = _precision_hint(study, held) or "choose another folder"
-            raise CannotRun(f"--output {path.parent}: holds another study (different {', '.join(changed)}); {way_out}")
-        sizes = held_sizes | sizes
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**identity, "sizes": sizes}, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    def finished_results(self) -> dict[str, SearchResult] | None:
+        """Every size's result if all searches and benchmarks are finished: such a run does not start Ray."""
+        results = {}
+        for size in self.study.sizes:
+            result, done = load_result(self.study, size, storage=self.storage)
+            if not done or (self.options.retry_failed and any(trial.retriable for trial in result.failures)):
+                return None
+            if result.best is not None and not BestModel(self.study, size, result.best, self.options.output).measured:
+                return None
+            results[size.name] = result
+        return results
 
+    def settle(self, results: dict[str, SearchResult]) -> None:
+        """Complete MLflow's record of a run that finished before."""
+        self.console.say("every search and benchmark is finished: nothing to train or measure")
+        for size in self.study.sizes:
+            self._settle(size, results[size.name], self._trial_log(size))
 
-def _precision_hint(study: Study, held: Mapping[str, Any]) -> str | None:
-    """What to do where the study that a folder holds was begun on a CPU with other instructions."""
-    there = held.get("tuning", {}).get("precision")
-    if there == study.tuning.precision:
-        return None
-    return (
-        f"it was begun in {there}, and here its training precision is {explained(study)}: go on where that is {there} too, or "
-        "choose another folder"
-    )
+    def search(self, stack: ExitStack) -> tuple[dict[str, SearchResult], dict[str, str]]:
+        """Prepare the encoders and search every size; the results, and the reason of each encoder that failed.
 
+        Ray stays connected until the stack closes.
+        """
+        study, output = self.study, self.options.output
+        self.console.say(f"training precision: {explain_precision(study)}")
+        with self.timeline.phase("start-up"):
+            slots = self._connect(stack)
+        with self.timeline.phase("reading data"):
+            check_data(study, self.console.say)
+        with self.timeline.phase("start-up"):
+            progress_actor = ProgressActor.remote()  # type: ignore[attr-defined]
+        with self.console.watch(progress_actor):
+            with self.timeline.phase(PRETRAINING):
+                failures = prepare_encoders(study, output, progress_actor, self.console)
+            searches = ParallelSearches(
+                study,
+                [size for size in study.sizes if size.name not in failures],
+                output,
+                self.storage,
+                slots,
+                self.tracking,
+                self.console,
+                ProgressReporter(progress_actor),
+                on_search_end=self._search_ended,
+                retry_failed=self.options.retry_failed,
+            )
+            with self.timeline.phase("search"):
+                results = searches.run()
+        for name, reason in failures.items():
+            size = study.size(name)
+            results[name], _ = load_result(study, size, storage=self.storage)
+            self._settle(size, results[name], self._trial_log(size), failure=reason)
+        return {size.name: results[size.name] for size in study.sizes}, failures
 
-def _finished(
-    study: Study, output: Path, storage: JournalStorage, *, retry_failed: bool
-) -> dict[str, SearchResult] | None:
-    """The results, if every search has ended and every benchmark of its best model is kept: then no Ray is started."""
-    results = {}
-    for size in study.sizes:
-        result, done = load_result(study, size, storage)
-        if not done or (retry_failed and any(not trial.diverged for trial in result.failures)):
-            return None
-        if result.best is not None and any(
-            kept_measurement(study, size, result.best, name, output) is None for name in study.benchmark.variants
-        ):
-            return None
-        results[size.name] = result
-    return results
+    def _connect(self, stack: ExitStack) -> Slots:
+        """Connect to Ray, and refuse the study at once if a size or the benchmark can never get its nodes."""
+        sizes, address = self.study.sizes, self.options.address
+        stack.enter_context(connected(address, cpus=max(cores_per_trial(size.resources) for size in sizes)))
+        if problem := one_node_problem(self.options.output):
+            self.console.say(f"{problem}: its locks may hold on one node only; two nodes could train the same stage")
+        slots = Slots(slot_amounts(sizes, address, self.console.say), max_concurrent_trials(sizes))
+        if self.study.benchmark.variants:
+            placement_of(self.study.benchmark)
+        return slots
 
+    def _search_ended(self, size: Size, result: SearchResult, log: TrialLog) -> None:
+        self._settle(size, result, log)
+        self.console.show(trial_table(result))
+        if result.best is not None:
+            self.console.show(target_table(self.study, size, trial=result.best))
 
-def _pretrain(study: Study, output: Path, board: Any, screen: Screen) -> dict[str, str]:
-    """Pre-train or import what the trials of each size share: inline ones side by side, then groups one after the other.
+    def _settle(self, size: Size, result: SearchResult, log: TrialLog, *, failure: str | None = None) -> None:
+        """Complete MLflow's record of a size; `failure` is why it was not searched in this run."""
+        log.log_missing(result)
+        record_size(self.study, size, result, self.options.output, self.tracking, failure=failure)
 
-    Returns by size why that failed; such a size has nothing to search with, and costs the others nothing.
-    """
-    lost: dict[str, str] = {}
-    store = StageStore(output)
-    wanted = [size for size in study.sizes if store.find(study.pretrain(size)) is None]
-    inline = [size for size in wanted if study.root_resources(size).inline]
-    groups = [size for size in wanted if not study.root_resources(size).inline]
-    for batch in ([inline] if inline else []) + [[size] for size in groups]:
-        running = {}
-        for size in batch:
-            resources = study.root_resources(size)
-            job = Job(str(output.resolve()), resources, stages=(study.pretrain(size),), size=size.name)
-            needs = {"num_cpus": resources.cpus} if resources.inline else {"num_cpus": 0, "resources": ON_HEAD}
-            running[size.name] = run_task.options(**needs).remote(job, f"pretrain-{size.name}", Poster(board))
-        screen.say(f"pre-training {', '.join(running)}")
-        for name, task in running.items():
-            try:
-                ray.get(task)
-            except ray.exceptions.RayError as error:
-                if (problem := storage_problem(error, output)) is not None:
-                    raise StorageFailed(problem, output) from error
-                lost[name] = reason_of(causes_of(error)[-1])
-                screen.say(f"pre-training {name} failed, and the size is left out: {lost[name]}")
-    return lost
+    def _trial_log(self, size: Size) -> TrialLog:
+        return TrialLog(self.study, size, self.tracking, self.console)
 
-
-def _search_ended(study: Study, output: Path, size: Size, result: SearchResult, log: TrialLog) -> None:
-    """Bring MLflow up to the result and show it."""
-    _settle(study, size, result, output, log)
-    log.screen.show(trial_table(result))
-    if result.best is not None:
-        log.screen.show(target_table(study, size, result.best))
-
-
-def _settle(
-    study: Study, size: Size, result: SearchResult, output: Path, log: TrialLog, *, lost: str | None = None
-) -> None:
-    log.settle(result)
-    _settle_size(study, size, result, output, log.tracking, lost=lost)
-
-
-def _settle_size(
-    study: Study, size: Size, result: SearchResult, output: Path, tracking: Tracking, *, lost: str | None
-) -> None:
-    """Note a size's counts and best trial; `lost` is why it could not be searched in this run."""
-    run, count = tracking.size(size.name), _parameters(study, size, output)
-    if lost is not None or tracking.tag(run, "reason"):
-        tracking.tags(run, {"reason": lost or ""})
-    tracking.metrics(
-        run,
-        {
-            "params_m": count.total / 1e6,
-            "params_body_m": count.body / 1e6,
-            "trials": len(result.trials),
-            "pruned": result.count("stopped_early"),
-            "failed": result.count("failed"),
-        },
-    )
-    if result.best is not None:
-        tracking.tags(run, {"best_trial": result.best.trial_id})
-    tracking.finish(run)
-
-
-def _describe(study: Study, tracking: Tracking) -> None:
-    tracking.describe(
-        {
-            "study.command": " ".join(["python -m study", *sys.argv[1:]]),
-            "study.versions": versions(),
-            "study.hardware": describe_hardware(),
-            "study.precision": study.tuning.precision,
-            "study.seed": study.seed,
-            "study.targets": [task.name for task in study.targets],
-            "study.intermediates": list(study.space.names),
-            "study.selection": "English dev",
-            "study.marks": marks_of(study),
-            "study.languages": {task.name: list(task.languages) for task in study.targets},
-            "study.protocols": {
-                task.name: protocol for task in study.targets if (protocol := KINDS[task.kind].protocol(task))
-            },
-            "study.data": {task.name: task.revision for task in tasks_of(study)},
-        }
-    )
-
-
-def _describe_pretraining(study: Study, output: Path, tracking: Tracking) -> None:
-    """Note each language's part of the text that the ladder was pre-trained on; of published encoders it is not known here."""
-    store = StageStore(output)
-    shares: dict[str, dict[str, float]] = {}
-    for size in study.sizes:
-        root = study.pretrain(size)
-        made = store.find(root.tokenizer) if isinstance(root, Pretrain) else None
-        characters = {} if made is None else made.metrics.get("characters", {})
-        whole = sum(characters.values())
-        shares |= {size.name: {name: count / whole for name, count in characters.items()}} if whole else {}
-    if shares:
-        tracking.describe({"study.pretraining": shares})
-
-
-def _report(
-    study: Study, tracking: Tracking, output: Path, *, offline: bool, screen: Screen
-) -> tuple[Path, list[dict[str, Any]]]:
-    """Write the report and attach it to the experiment, where MLflow answers; also its front of score against latency."""
-    frames = tracking.read(lambda uri: analysis.load(uri, study.name))
-    report = analysis.write_report(frames, output / "report.html")
-    if not offline:
-        try:
-            attach_report(tracking.uri, study.name, report)
-        except (MlflowException, OSError) as error:
-            screen.say(f"the report is not attached to the MLflow experiment: {error}")
-    front: list[dict[str, Any]] = json.loads(analysis.front(frames).to_json(orient="records"))
-    return report, front
-
-
-def _parameters(study: Study, size: Size, output: Path) -> ParameterCount:
-    """As counted when the encoder was made or imported."""
-    made = StageStore(output).find(study.pretrain(size))
-    if made is None:
-        return parameters(study, size)
-    return ParameterCount(made.metrics["parameters"], made.metrics["parameters_body"])
-
-
-def _size_document(
-    size: Size, count: ParameterCount, result: SearchResult, bench: Mapping[str, dict[str, Any] | str]
-) -> dict[str, Any]:
-    best = result.best
-    return {
-        "name": size.name,
-        "params_m": round(count.total / 1e6, 3),
-        "params_body_m": round(count.body / 1e6, 3),
-        "trials": len(result.trials),
-        "pruned": result.count("stopped_early"),
-        "failed": result.count("failed"),
-        "best": best
-        and {
-            **dataclasses.asdict(best.choice),
-            "dev_score": round(best.dev_score or 0.0, 2),
-            "test_score": round(best.metrics["test_score"], 2),
-        },
-        "bench": [
-            {
-                key: one.get(key)
-                for key in (
-                    *("variant", "p50_ms", "p90_ms", "throughput_sps", "peak_memory_mb"),
-                    *("test_score", "test_score_without_english"),
+    def benchmark(self, results: dict[str, SearchResult]) -> dict[str, dict[str, MeasurementOutcome]]:
+        """By size and variant, the measurement of the size's best model, or why there is none."""
+        with self.timeline.phase("benchmark"):
+            return {
+                size.name: benchmark_size(
+                    self.study,
+                    size,
+                    result=results[size.name],
+                    output=self.options.output,
+                    tracker=self.tracking,
+                    console=self.console,
                 )
+                for size in self.study.sizes
             }
-            for one in bench.values()
-            if not isinstance(one, str)
-        ],
-        "bench_unavailable": {variant: one for variant, one in bench.items() if isinstance(one, str)},
-    }
 
+    def report(self) -> tuple[Path, list[dict[str, Any]]]:
+        """The report's path, and the front of score against latency."""
+        with self.timeline.phase("report"):
+            return report_run(self.study.name, self.tracking, attach=not self.options.offline, say=self.console.say)
 
-def _stage_seconds(output: Path) -> str:
-    """Seconds of stages by sort, summed over the workers that ran at the same time, from their manifests."""
-    seconds: dict[str, float] = {}
-    for path in output.glob("stages/*/manifest.json"):
-        sort = path.parent.name.split("-")[0]
-        seconds[sort] = seconds.get(sort, 0.0) + json.loads(path.read_text(encoding="utf-8"))["context"]["seconds"]
-    return ", ".join(f"{sort} {value:.0f} s" for sort, value in sorted(seconds.items(), key=lambda item: -item[1]))
+    def summarise(self, peak_memory: PeakMemory, report: Path) -> None:
+        """Print where the time went, peak memory and the report's path."""
+        only_imports = all(activity(self.study, size) == IMPORTING for size in self.study.sizes)
+        names = {PRETRAINING: IMPORTING} if only_imports else {}
+        phases = [f"{names.get(name, name)} {seconds:.0f} s" for name, seconds in self.timeline.seconds.items()]
+        stages = [f"{kind} {seconds:.0f} s" for kind, seconds in seconds_by_stage_kind(self.options.output).items()]
+        self.console.say("time by phase: " + ", ".join(phases))
+        self.console.say("time by stage: " + ", ".join(stages))
+        self.console.say(
+            f"wall time {self.timeline.wall_s:.0f} s, peak memory {peak_memory.peak_mb / 1000:.1f} GB; report: {report}"
+        )

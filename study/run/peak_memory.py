@@ -1,4 +1,4 @@
-"""Peak memory of a run: the driver and everything it started, sampled."""
+"""Peak memory of a run: the driver and every process it started, sampled once a second."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import psutil
 SAMPLE_EVERY_S = 1.0
 
 
-class Footprint:
-    """Peak of the summed proportional set sizes (shared pages counted once) of this process and its descendants, in MB."""
+class PeakMemory:
+    """Peak, in MB, of the proportional set sizes (shared pages counted once) of this process and its descendants together."""
 
     def __init__(self) -> None:
         self.peak_mb = 0.0
@@ -36,9 +36,9 @@ class Footprint:
 
 
 def proportional_memory_mb(process: psutil.Process) -> float:
-    """Memory of a process tree now, in MB; processes that end while being read count nothing."""
+    """Current memory of a process tree in MB; a process that ends during the reading counts as zero."""
     total = 0
-    for one in [process, *process.children(recursive=True)]:
+    for member in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total += one.memory_full_info().pss
+            total += member.memory_full_info().pss
     return total / 1e6

@@ -1,20 +1,25 @@
-"""Writes the report of a study and attaches it to the study's MLflow experiment."""
+"""Writes a study's report and attaches it to the study's MLflow experiment."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 import analysis
 from study.redact import redacted
-from study.tracking.tracker import default_uri
+from study.tracking.mlflow_store import attach_report
+from study.tracking.tracker import Tracker, default_uri
+
+REPORT = "report.html"
 
 
 class NoStudy(ValueError):
-    """There is nothing to report on, or the request cannot be read; the message says what would be right."""
+    """There is no study to report on, or a budget cannot be parsed. The message says how to correct it."""
 
 
 def report_on(
@@ -26,59 +31,69 @@ def report_on(
     compare: str | None = None,
     attach: bool = True,
 ) -> Path:
-    """Write the report of a run's output folder or of a study at an MLflow URI; returns its path.
+    """Write the report of a run's output folder, or of a study at an MLflow URI; its path.
 
     Raises:
-        NoStudy: no such study, or a budget that cannot be read.
+        NoStudy: no such study, or a budget that cannot be parsed.
     """
     try:
         frames = analysis.load(uri_of(source), experiment)
-        other = None if compare is None else analysis.load(uri_of(compare.partition("#")[0]), _name_in(compare))
-        path = to or (Path() if "://" in source else Path(source)) / "report.html"
+        other = None if compare is None else _load_other(compare)
+        path = to or (Path() if "://" in source else Path(source)) / REPORT
         written = analysis.write_report(frames, path, budget=budget, other=other)
     except ValueError as error:
         raise NoStudy(str(error)) from error
     if attach:
         try:
-            attach_report(uri_of(source), str(frames.context["experiment"]), written)
+            attach_report(
+                uri_of(source),
+                str(frames.context["experiment"]),
+                report=written,
+                exports=analysis.exports_folder(written),
+            )
         except (MlflowException, OSError) as error:
-            print(f"not attached to the MLflow experiment: {redacted(str(error))}", file=sys.stderr)
+            print(_not_attached(error), file=sys.stderr)
     return written
 
 
-def attach_report(uri: str, experiment: str, report: Path) -> None:
-    """The report and its charts and tables, as artifacts of the experiment's one run of kind "report": MLflow keeps artifacts
-    with runs, and not with experiments. It is made of what MLflow holds, so it needs no journal: it is attached anew.
+def report_run(
+    experiment: str, tracking: Tracker, *, attach: bool, say: Callable[[str], object]
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Write the report at the end of a run; its path, and its front of score against latency.
 
-    Raises:
-        MlflowException, OSError: the store does not take it.
+    While MLflow lacks something, the report is built from the run's journal.
     """
-    client = MlflowClient(tracking_uri=uri)
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return
-    runs = client.search_runs([found.experiment_id], "tags.key = 'report'", max_results=1)
-    tags = {"kind": "report", "key": "report"}
-    run = runs[0] if runs else client.create_run(found.experiment_id, run_name="report", tags=tags)
-    client.log_artifact(run.info.run_id, str(report))
-    folder = analysis.exports_folder(report)
-    if folder.is_dir():
-        client.log_artifacts(run.info.run_id, str(folder), folder.name)
-    client.set_terminated(run.info.run_id)
+    frames = tracking.read(lambda uri: analysis.load(uri, experiment))
+    report = analysis.write_report(frames, tracking.output / REPORT)
+    if attach:
+        try:
+            attach_report(tracking.uri, experiment, report=report, exports=analysis.exports_folder(report))
+        except (MlflowException, OSError) as error:
+            say(_not_attached(error))
+    front: list[dict[str, Any]] = json.loads(analysis.front(frames).to_json(orient="records"))
+    return report, front
+
+
+def _not_attached(error: Exception) -> str:
+    return redacted(
+        f"the report could not be attached to the MLflow experiment: {error}; `python -m study report` tries again"
+    )
 
 
 def uri_of(source: str) -> str:
     """The MLflow URI of an output folder, or the URI itself.
 
     Raises:
-        NoStudy: a folder without a store.
+        NoStudy: the folder has no MLflow store.
     """
     if "://" in source:
         return source
     if not (Path(source) / "mlflow.db").is_file():
-        raise NoStudy(f"{source}: no folder with an mlflow.db in it, and no URI")
+        raise NoStudy(f"{source}: neither a folder with an mlflow.db nor an MLflow URI; give a run's output folder")
     return default_uri(Path(source))
 
 
-def _name_in(source: str) -> str | None:
-    return source.partition("#")[2] or None
+def _load_other(compare: str) -> analysis.StudyFrames:
+    """The study to compare with: a folder, a URI, or URI#name."""
+    source, _, name = compare.partition("#")
+    return analysis.load(uri_of(source), name or None)

@@ -1,4 +1,4 @@
-"""The MLflow server of a cluster: it answers who has credentials and calls an allowed host, among them the study's tracking."""
+"""A cluster's MLflow server answers requests with credentials for an allowed host, such as those of the study's tracking."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
 
 START = ROOT / "clusters" / "mlflow_server.sh"
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server, its home (where its secrets are), and what the folder's first start made up as a password."""
+    """A running server, its home (with its secrets), its folder, and the password that the folder's first start created."""
 
     port: int
     home: Path
@@ -36,7 +36,7 @@ class Server:
     password: str
 
     def status(self, *, user: str = "admin", password: str | None = None, host: str | None = None) -> int:
-        """The answer to a request for the experiments."""
+        """The status of a request for the experiments."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/api/2.0/mlflow/experiments/search",
             data=b'{"max_results": 1}',
@@ -77,7 +77,7 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
 
 @contextmanager
 def _started(home: Path, folder: Path) -> Iterator[int]:
-    """A server and its port, which is lost in the end as a machine is."""
+    """The port of a server, which is killed in the end, as if its machine were lost."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = int(sock.getsockname()[1])
@@ -92,7 +92,7 @@ def _started(home: Path, folder: Path) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The second head over one shared folder: the first one's machine, with its home, is gone."""
+    """The server of a second head over a shared folder, after the first head's machine and home are gone."""
     first, home = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("home")
     folder = tmp_path_factory.mktemp("shared") / "mlflow"
     with _started(first, folder):
@@ -102,7 +102,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(port, home, folder, password)
 
 
-def test_only_credentials_open_it(server: Server) -> None:
+def test_only_valid_credentials_are_accepted(server: Server) -> None:
     assert server.status() == 401
     assert server.status(password="password1234") == 401, "MLflow's own default"
     assert server.status(user="somebody", password=server.password) == 401
@@ -114,19 +114,19 @@ def test_only_allowed_hosts_are_answered(server: Server) -> None:
     assert server.status(password=server.password, host="evil.example:5000") == 403
 
 
-def test_secrets_are_for_their_owner_alone(server: Server) -> None:
+def test_only_the_owner_can_read_secrets(server: Server) -> None:
     assert server.password in (server.home / ".mlflow" / "credentials").read_text(encoding="utf-8")
-    files = [path for place in (server.home, server.folder) for path in place.rglob("*") if path.is_file()]
+    files = [path for folder in (server.home, server.folder) for path in folder.rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"credentials", "basic_auth.ini", "users.db", "mlflow.db"}
     assert not [path for path in files if stat.S_IMODE(path.stat().st_mode) & 0o077]
 
 
-def test_a_study_writes_to_it_with_the_credentials_that_the_start_left(server: Server, tmp_path: Path) -> None:
-    """As the driver on the head does: no password on a command line or in the environment. Artefacts go through the server."""
+def test_a_study_writes_to_it_with_the_credentials_from_the_start(server: Server, tmp_path: Path) -> None:
+    """Like the driver on the head: no password on a command line or in the environment. Artifacts go through the server."""
     program = f"""
 from pathlib import Path
-from study.tracking.tracker import Tracking
-tracking = Tracking("http://127.0.0.1:{server.port}", "study", Path.cwd())
+from study.tracking.tracker import Tracker
+tracking = Tracker("http://127.0.0.1:{server.port}", "study", output=Path.cwd())
 run = tracking.size("1x32")
 tracking.metrics(run, {{"params_m": 1.5}})
 tracking.artifact(run, Path({str(START)!r}))
@@ -150,14 +150,14 @@ print("written")
     assert "401" in stranger.stderr
 
 
-# --- whose credentials: what the start does before there is a server
+# Which credentials the start uses; no server runs here.
 
 MADE_UP = "[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = somebody-elses-password\n"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A home and a folder, to start over without a server: its Python ends where it is asked for one."""
+    """A home and a server folder. Its Python exits instead of starting the server."""
 
     home: Path
     folder: Path
@@ -190,7 +190,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.parametrize("own", [None, MADE_UP], ids=["a new machine", "a machine of another server"])
-def test_users_without_credentials_of_theirs_are_refused_with_the_way_out(
+def test_a_folder_with_users_but_no_credentials_is_refused_with_the_remedy(
     server: Server, machine: Machine, own: str | None
 ) -> None:
     shutil.copy(server.folder / "users.db", machine.folder)
@@ -198,17 +198,15 @@ def test_users_without_credentials_of_theirs_are_refused_with_the_way_out(
         machine.own.write_text(own, encoding="utf-8")
     refused = machine.start()
     assert refused.returncode == 2
-    assert refused.stderr.startswith(f"error: {machine.folder} has users and no credentials of theirs are here")
-    for way_out in (f"{machine.kept}, as the lines", "MLFLOW_TRACKING_PASSWORD", f"{machine.folder}/users.db away"):
-        assert way_out in refused.stderr.replace("\n", " ")
+    assert refused.stderr.startswith(f"error: {machine.folder} has users, but their credentials are missing")
+    for remedy in (f"{machine.kept}, as the lines", "MLFLOW_TRACKING_PASSWORD", f"{machine.folder}/users.db away"):
+        assert remedy in refused.stderr.replace("\n", " ")
     assert not machine.kept.exists()
 
 
 @pytest.mark.parametrize("users", [False, True])
-def test_a_home_s_own_credentials_are_taken_over_where_they_are_the_folder_s(
-    server: Server, machine: Machine, users: bool
-) -> None:
-    """Of a home from before the folder kept them: over no users yet, and over those that were made with them."""
+def test_valid_credentials_of_the_home_are_stored_in_the_folder(server: Server, machine: Machine, users: bool) -> None:
+    """For folders older than their credentials file: without users, and with users created with these credentials."""
     own = (server.folder / "credentials").read_text(encoding="utf-8") if users else MADE_UP
     if users:
         shutil.copy(server.folder / "users.db", machine.folder)
@@ -218,7 +216,7 @@ def test_a_home_s_own_credentials_are_taken_over_where_they_are_the_folder_s(
     assert stat.S_IMODE(machine.kept.stat().st_mode) == 0o600
 
 
-def test_the_folder_s_credentials_come_back_and_another_server_s_are_put_aside(machine: Machine) -> None:
+def test_the_folder_s_credentials_replace_another_server_s_which_are_backed_up(machine: Machine) -> None:
     machine.kept.write_text(MADE_UP, encoding="utf-8")
     machine.own.write_text("[mlflow]\n", encoding="utf-8")
     started = machine.start()

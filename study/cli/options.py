@@ -1,0 +1,122 @@
+"""Options that several commands share, their checks, and the exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from study.redact import holds_password
+
+if TYPE_CHECKING:
+    from study.spec import Study
+
+INVALID, FAILED = 2, 1  # exit codes: refused before any work; something failed and the rest finished
+TRACKING_URI = "MLFLOW_TRACKING_URI"  # MLflow's own variable
+
+RECIPE_PANEL, TRACKING_PANEL, CLUSTER_PANEL = "Instead of the recipe's own", "Output and tracking", "Cluster"
+
+console = Console(highlight=False, soft_wrap=True)
+
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="a built-in recipe, or path/to/file.py:function")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="output folder of a run")]
+Trials = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="trials of each size", rich_help_panel=RECIPE_PANEL)
+]
+Sizes = Annotated[
+    str | None, typer.Option(metavar="A,B", help="only these sizes of the recipe", rich_help_panel=RECIPE_PANEL)
+]
+Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="random seed", rich_help_panel=RECIPE_PANEL)]
+Repeats = Annotated[
+    int | None,
+    typer.Option(
+        min=0, metavar="N", help="further seeds for the winners of each size; 0: none", rich_help_panel=RECIPE_PANEL
+    ),
+]
+BoundMs = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        metavar="MS",
+        help="bound on p99 latency in the benchmark's Server scenario",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="read published data from this folder instead of the hub"),
+]
+RetryFailed = Annotated[
+    bool,
+    typer.Option("--retry-failed", help="run failed trials of earlier runs again, except those that diverged"),
+]
+
+
+def refuse(message: str) -> NoReturn:
+    """Print one message to standard error and exit with INVALID."""
+    print(f"error: {message}", file=sys.stderr)
+    raise typer.Exit(INVALID)
+
+
+def load_study(
+    recipe: str,
+    *,
+    trials: int | None,
+    sizes: str | None,
+    seed: int | None,
+    repeats: int | None,
+    bound_ms: float | None = None,
+) -> Study:
+    """The recipe's study with the given changes; an invalid one is refused."""
+    from study.errors import joined
+    from study.recipes import UnknownRecipe, load_recipe
+    from study.spec import InvalidStudy
+    from trainables.data.source import DataError
+
+    try:
+        return load_recipe(recipe).replace(
+            trials=trials, sizes=split_names(sizes), seed=seed, repeats=repeats, bound_ms=bound_ms
+        )
+    except (UnknownRecipe, DataError) as error:
+        refuse(str(error))
+    except InvalidStudy as error:
+        refuse(joined(error.errors))
+
+
+def split_names(text: str | None) -> tuple[str, ...] | None:
+    """Names separated by commas."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def use_data_root(folder: Path | None) -> None:
+    """Put the data root into the environment, from where every worker gets it: it is not part of a study."""
+    from trainables.data.source import DATA_ROOT_VARIABLE
+
+    if folder is None:
+        return
+    if not folder.is_dir():
+        refuse(f"--data-root {folder}: no such folder")
+    os.environ[DATA_ROOT_VARIABLE] = str(folder.resolve())
+
+
+def hide_password(uri: str | None) -> None:
+    """Restart this process with a URI that holds a password moved from the command line into the environment.
+
+    Every user of the machine can see a command line, and Ray stores it as the job's.
+    """
+    if uri is None or not holds_password(uri):
+        return
+    arguments = sys.argv[1:]
+    for position, argument in enumerate(arguments):
+        if argument == "--tracking-uri":
+            del arguments[position : position + 2]
+        elif argument.startswith("--tracking-uri="):
+            del arguments[position]
+        else:
+            continue
+        os.environ[TRACKING_URI] = uri
+        os.execv(sys.executable, [sys.executable, "-m", "study", *arguments])

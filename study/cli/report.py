@@ -1,0 +1,42 @@
+"""`python -m study report`: writes the report from MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from study.cli.options import console, refuse
+from study.redact import redacted
+
+Source = Annotated[str, typer.Argument(metavar="DIR_OR_URI", help="output folder of a run, or an MLflow URI")]
+Experiment = Annotated[str | None, typer.Option(metavar="NAME", help="the study's name, where the store holds several")]
+To = Annotated[Path | None, typer.Option(metavar="FILE", help="file to write; default: report.html in the folder")]
+Budget = Annotated[str | None, typer.Option(metavar="BOUND", help='what a model may cost, such as "p50_ms<=15"')]
+Compare = Annotated[
+    str | None, typer.Option(metavar="OTHER", help="another study to compare with: a folder, URI or URI#name")
+]
+Attach = Annotated[bool, typer.Option(help="attach the report to the study's MLflow experiment")]
+
+
+def report(
+    source: Source,
+    experiment: Experiment = None,
+    to: To = None,
+    budget: Budget = None,
+    compare: Compare = None,
+    attach: Attach = True,
+) -> None:
+    """Write the report from what MLflow holds.
+
+    Next to it come its charts as SVG and PNG, and its tables as CSV and
+    LaTeX.
+    """
+    from study.run.report import NoStudy, report_on
+
+    try:
+        written = report_on(source, experiment, to=to, budget=budget, compare=compare, attach=attach)
+    except NoStudy as error:
+        refuse(redacted(str(error)))
+    console.print(str(written))

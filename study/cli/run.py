@@ -1,0 +1,146 @@
+"""`python -m study run`: runs a study on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from study.cli.options import (
+    CLUSTER_PANEL,
+    FAILED,
+    TRACKING_PANEL,
+    TRACKING_URI,
+    BoundMs,
+    DataRoot,
+    Recipe,
+    Repeats,
+    RetryFailed,
+    Seed,
+    Sizes,
+    Trials,
+    hide_password,
+    load_study,
+    refuse,
+    use_data_root,
+)
+from study.redact import redacted
+
+if TYPE_CHECKING:
+    from study.run.driver import RunOptions, RunResult
+    from study.spec import Study
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="folder for stages, results and report; default: runs/STUDY", rich_help_panel=TRACKING_PANEL
+    ),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        envvar=TRACKING_URI,
+        help="MLflow store; default: SQLite in the output folder",
+        rich_help_panel=TRACKING_PANEL,
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        show_default=False,
+        help="do not call MLflow; keep results for a later run or sync",
+        rich_help_panel=TRACKING_PANEL,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RAY", help="an existing Ray cluster; default: Ray on this machine", rich_help_panel=CLUSTER_PANEL
+    ),
+]
+
+
+def run(
+    recipe: Recipe,
+    output: Output = None,
+    tracking_uri: TrackingUri = None,
+    offline: Offline = False,
+    data_root: DataRoot = None,
+    trials: Trials = None,
+    sizes: Sizes = None,
+    seed: Seed = None,
+    repeats: Repeats = None,
+    bound_ms: BoundMs = None,
+    address: Address = None,
+    retry_failed: RetryFailed = False,
+) -> None:
+    """Run a study; the same command resumes an interrupted one.
+
+    Progress goes to standard error. The last line on standard output is a
+    JSON document of the results.
+
+    Exit code: 0; 1 if an encoder, trial or benchmark failed and the rest
+    finished; 2 if the study was refused before any work.
+    """
+    hide_password(tracking_uri)
+    use_data_root(data_root)
+    study = load_study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, bound_ms=bound_ms)
+    folder = output or Path("runs") / study.name
+    _check_output(folder)
+    from study.run.driver import RunOptions
+
+    result = _run(study, RunOptions(folder, tracking_uri, address, offline, retry_failed))
+    print(json.dumps(result.document), flush=True)
+    if result.failures:
+        for line in result.failures:
+            print(f"failed: {redacted(line)}", file=sys.stderr)
+        raise typer.Exit(FAILED)
+
+
+def _run(study: Study, options: RunOptions) -> RunResult:
+    from study.errors import CannotRun, StorageFailed
+    from study.run.driver import run_study
+    from study.search.trial_store import TrialStoreBroken
+    from study.tracking.sync import TrackingUnavailable
+    from trainables.data.source import DataError
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # a stopped job has seconds to clean up
+    try:
+        return run_study(study, options)
+    except (CannotRun, DataError, TrialStoreBroken, TrackingUnavailable) as error:
+        refuse(redacted(str(error)))
+    except (StorageFailed, OSError) as error:
+        failure = error if isinstance(error, StorageFailed) else _as_storage_failure(error, options.output)
+        print(f"error: {redacted(str(failure))}", file=sys.stderr)
+        raise typer.Exit(FAILED) from error
+    except (KeyboardInterrupt, SystemExit) as error:
+        number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+        print("interrupted: finished work is kept; run the same command again to resume", file=sys.stderr, flush=True)
+        os._exit(128 + number)  # without cleanup: search threads still wait for Ray
+
+
+def _as_storage_failure(error: OSError, output: Path) -> Exception:
+    """The error as a failure of the output folder; raised unchanged if the folder is in order."""
+    from study.errors import StorageFailed, storage_problem
+
+    problem = storage_problem(error, output)
+    if problem is None:
+        raise error
+    return StorageFailed(problem, output)
+
+
+def _check_output(folder: Path) -> None:
+    """Refuse a folder that cannot be created: its nearest existing ancestor must be a writable folder."""
+    ancestor = folder.absolute()
+    while not ancestor.exists():
+        ancestor = ancestor.parent
+    if not ancestor.is_dir():
+        refuse(f"--output {folder}: {ancestor} is a file; choose another folder")
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        refuse(f"--output {folder}: no permission to write in {ancestor}; choose another folder")

@@ -1,0 +1,119 @@
+"""`python -m study submit`: runs a study as a job of a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from study.cli.options import (
+    FAILED,
+    TRACKING_PANEL,
+    BoundMs,
+    Repeats,
+    RetryFailed,
+    Seed,
+    Sizes,
+    Trials,
+    refuse,
+    split_names,
+)
+
+JOB_PANEL = "Job"
+
+Recipe = Annotated[
+    str | None,
+    typer.Argument(metavar="RECIPE", help="a built-in recipe, or path/to/file.py:function in the current folder"),
+]
+Address = Annotated[str, typer.Option(metavar="URL", help="the cluster's job server", rich_help_panel=JOB_PANEL)]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="follow the job until it ends", rich_help_panel=JOB_PANEL)]
+Status = Annotated[
+    str | None, typer.Option(metavar="JOB", help="print a job's status, submit nothing", rich_help_panel=JOB_PANEL)
+]
+Stop = Annotated[
+    str | None,
+    typer.Option(metavar="JOB", help="stop a job; submitted again, the study resumes", rich_help_panel=JOB_PANEL),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR", help="required: absolute path of a folder that every node sees", rich_help_panel=TRACKING_PANEL
+    ),
+]
+TrackingUri = Annotated[
+    str | None, typer.Option(metavar="URI", help="MLflow store as the head reaches it", rich_help_panel=TRACKING_PANEL)
+]
+DataRoot = Annotated[
+    str | None, typer.Option(metavar="DIR", help="folder of published data files, by its path on the nodes")
+]
+
+
+def submit(
+    recipe: Recipe = None,
+    address: Address = "http://127.0.0.1:8265",
+    output: Output = None,
+    tracking_uri: TrackingUri = None,
+    data_root: DataRoot = None,
+    trials: Trials = None,
+    sizes: Sizes = None,
+    seed: Seed = None,
+    repeats: Repeats = None,
+    bound_ms: BoundMs = None,
+    retry_failed: RetryFailed = False,
+    wait: Wait = True,
+    status: Status = None,
+    stop: Stop = None,
+) -> None:
+    """Run a study as a job of a Ray cluster; show or stop such a job.
+
+    Uploads the current folder and runs the study in it on the cluster. The
+    same command again resumes an interrupted study.
+
+    Exit code: the job's own; 130 if somebody stopped it; 1 if the connection
+    was lost, while the job may still run; 2 if nothing was submitted.
+    """
+    from study.cluster import jobs
+
+    if [recipe, status, stop].count(None) != 2:
+        refuse("give exactly one of RECIPE, --status JOB and --stop JOB")
+    if recipe is not None and output is None:
+        refuse("--output is missing: give the absolute path of a folder that every node of the cluster sees")
+    options = (
+        ("--output", output),
+        ("--tracking-uri", tracking_uri),
+        ("--data-root", data_root),
+        ("--trials", trials),
+        ("--sizes", sizes),
+        ("--seed", seed),
+        ("--repeats", repeats),
+        ("--bound-ms", bound_ms),
+    )
+    try:
+        if recipe is not None:
+            entrypoint = jobs.entrypoint_of(recipe, options) + ["--retry-failed"] * retry_failed
+            name = jobs.checked_name(recipe, trials=trials, sizes=split_names(sizes), seed=seed, repeats=repeats)
+            server = jobs.JobServer(address)
+            job = server.submit(entrypoint, name, Path.cwd())
+            print(
+                f"submitted {job}; to stop it: python -m study submit --stop {job} --address {address}",
+                file=sys.stderr,
+            )
+            if wait:
+                server.follow(job)
+        else:
+            server, job = jobs.JobServer(address), status or stop or ""
+            if stop is not None:
+                server.stop(job)
+        document, end = server.describe(job), server.end_of(job)
+    except jobs.CannotSubmit as error:
+        refuse(str(error))
+    except (jobs.ConnectionLost, KeyboardInterrupt) as error:
+        print(str(error) or "no longer following the job, which continues", file=sys.stderr)
+        raise typer.Exit(FAILED) from error
+    print(json.dumps(document), flush=True)
+    if stop is None and end is not None and end.code:
+        print(f"{job}: {end.status}: {end.message}", file=sys.stderr)
+        raise typer.Exit(end.code)

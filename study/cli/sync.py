@@ -1,0 +1,34 @@
+"""`python -m study sync`: sends to MLflow what it lacks of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from study.cli.options import FAILED, TRACKING_URI, Folder, console, hide_password, refuse
+
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(metavar="URI", envvar=TRACKING_URI, help="MLflow store; default: the one given to the run"),
+]
+Again = Annotated[
+    bool, typer.Option(show_default=False, help="send everything, to a store that lost some of it; duplicates nothing")
+]
+
+
+def sync(folder: Folder, tracking_uri: TrackingUri = None, again: Again = False) -> None:
+    """Send to MLflow what it lacks of a run.
+
+    For results written with --offline or while the store was unavailable.
+    With --tracking-uri they can also go to another store.
+    """
+    from study.tracking.sync import TrackingUnavailable, send
+
+    hide_password(tracking_uri)
+    try:
+        complete = send(folder, tracking_uri, again=again, say=console.print)
+    except TrackingUnavailable as error:
+        refuse(str(error))
+    if not complete:
+        raise typer.Exit(FAILED)

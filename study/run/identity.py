@@ -1,0 +1,81 @@
+"""`study.json`: which study an output folder holds. A different study is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from study.errors import CannotRun
+from study.spec import Study
+from study.spec.precision import explain_precision
+from trainables.store.atomic import write_text
+from trainables.store.fingerprint import canonical
+
+STUDY_FILE = "study.json"
+
+
+def check_identity(study: Study, output: Path) -> None:
+    """Compare the study with the one in the folder, then write it there.
+
+    Resources, repeats and the benchmark may change between runs. Sizes may come and go; what a size is may not change.
+
+    Raises:
+        CannotRun: the folder holds another study, or its `study.json` is damaged.
+    """
+    path = output / STUDY_FILE
+    identity, sizes = _identity(study), _sizes(study)
+    if path.exists():
+        stored, stored_sizes = _read(path)
+        differences = sorted(name for name in {*stored, *identity} if stored.get(name) != identity.get(name))
+        for name in sizes.keys() & stored_sizes.keys():
+            changed = [key for key, value in sizes[name].items() if stored_sizes[name].get(key) != value]
+            differences += [f"{key} of size {name}" for key in changed]
+        if differences:
+            way_out = _precision_hint(study, stored) or "choose another folder"
+            raise CannotRun(f"--output {output}: holds another study (different {', '.join(differences)}); {way_out}")
+        sizes = stored_sizes | sizes
+    write_text(path, json.dumps({**identity, "sizes": sizes}, indent=1))
+
+
+def _identity(study: Study) -> dict[str, Any]:
+    """What must not change between runs, sizes apart."""
+    identity: dict[str, Any] = canonical(dataclasses.replace(study, benchmark=type(study.benchmark)()))
+    for field in ("sizes", "trials", "repeats", "benchmark"):
+        del identity[field]
+    return identity
+
+
+def _sizes(study: Study) -> dict[str, dict[str, Any]]:
+    return {
+        size.name: {
+            "encoder": canonical(size.encoder),
+            "rate_factor": size.rate_factor,
+            "trials": study.budget(size),
+        }
+        for size in study.sizes
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        sizes = stored.pop("sizes")
+    except (ValueError, KeyError) as error:
+        raise CannotRun(
+            f"{path} is damaged ({error}), so the study that the folder holds is unknown. If it is this one, remove the file"
+        ) from error
+    return stored, sizes
+
+
+def _precision_hint(study: Study, stored: Mapping[str, Any]) -> str | None:
+    """What to do where the stored study was started on a CPU with other instructions."""
+    precision = stored.get("tuning", {}).get("precision")
+    if precision == study.tuning.precision:
+        return None
+    return (
+        f"it was started in {precision}, and here its training precision is {explain_precision(study)}: resume it on a machine "
+        f"that trains in {precision}, or choose another folder"
+    )

@@ -1,0 +1,87 @@
+"""The encoder of each size, pre-trained or imported before any search starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from study.cluster.progress_actor import ON_HEAD, ProgressReporter
+from study.console import Console
+from study.errors import StorageFailed, causes_of, reason_of, storage_problem
+from study.planning.architecture import parameters
+from study.spec import Size, Study
+from trainables.launch.job import Job
+from trainables.launch.task import run_task
+from trainables.models.encoder import ParameterCount
+from trainables.stages.pretrain import Pretrain
+from trainables.store.stage_store import StageStore
+
+PRETRAINING, IMPORTING = "pre-training", "importing"
+
+
+def activity(study: Study, size: Size) -> str:
+    """How the size gets its encoder: PRETRAINING, or IMPORTING a published one."""
+    return PRETRAINING if isinstance(study.encoder_stage(size), Pretrain) else IMPORTING
+
+
+def prepare_encoders(study: Study, output: Path, progress_actor: Any, console: Console) -> dict[str, str]:
+    """Pre-train or import every encoder that the store lacks: inline sizes side by side, then groups one by one.
+
+    Returns the reason of each size that failed. Such a size is not searched; the others go on.
+
+    Raises:
+        StorageFailed: the output folder is full, read-only or gone.
+    """
+    store = StageStore(output)
+    missing = [size for size in study.sizes if store.find(study.encoder_stage(size)) is None]
+    inline = [size for size in missing if study.encoder_resources(size).inline]
+    groups = [size for size in missing if not study.encoder_resources(size).inline]
+    failures: dict[str, str] = {}
+    for batch in ([inline] if inline else []) + [[size] for size in groups]:
+        for doing in (PRETRAINING, IMPORTING):
+            if names := [size.name for size in batch if activity(study, size) == doing]:
+                console.say(f"{doing} {', '.join(names)}")
+        tasks = {size.name: _launched(study, size, output, ProgressReporter(progress_actor)) for size in batch}
+        for size in batch:
+            try:
+                ray.get(tasks[size.name])
+            except ray.exceptions.RayError as error:
+                if (problem := storage_problem(error, output)) is not None:
+                    raise StorageFailed(problem, output) from error
+                failures[size.name] = reason_of(causes_of(error)[-1])
+                console.say(f"{activity(study, size)} {size.name} failed, the size is skipped: {failures[size.name]}")
+    return failures
+
+
+def _launched(study: Study, size: Size, output: Path, progress: ProgressReporter) -> Any:
+    """The Ray task that trains or imports a size's encoder; a group's launcher waits on the head and computes nothing."""
+    resources = study.encoder_resources(size)
+    job = Job(str(output.resolve()), resources, stages=(study.encoder_stage(size),), size=size.name)
+    requests = {"num_cpus": resources.cpus} if resources.inline else {"num_cpus": 0, "resources": ON_HEAD}
+    return run_task.options(**requests).remote(job, f"pretrain-{size.name}", progress)
+
+
+def encoder_parameters(study: Study, size: Size, output: Path) -> ParameterCount:
+    """As counted when the encoder was trained or imported; estimated where it is missing."""
+    encoder = StageStore(output).find(study.encoder_stage(size))
+    if encoder is None:
+        return parameters(study, size)
+    return ParameterCount(encoder.metrics["parameters"], encoder.metrics["parameters_body"])
+
+
+def language_shares(study: Study, output: Path) -> dict[str, dict[str, float]]:
+    """By size, each language's share of the characters that the encoder was pre-trained on.
+
+    Published encoders are left out: the study does not know their text.
+    """
+    store = StageStore(output)
+    shares: dict[str, dict[str, float]] = {}
+    for size in study.sizes:
+        root = study.encoder_stage(size)
+        tokenizer = store.find(root.tokenizer) if isinstance(root, Pretrain) else None
+        characters = {} if tokenizer is None else tokenizer.metrics.get("characters", {})
+        if total := sum(characters.values()):
+            shares[size.name] = {language: count / total for language, count in characters.items()}
+    return shares

@@ -1,0 +1,57 @@
+"""`doctor`: its checks, the fix it names, and its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from study.cli import doctor
+from study.cli.app import app
+from tests.support.commands import study_command
+
+
+def test_doctor_checks_this_machine() -> None:
+    """Disk and memory depend on the machine; what is installed must be fit, or the other tests could not run."""
+    ran = study_command("doctor", timeout_s=120)
+    lines = {line[5:].partition(":")[0]: line[:5] for line in ran.out.splitlines()}
+    assert list(lines) == list(doctor.CHECKS)
+    assert {"python", "compiler", "torch", "deepspeed", "ray", "disk", "locks", "memory", "gpus"} == set(lines)
+    for name in ("python", "compiler", "torch", "deepspeed", "ray", "locks"):
+        assert lines[name] == "ok   ", ran.out
+    assert ran.code in (0, 1), ran.err
+
+
+def _unfit() -> str:
+    raise doctor.Unfit("no space [here]; free some")
+
+
+@pytest.mark.parametrize(
+    ("checks", "code", "printed"),
+    [
+        ({"first": lambda: "1.0", "second": lambda: "2.0"}, 0, "ok   first: 1.0\nok   second: 2.0\n"),
+        (
+            {"first": _unfit, "second": lambda: "2.0"},
+            1,
+            "FAIL first: no space [here]; free some\nok   second: 2.0\n",
+        ),
+    ],
+)
+def test_doctor_runs_every_check_and_fails_if_one_does(
+    checks: dict[str, Callable[[], str]], code: int, printed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", checks)
+    ran = CliRunner().invoke(app, ["doctor"])
+    assert ran.exit_code == code
+    assert ran.stdout == printed
+
+
+def test_a_missing_compiler_comes_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(doctor.Unfit, match=r"install g\+\+"):
+        doctor.CHECKS["compiler"]()

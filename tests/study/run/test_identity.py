@@ -1,0 +1,65 @@
+"""`study.json`: what may change between runs of an output folder, and what may not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from study.errors import CannotRun
+from study.run.identity import STUDY_FILE, check_identity
+from study.spec import Study, precision
+from study.spec.precision import ResolvedPrecision
+from tests.support import recipes
+from trainables.hyperparameters import Precision
+from trainables.resources import Resources
+
+
+def _in(study: Study, chosen: Precision) -> Study:
+    return dataclasses.replace(study, tuning=dataclasses.replace(study.tuning, precision=chosen))
+
+
+def _on(study: Study, resources: Resources) -> Study:
+    return dataclasses.replace(
+        study, sizes=tuple(dataclasses.replace(size, resources=resources) for size in study.sizes)
+    )
+
+
+def test_a_damaged_study_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / STUDY_FILE
+    check_identity(recipes.inline(), tmp_path)
+    check_identity(recipes.inline(), tmp_path)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(CannotRun, match=rf"{STUDY_FILE} is damaged"):
+        check_identity(recipes.inline(), tmp_path)
+
+
+def test_resources_repeats_and_sizes_may_change(tmp_path: Path) -> None:
+    tiny = recipes.tiny()
+    first, second = (dataclasses.replace(tiny, sizes=(size,)) for size in tiny.sizes)
+    for study in (first, second, tiny, first.replace(repeats=1), _on(tiny, Resources(workers=2, zero_stage=3))):
+        check_identity(study, tmp_path)
+
+
+def test_a_size_of_the_same_name_must_be_the_same(tmp_path: Path) -> None:
+    tiny = recipes.tiny()
+    first, second = tiny.sizes
+    check_identity(dataclasses.replace(tiny, sizes=(first,)), tmp_path)
+    check_identity(dataclasses.replace(tiny, sizes=(second,)), tmp_path)
+    stored = (tmp_path / STUDY_FILE).read_bytes()
+    other = dataclasses.replace(tiny, sizes=(dataclasses.replace(second, name=first.name),))
+    with pytest.raises(CannotRun, match=rf"different encoder of size {first.name}.*; choose another folder"):
+        check_identity(other, tmp_path)
+    assert (tmp_path / STUDY_FILE).read_bytes() == stored, "a refused study leaves the folder as it was"
+
+
+def test_a_study_started_on_a_cpu_with_other_instructions_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_precision", lambda: ResolvedPrecision("fp32", "this CPU has no bf16"))
+    check_identity(_in(recipes.inline(), "bf16_mixed"), tmp_path)
+    with pytest.raises(
+        CannotRun, match=r"different tuning.*started in bf16_mixed.*here .* fp32 \(this CPU has no bf16\)"
+    ):
+        check_identity(_in(recipes.inline(), "fp32"), tmp_path)

@@ -1,0 +1,117 @@
+"""Which lost workers and machines are launched again, how often, and with how many workers; without a cluster."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+import ray.train
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
+
+from trainables.launch import retry
+from trainables.launch.job import Job
+from trainables.resources import Resources
+
+
+@pytest.fixture
+def dead(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of nodes that the cluster lost."""
+    lost: list[str] = []
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": node, "Alive": False} for node in lost])
+    return lost
+
+
+def _failure(reason: Exception) -> ray.train.TrainingFailedError:
+    return ray.train.v2.api.exceptions.WorkerGroupError("a worker failed", {0: reason})
+
+
+def test_a_lost_machine_is_retried_and_a_program_error_is_not(dead: list[str]) -> None:
+    launched: list[int] = []
+
+    def launch_on_spot(job: Job) -> None:
+        launched.append(job.resources.workers)
+        if len(launched) < 4:
+            dead.append(f"node-{len(launched)}")
+            raise _failure(RuntimeError("Connection closed by peer"))
+
+    retry.retry_lost_workers(Job("unused", Resources(workers=4)), launch_on_spot)
+    assert launched == [4, 4, 4, 4]
+
+    def launch_broken(job: Job) -> None:
+        launched.append(job.resources.workers)
+        raise _failure(ZeroDivisionError())
+
+    launched.clear()
+    with pytest.raises(ray.train.TrainingFailedError):
+        retry.retry_lost_workers(Job("unused", Resources(workers=4)), launch_broken)
+    assert launched == [4]
+
+
+def test_a_worker_killed_on_a_living_machine_is_restarted(dead: list[str]) -> None:
+    killed = WorkerHealthCheckFailedError("died", ray.exceptions.ActorDiedError())
+    launched: list[int] = []
+
+    def launch_twice(job: Job) -> None:
+        launched.append(job.resources.workers)
+        if len(launched) < 3:
+            raise _failure(killed)
+
+    retry.retry_lost_workers(Job("unused", Resources(workers=2)), launch_twice)
+    assert launched == [2, 2, 2]
+    launched.clear()
+
+    def launch_on_a_broken_machine(job: Job) -> None:
+        launched.append(job.resources.workers)
+        raise _failure(killed)
+
+    with pytest.raises(ray.train.TrainingFailedError):
+        retry.retry_lost_workers(Job("unused", Resources(workers=2)), launch_on_a_broken_machine)
+    assert len(launched) == retry.MAX_LOSSES + 1
+
+
+def test_missing_machines_leave_a_smaller_group_if_the_size_allows_it(dead: list[str]) -> None:
+    from ray.train.v2.api.exceptions import ControllerError
+
+    launched: list[int] = []
+
+    def launch_on_two_machines(job: Job) -> None:
+        launched.append(job.resources.workers)
+        if job.resources.workers > 2:
+            raise ControllerError(WorkerGroupStartupTimeoutError(job.resources.workers))
+
+    retry.retry_lost_workers(Job("unused", Resources(workers=8, fewest_workers=2)), launch_on_two_machines)
+    assert launched == [8, 4, 2]
+    launched.clear()
+    with pytest.raises(ControllerError):
+        retry.retry_lost_workers(Job("unused", Resources(workers=8, fewest_workers=4)), launch_on_two_machines)
+    assert launched == [8, 4]
+    launched.clear()
+    with pytest.raises(ControllerError):
+        retry.retry_lost_workers(Job("unused", Resources(workers=8)), launch_on_two_machines)
+    assert launched == [8]
+
+
+def test_a_smaller_group_is_launched_even_after_the_last_permitted_loss(dead: list[str]) -> None:
+    """Ten losses, then machines that do not arrive: a launch with fewer workers is no loss; an eleventh loss is an error."""
+    from ray.train.v2.api.exceptions import ControllerError
+
+    killed = WorkerHealthCheckFailedError("died", ray.exceptions.ActorDiedError())
+    launched: list[int] = []
+
+    def lose_ten(job: Job) -> None:
+        launched.append(job.resources.workers)
+        if len(launched) <= retry.MAX_LOSSES:
+            raise _failure(killed)
+        if job.resources.workers > 2:
+            raise ControllerError(WorkerGroupStartupTimeoutError(job.resources.workers))
+
+    retry.retry_lost_workers(Job("unused", Resources(workers=4, fewest_workers=2)), lose_ten)
+    assert launched == [4] * (retry.MAX_LOSSES + 1) + [2]
+    launched.clear()
+
+    def lose_one_more(job: Job) -> None:
+        lose_ten(job)
+        raise _failure(killed)
+
+    with pytest.raises(ray.train.TrainingFailedError):
+        retry.retry_lost_workers(Job("unused", Resources(workers=4, fewest_workers=2)), lose_one_more)
+    assert launched == [4] * (retry.MAX_LOSSES + 1) + [2]
