@@ -10,14 +10,7 @@ from typing import Any
 from ray.tune import Callback
 
 from study.console import Console
-from study.search.records import (
-    DEV_SCORE,
-    TARGETS_FINISHED,
-    SearchResult,
-    TrialOutcome,
-    TrialRecord,
-    repeated_id,
-)
+from study.search.records import DEV_SCORE, TARGETS_FINISHED, SearchResult, TrialOutcome, TrialRecord, repeated_id
 from study.search.tables import describe_choice
 from study.search.trial import STORAGE, choice_of, outcome_of
 from study.spec import Size, Study

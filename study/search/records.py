@@ -10,11 +10,9 @@ from typing import Any
 from study.spec.space import Choice
 
 DEV_SCORE = "dev_score"  # what a search maximizes: the mean English dev score of the finished targets, in percent
-TARGETS_FINISHED = (
-    "targets_finished"  # how many targets a trial has trained and scored; ASHA's rungs are counts of these
-)
+TARGETS_FINISHED = "targets_finished"  # the number of targets that a trial has trained and scored; ASHA's unit of rungs
 
-# The start of a diverged trial's reason. Journals and MLflow runs have no other mark of it.
+# How the reason of a diverged trial starts: its only mark in optuna.journal and MLflow, which know it as failed.
 DIVERGED_REASON = "diverged: "
 
 
@@ -33,7 +31,7 @@ class TrialOutcome(StrEnum):
 
     @property
     def tag(self) -> str:
-        """The value of MLflow's `outcome` tag: "failed" for a diverged trial too, whose reason says that it diverged."""
+        """The value of MLflow's `outcome` tag, which is "failed" for a diverged trial as well."""
         return str(TrialOutcome.FAILED if self.failed else self)
 
 

@@ -2,7 +2,7 @@
 
 A rung is a number of finished targets. The rungs of a study are `first_rung`, then `reduction_factor` times as many, and so on,
 up to the number of its targets: with 9 targets, `first_rung` 2 and `reduction_factor` 2 they are 2, 4 and 8. A trial that
-reaches a rung goes on if its mean English dev score there is in the best `1 / reduction_factor` of those seen
+reaches a rung continues if its mean English dev score there is in the best `1 / reduction_factor` of those seen
 (arXiv:1810.05934).
 """
 
@@ -23,9 +23,9 @@ from study.spec.space import Choice
 
 
 def asha(study: Study, records: Sequence[TrialRecord] = ()) -> RunDefaultsToTheEnd:
-    """The scheduler of a size's search; `records` are its earlier trials, whose scores are at the rungs already.
+    """The scheduler of a size's search, with the scores of its earlier trials at the rungs.
 
-    The caller sets `searcher` before Tune runs it.
+    The caller sets its `searcher` before Tune runs it.
     """
     scheduler = RunDefaultsToTheEnd(
         time_attr=TARGETS_FINISHED,
@@ -41,12 +41,12 @@ def asha(study: Study, records: Sequence[TrialRecord] = ()) -> RunDefaultsToTheE
 
 
 class _ServesSearcher:
-    """Passes on what Tune tells only schedulers: each step, at which idle actors can be released, and a trial's error."""
+    """Does for the searcher what Tune lets only schedulers do: learn of a trial's error, and act at every step."""
 
     searcher: TrialStoreSearcher
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Called at every step. Releases idle actors while the searcher waits: their cores are another size's by now."""
+        """Called at every step. Releases idle actors while the searcher waits for a slot: their cores are another size's."""
         controller = tune_controller._tune_controller
         if self.searcher.waits_for_slot and not controller._pending_trials:
             controller._cleanup_cached_actors(force_all=True)
@@ -83,7 +83,7 @@ class RunDefaultsToTheEnd(_ServesSearcher, ASHAScheduler):  # type: ignore[misc]
                 self.stops(record.trial_id, record.choice, targets_finished=finished, score=score)
 
     def stops(self, trial_id: str, choice: Choice, *, targets_finished: int, score: float) -> bool:
-        """Whether a trial is stopped after so many targets with this dev score; later trials are compared with the score."""
+        """Whether a trial is stopped with this dev score after so many targets; later trials are compared with the score."""
         trial = _ReplayedTrial(trial_id, {"trial": trial_id, **asdict(choice)})
         if trial_id not in self._trial_info:
             self.on_trial_add(None, trial)

@@ -1,7 +1,7 @@
 """What Ray Tune asks during a search: which trial is next, and whether the sweep is over.
 
 The answers come from the trial store (`study.search.trial_store`) and the suggester (`study.search.suggestions`); Tune's own
-state is never used. Whether a trial is stopped early is for `study.search.scheduler`.
+state is never used. Early stopping is decided in `study.search.scheduler`.
 """
 
 from __future__ import annotations

@@ -3,12 +3,11 @@
 How a NaN or infinite loss becomes an outcome:
 
 1. `trainables.training.loop` raises `Diverged`, on every worker at the same step.
-2. `trainables.stages.base.ensure` records it in the stage store; any later attempt at the stage raises it without training.
+2. `trainables.stages.base.ensure` records it in the stage store, so a later attempt at the stage raises it without training.
 3. `trainables.launch.job.Job.run` reports it under the key `DIVERGED` and returns: launchers and Tune must not retry it.
 4. `outcome_of` in this file makes it `TrialOutcome.DIVERGED`, with the reason "diverged: ...".
-5. `study.search.trial_store` stores it in Optuna as FAIL, and `study.search.callback` tags it "failed" in MLflow. Both store
-the
-   reason, which tells it from other failures. `TrialRecord.retriable` is False, so `--retry-failed` skips it.
+5. `study.search.trial_store` stores it as FAIL in Optuna, and `study.search.callback` tags it "failed" in MLflow. Both store
+   the reason, which tells it from other failures. `TrialRecord.retriable` is False, so `--retry-failed` skips it.
 
 A NaN dev score after training that did not diverge is `TrialOutcome.FAILED`, which `--retry-failed` runs again.
 """
@@ -36,11 +35,11 @@ from trainables.launch.retry import never_started
 from trainables.stages.base import Progress
 from trainables.stages.chain import SCORE_PREFIXES
 
-ATTEMPTS = 2  # at a trial that raises an error of its own; the second error is its result
+ATTEMPTS = 2  # before a trial's own error becomes its result
 
-# Keys of a trial's last report when it has no score to report, beside `DIVERGED`.
+# Keys of the last report of a trial that ends without a score. The third is `DIVERGED`, from the launcher.
 ERROR = "error"  # the trial's own error
-STORAGE = "storage"  # why the output folder could not be written: the trial stays unfinished
+STORAGE = "storage"  # why the output folder cannot be written; the trial stays unfinished
 
 
 def choice_of(config: dict[str, Any]) -> Choice:
@@ -77,7 +76,7 @@ def run_trial(config: dict[str, Any], *, study: Study, size: Size, output: str, 
 def outcome_of(report: Mapping[str, Any], targets: int, *, error: str | None = None) -> tuple[TrialOutcome, str | None]:
     """A trial's outcome by its last report, and the reason if it failed.
 
-    `targets` is how many targets the study has. `error` is why Tune gave the trial up, if it did.
+    `targets` is the number of targets of the study. `error` is why Tune gave the trial up, if it did.
     """
     finished, score = report.get(TARGETS_FINISHED, 0), report.get(DEV_SCORE, math.nan)
     if error is not None:

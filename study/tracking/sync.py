@@ -5,13 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from study.redact import redacted
-from study.tracking.mlflow_store import (
-    ExperimentTaken,
-    MlflowStore,
-    StoreUnavailable,
-    WriteRefused,
-    batch_length,
-)
+from study.tracking.mlflow_store import ExperimentTaken, MlflowStore, StoreUnavailable, WriteRefused, batch_length
 from study.tracking.outbox import FOLDER, DeliveryOffset, Outbox, OutboxUnusable, Say
 from study.tracking.sender import Sender
 

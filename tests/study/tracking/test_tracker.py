@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from study.tracking.tracker import Tracker, default_uri
+from tests.support.commands import ROOT
 
 PARAMS = {"intermediate": "none", "lr_intermediate": None, "lr_target": 1e-3, "seed": 0}
 
@@ -149,3 +151,14 @@ def test_the_last_value_counts_even_if_the_clock_goes_back(tmp_path: Path) -> No
         stamps = [entry["at"] for entry in map(json.loads, file) if "at" in entry]
     assert stamps[0] == 2_000_000_000_000
     assert stamps == sorted(set(stamps)), "stamps increase strictly"
+
+
+def test_one_file_alone_writes_to_mlflow() -> None:
+    """`MlflowClient` is what writes; the report reads through `analysis`."""
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("study", "trainables", "clusters")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"MlflowClient|mlflow\.(log|set|start)_|^import mlflow$", path.read_text(encoding="utf-8"), re.M)
+    }
+    assert users == {"study/tracking/mlflow_store.py"}
