@@ -1,4 +1,4 @@
-"""Scoring a model on a task: the rows of all languages sorted by length together, each different row encoded once."""
+"""Scores a model on a task. Rows of all languages are batched by length together, and identical rows are encoded once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainables.training.batching import Share
 
 Forward = Callable[[Tensor, Tensor], Tensor]  # input ids and attention mask of shape (rows, length) to logits
 logger = logging.getLogger(__name__)
-TOKENS_A_BATCH = 4096  # padded; evaluation keeps no gradients, so batches can be larger than in training
+TOKENS_A_BATCH = 4096  # padded; without gradients, batches can be larger than in training
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class ExampleSet:
 
 @dataclass(frozen=True)
 class Score:
-    """A set's score in percent, its named parts (F1 and EM, precision and recall), and the sums they came from.
+    """A set's score in percent, its named parts (F1 and EM, precision and recall), and the sums they are computed from.
 
-    `examples` counts those scored; `per_example` has their sums in order.
+    `examples` is the number of scored examples; `per_example` has their sums in order.
     """
 
     split: str
@@ -51,7 +51,7 @@ class Score:
     per_example: tuple[Counts, ...]
 
 
-def score(
+def score_sets(
     forward: Forward,
     task: Task,
     sets: Sequence[ExampleSet],
@@ -59,31 +59,31 @@ def score(
     *,
     share: Share,
     device: torch.device,
-    in_step: bool = False,
+    lockstep: bool = False,
 ) -> list[Score]:
-    """A score for each set that has something to score; sets of candidates alone are searched and get none.
+    """A score for each set with something to score; sets of candidates only are searched and get none.
 
-    The work is divided over the workers of a group; every worker returns all scores. `in_step`: every forward pass is one of
-    all workers (ZeRO 3), which score everything, each for itself.
+    The workers of a group share the work, and each returns all scores. With `lockstep`, all workers take part in every forward
+    pass (ZeRO 3), so each of them scores everything.
     """
-    return score_outputs(predict(forward, sets, pad_id, share=share, device=device, in_step=in_step), task)
+    return score_outputs(predict(forward, sets, pad_id, share=share, device=device, lockstep=lockstep), task)
 
 
 def score_outputs(outputs: Sequence[Outputs[Any]], task: Task) -> list[Score]:
-    """As `score`, of what a model gave for the sets."""
+    """As `score_sets`, from the model's outputs for the sets."""
     head, metric = HEADS[task.head], METRICS[task.metric]
     scores = []
-    for one, predictions in zip(outputs, head.decode_all(outputs, task), strict=True):
-        references = [head.reference(example, task) for example in one.examples]
+    for output, predictions in zip(outputs, head.decode_all(outputs, task), strict=True):
+        references = [head.reference(example, task) for example in output.examples]
         counts = tuple(
-            metric.count(said, right, one.language)
-            for said, right in zip(predictions, references, strict=True)
-            if right is not None
+            metric.count(prediction, reference, output.language)
+            for prediction, reference in zip(predictions, references, strict=True)
+            if reference is not None
         )
         if counts:
             total = sum(counts, Counts())
             value, parts = metric.value(total), metric.parts(total)
-            scores.append(Score(one.split, one.language, value, parts, len(counts), total, counts))
+            scores.append(Score(output.split, output.language, value, parts, len(counts), total, counts))
     return scores
 
 
@@ -94,29 +94,33 @@ def predict(
     *,
     share: Share,
     device: torch.device,
-    in_step: bool = False,
+    lockstep: bool = False,
 ) -> list[Outputs[Any]]:
-    """The model's outputs for all sets, computed over their different rows in batches of like length."""
-    features = [list(one.features) for one in sets]
-    places: dict[tuple[int, ...], int] = {}
-    for row in (row for some in features for feature in some for row in feature.rows):
-        places.setdefault(row, len(places))
-    rows = list(places)
-    share = Share(0, 1, 1) if in_step else share
-    found = _gather(_forward_rows(forward, rows, pad_id, share=share, device=device, in_step=in_step), len(rows), share)
+    """The model's outputs for all sets, computed over their distinct rows in batches of similar length."""
+    features = [list(scored.features) for scored in sets]
+    indices: dict[tuple[int, ...], int] = {}
+    for row in (row for of_set in features for feature in of_set for row in feature.rows):
+        indices.setdefault(row, len(indices))
+    rows = list(indices)
+    share = Share(0, 1, 1) if lockstep else share
+    by_row = _forward_rows(forward, rows, pad_id, share=share, device=device, lockstep=lockstep)
+    logits = _gather(by_row, len(rows), share)
     return [
-        Outputs(one.split, one.language, one.examples, some, [_stacked(feature, places, found) for feature in some])
-        for one, some in zip(sets, features, strict=True)
+        Outputs(
+            *(scored.split, scored.language, scored.examples, of_set),
+            [_stacked(feature, indices, logits) for feature in of_set],
+        )
+        for scored, of_set in zip(sets, features, strict=True)
     ]
 
 
-def _stacked(feature: Feature, places: dict[tuple[int, ...], int], found: Sequence[np.ndarray]) -> np.ndarray:
-    """Logits of a feature's rows, which are of one shape: a feature with values for each token has one row."""
-    return np.stack([found[places[row]] for row in feature.rows])
+def _stacked(feature: Feature, indices: dict[tuple[int, ...], int], logits: Sequence[np.ndarray]) -> np.ndarray:
+    """Logits of a feature's rows, which have one shape: a feature with values for each token has a single row."""
+    return np.stack([logits[indices[row]] for row in feature.rows])
 
 
 def batches_by_length(lengths: Sequence[int], indices: Sequence[int], tokens: int = TOKENS_A_BATCH) -> list[list[int]]:
-    """The indices in batches of like length, longest first, of at most so many padded tokens."""
+    """The indices in batches of similar length, longest first, of at most `tokens` padded tokens."""
     batches: list[list[int]] = []
     for index in sorted(indices, key=lambda index: -lengths[index]):
         if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= tokens:
@@ -133,32 +137,32 @@ def _forward_rows(
     *,
     share: Share,
     device: torch.device,
-    in_step: bool,
+    lockstep: bool,
 ) -> dict[int, np.ndarray]:
     """Logits by row for this worker's share; values for each token are cut to the row's own length.
 
-    Where the device's memory does not hold a batch, it and those after it are cut to half of its tokens; not where workers go
-    in step, for one that did would leave the others waiting in a collective.
+    Where a batch does not fit on the device, it and all later ones are cut to half of its tokens. In lockstep that is an
+    error: a worker with other batches would leave the rest waiting in a collective.
     """
     lengths = [len(row) for row in rows]
-    found: dict[int, np.ndarray] = {}
+    logits: dict[int, np.ndarray] = {}
     left = batches_by_length(lengths, range(share.rank, len(rows), share.workers))[::-1]
     while left:
         indices = left.pop()
         try:
             output = _forward_batch(forward, [rows[index] for index in indices], pad_id, device)
         except torch.OutOfMemoryError as error:
-            if in_step or len(indices) == 1:
+            if lockstep or len(indices) == 1:
                 raise
-            reason, output = str(error), None  # the error holds frames that hold the batch
+            reason, output = str(error), None  # the error's frames reference the batch
         if output is None:
             tokens = len(indices) // 2 * lengths[indices[0]]
-            logger.warning("scoring %d rows at once: %s; going on with %d tokens", len(indices), reason, tokens)
+            logger.warning("scoring %d rows at once: %s; continuing with %d tokens", len(indices), reason, tokens)
             left = batches_by_length(lengths, [*indices, *itertools.chain(*left)], tokens)[::-1]
             continue
         for index, values in zip(indices, output, strict=True):
-            found[index] = (values[: lengths[index]] if output.ndim == 3 else values).copy()
-    return found
+            logits[index] = (values[: lengths[index]] if output.ndim == 3 else values).copy()
+    return logits
 
 
 def _forward_batch(forward: Forward, rows: Sequence[tuple[int, ...]], pad_id: int, device: torch.device) -> np.ndarray:
@@ -166,16 +170,17 @@ def _forward_batch(forward: Forward, rows: Sequence[tuple[int, ...]], pad_id: in
     longest = padded_length(rows)
     input_ids = pad_rows(rows, pad_id, longest)
     real = torch.arange(longest)[None] < torch.tensor([len(row) for row in rows])[:, None]
-    # Not `inference_mode`: under ZeRO 3 the hooks of a model in training gather weights here that later steps go on with.
+    # Not `inference_mode`: under ZeRO 3 the hooks of a model in training gather weights here that later steps use.
     with torch.no_grad():
         output: np.ndarray = forward(input_ids.to(device), real.long().to(device)).float().cpu().numpy()
     return output
 
 
-def _gather(mine: dict[int, np.ndarray], count: int, share: Share) -> list[np.ndarray]:
-    merged = mine
+def _gather(own: dict[int, np.ndarray], count: int, share: Share) -> list[np.ndarray]:
+    """The logits of all workers' rows in order."""
+    merged = own
     if share.workers > 1:
         parts: list[dict[int, np.ndarray] | None] = [None] * share.workers
-        dist.all_gather_object(parts, mine)
+        dist.all_gather_object(parts, own)
         merged = {index: values for part in parts if part is not None for index, values in part.items()}
     return [merged[index] for index in range(count)]

@@ -1,4 +1,4 @@
-"""How a model is trained: the decisions that belong to a stage's identity."""
+"""Hyperparameters of training, which are part of a stage's identity; and the errors that end a training."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ Precision = Literal["fp32", "bf16_mixed"]  # bf16_mixed: fp32 weights and optimi
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """The English dev set is scored `every` so many steps and at the end; the weights of the best score are the result, and
-    training ends after `patience` evaluations in a row that did not raise it."""
+    """Score the English dev set every `every` steps and at the end, and keep the weights of the best score.
+
+    Training ends after `patience` consecutive evaluations that did not raise it.
+    """
 
     every: int
     patience: int
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.patience < 1:
-            raise ValueError(f"early stopping every {self.every} steps, patience {self.patience}: both at least 1")
+            raise ValueError(
+                f"early stopping every {self.every} steps with patience {self.patience}: both must be at least 1"
+            )
 
 
 @dataclass(frozen=True)
 class Training:
     """Hyperparameters of one training stage.
 
-    `batch_size` counts features over all workers; `warmup` is a share of the steps; `schedule` says what follows it.
+    `batch_size` counts features over all workers. `warmup` is the share of steps before `schedule`.
     """
 
     learning_rate: float
@@ -47,7 +51,7 @@ class Training:
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps {self.steps} and batch_size {self.batch_size} must be at least 1")
         if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup {self.warmup}: a share of the steps, from 0 up to but not including 1")
+            raise ValueError(f"warmup {self.warmup}: must be a share of the steps, at least 0 and less than 1")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step counted from 0: linear warm-up, then linear decay to 0 or constant."""
@@ -60,7 +64,7 @@ class Training:
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number. Raised on every worker at the same step."""
+    """The loss is NaN or infinite. Raised on every worker at the same step."""
 
     def __init__(self, step: int, loss: float) -> None:
         super().__init__(f"loss {loss} at step {step}: lower the learning rate")
@@ -71,7 +75,7 @@ class Diverged(RuntimeError):
 
 
 class OutOfMemory(RuntimeError):
-    """The device did not hold a micro-batch of so many entries of the batch; `stage` is the `memory_key` of the stage."""
+    """A micro-batch does not fit on the device; it counts batch entries, and `stage` is the stage's `memory_key`."""
 
     def __init__(self, step: int, micro_batch: int, reason: str, stage: str = "") -> None:
         super().__init__(f"out of memory at step {step} with a micro-batch of {micro_batch}: {reason}")

@@ -1,4 +1,4 @@
-"""What a size gets to run on: workers, cores, devices, and how DeepSpeed spreads training over them."""
+"""What a size runs on: workers, cores, devices, and how DeepSpeed distributes training over them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,31 @@ from typing import Literal
 
 Offload = Literal["none", "optimizer", "parameters"]
 OFFLOAD_FROM: dict[Offload, int] = {"none": 0, "optimizer": 1, "parameters": 3}  # the lowest ZeRO stage that can
+ACCELERATOR = "accelerator_type:"  # prefix of the Ray resource that every node with such an accelerator has
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a size gets to run on; never part of an identity.
+    """What a size runs on; never part of an identity.
 
-    `workers` processes, each with `cpus` cores and `gpus` devices (0 or 1) of `accelerator_type`; `zero_stage` 0 to 3;
-    `micro_batch` features a worker holds at once (the global batch is kept by accumulation).
-    `trim_vocabulary`: fine-tuning trains only the rows of the embedding table that occur in its data, with the same result
-    (`trimming`); None does so where fewer than half of them occur.
-    `checkpoint_every_s` is the least time, in seconds, between two checkpoints inside a stage; an interrupted one goes on from
-    the last. `fewest_workers`: where lost machines do not come back, a trial goes on with half its workers, down to so many,
-    within the same global batch, and a stage that was interrupted begins anew; None waits for all of them. `offload`: what lies
-    in host memory instead of the device's, the optimizer's state (ZeRO 1 to 3) or that and the parameters (ZeRO 3).
-    `activation_checkpointing`: a layer's activations are computed again in the backward pass. `unpad`: training computes the
-    real tokens of a batch alone (`unpadding`), for GPUs in bf16; off unless it is asked for, for it has not been run on a GPU.
-    `compile`: each layer of the encoder is compiled by itself in training; not under ZeRO 3.
+    Attributes:
+        workers: number of processes.
+        cpus, gpus: cores and devices (0 or 1) of each worker.
+        accelerator_type: kind of GPU, by Ray's name.
+        zero_stage: of DeepSpeed, 0 to 3.
+        micro_batch: features a worker processes at once. Gradient accumulation keeps the global batch.
+        trim_vocabulary: fine-tuning trains only the rows of the embedding table that occur in its data, with the same result
+            (`trimming`). None trims where fewer than half of them occur.
+        offload: what is kept in host memory instead of the device's: the optimizer's state (ZeRO 1 to 3), or that and the
+            parameters (ZeRO 3).
+        activation_checkpointing: the backward pass recomputes each layer's activations.
+        checkpoint_every_s: least time between two checkpoints inside a stage, in seconds. An interrupted stage resumes from the
+            last one.
+        unpad: training computes only the real tokens of a batch (`unpadding`), on GPUs in bf16. Off by default, as it has not
+            been run on a GPU.
+        compile: training compiles each layer of the encoder separately; not under ZeRO 3.
+        fewest_workers: where lost machines do not come back, a trial continues with half its workers, down to this number,
+            within the same global batch; an interrupted stage then restarts. None waits for all workers.
     """
 
     workers: int = 1
@@ -42,23 +50,28 @@ class Resources:
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus < 1 or self.gpus not in (0, 1) or self.micro_batch < 1:
-            raise ValueError(f"impossible resources: {self}")
+            raise ValueError(
+                f"impossible resources: {self}; workers, cpus and micro_batch are at least 1, and gpus is 0 or 1"
+            )
         if self.zero_stage not in (0, 1, 2, 3):
             raise ValueError(f"zero_stage {self.zero_stage}: DeepSpeed has stages 0 to 3")
         if self.offload not in OFFLOAD_FROM:
-            raise ValueError(f"offload {self.offload!r}: one of {', '.join(OFFLOAD_FROM)}")
+            raise ValueError(f"offload {self.offload!r}: must be one of {', '.join(OFFLOAD_FROM)}")
         if self.zero_stage < OFFLOAD_FROM[self.offload]:
-            raise ValueError(f"offload of {self.offload}: from ZeRO stage {OFFLOAD_FROM[self.offload]} on")
+            raise ValueError(
+                f"offload {self.offload!r} with zero_stage {self.zero_stage}: needs ZeRO stage "
+                f"{OFFLOAD_FROM[self.offload]} or higher"
+            )
         if self.compile and self.zero_stage == 3:
             raise ValueError(
-                "compile: not under ZeRO stage 3, whose hooks gather and let go of weights inside the layers"
+                "compile: impossible under ZeRO stage 3, whose hooks gather and release weights inside the layers"
             )
         if not 1 <= (self.fewest_workers or self.workers) <= self.workers:
-            raise ValueError(f"fewest_workers {self.fewest_workers}: from 1 to workers, {self.workers}")
+            raise ValueError(f"fewest_workers {self.fewest_workers}: must be from 1 to workers ({self.workers})")
 
     @property
     def worker_counts(self) -> tuple[int, ...]:
-        """How many workers a trial may run on, the most first: halves of halves down to `fewest_workers`."""
+        """Numbers of workers a trial may run on, largest first: halved repeatedly down to `fewest_workers`."""
         counts = [self.workers]
         while counts[-1] % 2 == 0 and counts[-1] // 2 >= (self.fewest_workers or self.workers):
             counts.append(counts[-1] // 2)
@@ -66,5 +79,13 @@ class Resources:
 
     @property
     def inline(self) -> bool:
-        """One CPU worker trains inside the trial's own process: a fresh Ray Train group costs 10 to 20 s there."""
+        """Whether training runs inside the trial's own process: on one CPU worker, where a Ray Train group costs 10 to 20 s."""
         return self.workers == 1 and not self.gpus
+
+
+def worker_request(resources: Resources) -> dict[str, float]:
+    """What one worker requests of a node, as amounts of Ray resources; a trial requests `workers` times as much."""
+    request: dict[str, float] = {"CPU": resources.cpus, "GPU": resources.gpus}
+    if resources.accelerator_type:
+        request[ACCELERATOR + resources.accelerator_type] = 0.001  # the amount with which Ray requests a type
+    return {name: amount for name, amount in request.items() if amount}

@@ -1,8 +1,9 @@
-"""Ray Train groups: what a stopped trial leaves behind, a worker that is lost, and a micro-batch that does not fit."""
+"""Ray Train groups: resources of stopped trials, a lost worker, and a micro-batch that does not fit."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import sys
@@ -17,32 +18,36 @@ from typing import Any
 import psutil
 import pytest
 import ray
+import torch
 from ray.tune.schedulers import TrialScheduler
 
 from study.cluster.connection import connected
-from study.search.searcher import RunDefaultsToTheEnd
-from study.search.slots import Room
+from study.search.records import SearchResult
+from study.search.scheduler import RunDefaultsToTheEnd
+from study.search.slots import Slots
 from study.search.sweep import Sweep
-from study.search.trial_store import SearchResult, open_journal
+from study.search.trial_store import open_journal
 from study.spec import Study
 from study.spec.space import Space
-from tests.conftest import cores_after
 from tests.support import recipes
+from tests.support.ray_cores import free_cores
 from trainables.hyperparameters import OutOfMemory
-from trainables.launch.job import Job, run_group
+from trainables.launch.group import run_group
+from trainables.launch.job import Job
+from trainables.launch.process import NO_GPU
 from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
 from trainables.store.stage_store import StageStore
-from trainables.training.micro_batches import limits
+from trainables.training.micro_batches import known_limits
 
 CPUS = 2
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    """A Ray of our own on a machine where an earlier cluster left its address behind."""
+    """Our own Ray, on a machine where an earlier cluster left its address behind."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
-        patch.setenv("RAY_TMPDIR", folder)  # under /tmp: sockets want a short path
+        patch.setenv("RAY_TMPDIR", folder)  # under /tmp: paths of sockets must be short
         (Path(folder) / "ray").mkdir()
         (Path(folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
         with connected(None, cpus=CPUS):
@@ -55,11 +60,11 @@ def _search(study: Study, output: Path) -> SearchResult:
 
     size = study.size("1x64")
     assert size.resources.workers * size.resources.cpus == CPUS
-    return Sweep(study, size, output, Room({"CPU": CPUS}), progress).search(open_journal(output))
+    return Sweep(study, size, output, Slots({"CPU": CPUS}), progress).search(open_journal(output))
 
 
 def test_stopped_group_trials_give_their_cores_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each trial wants two cores: on two, the second can only run on what the first gave back."""
+    """Each trial needs both cores, so the second runs only if the first gave them back."""
 
     def stop(self: Any, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         return TrialScheduler.STOP
@@ -68,17 +73,17 @@ def test_stopped_group_trials_give_their_cores_back(tmp_path: Path, monkeypatch:
     result = _search(dataclasses.replace(recipes.tiny(), trials=2), tmp_path)
     assert [trial.outcome for trial in result.trials] == ["stopped_early"] * 2
     assert {trial.metrics["targets_finished"] for trial in result.trials} == {1}
-    assert cores_after(30.0) == ray.cluster_resources()["CPU"]
+    assert free_cores(30.0) == ray.cluster_resources()["CPU"]
 
 
-def test_a_trial_that_loses_a_worker_is_started_again_and_completes(tmp_path: Path) -> None:
-    """A worker of the group is killed once the first target is scored: what was finished is found, the rest is made."""
+def test_a_trial_that_loses_a_worker_restarts_and_completes(tmp_path: Path) -> None:
+    """A worker of the group is killed once the first target is scored; finished stages are reused."""
     study = dataclasses.replace(recipes.tiny(), trials=1, space=Space((), (1e-3,), (1e-3,)))
     killed: list[int] = []
 
     def kill_a_worker() -> None:
-        until = time.monotonic() + 120
-        while time.monotonic() < until and not list(tmp_path.glob("stages/evaluate-*/manifest.json")):
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not list(tmp_path.glob("stages/evaluate-*/manifest.json")):
             time.sleep(0.02)
         workers = [
             process
@@ -97,12 +102,12 @@ def test_a_trial_that_loses_a_worker_is_started_again_and_completes(tmp_path: Pa
     assert (trial.outcome, trial.reason) == ("complete", None)
     store = StageStore(tmp_path)
     assert all(store.verify(stage) == [] for stage in study.chain(study.size("1x64"), trial.choice))
-    assert cores_after(30.0) == CPUS
+    assert free_cores(30.0) == CPUS
 
 
 @dataclass(frozen=True)
 class Narrow(Stage):
-    """What a device does that holds two entries of a batch; on the second worker alone."""
+    """Behaves like a device that holds two entries of a batch, on the second worker only."""
 
     @property
     def label(self) -> str:
@@ -115,20 +120,55 @@ class Narrow(Stage):
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         if work.share.rank == 1 and work.share.micro_batch > 2:
             raise OutOfMemory(3, work.share.micro_batch, "the device is full")
-        work.agree(lambda: None)  # the other worker waits for this one, as in a step
+        work.from_leader(lambda: None)  # the first worker waits for the second, as in a step
         return {}
 
 
-def test_a_group_that_runs_out_of_memory_goes_on_with_half(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The error of a worker comes back through Ray Train, the group is made anew, and what fitted is noted."""
+def test_a_group_that_runs_out_of_memory_halves_its_micro_batch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker's error comes back through Ray Train, the group restarts, and the size that fits is recorded."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     job = Job(str(tmp_path), Resources(workers=2, micro_batch=4), stages=(Narrow(),), size="small")
     run_group(job, name="narrow", progress=_silent)
-    assert "out of memory at step 3 with a micro-batch of 4: the device is full; going on with 2" in caplog.text
+    assert "out of memory at step 3 with a micro-batch of 4: the device is full; continuing with 2" in caplog.text
     finished = StageStore(tmp_path).find(Narrow())
     assert finished is not None
     assert finished.manifest["context"]["micro_batch"] == 2
-    assert limits(tmp_path, job.resources) == {"narrow": 2}
+    assert known_limits(tmp_path, job.resources) == {"narrow": 2}
+
+
+@dataclass(frozen=True)
+class Environment(Stage):
+    """Every worker writes what its environment says of GPUs."""
+
+    @property
+    def label(self) -> str:
+        return "environment"
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return ()
+
+    def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
+        (folder / f"{work.share.rank}.json").write_text(json.dumps({name: os.environ.get(name) for name in NO_GPU}))
+        torch.distributed.barrier()
+        return {}
+
+
+@ray.remote  # type: ignore[untyped-decorator]
+def _visible_devices() -> str | None:
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_workers_that_request_no_gpu_see_none(tmp_path: Path) -> None:
+    """Ray hides GPUs before anything is imported; a group's runtime environment does so too."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    assert ray.get(_visible_devices.remote()) == ""
+    job = Job(str(tmp_path), Resources(workers=2), stages=(Environment(),), size="small")
+    run_group(job, name="environment", progress=_silent)
+    folder = StageStore(tmp_path).folder(Environment())
+    assert [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)] == [NO_GPU] * 2
 
 
 def _silent(stage: str, done: int, total: int, value: float) -> None:

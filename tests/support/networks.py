@@ -1,4 +1,4 @@
-"""Small networks with random weights, and features to train them on."""
+"""Small networks with random weights, and random features to train them on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig, PreTrainedModel, XLMRobertaConfig, XLMRobertaModel
 
 from trainables.heads import Feature
@@ -18,7 +19,7 @@ ROWS, PAD, WIDTH = 1000, 1, 32
 
 
 def random_features(path: Path) -> Path:
-    """64 sentences of 200 ids from all over the table."""
+    """64 sentences over 200 ids from the whole table."""
     rng = random.Random(0)
     ids = rng.sample(range(5, ROWS), 200)
     rows = [(0, *rng.choices(ids, k=rng.randint(3, 14)), 2) for _ in range(64)]
@@ -44,7 +45,7 @@ def roberta(dropout: float = 0.1) -> XLMRobertaModel:
 
 
 def wide_roberta() -> XLMRobertaModel:
-    """One layer of XLM-R large's width and heads; a quarter of its feed-forward, few positions and pieces."""
+    """One layer with XLM-R large's width and heads, a quarter of its feed-forward width, and a small vocabulary."""
     config = XLMRobertaConfig(
         vocab_size=ROWS,
         hidden_size=1024,
@@ -60,7 +61,7 @@ def wide_roberta() -> XLMRobertaModel:
 
 
 def small_encoder(family: str, *, layers: int = 1, dropout: float = 0.1) -> PreTrainedModel:
-    """A small encoder of a family; mmBERT's look 4 tokens to either side in all layers but every third."""
+    """A small encoder of a family; in two of three layers of mmBERT, tokens attend to 4 others on either side."""
     shape: dict[str, Any] = {
         "hidden_size": WIDTH,
         "num_hidden_layers": layers,

@@ -39,8 +39,8 @@ def _sets() -> list[ExampleSet]:
     return [ExampleSet("test", "en", (), features), ExampleSet("test", "de", (), features[:50])]
 
 
-def _sums(device: Device, *, in_step: bool = False) -> list[list[np.ndarray]]:
-    return [list(one.logits) for one in predict(device, _sets(), PAD, share=ALONE, device=CPU, in_step=in_step)]
+def _sums(device: Device, *, lockstep: bool = False) -> list[list[np.ndarray]]:
+    return [list(one.logits) for one in predict(device, _sets(), PAD, share=ALONE, device=CPU, lockstep=lockstep)]
 
 
 @pytest.mark.parametrize("most_tokens", [10_000, 1500, 130])
@@ -50,9 +50,9 @@ def test_scores_are_the_same_whatever_the_device_holds(most_tokens: int, caplog:
     for one, outputs in zip(_sets(), found, strict=True):
         assert [values.item() for values in outputs] == [sum(feature.rows[0]) for feature in one.features]
     assert sum(rows for rows, _ in device.held) == 200, "a row was encoded twice"
-    assert ("going on with" in caplog.text) is (most_tokens < 4096)
+    assert ("continuing with" in caplog.text) is (most_tokens < 4096)
     # What did not fit is halved until it does, and not forgotten: so many refusals are needed to come below the limit.
-    assert caplog.text.count("going on with") <= np.ceil(np.log2(4096 / most_tokens)) + 1
+    assert caplog.text.count("continuing with") <= np.ceil(np.log2(4096 / most_tokens)) + 1
 
 
 def test_a_row_that_does_not_fit_alone_is_the_device_s_error() -> None:
@@ -60,6 +60,6 @@ def test_a_row_that_does_not_fit_alone_is_the_device_s_error() -> None:
         _sums(Device(100))
 
 
-def test_workers_in_step_do_not_cut_batches_of_their_own() -> None:
+def test_workers_in_lockstep_do_not_cut_batches_of_their_own() -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        _sums(Device(1500), in_step=True)
+        _sums(Device(1500), lockstep=True)

@@ -1,0 +1,1 @@
+"""Encoders and task models: published encoders, the study's own ladder, their architectures, vocabularies and loading."""

@@ -1,4 +1,4 @@
-"""Encoders: rungs of the study's own ladder, and loading any encoder that a stage has saved."""
+"""Encoders: the sizes of the study's own ladder, and loading encoders that stages have saved."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from transformers import AutoConfig, PreTrainedTokenizerFast, XLMRobertaConfig
 from trainables.heads.base import Pooling
 from trainables.models.families import FAMILIES, Family
 
-if TYPE_CHECKING:  # transformers' modelling code is two seconds that reading a recipe does without
+if TYPE_CHECKING:  # importing transformers' modelling code takes two seconds, which reading a recipe need not pay
     from transformers import PreTrainedModel, XLMRobertaModel
 
 POSITIONS = 512
+CPU = torch.device("cpu")
 
-transformers.utils.logging.disable_progress_bar()  # one bar for each stage of each trial would bury the study's own progress
+transformers.utils.logging.disable_progress_bar()  # one bar a stage of each trial would hide the study's own progress
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One rung: depth, width, and the usual feed-forward of four times the width and heads of 32."""
+    """A size of the ladder by depth and width; the feed-forward is four times the width, and heads are 32 wide."""
 
     layers: int
     width: int
 
     def __post_init__(self) -> None:
         if self.layers < 1 or self.width % 32:
-            raise ValueError(f"shape {self.layers}x{self.width}: at least one layer, and a width that 32 divides")
+            raise ValueError(f"shape {self.layers}x{self.width}: needs at least one layer and a width divisible by 32")
 
     def __str__(self) -> str:
         return f"{self.layers}x{self.width}"
 
     def config(self, vocabulary_size: int, pad_id: int) -> XLMRobertaConfig:
-        """No dropout: rungs of a few million parameters underfit, and launchers must agree on the loss."""
+        """Without dropout: models of a few million parameters underfit, and launchers must agree on the loss."""
         return XLMRobertaConfig(
             vocab_size=vocabulary_size,
             hidden_size=self.width,
@@ -55,20 +56,20 @@ class Shape:
             eos_token_id=2,
         )
 
-    def build(self, tokenizer: PreTrainedTokenizerFast, seed: int) -> XLMRobertaModel:
-        """The rung with random weights that depend on the seed alone."""
+    def build(self, tokenizer: PreTrainedTokenizerFast, seed: int, *, device: torch.device = CPU) -> XLMRobertaModel:
+        """An encoder on the CPU with random weights that depend only on the seed, for use on the device."""
         from transformers import XLMRobertaModel
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             config = self.config(len(tokenizer), tokenizer.pad_token_id)
-            config._attn_implementation = FAMILIES[config.model_type].attention
+            config._attn_implementation = FAMILIES[config.model_type].attention(device)
             return XLMRobertaModel(config, add_pooling_layer=False)
 
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Parameters in all, and without the embedding tables (the body, which decides speed)."""
+    """All parameters, and the body: those outside the embedding tables, which determine speed."""
 
     total: int
     body: int
@@ -79,40 +80,44 @@ class ParameterCount:
 
 
 def count_parameters(encoder: PreTrainedModel) -> ParameterCount:
-    """Counts of an encoder's body.
+    """Counts the parameters of an encoder.
 
-    Its embedding tables are those of tokens, positions and segments, of which a token reads one row: the token table and the
-    tables beside it in the same module. Tied tables count once. mT5's relative biases and mDeBERTa's relative embeddings are
-    body: every layer, or every pair of tokens, computes with them.
+    Embedding tables are those of which a token reads one row (tokens, positions, segments): the token table and the other
+    tables in its module. Tied tables count once. mT5's relative biases and mDeBERTa's relative embeddings belong to the body:
+    every layer, or every pair of tokens, computes with them.
     """
     total = sum(parameter.numel() for parameter in encoder.parameters())
     tokens = encoder.get_input_embeddings()
-    holder = next(module for module in encoder.modules() if any(child is tokens for child in module.children()))
-    tables = sum(child.weight.numel() for child in holder.children() if isinstance(child, nn.Embedding))
+    owner = next(module for module in encoder.modules() if any(child is tokens for child in module.children()))
+    tables = sum(child.weight.numel() for child in owner.children() if isinstance(child, nn.Embedding))
     return ParameterCount(total, total - tables)
 
 
-def load_encoder(folder: Path) -> PreTrainedModel:
-    """An encoder saved with `save_pretrained` as safetensors; no code from the folder is run."""
+def load_encoder(folder: Path, *, device: torch.device = CPU) -> PreTrainedModel:
+    """An encoder saved by `save_pretrained` as safetensors, on the CPU, for use on the device. No code in the folder is run."""
     family = FAMILIES[AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type]
     encoder: PreTrainedModel = family.model_class.from_pretrained(
-        folder, use_safetensors=True, dtype=torch.float32, attn_implementation=family.attention, **family.options
+        folder,
+        use_safetensors=True,
+        dtype=torch.float32,
+        attn_implementation=family.attention(device),
+        **family.options,
     )
-    return _marking(encoder, family)
+    return _with_segments(encoder, family)
 
 
-def outline_encoder(folder: Path) -> PreTrainedModel:
-    """The encoder that `load_encoder` would give, with parameters that have a shape and no memory."""
+def encoder_on_meta(folder: Path, *, device: torch.device = CPU) -> PreTrainedModel:
+    """The encoder of `load_encoder` with its parameters on the meta device: shapes without memory."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     family = FAMILIES[config.model_type]
-    config._attn_implementation = family.attention
+    config._attn_implementation = family.attention(device)
     with _parameters_on_meta():
         encoder: PreTrainedModel = family.model_class(config, **family.options)
-    return _marking(encoder, family)
+    return _with_segments(encoder, family)
 
 
-def _marking(encoder: PreTrainedModel, family: Family) -> PreTrainedModel:
-    """The encoder, which from now on tells the second segment of its rows from the first where its family has two."""
+def _with_segments(encoder: PreTrainedModel, family: Family) -> PreTrainedModel:
+    """The encoder, which marks the second segment of its rows from now on if its family has one."""
     if family.second_segment:
         encoder.register_forward_pre_hook(_mark_second_segment, with_kwargs=True)
     return encoder
@@ -121,31 +126,33 @@ def _marking(encoder: PreTrainedModel, family: Family) -> PreTrainedModel:
 def _mark_second_segment(
     encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """`token_type_ids` as BERT's tokenizer gives them: 1 for what is behind the first separator, the second one too."""
-    ends_NL = kwargs["input_ids"] == encoder.config.sep_token_id
-    behind_NL = (ends_NL.cumsum(1) - ends_NL.long() > 0) & kwargs["attention_mask"].bool()
-    return args, {**kwargs, "token_type_ids": behind_NL.long()}
+    """Adds `token_type_ids` as BERT's tokenizer does: 1 for all tokens after the first separator."""
+    separators_NL = kwargs["input_ids"] == encoder.config.sep_token_id
+    second_NL = (separators_NL.cumsum(1) - separators_NL.long() > 0) & kwargs["attention_mask"].bool()
+    return args, {**kwargs, "token_type_ids": second_NL.long()}
 
 
-def is_outline(model: nn.Module) -> bool:
-    """Whether some weights are still to be read."""
+def is_on_meta(model: nn.Module) -> bool:
+    """Whether some weights have not been read yet."""
     return any(parameter.is_meta for parameter in model.parameters())
 
 
 def pooling_of(encoder: PreTrainedModel) -> Pooling:
-    """How a row becomes a vector: as noted in the configuration of an imported encoder; the mean in the study's own ladder,
-    whose ranking objective pooled so."""
+    """How a row becomes a vector: as `import_encoder` wrote in the configuration, else the mean.
+
+    The ladder's ranking objective uses the mean.
+    """
     pooling: Pooling = getattr(encoder.config, "pooling", "mean")
     return pooling
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Keep only the layers' inputs for the backward pass, which computes each layer once more."""
+    """Keep only the inputs of layers for the backward pass, which recomputes the layers."""
     encoder_of(model).activation_checkpointing_enable({"use_reentrant": False})
 
 
 def compile_layers(model: nn.Module) -> None:
-    """Each of the encoder's layers by itself, for batches of any length: as few graphs as there are kinds of layers."""
+    """Compile each layer of the encoder separately, for batches of any length: one graph for each kind of layer."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     for module in encoder_of(model).modules():
@@ -162,16 +169,18 @@ def encoder_of(model: nn.Module) -> PreTrainedModel:
 
 @contextlib.contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Modules made meanwhile have parameters without memory. Buffers are real: no file holds them, so that nothing could fill
-    them later, as it would have to be under `torch.device("meta")`."""
+    """Modules built in the block have parameters on the meta device.
+
+    Their buffers are real: no file holds them, so nothing could fill them later, as `torch.device("meta")` would require.
+    """
     register = nn.Module.register_parameter
 
-    def outlined(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         if parameter is not None and not parameter.is_meta:
             parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = outlined  # type: ignore[method-assign, assignment]
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
@@ -179,6 +188,6 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer saved beside an encoder."""
+    """A tokenizer saved by `save_pretrained`."""
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer

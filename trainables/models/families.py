@@ -1,4 +1,4 @@
-"""Families of encoder architectures: what has to be known of each to load it, pool it and count it."""
+"""Families of encoder architectures: what differs between them in loading, pooling and computing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """What an architecture of transformers needs said.
+    """The properties of an architecture in transformers.
 
-    `body` names the class that is the encoder alone: `AutoModel` gives mT5's whole encoder-decoder. `pooling` is what heads
-    over whole rows read. `pooler`: the class adds a pooling layer of its own unless told not to. `fused_attention`: it runs
-    on PyTorch's fused kernels (`_supports_sdpa` of the class, transformers 5.23). `mask_token`: its tokenizer has one.
-    `needs_padding`: why its rows cannot be computed without padding (`unpadding`), None if they can; then
-    `positions_after_padding` says that it numbers positions from one behind that of padding on. `second_segment`: what stands
-    behind the first separator is marked as the second of a pair.
+    Attributes:
+        body: name of the class with only the encoder; `AutoModel` gives mT5's whole encoder-decoder.
+        pooling: what heads over whole rows read.
+        pooler: the class adds an unused pooling layer by default.
+        fused_attention: it supports PyTorch's fused kernels (`_supports_sdpa` of the class, transformers 5.23).
+        mask_token: its tokenizer has one.
+        needs_padding: why its rows cannot be computed without padding (`unpadding`), None if they can.
+        positions_after_padding: position ids start after the id of padding.
+        second_segment: tokens after the first separator are marked as the second text of a pair.
     """
 
     body: str
@@ -38,27 +41,29 @@ class Family:
 
     @property
     def model_class(self) -> type[PreTrainedModel]:
-        found: type[PreTrainedModel] = getattr(transformers, self.body)
-        return found
+        model_class: type[PreTrainedModel] = getattr(transformers, self.body)
+        return model_class
 
     @property
     def options(self) -> dict[str, bool]:
-        """What the class takes beside its configuration: none of its own pooling layer, which no head reads."""
+        """Arguments of the class besides its configuration: no pooling layer, as no head reads it."""
         return {"add_pooling_layer": False} if self.pooler else {}
 
-    @property
-    def attention(self) -> str:
-        """Fused attention on GPUs, plain on CPUs, where the backward pass of PyTorch's kernel took half of a whole step."""
-        return "sdpa" if self.fused_attention and torch.cuda.is_available() else "eager"
+    def attention(self, device: torch.device) -> str:
+        """Fused attention on GPUs. Plain on CPUs, where the backward pass of PyTorch's kernel took half of a whole step."""
+        return "sdpa" if self.fused_attention and device.type == "cuda" else "eager"
 
 
-_BETWEEN_TOKENS = "its attention adds {} for the distance of two tokens, which kernels over unpadded rows do not take"
+_BETWEEN_TOKENS = (
+    "its attention adds {} for the distance of two tokens, which kernels over unpadded rows do not support"
+)
 
-# The first token where pre-training or the published fine-tuning read it: `<s>` and `[CLS]`, in XTREME's scripts too. The mean
-# of all tokens for mT5, whose rows begin with their text, and for mmBERT, where two layers in three see 64 tokens to either
-# side, so that the first token has not seen a long row as often as the others have (ModernBertConfig's `classifier_pooling`).
-# BERT was pre-trained with the second text of a pair marked, and XTREME's scripts mark it (google-research/xtreme,
-# third_party/run_classify.py: `token_type_ids` for model type bert alone); RoBERTa and its heirs have no second segment.
+# Pooling is the first token where pre-training or the published fine-tuning read it: `<s>` and `[CLS]`, in XTREME's scripts
+# too. It is the mean of all tokens for mT5, whose rows begin with their text, and for mmBERT, where two layers in three attend
+# to 64 tokens on either side, so the first token sees less of a long row than others do (ModernBertConfig's
+# `classifier_pooling`). BERT was pre-trained with the second text of a pair marked, and XTREME's scripts mark it
+# (google-research/xtreme, third_party/run_classify.py: `token_type_ids` for model type bert only). RoBERTa and its successors
+# have no second segment.
 FAMILIES = {
     "xlm-roberta": Family("XLMRobertaModel", "first", positions_after_padding=True),
     "xlm-roberta-xl": Family("XLMRobertaXLModel", "first", positions_after_padding=True),
@@ -80,14 +85,11 @@ FAMILIES = {
 
 
 def why_padded(family: Family, device: str, precision: Precision) -> str | None:
-    """Why training without padding would be impossible, or pointless; None where it is neither.
-
-    `device` is "cuda" or "cpu".
-    """
+    """Why training without padding is impossible or useless on a device, "cuda" or "cpu"; None where it is neither."""
     if (reason := family.needs_padding) is not None:
         return reason
     if device != "cuda":
-        return "PyTorch's attention kernel for rows of different lengths is for GPUs"
+        return "PyTorch's attention kernel for rows of different lengths needs a GPU"
     if precision != "bf16_mixed":
         return "PyTorch's attention kernel for rows of different lengths computes in bf16, and training is in fp32"
     return None

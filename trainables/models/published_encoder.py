@@ -1,4 +1,4 @@
-"""Published encoders: which checkpoint it is, which of its files are read, and from where."""
+"""Published encoders: the identity of a checkpoint, which of its files are read, and from where."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import ClassVar
 
-from trainables.data.source import DataError, data_root, hub_errors
+from trainables.data.hub import hub_errors
+from trainables.data.source import DataError, data_root
 from trainables.models.families import FAMILIES
 
-FOLDER = "encoders"  # of the data root: `encoders/<repository>` holds a checkpoint's files as the hub has them
+FOLDER = "encoders"  # in the data root: `encoders/<repository>` holds a checkpoint's files as on the hub
 FILES = "files:"
-# What is read. Nothing that is not named here is even downloaded: no pickles, no code.
+# The files that are read. Others, such as pickles and code, are not even downloaded.
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
 READ = (
     *("config.json", *WEIGHTS, "model.safetensors.index.json"),
@@ -24,12 +26,14 @@ READ = (
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedEncoder:
     """A checkpoint that others have trained.
 
-    `repository` is its id on the hub; `family` the `model_type` of its configuration; `revision` the commit, or for files
-    under the data root the digest of those that are read. A revision of None is to be noted by `noted_encoder`.
+    `repository` is its id on the hub, `family` the `model_type` of its configuration, and `revision` the commit or, for files
+    under the data root, a digest of those that are read. `pinned_encoder` fills in a revision of None.
     """
+
+    IDENTITY_NAME: ClassVar[str] = "Published"
 
     name: str
     repository: str
@@ -38,18 +42,22 @@ class Published:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
-            raise ValueError(f"encoder name {self.name!r}: lower-case letters, digits, ., - and _ (it names folders)")
+            raise ValueError(
+                f"encoder name {self.name!r}: use lower-case letters, digits, ., - and _, as it names folders"
+            )
         if self.family not in FAMILIES:
-            raise ValueError(f"{self.name}: no family {self.family!r}; there are {', '.join(FAMILIES)}")
+            raise ValueError(f"{self.name}: no family {self.family!r}; use one of {', '.join(FAMILIES)}")
         if self.revision is not None and not re.fullmatch(rf"[0-9a-f]{{40}}|{FILES}[0-9a-f]{{12}}", self.revision):
             raise ValueError(
-                f"{self.name}: revision {self.revision!r} can move; give the commit, 40 hexadecimal digits, or None to note it"
+                f"{self.name}: revision {self.revision!r} can move; give the commit (40 hexadecimal digits), or None to pin it"
             )
 
 
-def noted_encoder(encoder: Published) -> Published:
-    """The encoder with its revision: the digest of its files if the data root has them, else the commit that it names, else
-    the hub's present one. Where the hub does not answer it stays open, and a study with it can be planned and not run."""
+def pinned_encoder(encoder: PublishedEncoder) -> PublishedEncoder:
+    """The encoder with its revision: the digest of its files in the data root, else the commit it names, else the hub's newest.
+
+    Where the hub does not answer, the revision stays None: a study with it can be planned but not run.
+    """
     if (folder := local_folder(encoder)) is not None:
         return dataclasses.replace(encoder, revision=FILES + digest(folder))
     if encoder.revision is not None:
@@ -62,7 +70,7 @@ def noted_encoder(encoder: Published) -> Published:
         return encoder
 
 
-def local_folder(encoder: Published) -> Path | None:
+def local_folder(encoder: PublishedEncoder) -> Path | None:
     """The checkpoint's folder under the data root, if there is one."""
     root = data_root()
     folder = None if root is None else root / FOLDER / encoder.repository
@@ -71,33 +79,35 @@ def local_folder(encoder: Published) -> Path | None:
 
 def digest(folder: Path) -> str:
     """Twelve hexadecimal digits over the names and contents of the files that are read."""
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     for file in files_read(folder):
         with open(file, "rb") as stream:
-            found.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
-    return found.hexdigest()[:12]
+            total.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
+    return total.hexdigest()[:12]
 
 
 def files_read(folder: Path) -> list[Path]:
-    """The files of a checkpoint that take part in it, in a fixed order."""
+    """The files of a checkpoint that are read, in a fixed order."""
     return sorted(file for file in folder.iterdir() if any(fnmatch(file.name, pattern) for pattern in READ))
 
 
-def checkpoint_folder(encoder: Published) -> Path:
-    """A folder with the checkpoint's files: under the data root, or downloaded from the hub at the commit.
+def checkpoint_folder(encoder: PublishedEncoder) -> Path:
+    """A folder with the checkpoint's files, under the data root or downloaded from the hub at the commit.
 
     Raises:
-        DataError: it cannot be had, is not what the study was made with, or has no weights as safetensors.
+        DataError: the checkpoint is unavailable, differs from the one the study was made with, or has no safetensors.
     """
     if encoder.revision is None:
-        raise DataError(encoder.repository, None, "its commit was never noted; pass it through noted_encoder, online")
+        raise DataError(
+            encoder.repository, None, "it has no commit; pin it with `pinned_encoder` while the hub answers"
+        )
     if encoder.revision.startswith(FILES):
         folder = local_folder(encoder)
         if folder is None:
             raise DataError(
                 encoder.repository,
                 None,
-                f"was read from {FOLDER}/ of a data root and is not there now; give --data-root",
+                f"it was read from {FOLDER}/ of a data root and is missing there now; give --data-root",
             )
         if FILES + digest(folder) != encoder.revision:
             raise DataError(folder, None, f"the files of {encoder.name} have changed since the study was made")
@@ -108,18 +118,18 @@ def checkpoint_folder(encoder: Published) -> Path:
     return folder
 
 
-def no_safetensors(encoder: Published) -> str:
-    """Why a checkpoint without safetensors is refused, and the ways out."""
+def no_safetensors(encoder: PublishedEncoder) -> str:
+    """Why a checkpoint without safetensors is refused, and what to do."""
     return (
-        f"{encoder.repository} at {encoder.revision} holds no weights as safetensors (model.safetensors), and pickled ones "
-        "(pytorch_model.bin) run code when they are read, so they are not. Name a commit that has them in the recipe: the "
-        "hub's conversion bot opens pull requests whose commits do. Or convert them yourself, on a machine where you accept "
-        "that, with save_pretrained of the model and its tokenizer, and put the folder at "
+        f"{encoder.repository} at {encoder.revision} holds no weights as safetensors (model.safetensors). Pickled ones "
+        "(pytorch_model.bin) are refused, as reading them runs code. Name a commit with safetensors in the recipe: the hub's "
+        "conversion bot opens pull requests with such commits. Or convert the weights yourself, on a machine where you accept "
+        "the risk, with save_pretrained of the model and its tokenizer, and put the folder at "
         f"{FOLDER}/{encoder.repository} of --data-root"
     )
 
 
-def _downloaded(encoder: Published) -> Path:
+def _downloaded(encoder: PublishedEncoder) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
@@ -128,6 +138,6 @@ def _downloaded(encoder: Published) -> Path:
         raise DataError(
             encoder.repository,
             None,
-            f"commit {encoder.revision} cannot be had from the hub ({type(error).__name__}: {error}); without a network, put "
+            f"commit {encoder.revision} is unavailable from the hub ({type(error).__name__}: {error}); without a network, put "
             f"its files at {FOLDER}/{encoder.repository} of --data-root",
         ) from error

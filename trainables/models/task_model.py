@@ -1,4 +1,4 @@
-"""An encoder with a head: what a stage trains, an evaluation scores and the benchmark times."""
+"""An encoder with a head: the model that stages train, evaluations score and the benchmark times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainables.heads import HEADS, HeadModule
-from trainables.models.encoder import load_encoder, outline_encoder, pooling_of
+from trainables.models.encoder import CPU, encoder_on_meta, load_encoder, pooling_of
 from trainables.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -39,14 +39,16 @@ class TaskModel(nn.Module):
         return self.head.loss(self.logits(input_ids, attention_mask), targets)
 
 
-def new_task_model(encoder_folder: Path, task: Task, seed: int, *, outlined: bool = False) -> TaskModel:
-    """A trained encoder with a head whose weights depend on the seed alone; outlined, the encoder's are still to be read."""
-    encoder = (outline_encoder if outlined else load_encoder)(encoder_folder / ENCODER)
+def new_task_model(
+    encoder_folder: Path, task: Task, seed: int, *, device: torch.device = CPU, on_meta: bool = False
+) -> TaskModel:
+    """A stage's encoder with a new head, for use on the device; with `on_meta`, the encoder's weights are not read yet."""
+    encoder = (encoder_on_meta if on_meta else load_encoder)(encoder_folder / ENCODER, device=device)
     return TaskModel(encoder, new_head(encoder, task, seed))
 
 
 def new_head(encoder: PreTrainedModel, task: Task, seed: int) -> HeadModule:
-    """The task's head over the encoder, with weights that depend on the seed alone."""
+    """The task's head for the encoder, with weights that depend only on the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = HEADS[task.head].module(encoder.config.hidden_size, task, pooling_of(encoder))
@@ -54,22 +56,25 @@ def new_head(encoder: PreTrainedModel, task: Task, seed: int) -> HeadModule:
     return head
 
 
-def load_task_model(folder: Path, task: Task) -> TaskModel:
-    """A model saved by `save_task_model`; for a task without training, the encoder with its parameter-free head."""
-    model = new_task_model(folder, task, seed=0)
+def load_task_model(folder: Path, task: Task, *, device: torch.device = CPU) -> TaskModel:
+    """A model saved by `save_task_model`, on the CPU, for use on the device.
+
+    For a task without training it is the encoder with a parameter-free head.
+    """
+    model = new_task_model(folder, task, seed=0, device=device)
     if task.trained:
         model.head.load_state_dict(load_file(folder / HEAD))
     return model.eval()
 
 
 def save_task_model(model: TaskModel, state: dict[str, Tensor], folder: Path) -> None:
-    """Weights as safetensors, the encoder in the form that `AutoModel.from_pretrained` reads."""
+    """Write the weights as safetensors, the encoder's in the form that `AutoModel.from_pretrained` reads."""
     save_encoder(model.encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}, folder)
     head = {name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")}
     save_file(head, folder / HEAD)
 
 
 def save_encoder(encoder: PreTrainedModel, state: dict[str, Tensor], folder: Path) -> None:
-    """The encoder's part of a full state whose names start with `encoder.`."""
+    """Write an encoder; names in `state` start with `encoder.`."""
     weights = {name.removeprefix("encoder."): value for name, value in state.items()}
     encoder.save_pretrained(folder / ENCODER, state_dict=weights)

@@ -1,4 +1,4 @@
-"""A BPE vocabulary trained on the study's own pre-training text, shared by every rung of a ladder."""
+"""A BPE vocabulary trained on the study's own pre-training text and shared by all sizes of a ladder."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SPECIAL_TOKENS = {
     "unk_token": "<unk>",
     "mask_token": "<mask>",
 }
-# Scripts written without spaces: one piece a character (with its marks), as words of tagging tasks are in them.
+# Scripts written without spaces: one token a character with its combining marks, like the words of their tagging tasks.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
 
 
 def train_vocabulary(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of about `size` pieces with XLM-R's special tokens and pair format (`<s> a </s></s> b </s>`).
+    """A tokenizer of about `size` tokens with XLM-R's special tokens and pair format (`<s> a </s></s> b </s>`).
 
-    A word split off by white space has the same pieces alone and in its sentence, so that tagging (word by word) and
-    pre-training (whole sentences) see the same tokens.
+    A word delimited by white space has the same tokens alone and in its sentence: tagging (word by word) and pre-training
+    (whole sentences) see the same tokens.
     """
-    # BPE without a mark on inner pieces: with one (WordPiece), the trainer numbers them in the order of a hash map, and every
-    # run gave another vocabulary.
+    # BPE without a prefix on tokens inside words. With one (WordPiece), the trainer numbers tokens in the order of a hash map,
+    # and every run gave a different vocabulary.
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL_TOKENS["unk_token"]))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -40,7 +40,7 @@ def train_vocabulary(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast
         vocab_size=size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False, min_frequency=1
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # The trainer numbers the special tokens in their order.
+    # The trainer numbers the special tokens in the order given.
     start, end = (list(SPECIAL_TOKENS).index(name) for name in ("bos_token", "eos_token"))
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", end), ("<s>", start), add_prefix_space=False)
     return PreTrainedTokenizerFast(

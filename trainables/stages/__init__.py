@@ -1,1 +1,1 @@
-"""Stages: units of training or scoring with an identity."""
+"""Stages: units of work with an identity, from vocabularies and pre-training to the scores of a chain."""

@@ -1,4 +1,4 @@
-"""What a stage is, and `ensure`, which produces it unless it is finished already."""
+"""The interface of a stage, and `ensure`, which returns a finished stage or produces it."""
 
 from __future__ import annotations
 
@@ -11,69 +11,60 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from trainables.hyperparameters import Diverged, OutOfMemory
+from trainables.resources import Resources
 from trainables.store.stage_store import Damaged, Finished, StageStore
 from trainables.store.versions import versions
 from trainables.training.batching import Share
 from trainables.training.micro_batches import Limits
 
-if TYPE_CHECKING:  # importing it imports DeepSpeed
-    from trainables.resources import Offload
-
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss (or share scored)
-POLL_S = 0.5  # how often a waiting process looks whether another has finished the stage
+POLL_S = 0.5  # between two attempts to claim a stage that another process is producing
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where stages run: the store, this worker's share, ZeRO stage, device, and whom to tell about progress.
+    """Where stages run: the store, this worker's share of every batch, the resources, its device and a progress callback.
 
-    `trim_vocabulary`, `offload`, `activation_checkpointing`, `checkpoint_every_s`, `unpad` and `compile` are what `Resources`
-    says. `limits` has smaller micro-batches than the share's, by the `memory_key` of the stages whose own did not fit.
+    `limits` holds smaller micro-batches than the share's, by the `memory_key` of stages that ran out of memory.
     """
 
     store: StageStore
     share: Share = field(default_factory=lambda: Share(0, 1, 64))
-    zero_stage: int = 0
-    trim_vocabulary: bool | None = None
-    offload: Offload = "none"
-    activation_checkpointing: bool = False
-    checkpoint_every_s: float = 600.0
-    unpad: bool = False
-    compile: bool = False
+    resources: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = lambda stage, done, total, value: None
 
     @property
     def leads(self) -> bool:
-        """The one worker that reads and writes the store."""
+        """Whether this is the leading worker, the only one that reads and writes the store."""
         return self.share.rank == 0
 
     @property
     def partitions(self) -> bool:
-        """Whether parameters are partitioned over workers: then none of them should ever hold the whole model."""
-        return self.zero_stage == 3 and self.share.workers > 1
+        """Whether parameters are partitioned over workers: then no worker should ever hold the whole model."""
+        return self.resources.zero_stage == 3 and self.share.workers > 1
 
-    def narrowed(self, stage: Stage) -> Workplace:
-        """With the micro-batch that this stage is tried with; a line of the log says where it is not the usual one."""
-        most = self.limits.get(stage.memory_key, self.share.micro_batch)
-        if most >= self.share.micro_batch:
+    def with_limit(self, stage: Stage) -> Workplace:
+        """With the stage's recorded limit as micro-batch, where there is one; logged where that is less than usual."""
+        usual = self.share.micro_batch
+        limit = self.limits.get(stage.memory_key, usual)
+        if limit >= usual:
             return self
         if self.leads:
-            usual = self.share.micro_batch
-            logger.warning("%s: micro-batches of %d: the usual %d did not fit before", stage.label, most, usual)
-        return dataclasses.replace(self, share=dataclasses.replace(self.share, micro_batch=most))
+            logger.warning("%s: micro-batches of %d, as the usual %d did not fit before", stage.label, limit, usual)
+        return dataclasses.replace(self, share=dataclasses.replace(self.share, micro_batch=limit))
 
-    def agree(self, decide: Callable[[], T]) -> T:
-        """The leading worker's result, on every worker; an error of the leader is raised on all of them."""
+    def from_leader(self, decide: Callable[[], T]) -> T:
+        """The leading worker's result, on every worker; its error is raised on all of them."""
         if self.share.workers == 1:
             return decide()
         outcome: list[Any] = [None, None]
@@ -91,95 +82,95 @@ class Workplace:
 
 @dataclass(frozen=True)
 class Stage(ABC):
-    """One unit of work. Subclasses are frozen dataclasses of plain values and parent stages: their whole identity."""
+    """A unit of work. Subclasses are frozen dataclasses of plain values and parent stages, which are their whole identity."""
 
     @property
     @abstractmethod
     def label(self) -> str:
-        """Short readable name, the first part of the stage's folder."""
+        """Short readable name; the first part of the name of the stage's folder."""
 
     @property
     def memory_key(self) -> str:
-        """What decides, beside the resources, how much memory an entry of a batch takes; part of a file's name."""
+        """What, besides the resources, decides the memory that an entry of a batch takes; part of a file name."""
         return self.label
 
     @property
     @abstractmethod
     def parents(self) -> tuple[Stage, ...]:
-        """Stages whose outputs this one reads."""
+        """Stages whose outputs this stage reads."""
 
     @abstractmethod
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
-        """Do the work, write outputs into the folder (leader only), and return the metrics. Every worker calls it."""
+        """Do the work, write outputs into the folder (leader only) and return the metrics. Every worker calls it."""
 
 
 @dataclass(frozen=True)
 class Root(Stage):
-    """A stage that fine-tuning starts from: it leaves an encoder, and beside it the tokenizer."""
+    """A stage that fine-tuning starts from. Its outputs are an encoder and the tokenizer."""
 
     @property
     @abstractmethod
     def short(self) -> str:
-        """The encoder's part of the labels of the stages that rest on it."""
+        """The encoder's part of the labels of the stages that build on it."""
 
     @property
     @abstractmethod
     def tokenizer(self) -> Stage:
-        """The stage whose tokenizer this encoder reads with."""
+        """The stage whose tokenizer this encoder uses."""
 
 
 def ensure(stage: Stage, work: Workplace) -> Finished:
-    """The finished stage: found in the store, or produced here, parents first.
+    """The finished stage, from the store or produced here after its parents. All workers of a group call it together.
 
-    Single flight: while another process produces the stage, this one waits. All workers of a group call it together. What is
-    found has the bytes that its manifest names, and so have the parents of what is produced: the leader looks, once in its
-    process, and the others trust it. A damaged stage is named in a warning and made again.
+    Single flight: while another process produces the stage, this one waits. The leader checks the content of a finished stage
+    and of the parents of a produced one against their manifests, once in its process. A damaged stage is logged and produced
+    again.
 
     Raises:
-        Diverged: its training did, now or in an earlier attempt, which would end the same again.
+        Diverged: its training diverged, now or in an earlier attempt. A repeated attempt would end the same.
     """
-    found = work.agree(lambda: _whole(stage, work.store))
-    if found is not None:
-        return found
-    _raise_noted(stage, work)
+    finished = work.from_leader(lambda: _find_intact(stage, work.store))
+    if finished is not None:
+        return finished
+    _raise_recorded_failure(stage, work)
     for parent in stage.parents:
         ensure(parent, work)
-    with contextlib.ExitStack() as held:
-        while not work.agree(lambda: _claim(stage, work.store, held)):
+    with contextlib.ExitStack() as claims:
+        while not work.from_leader(lambda: _claim(stage, work.store, claims)):
             time.sleep(POLL_S)
-        # Looked at again, as another process may have made it in the meantime; who holds the claim is the one to say so.
-        found = work.agree(lambda: _whole(stage, work.store, warn=True))
-        if found is not None:
-            return found
-        _raise_noted(stage, work)
+        # Another process may have produced it in the meantime. Only the holder of the claim reports damage.
+        finished = work.from_leader(lambda: _find_intact(stage, work.store, warn=True))
+        if finished is not None:
+            return finished
+        _raise_recorded_failure(stage, work)
         return _produce(stage, work)
 
 
-def _whole(stage: Stage, store: StageStore, *, warn: bool = False) -> Finished | None:
+def _find_intact(stage: Stage, store: StageStore, *, warn: bool = False) -> Finished | None:
     try:
-        return store.whole(stage)
+        return store.find_intact(stage)
     except Damaged as error:
         if warn:
-            logger.warning("%s: it is made again", error)
+            logger.warning("%s; it is produced again", error)
         return None
 
 
-def _raise_noted(stage: Stage, work: Workplace) -> None:
-    noted = work.agree(lambda: work.store.failure(stage))
-    if noted is not None:
-        raise Diverged(noted["step"], float(noted["loss"]))
+def _raise_recorded_failure(stage: Stage, work: Workplace) -> None:
+    failure = work.from_leader(lambda: work.store.failure(stage))
+    if failure is not None:
+        raise Diverged(failure["step"], float(failure["loss"]))
 
 
-def _claim(stage: Stage, store: StageStore, held: contextlib.ExitStack) -> bool:
+def _claim(stage: Stage, store: StageStore, claims: contextlib.ExitStack) -> bool:
     claim = store.try_claim(stage)
     if claim is not None:
-        held.enter_context(claim)
+        claims.enter_context(claim)
     return claim is not None
 
 
 def _produce(stage: Stage, work: Workplace) -> Finished:
-    work = work.narrowed(stage)
-    folder = work.agree(lambda: work.store.workspace(stage))
+    work = work.with_limit(stage)
+    folder = work.from_leader(lambda: work.store.workspace(stage))
     started = time.perf_counter()
     try:
         metrics = stage.produce(work, folder)
@@ -187,17 +178,17 @@ def _produce(stage: Stage, work: Workplace) -> Finished:
             "seconds": round(time.perf_counter() - started, 3),
             "workers": work.share.workers,
             "micro_batch": work.share.micro_batch,
-            "zero_stage": work.zero_stage,
-            "offload": work.offload,
+            "zero_stage": work.resources.zero_stage,
+            "offload": work.resources.offload,
             "device": str(work.device),
             "versions": versions(),
         }
-        return work.agree(lambda: work.store.commit(stage, folder, metrics, context))
+        return work.from_leader(lambda: work.store.commit(stage, folder, metrics, context))
     except BaseException as error:
         if isinstance(error, OutOfMemory):
             error.stage = stage.memory_key
         if work.leads and isinstance(error, Diverged):
-            work.store.note_failure(stage, {"step": error.step, "loss": str(error.loss)})
+            work.store.record_failure(stage, {"step": error.step, "loss": str(error.loss)})
         if work.leads:
             shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -1,4 +1,4 @@
-"""A trial's chain: each target trained and scored in a fixed order, with a report after each."""
+"""A trial's chain: targets are trained and scored in a fixed order, with a report after each."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from trainables.stages.evaluate import Evaluate
 from trainables.tasks.suites import SUITES, suite_score
 
 Report = Callable[[dict[str, Any]], None]
-# Of the metrics named `<prefix>/<task>...`, or `<prefix>/<suite>`.
+# Prefixes of metric names: `<prefix>/<task>...` or `<prefix>/<suite>`.
 SCORE_PREFIXES = ("dev", "test", "test_without_english", "chance", "part", "suite", "suite_without_english")
 
 
 def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> None:
-    """Ensure every evaluation of the chain, parents first; report the means over the targets finished so far.
+    """Ensure every evaluation of the chain; after each, report the metrics of the targets finished so far.
 
-    Reported metrics, in percent: `dev_score` (mean English dev over the finished targets that have one), `test_score` (mean
-    over finished targets of the mean over languages), `dev/<task>`, `test/<task>`, `test/<task>/<language>`,
-    `part/<task>/<name>` (mean over languages of F1, EM, precision ...), `chance/<task>`, and `targets_finished`, the rung at
-    which trials are compared. Once every task and language of a suite is scored, `suite/<name>` and
-    `suite_without_english/<name>` are its official averages.
+    Metrics are in percent: `dev_score` (mean English dev score of the finished targets that have one), `test_score` (mean over
+    finished targets of the mean over languages), `dev/<task>`, `test/<task>`, `test/<task>/<language>`, `part/<task>/<name>`
+    (mean over languages of F1, EM, precision and so on), and `chance/<task>`. `targets_finished` is the rung at which trials
+    are compared. Once every task and language of a suite is scored, `suite/<name>` and `suite_without_english/<name>` are its
+    official averages.
     """
     metrics: dict[str, Any] = {}
     dev: list[float] = []
@@ -49,7 +49,7 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
 
 
 def official_averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """`suite/<name>` and `suite_without_english/<name>` of every suite whose tasks and languages are all scored."""
+    """`suite/<name>` and `suite_without_english/<name>` for every suite whose tasks and languages are all scored."""
     return {
         f"{prefix}/{suite.name}": suite_score(suite, scores, english=english)
         for suite in SUITES.values()
@@ -59,6 +59,6 @@ def official_averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, fl
 
 
 def _means(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Plain mean over languages of each named part of a score."""
+    """The plain mean over languages of each named part of a score."""
     names = {name for by_name in parts.values() for name in by_name}
     return {name: sum(by_name[name] for by_name in parts.values()) / len(parts) for name in sorted(names)}

@@ -1,4 +1,4 @@
-"""Stage: fine-tune an encoder on an English task. Intermediate and target training are the same thing on other tasks."""
+"""Stage: fine-tune an encoder on an English task, which is an intermediate task or a target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from trainables.evaluation import ExampleSet, score
+from trainables.evaluation import ExampleSet, score_sets
 from trainables.heads.features import FeatureTable
 from trainables.hyperparameters import Training
 from trainables.models.encoder import load_tokenizer
@@ -21,7 +21,7 @@ from trainables.stages.vocabulary import TOKENIZER
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.training.batching import BatchOrder, FeatureBatches
-from trainables.training.early_stopping import Measure
+from trainables.training.early_stopping import DevScore
 from trainables.training.trimming import looked_up
 
 DEV = set_name("dev", "en")
@@ -29,7 +29,7 @@ DEV = set_name("dev", "en")
 
 @dataclass(frozen=True)
 class Tuned(Stage):
-    """A stage that goes on training the encoder of another."""
+    """A stage that trains the encoder of another stage further."""
 
     base: Root | Tuned
     task: Task | Mixture
@@ -46,8 +46,11 @@ class Tuned(Stage):
 
 @dataclass(frozen=True)
 class FineTune(Tuned):
-    """`keeps_head`: the base was trained on a task of the same head, which goes on being trained. `development` is the task
-    with the dev set that early stopping watches; then, and only then, its data are part of what makes the model."""
+    """With `keeps_head`, the base was trained with the same kind of head, whose training continues.
+
+    `development` is the task whose dev set early stopping watches. It is None without early stopping, as the dev set is only
+    then part of the model's identity.
+    """
 
     base: Root | Tuned
     task: Task
@@ -57,11 +60,15 @@ class FineTune(Tuned):
 
     def __post_init__(self) -> None:
         if self.task.mixed_only:
-            raise ValueError(f"{self.task.name} has no labels: it is trained as one of the tasks of a mixture")
+            raise ValueError(f"{self.task.name} has no labels: train it as one of the tasks of a mixture")
         if (self.development is None) != (self.training.early_stopping is None):
-            raise ValueError(f"{self.task.name}: early stopping and a dev set to watch go together")
+            raise ValueError(
+                f"{self.task.name}: early stopping and a development task go together; give both or neither"
+            )
         if self.development is not None and ("dev", "en") not in scored_sets(self.development):
-            raise ValueError(f"{self.task.name}: early stopping needs an English dev set, and it has none")
+            raise ValueError(
+                f"{self.task.name}: early stopping needs an English dev set, and {self.development.name} has none"
+            )
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -70,7 +77,7 @@ class FineTune(Tuned):
 
     @property
     def scored(self) -> Tokenise | None:
-        """The table with the dev set, which the evaluation reads too."""
+        """The table with the dev set, which the evaluation also reads."""
         if self.development is None:
             return None
         return Tokenise(root_of(self).tokenizer, self.development, "scored", self.training.max_length)
@@ -85,44 +92,44 @@ class FineTune(Tuned):
         features = self.features.table(work)
         order = BatchOrder(features.lengths, self.training.batch_size, self.training.seed)
         batches = FeatureBatches(features, self.task, tokenizer.pad_token_id, order)
-        model = new_task_model(base, self.task, self.training.seed, outlined=work.partitions)
+        model = new_task_model(base, self.task, self.training.seed, device=work.device, on_meta=work.partitions)
         if self.keeps_head:
             model.head.load_state_dict(load_file(base / HEAD))
-        tables, measure = [features], None
+        tables, dev_score = [features], None
         if self.scored is not None and self.development is not None:
             dev = self.scored.table(work).of(DEV)
             tables.append(dev)
-            measure = _dev_score(self.development, dev, tokenizer.pad_token_id, work)
+            dev_score = _dev_score(self.development, dev, tokenizer.pad_token_id, work)
         lookups = looked_up(model.encoder.get_input_embeddings(), tables, tokenizer.pad_token_id)
         state, metrics = fit(
-            *(model, batches, self.training, work, self), lookups=lookups, measure=measure, weights=base / ENCODER
+            *(model, batches, self.training, work, self), lookups=lookups, dev_score=dev_score, weights=base / ENCODER
         )
         if work.leads:
             save_task_model(model, state, folder)
         return {**metrics, "examples": len(features)}
 
 
-def _dev_score(task: Task, features: FeatureTable, pad_id: int, work: Workplace) -> Measure:
-    """Scores an engine on the English dev set, in fp32 as every evaluation.
+def _dev_score(task: Task, features: FeatureTable, pad_id: int, work: Workplace) -> DevScore:
+    """Scores an engine on the English dev set, in fp32 like every evaluation.
 
-    Under ZeRO 3 a forward pass gathers weights from all workers, which therefore go in step and all score everything.
+    Under ZeRO 3 a forward pass gathers weights from all workers, so each of them scores the whole set in lockstep.
     """
     dev = ExampleSet("dev", "en", task.examples("dev", "en"), features)
 
     def measure(engine: Any) -> float:
-        (found,) = score(
+        (score,) = score_sets(
             *(engine.module.logits, task, [dev], pad_id),
             share=work.share,
             device=work.device,
-            in_step=work.partitions,
+            lockstep=work.partitions,
         )
-        return found.value
+        return score.value
 
     return measure
 
 
 def root_of(stage: Root | Tuned) -> Root:
-    """The encoder a chain of fine-tunings started from."""
+    """The encoder that a chain of fine-tunings started from."""
     while isinstance(stage, Tuned):
         stage = stage.base
     return stage

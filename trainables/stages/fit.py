@@ -1,4 +1,4 @@
-"""Training inside a stage: the loop with the workplace's share and device, losses kept, progress told."""
+"""Training inside a stage: prepares the model, runs the training loop, and returns the state and the stage's metrics."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainables.hyperparameters import Training
-from trainables.models.encoder import checkpoint_activations, compile_layers, encoder_of, is_outline
+from trainables.models.encoder import checkpoint_activations, compile_layers, encoder_of, is_on_meta
+from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
 from trainables.training.batching import Batches
 from trainables.training.checkpoints import Checkpoints
-from trainables.training.early_stopping import Measure, Watch
-from trainables.training.engine import engine_around, engine_settings, full_state
-from trainables.training.loop import train
-from trainables.training.partitioning import read_partitioned, whole_table
-from trainables.training.trimming import Lookups, trim, unseen_decay
+from trainables.training.early_stopping import DevScore, EarlyStopper
+from trainables.training.engine import Layout, engine_settings, full_state, managed_engine
+from trainables.training.loop import Trained, train
+from trainables.training.partitioning import read_partitioned, read_table
+from trainables.training.trimming import Lookups, Trimmed, trim, unseen_decay
 
-RECENT = 20  # steps that a final loss is averaged over
+RECENT = 20  # steps over which the final loss is averaged
 
 
 def fit(
@@ -30,50 +31,36 @@ def fit(
     stage: Stage | str,
     *,
     lookups: Lookups | None = None,
-    measure: Measure | None = None,
+    dev_score: DevScore | None = None,
     weights: Path | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Train the model; on the leading worker its full state on the CPU, and the stage's metrics: first and final loss, and
-    what was out of the ordinary. Every worker of a group calls it.
+    """Train the model, which must not be used afterwards. Every worker of a group calls it.
 
-    With `lookups`, which say all that the batches and the dev set look up, the embedding table is trimmed as the workplace
-    wants it. The state is the same, with the whole table; the model is not for further use. `stage` is what is trained, whose
-    checkpoints are kept and gone on from; a label alone is for trainings that belong to none. `measure` scores the dev set
-    for early stopping; the state is then that of the best score. `weights` is the folder of an encoder that the model has in
-    outline: it is read part by part.
+    Args:
+        stage: what is trained; its checkpoints are written and resumed from. A label alone is for trainings outside a stage.
+        lookups: every row that the batches and the dev set look up. The embedding table is then trimmed as the resources say;
+            the returned state has the whole table and is the same.
+        dev_score: scores the dev set for early stopping; the state is then that of the best score.
+        weights: the folder of the encoder's weights where its parameters are on the meta device.
+
+    Returns:
+        The full state on the CPU (on the leading worker), and metrics: first and final loss, and anything unusual.
 
     Raises:
         Diverged: the loss of some step is NaN or infinite.
-        OutOfMemory: the device does not hold a micro-batch.
-        ValueError: early stopping is wanted, and there is nothing to measure.
+        OutOfMemory: a micro-batch does not fit on the device.
+        ValueError: early stopping has no dev set.
     """
-    trimmed = None
-    if lookups is not None and (lookups.pays(model) if work.trim_vocabulary is None else work.trim_vocabulary):
-        trimmed = trim(model, lookups)
-    if is_outline(model):
-        assert weights is not None
-        settings = engine_settings(
-            training, share=work.share, zero_stage=work.zero_stage, offload=work.offload, group=batches.group
-        )
-        read_partitioned(model, weights, settings, trimmed=trimmed, leads=work.leads, device=work.device)
-    encoder = encoder_of(model)
-    if work.unpad:
-        from trainables.training.unpadding import unpad  # with transformers' modelling code
-
-        unpad(encoder)
-    if work.activation_checkpointing:
-        checkpoint_activations(model)
-    if work.compile:
-        compile_layers(model)
     label = stage if isinstance(stage, str) else stage.label
-    watch = None
-    if training.early_stopping is not None:
-        if measure is None:
-            raise ValueError(f"{label}: early stopping needs a dev set, and there is none")
-        watch = Watch(training.early_stopping, measure, training.steps, leads=work.leads)
-    with engine_around(
-        model, training, share=work.share, zero_stage=work.zero_stage, offload=work.offload, group=batches.group
-    ) as engine:
+    trimmed = _trim(model, lookups, work.resources)
+    layout = Layout(work.share, work.resources.zero_stage, work.resources.offload, batches.group, work.device)
+    if is_on_meta(model):
+        assert weights is not None
+        settings = engine_settings(training, layout)
+        read_partitioned(model, weights, settings, trimmed=trimmed, leads=work.leads, device=work.device)
+    _adapt(model, work.resources)
+    stopper = _early_stopper(label, training, dev_score, leads=work.leads)
+    with managed_engine(model, training, layout) as engine:
         trained = train(
             engine,
             batches,
@@ -82,37 +69,73 @@ def fit(
             device=work.device,
             observe=lambda step, loss: work.progress(label, step + 1, training.steps, loss),
             checkpoints=None if isinstance(stage, str) else _checkpoints(stage, work, trimmed=trimmed is not None),
-            watch=watch,
+            stopper=stopper,
         )
-        state = full_state(engine, keep=work.leads) if watch is None else dict(watch.best)
-    losses, steps = trained.losses, len(trained.losses)
-    metrics: dict[str, Any] = {
-        "first_loss": losses[0],
-        "final_loss": sum(losses[-RECENT:]) / len(losses[-RECENT:]),
-        "unpadded": work.unpad,
-    }
-    if trained.resumed.step:
-        metrics["resumed_at"] = trained.resumed.step
-    if trained.resumed.skipped:
-        metrics["skipped_checkpoints"] = list(trained.resumed.skipped)
-    if watch is not None:
-        steps = watch.best_step
-        metrics |= {"steps_done": len(losses), "best_step": watch.best_step, "dev_scores": watch.scores}
+        state = full_state(engine, keep=work.leads) if stopper is None else dict(stopper.best)
     if trimmed is not None and work.leads:
-        if trimmed.table.is_meta and weights is not None:
-            trimmed = dataclasses.replace(trimmed, table=whole_table(trimmed, weights))
-        state = trimmed.restored(state, unseen_decay(training, steps))
+        steps = len(trained.losses) if stopper is None else stopper.best_step
+        state = _with_whole_table(state, trimmed, weights, decay=unseen_decay(training, steps))
+    metrics = {**_metrics(trained, stopper), "unpadded": work.resources.unpad}
     if lookups is not None:
         metrics["embedding_rows_trained"] = lookups.embedding.num_embeddings
     return state, metrics
 
 
+def _trim(model: nn.Module, lookups: Lookups | None, resources: Resources) -> Trimmed | None:
+    """Trim the embedding table where the resources ask for it, or where it pays and they leave it open."""
+    if lookups is None:
+        return None
+    wanted = lookups.pays(model) if resources.trim_vocabulary is None else resources.trim_vocabulary
+    return trim(model, lookups) if wanted else None
+
+
+def _adapt(model: nn.Module, resources: Resources) -> None:
+    """Change how the model computes its passes, as the resources say."""
+    if resources.unpad:
+        from trainables.models.unpadding import unpad_training  # imports transformers' modelling code
+
+        unpad_training(encoder_of(model))
+    if resources.activation_checkpointing:
+        checkpoint_activations(model)
+    if resources.compile:
+        compile_layers(model)
+
+
+def _early_stopper(label: str, training: Training, dev_score: DevScore | None, *, leads: bool) -> EarlyStopper | None:
+    if training.early_stopping is None:
+        return None
+    if dev_score is None:
+        raise ValueError(f"{label}: early stopping needs a dev set, and there is none")
+    return EarlyStopper(training.early_stopping, dev_score, training.steps, leads=leads)
+
+
 def _checkpoints(stage: Stage, work: Workplace, *, trimmed: bool) -> Checkpoints:
     return Checkpoints(
         work.store.checkpoints(stage),
-        work.checkpoint_every_s,
+        work.resources.checkpoint_every_s,
         leads=work.leads,
         workers=work.share.workers,
-        zero_stage=work.zero_stage,
+        zero_stage=work.resources.zero_stage,
         trimmed=trimmed,
     )
+
+
+def _with_whole_table(
+    state: dict[str, Tensor], trimmed: Trimmed, weights: Path | None, *, decay: float
+) -> dict[str, Tensor]:
+    """The state with all rows of the table, which is read from the encoder's files where only its outline was in memory."""
+    if trimmed.table.is_meta and weights is not None:
+        trimmed = dataclasses.replace(trimmed, table=read_table(trimmed, weights))
+    return trimmed.restored(state, decay)
+
+
+def _metrics(trained: Trained, stopper: EarlyStopper | None) -> dict[str, Any]:
+    losses = trained.losses
+    metrics: dict[str, Any] = {"first_loss": losses[0], "final_loss": sum(losses[-RECENT:]) / len(losses[-RECENT:])}
+    if trained.resumed.step:
+        metrics["resumed_at"] = trained.resumed.step
+    if trained.resumed.skipped:
+        metrics["skipped_checkpoints"] = list(trained.resumed.skipped)
+    if stopper is not None:
+        metrics |= {"steps_done": len(losses), "best_step": stopper.best_step, "dev_scores": stopper.scores}
+    return metrics

@@ -1,4 +1,4 @@
-"""Stage: a published encoder brought into the store, in the form in which the ladder's own rungs lie there."""
+"""Stage: import a published encoder into the store, in the form of the ladder's own encoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers.utils import logging
 from trainables.data.source import DataError
 from trainables.models.encoder import count_parameters
 from trainables.models.families import FAMILIES
-from trainables.models.published_encoder import Published, checkpoint_folder
+from trainables.models.published_encoder import PublishedEncoder, checkpoint_folder
 from trainables.models.task_model import ENCODER
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.vocabulary import TOKENIZER
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImportEncoder(Root):
-    """Reads the encoder alone, without decoder, language-model head or pooling layer, in fp32.
+    """Reads only the encoder in fp32, without decoder, language-model head or pooling layer.
 
-    The family's pooling, and the separator where it has a meaning for the encoder, are written into its configuration for all
-    later stages.
+    The family's pooling is written into the configuration for later stages, and so is the separator if the encoder marks
+    segments.
     """
 
-    encoder: Published
+    encoder: PublishedEncoder
 
     def also_identified_by(self) -> dict[str, Any]:
-        """How rows are read, where that has changed what later stages make of the same weights."""
+        """How rows are read, where a change of that changed the results of later stages."""
         return {"second_segment": "marked"} if FAMILIES[self.encoder.family].second_segment else {}
 
     @property
@@ -61,7 +61,9 @@ class ImportEncoder(Root):
         model = _encoder(source, self.encoder)
         rows = model.get_input_embeddings().num_embeddings
         if len(tokenizer) > rows:
-            raise DataError(source, None, f"its tokenizer has {len(tokenizer)} pieces, its embedding table {rows} rows")
+            raise DataError(
+                source, None, f"its tokenizer has {len(tokenizer)} tokens, and its embedding table has only {rows} rows"
+            )
         family = FAMILIES[self.encoder.family]
         model.config.pooling = family.pooling
         if family.second_segment:
@@ -72,13 +74,17 @@ class ImportEncoder(Root):
         return {"parameters": count.total, "parameters_body": count.body, "revision": self.encoder.revision}
 
 
-def _encoder(source: Path, encoder: Published) -> PreTrainedModel:
-    found = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
-    if found != encoder.family:
-        raise DataError(source, None, f"model_type is {found!r}, and {encoder.name} was said to be {encoder.family!r}")
+def _encoder(source: Path, encoder: PublishedEncoder) -> PreTrainedModel:
+    model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
+    if model_type != encoder.family:
+        raise DataError(
+            source,
+            None,
+            f"model_type is {model_type!r}, and the recipe gives family {encoder.family!r} for {encoder.name}",
+        )
     family = FAMILIES[encoder.family]
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # or a page about the decoder or the head that is left over
+    logging.set_verbosity_error()  # hides a page about unused weights of the decoder or head
     try:
         model, report = family.model_class.from_pretrained(
             source,
@@ -90,9 +96,9 @@ def _encoder(source: Path, encoder: Published) -> PreTrainedModel:
         )
     finally:
         logging.set_verbosity(verbosity)
-    # What is missing it fills with random numbers.
-    if lacking := sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])}):
-        raise DataError(source, None, f"its weights lack {', '.join(lacking[:5])} ({len(lacking)} in all)")
+    # `from_pretrained` fills missing weights with random numbers.
+    if missing := sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])}):
+        raise DataError(source, None, f"its weights lack {', '.join(missing[:5])} ({len(missing)} in all)")
     loaded: PreTrainedModel = model
     return loaded
 
@@ -104,8 +110,8 @@ def _tokenizer(source: Path) -> PreTrainedTokenizerFast:
         raise DataError(
             source,
             None,
-            f"its tokenizer cannot be read ({error}); without a tokenizer.json it takes the package sentencepiece",
+            f"its tokenizer cannot be read ({error}); without a tokenizer.json, install the package sentencepiece",
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.pad_token_id is None:
-        raise DataError(source, None, f"{type(tokenizer).__name__} is no fast tokenizer with a padding token")
+        raise DataError(source, None, f"{type(tokenizer).__name__} is not a fast tokenizer with a padding token")
     return tokenizer

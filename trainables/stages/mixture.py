@@ -1,4 +1,4 @@
-"""Stage: fine-tune an encoder on several tasks at once, a batch of one task a step."""
+"""Stage: fine-tune an encoder on several tasks at once, with one task's batch a step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainables.heads import HEADS, HeadModule
 from trainables.heads.features import FeatureTable
 from trainables.heads.masking import Masking
 from trainables.hyperparameters import Training
-from trainables.models.encoder import load_encoder, load_tokenizer, outline_encoder
+from trainables.models.encoder import encoder_on_meta, load_encoder, load_tokenizer
 from trainables.models.task_model import ENCODER, new_head, save_encoder
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.finetune import Tuned, root_of, tokenizer_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FineTuneMixture(Tuned):
-    """The encoder is kept; the heads, which no target uses, are not."""
+    """Saves the encoder without the heads, which no target uses."""
 
     base: Root | Tuned
     task: Mixture
@@ -55,15 +55,15 @@ class FineTuneMixture(Tuned):
         parts = [
             _batches(task, table, tokenizer, training) for task, table in zip(self.task.tasks, tables, strict=True)
         ]
-        folder_of_encoder = work.store.folder(self.base) / ENCODER
-        encoder = (outline_encoder if work.partitions else load_encoder)(folder_of_encoder)
+        encoder_folder = work.store.folder(self.base) / ENCODER
+        encoder = (encoder_on_meta if work.partitions else load_encoder)(encoder_folder, device=work.device)
         heads = [new_head(encoder, task, training.seed) for task in self.task.tasks]
         model, batches = MixtureModel(encoder, heads), MixtureBatches(parts, schedule)
-        # Masks and random pieces are looked up besides, and scores over the vocabulary keep the table whole (`obstacle`).
+        # Masking also looks up the mask and random tokens; scores over the vocabulary keep the whole table (`obstacle`).
         lookups = looked_up(encoder.get_input_embeddings(), tables, tokenizer.pad_token_id)
-        state, losses = fit(model, batches, training, work, self, lookups=lookups, weights=folder_of_encoder)
+        state, losses = fit(model, batches, training, work, self, lookups=lookups, weights=encoder_folder)
         if work.leads:
-            save_encoder(encoder, {k: v for k, v in state.items() if k.startswith("encoder.")}, folder)
+            save_encoder(encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}, folder)
         steps = {
             task.name: sum(chosen == number for chosen, _ in schedule) for number, task in enumerate(self.task.tasks)
         }
@@ -77,7 +77,7 @@ def _batches(task: Task, table: FeatureTable, tokenizer: PreTrainedTokenizerFast
 
 
 class MixtureModel(nn.Module):
-    """`forward` returns the loss of the task that `part` numbers, summed over the batch's supervised decisions."""
+    """`forward` returns the loss of the task with the number `part`, summed over the batch's supervised decisions."""
 
     def __init__(self, encoder: PreTrainedModel, heads: Sequence[HeadModule]) -> None:
         super().__init__()
@@ -90,13 +90,13 @@ class MixtureModel(nn.Module):
             head = cast(HeadModule, module)
             if number == int(part):
                 loss = loss + head.training_loss(hidden_NLD, attention_mask, targets)
-            else:  # every parameter needs a gradient, also where ZeRO shares them out over workers
+            else:  # ZeRO needs a gradient for every parameter
                 loss = loss + 0.0 * head.idle(hidden_NLD, attention_mask)
         return loss
 
 
 class MixtureBatches:
-    """Batches of several tasks, one task a step."""
+    """Batches of several tasks, one task a step; the schedule holds each step's task and that task's own step."""
 
     def __init__(self, parts: Sequence[FeatureBatches], schedule: Sequence[tuple[int, int]]) -> None:
         self._parts, self._schedule = parts, schedule
@@ -106,10 +106,10 @@ class MixtureBatches:
         return max(part.group for part in self._parts)
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
-        task, earlier = self._schedule[step]
-        inputs = self._parts[task].micro_batches(earlier, share)
-        return [{**one, "part": torch.tensor(task)} for one in inputs]
+        task, task_step = self._schedule[step]
+        micro_batches = self._parts[task].micro_batches(task_step, share)
+        return [{**inputs, "part": torch.tensor(task)} for inputs in micro_batches]
 
     def weight(self, step: int) -> float:
-        task, earlier = self._schedule[step]
-        return self._parts[task].weight(earlier)
+        task, task_step = self._schedule[step]
+        return self._parts[task].weight(task_step)

@@ -1,7 +1,7 @@
-"""Stage: one rung of the ladder, pre-trained by masked language modelling and translation ranking.
+"""Stage: pre-train one size of the ladder by masked language modelling and translation ranking.
 
-The ranking loss is LaBSE's in-batch softmax over sentence pairs in both directions (`heads.ranking`). Both losses read the
-same masked pass.
+The ranking loss is LaBSE's in-batch softmax over sentence pairs in both directions (`heads.ranking`). Both losses use the
+same masked forward pass.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from trainables.training.batching import Share
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-POOL = 8  # a group is drawn from this many times its size of sentences of like length: little padding
+POOL = 8  # a group is drawn from this many times its size of sentences of similar length, which limits padding
 
 
 @dataclass(frozen=True)
 class Pretrain(Root):
-    """`training.batch_size` counts groups; `group_pairs` sentence pairs are ranked against each other. 0 steps: untrained."""
+    """`training.batch_size` counts groups of `group_pairs` sentence pairs, which are ranked against each other."""
 
     vocabulary: Vocabulary
     shape: Shape
@@ -67,7 +67,7 @@ class Pretrain(Root):
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         source = work.store.folder(self.vocabulary) / TOKENIZER
         tokenizer = load_tokenizer(source)
-        encoder = self.shape.build(tokenizer, self.training.seed)
+        encoder = self.shape.build(tokenizer, self.training.seed, device=work.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.training.seed)
             model = PretrainModel(encoder, tokenizer.pad_token_id, self.group_pairs)
@@ -83,12 +83,13 @@ class Pretrain(Root):
                 masking=Masking.of(tokenizer),
                 pad_id=tokenizer.pad_token_id,
             )
-
             state, losses = fit(model, batches, self.training, work, self)
         else:
             state = dict(model.named_parameters())
         if work.leads:
-            save_encoder(model.encoder, {k: v for k, v in state.items() if k.startswith("encoder.")}, folder)
+            save_encoder(
+                model.encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}, folder
+            )
             tokenizer.save_pretrained(folder / TOKENIZER)
         return {
             "parameters": parameters.total,
@@ -107,7 +108,7 @@ def _tokenised(
 
 
 class PretrainModel(nn.Module):
-    """Returns the sum over groups of (mean masked-token cross-entropy + mean ranking cross-entropy)."""
+    """`forward` returns the sum over groups of (mean masked-token cross-entropy + mean ranking cross-entropy)."""
 
     def __init__(self, encoder: PreTrainedModel, pad_id: int, group_pairs: int) -> None:
         super().__init__()
@@ -124,13 +125,13 @@ class PretrainModel(nn.Module):
         return self._masked(hidden_NLD, labels, groups) + self._ranking(mean_pool(hidden_NLD, attention_mask), groups)
 
     def _masked(self, hidden_NLD: Tensor, labels_NL: Tensor, groups: int) -> Tensor:
-        chosen_NL = labels_NL != IGNORED
-        hidden_MD = self.norm(functional.gelu(self.dense(hidden_NLD[chosen_NL])))
+        masked_NL = labels_NL != IGNORED
+        hidden_MD = self.norm(functional.gelu(self.dense(hidden_NLD[masked_NL])))
         scores_MV = functional.linear(hidden_MD, self.encoder.get_input_embeddings().weight, self.bias)
-        losses_M = functional.cross_entropy(scores_MV.float(), labels_NL[chosen_NL], reduction="none")
-        per_group = chosen_NL.view(groups, -1).sum(1).clamp(min=1)
-        group_M = torch.arange(groups, device=losses_M.device).repeat_interleave(chosen_NL.view(groups, -1).sum(1))
-        return (losses_M / per_group[group_M]).sum()
+        losses_M = functional.cross_entropy(scores_MV.float(), labels_NL[masked_NL], reduction="none")
+        masked_G = masked_NL.view(groups, -1).sum(1)
+        group_M = torch.arange(groups, device=losses_M.device).repeat_interleave(masked_G)
+        return (losses_M / masked_G.clamp(min=1)[group_M]).sum()
 
     def _ranking(self, vectors_ND: Tensor, groups: int) -> Tensor:
         unit = functional.normalize(vectors_ND.float(), dim=-1).view(groups, 2, self.group_pairs, -1)
@@ -140,7 +141,7 @@ class PretrainModel(nn.Module):
 
 @dataclass(frozen=True)
 class GroupBatches:
-    """Groups of sentence pairs with masks, each a function of the seed, the step and its place in the batch."""
+    """Groups of sentence pairs with masks, each a function of the seed, the step and its index in the batch."""
 
     sentences: Sequence[Mapping[str, tuple[int, ...]]]
     groups: int
@@ -155,7 +156,7 @@ class GroupBatches:
         object.__setattr__(self, "_by_length", order)
         if len(order) < self.pairs * POOL:
             raise ValueError(
-                f"{len(order)} sentences are too few for groups of {self.pairs} pairs: {self.pairs * POOL} at least"
+                f"{len(order)} sentences are too few for groups of {self.pairs} pairs: give at least {self.pairs * POOL}"
             )
 
     @property
@@ -188,7 +189,10 @@ class GroupBatches:
         }
 
     def _rows(self, rng: random.Random) -> list[tuple[int, ...]]:
-        """First sides of all pairs, then second sides. Half of the pairs have English on one side."""
+        """The first sides of all pairs, then the second sides.
+
+        Half of the pairs drawn without English get it as their second side.
+        """
         start = rng.randrange(len(self._by_length) - self.pairs * POOL + 1)
         chosen = rng.sample(self._by_length[start : start + self.pairs * POOL], self.pairs)
         firsts, seconds = [], []

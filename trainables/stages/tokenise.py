@@ -1,4 +1,4 @@
-"""Stage: one split of a task tokenised once, for every trial, size and worker that uses the tokenizer."""
+"""Stage: tokenise a part of a task once for every trial, size and worker that uses the tokenizer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from trainables.stages.vocabulary import TOKENIZER
 from trainables.tasks.base import Split, Task
 
 TABLE = "features.arrow"
-EXAMPLES_A_CALL = 1000  # the tokenizer works on so many in parallel
+EXAMPLES_A_CALL = 1000  # examples that the tokenizer processes in parallel
 
 
 @dataclass(frozen=True)
 class Tokenise(Stage):
-    """`tokenizer` leaves one; `part` is what a stage reads: the training set, or what an evaluation scores."""
+    """`tokenizer` is the stage that saved it; `part` is the training set or the sets that an evaluation scores."""
 
     tokenizer: Stage
     task: Task
@@ -37,7 +37,7 @@ class Tokenise(Stage):
 
     @property
     def sets(self) -> tuple[tuple[Split, str], ...]:
-        """Split and language of each set, in the order of the table; a set is named `split/language` there."""
+        """Split and language of each set in the table's order; the table names them `split/language`."""
         return training_sets(self.task) if self.part == "train" else scored_sets(self.task)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
@@ -66,9 +66,9 @@ class Tokenise(Stage):
 
     def count(self, work: Workplace) -> int:
         """Examples in all sets of the finished stage."""
-        found = work.store.find(self)
-        assert found is not None  # a parent of whoever asks
-        return sum(found.metrics["examples"].values())
+        finished = work.store.find(self)
+        assert finished is not None  # callers have this stage as a parent
+        return sum(finished.metrics["examples"].values())
 
     def table(self, work: Workplace) -> FeatureTable:
         """The finished stage's features."""
@@ -76,12 +76,12 @@ class Tokenise(Stage):
 
 
 def training_sets(task: Task) -> tuple[tuple[Split, str], ...]:
-    """What the task is trained on: English, or for text without labels a set in each language."""
+    """The training sets of a task: English, or a set in each language for unlabelled text."""
     return tuple((split, language) for split, language in task.splits() if split == "train")
 
 
 def scored_sets(task: Task) -> tuple[tuple[Split, str], ...]:
-    """What an evaluation reads: everything but the training set."""
+    """The sets that an evaluation reads: all but the training sets."""
     return tuple((split, language) for split, language in task.splits() if split != "train")
 
 
@@ -90,5 +90,5 @@ def set_name(split: str, language: str) -> str:
 
 
 def shifted(feature: Feature, first: int) -> Feature:
-    """The feature with its example counted from the start of the set."""
+    """The feature with its example's number moved from a call to the whole set, which `first` starts in."""
     return Feature(feature.example + first, feature.rows, feature.target, feature.weight, feature.layout)

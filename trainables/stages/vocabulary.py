@@ -1,4 +1,4 @@
-"""Stage: the vocabulary of a ladder, trained on its pre-training text."""
+"""Stage: train the vocabulary of a ladder on its pre-training text."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TOKENIZER = "tokenizer"
 
 
 class ParallelCorpus(Protocol):
-    """Identity of a parallel corpus (a frozen dataclass) that can be read."""
+    """A parallel corpus: a frozen dataclass that can be read."""
 
     def parallel(self) -> list[dict[str, str]]:
-        """Sentences, each with its text by language code; English among them."""
+        """Sentences, each as texts by language code including English."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Fingerprints of identities: the same decisions give the same hash on every machine; what has no fixed meaning is refused.
+"""Fingerprints of identities: the same decisions give the same hash on every machine. Values without a fixed form are refused.
 
 Identities are frozen dataclasses of plain values. The canonical form is JSON with sorted keys. A class may carry:
 
-- `VERSION: ClassVar[int]`, raised when its code changes what it produces;
-- `IDENTITY_NAME: ClassVar[str]`, the name it is hashed under, so that a renamed class keeps its fingerprints;
-- `also_identified_by()`, what identifies its values besides their fields.
+- `VERSION: ClassVar[int]`, increased when its code changes what it produces;
+- `IDENTITY_NAME: ClassVar[str]`, the name it is hashed under: a renamed class keeps its fingerprints;
+- `also_identified_by()`, a mapping of what identifies a value besides its fields.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ LENGTH = 12  # hexadecimal digits kept: 48 bits, one collision in a million stag
 
 
 class UnfitForFingerprint(ValueError):
-    """A value that cannot identify anything reproducibly, with where it stands and what to use instead."""
+    """A value that cannot be part of a reproducible identity; the message names it and its replacement."""
 
 
 def fingerprint(identity: object) -> str:
     """A 12-digit hexadecimal hash of a frozen dataclass.
 
     Raises:
-        UnfitForFingerprint: some field holds what cannot be made deterministic.
+        UnfitForFingerprint: some field holds a value without a deterministic form.
     """
     document = json.dumps(canonical(identity), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(document.encode()).hexdigest()[:LENGTH]
 
 
 def canonical(value: object, where: str = "identity") -> Any:
-    """The JSON form that is hashed; also what a manifest records.
+    """The JSON form that is hashed and that manifests record.
 
     Raises:
         UnfitForFingerprint: as in `fingerprint`.
@@ -44,7 +44,7 @@ def canonical(value: object, where: str = "identity") -> Any:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise UnfitForFingerprint(f"{where} is {value}: only finite numbers identify something")
+            raise UnfitForFingerprint(f"{where} is {value}: use a finite number")
         return value
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
@@ -58,7 +58,7 @@ def canonical(value: object, where: str = "identity") -> Any:
 def _canonical_dataclass(value: Any, where: str) -> dict[str, Any]:
     if not value.__dataclass_params__.frozen:
         raise UnfitForFingerprint(
-            f"{where} is a {type(value).__name__} that can change: declare it @dataclass(frozen=True)"
+            f"{where} is a {type(value).__name__}, which can change: declare it @dataclass(frozen=True)"
         )
     document: dict[str, Any] = {"type": identity_name(type(value)), "version": getattr(type(value), "VERSION", 1)}
     document |= canonical_extras(value)
@@ -68,21 +68,21 @@ def _canonical_dataclass(value: Any, where: str) -> dict[str, Any]:
 
 
 def identity_name(cls: type) -> str:
-    """The name a class is hashed under: its own, unless it was renamed since."""
+    """The name a class is hashed under: its own unless it has an `IDENTITY_NAME`."""
     return str(getattr(cls, "IDENTITY_NAME", cls.__name__))
 
 
 def canonical_extras(value: Any) -> dict[str, Any]:
-    """What identifies a value besides its fields: `also_identified_by` of its class, a mapping of plain values."""
+    """The canonical form of `also_identified_by()`, where a value's class has it."""
     extras = getattr(value, "also_identified_by", None)
     return {} if extras is None else {name: canonical(item, name) for name, item in extras().items()}
 
 
 def _advice(value: object) -> str:
     if isinstance(value, (list, set, frozenset, dict)):
-        return "use a tuple, sorted where order means nothing"
+        return "use a tuple, sorted where order has no meaning"
     if isinstance(value, PurePath):
-        return "a path says where something is, not what it is; name its content and revision instead"
+        return "a path is a location, not an identity; use the content's name and revision instead"
     if callable(value):
         return "code has no stable hash; name the choice with a string and a version"
     return "use None, bool, int, float, str, a tuple, or a frozen dataclass of these"

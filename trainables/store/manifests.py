@@ -1,7 +1,7 @@
-"""Manifests: which files a folder holds, with size and sha256, written last. What has no valid manifest does not exist.
+"""Manifests: the files of a folder with size and sha256, written last. A folder without a valid manifest counts as absent.
 
-Files reach the disk before the manifest that vouches for them does: a power cut may otherwise keep the manifest and the sizes,
-and leave zeros for the rest.
+Files are flushed to disk before the manifest that lists them: otherwise a power cut may keep the manifest and the sizes and
+leave zeros as content.
 """
 
 from __future__ import annotations
@@ -15,46 +15,45 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from trainables.store.atomic import write_text
+
 MANIFEST = "manifest.json"
-HASHED_AT_ONCE = 8  # hashing lets go of the interpreter's lock
+HASHING_THREADS = 8  # hashing releases the interpreter's lock
 
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Vouch for every file that is in the folder now; the manifest, `content` with `files`, appears whole or not at all, and
-    not before what it names would outlive a power cut."""
-    inside = sorted(folder.rglob("*"))
-    paths = [path for path in inside if path.is_file() and path != folder / MANIFEST]
+    """Write and return the manifest of every file now in the folder: `content` with `files`.
+
+    It appears atomically, once the files it lists would survive a power cut.
+    """
+    entries = sorted(folder.rglob("*"))
+    paths = [path for path in entries if path.is_file() and path != folder / MANIFEST]
     files = {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": digest}
         for path, digest in zip(paths, _digests(paths, durable=True), strict=True)
     }
-    for place in (*(path for path in inside if path.is_dir()), folder):
-        sync_folder(place)
+    for directory in (*(path for path in entries if path.is_dir()), folder):
+        sync_folder(directory)
     manifest = {**content, "files": files}
-    temporary = folder / f".{MANIFEST}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / MANIFEST)
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False), durable=True)
     sync_folder(folder)
     return manifest
 
 
 def sync_folder(folder: Path) -> None:
-    """Make durable which files the folder holds, on file systems that can."""
+    """Flush the folder's list of files to disk, on file systems that can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF):  # some have no such thing for folders
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # some file systems cannot sync a folder
             raise
     finally:
         os.close(descriptor)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The folder's manifest, or None where there is none or it is no manifest."""
+    """The folder's manifest, or None where it is missing or not valid."""
     try:
         with open(folder / MANIFEST, encoding="utf-8") as file:
             manifest = json.load(file)
@@ -64,7 +63,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def wrong_sizes(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Files that are missing or of another size: what interrupted writing and copying leave."""
+    """Files that are missing or have another size, as interrupted writes and copies leave them."""
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file():
@@ -74,14 +73,14 @@ def wrong_sizes(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def wrong_contents(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """As `wrong_sizes`, and files of other bytes. Reads everything."""
-    found = list(wrong_sizes(folder, manifest))
-    if found:
-        return found
+    """As `wrong_sizes`, and files with other content. Reads every file."""
+    problems = list(wrong_sizes(folder, manifest))
+    if problems:
+        return problems
     names = list(manifest["files"])
     try:
         digests = _digests([folder / name for name in names])
-    except FileNotFoundError as error:  # somebody else replaces the folder
+    except FileNotFoundError as error:  # another process is replacing the folder
         return [f"{Path(error.filename).name}: missing"]
     return [
         f"{name}: sha256 differs from the manifest's"
@@ -91,7 +90,7 @@ def wrong_contents(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _digests(paths: list[Path], *, durable: bool = False) -> list[str]:
-    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+    with ThreadPoolExecutor(HASHING_THREADS) as pool:
         return list(pool.map(_durable_sha256 if durable else _sha256, paths))
 
 

@@ -1,8 +1,8 @@
 """The stage store: `<root>/stages/<name>@<fingerprint>/`, finished when its manifest is committed.
 
-A stage writes into a folder of its own beside the final place; the manifest is written last, every file it vouches for
-is named with size and sha256, and one rename makes the whole visible. What has no valid manifest does not exist, and what has
-other bytes than its manifest says is damaged: `whole` finds out, before anybody works with it.
+A stage writes into a temporary folder next to its final one. The manifest, which lists every file with size and sha256, is
+written last, and one rename makes the stage visible. A folder without a valid manifest is not a finished stage. A stage whose
+files differ from its manifest is damaged, which `find_intact` detects before anything reads them.
 """
 
 from __future__ import annotations
@@ -17,25 +17,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
+from trainables.store.atomic import write_text
 from trainables.store.fingerprint import canonical, fingerprint
 from trainables.store.manifests import MANIFEST, read_manifest, sync_folder, write_manifest, wrong_contents, wrong_sizes
 
 FORMAT = 1
-# Stages whose bytes this process knows to be right, with the manifest that it held them against. Hashing runs at 1 to 2 GB/s
-# and file, less where the disk is slower: 20 to 40 s for the 40 GB of the largest encoder.
-_known: dict[Path, Mapping[str, Any]] = {}
+# Stages that this process has verified, with the manifest it checked them against. Hashing runs at 1 to 2 GB/s per file, or at
+# the disk's speed: 20 to 40 s for the 40 GB of the largest encoder.
+_verified: dict[Path, Mapping[str, Any]] = {}
 
 
 class Damaged(RuntimeError):
-    """A finished stage whose files are not what its manifest says."""
+    """A finished stage whose files differ from its manifest."""
+
+
+class OutputMissing(OSError):
+    """The output folder is missing on this node."""
 
 
 class Identity(Protocol):
-    """What a store needs of a stage: a frozen dataclass with a short readable name."""
+    """What the store needs of a stage: a frozen dataclass with a short readable name."""
 
     @property
     def label(self) -> str:
-        """Short, readable, fit for a folder's name."""
+        """Short and readable; part of a folder's name."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Finished:
 
 
 class Claim:
-    """A held right to produce a stage; leaving the `with` block gives it up."""
+    """The exclusive right to produce a stage, released at the end of the `with` block."""
 
     def __init__(self, lock: IO[str]) -> None:
         self._lock = lock
@@ -65,7 +70,7 @@ class Claim:
 
 
 class StageStore:
-    """Finds, claims and commits stages under one folder, which several processes may share."""
+    """Finds, claims and commits stages under one folder, which processes may share."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -75,40 +80,40 @@ class StageStore:
         self._failures = root / "failures"
 
     def folder(self, stage: Identity) -> Path:
-        """Where the stage is, or will be."""
+        """Where the stage is or will be."""
         return self._stages / f"{stage.label}@{fingerprint(stage)}"
 
     def find(self, stage: Identity) -> Finished | None:
-        """The stage if it is finished, its files checked by size alone: for whoever reads no more than the manifest."""
-        found = self._look(stage)
-        return found if isinstance(found, Finished) else None
+        """The stage if it is finished, checked by file sizes only: enough for readers of the manifest."""
+        status = self._status(stage)
+        return status if isinstance(status, Finished) else None
 
-    def whole(self, stage: Identity) -> Finished | None:
-        """As `find`, for whoever reads the files: checked by sha256 too, once in a process.
+    def find_intact(self, stage: Identity) -> Finished | None:
+        """As `find`, for readers of the files: also checked by sha256, once in a process.
 
         Raises:
-            Damaged: the stage was finished, and is not what it was.
+            Damaged: the stage was finished, and its files have changed since.
         """
-        found = self._look(stage)
-        if isinstance(found, Finished) and _known.get(found.folder) != found.manifest:
-            wrong = wrong_contents(found.folder, found.manifest)
-            if not wrong:
-                _known[found.folder] = found.manifest
+        status = self._status(stage)
+        if isinstance(status, Finished) and _verified.get(status.folder) != status.manifest:
+            problems = wrong_contents(status.folder, status.manifest)
+            if not problems:
+                _verified[status.folder] = status.manifest
             else:
-                found = wrong[0]
-        if isinstance(found, str):
-            raise Damaged(f"stage {self.folder(stage).name} is damaged ({found})")
-        return found
+                status = problems[0]
+        if isinstance(status, str):
+            raise Damaged(f"stage {self.folder(stage).name} is damaged ({status})")
+        return status
 
     def verify(self, stage: Identity) -> list[str]:
-        """What is wrong with a finished stage's files, by content, read again each time; empty if nothing."""
-        found = self._look(stage)
-        if not isinstance(found, Finished):
-            return [found or f"{self.folder(stage).name}: not finished"]
-        return wrong_contents(found.folder, found.manifest)
+        """Problems with a finished stage's files by content, read again at each call; empty if there are none."""
+        status = self._status(stage)
+        if not isinstance(status, Finished):
+            return [status or f"{self.folder(stage).name}: not finished"]
+        return wrong_contents(status.folder, status.manifest)
 
-    def _look(self, stage: Identity) -> Finished | str | None:
-        """The stage, or what is wrong with its folder as far as the manifest and sizes tell, or None if there is no folder."""
+    def _status(self, stage: Identity) -> Finished | str | None:
+        """The stage, or the problem that its manifest and file sizes show, or None where there is no folder."""
         folder = self.folder(stage)
         if not folder.exists():
             return None
@@ -122,10 +127,10 @@ class StageStore:
         return next(wrong_sizes(folder, manifest), None) or Finished(folder, manifest)
 
     def try_claim(self, stage: Identity) -> Claim | None:
-        """Single flight: the right to produce the stage, or None while another process holds it.
+        """Single flight: the right to produce the stage, or None while another process has it.
 
-        An advisory file lock: the kernel frees it when the holder dies, so no claim outlives its process. It holds across
-        the processes of a machine and, where the file system supports it, of a shared mount.
+        The claim is an advisory file lock, which the kernel releases when its holder dies. It excludes the other processes of
+        the machine and, where the file system supports it, those of other nodes.
         """
         self._claims.mkdir(parents=True, exist_ok=True)
         lock = open(self._claims / f"{fingerprint(stage)}.lock", "w")  # noqa: SIM115 - the claim closes it
@@ -137,18 +142,18 @@ class StageStore:
         return Claim(lock)
 
     def workspace(self, stage: Identity) -> Path:
-        """A new, empty folder for the stage to write into, on the same file system as its final place."""
+        """A new, empty folder for the stage to write into, on the file system of its final folder."""
         self._stages.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self._stages))
 
     def commit(
         self, stage: Identity, workspace: Path, metrics: Mapping[str, Any], context: Mapping[str, Any]
     ) -> Finished:
-        """Vouch for what the workspace holds and make it the stage. The caller holds the claim.
+        """Make the workspace's files the finished stage. The caller holds the claim.
 
         Args:
-            metrics: what the stage measured; JSON values.
-            context: where and how it ran (versions, seconds, workers); recorded, never part of the identity.
+            metrics: what the stage measured, as JSON values.
+            context: where and how it ran (versions, seconds, workers); recorded, and never part of the identity.
         """
         manifest = write_manifest(
             workspace,
@@ -161,34 +166,31 @@ class StageStore:
             },
         )
         final = self.folder(stage)
-        if final.exists():  # what is there is damaged, or the caller would have found it
+        if final.exists():  # damaged, or the caller would have found it
             shutil.rmtree(final)
         os.replace(workspace, final)
-        sync_folder(self._stages)  # whoever hears of the stage may write it down for good
-        _known[final] = manifest
+        sync_folder(self._stages)  # before anybody records that the stage exists
+        _verified[final] = manifest
         shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
         return Finished(final, manifest)
 
     def checkpoints(self, stage: Identity) -> Path:
-        """Where the stage's own checkpoints lie while it is made."""
+        """The folder of the stage's checkpoints while it is produced."""
         return self._checkpoints / self.folder(stage).name
 
-    def note_failure(self, stage: Identity, reason: Mapping[str, Any]) -> None:
-        """Remember that the stage's own training has no result, so that nobody tries again. The caller holds the claim."""
+    def record_failure(self, stage: Identity, reason: Mapping[str, Any]) -> None:
+        """Record that the stage's training has no result, so that nobody tries again. The caller holds the claim."""
         self._failures.mkdir(parents=True, exist_ok=True)
-        path = self._failure(stage)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"identity": canonical(stage), **reason}, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(self._failure(stage), json.dumps({"identity": canonical(stage), **reason}, indent=1))
         shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
 
     def failure(self, stage: Identity) -> Mapping[str, Any] | None:
-        """What `note_failure` was told of the stage."""
+        """The reason that `record_failure` recorded for the stage, if any."""
         try:
-            noted: dict[str, Any] = json.loads(self._failure(stage).read_text(encoding="utf-8"))
+            failure: dict[str, Any] = json.loads(self._failure(stage).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        return noted if noted["identity"] == canonical(stage) else None
+        return failure if failure["identity"] == canonical(stage) else None
 
     def _failure(self, stage: Identity) -> Path:
         return self._failures / f"{self.folder(stage).name}.json"

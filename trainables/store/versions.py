@@ -1,4 +1,4 @@
-"""Versions of what a result depends on."""
+"""Versions of the packages a result depends on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ PACKAGES = ("torch", "transformers", "deepspeed", "ray", "babel")
 
 @cache
 def versions() -> dict[str, str]:
-    """Installed versions by package, Python among them; a package that is not installed is left out."""
-    found = {"python": platform.python_version()}
+    """Installed versions by package, with Python's own; packages that are not installed are left out."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
-        with suppress(PackageNotFoundError):  # Ray, where a model alone is measured
-            found[package] = version(package)
-    return found
+        with suppress(PackageNotFoundError):  # measuring a single model needs no Ray
+            installed[package] = version(package)
+    return installed

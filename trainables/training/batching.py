@@ -1,4 +1,4 @@
-"""Which examples make up which batch: a function of the seed and the step only, the same for any number of workers."""
+"""The examples of each batch: a function of the seed and the step only, the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from trainables.heads.features import FeatureTable
 from trainables.heads.masking import Masking
 from trainables.tasks.base import Task
 
-BUCKET_BATCHES = 16  # lengths are sorted within this many batches, so that rows of a batch need little padding
+BUCKET_BATCHES = 16  # examples are sorted by length within this many batches, which limits padding
 
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """Length-bucketed batches, reshuffled every epoch; examples that do not fill a batch wait for the next epoch's shuffle."""
+    """Length-bucketed batches, reshuffled every epoch. Examples that fill no batch are left out of that epoch."""
 
     lengths: tuple[int, ...]
     batch_size: int
     seed: int
-    _kept: dict[int, list[tuple[int, ...]]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _cached: dict[int, list[tuple[int, ...]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.lengths) < self.batch_size:
@@ -36,10 +36,10 @@ class BatchOrder:
         """Indices of the examples in the batch of a step counted from 0."""
         batches_an_epoch = len(self.lengths) // self.batch_size
         epoch, batch = divmod(step, batches_an_epoch)
-        if epoch not in self._kept:  # one epoch is kept: steps are asked for in order
-            self._kept.clear()
-            self._kept[epoch] = self._shuffled(epoch)
-        return self._kept[epoch][batch]
+        if epoch not in self._cached:  # a single epoch is cached, as steps are requested in order
+            self._cached.clear()
+            self._cached[epoch] = self._shuffled(epoch)
+        return self._cached[epoch][batch]
 
     def _shuffled(self, epoch: int) -> list[tuple[int, ...]]:
         rng = random.Random(f"{self.seed}|{epoch}")
@@ -70,7 +70,7 @@ class Share:
             raise ValueError(f"no worker {self.rank} of {self.workers} with micro-batches of {self.micro_batch}")
 
     def accumulation(self, batch_size: int, group: int = 1) -> int:
-        """Micro-batches a step, where `group` features stay together: a micro-batch holds at least one group.
+        """Micro-batches a step. `group` features stay together, and a micro-batch holds at least one group.
 
         Raises:
             ValueError: the batch cannot be divided evenly over the workers.
@@ -79,34 +79,34 @@ class Share:
         if rest or not each:
             groups = "" if group == 1 else f" in groups of {group}"
             raise ValueError(f"a batch of {batch_size} cannot be divided evenly over {self.workers} workers{groups}")
-        most = max(1, self.micro_batch // group)
-        return next(count for count in range(1, each + 1) if each % count == 0 and each // count <= most)
+        limit = max(1, self.micro_batch // group)
+        return next(count for count in range(1, each + 1) if each % count == 0 and each // count <= limit)
 
     def cut(self, batch: Sequence[int], group: int = 1) -> list[Sequence[int]]:
-        """This worker's micro-batches of a batch. Every other group goes to the next worker: lengths stay balanced."""
+        """This worker's micro-batches of a batch. Groups are dealt to the workers in turn, which balances lengths."""
         count = self.accumulation(len(batch), group)
         groups = [batch[start : start + group] for start in range(0, len(batch), group)][self.rank :: self.workers]
-        mine = [index for one in groups for index in one]
-        size = len(mine) // count
-        return [mine[start : start + size] for start in range(0, len(mine), size)]
+        indices = [index for members in groups for index in members]
+        size = len(indices) // count
+        return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 class Batches(Protocol):
-    """What the loop draws from."""
+    """The batches of a training, by step."""
 
     @property
     def group(self) -> int:
-        """How many entries of a batch stay on one worker together."""
+        """The number of batch entries that stay together on one worker."""
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         """Keyword arguments of the model for each micro-batch of a worker's share of a step."""
 
     def weight(self, step: int) -> float:
-        """Supervised decisions in the whole batch of a step, over all workers: what the summed loss is divided by."""
+        """Supervised decisions in the whole batch of a step, over all workers; the summed loss is divided by it."""
 
 
 class FeatureBatches:
-    """Batches of a task's training features; with `masking`, each masked by the seed, the step and the feature alone."""
+    """Batches of a task's training features. With `masking`, masks depend only on the seed, the step and the feature."""
 
     def __init__(
         self, features: FeatureTable, task: Task, pad_id: int, order: BatchOrder, *, masking: Masking | None = None
@@ -128,11 +128,11 @@ class FeatureBatches:
         indices = self._order.at(step)
         if self._masking is None:
             return self._features.weight(indices)
-        # Chance may choose no piece of a few short rows: their loss is then 0, and not 0 / 0.
+        # By chance no token of a few short rows may be masked: their loss is then 0 and not 0 / 0.
         return max(1.0, sum(feature.weight for feature in self._read(step, indices)))
 
     def _read(self, step: int, indices: Sequence[int]) -> list[Feature]:
-        """The features at these places as the step reads them."""
+        """The features at these indices, masked for the step."""
         features = self._features.take(indices)
         if self._masking is None:
             return features

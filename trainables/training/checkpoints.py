@@ -1,8 +1,8 @@
-"""Checkpoints inside a long stage: where its training goes on after a worker, a machine or the whole run was lost.
+"""Checkpoints inside a long stage, from which its training resumes after a worker, a machine or the whole run was lost.
 
-DeepSpeed writes and reads the state, each worker its own part. A manifest with size and hash of every file is written last, so
-that what has none, or other bytes, is no checkpoint. The parts are pickles, and only bytes that a manifest of the study's own
-store vouches for are unpickled; what a stage leaves in the end is safetensors.
+DeepSpeed writes and reads the state, each worker its own part. A manifest with size and hash of every file is written last: a
+folder without one, or with other content, is not a checkpoint. The parts are pickles, and only files that match a manifest of
+the study's own store are unpickled. The final output of a stage is safetensors.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainables.store.manifests import read_manifest, write_manifest, wrong_contents
-from trainables.training.early_stopping import Watch
+from trainables.training.early_stopping import EarlyStopper
 
 logger = logging.getLogger(__name__)
 
-KEPT = 2  # the newest, and the one before in case the newest turns out to be broken
+KEPT = 2  # the newest, and its predecessor in case the newest is damaged
 BEST = "best.safetensors"
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """What a training goes on from: steps done with their losses, the dev scores until then and the weights of the best, and
-    the checkpoints that could not be used, each with the reason."""
+    """What a training resumes from: steps done, their losses, the dev scores so far and the weights of the best.
+
+    `skipped` names unusable checkpoints, each with the reason.
+    """
 
     step: int = 0
     losses: tuple[float, ...] = ()
@@ -44,11 +46,11 @@ class Checkpoints:
     """The checkpoints of one stage, `step-<steps done>/` each. All workers of a group make the same calls.
 
     Args:
-        folder: the stage's own, which every worker can read and write.
+        folder: the stage's own, readable and writable by every worker.
         every_s: least time between two checkpoints, in seconds.
         leads: whether this worker writes the manifests.
-        workers, zero_stage, trimmed: of the group, and whether its embedding table is trimmed. An equal one alone can read the
-            optimizer's state, and without it the training would not be the one that was interrupted.
+        workers, zero_stage, trimmed: of the group, and whether its embedding table is trimmed. Only an equal group can read the
+            optimizer's state, without which the training would not continue as the interrupted one.
     """
 
     def __init__(
@@ -60,50 +62,50 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time for one, by the leader's clock; other workers say no."""
+        """Whether a checkpoint is due by the leader's clock; always false on other workers."""
         return self._leads and time.monotonic() - self._last >= self._every_s
 
-    def save(self, engine: Any, losses: Sequence[float], watch: Watch | None) -> None:
-        """Keep the state after the steps that had these losses, and let go of all but the newest two."""
+    def save(self, engine: Any, losses: Sequence[float], stopper: EarlyStopper | None) -> None:
+        """Write the state after the steps with these losses, and remove all but the newest two checkpoints."""
         name = f"step-{len(losses):08d}"
         if self._leads:
-            shutil.rmtree(self.folder / name, ignore_errors=True)  # of an attempt that died while it wrote
+            shutil.rmtree(self.folder / name, ignore_errors=True)  # left by an attempt that died while writing
         engine.save_checkpoint(str(self.folder), tag=name, save_latest=False)
         if self._workers > 1:
             dist.barrier()
         if self._leads:
-            if watch is not None and watch.best:
-                save_file(dict(watch.best), self.folder / name / BEST)
-            seen = {"losses": list(losses), "scores": [] if watch is None else watch.scores}
-            write_manifest(self.folder / name, {"step": len(losses), **seen, "group": self._group})
-            later = [folder for folder in self._found() if folder.name > name]  # none of them could be used
-            for old in later + [folder for folder in self._found() if folder.name <= name][KEPT:]:
+            if stopper is not None and stopper.best:
+                save_file(dict(stopper.best), self.folder / name / BEST)
+            progress = {"losses": list(losses), "scores": [] if stopper is None else stopper.scores}
+            write_manifest(self.folder / name, {"step": len(losses), **progress, "group": self._group})
+            unusable = [folder for folder in self._newest_first() if folder.name > name]
+            for old in unusable + [folder for folder in self._newest_first() if folder.name <= name][KEPT:]:
                 shutil.rmtree(old, ignore_errors=True)
         self._last = time.monotonic()
 
     def restore(self, engine: Any) -> Resumed:
-        """Load the newest whole checkpoint into an engine that has not trained yet, if there is one.
+        """Load the newest intact checkpoint, if there is one, into an engine that has not trained yet.
 
-        A broken one, or one of another group, is named in a warning and skipped.
+        Damaged ones and those of other groups are logged and skipped.
         """
-        chosen: list[Any] = list(self._newest()) if self._leads else [None, ()]
+        newest: list[Any] = list(self._newest_usable()) if self._leads else [None, ()]
         if self._workers > 1:
-            dist.broadcast_object_list(chosen, src=0)
-        manifest, skipped = chosen
+            dist.broadcast_object_list(newest, src=0)
+        manifest, skipped = newest
         if manifest is None:
             return Resumed(skipped=skipped)
         folder = self.folder / f"step-{manifest['step']:08d}"
         loaded, _ = engine.load_checkpoint(str(self.folder), tag=folder.name)
         if loaded is None:
-            raise RuntimeError(f"DeepSpeed did not load {folder}")
+            raise RuntimeError(f"DeepSpeed could not load the checkpoint {folder}")
         self._last = time.monotonic()
         scores = [(int(done), float(value)) for done, value in manifest["scores"]]
         best = load_file(folder / BEST) if BEST in manifest["files"] and self._leads else {}
         return Resumed(manifest["step"], tuple(manifest["losses"]), scores, best, skipped)
 
-    def _newest(self) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    def _newest_usable(self) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
         skipped: list[str] = []
-        for folder in self._found():
+        for folder in self._newest_first():
             manifest = read_manifest(folder)
             problem = self._problem(folder, manifest)
             if problem is None:
@@ -114,15 +116,16 @@ class Checkpoints:
 
     def _problem(self, folder: Path, manifest: Mapping[str, Any] | None) -> str | None:
         if manifest is None:
-            return "no readable manifest, so it was not finished"
+            return "it has no readable manifest: it was not finished"
         if manifest.get("group") != self._group:
-            return f"made by another group ({_said(manifest.get('group') or {})}; now {_said(self._group)})"
+            return (
+                f"written by another group ({_formatted(manifest.get('group') or {})}; now {_formatted(self._group)})"
+            )
         return next(iter(wrong_contents(folder, manifest)), None)
 
-    def _found(self) -> list[Path]:
-        """Newest first."""
+    def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), reverse=True)
 
 
-def _said(group: Mapping[str, Any]) -> str:
+def _formatted(group: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in group.items())

@@ -1,4 +1,4 @@
-"""The training loop. Plain Python: it knows neither Ray nor the launcher it runs under."""
+"""The training loop. It is independent of Ray and of the launcher it runs under."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import torch.distributed as dist
 from trainables.hyperparameters import Diverged, OutOfMemory, Training
 from trainables.training.batching import Batches, Share
 from trainables.training.checkpoints import Checkpoints, Resumed
-from trainables.training.early_stopping import Watch
+from trainables.training.early_stopping import EarlyStopper
 
 Observer = Callable[[int, float], None]  # step counted from 0, loss of the whole batch
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The loss of every step, and what an interrupted training went on from."""
+    """The loss of every step, and what an interrupted training resumed from."""
 
     losses: list[float]
     resumed: Resumed
@@ -36,28 +36,28 @@ def train(
     device: torch.device,
     observe: Observer = lambda step, loss: None,
     checkpoints: Checkpoints | None = None,
-    watch: Watch | None = None,
+    stopper: EarlyStopper | None = None,
 ) -> Trained:
-    """Train the model inside a DeepSpeed engine, whose `forward` returns a summed loss; the engine holds the result.
+    """Train the model of a DeepSpeed engine, whose `forward` returns a summed loss; the engine holds the result.
 
-    Batches and random numbers (dropout) depend on the seed and the step alone, so that a training that goes on from a
-    checkpoint is the one that was interrupted.
+    Batches and random numbers (dropout) depend only on the seed and the step: a training resumed from a checkpoint equals an
+    uninterrupted one.
 
     Raises:
         Diverged: the loss of some step is NaN or infinite.
-        OutOfMemory: the device does not hold a micro-batch. Raised on the worker that it happens to.
+        OutOfMemory: a micro-batch does not fit on the device. Raised on the worker where it happens.
     """
     resumed = Resumed() if checkpoints is None else checkpoints.restore(engine)
     losses: list[float] = list(resumed.losses)
-    if watch is not None:
-        watch.resume(resumed.scores, resumed.best)
+    if stopper is not None:
+        stopper.resume(resumed.scores, resumed.best)
     engine.train()
     for step in range(resumed.step, training.steps):
         for group in engine.optimizer.param_groups:
             group["lr"] = training.learning_rate_at(step)
         torch.manual_seed(random.Random(f"{training.seed}|{step}|{share.rank}").getrandbits(63))
         micro_batches = batches.micro_batches(step, share)
-        # The engine averages over workers and micro-batches; the loss is a sum over the whole batch divided by its weight.
+        # The engine averages over workers and micro-batches. The loss is the sum over the whole batch divided by its weight.
         scale = share.workers * len(micro_batches) / batches.weight(step)
         total = torch.zeros((), device=device)
         for inputs in micro_batches:
@@ -66,23 +66,23 @@ def train(
                 engine.backward(loss)
                 engine.step()
             except torch.OutOfMemoryError as error:
-                held = training.batch_size // share.workers // len(micro_batches)
-                raise OutOfMemory(step, held, str(error)) from error
+                micro_batch = training.batch_size // share.workers // len(micro_batches)
+                raise OutOfMemory(step, micro_batch, str(error)) from error
             total += loss.detach() / len(micro_batches)
         due = checkpoints is not None and checkpoints.due()
         if share.workers > 1:
-            told = torch.stack([total, torch.full_like(total, due)])
-            dist.all_reduce(told, op=dist.ReduceOp.SUM)
-            total, due = told[0], bool(told[1])
+            sums = torch.stack([total, torch.full_like(total, due)])
+            dist.all_reduce(sums, op=dist.ReduceOp.SUM)
+            total, due = sums[0], bool(sums[1])
         mean = float(total) / share.workers
         if not math.isfinite(mean):
             raise Diverged(step, mean)
         losses.append(mean)
         observe(step, mean)
-        if watch is not None and watch.wants(step + 1):
-            watch.look(engine, step + 1)
-            if watch.over:
+        if stopper is not None and stopper.due(step + 1):
+            stopper.evaluate(engine, step + 1)
+            if stopper.should_stop:
                 break
         if checkpoints is not None and due:
-            checkpoints.save(engine, losses, watch)
+            checkpoints.save(engine, losses, stopper)
     return Trained(losses, resumed)

@@ -1,12 +1,12 @@
-"""ZeRO 3 without the whole model in every worker: an encoder is outlined, and its weights are read one at a time.
+"""ZeRO 3 without the whole model in every worker: an encoder is built on the meta device and read tensor by tensor.
 
-Loaded in the usual way, every worker reads all of XLM-R XXL's 43 GB before the engine leaves it an eighth. Where the file
-system maps files into memory, workers of a node share the pages, which the kernel may drop; where it does not, each has a
-copy, and in any case each node reads all of it. Here the leader alone reads, tensor by tensor; each is sent to all workers, cut
-into their parts and let go of. So a worker never has more than its part and the largest tensor, on whatever file system.
+Loaded as usual, every worker reads all of XLM-R XXL's 43 GB before the engine leaves it an eighth. Where the file system maps
+files into memory, the workers of a node share the pages, which the kernel may drop. Elsewhere each worker has a copy, and in
+any case each node reads the whole model. Here the leader alone reads. Each tensor is broadcast, partitioned over the workers
+and freed: a worker never holds more than its part and the largest tensor.
 
-Two workers, 152 million parameters (610 MB) on a local disk, the most that the leader had beyond its start until the engine
-stood: loaded whole, 1,413 MB of its own and 605 MB of mapped pages; read in parts, 1,606 and 208.
+Two workers, 152 million parameters (610 MB) on a local disk, peak memory of the leader beyond its start until the engine was
+built: loaded whole, 1,413 MB of its own and 605 MB of mapped pages; read in parts, 1,606 and 208.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class StoredWeights:
                 self._files = dict.fromkeys(file.keys(), SAFE_WEIGHTS_NAME)
 
     def read(self, *names: str) -> Tensor:
-        """The tensor that goes by one of these names: a tied one is stored under a single one.
+        """The tensor stored under one of these names: a tied tensor has several and is stored under one.
 
         Raises:
-            KeyError: there is none.
+            KeyError: none of them is stored.
         """
         name = next((name for name in names if name in self._files), None)
         if name is None:
@@ -61,34 +61,34 @@ def read_partitioned(
     leads: bool,
     device: torch.device,
 ) -> None:
-    """Read the weights of the outlined `model.encoder` from the folder of its files, and leave every worker its part.
+    """Read the weights of `model.encoder`, which is on the meta device, and leave every worker its partition.
 
     All workers of a group call it. `settings` are the engine's; `trimmed` says which rows of the embedding table the model has.
-    Buffers, which are whole on every worker, are moved to the device: the engine takes a partitioned model to be there already.
+    Buffers, whole on every worker, are moved to the device, where the engine expects all of a partitioned model.
     """
     stored = StoredWeights(folder) if leads else None
-    for names, parameter in _outlined(model):
+    for names, parameter in _meta_parameters(model):
         whole = torch.empty(parameter.shape, device=device)
         if stored is not None:
             tensor = stored.read(*(name.removeprefix("encoder.") for name in names))
             whole.copy_(tensor if trimmed is None or trimmed.name not in names else tensor[trimmed.ids])
         real = nn.Parameter(whole, requires_grad=parameter.requires_grad)
         for name in names:
-            module, _, own = name.rpartition(".")
-            setattr(model.get_submodule(module), own, real)
-        partition(real, settings)
-    for holder in model.modules():
-        for name, buffer in holder.named_buffers(recurse=False):
-            setattr(holder, name, buffer.to(device))
+            module, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(module), attribute, real)
+        partition(real, settings, device=device)
+    for owner in model.modules():
+        for name, buffer in owner.named_buffers(recurse=False):
+            setattr(owner, name, buffer.to(device))
 
 
-def whole_table(trimmed: Trimmed, folder: Path) -> Tensor:
-    """All rows of an embedding table that was trimmed in outline."""
+def read_table(trimmed: Trimmed, folder: Path) -> Tensor:
+    """All rows of an embedding table that was trimmed on the meta device."""
     return StoredWeights(folder).read(trimmed.name.removeprefix("encoder."))
 
 
-def _outlined(model: nn.Module) -> list[tuple[list[str], nn.Parameter]]:
-    """Parameters without memory, each with all the names it goes by, in an order that is the same on all workers."""
+def _meta_parameters(model: nn.Module) -> list[tuple[list[str], nn.Parameter]]:
+    """Parameters on the meta device, each with all its names, in the same order on all workers."""
     names: dict[int, list[str]] = {}
     parameters: dict[int, nn.Parameter] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

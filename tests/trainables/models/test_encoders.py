@@ -25,8 +25,9 @@ from trainables.models.encoder import (
     pooling_of,
 )
 from trainables.models.families import FAMILIES
-from trainables.models.published_encoder import Published, noted_encoder
+from trainables.models.published_encoder import PublishedEncoder, pinned_encoder
 from trainables.models.task_model import ENCODER, TaskModel, load_task_model, new_task_model, save_task_model
+from trainables.models.unpadding import unpad_training
 from trainables.models.vocabulary import train_vocabulary
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.import_encoder import ImportEncoder
@@ -35,8 +36,7 @@ from trainables.stages.vocabulary import TOKENIZER
 from trainables.store.stage_store import Finished, StageStore
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training.batching import Share
-from trainables.training.engine import build_engine, full_state, release
-from trainables.training.unpadding import unpad
+from trainables.training.engine import Layout, build_engine, full_state, release
 
 TASK = MicroEntailment(languages_=recipes.LANGUAGES, **recipes.SMALL)
 TRAINING = Training(learning_rate=1e-3, steps=2, batch_size=4, seed=0)
@@ -133,7 +133,7 @@ def _saved(
 
 
 def _imported(family: str, root: Path) -> tuple[ImportEncoder, Workplace, Finished]:
-    stage = ImportEncoder(noted_encoder(Published(family, f"someone/{family}", family)))
+    stage = ImportEncoder(pinned_encoder(PublishedEncoder(family, f"someone/{family}", family)))
     work = Workplace(StageStore(root / "out"))
     return stage, work, ensure(stage, work)
 
@@ -148,7 +148,7 @@ def _inputs(pieces: int) -> dict[str, Tensor]:
 
 def _trained(model: TaskModel, inputs: dict[str, Tensor], zero_stage: int, **how: Any) -> dict[str, Tensor]:
     """The state after one optimizer step, with the same dropout however it is computed."""
-    engine = build_engine(model, TRAINING, share=Share(0, 1, 4), zero_stage=zero_stage, **how)
+    engine = build_engine(model, TRAINING, Layout(Share(0, 1, 4), zero_stage, **how))
     engine.train()
     torch.manual_seed(1)
     engine.backward(engine(**inputs, labels=torch.tensor([0, 1, 0, 1])) / 4)
@@ -283,7 +283,7 @@ def test_the_second_text_of_a_pair_is_marked_for_bert_as_its_own_tokenizer_does(
         marked = original.base_model(input_ids=ids, attention_mask=mask, token_type_ids=segments)[0]
         plain = original.base_model(input_ids=ids, attention_mask=mask)[0]
         found = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        unpad(model.train().encoder)
+        unpad_training(model.train().encoder)
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -328,7 +328,7 @@ def test_what_does_not_belong_together_is_refused(root: Path, tokenizer: PreTrai
 
     folder, _ = _saved("bert", root, tokenizer)
     work = Workplace(StageStore(root / "out"))
-    wrong = noted_encoder(Published("x", "someone/bert", "xlm-roberta"))
+    wrong = pinned_encoder(PublishedEncoder("x", "someone/bert", "xlm-roberta"))
     with pytest.raises(DataError, match="model_type is 'bert'"):
         ensure(ImportEncoder(wrong), work)
     weights = load_file(folder / "model.safetensors")
@@ -338,28 +338,28 @@ def test_what_does_not_belong_together_is_refused(root: Path, tokenizer: PreTrai
         _imported("bert", root)
     for revision in ("main", "e73636d", "files:short"):
         with pytest.raises(ValueError, match="revision"):
-            Published("x", "someone/x", "bert", revision)
+            PublishedEncoder("x", "someone/x", "bert", revision)
     with pytest.raises(ValueError, match="no family 'gpt2'"):
-        Published("x", "someone/x", "gpt2")
+        PublishedEncoder("x", "someone/x", "gpt2")
 
 
 def test_a_folder_is_known_by_what_is_read_of_it_and_not_by_its_place(
     root: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = _saved("bert", root, tokenizer)
-    encoder = Published("x", "someone/bert", "bert")
-    before = noted_encoder(encoder)
+    encoder = PublishedEncoder("x", "someone/bert", "bert")
+    before = pinned_encoder(encoder)
     assert before.revision is not None
     (folder / "README.md").write_text("a card")
-    assert noted_encoder(encoder) == before
+    assert pinned_encoder(encoder) == before
     elsewhere = root / "elsewhere"
     elsewhere.mkdir()
     (root / "encoders").rename(elsewhere / "encoders")
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(elsewhere))
-    assert noted_encoder(encoder) == before
+    assert pinned_encoder(encoder) == before
     path = elsewhere / "encoders" / "someone" / "bert" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_dropout_prob": 0.2}))
-    assert noted_encoder(encoder) != before
+    assert pinned_encoder(encoder) != before
     with pytest.raises(DataError, match="have changed since the study was made"):
         ensure(ImportEncoder(before), Workplace(StageStore(root / "out")))
     monkeypatch.delenv(DATA_ROOT_VARIABLE)

@@ -100,7 +100,7 @@ def test_a_damaged_stage_is_named_and_made_again(
     assert place.weights(SECOND).read_bytes() == b"weightsweights"
     name = place.work.store.folder(SECOND).name
     assert [record.getMessage() for record in caplog.records] == [
-        f"stage {name} is damaged ({reason}): it is made again"
+        f"stage {name} is damaged ({reason}); it is produced again"
     ]
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_input_is_made_again_before_it_is_read(place: Place, caplog: p
     ensure(SECOND, place.work)
     assert place.produced == ["first", "second"]
     assert place.weights(SECOND).read_bytes() == b"weightsweights"
-    assert "it is made again" in caplog.text
+    assert "it is produced again" in caplog.text
 
 
 def test_a_process_hashes_what_it_uses_once(place: Place) -> None:

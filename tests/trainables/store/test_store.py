@@ -167,10 +167,10 @@ def zeros_for_file(folder: Path) -> None:
 def test_damage_is_told_from_what_was_never_there(tmp_path: Path, damage: Callable[[Path], None], reason: str) -> None:
     commit(StageStore(tmp_path / "first"), Toy())
     store = StageStore(Path(shutil.copytree(tmp_path / "first", tmp_path / "second")))  # not known to this process
-    assert store.whole(Toy(1)) is None
+    assert store.find_intact(Toy(1)) is None
     damage(store.folder(Toy()))
     with pytest.raises(Damaged, match=re.escape(f"stage {store.folder(Toy()).name} is damaged ({reason})")):
-        store.whole(Toy())
+        store.find_intact(Toy())
 
 
 def test_files_outlive_a_power_cut_before_a_manifest_vouches_for_them(
@@ -195,8 +195,9 @@ def test_files_outlive_a_power_cut_before_a_manifest_vouches_for_them(
     assert set(done[:2]) == files
     assert folders[0] == "deep synced"
     assert folders[1].startswith(".unfinished-"), "the workspace"
-    assert done[4:] == [
-        f".{MANIFEST} synced",
+    assert done[4].startswith(f".{MANIFEST}."), "the manifest's temporary file"
+    assert done[4].endswith(" synced")
+    assert done[5:] == [
         f"{MANIFEST} renamed",
         folders[1],
         f"{made.folder.name} renamed",
@@ -267,7 +268,7 @@ def test_a_file_system_without_locks_is_told_from_one_with(tmp_path: Path, monke
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", lambda *_: None)  # some mounts of object stores say yes to everybody
-    assert lock_problem(tmp_path) == "its file system gives one lock to two holders"
+    assert lock_problem(tmp_path) == "its file system grants one lock to two holders"
     monkeypatch.setattr("fcntl.flock", none_here)
     assert lock_problem(tmp_path) == "its file system has no file locks (No locks available)"
 

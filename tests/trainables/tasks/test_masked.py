@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerFast
 
 from study.planning import memory
 from study.planning.architecture import architecture_of
-from study.planning.stages import Load
 from study.planning.plan import render_plan
+from study.planning.stages import Load
 from study.spec import InvalidStudy, Size, Space, Study
 from study.spec.data_check import check_data
 from tests.support import recipes
@@ -48,12 +48,12 @@ from trainables.stages.tokenise import Tokenise
 from trainables.stages.vocabulary import Vocabulary
 from trainables.store.fingerprint import fingerprint
 from trainables.store.stage_store import StageStore
-from trainables.tasks.unlabelled.masked_lm import ARTICLES, MaskedLm
 from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.micro.intermediate import MicroTopic
 from trainables.tasks.micro.masked_lm import MicroMaskedLm
 from trainables.tasks.mixture import Mixture
-from trainables.tasks.published_task import pinned
+from trainables.tasks.pinning import pinned
+from trainables.tasks.unlabelled.masked_lm import ARTICLES, MaskedLm
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -351,7 +351,7 @@ def test_the_vocabulary_is_never_trimmed(store: StageStore, tmp_path: Path) -> N
     (tmp_path / "left").mkdir()
     assert short.produce(work, tmp_path / "left")["embedding_rows_trained"] == rows
     with pytest.raises(ValueError, match=r"output layer heads\.1\.out is tied to the table"):
-        short.produce(dataclasses.replace(work, trim_vocabulary=True), tmp_path)
+        short.produce(dataclasses.replace(work, resources=Resources(trim_vocabulary=True)), tmp_path)
 
 
 # --- refusals
@@ -368,9 +368,9 @@ def test_it_trains_in_a_mixture_alone() -> None:
         _study(TEXT)
     with pytest.raises(InvalidStudy, match="targets: micro_masked_lm is an intermediate task"):
         _study(MIXTURE, targets=(*recipes.inline().targets, TEXT))
-    with pytest.raises(ValueError, match="micro_masked_lm has no labels: it is trained as one of the tasks"):
+    with pytest.raises(ValueError, match="micro_masked_lm has no labels: train it as one of the tasks"):
         FineTune(BASE, TEXT, TRAINING)
-    with pytest.raises(ValueError, match="micro_masked_lm has no labels: it is trained and never scored"):
+    with pytest.raises(ValueError, match="micro_masked_lm has no labels and cannot be scored"):
         Evaluate(BASE, TEXT)
     with pytest.raises(ValueError, match="trained and never scored"):
         TEXT.chance()
@@ -447,8 +447,8 @@ def test_files_are_read_line_by_line(root: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"text/de\.txt:1: holds no text, where a sentence or paragraph a line is expected"),
-        (b"\n  \n", r"text/de\.txt:1: holds no text"),
+        (b"", r"text/de\.txt:1: no text; expected a sentence or paragraph a line"),
+        (b"\n  \n", r"text/de\.txt:1: no text"),
         (b"Gut.\nSch\xf6n.\n", r"text/de\.txt:2: not UTF-8: .* at byte 3"),
     ],
     ids=["empty", "blank", "latin-1"],

@@ -21,9 +21,11 @@ from tests.support.networks import PAD, classifier, random_features, roberta
 from tests.support.pair import Pair
 from trainables.heads.features import read_features
 from trainables.hyperparameters import Diverged, EarlyStopping, OutOfMemory, Training
-from trainables.launch.job import Job, run_inline
+from trainables.launch.inline import run_inline
+from trainables.launch.job import Job
 from trainables.models.encoder import Shape
 from trainables.models.task_model import TaskModel
+from trainables.resources import Resources
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import FineTune
@@ -32,8 +34,8 @@ from trainables.store.stage_store import StageStore
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
 from trainables.training.checkpoints import Checkpoints
-from trainables.training.early_stopping import Watch
-from trainables.training.engine import engine_around, full_state
+from trainables.training.early_stopping import EarlyStopper
+from trainables.training.engine import Layout, full_state, managed_engine
 from trainables.training.loop import train
 
 STEPS, KILLED_AT = 12, 7
@@ -61,7 +63,7 @@ def _train(
     weights: int = 0,
     share: Share = Share(0, 1, 16),  # noqa: B008 - frozen
     zero_stage: int = 0,
-    watch: Watch | None = None,
+    stopper: EarlyStopper | None = None,
     end: Callable[[], None] | None = None,
 ) -> tuple[list[float], dict[str, Tensor], tuple[str, ...]]:
     """Losses, full state and skipped checkpoints of a network with dropout; interrupted after `until` steps."""
@@ -76,7 +78,7 @@ def _train(
     if folder is not None:
         checkpoints = Checkpoints(folder, 0.0, leads=share.rank == 0, workers=share.workers, zero_stage=zero_stage)
     order = BatchOrder(table.lengths, TRAINING.batch_size, TRAINING.seed)
-    with engine_around(classifier(roberta(0.1)), TRAINING, share=share, zero_stage=zero_stage) as engine:
+    with managed_engine(classifier(roberta(0.1)), TRAINING, Layout(share, zero_stage)) as engine:
         trained = train(
             engine,
             FeatureBatches(table, MicroEntailment(), PAD, order),
@@ -85,7 +87,7 @@ def _train(
             device=CPU,
             observe=observe,
             checkpoints=checkpoints,
-            watch=watch,
+            stopper=stopper,
         )
         return trained.losses, full_state(engine), trained.resumed.skipped
 
@@ -181,7 +183,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_is_taken(
     steps: list[int] = []
     table = read_features(features)
     order, share = BatchOrder(table.lengths, TRAINING.batch_size, TRAINING.seed), Share(0, 1, 16)
-    with engine_around(classifier(roberta(0.1)), TRAINING, share=share, zero_stage=0) as engine:
+    with managed_engine(classifier(roberta(0.1)), TRAINING, Layout(share)) as engine:
         trained = train(
             engine,
             FeatureBatches(table, MicroEntailment(), PAD, order),
@@ -217,35 +219,35 @@ def test_what_could_not_be_used_does_not_push_out_the_new(features: Path, tmp_pa
     assert _train(features, tmp_path, weights=5, zero_stage=1)[2] == ()
 
 
-def _watch(scores: list[float], patience: int) -> Watch:
+def _stopper(scores: list[float], patience: int) -> EarlyStopper:
     left = iter(scores)
-    return Watch(EarlyStopping(every=2, patience=patience), lambda engine: next(left), STEPS, leads=True)
+    return EarlyStopper(EarlyStopping(every=2, patience=patience), lambda engine: next(left), STEPS, leads=True)
 
 
 def test_early_stopping_keeps_the_best_weights_also_over_an_interruption(features: Path, tmp_path: Path) -> None:
     best = _train(features, tmp_path / "best", until=STEPS)[0]
-    watch = _watch([50.0, 70.0, 70.0, 60.0, 90.0], patience=2)
-    losses, _, _ = _train(features, None, watch=watch)
+    stopper = _stopper([50.0, 70.0, 70.0, 60.0, 90.0], patience=2)
+    losses, _, _ = _train(features, None, stopper=stopper)
     assert losses == best[:8]  # evaluations after 2, 4, 6 and 8 steps; the last two brought nothing
-    assert watch.best_step == 4
+    assert stopper.best_step == 4
     with pytest.raises(Killed):
-        _train(features, tmp_path / "stopped", until=7, watch=_watch([50.0, 70.0, 70.0], patience=2))
-    again = _watch([60.0], patience=2)
-    assert _train(features, tmp_path / "stopped", weights=5, watch=again)[0] == best[:8]
+        _train(features, tmp_path / "stopped", until=7, stopper=_stopper([50.0, 70.0, 70.0], patience=2))
+    again = _stopper([60.0], patience=2)
+    assert _train(features, tmp_path / "stopped", weights=5, stopper=again)[0] == best[:8]
     assert again.scores == [(2, 50.0), (4, 70.0), (6, 70.0), (8, 60.0)]
-    assert again.best.keys() == watch.best.keys()
-    for name, value in watch.best.items():
+    assert again.best.keys() == stopper.best.keys()
+    for name, value in stopper.best.items():
         torch.testing.assert_close(again.best[name], value, rtol=0, atol=0)
     after_four = _train(
-        features, None, watch=_watch([1.0, 2.0, 0.0, 0.0], patience=2)
+        features, None, stopper=_stopper([1.0, 2.0, 0.0, 0.0], patience=2)
     )  # the same run, stopped likewise
-    assert any(not torch.equal(after_four[1][name], value) for name, value in watch.best.items())
+    assert any(not torch.equal(after_four[1][name], value) for name, value in stopper.best.items())
 
 
 # --- stages
 
 STUDY = recipes.tiny()
-PRETRAINED = STUDY.pretrain(STUDY.sizes[0])
+PRETRAINED = STUDY.encoder_stage(STUDY.sizes[0])
 TARGET = STUDY.targets[0]
 
 
@@ -265,7 +267,7 @@ def test_a_stage_goes_on_from_its_checkpoint_and_leaves_none_behind(base: Path) 
         if done == KILLED_AT and name == stage.label:
             raise Killed
 
-    work = Workplace(store, checkpoint_every_s=0.0, progress=interrupt)
+    work = Workplace(store, resources=Resources(checkpoint_every_s=0.0), progress=interrupt)
     with pytest.raises(Killed):
         ensure(stage, work)
     assert store.find(stage) is None
@@ -290,7 +292,7 @@ def test_early_stopping_in_a_stage_leaves_the_model_with_the_best_dev_score(base
 
 def _stopping(rank: int, folder: Path) -> list[tuple[int, float]]:
     """Wide enough that ZeRO 3 really shares its matrices out (from 100,000 elements on)."""
-    work = Workplace(StageStore(folder), Share(rank, 2, 8), zero_stage=3)
+    work = Workplace(StageStore(folder), Share(rank, 2, 8), Resources(zero_stage=3))
     scores: list[tuple[int, float]] = ensure(WIDE, work).metrics["dev_scores"]
     return scores
 
@@ -370,7 +372,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(
         caplog.clear()
         _run(_job(base, seed=6))  # another trial of the size begins with what fits, and says so
         assert "out of memory" not in caplog.text
-        assert "micro-batches of 4: the usual 64 did not fit before" in caplog.text
+        assert "micro-batches of 4, as the usual 64 did not fit before" in caplog.text
     halved = store.find(job.stages[0])
     assert halved is not None
     shutil.rmtree(base / "micro_batches")

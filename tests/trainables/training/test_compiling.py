@@ -37,7 +37,7 @@ def test_a_stage_trains_the_same_compiled(tmp_path: Path, monkeypatch: pytest.Mo
         work = Workplace(
             StageStore(tmp_path),
             Share(0, 1, 16),
-            compile=compiled,
+            Resources(compile=compiled),
             progress=lambda stage, done, total, loss, losses=losses: losses.append(loss),  # type: ignore[misc]
         )
         batches = FeatureBatches(features, MicroEntailment(), PAD, BatchOrder(features.lengths, 16, 1))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,14 +10,14 @@ import pytest
 from tests.support import recipes
 from tests.support.pair import Pair
 from trainables.hyperparameters import Diverged, Training
+from trainables.resources import Resources
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.finetune import FineTune
 from trainables.store.stage_store import StageStore
 from trainables.training.batching import Share
-from trainables.training.engine import outwait
 
 STUDY = recipes.tiny()
-PRETRAINED = STUDY.pretrain(STUDY.sizes[0])
+PRETRAINED = STUDY.encoder_stage(STUDY.sizes[0])
 TRAINING = Training(learning_rate=3e-3, steps=12, batch_size=16, seed=1)
 TUNED = FineTune(PRETRAINED, STUDY.targets[0], TRAINING)
 
@@ -44,7 +41,7 @@ def _losses(stage: FineTune, work: Workplace, folder: Path) -> list[float]:
 
 def _tuned(rank: int, zero_stage: int, base: Path, folder: Path, stage: FineTune) -> list[float] | str:
     """What one of two workers saw of a fine-tuning."""
-    work = Workplace(StageStore(base), Share(rank, 2, 64), zero_stage=zero_stage)
+    work = Workplace(StageStore(base), Share(rank, 2, 64), Resources(zero_stage=zero_stage))
     try:
         return _losses(stage, work, folder / f"rank{rank}")
     except Diverged as error:
@@ -85,62 +82,3 @@ def test_the_same_seed_trains_the_same_model_and_another_does_not(base: Path, tm
     first, again = _losses(TUNED, work, tmp_path / "first"), _losses(TUNED, work, tmp_path / "again")
     assert first == pytest.approx(again, rel=1e-6)
     assert _losses(other, work, tmp_path / "other") != pytest.approx(first, rel=1e-3)
-
-
-class _Clocks:
-    """A wall clock that stands `ahead_s` from files' stamps, and a monotonic one; both go on as somebody sleeps."""
-
-    def __init__(self, ahead_s: float = 0.0) -> None:
-        self.slept_s, self._start_s = 0.0, time.time() + ahead_s
-        self.on_sleep: Callable[[float], None] = lambda slept_s: None
-
-    def wait(self, lock: Path) -> bool:
-        return outwait(
-            lock,
-            stale_s=300.0,
-            clock=lambda: self._start_s + self.slept_s,
-            monotonic=lambda: 7.0 + self.slept_s,
-            sleep=self._sleep,
-        )
-
-    def _sleep(self, seconds: float) -> None:
-        self.slept_s += seconds
-        assert self.slept_s < 1000, "waits for ever"
-        self.on_sleep(self.slept_s)
-
-
-def test_a_lock_is_waited_for(tmp_path: Path) -> None:
-    lock, clocks = tmp_path / "lock", _Clocks()
-    assert not clocks.wait(lock)
-    assert clocks.slept_s == 0
-    lock.touch()
-    clocks.on_sleep = lambda slept_s: lock.unlink() if slept_s > 30 else None
-    assert not clocks.wait(lock), "its owner finished"
-
-
-@pytest.mark.parametrize(("ahead_s", "waits_s"), [(0.0, 300), (1000.0, 0), (-3600.0, 300)])
-def test_the_lock_of_a_killed_process_is_removed_whatever_clock_stamped_it(
-    tmp_path: Path, ahead_s: float, waits_s: float
-) -> None:
-    lock, clocks = tmp_path / "lock", _Clocks(ahead_s)
-    lock.touch()
-    assert clocks.wait(lock), "its owner never ended"
-    assert clocks.slept_s == pytest.approx(waits_s, abs=1)
-    assert not lock.exists()
-
-
-def test_a_lock_that_others_take_in_turns_is_left_to_them(tmp_path: Path) -> None:
-    """Each holds it for 200 s, under a clock an hour ahead."""
-    lock, clocks = tmp_path / "lock", _Clocks(-3600.0)
-    lock.touch()
-
-    def others_turn(slept_s: float) -> None:
-        owner = int(slept_s // 200)
-        if owner > 3:
-            lock.unlink()
-        else:
-            os.utime(lock, (time.time(), 2_000_000_000 + owner))
-
-    clocks.on_sleep = others_turn
-    assert not clocks.wait(lock)
-    assert clocks.slept_s == pytest.approx(800, abs=1)

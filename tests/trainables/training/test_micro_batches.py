@@ -12,12 +12,13 @@ import pytest
 
 from tests.support import recipes
 from trainables.hyperparameters import OutOfMemory
-from trainables.launch.job import Job, run_inline
+from trainables.launch.inline import run_inline
+from trainables.launch.job import Job
 from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
 from trainables.stages.finetune import FineTune
 from trainables.stages.pretrain import Pretrain
-from trainables.training.micro_batches import limits, note
+from trainables.training.micro_batches import known_limits, record_limit
 
 TRIED: list[tuple[str, int]] = []
 
@@ -66,7 +67,7 @@ def test_the_stage_that_did_not_fit_is_halved_and_the_others_are_not(
     caplog.clear()
     _run(tmp_path, Holds("tune", 16, seed=1), Holds("choices", 8, seed=1))
     assert tried == [("tune", 16), ("choices", 8)]
-    assert "choices: micro-batches of 8: the usual 16 did not fit before" in caplog.text
+    assert "choices: micro-batches of 8, as the usual 16 did not fit before" in caplog.text
     assert "tune" not in caplog.text
 
 
@@ -99,7 +100,7 @@ def test_a_smaller_micro_batch_of_the_recipe_stays(tmp_path: Path, tried: list[t
 def test_what_was_learnt_stays_though_the_trial_fails_later(tmp_path: Path) -> None:
     with pytest.raises(OutOfMemory):
         _run(tmp_path, Holds("tune", 8), Holds("never", 0))
-    assert limits(tmp_path, Resources()) == {"tune": 8, "never": 1}
+    assert known_limits(tmp_path, Resources()) == {"tune": 8, "never": 1}
 
 
 def test_files_of_another_form_are_passed_over(tmp_path: Path, tried: list[tuple[str, int]]) -> None:
@@ -110,14 +111,14 @@ def test_files_of_another_form_are_passed_over(tmp_path: Path, tried: list[tuple
     (folder / "c.json").write_text("[1]")
     _run(tmp_path, Holds("tune", 16))
     assert tried == [("tune", 16)]
-    note(tmp_path, Resources(), "tune", 3, because="full")
-    assert limits(tmp_path, Resources()) == {"tune": 3}
+    record_limit(tmp_path, Resources(), "tune", micro_batch=3, because="full")
+    assert known_limits(tmp_path, Resources()) == {"tune": 3}
 
 
 def test_stages_that_are_alike_share_what_was_learnt() -> None:
     """Learning rate and seed take no memory; length, precision and the pairs of a group do."""
     study = recipes.tiny()
-    pretrained = study.pretrain(study.sizes[0])
+    pretrained = study.encoder_stage(study.sizes[0])
     assert isinstance(pretrained, Pretrain)
     tuned = FineTune(pretrained, study.targets[0], study.tuning)
     for stage in (tuned, pretrained):

@@ -19,15 +19,16 @@ from tests.support.networks import PAD, ROWS, WIDTH, classifier, random_features
 from tests.support.pair import WORKERS, Pair
 from trainables.heads.features import read_features
 from trainables.hyperparameters import Training
-from trainables.models.encoder import is_outline, load_encoder, outline_encoder
+from trainables.models.encoder import encoder_on_meta, is_on_meta, load_encoder
 from trainables.models.families import FAMILIES
+from trainables.resources import Resources
 from trainables.stages.base import Workplace
 from trainables.stages.fit import fit
 from trainables.store.stage_store import StageStore
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training import partitioning
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
-from trainables.training.engine import engine_settings
+from trainables.training.engine import Layout, engine_settings
 from trainables.training.partitioning import StoredWeights, read_partitioned
 from trainables.training.trimming import looked_up
 
@@ -60,9 +61,9 @@ def _read_and_tuned(rank: int, folder: Path) -> dict[object, Any]:
 
 def _held(rank: int, folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """Parameters that this worker holds, and the whole of what both hold together."""
-    model = Body(outline_encoder(folder))
-    assert is_outline(model)
-    settings = engine_settings(TRAINING, share=Share(rank, WORKERS, 2), zero_stage=3)
+    model = Body(encoder_on_meta(folder))
+    assert is_on_meta(model)
+    settings = engine_settings(TRAINING, Layout(Share(rank, WORKERS, 2), 3))
     read_partitioned(*(model, folder, settings), trimmed=None, leads=rank == 0, device=torch.device("cpu"))
     parameters = list(model.encoder.parameters())
     held = sum(one.numel() + one.ds_tensor.numel() for one in parameters)
@@ -74,14 +75,13 @@ def _held(rank: int, folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]
 def _tuned(folder: Path, rank: int, name: str, *, trims: bool, outlined: bool) -> Tuned:
     """Losses and state of a training with dropout, of an encoder that every worker has whole or has in outline."""
     features, losses = read_features(folder / "features.arrow"), list[float]()
-    encoder = (outline_encoder if outlined else load_encoder)(folder / name)
+    encoder = (encoder_on_meta if outlined else load_encoder)(folder / name)
     torch.manual_seed(0)
     model = classifier(encoder)
     work = Workplace(
         StageStore(folder),
         Share(rank, WORKERS, 4),
-        zero_stage=3,
-        trim_vocabulary=trims,
+        Resources(zero_stage=3, trim_vocabulary=trims),
         progress=lambda stage, done, total, loss: losses.append(loss),
     )
     order = BatchOrder(features.lengths, TRAINING.batch_size, TRAINING.seed)

@@ -20,6 +20,7 @@ from tests.support.networks import PAD, classifier, random_features, roberta
 from trainables.heads.features import FeatureTable, read_features
 from trainables.hyperparameters import OutOfMemory, Training
 from trainables.models.task_model import TaskModel
+from trainables.resources import Resources
 from trainables.stages.base import Workplace
 from trainables.stages.fit import fit
 from trainables.store.stage_store import StageStore
@@ -46,7 +47,7 @@ def _fit(features: FeatureTable, zero_stage: int, *, passes: int | None = None) 
 
     model.encoder.encoder.layer[0].output.register_forward_pre_hook(fill)
     batches = FeatureBatches(features, MicroEntailment(), PAD, BatchOrder(features.lengths, 16, 1))
-    work = Workplace(StageStore(Path("/nowhere")), Share(0, 1, 16), zero_stage=zero_stage)
+    work = Workplace(StageStore(Path("/nowhere")), Share(0, 1, 16), Resources(zero_stage=zero_stage))
     state, _ = fit(model, batches, TRAINING, work, "tuned")
     assert all(value.numel() for value in state.values())
     return model

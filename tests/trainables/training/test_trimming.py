@@ -29,6 +29,7 @@ from trainables.hyperparameters import EarlyStopping, Training
 from trainables.models.encoder import Shape, load_encoder
 from trainables.models.families import FAMILIES
 from trainables.models.task_model import ENCODER, load_task_model
+from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace, ensure
 from trainables.stages.finetune import FineTune
 from trainables.stages.fit import fit
@@ -130,9 +131,7 @@ def _tune(
     work = Workplace(
         StageStore(kept),
         share,
-        zero_stage=zero_stage,
-        trim_vocabulary=trims,
-        checkpoint_every_s=0.0,
+        Resources(zero_stage=zero_stage, trim_vocabulary=trims, checkpoint_every_s=0.0),
         progress=progress,
     )
     batches = FeatureBatches(features, TASK, PAD, BatchOrder(features.lengths, training.batch_size, training.seed))
@@ -141,7 +140,7 @@ def _tune(
     state, metrics = fit(
         *(built, batches, training, work, stage),
         lookups=lookups,
-        measure=lambda engine: -abs(float(engine.global_steps) - BEST),
+        dev_score=lambda engine: -abs(float(engine.global_steps) - BEST),
     )
     assert len(losses) == metrics.get("steps_done", training.steps) - metrics.get("resumed_at", 0)
     return Tuned(state, losses, metrics["embedding_rows_trained"], metrics.get("best_step"))
@@ -382,7 +381,9 @@ def test_trimmed_equals_untrimmed_on_two_workers(tmp_path: Path, pair: Pair) -> 
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Workplace]:
     """A store where stages trim, and one where they do not."""
     return {
-        trims: Workplace(StageStore(tmp_path_factory.mktemp(f"trims-{trims}")), trim_vocabulary=trims)
+        trims: Workplace(
+            StageStore(tmp_path_factory.mktemp(f"trims-{trims}")), resources=Resources(trim_vocabulary=trims)
+        )
         for trims in (True, False)
     }
 

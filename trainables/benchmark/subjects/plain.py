@@ -29,7 +29,7 @@ from trainables.models.encoder import count_parameters, load_encoder
 from trainables.models.families import FAMILIES
 from trainables.models.task_model import ENCODER, TaskModel
 from trainables.stages.vocabulary import TOKENIZER
-from trainables.tasks.registry import TASKS
+from trainables.tasks.base import Task
 
 QUERIES, EXAMPLES = 512, 64  # in total, and read per language
 MAX_LENGTH = 128
@@ -47,7 +47,7 @@ class FolderBenchmark:
     """
 
     folder: str
-    task: str
+    task: Task
     threads: int
     settings: BenchmarkSettings = field(default_factory=BenchmarkSettings)
     device: str = "cpu"
@@ -70,7 +70,7 @@ class FolderBenchmark:
         else:
             pools, examples = _read(self.task, tokenizer)
             sample, pad_id = sample_queries(pools, QUERIES, seed=0), tokenizer.pad_token_id
-            texts = Texts.sample(TASKS[self.task](), tokenizer, MAX_LENGTH, examples)
+            texts = Texts.sample(self.task, tokenizer, MAX_LENGTH, examples)
         benchmark = Benchmark(
             *(model, sample, pad_id, torch.device(self.device)),
             threads=self.threads,
@@ -79,7 +79,7 @@ class FolderBenchmark:
             load_s=load_s,
         )
         measured = {**benchmark.measure(variant).as_dict(), **_parameters(model.encoder), "weights": "trained"}
-        measured["timed_task"] = self.task if tokenizer is not None else RANDOM_TOKENS
+        measured["timed_task"] = self.task.name if tokenizer is not None else RANDOM_TOKENS
         if scored:
             with pinned(self.threads, ()):
                 measured["agreement"] = agreement(
@@ -183,10 +183,9 @@ def _config_value(folder: Path, name: str) -> Any:
 
 
 def _read(
-    name: str, tokenizer: PreTrainedTokenizerFast
+    task: Task, tokenizer: PreTrainedTokenizerFast
 ) -> tuple[list[tuple[str, Sequence[Query]]], list[Sequence[Example]]]:
     """Queries by language, and the examples they come from."""
-    task = TASKS[name]()
     pools: list[tuple[str, Sequence[Query]]] = []
     examples: list[Sequence[Example]] = []
     for language in task.languages:

@@ -1,4 +1,4 @@
-"""Training without padding: the loss and gradients of the padded batch, for every family whose attention allows it.
+"""Without padding: the loss and gradients of the padded batch, and its hidden states, where a family's attention allows it.
 
 On a CPU attention goes segment by segment where a GPU has a kernel. What may differ is rounding: sums over 3 to 30 tokens in
 another order, each within 2^-24 of its value.
@@ -16,8 +16,9 @@ from transformers import PreTrainedModel
 from tests.support.networks import PAD, ROWS, classifier, random_features, roberta, small_encoder
 from trainables.heads.features import read_features
 from trainables.hyperparameters import Training
-from trainables.models.encoder import checkpoint_activations
+from trainables.models.encoder import checkpoint_activations, load_encoder
 from trainables.models.families import FAMILIES, why_padded
+from trainables.models.unpadding import Segments, flash, segment_by_segment, unpad_serving, unpad_training
 from trainables.resources import Resources
 from trainables.stages.base import Workplace
 from trainables.stages.fit import fit
@@ -25,7 +26,6 @@ from trainables.store.stage_store import StageStore
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
 from trainables.training.trimming import looked_up
-from trainables.training.unpadding import Segments, flash, segment_by_segment, unpad
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,7 +58,7 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(family: str, checkpoin
     for unpads in (False, True):
         model = classifier(_encoder(family)).train()
         if unpads:
-            unpad(model.encoder)
+            unpad_training(model.encoder)
         if checkpointed:
             checkpoint_activations(model)
         inner = next(module for module in model.encoder.modules() if isinstance(module, torch.nn.Linear))
@@ -81,9 +81,35 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(family: str, checkpoin
 
 @pytest.mark.parametrize("family", REFUSED)
 def test_attention_that_needs_padding_is_refused_with_the_reason(family: str) -> None:
-    with pytest.raises(ValueError, match=f"unpad: {family} cannot be trained so, its attention adds .*learned"):
-        unpad(_encoder(family))
+    with pytest.raises(
+        ValueError, match=f"unpad: {family} cannot be computed without padding, as its attention adds .*learned"
+    ):
+        unpad_training(_encoder(family))
     assert "learned" in str(why_padded(FAMILIES[family], "cuda", "bf16_mixed"))
+
+
+@pytest.mark.parametrize("family", ["xlm-roberta", "xlm-roberta-xl", "bert"])
+def test_a_served_encoder_computes_no_padding_and_the_same_states(family: str, tmp_path: Path) -> None:
+    """Of every layer. BERT's rows are pairs, whose second text is marked."""
+    saved = _encoder(family)
+    saved.config.sep_token_id = 5
+    saved.save_pretrained(tmp_path)
+    inputs = _inputs()
+    inputs["input_ids"][:, 1] = 5  # ends the first text
+    padded, unpadded = (load_encoder(tmp_path).eval() for _ in range(2))
+    unpad_serving(unpadded)
+    tokens: list[int] = []
+    inner = next(module for module in unpadded.modules() if isinstance(module, torch.nn.Linear))
+    inner.register_forward_hook(lambda module, given, output: tokens.append(output.shape[:-1].numel()))
+    with torch.no_grad():
+        expected, states = (
+            encoder(**inputs, output_hidden_states=True).hidden_states for encoder in (padded, unpadded)
+        )
+    assert tokens == [sum(LENGTHS)]
+    real = inputs["attention_mask"].bool()
+    for wanted, state in zip(expected, states, strict=True):
+        torch.testing.assert_close(state[real], wanted[real], rtol=1e-5, atol=1e-5)
+        assert not state[~real].any()
 
 
 def test_where_it_would_be_possible() -> None:
@@ -94,7 +120,7 @@ def test_where_it_would_be_possible() -> None:
 
 def test_a_kernel_that_was_never_run_is_not_used_unless_a_recipe_asks_for_it() -> None:
     assert not Resources(gpus=1, accelerator_type="H100").unpad
-    assert not Workplace(StageStore(Path("/nowhere"))).unpad
+    assert not Workplace(StageStore(Path("/nowhere"))).resources.unpad
 
 
 def test_a_stage_trains_the_same_without_padding(tmp_path: Path) -> None:
@@ -108,7 +134,7 @@ def test_a_stage_trains_the_same_without_padding(tmp_path: Path) -> None:
         work = Workplace(
             StageStore(tmp_path),
             Share(0, 1, 8),
-            unpad=unpads,
+            Resources(unpad=unpads),
             progress=lambda stage, done, total, loss, losses=losses: losses.append(loss),  # type: ignore[misc]
         )
         batches = FeatureBatches(features, MicroEntailment(), PAD, BatchOrder(features.lengths, 16, 1))
@@ -124,8 +150,8 @@ def test_a_stage_trains_the_same_without_padding(tmp_path: Path) -> None:
 def test_segments_see_nothing_of_each_other() -> None:
     """Also with a window, by a mask over everything at once."""
     generator = torch.Generator().manual_seed(0)
-    bounds = torch.tensor([0, 5, 6, 14], dtype=torch.int32)
-    segments = Segments(bounds, torch.arange(14), (3, 8))
+    mask = torch.arange(8)[None] < torch.tensor([5, 1, 8])[:, None]
+    segments = Segments.of(mask.long())
     query, key, value = (torch.randn(14, HEADS, 8, generator=generator) for _ in range(3))
     owner = torch.tensor([0] * 5 + [1] + [2] * 8)
     apart = torch.arange(14)[:, None] - torch.arange(14)[None]
@@ -144,7 +170,8 @@ def test_segments_see_nothing_of_each_other() -> None:
 def test_the_kernel_of_gpus_takes_what_it_is_given(reach: int) -> None:
     """Shapes and arguments alone, forward and backward: PyTorch's operator is called, on tensors without memory."""
     bounds = torch.empty(4, dtype=torch.int32, device="meta")
-    segments = Segments(bounds, torch.empty(100, dtype=torch.long, device="meta"), (3, 40))
+    mask = torch.empty(3, 40, dtype=torch.long, device="meta")
+    segments = Segments(bounds, torch.empty(100, dtype=torch.long, device="meta"), mask)
     query, key, value = (
         torch.empty(100, 32, 80, dtype=torch.bfloat16, device="meta", requires_grad=True) for _ in range(3)
     )

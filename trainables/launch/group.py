@@ -1,0 +1,97 @@
+"""Runs a job on a Ray Train group of workers: every size on GPUs, and CPU sizes with several workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.cloudpickle
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+from trainables.launch.job import Job, no_progress, workplace
+from trainables.launch.process import NO_GPU, prepare_process
+from trainables.launch.retry import retry_lost_workers, retry_out_of_memory
+from trainables.resources import worker_request
+from trainables.store.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from trainables.stages.base import Progress
+
+# Ray Train's controller imports this module and trains nothing. Slow imports (torch, transformers, DeepSpeed) are inside the
+# functions that need them, and a group's job travels pickled.
+CONTROLLER_FAILURES = 3  # Ray retries without end by default, even a request that can never be scheduled
+
+
+def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[Any] = (), failures: int = 0) -> None:
+    """Run on a Ray Train group; `name` is the resume key and must be the same when the trial is run again.
+
+    Reports go to `callbacks` (`TuneReportCallback` inside a trial). A lost machine or worker process is no failure: the group
+    restarts, and its stage resumes from its last checkpoint.
+
+    Raises:
+        ray.train.TrainingFailedError: a worker failed more than `failures` times, too many workers were lost, they did not
+            start in time (`never_started`), or not even one example fits.
+    """
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    def launch(job: Job) -> None:
+        resources = job.resources
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"job": ray.cloudpickle.dumps(job), "progress": progress},
+            torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=bool(resources.gpus),
+                resources_per_worker=worker_request(resources),
+            ),
+            run_config=RunConfig(
+                name=_run_name(name, job),
+                storage_path=str(Path(job.output) / "ray_train"),
+                callbacks=list(callbacks),
+                failure_config=FailureConfig(
+                    max_failures=failures,
+                    # A group that may shrink does so as soon as its workers did not start in time.
+                    controller_failure_limit=CONTROLLER_FAILURES if len(resources.worker_counts) == 1 else 0,
+                ),
+                # Workers import torch before `prepare_process` runs.
+                worker_runtime_env=None if resources.gpus else {"env_vars": NO_GPU},
+            ),
+        )
+        trainer.fit()
+
+    retry_lost_workers(job, lambda job: retry_out_of_memory(job, launch))
+
+
+def _run_name(name: str, job: Job) -> str:
+    """A new name for each attempt with smaller micro-batches: Ray Train does not resume a run that failed."""
+    limits = f"-{fingerprint(_Attempt(tuple(sorted(job.limits.items()))))}" if job.limits else ""
+    return f"{name}-micro{job.resources.micro_batch}{limits}"
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    limits: tuple[tuple[str, int], ...]
+
+
+def _work(config: dict[str, Any]) -> None:
+    """The work of one worker of a group."""
+    job: Job = ray.cloudpickle.loads(config["job"])
+    prepare_process(job.resources)
+    import torch
+    from ray.train.torch import get_device
+
+    from trainables.training.batching import Share
+
+    context = ray.train.get_context()
+    os.environ["LOCAL_RANK"] = str(context.get_local_rank())
+    share = Share(context.get_world_rank(), context.get_world_size(), job.resources.micro_batch)
+    # Outside of `use_gpu`, Ray's `get_device` returns the first GPU that PyTorch sees.
+    device = get_device() if job.resources.gpus else torch.device("cpu")
+    progress: Progress = config["progress"] if share.rank == 0 else no_progress
+    job.run(workplace(job, share, device=device, progress=progress), ray.train.report)
