@@ -1,0 +1,1 @@
+"""A study of zero-shot transfer against speed: its recipes, search, benchmark, tracking and command line."""

@@ -1,3 +1,5 @@
+"""`python -m study`."""
+
 from study.cli.app import main
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Recipes: Python functions that return one complete, frozen `Study`, found by name or as `path/to/file.py:function`."""
+"""Recipes: functions that return a complete, frozen `Study`, referenced by name or as `path/to/file.py:function`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ RECIPES: dict[str, Callable[[], Study]] = {
 
 
 class UnknownRecipe(ValueError):
-    """No recipe of that name, or no such function in that file."""
+    """No built-in recipe of that name, or no such function in that file."""
 
 
 def load_recipe(reference: str) -> Study:
     """The study of a built-in recipe or of `path/to/file.py:function`.
 
     Raises:
-        UnknownRecipe: nothing of that name, with what there is.
-        InvalidStudy: the recipe's values make no study.
+        UnknownRecipe: there is no such recipe; the message lists the built-in ones.
+        InvalidStudy: the recipe's study is invalid, or it returns something else.
     """
     if ":" not in reference:
         if reference not in RECIPES:
             raise UnknownRecipe(
-                f"no recipe {reference!r}: built in are {', '.join(sorted(RECIPES))}; your own goes as path/to/file.py:function"
+                f"no recipe {reference!r}; built in are {', '.join(sorted(RECIPES))}; give your own as path/to/file.py:function"
             )
         return RECIPES[reference]()
     path, _, name = reference.rpartition(":")
@@ -56,5 +56,5 @@ def _import_file(path: Path) -> object:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    ray.cloudpickle.register_pickle_by_value(module)  # workers cannot import a file that lies on the driver's disk
+    ray.cloudpickle.register_pickle_by_value(module)  # workers cannot import a file on the driver's disk
     return module

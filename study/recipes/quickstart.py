@@ -1,4 +1,4 @@
-"""The whole study in minutes on two CPU cores: MicroXTREME, a ladder of three sizes, every real component.
+"""The whole study in minutes on two CPU cores: MicroXTREME, a ladder of three sizes, and every real component.
 
 python -m study run quickstart
 python -m study run quickstart_mixtures     # its smallest size, with mixtures of intermediate tasks
@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.spec import BenchmarkPlan, LadderEncoder, Size, Space, Study
-from study.spec.precision import cpu_precision
-from trainables.hyperparameters import Precision, Training
-from trainables.models.encoder import Shape
-from trainables.resources import Resources
+from study.spec import (
+    BenchmarkPlan,
+    LadderEncoder,
+    Mixture,
+    Precision,
+    Resources,
+    Shape,
+    Size,
+    Space,
+    Study,
+    Training,
+    cpu_precision,
+)
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.micro.entailment import MicroEntailment
@@ -21,9 +29,8 @@ from trainables.tasks.micro.intermediate import MicroOddOneOut, MicroOrdering, M
 from trainables.tasks.micro.masked_lm import MicroMaskedLm
 from trainables.tasks.micro.span import MicroSpan
 from trainables.tasks.micro.tagging import MicroTagging
-from trainables.tasks.mixture import Mixture
 
-# Twelve languages, nine families, six scripts. All 46 that CLDR covers work too, and take longer to pre-train.
+# Twelve languages of nine families in six scripts. All 46 that CLDR covers work too, but take longer to pre-train.
 LANGUAGES = ("en", "de", "es", "fi", "tr", "ru", "ar", "hi", "zh", "ja", "id", "sw")
 
 
@@ -40,7 +47,7 @@ def quickstart(seed: int = 0) -> Study:
         sizes=(
             _size("2x128", Shape(2, 128), 3e-3, precision, seed, Resources(workers=1)),
             _size("3x160", Shape(3, 160), 2.5e-3, precision, seed, Resources(workers=1)),
-            # The largest on two Ray Train workers with ZeRO-2, so that both launchers are in the main job.
+            # The largest runs on two Ray Train workers with ZeRO-2, so that the study exercises both launchers.
             _size("4x192", Shape(4, 192), 2e-3, precision, seed, Resources(workers=2, zero_stage=2), trials=5),
         ),
         targets=tuple(
@@ -55,8 +62,8 @@ def quickstart(seed: int = 0) -> Study:
         intermediate_tuning=Training(learning_rate=3e-4, steps=40, batch_size=32, seed=seed, precision=precision),
         tuning=Training(learning_rate=2e-3, steps=40, batch_size=32, seed=seed, precision=precision),
         trials=6,
-        repeats=None,  # for the minutes they take; `--repeats 3` adds them, also to a finished run
-        # Once each and without Server, whose p99 takes 662 queries at every rate that is tried: the whole has ten minutes.
+        repeats=None,  # they take minutes; `--repeats 3` adds them, also to a finished run
+        # Measured once, without Server: its p99 takes 662 queries at every rate tried, and the whole study has ten minutes.
         benchmark=BenchmarkPlan(
             ("fp32", "bf16" if precision == "bf16_mixed" else "compiled"),
             window_s=2.0,
@@ -67,8 +74,10 @@ def quickstart(seed: int = 0) -> Study:
 
 
 def quickstart_mixtures(seed: int = 0) -> Study:
-    """The smallest size of the quickstart with intermediate tasks alone and mixed: with each other, and with masked language
-    modelling on text of the target languages, which goes on with pre-training while an English task is learnt."""
+    """The smallest size with an intermediate task alone, mixed with another, and mixed with masked language modelling.
+
+    The last of these continues pre-training on text of the target languages while the English task is learnt.
+    """
     study = quickstart(seed)
     text = MicroMaskedLm(languages_=LANGUAGES)
     topic, paraphrase = MicroTopic(), MicroParaphrase()
@@ -97,6 +106,9 @@ def _size(
     resources: Resources,
     trials: int | None = None,
 ) -> Size:
-    """A rung: the same data and steps for all, a learning rate that falls with the width. Batch: groups of sentence pairs."""
+    """A size of the ladder: data and steps are the same for all, the learning rate falls with the width.
+
+    A batch counts groups of sentence pairs.
+    """
     pretraining = Training(learning_rate=rate, steps=200, batch_size=2, seed=seed, precision=precision)
     return Size(name, LadderEncoder(shape, pretraining), resources, trials)

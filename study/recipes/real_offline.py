@@ -31,7 +31,7 @@ from trainables.tasks.offline.snli_dev_test import SnliDevTestAsTrain
 from trainables.tasks.offline.xcopa_from_copa import XcopaFromCopa
 from trainables.tasks.offline.xnli_from_cad_nli import XnliFromCadNli
 from trainables.tasks.offline.xquad_from_tydiqa import XQuADFromTyDiQA
-from trainables.tasks.published_task import pinned
+from trainables.tasks.pinning import pinned
 from trainables.tasks.xtreme.tatoeba import Tatoeba
 from trainables.tasks.xtreme.tydiqa import TyDiQA
 from trainables.tasks.xtreme.udpos import Udpos

@@ -26,7 +26,7 @@ from trainables.tasks.english.qqp import Qqp
 from trainables.tasks.english.squad import Squad
 from trainables.tasks.english.squad2 import Squad2
 from trainables.tasks.offline.ewt_xpos import EwtXpos
-from trainables.tasks.published_task import noted
+from trainables.tasks.pinning import pinned_if_possible
 from trainables.tasks.unlabelled.masked_lm import MaskedLm
 from trainables.tasks.xtreme.lareqa import Lareqa
 from trainables.tasks.xtreme.mewslix import MewsliX
@@ -55,9 +55,12 @@ def xtreme_r(seed: int = 0) -> Study:
     """Two sizes, ten targets, eight intermediate tasks, two mixtures and none, one seed."""
     tuning = Training(2e-5, epochs("mnli", 2), BATCH, seed, precision="bf16_mixed")
     intermediate = Training(1e-5, 12_000, BATCH, seed, precision="bf16_mixed", max_length=256)
-    single = (
-        *(noted(Mnli()), noted(Qqp()), noted(Squad()), noted(Squad2())),
-        *(noted(HellaSwag()), noted(CosmosQA()), noted(CommonsenseQA()), noted(EwtXpos())),
+    single = tuple(
+        pinned_if_possible(task)
+        for task in (
+            *(Mnli(), Qqp(), Squad(), Squad2()),
+            *(HellaSwag(), CosmosQA(), CommonsenseQA(), EwtXpos()),
+        )
     )
     return Study(
         name="xtreme_r",
@@ -68,17 +71,12 @@ def xtreme_r(seed: int = 0) -> Study:
             Size("xlm-r-large", pinned_encoder(published("xlm-r-large")), _one_gpu("A100", micro_batch=16)),
         ),
         # Cheap targets first: ASHA compares trials after some of them.
-        targets=(
-            noted(Udpos()),
-            noted(PanX()),
-            noted(TyDiQA()),
-            noted(Xcopa()),
-            noted(XQuAD()),
-            noted(Mlqa()),
-            noted(Xnli()),
-            noted(Lareqa()),
-            noted(MewsliX()),
-            noted(Tatoeba()),
+        targets=tuple(
+            pinned_if_possible(task)
+            for task in (
+                *(Udpos(), PanX(), TyDiQA(), Xcopa(), XQuAD()),
+                *(Mlqa(), Xnli(), Lareqa(), MewsliX(), Tatoeba()),
+            )
         ),
         space=Space(
             intermediates=(
@@ -86,7 +84,7 @@ def xtreme_r(seed: int = 0) -> Study:
                 # No more steps than the longest single task: the comparison is of tasks, not of training length.
                 Mixture("all_english", single),
                 # 125,000 texts in XTREME-R's 50 languages, and MNLI capped at 131,072: each gets every second step.
-                Mixture("mnli_masked_lm", (single[0], noted(MaskedLm()))),
+                Mixture("mnli_masked_lm", (single[0], pinned_if_possible(MaskedLm()))),
             ),
             lr_intermediate=(1e-5, 5e-6, 2e-5),
             lr_target=(2e-5, 1e-5, 3e-5),
@@ -134,7 +132,7 @@ def target_tunings(usual: Training) -> tuple[TaskTuning, ...]:
 
 
 def _intermediate_tunings(usual: Training) -> tuple[TaskTuning, ...]:
-    """Three epochs of the small tasks, 12,000 steps of the large ones; longer rows for question answering, also in a mixture."""
+    """Three epochs of small tasks, 12,000 steps of large ones; longer rows for question answering, also in a mixture."""
     steps = {
         task: min(usual.steps, epochs(task, 3)) for task in ("hellaswag", "cosmos_qa", "commonsense_qa", "ewt_xpos")
     }

@@ -1,18 +1,37 @@
-"""What a study is: a recipe returns one complete, frozen `Study` of these values."""
+"""Everything a recipe is written with: a recipe returns one complete, frozen `Study` of these values."""
 
-from study.spec.space import NONE, Choice, LogUniform, Repeats, Space
-from study.spec.study import BenchmarkPlan, InvalidStudy, LadderEncoder, Size, Study, TaskTuning
+from study.spec.benchmark_plan import BenchmarkPlan
+from study.spec.precision import cpu_precision
+from study.spec.sizes import LadderEncoder, Size
+from study.spec.space import NONE, Choice, LogUniform, Rates, Repeats, Space
+from study.spec.study import Study
+from study.spec.tuning import TaskTuning
+from study.spec.validation import InvalidStudy
+from trainables.hyperparameters import EarlyStopping, Precision, Training
+from trainables.models.encoder import Shape
+from trainables.models.published_encoder import PublishedEncoder
+from trainables.resources import Resources
+from trainables.tasks.mixture import Mixture
 
 __all__ = [
     "NONE",
     "BenchmarkPlan",
     "Choice",
+    "EarlyStopping",
     "InvalidStudy",
     "LadderEncoder",
     "LogUniform",
+    "Mixture",
+    "Precision",
+    "PublishedEncoder",
+    "Rates",
     "Repeats",
+    "Resources",
+    "Shape",
     "Size",
     "Space",
     "Study",
     "TaskTuning",
+    "Training",
+    "cpu_precision",
 ]

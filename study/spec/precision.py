@@ -1,4 +1,4 @@
-"""Training precision a recipe may leave to the hardware; resolved once, in the driver, into the study's identity."""
+"""The training precision that suits this CPU. A recipe resolves it once, and it becomes part of the study's identity."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResolvedPrecision:
-    """The precision and the reason."""
+    """A training precision and the reason for it."""
 
     value: Precision
     reason: str
 
 
 def cpu_precision() -> ResolvedPrecision:
-    """bf16 matrix products where this CPU has instructions for them (there 2 to 3 times faster), else fp32."""
+    """bf16 matrix products if this CPU has instructions for them, which makes them 2 to 3 times faster; else fp32."""
     if torch.cpu._is_amx_tile_supported():
         return ResolvedPrecision("bf16_mixed", "this CPU has AMX bf16")
     if torch.cpu._is_avx512_bf16_supported():
@@ -30,8 +30,8 @@ def cpu_precision() -> ResolvedPrecision:
     return ResolvedPrecision("fp32", "this CPU has no bf16 instructions")
 
 
-def explained(study: Study) -> str:
-    """A study's training precision and why it is that, as `plan` and `run` say it."""
+def explain_precision(study: Study) -> str:
+    """A study's training precision and the reason, as `plan` and `run` print it."""
     precision = study.tuning.precision
     if all(size.resources.gpus for size in study.sizes):
         return f"{precision}, as the recipe says"

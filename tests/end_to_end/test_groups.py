@@ -156,7 +156,7 @@ class Environment(Stage):
         return {}
 
 
-@ray.remote  # type: ignore[untyped-decorator]
+@ray.remote  # type: ignore[untyped-decorator,unused-ignore]
 def _visible_devices() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.commands import CommandResult, ROOT
+from tests.support.commands import ROOT, CommandResult
 from tests.support.shared_runs import CANARIES
 
 # Token authentication as on any cluster, since whoever reaches an open job server can run code there; and secrets in the

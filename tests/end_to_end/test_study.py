@@ -1,9 +1,10 @@
-"""A whole study through the command line: results, MLflow, report, and that the same command again does nothing twice."""
+"""A whole study from the command line: results, MLflow, report, resuming, and a second run that repeats nothing."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,30 +17,33 @@ import pytest
 from mlflow import MlflowClient
 
 import analysis
-from study.cluster.connection import CannotRun
-from study.run.driver import Where, run_study
+from study.errors import CannotRun
+from study.run.driver import RunOptions, run_study
 from study.search.sweep import load_result
 from study.search.trial_store import open_journal
 from study.tracking.tracker import default_uri
-from tests.conftest import FaultyRun, Ran, study_command
 from tests.support import recipes
+from tests.support.commands import study_command
+from tests.support.shared_runs import FaultyRun, TinyRun
 from trainables.stages.base import Stage
 from trainables.store.stage_store import StageStore
-
-TinyRun = tuple[Path, Ran]
 
 
 def _runs(output: Path, kind: str, *, experiment: str = "tiny") -> list[dict[str, str]]:
     client = MlflowClient(tracking_uri=default_uri(output))
-    found = client.get_experiment_by_name(experiment)
-    assert found is not None
-    runs = client.search_runs([found.experiment_id], f"tags.kind = '{kind}'")
+    stored = client.get_experiment_by_name(experiment)
+    assert stored is not None
+    runs = client.search_runs([stored.experiment_id], f"tags.kind = '{kind}'")
     return [{**run.data.tags, **run.data.params, "status": run.info.status} for run in runs]
 
 
-def test_the_last_line_says_what_was_found(tiny_run: TinyRun) -> None:
-    output, ran = tiny_run
-    document = ran.document
+def _manifest_times(output: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
+
+
+def test_the_last_line_is_the_result_as_json(tiny_run: TinyRun) -> None:
+    output, command = tiny_run
+    document = command.document
     assert document["study"] == "tiny"
     assert [size["name"] for size in document["sizes"]] == ["1x32", "1x64"]
     for size in document["sizes"]:
@@ -57,7 +61,7 @@ def test_the_last_line_says_what_was_found(tiny_run: TinyRun) -> None:
     assert front["judged_by"].eq("mean without en").all()
     assert [(point["size"], point["variant"]) for point in document["pareto"]] == list(
         front[["size", "variant"]].itertuples(index=False, name=None)
-    ), "the report's own"
+    ), "the report's front"
     assert [point["score"] for point in document["pareto"]] == pytest.approx(front["score"].tolist())
     assert Path(document["report"]).is_file()
     assert {"pre-training", "search", "benchmark"} <= set(document["seconds"])
@@ -67,17 +71,17 @@ def test_both_launchers_ran_and_every_default_cell_was_finished(tiny_run: TinyRu
     output, _ = tiny_run
     study = recipes.tiny()
     for size in study.sizes:
-        result, done = load_result(study, size, open_journal(output))
+        result, done = load_result(study, size, storage=open_journal(output))
         assert done
         complete = {trial.choice for trial in result.trials if trial.outcome == "complete"}
         assert complete >= set(study.space.defaults())
         store = StageStore(output)
-        stages: list[Stage] = [study.pretrain(size)]
+        stages: list[Stage] = [study.encoder_stage(size)]
         stages += [stage for choice in study.space.defaults() for stage in study.chain(size, choice)]
         for stage in stages:
-            found = store.find(stage)
-            assert found is not None
-            assert found.manifest["context"]["workers"] == size.resources.workers
+            finished = store.find(stage)
+            assert finished is not None
+            assert finished.manifest["context"]["workers"] == size.resources.workers
             assert store.verify(stage) == []
 
 
@@ -99,19 +103,25 @@ def test_mlflow_holds_sizes_trials_and_benchmarks_as_parents_and_children(tiny_r
 
 
 def test_the_report_is_about_this_study(tiny_run: TinyRun) -> None:
-    output, _ = tiny_run
+    """Its title names the study, and its tables have rows for each size's variants and intermediate tasks."""
+    output, command = tiny_run
     page = (output / "report.html").read_text(encoding="utf-8")
-    for word in ("1x32", "1x64", "micro_topic", "micro_tagging", "fp32"):
-        assert word in page
+    title = re.search(r"<title>(.*?)</title>", page)
+    assert title is not None
+    assert "tiny" in title.group(1)
+    rows = set(re.findall(r'<th scope="row">([^<]*)</th>', page))
+    served = [(size["name"], bench["variant"]) for size in command.document["sizes"] for bench in size["bench"]]
+    assert {f"{size} · {variant}" for size, variant in served} <= rows
+    assert "micro_topic" in rows
 
 
 def test_the_same_command_again_trains_nothing_and_adds_no_run(tiny_run: TinyRun) -> None:
     output, first = tiny_run
-    before = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
+    before = _manifest_times(output)
     runs = {kind: len(_runs(output, kind)) for kind in ("size", "trial", "benchmark")}
     again = study_command("run", "tests/support/recipes.py:tiny", "--output", str(output))
     assert again.code == 0, again.err
-    assert {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")} == before
+    assert _manifest_times(output) == before
     assert {kind: len(_runs(output, kind)) for kind in runs} == runs
     assert again.document["sizes"] == first.document["sizes"]
 
@@ -120,15 +130,15 @@ def test_the_same_command_again_trains_nothing_and_adds_no_run(tiny_run: TinyRun
     ("changes", "says"),
     [({"seed": 7}, "seed"), ({"trials": 4, "sizes": ("1x32",)}, "trials of size 1x32")],
 )
-def test_another_study_does_not_go_into_the_same_folder(tiny_run: TinyRun, changes: dict[str, Any], says: str) -> None:
-    """Its finished searches would be taken for this study's."""
+def test_the_folder_of_another_study_is_refused(tiny_run: TinyRun, changes: dict[str, Any], says: str) -> None:
+    """Finished searches in it would be taken for this study's."""
     output, _ = tiny_run
     with pytest.raises(CannotRun, match=rf"holds another study \(different (.*, )?{says}"):
-        run_study(recipes.tiny().replace(**changes), Where(output))
+        run_study(recipes.tiny().replace(**changes), RunOptions(output))
 
 
 def test_launchers_agree(tiny_run: TinyRun, tmp_path: Path) -> None:
-    """The size that ran on two Ray Train workers with ZeRO-2, run in this process: the same losses and scores."""
+    """The size that ran on two Ray Train workers with ZeRO-2 has the same losses when it runs in this process."""
     from trainables.stages.base import Workplace, ensure
 
     output, _ = tiny_run
@@ -137,37 +147,37 @@ def test_launchers_agree(tiny_run: TinyRun, tmp_path: Path) -> None:
     evaluate = study.chain(size, choice)[0]
     here = Workplace(StageStore(tmp_path))
     ensure(evaluate, here)
-    for stage in (study.pretrain(size), evaluate.model):
+    for stage in (study.encoder_stage(size), evaluate.model):
         grouped, alone = StageStore(output).find(stage), here.store.find(stage)
         assert grouped is not None
         assert alone is not None
         assert alone.metrics["final_loss"] == pytest.approx(grouped.metrics["final_loss"], rel=1e-3)
 
 
-def test_a_search_that_was_interrupted_goes_on(tmp_path: Path) -> None:
-    """The job is stopped in the middle of the first search, then its driver killed; the same command finishes it, and the
-    repeats of its winners, without a trial too many."""
+def test_an_interrupted_search_resumes(tmp_path: Path) -> None:
+    """SIGTERM stops the first run in the middle of a search, SIGKILL the second. A third finishes the search and the repeats of
+    its winners, with no trial too many."""
     output = tmp_path / "out"
     command = ["run", "tests/support/recipes.py:inline", "--output", str(output), "--repeats", "1"]
-    code, said = _interrupted(command, signal.SIGTERM, output, "stages/evaluate-micro_tagging*/manifest.json")
+    code, stderr = _interrupted(command, signal.SIGTERM, output, "stages/evaluate-micro_tagging*/manifest.json")
     assert code == 128 + signal.SIGTERM
-    assert "the same command goes on" in said
+    assert "run the same command again to resume" in stderr
     for number, path in enumerate(path for path in output.rglob("*") if path.is_file()):
-        os.utime(path, (0, 0) if number % 2 else (2**31, 2**31))  # another machine's clock may say anything
-    stopped = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
+        os.utime(path, (0, 0) if number % 2 else (2**31, 2**31))  # another machine's clock may be wrong
+    stopped = _manifest_times(output)
     code, _ = _interrupted(command, signal.SIGKILL, output, "stages/evaluate-micro_entailment*/manifest.json")
     assert code == -signal.SIGKILL
-    before = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
+    before = _manifest_times(output)
     ran = study_command(*command)
     assert ran.code == 0, ran.err
     assert ran.document["sizes"][0]["trials"] == recipes.inline().trials
-    after = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
-    assert {path: after[path] for path in {**stopped, **before}} == {**stopped, **before}, "a stage was made again"
+    after = _manifest_times(output)
+    assert {path: after[path] for path in {**stopped, **before}} == {**stopped, **before}, "a stage was trained again"
 
     study = recipes.inline().replace(repeats=1)
-    result, done = load_result(study, study.sizes[0], open_journal(output))
+    result, done = load_result(study, study.sizes[0], storage=open_journal(output))
     assert done
-    assert {one.outcome for one in result.repeats} == {"complete"}
+    assert {repeat.outcome for repeat in result.repeats} == {"complete"}
     for kind, records in (("trial", result.trials), ("repeat", result.repeats)):
         runs = _runs(output, kind, experiment="inline")
         assert sorted(run["trial_id"] for run in runs) == sorted(record.trial_id for record in records)
@@ -178,14 +188,14 @@ def test_a_search_that_was_interrupted_goes_on(tmp_path: Path) -> None:
     assert len(in_optuna.trials) == study.trials
 
 
-def _interrupted(arguments: list[str], number: int, output: Path, mark: str) -> tuple[int, str]:
-    """Exit code and standard error of a command that gets a signal once there is a file of that pattern."""
+def _interrupted(arguments: list[str], number: int, output: Path, pattern: str) -> tuple[int, str]:
+    """Exit code and standard error of a command that gets a signal as soon as a file matches the pattern."""
     command = [sys.executable, "-m", "study", *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 240
-    while not list(output.glob(mark)):
+    while not list(output.glob(pattern)):
         assert time.monotonic() < deadline, "the search did not start"
         assert process.poll() is None, "the study ended before it was interrupted"
         time.sleep(0.05)
@@ -193,27 +203,25 @@ def _interrupted(arguments: list[str], number: int, output: Path, mark: str) -> 
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    _, said = process.communicate(timeout=120)
-    return process.returncode, said
+    _, stderr = process.communicate(timeout=120)
+    return process.returncode, stderr
 
 
 def test_a_failed_trial_is_named_and_the_rest_finishes(faulty_run: FaultyRun) -> None:
-    ran = faulty_run.ran
-    assert ran.code == 1, ran.err
-    size, lost = ran.document["sizes"]
+    command = faulty_run.command
+    assert command.code == 1, command.err
+    size, lost = command.document["sizes"]
     assert size["failed"] == 1
     assert size["best"]["intermediate"] == "none"
     assert (lost["name"], lost["trials"], lost["best"]) == ("1x64", 0, None)
-    assert any(line.startswith("failed: 1x64 pre-training: Diverged: loss") for line in ran.err.splitlines())
-    assert "micro_topic" in ran.err.splitlines()[-1]
-    assert "diverged" in ran.err.splitlines()[-1]
-    report = Path(ran.document["report"]).read_text(encoding="utf-8")
-    assert "diverged" in report
+    assert any(line.startswith("failed: 1x64 pre-training: Diverged: loss") for line in command.err.splitlines())
+    assert re.match(r"failed: 1x32 t000\d \(micro_topic\): diverged", command.err.splitlines()[-1])
+    report = Path(command.document["report"]).read_text(encoding="utf-8")
     assert "1x64: its encoder could not be made: Diverged" in report
 
 
-def test_what_the_document_says_can_be_read_back(tiny_run: TinyRun) -> None:
-    output, ran = tiny_run
-    held = json.loads((output / "study.json").read_text(encoding="utf-8"))
-    assert held["name"] == ran.document["study"]
-    assert "training precision: fp32" in ran.err
+def test_the_folder_names_its_study(tiny_run: TinyRun) -> None:
+    output, command = tiny_run
+    identity = json.loads((output / "study.json").read_text(encoding="utf-8"))
+    assert identity["name"] == command.document["study"]
+    assert "training precision: fp32" in command.err

@@ -1,0 +1,1 @@
+"""What tests of several packages share: recipes, synthetic studies, stand-ins for servers, browsers and clusters."""

@@ -1,7 +1,7 @@
 """A headless Chromium that tests drive through its DevTools pipe: no driver, no port, no network.
 
-Chromium reads commands from file descriptor 3 and writes answers to 4, each a JSON document that ends with a zero byte
-(`--remote-debugging-pipe`).
+With `--remote-debugging-pipe` Chromium reads commands from file descriptor 3 and writes answers to 4, each a JSON document that
+ends with a zero byte.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
-# Chromium wants exactly descriptors 3 and 4; dash cannot redirect to those above 9.
+# Chromium requires descriptors 3 and 4; dash cannot redirect descriptors above 9.
 _EXEC = """
 import fcntl, os, sys
-commands, answers = (fcntl.fcntl(int(held), fcntl.F_DUPFD, 64) for held in sys.argv[1:3])
+commands, answers = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 64) for number in sys.argv[1:3])
 os.dup2(commands, 3), os.dup2(answers, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
@@ -41,15 +41,15 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def chromium() -> str | None:
-    """The browser's path, if there is one."""
+    """The browser's path; None if none is installed."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Browser:
-    """One page. Use as a context manager; the process and its profile go when it closes."""
+    """A browser with one page; closing the context manager ends its process and deletes its profile."""
 
     def __init__(self, executable: str) -> None:
-        self.messages: list[str] = []  # console warnings and errors, exceptions, refused or failed requests
+        self.messages: list[str] = []  # console warnings and errors, exceptions, failed requests
         self.requests: list[str] = []
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         commands, self._write = os.pipe()
@@ -87,7 +87,7 @@ class Browser:
         self._profile.cleanup()
 
     def open(self, page: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
-        """Show a local file at a size (CSS pixels) and wait until its charts are drawn."""
+        """Show a local file in a window of that size (CSS pixels), and wait until its charts are drawn."""
         self.messages.clear()
         self.requests.clear()
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
@@ -97,43 +97,42 @@ class Browser:
         self.wait_for("!document.querySelector('.chart') || document.documentElement.dataset.drawn > 0")
 
     def prefer(self, *, dark: bool) -> None:
-        """What the reader's system asks for."""
+        """Set the colour scheme that the reader's system prefers."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression, awaited if it is a promise.
+        """The value of a JavaScript expression; a promise is awaited.
 
         Raises:
-            RuntimeError: it threw.
+            RuntimeError: the expression threw.
         """
-        found = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        if "exceptionDetails" in found:
-            raise RuntimeError(str(found["exceptionDetails"].get("exception", found["exceptionDetails"])))
-        return found["result"].get("value")
+        answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if (details := answer.get("exceptionDetails")) is not None:
+            raise RuntimeError(str(details.get("exception", details)))
+        return answer["result"].get("value")
 
     def wait_for(self, expression: str, timeout_s: float = 60) -> None:
-        """Until a JavaScript expression is true.
+        """Wait until a JavaScript expression is true.
 
         Raises:
-            TimeoutError: it never was.
+            TimeoutError: it was not in time.
         """
         deadline = time.monotonic() + timeout_s
         while not self.evaluate(expression):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not true in {timeout_s:g} s: {expression}; the console said {self.messages}")
+                raise TimeoutError(f"not true within {timeout_s:g} s: {expression}; console messages: {self.messages}")
             time.sleep(0.05)
 
     def choose(self, control: str, value: str) -> None:
-        """Set a selector as a reader would, and let the charts settle."""
-        chosen = json.dumps(value)
+        """Choose a selector's value as a reader would, and let the charts settle."""
         self.evaluate(
-            f"(async () => {{ const c = document.getElementById('{control}'); c.value = {chosen}; "
+            f"(async () => {{ const c = document.getElementById('{control}'); c.value = {json.dumps(value)}; "
             "c.dispatchEvent(new Event('change')); await new Promise((r) => setTimeout(r, 300)); })()"
         )
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """The page, or what is in view, as PNG."""
+        """Write the whole page, or what is in view, as PNG."""
         picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))
         path.write_bytes(base64.b64decode(picture["data"]))
 

@@ -1,4 +1,4 @@
-"""Where the published files lie that some tests read."""
+"""The folder of published data files, which some tests read."""
 
 from __future__ import annotations
 

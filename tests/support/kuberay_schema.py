@@ -1,8 +1,7 @@
-"""What KubeRay 1.7 takes in a RayCluster and a RayJob (`ray.io/v1`): field names, types, which must be there, and the values of
-fields that have a fixed set of them.
+"""Schema of KubeRay 1.7's RayCluster and RayJob (`ray.io/v1`): field names, types, required fields, and enumerations.
 
-Taken down from the custom resource definitions of KubeRay 1.7.0 (ray-operator/config/crd/bases), as far as this project's
-manifests could use them. Pods and containers in them are Kubernetes' own and are checked as such.
+Transcribed from the custom resource definitions of KubeRay 1.7.0 (ray-operator/config/crd/bases), as far as this project's
+manifests could use them. Pods and containers inside follow Kubernetes' own schema and are checked against that.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""A miniature data root: the files of every published task, in their published forms and all official languages.
+"""A miniature data root: the files of every published task, in their published formats and all official languages.
 
-All content is invented: words are drawn from syllables of each language's script, among them accents written as characters
-of their own, vowel signs, and scripts without spaces or from right to left, which is what a round trip through a tokenizer
-can break. The same seed writes the same files.
+All content is invented. Words are random syllables of each language's script, with what a round trip through a tokenizer can
+break: combining accents, vowel signs, scripts without spaces, and scripts from right to left. A seed fixes the files.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from trainables.tasks.xtreme.xquad import XQuAD
 T = TypeVar("T")
 SEED = 20240607
 TRAIN, TEST = 36, 10  # rows of a file
-HELD_OUT_FAMILIES = 190  # of three rows: CAD and SNLI hold out 500, and something is to be left for training
+HELD_OUT_FAMILIES = 190  # of three rows: CAD and SNLI hold out 500 rows, and some must be left for training
 DOCUMENTS = 70  # of five sentences: Universal NER holds out 300
 ARTICLES = 60  # a tenth is held out as dev
 
@@ -89,8 +88,8 @@ class Passage:
     words: tuple[tuple[tuple[int, int], ...], ...]
 
 
-class Tongue:
-    """Invented words of a language."""
+class InventedLanguage:
+    """Random words in a language's script."""
 
     def __init__(self, language: str) -> None:
         self.language = language
@@ -104,17 +103,16 @@ class Tongue:
         return [self.word() for _ in range(count)]
 
     def passage(self, sentences: int) -> Passage:
-        """Sentences that each begin with a capital, where there are any, and end with the script's stop."""
+        """Sentences that start with a capital, if the script has them, and end with its full stop."""
         text, spans, of_words = "", [], []
         for _ in range(sentences):
-            start, found = len(text), []
+            start, words = len(text), []
             for number, word in enumerate(self.words(self.rng.randint(4, 8))):
                 text += self.script.space if number else ""
-                found.append((len(text), len(text) + len(word)))
+                words.append((len(text), len(text) + len(word)))
                 text += word if number else word[0].title() + word[1:]
-            mark = self.script.stop.rstrip()
-            spans.append((start, len(text) + len(mark)))
-            of_words.append(tuple(found))
+            spans.append((start, len(text) + len(self.script.stop.rstrip())))
+            of_words.append(tuple(words))
             text += self.script.stop
         return Passage(text.rstrip(), tuple(spans), tuple(of_words))
 
@@ -123,24 +121,24 @@ class Tongue:
 
 
 class MiniRoot:
-    """Writes the files; a method for each form, and one call for each file or family of files."""
+    """Writes the files: a method for each format, and a call for each file or family of files."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.rng = random.Random(SEED)
-        self.tongues: dict[str, Tongue] = {}
+        self.invented_languages: dict[str, InventedLanguage] = {}
 
-    def tongue(self, language: str) -> Tongue:
-        return self.tongues.setdefault(language, Tongue(language))
+    def invented(self, language: str) -> InventedLanguage:
+        return self.invented_languages.setdefault(language, InventedLanguage(language))
 
     @property
-    def english(self) -> Tongue:
-        return self.tongue("en")
+    def english(self) -> InventedLanguage:
+        return self.invented("en")
 
     def lines(self, path: str, lines: Iterable[str]) -> None:
-        place = self.root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def json_lines(self, path: str, rows: Iterable[Mapping[str, Any]]) -> None:
         self.lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))
@@ -154,11 +152,11 @@ class MiniRoot:
     # Pairs of texts.
 
     def pairs(self, language: str, count: int, labels: Sequence[T]) -> list[tuple[str, str, T]]:
-        tongue = self.tongue(language)
-        return [(tongue.sentence(), tongue.sentence(), self.pick(labels)) for _ in range(count)]
+        invented = self.invented(language)
+        return [(invented.sentence(), invented.sentence(), self.pick(labels)) for _ in range(count)]
 
     def families(self, count: int) -> list[tuple[str, str, str]]:
-        """Three hypotheses for each premise, of each label one."""
+        """Three hypotheses for each premise, one of each label."""
         premises = [self.english.sentence() for _ in range(count)]
         return [(premise, self.english.sentence(), label) for premise in premises for label in NLI_LABELS]
 
@@ -173,8 +171,8 @@ class MiniRoot:
         self.nli_json("snli/snli_1.0_dev.jsonl", [*snli[:300], ("Not agreed.", "On this.", "-")])
         self.nli_json("snli/snli_1.0_test.jsonl", snli[300:])
         for name, (split, count) in itertools.product(("R1", "R2", "R3"), (("train", TRAIN), ("dev", TEST))):
-            found = self.pairs("en", count, "enc")
-            rows = ({"uid": str(n), "context": a, "hypothesis": b, "label": c} for n, (a, b, c) in enumerate(found))
+            pairs = self.pairs("en", count, "enc")
+            rows = ({"uid": str(n), "context": a, "hypothesis": b, "label": c} for n, (a, b, c) in enumerate(pairs))
             self.json_lines(f"anli/{name}/{split}.jsonl", rows)
         self.table("cad_nli/train.tsv", self.families(HELD_OUT_FAMILIES), "sentence1", "sentence2", "gold_label")
         for split, languages in (("dev", ("en",)), ("test", Xnli.official_languages)):
@@ -223,10 +221,10 @@ class MiniRoot:
             self.lines(f"siqa/{split}-labels.lst", (self.pick("123") for _ in range(count)))
         self.copa("copa/copa-dev.xml", [*range(1, TRAIN), *range(TRAIN_ITEMS, TRAIN_ITEMS + TEST)])
         for language in Xcopa.official_languages:
-            tongue = self.tongue(language)
+            invented = self.invented(language)
             rows = [
                 {
-                    **{part: tongue.sentence() for part in ("premise", "choice1", "choice2")},
+                    **{part: invented.sentence() for part in ("premise", "choice1", "choice2")},
                     "question": self.pick(("cause", "effect")),
                     "label": self.pick(range(2)),
                     "idx": number,
@@ -252,7 +250,7 @@ class MiniRoot:
     # Words with tags.
 
     def names(self, count: int) -> list[str]:
-        """IOB2 tags with a name of one to three words, and other words around it."""
+        """IOB2 tags of a name of one to three words among other words."""
         tags = ["O"] * count
         kind, length = self.pick(("PER", "ORG", "LOC")), self.pick((1, 2, 3))
         start = self.pick(range(count - length + 1))
@@ -263,14 +261,14 @@ class MiniRoot:
     def tagged(
         self, path: str, language: str, count: int, tags: Callable[[int], list[Any]], line: Callable[..., str]
     ) -> None:
-        """Sentences of one word a line, each under a comment with its id: five to a document."""
-        found = []
+        """Sentences with one word a line, each under a comment with its id; five make a document."""
+        lines = []
         for number in range(count):
-            words = self.tongue(language).words(self.pick(range(4, 9)))
-            found.append(f"# sent_id = {Path(path).stem}{number // 5}-{number % 5:04}")
-            found += [line(n, word, tag) for n, (word, tag) in enumerate(zip(words, tags(len(words)), strict=True), 1)]
-            found.append("")
-        self.lines(path, found)
+            words = self.invented(language).words(self.pick(range(4, 9)))
+            lines.append(f"# sent_id = {Path(path).stem}{number // 5}-{number % 5:04}")
+            lines += [line(n, word, tag) for n, (word, tag) in enumerate(zip(words, tags(len(words)), strict=True), 1)]
+            lines.append("")
+        self.lines(path, lines)
 
     def tagging(self) -> None:
         for language in PanX.official_languages:
@@ -316,21 +314,21 @@ class MiniRoot:
     def paragraph(
         self, language: str, ids: Sequence[str], *, breaks: bool = False, answered: int = 2
     ) -> dict[str, Any]:
-        """A passage with a question for each id, of which the first `answered` have an answer of one to three words."""
-        tongue = self.tongue(language)
-        passage = tongue.passage(3)
+        """A passage with a question for each id; the first `answered` have an answer of one to three words."""
+        invented = self.invented(language)
+        passage = invented.passage(3)
         questions = []
         for number, name in enumerate(ids):
             words = self.pick(passage.words)
             first = self.pick(range(len(words)))
             start, end = words[first][0], words[min(first + self.pick(range(3)), len(words) - 1)][1]
             answers = [{"text": passage.text[start:end], "answer_start": start}] if number < answered else []
-            questions.append({"id": name, "question": f"{tongue.sentence()}?", "answers": answers})
-        found: dict[str, Any] = {"context": passage.text, "qas": questions}
+            questions.append({"id": name, "question": f"{invented.sentence()}?", "answers": answers})
+        paragraph: dict[str, Any] = {"context": passage.text, "qas": questions}
         if breaks:
-            found["sentence_breaks"] = [list(span) for span in passage.sentences]
-            found["sentences"] = [passage.text[slice(*span)] for span in passage.sentences]
-        return found
+            paragraph["sentence_breaks"] = [list(span) for span in passage.sentences]
+            paragraph["sentences"] = [passage.text[slice(*span)] for span in passage.sentences]
+        return paragraph
 
     def squad(self, path: str, articles: Iterable[Sequence[Mapping[str, Any]]], title: str = "") -> None:
         data = [
@@ -343,10 +341,10 @@ class MiniRoot:
         return [[self.paragraph(language, [f"{name}-{n}-a", f"{name}-{n}-b"], answered=answered)] for n in range(count)]
 
     def questions(self) -> None:
-        translated: list[dict[str, Any]] = []  # XQuAD's English paragraphs, which stand in SQuAD's dev set too
+        translated: list[dict[str, Any]] = []  # XQuAD's English paragraphs, which are in SQuAD's dev set too
         for language in XQuAD.official_languages:
             paragraphs = [self.paragraph(language, [f"x{n}-a", f"x{n}-b"], breaks=True) for n in range(TEST // 2)]
-            plain = [{name: one[name] for name in ("context", "qas")} for one in paragraphs]
+            plain = [{name: paragraph[name] for name in ("context", "qas")} for paragraph in paragraphs]
             self.squad(f"xquad/xquad.{language}.json", [plain], "XQuAD")
             if f"xquad/xquad.{language}.json" == XQUAD_ENGLISH:
                 translated = plain
@@ -369,19 +367,19 @@ class MiniRoot:
 
     def bitext(self) -> None:
         for language, code in XTREME_R_LANGUAGES.items():
-            for end, tongue in ((code, self.tongue(language)), ("eng", self.english)):
-                self.lines(f"tatoeba/tatoeba.{code}-eng.{end}", (tongue.sentence() for _ in range(TEST)))
+            for end, invented in ((code, self.invented(language)), ("eng", self.english)):
+                self.lines(f"tatoeba/tatoeba.{code}-eng.{end}", (invented.sentence() for _ in range(TEST)))
         for language, split in itertools.product(Bucc.official_languages, ("dev", "test")):
             stem, count = f"bucc18/{language}-en.{split}", 2 * TEST
             for end in (language, "en"):
-                rows = [(f"{end}-{n}", self.tongue(end).sentence()) for n in range(count)]
+                rows = [(f"{end}-{n}", self.invented(end).sentence()) for n in range(count)]
                 self.table(f"{stem}.{end}", rows)
             english = self.rng.sample(range(count), TEST)
-            self.table(f"{stem}.gold", [(f"{language}-{2 * n}", f"en-{one}") for n, one in enumerate(english)])
+            self.table(f"{stem}.gold", [(f"{language}-{2 * n}", f"en-{m}") for n, m in enumerate(english)])
 
     def mention(self, language: str, name: str, entity: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A context and a mention in it."""
-        passage = self.tongue(language).passage(2)
+        """A context, and a mention in it."""
+        passage = self.invented(language).passage(2)
         start, end = self.pick(self.pick(passage.words))
         span = {"start": start, "end": end, "text": passage.text[start:end]}
         context = {"language": language, "text": passage.text, "sentence_spans": _spans(passage)}
@@ -390,7 +388,7 @@ class MiniRoot:
     def entities(self) -> None:
         described = {}
         for number in range(6 * TEST):
-            passage = self.tongue(self.pick(MewsliX.official_languages)).passage(2)
+            passage = self.invented(self.pick(MewsliX.official_languages)).passage(2)
             described[f"Q{number}"] = {"description": passage.text, "sentence_spans": _spans(passage)}
         rows = [{"entity_id": name, **entity} for name, entity in described.items()]
         self.json_lines("mewsli_x/candidate_set_entities.jsonl", rows)
@@ -412,7 +410,7 @@ class MiniRoot:
     def text(self) -> None:
         """A sentence a line."""
         for language in MaskedLm.official_languages:
-            self.lines(f"text/{language}.txt", (self.tongue(language).sentence() for _ in range(TRAIN)))
+            self.lines(f"text/{language}.txt", (self.invented(language).sentence() for _ in range(TRAIN)))
 
 
 def _spans(passage: Passage) -> list[dict[str, int]]:
@@ -420,7 +418,7 @@ def _spans(passage: Passage) -> list[dict[str, int]]:
 
 
 def build(root: Path) -> None:
-    """Write the files of all published tasks under `root`: 383 of them, of a megabyte together."""
+    """Write the files of all published tasks under `root`: 383 files, one megabyte together."""
     mini = MiniRoot(root)
     for part in (
         *(mini.inference, mini.paraphrases, mini.choices, mini.tagging),

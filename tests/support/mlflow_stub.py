@@ -1,4 +1,4 @@
-"""A small MLflow tracking server in this process, which can be told to be slow, refuse, lose answers, or be away."""
+"""A small MLflow tracking server in this process that can be slow, refuse requests, lose answers, or go away."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ FILES = "/api/2.0/mlflow-artifacts/artifacts/"
 
 
 class Stub:
-    """What the server holds, and how it answers.
+    """The server's contents, and how it misbehaves.
 
-    `status` answers every request with that HTTP status and does nothing. `gate`, when cleared, holds every request back.
-    `lose` names a call whose next request is done and whose answer is lost; `delay` one that is done only after `late` is set,
-    its answer lost at once. `broken` names a call that is answered with status 500.
+    - `status`: every request gets this HTTP status, and has no effect.
+    - `gate`: while cleared, every request waits.
+    - `lose`: the next request of this call takes effect, but its answer is lost.
+    - `delay`: the next request of this call takes effect once `late` is set; its answer is lost at once.
+    - `broken`: this call gets status 500.
+    - `on_request`: called with the name of each call.
     """
 
     def __init__(self) -> None:
@@ -47,11 +50,11 @@ class Stub:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listen, at the same port as before."""
+        """Listen on the same port as before."""
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
-            """HTTP/1.0: a connection a request, so that a stopped server answers nobody."""
+            """HTTP/1.0, one request a connection: a stopped server answers no open connection."""
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -67,7 +70,7 @@ class Stub:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
-        """Away: connections are refused."""
+        """Refuse connections."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -79,14 +82,14 @@ class Stub:
             return [run for run in self.runs.values() if run["lifecycle_stage"] == "active"]
 
     def by_key(self) -> dict[str, dict[str, Any]]:
-        """Active runs by their key tag, which none may share."""
+        """Active runs by their key tag, which must be unique."""
         runs = self.active()
-        found = {run["tags"]["key"]: run for run in runs}
-        assert len(found) == len(runs), "a run appears twice"
-        return found
+        by_key = {run["tags"]["key"]: run for run in runs}
+        assert len(by_key) == len(runs), "two runs share a key"
+        return by_key
 
     def content(self) -> dict[str, Any]:
-        """What the runs hold, without the ids that a server gives."""
+        """The contents of all runs, without ids that the server assigned."""
         return {
             key: {
                 "params": run["params"],
@@ -150,16 +153,18 @@ class Stub:
         return {"experiment": self._experiment(self.experiments[given["experiment_name"]])}
 
     def _experiments_search(self, given: dict[str, Any]) -> dict[str, Any]:
-        return {"experiments": [self._experiment(held) for held in self.experiments.values()]}
+        return {"experiments": [self._experiment(stored) for stored in self.experiments.values()]}
 
     def _experiments_create(self, given: dict[str, Any]) -> dict[str, Any]:
-        found = {"experiment_id": str(len(self.experiments) + 1), "name": given["name"], "tags": {}}
-        found["tags"] = {tag["key"]: tag["value"] for tag in given.get("tags", [])}
-        self.experiments[given["name"]] = found
-        return {"experiment_id": found["experiment_id"]}
+        experiment_id = str(len(self.experiments) + 1)
+        tags = {tag["key"]: tag["value"] for tag in given.get("tags", [])}
+        self.experiments[given["name"]] = {"experiment_id": experiment_id, "name": given["name"], "tags": tags}
+        return {"experiment_id": experiment_id}
 
     def _experiments_set_experiment_tag(self, given: dict[str, Any]) -> dict[str, Any]:
-        experiment = next(one for one in self.experiments.values() if one["experiment_id"] == given["experiment_id"])
+        experiment = next(
+            stored for stored in self.experiments.values() if stored["experiment_id"] == given["experiment_id"]
+        )
         experiment["tags"][given["key"]] = given["value"]
         return {}
 
@@ -185,8 +190,8 @@ class Stub:
     def _runs_search(self, given: dict[str, Any]) -> dict[str, Any]:
         wanted = re.fullmatch(r"(?:tags\.key = '(.*)')?", given.get("filter", ""))
         assert wanted is not None, given
-        found = (run for run in self.active() if wanted[1] in (None, run["tags"].get("key")))
-        return {"runs": [self._run(run) for run in found]}
+        runs = (run for run in self.active() if wanted[1] in (None, run["tags"].get("key")))
+        return {"runs": [self._run(run) for run in runs]}
 
     def _runs_log_batch(self, given: dict[str, Any]) -> dict[str, Any]:
         run = self.runs[given["run_id"]]
@@ -196,7 +201,7 @@ class Stub:
         for param in given.get("params", []):
             if run["params"].setdefault(param["key"], param["value"]) != param["value"]:
                 raise ValueError(f"param {param['key']} has another value")
-        # As MLflow's own store: two equal points are one.
+        # As in MLflow's own store, two equal points are one.
         run["metrics"] |= {(m["key"], m["step"], m["value"], m["timestamp"]) for m in given.get("metrics", [])}
         run["tags"] |= {tag["key"]: tag["value"] for tag in given.get("tags", [])}
         return {}
@@ -211,18 +216,23 @@ class Stub:
         return {}
 
     @staticmethod
-    def _experiment(held: dict[str, Any]) -> dict[str, Any]:
-        tags = [{"key": key, "value": value} for key, value in held["tags"].items()]
-        return {"experiment_id": held["experiment_id"], "name": held["name"], "lifecycle_stage": "active", "tags": tags}
+    def _experiment(stored: dict[str, Any]) -> dict[str, Any]:
+        tags = [{"key": key, "value": value} for key, value in stored["tags"].items()]
+        return {
+            "experiment_id": stored["experiment_id"],
+            "name": stored["name"],
+            "lifecycle_stage": "active",
+            "tags": tags,
+        }
 
     @staticmethod
-    def _run(held: dict[str, Any]) -> dict[str, Any]:
+    def _run(stored: dict[str, Any]) -> dict[str, Any]:
         names = ("run_id", "experiment_id", "run_name", "start_time", "end_time", "status", "lifecycle_stage")
-        info = {name: held[name] for name in names if held[name] is not None}
-        info["artifact_uri"] = f"mlflow-artifacts:/{held['run_id']}"
-        tags = [{"key": key, "value": value} for key, value in held["tags"].items()]
-        params = [{"key": key, "value": value} for key, value in held["params"].items()]
-        points = sorted(held["metrics"], key=lambda point: point[1])
+        info = {name: stored[name] for name in names if stored[name] is not None}
+        info["artifact_uri"] = f"mlflow-artifacts:/{stored['run_id']}"
+        tags = [{"key": key, "value": value} for key, value in stored["tags"].items()]
+        params = [{"key": key, "value": value} for key, value in stored["params"].items()]
+        points = sorted(stored["metrics"], key=lambda point: point[1])
         latest = {name: {"key": name, "value": v, "timestamp": at, "step": step} for name, step, v, at in points}
         return {"info": info, "data": {"tags": tags, "metrics": list(latest.values()), "params": params}}
 

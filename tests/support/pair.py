@@ -1,4 +1,4 @@
-"""Two processes that form a gloo group, started once for all tests: importing what they need outlasts most of these."""
+"""Two processes that form a gloo group, started once for all tests: their imports take longer than most tests."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 
 WORKERS = 2
-PATIENCE_S = 240.0  # of one call; a worker that waits for the other waits for ever
+PATIENCE_S = 240.0  # for one call; a worker that waits for the other would wait forever
 
 
 class Pair:
-    """Runs `function(rank, *arguments)` on both; functions are found by their names, results are pickled.
+    """Runs `function(rank, *arguments)` on both; functions are pickled by name, results by value.
 
-    A call that fails or hangs ends both processes, and the next one starts others: nobody else waits for a broken group.
+    A call that fails or hangs ends both processes, and the next call starts new ones: no test waits for a broken group.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,7 @@ class Pair:
         """Each rank's result.
 
         Raises:
-            AssertionError: what a worker raised, with its trace; or it ended, or did not answer in time.
+            AssertionError: a worker raised (with its trace), ended, or did not answer in time.
         """
         if not self._processes:
             self._start()
@@ -63,10 +63,10 @@ class Pair:
 
     def _start(self) -> None:
         self._started += 1
-        meeting, context = self._folder / f"meet-{self._started}", get_context("spawn")
+        rendezvous, context = self._folder / f"rendezvous-{self._started}", get_context("spawn")
         for rank in range(WORKERS):
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, str(meeting), there), daemon=True)
+            process = context.Process(target=_serve, args=(rank, str(rendezvous), there), daemon=True)
             process.start()
             there.close()
             self._processes.append(process)
@@ -81,10 +81,10 @@ class Pair:
         self._processes, self._pipes = [], []
 
 
-def _serve(rank: int, meeting: str, pipe: Connection) -> None:
+def _serve(rank: int, rendezvous: str, pipe: Connection) -> None:
     os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=WORKERS)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=WORKERS)
     while True:
         try:
             function, arguments = pipe.recv()
@@ -92,5 +92,5 @@ def _serve(rank: int, meeting: str, pipe: Connection) -> None:
             return
         try:
             pipe.send((function(rank, *arguments), None))
-        except Exception:  # told to the test, which fails
+        except Exception:  # fails the test
             pipe.send((None, traceback.format_exc()))

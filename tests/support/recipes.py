@@ -1,14 +1,11 @@
-"""Cut-down recipes: every component of the quickstart at the smallest size that still goes through all of them."""
+"""Cut-down recipes: every component of the quickstart, at the smallest size that still exercises them all."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-from study.spec import BenchmarkPlan, LadderEncoder, Size, Space, Study
-from trainables.hyperparameters import Training
-from trainables.models.encoder import Shape
-from trainables.resources import Resources
+from study.spec import BenchmarkPlan, LadderEncoder, Resources, Shape, Size, Space, Study, Training
 from trainables.stages.finetune import FineTune
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.corpus import MicroCorpus
@@ -50,15 +47,19 @@ def tiny() -> Study:
 
 
 def inline() -> Study:
-    """The inline size alone. Nothing is timed."""
+    """The inline size alone, without a benchmark."""
     study = tiny()
     benchmark = dataclasses.replace(study.benchmark, variants=())
     return dataclasses.replace(study, name="inline", sizes=study.sizes[:1], benchmark=benchmark)
 
 
+def published_study(*sizes: Size) -> Study:
+    """The tiny study with published encoders, and nothing to pre-train any with."""
+    return dataclasses.replace(tiny(), sizes=sizes, corpus=None, vocabulary_size=None, group_pairs=None)
+
+
 def diverging() -> Study:
-    """Its intermediate training diverges at the default learning rate; what needs none does not. A second size's pre-training
-    diverges."""
+    """A study whose intermediate training diverges at the default learning rate, and so does a second size's pre-training."""
     study = inline()
     pretraining = Training(learning_rate=1e30, steps=6, batch_size=2, seed=0)
     sizes = (*study.sizes, Size("1x64", LadderEncoder(Shape(1, 64), pretraining), Resources()))
@@ -67,9 +68,9 @@ def diverging() -> Study:
 
 
 def on_two_kinds() -> Study:
-    """Two sizes of two workers, each on nodes of a kind of accelerator of its own; the computing is the CPU's.
+    """Two sizes of two workers, each on nodes with another kind of accelerator; CPUs do the computing.
 
-    Its target trainings take long enough to be interrupted, with a checkpoint every second.
+    Target trainings take long enough to be interrupted, with a checkpoint every second.
     """
     study = tiny()
     sizes = tuple(
@@ -85,7 +86,7 @@ def on_two_kinds() -> Study:
 
 
 def interruptible(steps: int = 150) -> FineTune:
-    """A target training that takes long enough to lose a node in the middle of it."""
+    """A target training that takes long enough to lose a node in the middle."""
     study = tiny()
     model = study.chain(study.sizes[0], study.space.defaults()[0])[0].model
     assert isinstance(model, FineTune)
@@ -93,5 +94,5 @@ def interruptible(steps: int = 150) -> FineTune:
 
 
 def not_a_study() -> str:
-    """What `run` must refuse."""
+    """A function that `run` must refuse as a recipe."""
     return "nothing"

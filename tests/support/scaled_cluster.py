@@ -1,7 +1,7 @@
-"""A Ray cluster on this machine whose autoscaler starts and ends nodes, with GPUs that are only said to be there.
+"""A Ray cluster on this machine whose autoscaler starts and stops nodes, with GPUs that are only declared.
 
-Ray's `AutoscalingCluster` does the same, but lacks a file in the wheel and runs `ray stop --force`, which ends every Ray of the
-machine. This one starts its head and ends it, and what it started, by their own process ids.
+Ray's `AutoscalingCluster` does the same, but its wheel lacks a file, and it runs `ray stop --force`, which stops every Ray on
+the machine. This one ends its head, and everything that the head started, by process id.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FakeMultiNodeProvider,
 )
 
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 OBJECT_STORE_BYTES = 80 * 2**20
 
 
 class FakeMachines(FakeMultiNodeProvider):  # type: ignore[misc]
-    """Ray's fake provider, whose nodes unpack what a job brings into folders of their own, as machines do.
+    """Ray's fake provider, but each node unpacks a job's package into its own folder, as real machines do.
 
-    In one folder each new node unpacks it again over the others', which pulls the driver's working directory away under it.
+    In a shared folder each new node would unpack it over the others', and remove the driver's working directory under it.
     """
 
     def _create_node_with_resources_and_labels(self, *arguments: Any) -> None:
@@ -53,7 +53,7 @@ class FakeMachines(FakeMultiNodeProvider):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class ScaledCluster:
-    """A running cluster: addresses of its job server and of its control store, and the environment of its clients."""
+    """A running cluster: the addresses of its job server and control store, and the environment for its clients."""
 
     server: str
     gcs: str
@@ -62,26 +62,34 @@ class ScaledCluster:
     counts_file: Path = field(repr=False)
 
     def counts(self) -> list[tuple[float, dict[str, int]]]:
-        """Nodes of each group, with the seconds since the cluster came up, sampled a few times a second."""
+        """How many nodes each group had, by seconds since the cluster came up; sampled three times a second."""
         text = self.counts_file.read_text(encoding="utf-8") if self.counts_file.exists() else ""
         samples = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        return [(one["seconds"], one["nodes"]) for one in samples]
+        return [(sample["seconds"], sample["nodes"]) for sample in samples]
 
     def now(self) -> dict[str, int]:
-        """Nodes of each group by the latest sample."""
+        """How many nodes each group has, by the latest sample."""
         samples = self.counts()
         return samples[-1][1] if samples else {}
 
     def wait_for(self, nodes: Mapping[str, int], timeout_s: float) -> None:
-        """Wait until each of these groups has so many nodes."""
+        """Wait until each of these groups has that many nodes.
+
+        Raises:
+            TimeoutError: they did not in time.
+        """
         deadline = time.monotonic() + timeout_s
         while any(self.now().get(group, 0) != count for group, count in nodes.items()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"wanted nodes {dict(nodes)}, and there were {self.now()} after {timeout_s:.0f} s")
+                raise TimeoutError(f"nodes after {timeout_s:.0f} s: {self.now()}, expected {dict(nodes)}")
             time.sleep(0.2)
 
     def preempt(self, group: str) -> None:
-        """Take one node of the group away without a warning, as a cloud takes back a spot machine."""
+        """Kill a node of the group without warning, as a cloud reclaims a spot machine.
+
+        Raises:
+            LookupError: the group has no node.
+        """
         for process in psutil.Process(self.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if Path(process.exe()).name == "raylet" and process.environ().get("RAY_NODE_TYPE_NAME") == group:
@@ -97,7 +105,7 @@ class ScaledCluster:
 def scaled_cluster(
     folder: Path, groups: Mapping[str, Mapping[str, Any]], *, head_cpus: int = 0, idle_s: float = 6.0
 ) -> Iterator[ScaledCluster]:
-    """A head and an autoscaler that can start nodes of the groups, each `{"resources": ..., "max_workers": ...}`."""
+    """A head whose autoscaler can start nodes of the groups, each `{"resources": ..., "max_workers": ...}`."""
     address, gcs, dashboard = _own_address(), _free_port(), _free_port()
     config = folder / "autoscaling.json"
     nodes = {name: {"node_config": {}, "min_workers": 0, **group} for name, group in groups.items()}
@@ -107,7 +115,7 @@ def scaled_cluster(
         **os.environ,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # or the head waits for half a minute before it ends
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # otherwise the head takes half a minute to end
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     command = [*RAY, "start", "--head", "--block", f"--num-cpus={head_cpus}", f"--port={gcs}"]
@@ -144,7 +152,7 @@ def scaled_cluster(
 
 
 def _description(nodes: Mapping[str, Any], gcs: str, idle_s: float) -> dict[str, Any]:
-    """What `ray up` would write for Ray's fake provider."""
+    """The configuration that `ray up` would write for Ray's fake provider."""
     return {
         "cluster_name": "scaled",
         "max_workers": sum(group["max_workers"] for group in nodes.values()),
@@ -177,12 +185,12 @@ def _description(nodes: Mapping[str, Any], gcs: str, idle_s: float) -> dict[str,
 
 
 def end_on_termination() -> None:
-    """Let a benchmark that is told to end (SIGTERM) end the processes that it started."""
+    """Make SIGTERM raise SystemExit, so that a benchmark ends the processes it started."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
 
 
 def _started_with(environment: Mapping[str, str], gcs: str, counts: Path) -> Any:
-    """The sampler in a process of its own, whose Ray reads the token as it is imported."""
+    """Start the sampler in a process of its own: its Ray reads the token when it is imported."""
     before = dict(os.environ)
     os.environ.update(environment)
     try:
@@ -233,7 +241,7 @@ def _wait_for(port: int, head: subprocess.Popen[bytes]) -> None:
 
 
 def _end(head: subprocess.Popen[bytes]) -> None:
-    """The head and all that came of it: the nodes of the fake provider are children of its autoscaler."""
+    """End the head and everything it started: the fake provider's nodes are children of its autoscaler."""
     with suppress(psutil.NoSuchProcess):
         started = psutil.Process(head.pid).children(recursive=True)
         head.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Synthetic studies whose truth is known: gains, a Pareto front, a scaling law, ties. As frames, or written to MLflow."""
+"""Synthetic studies whose truth is known (gains, a Pareto front, a scaling law, ties), as frames or in an MLflow store."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ BOUND_MS = 100.0
 
 @dataclass(frozen=True)
 class Planted:
-    """What a synthetic study is made of; scores in percent, sizes in millions of body parameters.
+    """The truth of a synthetic study; scores in percent, sizes in millions of body parameters.
 
-    A trial's accuracy on a task and language is the task's level + what size adds + the planted gain + a seed effect; its
-    examples are drawn with that probability, the same hard ones for all (`shared` of the variance), as in real test sets.
+    A trial's accuracy on a task and language is the task's level + what the size adds + the planted gain + a seed effect. Its
+    examples are correct with that probability. As in real test sets, the same examples are hard for all trials.
     """
 
     sizes: Mapping[str, float] = field(
@@ -48,18 +48,18 @@ class Planted:
         }
     )
     marks: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {"paraphrase": {"xnli": "same data"}})
-    shrink: float = 0.0  # points by which every gain falls with a doubling of the body
+    shrink: float = 0.0  # points that every gain loses with each doubling of the body
     per_doubling: float = 4.0
     seed_sd: float = 0.8
     seeds: int = 3
     examples: int = 200
-    sampled: int = 6  # further trials a size, at other rates
+    sampled: int = 6  # further trials of each size, at other rates
     with_examples: bool = True
 
 
 @cache
 def _empty_store() -> bytes:
-    """A new store's file; MLflow takes seconds to make one."""
+    """The file of an empty store, which MLflow takes seconds to create."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mlflow.db"
         MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
@@ -67,7 +67,7 @@ def _empty_store() -> bytes:
 
 
 def new_store(folder: Path) -> MlflowClient:
-    """A client of an empty store in the folder, `mlflow.db`."""
+    """A client of a new, empty store: `mlflow.db` in the folder."""
     (folder / "mlflow.db").write_bytes(_empty_store())
     return MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
 
@@ -102,39 +102,48 @@ def plant(folder: Path, planted: Planted, *, name: str = "planted", seed: int = 
     return load(f"sqlite:///{folder / 'mlflow.db'}", name)
 
 
-def made(
+def build_frames(
     runs: Iterable[Mapping[str, Any]], benchmarks: Iterable[Mapping[str, Any]] = (), *, body_m: Mapping[str, float]
 ) -> StudyFrames:
-    """Tables of default cells: runs with size, trial_id, intermediate, seed and scores by task, and what differs from usual.
+    """Frames of default cells from runs with size, trial_id, intermediate, seed and scores by task.
 
-    `without_english` scores by task are added where a run or a benchmark has them, and a run's by `languages` and on `dev`.
+    Other keys of a run override its defaults. Optional keys of scores by task: `without_english`, of a run or a benchmark, and
+    `languages` and `dev`, of a run.
     """
     trials, scores = [], []
     for run in runs:
-        held = dict(run.get("scores", {}))
+        score_by_task = dict(run.get("scores", {}))
         row: dict[str, Any] = {
             "kind": "repeat" if run.get("repeats") else "trial",
             "repeats": "",
             "outcome": "complete",
             "reason": "",
         }
-        row |= {"lr_intermediate": 1e-4, "lr_target": 1e-3, "default_cell": True, "targets_finished": len(held)}
-        mean = float(np.mean(list(held.values()))) if held else None
+        row |= {
+            "lr_intermediate": 1e-4,
+            "lr_target": 1e-3,
+            "default_cell": True,
+            "targets_finished": len(score_by_task),
+        }
+        mean = float(np.mean(list(score_by_task.values()))) if score_by_task else None
         row |= {"test_score": mean, "dev_score": mean} | dict(run)
         without: dict[str, float] = row.get("without_english", {})
         if without:
             row["test_score_without_english"] = float(np.mean(list(without.values())))
         trials.append(row)
-        means: dict[str, dict[str, float]] = {MEAN: held, MEAN_WITHOUT_ENGLISH: without}
+        means: dict[str, dict[str, float]] = {MEAN: score_by_task, MEAN_WITHOUT_ENGLISH: without}
         scores += [
             row | {"task": task, "split": "dev", "language": MEAN, "value": value}
             for task, value in row.get("dev", {}).items()
         ]
         for language, values in (means | row.get("languages", {})).items():
-            scores += [row | {"task": t, "split": "test", "language": language, "value": v} for t, v in values.items()]
+            scores += [
+                row | {"task": task, "split": "test", "language": language, "value": value}
+                for task, value in values.items()
+            ]
     served = []
-    for one in benchmarks:
-        one_served: dict[str, Any] = {
+    for benchmark in benchmarks:
+        measurement: dict[str, Any] = {
             "variant": "fp32",
             "hardware": "a cpu",
             "timed_task": "",
@@ -142,14 +151,14 @@ def made(
             "reason": "",
             **dict.fromkeys(("slowed_by", "mig", "driver"), ""),
         }
-        one_served |= {"unavailable": {}, "results": {}, "task_scores_without_english": {}} | dict(one)
+        measurement |= {"unavailable": {}, "results": {}, "task_scores_without_english": {}} | dict(benchmark)
         for name, by_task in (
             ("test_score", "task_scores"),
             ("test_score_without_english", "task_scores_without_english"),
         ):
-            if one_served.get(by_task):
-                one_served.setdefault(name, float(np.mean(list(one_served[by_task].values()))))
-        served.append(one_served)
+            if measurement.get(by_task):
+                measurement.setdefault(name, float(np.mean(list(measurement[by_task].values()))))
+        served.append(measurement)
     sizes = [{"size": size, "params_m": m + 1, "params_body_m": m, "best_trial": ""} for size, m in body_m.items()]
     targets = list(dict.fromkeys(row["task"] for row in scores))
     context: dict[str, Any] = {"experiment": "made", "targets": targets, "marks": {}, "intermediates": []}
@@ -165,7 +174,7 @@ def made(
 
 
 def level(planted: Planted, size: str, intermediate: str, task: str) -> float:
-    """The true score of a cell, before seeds and examples."""
+    """The true score of a cell, before seed effects and sampling of examples."""
     doublings = math.log2(planted.sizes[size] / next(iter(planted.sizes.values())))
     gain = planted.gains.get(intermediate, {}).get(task, 0.0) if intermediate != "none" else 0.0
     gain -= planted.shrink * doublings if intermediate != "none" else 0.0
@@ -190,7 +199,7 @@ def _description(planted: Planted) -> dict[str, str]:
 
 
 def _trials(planted: Planted) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    trials: list[dict[str, Any]] = []
     for place, intermediate in enumerate(("none", *planted.gains)):
         base = {
             "intermediate": intermediate,
@@ -200,8 +209,8 @@ def _trials(planted: Planted) -> list[dict[str, Any]]:
             "outcome": "complete",
             "seed": 0,
         }
-        found.append(base | {"trial_id": f"t{place}", "repeats": ""})
-        found += [
+        trials.append(base | {"trial_id": f"t{place}", "repeats": ""})
+        trials += [
             base | {"trial_id": f"t{place}-s{s}", "repeats": f"t{place}", "kind": "repeat", "seed": s}
             for s in range(1, planted.seeds)
         ]
@@ -209,8 +218,8 @@ def _trials(planted: Planted) -> list[dict[str, Any]]:
     for number in range(planted.sampled):
         outcome = "stopped_early" if number % 3 == 2 else "complete"
         sampled = {"trial_id": f"x{number}", "repeats": "", "kind": "trial", "outcome": outcome, "seed": 0}
-        found.append(sampled | {"intermediate": names[number % len(names)], "lr": 0.001, "default": False})
-    return found
+        trials.append(sampled | {"intermediate": names[number % len(names)], "lr": 0.001, "default": False})
+    return trials
 
 
 def _write_trial(
@@ -233,7 +242,7 @@ def _write_trial(
         true = level(planted, size, trial["intermediate"], task) + seed_effect
         scores = {}
         for place, language in enumerate(LANGUAGES):
-            correct = _drawn(np.clip((true + 4 - place) / 100, 0.02, 0.98), hard[task], random)
+            correct = _sample_correct(np.clip((true + 4 - place) / 100, 0.02, 0.98), hard[task], random)
             scores[language] = 100 * float(correct.mean())
             tables.append(_examples(task, language, correct))
         metrics |= {f"test/{task}/{language}": score for language, score in scores.items()}
@@ -261,8 +270,8 @@ def _write_trial(
     return metrics
 
 
-def _drawn(probability: float, hard: Any, random: np.random.Generator) -> Any:
-    """Right answers with a given probability, of which half the variance of the underlying score is the example's own."""
+def _sample_correct(probability: float, hard: Any, random: np.random.Generator) -> Any:
+    """Which examples are correct, with that probability; half the variance comes from the example's own difficulty."""
     from scipy import stats
 
     noise = random.normal(size=len(hard))
@@ -293,7 +302,7 @@ def _write_benchmark(
     served: Mapping[str, float],
     random: np.random.Generator,
 ) -> None:
-    """As the actor measures the model of a trial (`served`: its metrics): the p99 under load is just within the bound."""
+    """A measurement of the trial with metrics `served`; its p99 under load is just within the bound."""
     body = planted.sizes[size]
     p50 = 4.0 * body**0.8 * factor * float(np.exp(random.normal(0, 0.02)))
     tags = {"kind": "benchmark", "size": size, "variant": variant, "trial_id": "t1"}

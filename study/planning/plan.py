@@ -1,0 +1,153 @@
+"""The plan of a study, printed before anything starts: what runs, what it needs and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Group
+from rich.text import Text
+from rich.tree import Tree
+
+from study.planning import memory, tables
+from study.planning.accelerators import ACCELERATORS, declared_accelerator
+from study.planning.architecture import Architecture, UnknownArchitecture, architecture_of
+from study.planning.stages import all_loads
+from study.spec import NONE, LadderEncoder, LogUniform, PublishedEncoder, Study
+from study.spec.precision import explain_precision
+from trainables.models.catalogue import CATALOGUE
+from trainables.models.families import why_padded
+
+
+def render_plan(study: Study, *, price: float | None = None) -> Group:
+    """The plan as text, the stage graph and tables; `price` of a GPU-hour, in any currency."""
+    architectures, notes = _architectures(study)
+    lines = [
+        f"study {study.name}, seed {study.seed}, version {study.version}",
+        f"training precision: {explain_precision(study)}",
+        f"targets, in the order trials score them: {', '.join(task.name for task in study.targets)}",
+        f"each size: every intermediate choice once at the default learning rates ({len(study.space.names)} trials, never "
+        f"stopped early), then trials that Optuna suggests ({_suggested(study)}); ASHA keeps one in {study.reduction_factor} "
+        f"at each rung, the first after {study.first_rung} targets",
+        _repeats(study),
+        "stages: of the default cells; 'not shared' is how many their trials would run without sharing",
+        *_padding(study),
+        *_slow_bf16(study),
+        *_benchmark(study, architectures),
+        *notes,
+        *(f"not pinned yet, which a run requires: {source}" for source in study.unpinned),
+    ]
+    return Group(
+        *(Text(line) for line in lines),
+        _stage_graph(study),
+        tables.sizes_table(study, architectures),
+        tables.memory_table(study, architectures),
+        tables.operations_table(study, architectures),
+        tables.cost_table(study, architectures, price),
+        tables.choices_table(study),
+    )
+
+
+def _architectures(study: Study) -> tuple[dict[str, Architecture], list[str]]:
+    """The architecture of each size where it is known, and remarks on encoders, also on unknown ones."""
+    architectures: dict[str, Architecture] = {}
+    notes: list[str] = []
+    for size in study.sizes:
+        try:
+            architectures[size.name] = architecture_of(study, size)
+        except UnknownArchitecture as error:
+            notes.append(f"{size.name}: {error}")
+        if isinstance(size.encoder, PublishedEncoder) and (card := CATALOGUE.get(size.encoder.name)) and card.remark:
+            notes.append(f"{size.name}: {size.encoder.repository} at {size.encoder.revision}: {card.remark}")
+    return architectures, notes
+
+
+def _suggested(study: Study) -> str:
+    """How many trials of each size Optuna suggests; one number if all sizes have the same."""
+    counts = {size.name: study.budget(size) - len(study.space.names) for size in study.sizes}
+    if len(set(counts.values())) == 1:
+        return str(next(iter(counts.values())))
+    return ", ".join(f"{count} of {name}" for name, count in counts.items())
+
+
+def _repeats(study: Study) -> str:
+    if study.repeats is None:
+        return "repeats: none"
+    return (
+        f"repeats: each size's {study.repeats.top} best by English dev, and its best without an intermediate task, with "
+        f"{study.repeats.seeds} further seeds"
+    )
+
+
+def _padding(study: Study) -> list[str]:
+    """Which sizes train without padding, and why the others do not."""
+    names_by_reason: dict[str | None, list[str]] = {}
+    for size in study.sizes:
+        reason = None
+        if not size.resources.unpad:
+            reason = why_padded(size.family, "cuda" if size.resources.gpus else "cpu", study.tuning.precision)
+            reason = reason or "unpad is off; it has not been run on a GPU yet"
+        names_by_reason.setdefault(reason, []).append(size.name)
+    return [
+        f"training {'computes no padding' if reason is None else 'computes padding'}: {', '.join(names)}"
+        + ("" if reason is None else f" ({reason})")
+        for reason, names in names_by_reason.items()
+    ]
+
+
+def _slow_bf16(study: Study) -> list[str]:
+    """Sizes that train in bf16 on cards without tensor cores for it."""
+    names_by_card: dict[str, list[str]] = {}
+    for size in study.sizes:
+        card, device = size.resources.accelerator_type or "", declared_accelerator(size.resources)
+        mixed = any(load.training.precision == "bf16_mixed" for load in all_loads(study, size))
+        if device is not None and device.bf16_tflops is None and mixed:
+            names_by_card.setdefault(card, []).append(size.name)
+    return [
+        f"bf16 on {card}: {', '.join(names)}; it has no tensor cores for bf16, so hours are counted at its fp32 peak, and fp32 "
+        "is no slower"
+        for card, names in names_by_card.items()
+    ]
+
+
+def _benchmark(study: Study, architectures: Mapping[str, Architecture]) -> list[str]:
+    """What is timed on which device, and which weights a card cannot hold."""
+    plan, card = study.benchmark, study.benchmark.accelerator_type
+    where = "" if card is None else f", on {card}"
+    line = f"benchmark of each size's best model: {', '.join(plan.variant_names) or 'none'}{where}"
+    serving_gb = {
+        (size, variant): memory.serving_gb(architecture, entry)
+        for size, architecture in architectures.items()
+        for variant, entry in zip(plan.variant_names, plan.variants, strict=True)
+    }
+    if card is None and serving_gb:
+        size, variant = max(serving_gb, key=lambda key: serving_gb[key])
+        return [f"{line}; the largest weights to serve: {serving_gb[size, variant]:.2f} GB, {size} {variant}"]
+    device = ACCELERATORS.get(card or "")
+    return [
+        line,
+        *(
+            f"benchmark of {size} {variant}: NO, {gb:.1f} GB of weights do not fit {card}"
+            for (size, variant), gb in serving_gb.items()
+            if device is not None and not device.holds(gb)
+        ),
+    ]
+
+
+def _stage_graph(study: Study) -> Tree:
+    """The stages of every size: which rests on which, and how many of each the whole grid has."""
+    space = study.space
+    root = "pretrain" if isinstance(study.sizes[0].encoder, LadderEncoder) else "import"
+    tree = Tree(Text(f"stage graph of each size: {root} (its tokenizer and tokenised tables are stages too)"))
+    rates = "a rate" if isinstance(space.lr_target, LogUniform) else f"{len(space.lr_target)} rates"
+    epochs = f" x {len(space.epochs)} lengths" if len(space.epochs) > 1 else ""
+    trained = ", ".join(task.name for task in study.targets if task.trained)
+    untrained = ", ".join(task.name for task in study.targets if not task.trained)
+    for choice in space.defaults():
+        branch = tree
+        if choice.intermediate != NONE:
+            count = "" if isinstance(space.lr_intermediate, LogUniform) else f" x {len(space.lr_intermediate)} rates"
+            branch = tree.add(f"intermediate-{choice.intermediate}{count}")
+        branch.add(f"target and evaluate x {rates}{epochs}: {trained}")
+        if untrained:
+            branch.add(f"evaluate: {untrained}")
+    return tree

@@ -1,0 +1,120 @@
+"""What a search costs: with shared stages and without, at most and as expected under ASHA. Training only, no scoring."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import mean
+
+from study.planning.stages import TrainingStage, stages_of
+from study.search.scheduler import asha
+from study.spec import Choice, Size, Study
+from trainables.stages.finetune import Tuned
+from trainables.stages.pretrain import Pretrain
+from trainables.store.fingerprint import fingerprint
+
+SIMULATIONS = 50  # random searches; the mean of 50 is within a few percent of that of 500
+
+StageCost = Callable[[TrainingStage], float]  # of one stage, in any unit
+StageCosts = Mapping[str, float]  # of several, by fingerprint
+
+
+@dataclass(frozen=True)
+class SearchCost:
+    """What one size's training costs, in the unit of its stage costs.
+
+    - `root`: pre-training the encoder, once; 0 for a published one.
+    - `defaults`: the default cells.
+    - `expected`: the whole budget, with random sampled choices and ASHA stopping trials by random scores.
+    - `at_most`: ASHA stops nothing, and every sampled trial trains all its stages.
+    - `not_shared`: the expected trials, each training its whole chain.
+    - `repeats`: further seeds, which share nothing, at the mean cost of a choice.
+    - `repeats_at_most`: the same at the cost of the most expensive choice.
+    """
+
+    root: float
+    defaults: float
+    expected: float
+    at_most: float
+    not_shared: float
+    repeats: float
+    repeats_at_most: float
+
+    @property
+    def expected_total(self) -> float:
+        return self.root + self.expected + self.repeats
+
+    @property
+    def at_most_total(self) -> float:
+        return self.root + self.at_most + self.repeats_at_most
+
+
+def search_cost(study: Study, size: Size, stage_cost: StageCost) -> SearchCost:
+    """The cost of a size's search, by a simulation with fixed seeds."""
+    rungs = _Rungs(study, size, stage_cost)
+    defaults = study.space.defaults()
+    sampled = study.budget(size) - len(defaults)
+    grid = [choice for choice in study.space.grid() or () if choice not in defaults]
+    runs = [_simulate(study, rungs, seed, grid, sampled) for seed in range(SIMULATIONS if sampled else 1)]
+    longest = [dataclasses.replace(choice, epochs=max(study.space.epochs)) for choice in defaults]
+    whole = [sum(rungs.of(choice)[-1].values()) for choice in (*defaults, *longest, *grid)]
+    of_defaults = sum(_union(rungs.of(choice)[-1] for choice in defaults).values())
+    repeats = 0 if study.repeats is None else study.repeats.seeds * (study.repeats.top + 1)
+    return SearchCost(
+        root=rungs.root,
+        defaults=of_defaults,
+        expected=mean(shared for shared, _ in runs),
+        at_most=of_defaults + sampled * max(whole),
+        not_shared=mean(not_shared for _, not_shared in runs),
+        repeats=repeats * mean(whole),
+        repeats_at_most=repeats * max(whole),
+    )
+
+
+class _Rungs:
+    """For a choice, the cost of each training stage that a trial needs to finish its first 1, 2, ... targets."""
+
+    def __init__(self, study: Study, size: Size, stage_cost: StageCost) -> None:
+        self._study, self._size, self._stage_cost = study, size, stage_cost
+        root = study.encoder_stage(size)
+        self.root = stage_cost(root) if isinstance(root, Pretrain) else 0.0
+        self.of = lru_cache(maxsize=None)(self._of)
+
+    def _of(self, choice: Choice) -> list[StageCosts]:
+        costs: dict[str, float] = {}
+        rungs: list[StageCosts] = []
+        for evaluate in self._study.chain(self._size, choice):
+            for stage in stages_of(evaluate):
+                if isinstance(stage, Tuned):
+                    costs[fingerprint(stage)] = self._stage_cost(stage)
+            rungs.append(dict(costs))
+        return rungs
+
+
+def _simulate(study: Study, rungs: _Rungs, seed: int, grid: Sequence[Choice], sampled: int) -> tuple[float, float]:
+    """The cost of one random search, with shared stages and without; scores are random, stops are ASHA's."""
+    rng = random.Random(seed)
+    choices = study.space.defaults()
+    choices += rng.sample(grid, sampled) if grid else [study.space.sample(rng) for _ in range(sampled)]
+    scheduler = asha(study)
+    trained: dict[str, float] = {}
+    not_shared = 0.0
+    for index, choice in enumerate(choices):
+        finished = len(rungs.of(choice))
+        for rung in range(1, finished + 1):
+            if scheduler.stops(str(index), choice, targets_finished=rung, score=rng.random()):
+                finished = rung
+                break
+        trained |= rungs.of(choice)[finished - 1]
+        not_shared += sum(rungs.of(choice)[finished - 1].values())
+    return sum(trained.values()), not_shared
+
+
+def _union(costs: Iterable[StageCosts]) -> dict[str, float]:
+    union: dict[str, float] = {}
+    for by_stage in costs:
+        union |= by_stage
+    return union

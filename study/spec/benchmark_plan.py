@@ -1,0 +1,98 @@
+"""How the best model of each size is benchmarked."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from trainables.benchmark.settings import BOUND_MS, SCENARIOS, BenchmarkSettings, Scenario
+from trainables.benchmark.variants import VARIANTS, Variant
+
+VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")  # names files and MLflow runs
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """Which serving variants of each size's best model are scored and timed, for how long, on how many threads.
+
+    `variants` names built-in ones or holds instances of a recipe's own `Variant` classes. Each variant is measured `repeats`
+    times, in turn with the others and each time in a fresh process. Server keeps its p99 latency within `bound_ms`. `device`
+    "auto" takes a GPU if the cluster has one. `accelerator_type` is the kind of GPU to time on, by Ray's name; None leaves it
+    to the cluster. `settings` overrides `window_s`, `scenarios` and `bound_ms`.
+    """
+
+    variants: tuple[str | Variant, ...] = ("fp32",)
+    window_s: float = 60.0
+    threads: int = 1
+    repeats: int = 5
+    scenarios: tuple[Scenario, ...] = SCENARIOS
+    bound_ms: float = BOUND_MS
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    accelerator_type: str | None = None
+    settings: BenchmarkSettings | None = None
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        return tuple(variant if isinstance(variant, str) else variant.name for variant in self.variants)
+
+    def resolved_settings(self) -> BenchmarkSettings:
+        """The settings of every measurement.
+
+        Raises:
+            ValueError: the window, the scenarios or the bound are invalid.
+        """
+        if self.settings is not None:
+            return self.settings
+        return BenchmarkSettings.for_window(self.window_s, scenarios=self.scenarios, bound_ms=self.bound_ms)
+
+    def with_bound(self, bound_ms: float) -> BenchmarkPlan:
+        """The same plan with another latency bound for Server."""
+        settings = None if self.settings is None else dataclasses.replace(self.settings, bound_ms=bound_ms)
+        return dataclasses.replace(self, bound_ms=bound_ms, settings=settings)
+
+    def errors(self) -> list[str]:
+        """Everything that makes the plan invalid, by field."""
+        errors = [*self._variant_errors()]
+        if self.repeats < 1 or self.threads < 1:
+            errors.append(f"benchmark: repeats {self.repeats} and threads {self.threads} must be at least 1")
+        try:
+            self.resolved_settings()
+        except ValueError as error:
+            errors.append(f"benchmark: {error}")
+        return errors
+
+    def _variant_errors(self) -> Iterator[str]:
+        names: list[str | None] = []
+        for variant in self.variants:
+            if isinstance(variant, str):
+                if variant not in VARIANTS:
+                    yield f"benchmark.variants: no variant {variant!r}; built in are {', '.join(VARIANTS)}"
+                names.append(variant)
+            elif isinstance(variant, Variant):
+                yield from _own_variant_errors(variant)
+                names.append(getattr(variant, "name", None))
+            else:
+                yield f"benchmark.variants: {variant!r} is neither a variant's name nor an instance of a Variant class"
+        yield from (
+            f"benchmark.variants: {name!r} appears twice; measurements are kept by name"
+            for name, count in Counter(names).items()
+            if count > 1 and name is not None
+        )
+
+
+DEFAULT_BENCHMARK = BenchmarkPlan()
+
+
+def _own_variant_errors(variant: Variant) -> Iterator[str]:
+    name = getattr(variant, "name", None)
+    if not isinstance(name, str) or not VARIANT_NAME.fullmatch(name):
+        yield (
+            f"benchmark.variants: {type(variant).__name__} has the name {name!r}; its class needs a `name` of lower-case "
+            "letters, digits, ., - and _ (it names files)"
+        )
+    elif name in VARIANTS and type(VARIANTS[name]) is not type(variant):
+        yield f"benchmark.variants: {type(variant).__name__} has the name of the built-in variant {name!r}; give it another"

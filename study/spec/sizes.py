@@ -1,0 +1,52 @@
+"""Sizes of a study: each an encoder with the resources it trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainables.hyperparameters import Training
+from trainables.models.encoder import Shape
+from trainables.models.families import FAMILIES, Family
+from trainables.models.published_encoder import PublishedEncoder
+from trainables.resources import Resources
+
+LADDER_FAMILY = "xlm-roberta"
+
+
+@dataclass(frozen=True)
+class LadderEncoder:
+    """An encoder of the study's own ladder: its shape, and how it is pre-trained on the study's corpus and vocabulary."""
+
+    IDENTITY_NAME: ClassVar[str] = "Rung"  # its former name, which `study.json` and fingerprints keep
+
+    shape: Shape
+    pretraining: Training
+
+
+@dataclass(frozen=True)
+class Size:
+    """One point of the scaling axis: an encoder and its resources.
+
+    `trials` is this size's own budget; None takes the study's. `rate_factor` multiplies every learning rate of a trial, for
+    architectures that need rates of another magnitude than the rest of the study.
+    """
+
+    name: str
+    encoder: LadderEncoder | PublishedEncoder
+    resources: Resources
+    trials: int | None = None
+    rate_factor: float = 1.0
+
+    @property
+    def family(self) -> Family:
+        """The architecture's family."""
+        return FAMILIES[self.encoder.family if isinstance(self.encoder, PublishedEncoder) else LADDER_FAMILY]
+
+    def with_seed(self, seed: int) -> Size:
+        """The same size pre-trained with another seed; a published encoder has none."""
+        if isinstance(self.encoder, PublishedEncoder):
+            return self
+        pretraining = dataclasses.replace(self.encoder.pretraining, seed=seed)
+        return dataclasses.replace(self, encoder=dataclasses.replace(self.encoder, pretraining=pretraining))

@@ -1,0 +1,178 @@
+"""What makes a study invalid. Every check runs, so that a recipe's author sees all mistakes at once."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from study.spec.sizes import LadderEncoder, Size
+from trainables.models.families import why_padded
+from trainables.models.published_encoder import PublishedEncoder
+from trainables.tasks.base import Task
+from trainables.tasks.mixture import Mixture
+from trainables.training.batching import Share
+
+if TYPE_CHECKING:
+    from study.spec.study import Study
+
+STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+LADDER_FIELDS = ("corpus", "vocabulary_size", "group_pairs")
+
+
+class InvalidStudy(ValueError):
+    """Everything wrong with a study, at once; each entry names the field and the rule."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+def study_errors(study: Study) -> list[str]:
+    """Every violated rule of the study, by field; empty for a valid one."""
+    errors = [
+        *_name_errors(study),
+        *_role_errors(study),
+        *study.space.errors(),
+        *_search_errors(study),
+        *_task_errors(study),
+        *study.benchmark.errors(),
+        *_ladder_errors(study),
+    ]
+    for size in study.sizes:
+        errors += _size_errors(study, size)
+    return errors
+
+
+def _name_errors(study: Study) -> Iterator[str]:
+    if not STUDY_NAME.fullmatch(study.name):
+        yield f"name {study.name!r}: lower-case letters, digits, - and _ only (it names folders and experiments)"
+    if not study.sizes:
+        yield "sizes: at least one"
+    yield from (f"sizes: {name!r} appears twice" for name in _repeated(size.name for size in study.sizes))
+
+
+def _role_errors(study: Study) -> Iterator[str]:
+    """Tasks that stand where their role does not belong."""
+    if not study.targets or not study.targets[0].trained:
+        yield "targets: the first must be a trained task, whose English dev score ranks the trials"
+    yield from (f"targets: {task.name} is an intermediate task" for task in study.targets if task.role != "target")
+    for choice in study.space.intermediates:
+        if choice.role != "intermediate":
+            yield f"space.intermediates: {choice.name} is a target"
+        if choice.mixed_only:
+            yield f"space.intermediates: {choice.name} has no labels and is trained as one of the tasks of a mixture only"
+
+
+def _search_errors(study: Study) -> Iterator[str]:
+    """The budget, the repeats and ASHA's settings."""
+    repeats = study.repeats
+    if repeats is not None and (repeats.top < 1 or repeats.seeds < 1):
+        yield f"repeats {repeats}: at least one configuration and one further seed; None for no repeats"
+    smallest = min([study.trials, *(size.trials for size in study.sizes if size.trials is not None)])
+    if smallest < len(study.space.names):
+        yield f"trials {smallest}: at least {len(study.space.names)}, since every intermediate choice runs once"
+    if study.reduction_factor < 2:
+        yield f"reduction_factor {study.reduction_factor}: at least 2; ASHA keeps one trial in so many at each rung"
+    if study.first_rung < 1:
+        yield f"first_rung {study.first_rung}: at least 1; ASHA compares trials that have finished a target"
+
+
+def _task_errors(study: Study) -> Iterator[str]:
+    """What the tasks read, how they are named, and how single ones are tuned."""
+    choices = (*study.targets, *study.space.intermediates)
+    yield from (
+        f"{choice.name}: the data it reads are not pinned; pass it through trainables.tasks.pinning.pinned"
+        for choice in choices
+        if not choice.revision
+    )
+    yield from (
+        f"{name}: two tasks of one name; the scores of one would overwrite the other's"
+        for name in _repeated(choice.name for choice in choices)
+    )
+    tunable = {task.name for choice in choices for task in (choice, *_prerequisites(choice))}
+    yield from (
+        f"own_tuning: no task {own.task!r} in this study" for own in study.own_tuning if own.task not in tunable
+    )
+    yield from (
+        f"{choice.name}: early stopping watches the dev set of one task, and a mixture has several"
+        for choice in study.space.intermediates
+        if isinstance(choice, Mixture)
+        and study.training_of(choice, study.intermediate_tuning, rate=1.0).early_stopping is not None
+    )
+
+
+def _ladder_errors(study: Study) -> Iterator[str]:
+    if any(isinstance(size.encoder, LadderEncoder) for size in study.sizes):
+        missing = (field for field in LADDER_FIELDS if not getattr(study, field))
+        yield from (f"{field}: required to pre-train the encoders of a ladder" for field in missing)
+
+
+def _size_errors(study: Study, size: Size) -> Iterator[str]:
+    if not size.rate_factor > 0:
+        yield f"sizes[{size.name}]: rate_factor {size.rate_factor} must be positive"
+    yield from _batch_errors(study, size)
+    yield from _masking_errors(study, size)
+    if size.resources.unpad and (reason := _obstacle_to_unpadding(study, size)) is not None:
+        yield f"sizes[{size.name}]: unpad: {reason}"
+    if isinstance(size.encoder, LadderEncoder):
+        layers = size.encoder.shape.layers
+        yield from (
+            f"{task.name}: reads hidden layer {task.hidden_layer}, but {size.name} has {layers} layers"
+            for task in study.targets
+            if not 0 <= (task.hidden_layer or 0) <= layers
+        )
+
+
+def _batch_errors(study: Study, size: Size) -> Iterator[str]:
+    """Batches that cannot be divided among the size's workers."""
+    for name, batch_size, group in sorted(_batches(study, size)):
+        for workers in size.resources.worker_counts:
+            try:
+                Share(0, workers, size.resources.micro_batch).accumulation(batch_size, group)
+            except ValueError as error:
+                yield f"sizes[{size.name}], {name}: {error}"
+
+
+def _batches(study: Study, size: Size) -> set[tuple[str, int, int]]:
+    """What the size trains, with the batch size and how many entries of a batch stay together."""
+    batches = set()
+    if isinstance(size.encoder, LadderEncoder):
+        batches.add(("pretraining", size.encoder.pretraining.batch_size, 1))
+    trained = [(choice, study.intermediate_tuning) for choice in study.space.intermediates]
+    trained += [(target, study.tuning) for target in study.targets if target.trained]
+    for choice, usual in trained:
+        for task in (*_prerequisites(choice), choice):
+            group = 1 if isinstance(task, Mixture) else task.group
+            batches.add((task.name, study.training_of(task, usual, rate=1.0).batch_size, group))
+    return batches
+
+
+def _masking_errors(study: Study, size: Size) -> Iterator[str]:
+    """Why the size cannot train a choice that has masked language modelling in it."""
+    for choice in study.space.masked_lm_choices:
+        if isinstance(size.encoder, PublishedEncoder) and not size.family.mask_token:
+            yield f"sizes[{size.name}], {choice.name}: {size.encoder.family} has no mask token"
+        if size.resources.trim_vocabulary:
+            yield (
+                f"sizes[{size.name}], {choice.name}: trim_vocabulary is on, but masked language modelling trains every row "
+                "of the table; None trims for the other tasks alone"
+            )
+
+
+def _obstacle_to_unpadding(study: Study, size: Size) -> str | None:
+    """The first reason why some training of the size cannot run without padding."""
+    device = "cuda" if size.resources.gpus else "cpu"
+    trainings = [study.intermediate_tuning, study.tuning]
+    trainings += [size.encoder.pretraining] if isinstance(size.encoder, LadderEncoder) else []
+    reasons = (why_padded(size.family, device, training.precision) for training in trainings)
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _prerequisites(choice: Task | Mixture) -> tuple[Task, ...]:
+    return () if isinstance(choice, Mixture) else choice.prerequisites
+
+
+def _repeated(names: Iterator[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)

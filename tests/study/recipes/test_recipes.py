@@ -1,0 +1,77 @@
+"""The large recipes: their parts, and that their sizes fit the devices they ask for; all without a network."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from study.planning import memory
+from study.planning.accelerators import ACCELERATORS
+from study.planning.architecture import architecture_of
+from study.planning.stages import training_stages
+from study.recipes.one_vs_ten_billion import one_vs_ten_billion
+from study.recipes.xtreme_r import xtreme_r
+from trainables.stages.mixture import FineTuneMixture
+from trainables.tasks.suites import XTREME_R
+
+
+@pytest.mark.usefixtures("offline")
+def test_xtreme_r_has_the_whole_benchmark_and_names_missing_data() -> None:
+    study = xtreme_r()
+    assert {task.name: sorted(task.languages) for task in study.targets} == {
+        task.name: sorted(task.languages) for task in XTREME_R.tasks
+    }
+    assert [size.name for size in study.sizes] == ["xlm-r-base", "xlm-r-large"]
+    for size in study.sizes:  # five alternatives of CommonsenseQA among the longest rows of all_english
+        assert memory.memory_verdict(study, size, architecture_of(study, size)) == "yes"
+    lines = study.unpinned
+    assert len(lines) == len(set(lines))
+    needs_files = {line.split(":")[0] for line in lines if "not all on the hub" in line}
+    assert needs_files == {"lareqa", "mewslix", "ewt_xpos"}
+    stages = training_stages(study, study.sizes[1])
+    english, masked = (stages[f"intermediate-{name}"][0] for name in ("all_english", "mnli_masked_lm"))
+    assert isinstance(english, FineTuneMixture)
+    assert isinstance(masked, FineTuneMixture)
+    assert len(english.task.tasks) == 8
+    assert english.training.max_length == 384  # that of its question answering
+    assert masked.task.tasks[1].languages == XTREME_R.languages
+    assert english.training.steps == masked.training.steps == 12_000
+    # 10 epochs of 21,253 sentences in batches of 32 at 2e-5; 3 epochs of 87,599 questions at 3e-5. XQuAD trains on SQuAD, so
+    # its training is among those of the intermediate task SQuAD.
+    tagging = stages["target-udpos"][0].training
+    assert (tagging.learning_rate, tagging.steps) == (2e-5, 6642)
+    squad = {(round(stage.training.learning_rate, 9), stage.training.steps) for stage in stages["intermediate-squad"]}
+    assert (3e-5, 8212) in squad
+
+
+@pytest.mark.usefixtures("offline")
+def test_one_vs_ten_billion_fits_its_cards() -> None:
+    study = one_vs_ten_billion()
+    for size in study.sizes:
+        assert size.resources.accelerator_type in ACCELERATORS
+        assert memory.memory_verdict(study, size, architecture_of(study, size)) == "yes"
+    largest = study.size("xlm-r-xxl")
+    xxl = architecture_of(study, largest)
+    assert xxl.count.total > 10**10
+
+    def verdict(**changes: Any) -> str:
+        resources = dataclasses.replace(largest.resources, **changes)
+        return memory.memory_verdict(study, dataclasses.replace(largest, resources=resources), xxl)
+
+    assert verdict(workers=1) == "NO"
+    assert verdict(workers=1, offload="parameters") == "yes"
+    # Training would fit in 20 of its 40 GB, but scoring needs all 42.8 GB of the weights.
+    assert verdict(accelerator_type="A100-40G", offload="optimizer") == "NO (scoring)"
+    assert verdict(accelerator_type="A100-40G", offload="parameters") == "NO (scoring)"
+    assert verdict(accelerator_type="M3") == "unknown card"
+    card = study.benchmark.accelerator_type
+    assert card is not None
+    assert all(memory.serving_fits(architecture_of(study, size), "fp32", card) for size in study.sizes)
+    assert memory.serving_gb(xxl, "fp32") == pytest.approx(42.8, abs=0.05)
+    assert memory.serving_fits(xxl, "fp32", "A10G") is False
+    assert memory.serving_fits(xxl, "bf16", "L40S") is True
+    assert memory.serving_fits(xxl, "fp32", "TPU-V4") is None
+    rates = {size.name: training_stages(study, size)["target-panx"][0].training.learning_rate for size in study.sizes}
+    assert rates["mt5-xl"] == 10 * rates["xlm-r-xl"] == 1e-4
