@@ -60,6 +60,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedConfig
 
+from study.planning.operations import row_flops
 from tests.benchmarks import row_lengths
 from tests.benchmarks.gpu_settings import (
     SETTINGS,
@@ -159,7 +160,7 @@ def _stop(message: str) -> NoReturn:
 
 def model_flops(*, body: int, layers: int, attention_width: int, lengths: Sequence[int]) -> int:
     """Floating-point operations of training on rows of these lengths, by the formula in the module's docstring."""
-    return sum(6 * body * n + 12 * layers * attention_width * n**2 for n in lengths)
+    return sum(row_flops(n, body=body, layers=layers, attention_width=attention_width) for n in lengths)
 
 
 def goals(settings: Sequence[Mapping[str, Any]]) -> Document:
