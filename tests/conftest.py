@@ -18,6 +18,22 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # for tests that import DeepSpeed themselves on a machine with a GPU
 
 
+# Markers of every test that uses the fixture; `pytestmark` and decorators mark the others.
+MARKERS_BY_FIXTURE = {
+    "tiny_run": ("slow", "ray"),
+    "faulty_run": ("slow", "ray"),
+    "pair": ("slow",),
+    "browser": ("slow", "browser"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture in MARKERS_BY_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
+            for marker in MARKERS_BY_FIXTURE[fixture]:
+                item.add_marker(marker)
+
+
 @pytest.fixture(autouse=True)
 def visible_gpus() -> Iterator[None]:
     """Restores what an inline job hides from its process for good: the next test may start a process that needs a GPU."""
