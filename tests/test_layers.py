@@ -137,6 +137,8 @@ HEAVY = {"torch", "ray", "mlflow", "transformers", "deepspeed", "optuna"}
     ("module", "needless"),
     [
         ("study.cli.app", HEAVY),
+        ("study.errors", HEAVY),
+        ("study.run.output_folder", HEAVY),
         ("study.cluster.progress_actor", HEAVY - {"ray"}),
         ("study.recipes.xtreme_r", {"mlflow", "deepspeed", "transformers.modeling_utils"}),
         ("study.run.driver", {"deepspeed", "transformers.modeling_utils"}),

@@ -95,7 +95,10 @@ def run(
     _check_output(folder)
     from study.run.driver import RunOptions
 
-    result = _run(study, RunOptions(folder, tracking_uri, address, offline, retry_failed))
+    result = _run(
+        study,
+        RunOptions(folder, tracking_uri=tracking_uri, address=address, offline=offline, retry_failed=retry_failed),
+    )
     print(json.dumps(result.document), flush=True)
     if result.failures:
         for line in result.failures:

@@ -15,7 +15,7 @@ from study.cli.options import DataRoot, console, use_data_root
 if TYPE_CHECKING:
     from trainables.tasks.base import Task
 
-FEW_LANGUAGES = 5  # so many are listed by name
+FEW_LANGUAGES = 5  # at most so many are listed by name
 WIDTHS = (22, 20, 13)  # of name, head and metric: with the availability they fit 80 columns
 
 
@@ -61,7 +61,7 @@ def _lines(name: str, task: Task, availability: str) -> Iterator[Table | Padding
     row.add_column(no_wrap=True)
     row.add_row(Text(name, style="bold"), task.head, task.metric, availability)
     yield row
-    yield Padding(Text(f"{languages}; {task.source}"), (0, 0, 0, 4))
+    yield Padding(Text(f"{languages}; {task.source}"), (0, 0, 0, 4), expand=False)
 
 
 def _availability(task: Task) -> tuple[str, list[str]]:

@@ -60,7 +60,7 @@ class Capacity:
 
     def totals(self) -> dict[str, float]:
         """The most of CPU, GPU, and GPU:<type> of every accelerator type that the cluster can have at once."""
-        kinds = {
+        types = {
             name.removeprefix(ACCELERATOR)
             for group in self.groups
             for name in group.resources
@@ -69,7 +69,7 @@ class Capacity:
         return {
             "CPU": self._total("CPU"),
             "GPU": self._total("GPU"),
-            **{f"GPU:{kind}": self._total("GPU", having=ACCELERATOR + kind) for kind in kinds},
+            **{f"GPU:{name}": self._total("GPU", having=ACCELERATOR + name) for name in types},
         }
 
     def _total(self, name: str, *, having: str | None = None) -> float:

@@ -38,7 +38,7 @@ def check_capacity(sizes: Sequence[Size]) -> dict[str, float]:
     return capacity.totals()
 
 
-def slot_amounts(sizes: Sequence[Size], address: str | None, say: Callable[[str], object]) -> dict[str, float]:
+def slot_amounts(sizes: Sequence[Size], address: str | None, *, say: Callable[[str], object]) -> dict[str, float]:
     """The amounts that searches share: those of `check_capacity`, but no more cores than this machine has if Ray runs here.
 
     Such a Ray starts with as many cores as the largest size requests, so that two workers can share a core. Other sizes must

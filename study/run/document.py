@@ -18,19 +18,19 @@ _SHOWN = ("variant", "p50_ms", "p90_ms", "throughput_sps", "peak_memory_mb", "te
 
 
 def size_documents(
-    study: Study, output: Path, results: Mapping[str, SearchResult], measurements: Mapping[str, Measurements]
+    study: Study, output: Path, *, results: Mapping[str, SearchResult], measurements: Mapping[str, Measurements]
 ) -> list[dict[str, Any]]:
     """Each size's parameters, trials, best trial and benchmark."""
     return [
-        _size_document(study, size, output, result=results[size.name], measured=measurements[size.name])
+        _size_document(study, size, output=output, result=results[size.name], measured=measurements[size.name])
         for size in study.sizes
     ]
 
 
 def _size_document(
-    study: Study, size: Size, output: Path, *, result: SearchResult, measured: Measurements
+    study: Study, size: Size, *, output: Path, result: SearchResult, measured: Measurements
 ) -> dict[str, Any]:
-    count = encoder_parameters(study, size, output)
+    count = encoder_parameters(study, size, output=output)
     return {
         "name": size.name,
         "params_m": round(count.total / 1e6, 3),
@@ -40,9 +40,7 @@ def _size_document(
         "failed": result.failed_count,
         "best": None if result.best is None else _best_document(result.best),
         "bench": [
-            {key: outcome.get(key) for key in _SHOWN}
-            for outcome in measured.values()
-            if isinstance(outcome, Measured)
+            {key: outcome.get(key) for key in _SHOWN} for outcome in measured.values() if isinstance(outcome, Measured)
         ],
         "bench_unavailable": {
             variant: outcome_to_json(outcome)
@@ -62,6 +60,7 @@ def _best_document(best: TrialRecord) -> dict[str, Any]:
 
 def failure_lines(
     study: Study,
+    *,
     encoder_failures: Mapping[str, str],
     results: Mapping[str, SearchResult],
     measurements: Mapping[str, Measurements],

@@ -82,20 +82,20 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
         check_identity(study, options.output)
         remove_leftovers(options.output)
         uri = options.tracking_uri or default_uri(options.output)
-        tracking = stack.enter_context(
+        tracker = stack.enter_context(
             Tracker(uri, study.name, output=options.output, offline=options.offline, say=console.say)
         )
         storage = open_journal(options.output)
-        check_nothing_lost(storage, options.output, known=tracking.trials)
-        record_study(study, tracking)
+        check_nothing_lost(storage, options.output, known=tracker.trials)
+        record_study(study, tracker)
         stack.enter_context(peak_memory.measure())
-        run = _Run(study, options, timeline, console, tracking, storage)
+        run = _Run(study, options, timeline=timeline, console=console, tracker=tracker, storage=storage)
         results, encoder_failures = run.finished_results(), dict[str, str]()
         if results is None:
             results, encoder_failures = run.search(stack)
         else:
             run.settle(results)
-        record_language_shares(study, options.output, tracking)
+        record_language_shares(study, options.output, tracker=tracker)
         measurements = run.benchmark(results)
         report, front = run.report()
         run.summarise(peak_memory, report)
@@ -105,11 +105,12 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
         "wall_s": round(timeline.wall_s, 1),
         "seconds": {name: round(value, 1) for name, value in timeline.seconds.items()},
         "peak_memory_mb": round(peak_memory.peak_mb),
-        "sizes": size_documents(study, options.output, results, measurements),
+        "sizes": size_documents(study, options.output, results=results, measurements=measurements),
         "pareto": front,
         "report": str(report),
     }
-    return RunResult(document, failure_lines(study, encoder_failures, results, measurements))
+    failures = failure_lines(study, encoder_failures=encoder_failures, results=results, measurements=measurements)
+    return RunResult(document, failures)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class _Run:
     options: RunOptions
     timeline: Timeline
     console: Console
-    tracking: Tracker
+    tracker: Tracker
     storage: JournalStorage
 
     def finished_results(self) -> dict[str, SearchResult] | None:
@@ -139,7 +140,7 @@ class _Run:
         """Complete MLflow's record of a run that finished before."""
         self.console.say("every search and benchmark is finished: nothing to train or measure")
         for size in self.study.sizes:
-            self._settle(size, results[size.name], self._trial_log(size))
+            self._settle(size, results[size.name], log=self._trial_log(size))
 
     def search(self, stack: ExitStack) -> tuple[dict[str, SearchResult], dict[str, str]]:
         """Prepare the encoders and search every size; the results, and the reason of each encoder that failed.
@@ -156,14 +157,14 @@ class _Run:
             progress_actor = ProgressActor.remote()  # type: ignore[attr-defined]
         with self.console.watch(progress_actor):
             with self.timeline.phase(PRETRAINING):
-                failures = prepare_encoders(study, output, progress_actor, self.console)
+                failures = prepare_encoders(study, output, progress_actor=progress_actor, console=self.console)
             searches = ParallelSearches(
                 study,
                 [size for size in study.sizes if size.name not in failures],
                 output,
                 self.storage,
                 slots,
-                self.tracking,
+                self.tracker,
                 self.console,
                 ProgressReporter(progress_actor),
                 on_search_end=self._search_ended,
@@ -174,7 +175,7 @@ class _Run:
         for name, reason in failures.items():
             size = study.size(name)
             results[name], _ = load_result(study, size, storage=self.storage)
-            self._settle(size, results[name], self._trial_log(size), failure=reason)
+            self._settle(size, results[name], log=self._trial_log(size), failure=reason)
         return {size.name: results[size.name] for size in study.sizes}, failures
 
     def _connect(self, stack: ExitStack) -> Slots:
@@ -183,24 +184,24 @@ class _Run:
         stack.enter_context(connected(address, cpus=max(cores_per_trial(size.resources) for size in sizes)))
         if problem := one_node_problem(self.options.output):
             self.console.say(f"{problem}: its locks may hold on one node only; two nodes could train the same stage")
-        slots = Slots(slot_amounts(sizes, address, self.console.say), max_concurrent_trials(sizes))
+        slots = Slots(slot_amounts(sizes, address, say=self.console.say), max_concurrent_trials(sizes))
         if self.study.benchmark.variants:
             placement_of(self.study.benchmark)
         return slots
 
     def _search_ended(self, size: Size, result: SearchResult, log: TrialLog) -> None:
-        self._settle(size, result, log)
+        self._settle(size, result, log=log)
         self.console.show(trial_table(result))
         if result.best is not None:
             self.console.show(target_table(self.study, size, trial=result.best))
 
-    def _settle(self, size: Size, result: SearchResult, log: TrialLog, *, failure: str | None = None) -> None:
+    def _settle(self, size: Size, result: SearchResult, *, log: TrialLog, failure: str | None = None) -> None:
         """Complete MLflow's record of a size; `failure` is why it was not searched in this run."""
         log.log_missing(result)
-        record_size(self.study, size, result, self.options.output, self.tracking, failure=failure)
+        record_size(self.study, size, result=result, output=self.options.output, tracker=self.tracker, failure=failure)
 
     def _trial_log(self, size: Size) -> TrialLog:
-        return TrialLog(self.study, size, self.tracking, self.console)
+        return TrialLog(self.study, size, self.tracker, self.console)
 
     def benchmark(self, results: dict[str, SearchResult]) -> dict[str, dict[str, MeasurementOutcome]]:
         """By size and variant, the measurement of the size's best model, or why there is none."""
@@ -211,7 +212,7 @@ class _Run:
                     size,
                     result=results[size.name],
                     output=self.options.output,
-                    tracker=self.tracking,
+                    tracker=self.tracker,
                     console=self.console,
                 )
                 for size in self.study.sizes
@@ -220,7 +221,7 @@ class _Run:
     def report(self) -> tuple[Path, list[dict[str, Any]]]:
         """The report's path, and the front of score against latency."""
         with self.timeline.phase("report"):
-            return report_run(self.study.name, self.tracking, attach=not self.options.offline, say=self.console.say)
+            return report_run(self.study.name, self.tracker, attach=not self.options.offline, say=self.console.say)
 
     def summarise(self, peak_memory: PeakMemory, report: Path) -> None:
         """Print where the time went, peak memory and the report's path."""

@@ -15,9 +15,9 @@ from trainables.heads import HEADS
 from trainables.store.versions import versions
 
 
-def record_study(study: Study, tracking: Tracker) -> None:
+def record_study(study: Study, tracker: Tracker) -> None:
     """The experiment's tags: command, versions, hardware, tasks and their data."""
-    tracking.describe(
+    tracker.describe(
         {
             "study.command": " ".join(["python -m study", *sys.argv[1:]]),
             "study.versions": versions(),
@@ -37,20 +37,20 @@ def record_study(study: Study, tracking: Tracker) -> None:
     )
 
 
-def record_language_shares(study: Study, output: Path, tracking: Tracker) -> None:
+def record_language_shares(study: Study, output: Path, *, tracker: Tracker) -> None:
     """The languages' shares of the pre-training text, as an experiment tag, once encoders are trained."""
     if shares := language_shares(study, output):
-        tracking.describe({"study.pretraining": shares})
+        tracker.describe({"study.pretraining": shares})
 
 
 def record_size(
-    study: Study, size: Size, result: SearchResult, output: Path, tracking: Tracker, *, failure: str | None = None
+    study: Study, size: Size, *, result: SearchResult, output: Path, tracker: Tracker, failure: str | None = None
 ) -> None:
     """A size's counts and best trial; `failure` is why the size was not searched in this run."""
-    run, count = tracking.size(size.name), encoder_parameters(study, size, output)
-    if failure is not None or tracking.tag(run, "reason"):
-        tracking.tags(run, {"reason": failure or ""})
-    tracking.metrics(
+    run, count = tracker.size(size.name), encoder_parameters(study, size, output=output)
+    if failure is not None or tracker.tag(run, "reason"):
+        tracker.tags(run, {"reason": failure or ""})
+    tracker.metrics(
         run,
         {
             "params_m": count.total / 1e6,
@@ -61,5 +61,5 @@ def record_size(
         },
     )
     if result.best is not None:
-        tracking.tags(run, {"best_trial": result.best.trial_id})
-    tracking.finish(run)
+        tracker.tags(run, {"best_trial": result.best.trial_id})
+    tracker.finish(run)

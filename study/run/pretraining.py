@@ -26,10 +26,10 @@ def activity(study: Study, size: Size) -> str:
     return PRETRAINING if isinstance(study.encoder_stage(size), Pretrain) else IMPORTING
 
 
-def prepare_encoders(study: Study, output: Path, progress_actor: Any, console: Console) -> dict[str, str]:
+def prepare_encoders(study: Study, output: Path, *, progress_actor: Any, console: Console) -> dict[str, str]:
     """Pre-train or import every encoder that the store lacks: inline sizes side by side, then groups one by one.
 
-    Returns the reason of each size that failed. Such a size is not searched; the others go on.
+    Returns the reason of each size that failed. Such a size is not searched; the others continue.
 
     Raises:
         StorageFailed: the output folder is full, read-only or gone.
@@ -43,7 +43,10 @@ def prepare_encoders(study: Study, output: Path, progress_actor: Any, console: C
         for doing in (PRETRAINING, IMPORTING):
             if names := [size.name for size in batch if activity(study, size) == doing]:
                 console.say(f"{doing} {', '.join(names)}")
-        tasks = {size.name: _launched(study, size, output, ProgressReporter(progress_actor)) for size in batch}
+        tasks = {
+            size.name: _launched(study, size, output=output, progress=ProgressReporter(progress_actor))
+            for size in batch
+        }
         for size in batch:
             try:
                 ray.get(tasks[size.name])
@@ -55,7 +58,7 @@ def prepare_encoders(study: Study, output: Path, progress_actor: Any, console: C
     return failures
 
 
-def _launched(study: Study, size: Size, output: Path, progress: ProgressReporter) -> Any:
+def _launched(study: Study, size: Size, *, output: Path, progress: ProgressReporter) -> Any:
     """The Ray task that trains or imports a size's encoder; a group's launcher waits on the head and computes nothing."""
     resources = study.encoder_resources(size)
     job = Job(str(output.resolve()), resources, stages=(study.encoder_stage(size),), size=size.name)
@@ -63,7 +66,7 @@ def _launched(study: Study, size: Size, output: Path, progress: ProgressReporter
     return run_task.options(**requests).remote(job, f"pretrain-{size.name}", progress)
 
 
-def encoder_parameters(study: Study, size: Size, output: Path) -> ParameterCount:
+def encoder_parameters(study: Study, size: Size, *, output: Path) -> ParameterCount:
     """As counted when the encoder was trained or imported; estimated where it is missing."""
     encoder = StageStore(output).find(study.encoder_stage(size))
     if encoder is None:

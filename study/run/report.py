@@ -57,17 +57,17 @@ def report_on(
 
 
 def report_run(
-    experiment: str, tracking: Tracker, *, attach: bool, say: Callable[[str], object]
+    experiment: str, tracker: Tracker, *, attach: bool, say: Callable[[str], object]
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Write the report at the end of a run; its path, and its front of score against latency.
 
     While MLflow lacks something, the report is built from the run's journal.
     """
-    frames = tracking.read(lambda uri: analysis.load(uri, experiment))
-    report = analysis.write_report(frames, tracking.output / REPORT)
+    frames = tracker.read(lambda uri: analysis.load(uri, experiment))
+    report = analysis.write_report(frames, tracker.output / REPORT)
     if attach:
         try:
-            attach_report(tracking.uri, experiment, report=report, exports=analysis.exports_folder(report))
+            attach_report(tracker.uri, experiment, report=report, exports=analysis.exports_folder(report))
         except (MlflowException, OSError) as error:
             say(_not_attached(error))
     front: list[dict[str, Any]] = json.loads(analysis.front(frames).to_json(orient="records"))

@@ -16,10 +16,9 @@ from study.cli.app import app
 from study.run.driver import RunOptions, RunResult
 from study.run.identity import check_identity
 from study.spec import Study
+from tests.support.commands import ROOT, study_command
 from tests.support.shared_runs import TinyRun
-from tests.support.commands import CommandResult, ROOT, study_command
 from trainables.data.source import DATA_ROOT_VARIABLE
-
 
 
 @pytest.mark.parametrize(

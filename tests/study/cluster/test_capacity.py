@@ -81,6 +81,6 @@ def test_a_ray_of_this_machine_offers_no_more_cores_than_it_has(monkeypatch: pyt
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     lines: list[str] = []
-    assert slot_amounts(sizes, None, lines.append) == {"CPU": 2.0, "GPU": 0.0}
+    assert slot_amounts(sizes, None, say=lines.append) == {"CPU": 2.0, "GPU": 0.0}
     assert lines == ["large requests 16 cores and this machine has 2: its workers share them"]
-    assert slot_amounts(sizes, "ray://there", lines.append) == {"CPU": 16.0, "GPU": 0.0}
+    assert slot_amounts(sizes, "ray://there", say=lines.append) == {"CPU": 16.0, "GPU": 0.0}

@@ -16,7 +16,7 @@ from tests.support import recipes
 def test_a_size_that_no_node_can_hold_is_refused_before_data_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_small(*_: object) -> None:
+    def too_small(*_: object, **__: object) -> None:
         raise CannotRun("too small")
 
     monkeypatch.setattr(driver, "connected", lambda address, cpus: nullcontext())

@@ -60,7 +60,7 @@ def test_published_encoders_are_imported_and_ladder_encoders_pre_trained(
             raise ray.exceptions.RayTaskError("run_task", "", ConnectionError("the hub does not answer"))
 
     monkeypatch.setattr(ray, "get", get)
-    failures = prepare_encoders(study, tmp_path, None, Console(Timeline()))
+    failures = prepare_encoders(study, tmp_path, progress_actor=None, console=Console(Timeline()))
     assert failures == {imported.name: "ConnectionError: the hub does not answer"}
     lines = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines()]
     assert lines == [
@@ -81,4 +81,4 @@ def test_a_folder_that_cannot_be_written_ends_the_run(
 
     monkeypatch.setattr(ray, "get", get)
     with pytest.raises(StorageFailed, match="No space left on device"):
-        prepare_encoders(study, tmp_path, None, Console(Timeline()))
+        prepare_encoders(study, tmp_path, progress_actor=None, console=Console(Timeline()))
