@@ -34,6 +34,7 @@ from trainables.benchmark.subjects.fresh import Subject, run_fresh
 from trainables.benchmark.subjects.plain import FolderBenchmark
 from trainables.models.encoder import Shape
 from trainables.store.versions import versions
+from trainables.tasks.micro.entailment import MicroEntailment
 
 SHAPE = Shape(8, 256)
 ALLOWED = 1.01

@@ -1,1 +1,1 @@
-"""Reading published data: files under a data root in their published forms, or data sets of the Hugging Face hub."""
+"""Reading published data, from files under a data root or from data sets of the Hugging Face hub."""

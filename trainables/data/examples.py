@@ -1,4 +1,4 @@
-"""Examples as readers give them and tasks hold them, one class for each form, and what reading a split found."""
+"""Example types, one class for each form of task, and the result of reading a split."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PairExample:
-    """A text, or two, with one label out of `Task.labels`. `second` is None for single-sentence tasks."""
+    """One or two texts with a label, an index into `Task.labels`. `second` is None for single-text tasks."""
 
     id: str
     first: str
@@ -17,7 +17,7 @@ class PairExample:
 
 @dataclass(frozen=True)
 class ChoiceExample:
-    """A context and the alternatives, of which `label` indexes the right one."""
+    """A context and its alternatives; `label` is the index of the right one."""
 
     id: str
     context: str
@@ -27,7 +27,7 @@ class ChoiceExample:
 
 @dataclass(frozen=True)
 class TaggingExample:
-    """Words and one IOB2 tag (or plain tag) for each."""
+    """Words with one tag each, IOB2 or plain."""
 
     id: str
     words: tuple[str, ...]
@@ -36,7 +36,7 @@ class TaggingExample:
 
 @dataclass(frozen=True)
 class SpanExample:
-    """A question on a context; each answer is a text with its character offset in the context. No answers: unanswerable."""
+    """A question on a context; an answer is a text with its character offset. Without answers it is unanswerable."""
 
     id: str
     question: str
@@ -60,7 +60,7 @@ class BitextExample:
 
 @dataclass(frozen=True)
 class RetrievalPair:
-    """A query and the text that answers it, with the passage it stands in: what a dual encoder is trained on."""
+    """A query and its answer, with the passage of the answer: a dual encoder's training example."""
 
     id: str
     query: str
@@ -70,7 +70,7 @@ class RetrievalPair:
 
 @dataclass(frozen=True)
 class RetrievalText:
-    """One text of a retrieval set: a query, with the ids of the candidates to be found, or (`gold` None) a candidate."""
+    """A text of a retrieval set: a query with the ids of its right candidates, or (if `gold` is None) a candidate."""
 
     id: str
     text: str
@@ -100,7 +100,7 @@ Example = (
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that was read and cannot be used, with where it stands and why."""
+    """A row that cannot be used: its file or data set, its line, and the rule that it breaks."""
 
     where: str
     line: int | None
@@ -109,7 +109,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Read:
-    """The examples of a split in the file's order, and the rows that were rejected: reported, never dropped in silence."""
+    """The examples of a split in the order of the file, and the rejected rows, which a study reports."""
 
     examples: tuple[Example, ...]
     rejected: tuple[Rejected, ...] = ()

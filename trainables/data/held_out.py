@@ -1,4 +1,4 @@
-"""A dev set held out of a training set by a fixed rule, with what belongs together on one side."""
+"""A dev set held out of a training set by a fixed rule that keeps related examples on one side."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ Side = Literal["train", "dev"]
 Keys = Callable[[Example], Sequence[str]]
 
 
-def held_out(found: Read, side: Side, *, size: int, keys: Keys) -> Read:
-    """One side of a split that holds out `size` examples, or up to a family less one fewer where families don't add up.
+def held_out(read: Read, side: Side, *, size: int, keys: Keys) -> Read:
+    """One side of a split that holds out `size` examples, or slightly fewer if whole families do not add up to it.
 
-    Examples that share one of their `keys` are a family, and so are those linked through others. Families are drawn in the
-    order of a hash, so that neither the order nor the rest of the file decides where one goes. Rejected rows go with train.
+    Examples that share one of their `keys`, directly or through other examples, are a family. Families are drawn in the order
+    of a hash, so a family's side depends neither on its position nor on the other families. Rejected rows go to train.
     """
-    families = _families([keys(example) for example in found.examples])
+    families = _families([keys(example) for example in read.examples])
     members: dict[int, list[int]] = {}
     for row, family in enumerate(families):
         members.setdefault(family, []).append(row)
-    names = {family: min(min(keys(found.examples[row])) for row in rows) for family, rows in members.items()}
-    drawn: set[int] = set()
-    for family in sorted(members, key=lambda one: (hashlib.sha256(names[one].encode()).digest(), one)):
-        if len(drawn) + len(members[family]) <= size:
-            drawn.update(members[family])
-    chosen = (row for row in range(len(families)) if (row in drawn) == (side == "dev"))
-    return Read(tuple(found.examples[row] for row in chosen), found.rejected if side == "train" else ())
+    names = {family: min(min(keys(read.examples[row])) for row in rows) for family, rows in members.items()}
+    held: set[int] = set()
+    for family in sorted(members, key=lambda root: (hashlib.sha256(names[root].encode()).digest(), root)):
+        if len(held) + len(members[family]) <= size:
+            held.update(members[family])
+    chosen = (row for row in range(len(families)) if (row in held) == (side == "dev"))
+    return Read(tuple(read.examples[row] for row in chosen), read.rejected if side == "train" else ())
 
 
 def _families(keys_of_rows: Sequence[Sequence[str]]) -> list[int]:

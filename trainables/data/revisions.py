@@ -1,4 +1,4 @@
-"""Commits of the hub's data sets that several tasks read."""
+"""Commits of data sets on the hub that several tasks read."""
 
 SNLI = "cdb5c3d5eed6ead6e5a341c8e56e669bb666725b"
 SQUAD = "7b6d24c440a36b6815f21b70d25016731768db1f"

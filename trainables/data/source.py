@@ -1,4 +1,4 @@
-"""Where the examples of a split come from, and what is said when they cannot be read."""
+"""Where the examples of a split come from, and the error for data that cannot be read."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 from trainables.data.examples import Read
 
-DATA_ROOT_VARIABLE = "XSTILTS_DATA_ROOT"  # where files lie is no part of any identity, so it travels beside the study
+DATA_ROOT_VARIABLE = "XSTILTS_DATA_ROOT"  # in the environment: where files are is not part of a study's identity
+Location = Path | str  # a file, or the name of a data set
 
 
 class DataError(ValueError):
-    """Data that break a rule of their form: names the file (or data set), the line or row, and the rule."""
+    """Data that break a rule of their format; the message names the file (or data set), the line or row, and the rule."""
 
-    def __init__(self, where: str | Path, line: int | None, rule: str) -> None:
+    def __init__(self, where: Location, line: int | None, rule: str) -> None:
         super().__init__(f"{where}{'' if line is None else f':{line}'}: {rule}")
         self.where, self.line, self.rule = str(where), line, rule
 
@@ -25,12 +26,12 @@ class DataError(ValueError):
 
 
 Row = Mapping[str, Any]
-Rows = Iterable[tuple[int, Row]]  # with the line (or row) number that messages name
+Rows = Iterable[tuple[int, Row]]  # each with the line (or row) number that messages name
 
 
 @dataclass(frozen=True)
 class Files:
-    """Published files, as paths relative to the data root, and the reader of their form.
+    """Published files, as paths relative to the data root, and the reader of their format.
 
     `read` takes the absolute paths in the same order.
     """
@@ -38,13 +39,21 @@ class Files:
     paths: tuple[str, ...]
     read: Callable[..., Read]
 
+    def exist(self, root: Path | None) -> bool:
+        """Whether every file is under the root."""
+        return root is not None and not self.absent(root)
+
+    def absent(self, root: Path) -> list[Path]:
+        """The files that are not under the root."""
+        return [root / path for path in self.paths if not (root / path).exists()]
+
 
 @dataclass(frozen=True)
 class Hub:
-    """A split of a data set on the hub: full id, config, split and commit (None: noted when a study is made).
+    """A split of a data set on the hub: full id, config, split and commit (None: the task is pinned to the newest one).
 
-    `read` takes numbered rows (mappings of column to value, in order) and a name for messages; `beside` names other data sets,
-    with their commits, that it looks into. `first`: no more than so many rows are downloaded, of a set too large for all.
+    `read` takes numbered rows in order and the name to use in messages. `also_reads` lists other data sets, with their
+    commits, that `read` loads. `row_limit` caps the rows that are downloaded, for data sets too large to read whole.
     """
 
     dataset: str
@@ -52,15 +61,20 @@ class Hub:
     split: str
     revision: str | None
     read: Callable[[Rows, str], Read]
-    beside: tuple[tuple[str, str | None], ...] = ()
-    first: int | None = None
+    also_reads: tuple[tuple[str, str | None], ...] = ()
+    row_limit: int | None = None
+
+    @property
+    def commits(self) -> tuple[tuple[str, str | None], ...]:
+        """Every data set that is read, with its commit."""
+        return ((self.dataset, self.revision), *self.also_reads)
 
 
 @dataclass(frozen=True)
 class Source:
-    """The two places a split can be read from; None where it is not to be had there.
+    """Where a split can be read: from files, from the hub, or both; None if it is not published there.
 
-    `more` are data sets of the hub whose examples follow those of the first.
+    The examples of the data sets in `more` follow those of `hub`.
     """
 
     files: Files | None
@@ -68,14 +82,7 @@ class Source:
     more: tuple[Hub, ...] = ()
 
 
-def hub_errors() -> tuple[type[Exception], ...]:
-    """What asking the hub raises where it does not answer, or has no such thing."""
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # its HTTP client's own
-
-    return HTTPError, OSError
-
-
 def data_root() -> Path | None:
-    """The folder of published files, if one was given."""
+    """The folder of published files, if one is given."""
     value = os.environ.get(DATA_ROOT_VARIABLE)
     return Path(value) if value else None

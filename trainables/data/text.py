@@ -1,4 +1,4 @@
-"""Published text forms, line by line: UTF-8 checked, columns checked, every error with file, line and rule."""
+"""Text files line by line: encoding and columns are checked, and every error names file, line and rule."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data.examples import Example, Read, Rejected
-from trainables.data.source import DataError, Row, Rows
+from trainables.data.record import Record
+from trainables.data.source import DataError, Location, Rows
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends (only line feeds end a line: some texts hold other separators).
+    """Numbered lines without their line ends. Only a line feed ends a line, because some texts hold other separators.
 
     Raises:
         DataError: no such file, or a line is not UTF-8.
@@ -39,7 +40,7 @@ def json_lines(path: Path) -> Rows:
             except ValueError as error:
                 raise DataError(path, number, f"not JSON: {error}") from error
             if not isinstance(row, dict):
-                raise DataError(path, number, f"a JSON object is expected, not {type(row).__name__}")
+                raise DataError(path, number, f"expected a JSON object, got {type(row).__name__}")
             yield number, row
 
 
@@ -53,7 +54,7 @@ def json_document(path: Path) -> Any:
 
 
 def separated(path: Path, columns: Sequence[str] | None = None, *, delimiter: str = "\t", quoted: bool = False) -> Rows:
-    """Rows of a table. `columns` names them where the file has no header; `quoted` reads CSV quotes, also over lines."""
+    """Rows of a table. `columns` names the columns of a file without a header; `quoted` reads CSV quotes, also across lines."""
     source = lines(path)
     if quoted:
         reader = csv.reader((line + "\n" for _, line in source), delimiter=delimiter)
@@ -63,56 +64,34 @@ def separated(path: Path, columns: Sequence[str] | None = None, *, delimiter: st
     names = list(columns) if columns is not None else next(rows, (0, []))[1]
     for number, values in rows:
         if values and len(values) != len(names):
-            raise DataError(path, number, f"{len(values)} columns, where {len(names)} are expected: {', '.join(names)}")
+            raise DataError(path, number, f"{len(values)} columns, expected {len(names)}: {', '.join(names)}")
         if values:
             yield number, dict(zip(names, values, strict=True))
 
 
-def column(row: Row, name: str, where: Path | str, line: int | None) -> Any:
-    """A column's value.
-
-    Raises:
-        DataError: the row has no such column.
-    """
-    if name not in row:
-        raise DataError(where, line, f"no column {name!r}; there are {', '.join(map(str, row)) or 'none'}")
-    return row[name]
-
-
-def label_of(value: object, labels: Sequence[str], where: Path | str, line: int | None) -> int:
-    """The index of a label given by its name.
-
-    Raises:
-        DataError: unknown label.
-    """
-    if value not in labels:
-        raise DataError(where, line, f"unknown label {value!r}; there are {', '.join(labels)}")
-    return list(labels).index(str(value))
-
-
-def read_rows(rows: Rows, where: Path | str, make: Callable[[Row, int], Example | str]) -> Read:
-    """Examples made of rows; where `make` returns a string, the row is rejected for that reason."""
+def read_rows(rows: Rows, where: Location, build: Callable[[Record], Example | str]) -> Read:
+    """One example for each row; a row for which `build` returns a string is rejected for that reason."""
     examples: list[Example] = []
     rejected: list[Rejected] = []
     for number, row in rows:
-        made = make(row, number)
-        if isinstance(made, str):
-            rejected.append(Rejected(str(where), number, made))
+        built = build(Record(row, where, number))
+        if isinstance(built, str):
+            rejected.append(Rejected(str(where), number, built))
         else:
-            examples.append(made)
+            examples.append(built)
     return Read(tuple(examples), tuple(rejected))
 
 
 def aligned(*paths: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Lines of parallel files side by side.
+    """Corresponding lines of parallel files.
 
     Raises:
         DataError: the files differ in length.
     """
     columns = [list(lines(path)) for path in paths]
     longest = max(range(len(paths)), key=lambda index: len(columns[index]))
-    for path, found in zip(paths, columns, strict=True):
-        if len(found) != len(columns[longest]):
-            raise DataError(path, len(found), f"ends here, while {paths[longest]} has {len(columns[longest])} lines")
+    for path, column in zip(paths, columns, strict=True):
+        if len(column) != len(columns[longest]):
+            raise DataError(path, len(column), f"ends here, while {paths[longest]} has {len(columns[longest])} lines")
     for row in zip(*columns, strict=True):
         yield row[0][0], tuple(text for _, text in row)

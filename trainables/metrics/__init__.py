@@ -1,7 +1,6 @@
-"""Scores as mergeable sums: shards, ranks and languages add their counts, and only the total is divided.
+"""Scores as mergeable sums: shards, workers and languages add their counts, and only the total is divided.
 
-Values are in percent. A metric takes predictions and references of single examples, so that per-example results can be
-kept beside the total.
+Values are in percent. A metric counts one example at a time, so that per-example results can be stored with the total.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Answers of question answering: F1 and exact match of normalised texts, the best over a question's references.
+"""Question answering: F1 and exact match of normalised texts, each the best over a question's references.
 
-The score is (F1 + EM) / 2, a QA task's score in XTREME. Data sets differ in the normaliser: SQuAD's is for English and is
-used by XQuAD and TyDiQA in every language; MLQA has its own.
+The score is (F1 + EM) / 2, as in XTREME. Data sets differ in the normaliser: XQuAD and TyDiQA use SQuAD's, which is made for
+English, in every language; MLQA has one for each of its languages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _whole_words(words: str) -> re.Pattern[str]:
 
 
 _MLQA_ARTICLES: dict[str, re.Pattern[str] | None] = {
-    # The script's pattern is `\sال^|ال`. Its first branch cannot match, so every ال goes, inside words as well.
+    # The script's pattern is `\sال^|ال`. Its first branch cannot match, so every ال is removed, also inside words.
     "ar": re.compile("ال"),
     "de": _whole_words("ein eine einen einem eines einer der die das den dem des"),
     "en": _whole_words("a an the"),
@@ -35,14 +35,14 @@ _MLQA_ARTICLES: dict[str, re.Pattern[str] | None] = {
     "vi": _whole_words("của là cái chiếc những"),
     "zh": None,
 }
-_MLQA_HAN = re.compile("[\u4e00-\u9fa5]")  # the script's range: each of these is a token of its own in Chinese
+_MLQA_HAN = re.compile("[\u4e00-\u9fa5]")  # the script's range: in Chinese each of these is a separate token
 
 
 def normalise_mlqa(text: str, language: str) -> str:
-    """MLQA's normaliser (facebookresearch/MLQA, mlqa_evaluation_v1.py); its tokens are separated by single spaces.
+    """MLQA's normaliser (facebookresearch/MLQA, mlqa_evaluation_v1.py); tokens are separated by single spaces.
 
-    Lower case; no character of a Unicode P category or of ASCII punctuation; no articles of the answer's language; in
-    Chinese each Han character is a token, and what stands between them is split at white space.
+    Lower case; no character of a Unicode P category or of ASCII punctuation; no articles of the answer's language. In
+    Chinese each Han character is a token, and the text between them is split at white space.
 
     Raises:
         ValueError: MLQA has no such language.
@@ -69,15 +69,13 @@ def token_f1(prediction: str, answer: str) -> float:
     return 2 * common / (len(predicted) + len(gold)) if common else 0.0
 
 
-def _best(said: str, answers: Iterable[str]) -> Counts:
-    """Sums of one question from normalised texts. F1 and exact match may come from different answers."""
+def _best(prediction: str, answers: Iterable[str]) -> Counts:
+    """The sums of one question, from normalised texts. F1 and exact match may come from different answers."""
     answers = list(answers)
     if not answers:
-        raise ValueError(
-            "a question without reference answers; where unanswerable questions are allowed, use squad2_f1_em"
-        )
-    f1 = max(token_f1(said, answer) for answer in answers)
-    return Counts({"f1": f1, "exact": float(said in answers), "total": 1.0})
+        raise ValueError("a question has no reference answers; for unanswerable questions use squad2_f1_em")
+    f1 = max(token_f1(prediction, answer) for answer in answers)
+    return Counts({"f1": f1, "exact": float(prediction in answers), "total": 1.0})
 
 
 def _count_squad(prediction: str, reference: Sequence[str], language: str) -> Counts:
@@ -85,11 +83,11 @@ def _count_squad(prediction: str, reference: Sequence[str], language: str) -> Co
 
 
 def _count_squad2(prediction: str, reference: Sequence[str], language: str) -> Counts:
-    """SQuAD v2.0's evaluation script: answers that normalise to nothing are dropped; if none is left, "" is right."""
-    said, answers = normalise_squad(prediction), [kept for kept in map(normalise_squad, reference) if kept]
+    """SQuAD v2.0's evaluation script: answers that normalise to "" are dropped; if none is left, "" is right."""
+    normalised, answers = normalise_squad(prediction), [answer for answer in map(normalise_squad, reference) if answer]
     if answers:
-        return _best(said, answers)
-    return Counts({"f1": float(not said), "exact": float(not said), "total": 1.0})
+        return _best(normalised, answers)
+    return Counts({"f1": float(not normalised), "exact": float(not normalised), "total": 1.0})
 
 
 def _count_mlqa(prediction: str, reference: Sequence[str], language: str) -> Counts:

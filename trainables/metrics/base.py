@@ -1,4 +1,4 @@
-"""What a metric is, and the arithmetic that several metrics share."""
+"""The interface of a metric, and arithmetic that several metrics share."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Counts:
 
 
 def no_parts(counts: Counts) -> dict[str, float]:
-    """For a score that is one number."""
+    """For a score without components."""
     return {}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`value` turns merged sums into the score in percent, `parts` into its named components, in percent too.
+    """`value` turns merged sums into the score, and `parts` into its named components, all in percent.
 
-    `counter` gives the sums of one prediction, its reference and their language; call it through `count`.
+    `counter` returns the sums of one prediction, given its reference and language; call it through `count`.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Metric:
     parts: Callable[[Counts], dict[str, float]] = no_parts
 
     def count(self, prediction: object, reference: object, language: str = "en") -> Counts:
-        """The sums of one example. `language` (ISO 639-1) matters to metrics that normalise text by language."""
+        """The sums of one example. `language` (ISO 639-1) matters only to metrics that normalise text by language."""
         return self.counter(prediction, reference, language)
 
     def total(self, predictions: Sequence[object], references: Sequence[object], *, language: str = "en") -> Counts:
         """The merged sums of aligned predictions and references.
 
         Raises:
-            ValueError: the two differ in length, or there is nothing to score.
+            ValueError: their lengths differ, or there are no examples.
         """
         if not references:
             raise ValueError(f"{self.name}: no examples to score")
@@ -53,7 +53,7 @@ class Metric:
         return sum((self.count(prediction, reference, language) for prediction, reference in pairs), Counts())
 
     def score(self, predictions: Sequence[object], references: Sequence[object], *, language: str = "en") -> float:
-        """The score, in percent, of aligned predictions and references; raises as `total` does."""
+        """The score, in percent, of aligned predictions and references; raises the errors of `total`."""
         return self.value(self.total(predictions, references, language=language))
 
 
@@ -63,14 +63,14 @@ def overlap(predicted: set[Any], gold: set[Any]) -> Counts:
 
 
 def micro_f1(counts: Counts) -> float:
-    """2 hits / (predicted + gold), the harmonic mean of precision and recall; 0 if there is nothing to find or found."""
-    found = counts["predicted"] + counts["gold"]
-    return 100.0 * 2 * counts["hits"] / found if found else 0.0
+    """2 hits / (predicted + gold), the harmonic mean of precision and recall; 0 if both sets are empty."""
+    size = counts["predicted"] + counts["gold"]
+    return 100.0 * 2 * counts["hits"] / size if size else 0.0
 
 
 def precision_recall(counts: Counts) -> dict[str, float]:
-    """Each is 0 where nothing was predicted or nothing is gold, as in seqeval."""
+    """Precision is 0 if nothing is predicted, and recall if nothing is gold, as in seqeval."""
     return {
-        name: 100.0 * counts["hits"] / counts[of] if counts[of] else 0.0
-        for name, of in (("precision", "predicted"), ("recall", "gold"))
+        name: 100.0 * counts["hits"] / counts[divisor] if counts[divisor] else 0.0
+        for name, divisor in (("precision", "predicted"), ("recall", "gold"))
     }

@@ -17,7 +17,7 @@ def _accuracy(counts: Counts) -> float:
 
 def _count_spans(prediction: Sequence[str], reference: Sequence[str], language: str) -> Counts:
     """Exact-match spans of one sentence, as seqeval finds them."""
-    from seqeval.metrics.sequence_labeling import get_entities  # with scikit-learn, a second of every start
+    from seqeval.metrics.sequence_labeling import get_entities  # imports scikit-learn, which takes a second
 
     if len(prediction) != len(reference):
         raise ValueError(f"span_f1: {len(prediction)} tags predicted for a sentence of {len(reference)} words")
@@ -25,11 +25,11 @@ def _count_spans(prediction: Sequence[str], reference: Sequence[str], language: 
 
 
 def _prefixed(tag: str) -> str:
-    """A tag with its prefix. Part-of-speech tags have none, and XTREME scores UDPOS with seqeval all the same.
+    """The tag with an IOB2 prefix, which part-of-speech tags lack although XTREME scores UDPOS with seqeval.
 
-    Neighbours with equal tags are then one span, except (since seqeval takes the first letter for a prefix) SCONJ and SYM.
-    That is seqeval 0.0.12, and gives the UDPOS figure in XTREME's `evaluate_test.py`. Later versions (0.0.19, 1.x) drop the
-    first letter from the type and no longer tell CCONJ from SCONJ.
+    Equal neighbouring tags then form one span, except SCONJ and SYM, whose first letter seqeval takes for a prefix. This is
+    the behaviour of seqeval 0.0.12, which gives the UDPOS score in XTREME's `evaluate_test.py`. Later versions (0.0.19, 1.x)
+    drop the first letter from the type and confuse CCONJ with SCONJ.
     """
     if tag == "O" or tag.startswith(("B-", "I-", "E-", "S-")):
         return tag
@@ -37,5 +37,5 @@ def _prefixed(tag: str) -> str:
 
 
 ACCURACY = Metric("accuracy", _count_correct, _accuracy)
-# Micro F1 over spans: what `seqeval.metrics.f1_score` returns.
+# Micro F1 over spans, as `seqeval.metrics.f1_score`.
 SPAN_F1 = Metric("span_f1", _count_spans, micro_f1, precision_recall)

@@ -12,18 +12,18 @@ DEPTH = 20
 def _count_ranking(prediction: Sequence[Hashable], reference: Collection[Hashable], language: str) -> Counts:
     """Average precision of one query over the first 20 ids, best first: LAReQA's and, with one gold id, Mewsli-X's.
 
-    The divisor is min(number of gold ids, 20), as in `average_precision_at_k` of XTREME-R's utils_lareqa.py. An id that is
-    repeated counts at its first rank only, and its repetition uses up a rank.
+    The divisor is min(number of gold ids, 20), as in `average_precision_at_k` of XTREME-R's utils_lareqa.py. A repeated id
+    counts only at its first rank, but its repetition takes up a rank.
     """
     gold = set(reference)
     if not gold:
         raise ValueError("map_at_20: a query without gold ids")
-    found: set[Hashable] = set()
+    hits: set[Hashable] = set()
     precisions = 0.0
     for rank, candidate in enumerate(prediction[:DEPTH], start=1):
-        if candidate in gold and candidate not in found:
-            found.add(candidate)
-            precisions += len(found) / rank
+        if candidate in gold and candidate not in hits:
+            hits.add(candidate)
+            precisions += len(hits) / rank
     return Counts({"ap": precisions / min(len(gold), DEPTH), "total": 1.0})
 
 
@@ -32,7 +32,7 @@ def _mean_average_precision(counts: Counts) -> float:
 
 
 def _count_pairs(prediction: Collection[Hashable], reference: Collection[Hashable], language: str) -> Counts:
-    """The pairs of one source sentence, given as the ids of their targets; most sentences of BUCC have none."""
+    """The pairs of one source sentence, as the ids of their targets; most sentences of BUCC have none."""
     return overlap(set(prediction), set(reference))
 
 

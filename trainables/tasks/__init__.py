@@ -1,1 +1,1 @@
-"""Tasks: what is trained and scored. `registry` lists them by name."""
+"""Tasks: what is trained and scored. `registry` finds them by name."""

@@ -1,4 +1,4 @@
-"""What a task is: languages, splits, examples, head and metric. Each task is one subclass in one short file."""
+"""The interface of a task: languages, splits, examples, head and metric. Each task is a subclass in a short file."""
 
 from __future__ import annotations
 
@@ -29,16 +29,20 @@ HEAD_VERSIONS: dict[HeadName, int] = {"tagging": 1, "span_extraction": 1}
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """A task with everything that identifies it; what can differ between two instances is a field and is hashed.
+    """A task with everything that identifies it. Whatever can differ between two instances is a field, and is hashed.
 
-    Class attributes name what is fixed for the task: `name`, `head`, `role`, `labels` (for classification and
-    tagging), `languages` (test languages), `metric` (name of the score in percent), `source` (where the data come from)
-    and `trained` (False for tasks scored with no training). `reads` names the corpora that the training set is made of and
-    `scores_on` those of the test sets, for the marks of same-data controls and leaks; `pools` names extra test sets that
-    hold candidates only; `calibrated` tasks set a threshold on a dev set in each language; span tasks may be `unanswerable`;
-    `group` is how many training examples are read against each other and stay together; `choices` is how many alternatives an
-    example of multiple choice has; `query_length` and `answer_length` are a dual encoder's longest rows in tokens;
-    `mixed_only` tasks have no labels, are trained as one of a mixture and never scored.
+    Class attributes are fixed for the task:
+
+    - `name`, `head`, `role`, `metric` (its score is in percent), and `source` (where the data come from, for people);
+    - `labels`, for classification and tagging; `choices`, the number of alternatives in multiple choice;
+    - `trained`: False for tasks that are scored without training;
+    - `reads` and `scores_on`: the corpora of the training set and of the test sets, for contamination flags;
+    - `pools`: additional test sets that have only candidates;
+    - `calibrated`: a threshold is set on a dev set in each language;
+    - `unanswerable`: a question may have no answer;
+    - `group`: training examples that are each other's negatives and stay together;
+    - `query_length` and `answer_length`: a dual encoder's longest rows, in tokens;
+    - `mixed_only`: the task has no labels, is trained only in a mixture, and is never scored.
     """
 
     name: ClassVar[str]
@@ -62,34 +66,34 @@ class Task(ABC):
     @property
     @abstractmethod
     def languages(self) -> tuple[str, ...]:
-        """Languages with a test set; those of the training set for intermediate tasks, English for all that have labels."""
+        """Languages with a test set; for intermediate tasks those of the training set (English if it has labels)."""
 
     @property
     @abstractmethod
     def revision(self) -> str:
-        """Identifies the data: two runs with the same revision read the same examples."""
+        """Identifies the data: runs with the same revision read the same examples."""
 
     @property
     def hidden_layer(self) -> int | None:
-        """The hidden layer that sentence vectors are read from, counted from 1; None is the encoder's output."""
+        """The hidden layer that sentence vectors come from, counted from 1; None is the encoder's output."""
         return None
 
     def also_identified_by(self) -> dict[str, Any]:
-        """What makes other features or another loss, and is no field."""
+        """What changes features or loss but is not a field. The key "kind" keeps existing fingerprints valid."""
         head = f"{self.head} {HEAD_VERSIONS.get(self.head, 1)}"
         return {"kind": head, "group": self.group, "lengths": (self.query_length, self.answer_length)}
 
     def for_training(self) -> Task:
-        """The task as a training stage knows it: without what makes no other model (test languages, sizes of test sets)."""
+        """The task as a training stage sees it: without what does not change the model (test languages, test set sizes)."""
         return self
 
     @property
     def prerequisites(self) -> tuple[Task, ...]:
-        """English tasks of the same head that the model is always trained on first (XCOPA: Social IQa), head and all."""
+        """English tasks with the same head that the model, head included, is always trained on first (XCOPA: Social IQa)."""
         return ()
 
     def splits(self) -> list[tuple[Split, str]]:
-        """Every split and language that a study reads: English training and dev sets, test sets, pools of candidates."""
+        """Every split and language that a study reads: English training and dev sets, test sets, candidate pools."""
         trained: list[tuple[Split, str]] = [("train", "en"), ("dev", "en")] if self.trained else []
         if self.role == "intermediate":
             return trained
@@ -98,7 +102,7 @@ class Task(ABC):
 
     @abstractmethod
     def examples(self, split: Split, language: str) -> Sequence[Example]:
-        """The examples of a split in a language, in a fixed order. Training and dev sets with labels are English.
+        """The examples of a split in a language, in a fixed order. Labelled training and dev sets are English.
 
         Raises:
             ValueError: the task has no such split in that language.
@@ -110,4 +114,4 @@ class Task(ABC):
 
     @abstractmethod
     def chance(self) -> float:
-        """Score, in percent, of a guess that ignores the input."""
+        """The score, in percent, of a guess that ignores the input."""

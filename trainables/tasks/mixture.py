@@ -1,4 +1,4 @@
-"""Several tasks trained at once: an intermediate choice of its own."""
+"""Several tasks that are trained together, as one intermediate choice."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CAP = 2**17  # K of the example-proportional mixing in Raffel et al. 2020, secti
 
 @dataclass(frozen=True)
 class Mixture:
-    """Tasks drawn in proportion to their training sets, each counted as at most `cap` examples; a head for each.
+    """Tasks sampled in proportion to the size of their training sets, capped at `cap` examples; each has its own head.
 
     Raises:
-        ValueError: fewer than two tasks, or one of them twice.
+        ValueError: fewer than two tasks, a repeated task, or one that cannot be mixed.
     """
 
     name: str
@@ -30,19 +30,22 @@ class Mixture:
     def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]
         if len(names) < 2 or len(set(names)) < len(names):
-            raise ValueError(f"mixture {self.name}: two or more different tasks, not {', '.join(names) or 'none'}")
+            raise ValueError(
+                f"mixture {self.name}: needs two or more different tasks, not {', '.join(names) or 'none'}"
+            )
         if unfit := [
             task.name for task in self.tasks if task.role != "intermediate" or task.prerequisites or task.group > 1
         ]:
             raise ValueError(
-                f"mixture {self.name}: {', '.join(unfit)} cannot be trained a batch at a time beside others"
+                f"mixture {self.name}: {', '.join(unfit)} cannot be part of a mixture: only intermediate tasks without "
+                "prerequisites or groups can"
             )
         if self.cap < 1:
             raise ValueError(f"mixture {self.name}: cap {self.cap} must be at least 1")
 
     @property
     def revision(self) -> str:
-        """All of the tasks', or "" where one has none."""
+        """Those of all tasks, or "" if one is not pinned."""
         revisions = [task.revision for task in self.tasks]
         return ",".join(revisions) if all(revisions) else ""
 
@@ -54,7 +57,7 @@ class Mixture:
         return frozenset().union(*(task.reads for task in self.tasks))
 
     def schedule(self, sizes: tuple[int, ...], steps: int, seed: int) -> tuple[tuple[int, int], ...]:
-        """For each step which task it trains, and for how many steps that task was trained before.
+        """For each step, the task it trains and the number of earlier steps of that task.
 
         Args:
             sizes: training examples of each task.

@@ -1,60 +1,71 @@
-"""Every task by name. A recipe names tasks; a new task is a class in a file of its own and a line here."""
+"""Every task by name. To add one, put its class in a file of one of the packages below; nothing else lists it.
+
+A recipe file may define tasks too: `task_class` finds them once the file is imported.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+
+from trainables.tasks import english, micro, offline, unlabelled, xtreme
 from trainables.tasks.base import Task
-from trainables.tasks.english.anli_plus import AnliPlus
-from trainables.tasks.offline.cad_nli import CadNli
-from trainables.tasks.english.ccg import Ccg
-from trainables.tasks.english.commonsense_qa import CommonsenseQA
-from trainables.tasks.english.cosmos_qa import CosmosQA
-from trainables.tasks.offline.ewt_xpos import EwtXpos
-from trainables.tasks.english.hellaswag import HellaSwag
-from trainables.tasks.english.mnli import Mnli
-from trainables.tasks.english.qqp import Qqp
-from trainables.tasks.offline.snli_dev_test import SnliDevTestAsTrain
-from trainables.tasks.english.social_iqa import SocialIQa
-from trainables.tasks.english.squad import Squad
-from trainables.tasks.english.squad2 import Squad2
-from trainables.tasks.unlabelled.masked_lm import MaskedLm
-from trainables.tasks.micro.bitext import MicroBitext
-from trainables.tasks.micro.entailment import MicroEntailment
-from trainables.tasks.micro.follows import MicroFollows
-from trainables.tasks.micro.intermediate import MicroOddOneOut, MicroOrdering, MicroParaphrase, MicroTopic
-from trainables.tasks.micro.masked_lm import MicroMaskedLm
-from trainables.tasks.micro.span import MicroSpan
-from trainables.tasks.micro.tagging import MicroTagging
-from trainables.tasks.offline.lareqa_from_tydiqa import LareqaFromTyDiQA
-from trainables.tasks.offline.uner import UnerDevAsTrain
-from trainables.tasks.offline.xcopa_from_copa import XcopaFromCopa
-from trainables.tasks.offline.xnli_from_cad_nli import XnliFromCadNli
-from trainables.tasks.offline.xquad_from_tydiqa import XQuADFromTyDiQA
-from trainables.tasks.xtreme.bucc import Bucc
-from trainables.tasks.xtreme.lareqa import Lareqa
-from trainables.tasks.xtreme.mewslix import MewsliX
-from trainables.tasks.xtreme.mlqa import Mlqa
-from trainables.tasks.xtreme.panx import PanX
-from trainables.tasks.xtreme.pawsx import PawsX
-from trainables.tasks.xtreme.tatoeba import Tatoeba
-from trainables.tasks.xtreme.tydiqa import TyDiQA
-from trainables.tasks.xtreme.udpos import Udpos
-from trainables.tasks.xtreme.xcopa import Xcopa
-from trainables.tasks.xtreme.xnli import Xnli
-from trainables.tasks.xtreme.xquad import XQuAD
 
-MICRO: tuple[type[Task], ...] = (
-    *(MicroTagging, MicroEntailment, MicroFollows, MicroSpan, MicroBitext),
-    *(MicroParaphrase, MicroTopic, MicroOddOneOut, MicroOrdering),
-)
-INTERMEDIATE: tuple[type[Task], ...] = (AnliPlus, Mnli, Qqp, Squad, Squad2, HellaSwag, Ccg, CosmosQA, CommonsenseQA)
-TARGETS: tuple[type[Task], ...] = (
-    *(Xnli, PawsX, Xcopa, Udpos, PanX, XQuAD, Mlqa, TyDiQA, Bucc, Tatoeba, MewsliX, Lareqa),
-)
-# Read before another task, or in the place of data that cannot be had; under names of their own.
-STAND_INS: tuple[type[Task], ...] = (
-    *(SocialIQa, EwtXpos, SnliDevTestAsTrain, CadNli),
-    *(XnliFromCadNli, XcopaFromCopa, UnerDevAsTrain, XQuADFromTyDiQA, LareqaFromTyDiQA),
-)
-UNLABELLED: tuple[type[Task], ...] = (MaskedLm, MicroMaskedLm)
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (*TARGETS, *INTERMEDIATE, *STAND_INS, *MICRO, *UNLABELLED)}
+def tasks_in(package: ModuleType) -> tuple[type[Task], ...]:
+    """The concrete tasks that the modules of a package define, in the order of module names and of definition."""
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."))
+    return tuple(task for name in names for task in _defined_in(importlib.import_module(name)))
+
+
+def by_name(tasks: Iterable[type[Task]]) -> dict[str, type[Task]]:
+    """The tasks by name.
+
+    Raises:
+        ValueError: two tasks have the same name.
+    """
+    registered: dict[str, type[Task]] = {}
+    for task in tasks:
+        other = registered.setdefault(task.name, task)
+        if other is not task:
+            places = " and ".join(f"{same.__module__}.{same.__qualname__}" for same in (other, task))
+            raise ValueError(f"two tasks are named {task.name!r}: {places}; rename one")
+    return registered
+
+
+def _defined_in(module: ModuleType) -> Iterator[type[Task]]:
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__:
+            yield from () if inspect.isabstract(value) else (value,)
+
+
+TARGETS = tasks_in(xtreme)
+INTERMEDIATE = tasks_in(english)
+STAND_INS = tasks_in(offline)
+MICRO = tuple(task for task in tasks_in(micro) if not task.mixed_only)
+UNLABELLED = (*tasks_in(unlabelled), *(task for task in tasks_in(micro) if task.mixed_only))
+
+TASKS = by_name((*TARGETS, *INTERMEDIATE, *STAND_INS, *MICRO, *UNLABELLED))
+
+
+def task_class(name: str) -> type[Task]:
+    """The task of that name: one of TASKS, or one that an imported recipe file defines.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    for task in reversed(list(_subclasses(Task))):  # type: ignore[type-abstract]  # the latest definition, if a file was imported twice
+        if not inspect.isabstract(task) and getattr(task, "name", None) == name:
+            return task
+    raise ValueError(f"no task {name!r}; there are {', '.join(TASKS)}, and those that an imported recipe defines")
+
+
+def _subclasses(task: type[Task]) -> Iterator[type[Task]]:
+    for subclass in task.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)

@@ -1,4 +1,4 @@
-"""Which splits a published task has."""
+"""The splits of a published task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ HUB_SPLITS: dict[Split, str] = {"train": "train", "dev": "validation", "test": "
 
 
 def check_split(task: PublishedTask, split: Split, language: str) -> None:
-    """Training and dev sets are English; targets have a test set in each official language.
+    """Check that a task has a split: training and dev sets are English; targets have a test set in each language.
 
     Raises:
         ValueError: the task has no such split in that language.

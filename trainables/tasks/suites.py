@@ -1,7 +1,7 @@
 """XTREME and XTREME-R: the tasks of each benchmark, their languages, and the official average.
 
-Languages as in `evaluate.py` of google-research/xtreme, where LAReQA has none: its languages are the files of XQuAD-R in
-google-research-datasets/lareqa. The tables know nothing of this project's task classes.
+Languages are those of `evaluate.py` in google-research/xtreme, which lists none for LAReQA: its languages are the files of
+XQuAD-R in google-research-datasets/lareqa. The tables do not depend on this project's task classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class SuiteTask:
-    """A task and the languages that its score is the mean of."""
+    """A task and the languages that its score averages over."""
 
     name: str
     languages: tuple[str, ...]
@@ -21,27 +21,27 @@ class SuiteTask:
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark: what `suite_score` averages over."""
+    """A benchmark: the tasks that `suite_score` averages over."""
 
     name: str
     tasks: tuple[SuiteTask, ...]
 
     @cached_property
     def languages(self) -> tuple[str, ...]:
-        """Every language of some task, sorted."""
+        """Every language of at least one task, sorted."""
         return tuple(sorted({language for task in self.tasks for language in task.languages}))
 
 
 def suite_score(suite: Suite, scores: Mapping[str, Mapping[str, float]], *, english: bool = True) -> float:
-    """The benchmark's score: plain mean over a task's languages, then plain mean over the tasks.
+    """The benchmark's score: the mean over a task's languages, then the mean over tasks, both unweighted.
 
-    A QA task's score in a language is (F1 + EM) / 2. LAReQA is defined as a mean over all questions; it has as many in each
-    language, so that the mean over languages is the same.
+    A QA task's score in a language is (F1 + EM) / 2. LAReQA is defined as a mean over all questions; each language has the
+    same number, so that the mean over languages is equal.
 
     Args:
         suite: the benchmark.
-        scores: by task and language, in percent; tasks and languages outside the suite are not read.
-        english: whether English is one of the languages averaged over.
+        scores: by task and language, in percent; tasks and languages outside the suite are ignored.
+        english: whether the average includes English.
 
     Raises:
         ValueError: a task or a language of the suite has no score; the message names all of them.

@@ -1,4 +1,4 @@
-"""Readers of SQuAD's form, of sentences in two languages, of Mewsli-X and NTREX: each rule broken once."""
+"""Readers of SQuAD's format, of sentences in two languages, of Mewsli-X and NTREX: each rule broken once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from trainables.data.examples import BitextExample, Read, RetrievalPair, Retriev
 from trainables.data.formats.bitext import aligned_files, mining_files, pair_rows
 from trainables.data.formats.mewsli import entities, mention_pairs, mentions
 from trainables.data.formats.ntrex import NtrexCorpus, pinned_corpus
+from trainables.data.formats.sentences import sentence_spans
 from trainables.data.formats.squad import (
     Question,
-    beside,
     from_file,
     from_rows,
     in_held_out_article,
-    pairs,
-    sentence_retrieval,
-    sentence_spans,
+    sentence_pairs,
     spans,
+    without_paragraphs_of,
 )
+from trainables.data.formats.xquad_r import sentence_retrieval
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 
 CONTEXT = "Ada wrote the notes in 1843. Babbage built no engine."
@@ -40,8 +40,8 @@ def squad(folder: Path, *questions: dict[str, Any], **paragraph: Any) -> Path:
     return path
 
 
-def read(path: Path, make: Callable[..., Read] = spans) -> Read:
-    return make(from_file(path), path)
+def read(path: Path, build: Callable[..., Read] = spans) -> Read:
+    return build(from_file(path), path)
 
 
 def test_a_squad_file_becomes_span_examples(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_an_empty_answer_no_answer_and_a_second_question_of_the_same_id_are_reje
     assert [one.rule for one in found.rejected] == [
         "question 'q1': an answer is empty",
         "question 'q2': has no answer",
-        "question 'q3': is there a second time",
+        "question 'q3': repeats an id",
     ]
 
 
@@ -80,26 +80,24 @@ def test_only_a_question_published_without_answers_is_unanswerable(tmp_path: Pat
 @pytest.mark.parametrize(
     ("broken", "rule"),
     [
-        ({"context": 3}, "data[0].paragraphs[0].context: a string is expected, not int"),
-        ({"qas": None}, "data[0].paragraphs[0].qas: a list is expected, not NoneType"),
-        ({"qas": [{"id": "q"}]}, "data[0].paragraphs[0].qas[0].answers: a list is expected, and there is nothing"),
+        ({"context": 3}, "data[0].paragraphs[0].context: expected text, got 3"),
+        ({"qas": None}, "data[0].paragraphs[0].qas: expected a list, got None"),
+        ({"qas": [{"id": "q"}]}, "data[0].paragraphs[0].qas[0].answers: missing; there are id"),
         (
             {"qas": [question("q1", ("Ada", "0"))]},  # type: ignore[arg-type]
-            "data[0].paragraphs[0].qas[0].answers[0].answer_start: a whole number is expected, not str",
+            "data[0].paragraphs[0].qas[0].answers[0].answer_start: expected an integer, got '0'",
         ),
         (
             {"sentence_breaks": [[0, 28], [20, 53]]},
-            "data[0].paragraphs[0].sentence_breaks[1]: [20, 53] does not follow the sentence before in the context",
+            "data[0].paragraphs[0].sentence_breaks[1]: [20, 53] does not follow the previous sentence within the context",
         ),
         (
             {"sentence_breaks": [[0, 99]]},
-            "data[0].paragraphs[0].sentence_breaks[0]: [0, 99] does not follow the sentence before in the context",
+            "data[0].paragraphs[0].sentence_breaks[0]: [0, 99] does not follow the previous sentence within the context",
         ),
     ],
 )
-def test_what_is_not_of_squads_form_is_an_error_with_its_json_path(
-    tmp_path: Path, broken: dict[str, Any], rule: str
-) -> None:
+def test_an_error_in_squads_format_names_the_json_path(tmp_path: Path, broken: dict[str, Any], rule: str) -> None:
     path = squad(tmp_path, **broken)
     with pytest.raises(DataError) as error:
         read(path)
@@ -109,7 +107,7 @@ def test_what_is_not_of_squads_form_is_an_error_with_its_json_path(
 def test_a_file_without_data_and_one_that_is_not_json_are_errors(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text('["a list"]')
-    with pytest.raises(DataError, match=r"other\.json: data: a list is expected, and there is nothing"):
+    with pytest.raises(DataError, match=r"other\.json: data: missing"):
         read(path)
     path.write_text('{"data":\n oops}')
     with pytest.raises(DataError, match=r"other\.json:2: not JSON"):
@@ -132,20 +130,20 @@ def test_rows_of_the_hub_read_like_the_file(tmp_path: Path) -> None:
     ("broken", "rule"),
     [
         ({"answers": {"text": ["a"], "answer_start": []}}, "hub:7: answers: 1 texts, but 0 offsets"),
-        ({"answers": [{"text": "a"}]}, "hub:7: answers.text: a list is expected, and there is nothing"),
+        ({"answers": [{"text": "a"}]}, "hub:7: answers: expected an object, got [{'text': 'a'}]"),
     ],
 )
-def test_rows_of_another_form_are_errors_with_their_number(broken: dict[str, Any], rule: str) -> None:
+def test_rows_in_another_format_are_errors_with_their_number(broken: dict[str, Any], rule: str) -> None:
     with pytest.raises(DataError) as error:
         list(from_rows([(7, row(**broken))], "hub"))
     assert str(error.value) == rule
-    with pytest.raises(DataError, match="hub:7: no column 'context'"):
+    with pytest.raises(DataError, match="hub:7: answers: missing; there are id"):
         list(from_rows([(7, {"id": "q1"})], "hub"))
 
 
 def test_a_pair_is_a_question_with_the_sentence_that_holds_its_answer(tmp_path: Path) -> None:
     path = squad(tmp_path, question("q1", ("1843", 23)), question("q2", ("no engine", 43)), question("q3", (" Ba", 28)))
-    found = read(path, pairs)
+    found = read(path, sentence_pairs)
     assert found.examples == (
         RetrievalPair("q1", "When?", "Ada wrote the notes in 1843.", CONTEXT),
         RetrievalPair("q2", "When?", "Babbage built no engine.", CONTEXT),
@@ -172,12 +170,12 @@ def test_no_sentences_in_no_text() -> None:
 
 
 def test_questions_on_paragraphs_of_others_are_left_out_by_text_or_by_id() -> None:
-    def asked(id: str, context: str) -> Question:
+    def on_context(id: str, context: str) -> Question:
         return Question(id, "?", context, (), "")
 
-    listed = [asked("a", "one"), asked("b", "two"), asked("c", "two"), asked("d", "three")]
-    others = [asked("x", "one"), asked("b", "two, as another edition has it")]
-    assert [question.id for question in beside(listed, others)] == ["d"]
+    listed = [on_context("a", "one"), on_context("b", "two"), on_context("c", "two"), on_context("d", "three")]
+    others = [on_context("x", "one"), on_context("b", "two, in another edition")]
+    assert [question.id for question in without_paragraphs_of(others, listed)] == ["d"]
 
 
 def test_a_tenth_of_the_articles_is_held_out_with_all_their_questions() -> None:
@@ -221,7 +219,7 @@ def test_a_question_whose_answer_is_in_no_sentence_is_rejected_in_its_language(t
 
 def test_a_file_without_sentence_breaks_is_not_xquad_r(tmp_path: Path) -> None:
     path = squad(tmp_path, question("q1", ("1843", 23)))
-    with pytest.raises(DataError, match=r"squad\.json: paragraph 1 of the file lacks sentence_breaks"):
+    with pytest.raises(DataError, match=r"squad\.json: paragraph 1 has no sentence_breaks"):
         sentence_retrieval("en", {"en": path})
     with pytest.raises(DataError, match=r"absent\.json: No such file"):
         sentence_retrieval("en", {"en": tmp_path / "absent.json"})
@@ -266,7 +264,7 @@ def test_mining_files_name_the_line_of_what_is_wrong(tmp_path: Path) -> None:
         mining_files(*bucc(tmp_path, "de-1\ten-2", "de-2\ten-9"))
     with pytest.raises(DataError, match=r"dev\.gold:1: no sentence 'en-2' in dev\.de"):
         mining_files(*bucc(tmp_path, "en-2\tde-1"))
-    with pytest.raises(DataError, match=r"dev\.gold:1: two columns are expected"):
+    with pytest.raises(DataError, match=r"dev\.gold:1: expected two columns"):
         mining_files(*bucc(tmp_path, "de-1 en-2"))
     files = bucc(tmp_path)
     written(files[0], "de-1\tJa.", "de-1\tNein.")
@@ -325,13 +323,13 @@ def test_a_mention_that_is_not_at_its_offsets_in_one_sentence_is_rejected(tmp_pa
     ] * 2
 
 
-def test_mewsli_rows_of_another_form_are_errors_with_line_and_json_path(tmp_path: Path) -> None:
+def test_mewsli_rows_in_another_format_are_errors_with_line_and_json_path(tmp_path: Path) -> None:
     path = json_lines(tmp_path / "m.jsonl", {"context": article(text=""), "mentions": [mention(0, 3)]})
-    with pytest.raises(DataError, match=r"m\.jsonl:1: context\.text is empty: get-mewsli-x\.sh"):
+    with pytest.raises(DataError, match=r"m\.jsonl:1: context\.text: empty; get-mewsli-x\.sh"):
         mentions(path, "en")
-    with pytest.raises(DataError, match=r"m\.jsonl:1: contextual_mention: an object is expected"):
+    with pytest.raises(DataError, match=r"m\.jsonl:1: contextual_mention: missing; there are context, mentions"):
         mention_pairs(path)
-    with pytest.raises(DataError, match=r"m\.jsonl:1: entity_id: a string is expected"):
+    with pytest.raises(DataError, match=r"m\.jsonl:1: entity_id: missing"):
         entities(path)
 
 
@@ -356,7 +354,7 @@ def test_ntrex_reads_side_by_side_with_english(tmp_path: Path, monkeypatch: pyte
 
 def test_ntrex_files_that_lack_or_differ_or_change_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ntrex(tmp_path, monkeypatch)
-    with pytest.raises(DataError, match=r"ntrex: lacks newstest2019-ref\.ita\.txt, newstest2019-ref\.fra\.txt"):
+    with pytest.raises(DataError, match=r"ntrex: missing: newstest2019-ref\.ita\.txt, newstest2019-ref\.fra\.txt"):
         NtrexCorpus(("it", "de", "fr")).parallel()
     pinned = pinned_corpus(NtrexCorpus(("de",)))
     assert pinned.data.startswith("files:")

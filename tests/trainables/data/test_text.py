@@ -237,18 +237,33 @@ def test_held_out_keeps_families_together() -> None:
 BAD: dict[str, tuple[Callable[[Path], object], str | bytes, int, str]] = {
     "bytes": (TSV.tsv, b"a\tb\tlabel\n\xff\tx\tneutral\n", 2, "not UTF-8"),
     "json": (nli_json().json_lines, '{"gold_label": "neutral"\n', 1, "not JSON"),
-    "column": (nli_json().json_lines, '{"gold_label": "neutral", "sentence1": "a"}\n', 1, "no column 'sentence2'"),
+    "column": (
+        nli_json().json_lines,
+        '{"gold_label": "neutral", "sentence1": "a"}\n',
+        1,
+        "sentence2: missing",
+    ),
     "text": (
         nli_json().json_lines,
         '{"gold_label": "neutral", "sentence1": 1, "sentence2": ""}\n',
         1,
-        "text is expected",
+        "sentence1: expected text, got 1",
     ),
     "label": (TSV.tsv, "a\tb\tlabel\nx\ty\tmaybe\n", 2, "unknown label 'maybe'"),
-    "count": (TSV.tsv, "a\tb\tlabel\nx\ty\tneutral\nx\ty\n", 3, "2 columns, where 3"),
-    "headless count": (TSV.headless_tsv, "x\ty\tneutral\textra\n", 1, "4 columns, where 3"),
-    "letters": (read_commonsense_json, CSQA.replace('"label": "E"', '"label": "F"'), 1, "A, B, C, D, F"),
-    "question": (read_commonsense_json, '{"answerKey": "A", "question": "Where?"}\n', 1, "lacks stem"),
+    "count": (TSV.tsv, "a\tb\tlabel\nx\ty\tneutral\nx\ty\n", 3, "2 columns, expected 3"),
+    "headless count": (TSV.headless_tsv, "x\ty\tneutral\textra\n", 1, "4 columns, expected 3"),
+    "letters": (
+        read_commonsense_json,
+        CSQA.replace('"label": "E"', '"label": "F"'),
+        1,
+        "choices.label: letters A, B, C, D, F",
+    ),
+    "question": (
+        read_commonsense_json,
+        '{"answerKey": "A", "question": "Where?"}\n',
+        1,
+        "question: expected an object",
+    ),
     "answer": (read_commonsense_json, CSQA.replace('"answerKey": "B"', '"answerKey": ""'), 1, "unknown label ''"),
     "xcopa": (
         read_xcopa,
@@ -258,23 +273,23 @@ BAD: dict[str, tuple[Callable[[Path], object], str | bytes, int, str]] = {
     ),
     "xml": (read_copa_xml, COPA.replace("</a2></item>", "</item>", 1), 4, "not well-formed"),
     "item": (read_copa_xml, COPA.replace("<a1>It is late.</a1>", ""), 4, "the item lacks a1"),
-    "item id": (read_copa_xml, COPA.replace('id="2"', 'id="two"'), 5, "an item's id is 'two'"),
+    "item id": (read_copa_xml, COPA.replace('id="2"', 'id="two"'), 5, "item id 'two' is not a number"),
     "alternative": (
         read_copa_xml,
         COPA.replace('alternative="2"', 'alternative="3"'),
         4,
         "most-plausible-alternative is '3'",
     ),
-    "conllu columns": (read_upos, "1\tShe\t_\tPRON\n", 1, "4 columns, where a line of CoNLL-U has 10"),
+    "conllu columns": (read_upos, "1\tShe\t_\tPRON\n", 1, "4 columns, expected the 10 of CoNLL-U"),
     "conllu id": (read_upos, conllu("x She PRON PRP 0 _"), 1, "'x' is neither"),
     "conllu order": (read_upos, conllu("1 She PRON PRP 0 _", "3 go VERB VB 1 _"), 2, "word 3 follows word 1"),
     "conllu range": (read_upos, conllu("1-2 du _ _ _ _", "1 de ADP _ 0 _"), 1, "no words for token 1-2"),
-    "conllu head": (read_upos, conllu("1 She PRON PRP _ _"), 1, "head '_' is no number"),
+    "conllu head": (read_upos, conllu("1 She PRON PRP _ _"), 1, "head '_' is not a number"),
     "conllu far head": (read_upos, conllu("1 She PRON PRP 9 _"), 1, "head 9 in a sentence of 1 words"),
     "conllu tag": (read_upos, "# c\n" + conllu("1 She PRN PRP 0 _"), 2, "unknown label 'PRN'"),
-    "iob2 columns": (read_iob2, "1\tOslo\tB-LOC\n", 1, "3 columns, where 5"),
+    "iob2 columns": (read_iob2, "1\tOslo\tB-LOC\n", 1, "3 columns, expected 5"),
     "iob2 tag": (read_iob2, "1\tOslo\tB-GPE\t-\t-\n", 1, "unknown label 'B-GPE'"),
-    "panx columns": (read_panx, "en:Ann\tB-PER\nen:Lee\n", 2, "1 columns, where 2"),
+    "panx columns": (read_panx, "en:Ann\tB-PER\nen:Lee\n", 2, "1 columns, expected 2"),
     "panx language": (read_panx, "Ann\tB-PER\n", 1, "no language before the word: 'Ann'"),
     "ccg line": (lambda path: list(derivations(path.parent)), "ID=1 x\nnot a derivation\n", 2, "neither an ID line"),
 }
@@ -305,8 +320,8 @@ def test_faults_of_two_files_and_of_folders(write: Write, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("row", "rule"),
     [
-        ({"tokens": ["a"]}, "no column 'ner_tags'"),
-        ({"tokens": "a", "ner_tags": [0]}, "a list of texts is expected"),
+        ({"tokens": ["a"]}, "ner_tags: missing; there are tokens"),
+        ({"tokens": "a", "ner_tags": [0]}, "tokens: expected a list of texts, got 'a'"),
         ({"tokens": ["a"], "ner_tags": [0, 0]}, "2 tags for 1 words"),
         ({"tokens": ["a"], "ner_tags": [7]}, "unknown label 7"),
     ],
@@ -318,5 +333,5 @@ def test_a_fault_in_a_row_of_the_hub(row: dict[str, object], rule: str) -> None:
 
 def test_too_few_alternatives() -> None:
     row = {"ctx": "She sits.", "endings": ["a", "b"], "label": 0}
-    with pytest.raises(DataError, match="hub:3: 2 alternatives, where 4 are expected"):
+    with pytest.raises(DataError, match="hub:3: 2 alternatives, expected 4"):
         read_hellaswag([(3, row)], "hub")

@@ -11,14 +11,16 @@ import pytest
 from tests.support.data import DATA_ROOT, needs_data
 from trainables.data.examples import BitextExample, Read, RetrievalPair, RetrievalText, SpanExample
 from trainables.data.formats.ntrex import CODES, NtrexCorpus, pinned_corpus
-from trainables.data.formats.squad import paragraphs, sentence_spans
+from trainables.data.formats.sentences import sentence_spans
+from trainables.data.formats.squad import paragraphs
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.store.fingerprint import fingerprint
 from trainables.tasks.english.squad import XQUAD_ENGLISH, Squad
 from trainables.tasks.english.squad2 import Squad2
 from trainables.tasks.offline.lareqa_from_tydiqa import LareqaFromTyDiQA
 from trainables.tasks.offline.xquad_from_tydiqa import XQuADFromTyDiQA
-from trainables.tasks.published_task import PublishedTask, pinned
+from trainables.tasks.pinning import pinned
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.xtreme.bucc import Bucc
 from trainables.tasks.xtreme.lareqa import SENTENCES, Lareqa
 from trainables.tasks.xtreme.mewslix import MewsliX
@@ -272,7 +274,7 @@ def test_lareqa_trains_on_squad_and_leaves_xquads_paragraphs_out_of_dev(small: P
 
 
 def test_lareqas_pool_is_that_of_its_languages() -> None:
-    with pytest.raises(ValueError, match="de is not one of its languages here, en"):
+    with pytest.raises(ValueError, match="de is not a language of this instance, en"):
         Lareqa(languages_=("en",)).source_of("test", "de")
 
 

@@ -1,4 +1,4 @@
-"""The tables of XTREME and XTREME-R against their published counts, the official averages, and the marks on gains."""
+"""The tables of XTREME and XTREME-R against their published counts, the official averages, and contamination flags."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from trainables.tasks.contamination import Mark, mark
+from trainables.tasks.contamination import ContaminationFlag, contamination_flag
 from trainables.tasks.suites import SUITES, Suite, SuiteTask, suite_score
 
 XTREME, XTREME_R = SUITES["xtreme"], SUITES["xtreme_r"]
@@ -110,7 +110,7 @@ class TestScore:
             suite_score(XTREME, scores)
 
 
-class TestMark:
+class TestContaminationFlag:
     @pytest.mark.parametrize(
         ("reads", "target_reads", "scores_on", "expected"),
         [
@@ -125,6 +125,6 @@ class TestMark:
         ],
     )
     def test_of_a_pair(
-        self, reads: set[str], target_reads: set[str], scores_on: set[str], expected: Mark | None
+        self, reads: set[str], target_reads: set[str], scores_on: set[str], expected: ContaminationFlag | None
     ) -> None:
-        assert mark(frozenset(reads), frozenset(target_reads), frozenset(scores_on)) == expected
+        assert contamination_flag(frozenset(reads), frozenset(target_reads), frozenset(scores_on)) == expected

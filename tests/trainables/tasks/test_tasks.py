@@ -38,7 +38,8 @@ from trainables.stages.tokenise import scored_sets
 from trainables.store.fingerprint import fingerprint
 from trainables.tasks.base import Split, Task
 from trainables.tasks.english.squad import Squad
-from trainables.tasks.published_task import PublishedTask, pinned
+from trainables.tasks.pinning import pinned
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.registry import TASKS
 from trainables.tasks.suites import SUITES
 from trainables.tasks.xtreme.xnli import Xnli

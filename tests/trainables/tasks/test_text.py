@@ -16,20 +16,21 @@ from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.metrics import METRICS
 from trainables.store.fingerprint import fingerprint
 from trainables.tasks.english.anli_plus import AnliPlus
-from trainables.tasks.offline.cad_nli import CadNli
 from trainables.tasks.english.ccg import Ccg
 from trainables.tasks.english.commonsense_qa import CommonsenseQA
 from trainables.tasks.english.cosmos_qa import CosmosQA
-from trainables.tasks.offline.ewt_xpos import EwtXpos
 from trainables.tasks.english.hellaswag import HellaSwag
 from trainables.tasks.english.mnli import Mnli
 from trainables.tasks.english.qqp import Qqp
-from trainables.tasks.offline.snli_dev_test import SnliDevTestAsTrain
 from trainables.tasks.english.social_iqa import SocialIQa
+from trainables.tasks.offline.cad_nli import CadNli
+from trainables.tasks.offline.ewt_xpos import EwtXpos
+from trainables.tasks.offline.snli_dev_test import SnliDevTestAsTrain
 from trainables.tasks.offline.uner import UnerDevAsTrain
 from trainables.tasks.offline.xcopa_from_copa import XcopaFromCopa
 from trainables.tasks.offline.xnli_from_cad_nli import XnliFromCadNli
-from trainables.tasks.published_task import PublishedTask, pinned
+from trainables.tasks.pinning import pinned
+from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.suites import XTREME, XTREME_R
 from trainables.tasks.xtreme import panx, udpos
 from trainables.tasks.xtreme.panx import PanX

@@ -1,4 +1,4 @@
-"""CCGbank's .auto files: one derivation a line, whose leaves hold the words and their categories (supertags)."""
+"""CCGbank's .auto files: one derivation a line; its leaves hold the words and their categories (supertags)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LEAF = re.compile(r"<L (\S+) \S+ \S+ (\S+) \S+>")
 
 
 def derivations(*folders: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Each sentence's id, and its words with their categories, in the order of the files' names.
+    """Each sentence's id, and its words with their categories, in the order of file names.
 
     Raises:
-        DataError: a folder holds no .auto file, or a line is neither an id nor a derivation.
+        DataError: a folder has no .auto file, or a line is neither an id nor a derivation.
     """
     for folder in folders:
         paths = sorted(folder.rglob("*.auto"))

@@ -1,4 +1,4 @@
-"""Questions with alternatives, of which one is right."""
+"""Questions with alternatives, one of them right."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainables.data.examples import ChoiceExample, Read
-from trainables.data.source import DataError, Row, Rows
-from trainables.data.text import aligned, json_lines, label_of, read_rows
+from trainables.data.record import Record, label_index
+from trainables.data.source import Location, Rows
+from trainables.data.text import aligned, json_lines, read_rows
 
-# Context, alternatives and the answer as it is written, of a row.
-Parts = Callable[[Row, Path | str, int], tuple[str, tuple[str, ...], object]]
+# The context, the alternatives, and the answer as the row spells it.
+Parts = tuple[str, tuple[str, ...], object]
 
 
-def read_choices(rows: Rows, where: Path | str, *, parts: Parts, answers: tuple[str, ...]) -> Read:
-    """Examples whose alternatives are as many as `answers`, which says how each answer is written.
+def read_choices(rows: Rows, where: Location, *, parts: Callable[[Record], Parts], answers: tuple[str, ...]) -> Read:
+    """Multiple-choice examples; `answers` lists the spelling of the answer for each alternative.
 
     Raises:
-        DataError: another number of alternatives, or an unknown answer.
+        DataError: not as many alternatives as `answers`, or an unknown answer.
     """
 
-    def make(row: Row, number: int) -> ChoiceExample:
-        context, choices, answer = parts(row, where, number)
+    def build(row: Record) -> ChoiceExample:
+        context, choices, answer = parts(row)
         if len(choices) != len(answers):
-            raise DataError(where, number, f"{len(choices)} alternatives, where {len(answers)} are expected")
-        label = label_of(str(answer).strip(), answers, where, number)
-        return ChoiceExample(str(number), context, choices, label)
+            raise row.error(f"{len(choices)} alternatives, expected {len(answers)}")
+        label = label_index(str(answer).strip(), answers, where=where, line=row.line)
+        return ChoiceExample(str(row.line), context, choices, label)
 
-    return read_rows(rows, where, make)
+    return read_rows(rows, where, build)
 
 
 def labelled_json_lines(texts: Path, labels: Path) -> Rows:
-    """JSON lines whose labels stand in a file of their own, one a line: they join the rows as column "label".
+    """JSON lines whose labels are in a separate file, one a line; they become the column "label".
 
     Raises:
         DataError: the files differ in length.

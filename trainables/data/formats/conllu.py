@@ -1,4 +1,4 @@
-"""CoNLL-U (universaldependencies.org/format): syntactic words, or words as written with XTREME's choice of tag."""
+"""CoNLL-U (universaldependencies.org/format): syntactic words, or words as written with tags chosen as in XTREME."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal
 
 from trainables.data.examples import Read, Rejected, TaggingExample
 from trainables.data.formats.tagged import Block, blocks
+from trainables.data.record import label_index
 from trainables.data.source import DataError
-from trainables.data.text import label_of
 
 COLUMNS = 10
 HIDDEN = "_"
-# Which tag wins among words that stand equally high in the tree: XTREME's `conllu_to_conll.py`.
+# Priority of tags among words of equal depth in the tree: XTREME's `conllu_to_conll.py`.
 TAG_RANKS = {
     "es": "VERB AUX PRON ADP DET".split(),
     "fr": "VERB AUX PRON NOUN ADJ ADV ADP DET PART SCONJ CONJ".split(),
@@ -26,7 +26,7 @@ DEFAULT_RANKS = "VERB NOUN PROPN PRON ADJ NUM ADV INTJ AUX ADP DET PART CCONJ SC
 
 @dataclass(frozen=True)
 class Word:
-    """A syntactic word; `heads` holds its head in the tree and those in the enhanced graph. 0 is the root."""
+    """A syntactic word; `heads` holds its head in the tree and its heads in the enhanced graph. 0 is the root."""
 
     line: int
     form: str
@@ -37,7 +37,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Sentence:
-    """Syntactic words, numbered from 1, and the multiword tokens: their form by their first and last word."""
+    """Syntactic words, numbered from 1, and the forms of multiword tokens by first and last word."""
 
     id: str
     words: tuple[Word, ...]
@@ -48,9 +48,9 @@ Tagged = list[tuple[str, str, int]]  # form, tag, line
 
 
 def read_conllu(*paths: Path, tagged: Callable[[Sentence, Path], Tagged], labels: Sequence[str]) -> Read:
-    """Sentences of one or more treebanks, tagged by `tagged` (`xpos_words` or `xtreme_words`).
+    """The sentences of treebanks, with words and tags from `tagged` (`xpos_words` or `xtreme_words`).
 
-    A sentence whose text is withheld for its licence ("_" for every word, or all but one, as XTREME has it) is rejected.
+    As in XTREME, a sentence whose text is withheld for its licence ("_" for all words, or all but one) is rejected.
 
     Raises:
         DataError: a line breaks a rule of the format, or a tag is unknown.
@@ -59,7 +59,7 @@ def read_conllu(*paths: Path, tagged: Callable[[Sentence, Path], Tagged], labels
     for path in paths:
         for block in blocks(path):
             words = tagged(_sentence(block, path), path)
-            tags = tuple(labels[label_of(tag, labels, path, line)] for _, tag, line in words)
+            tags = tuple(labels[label_index(tag, labels, where=path, line=line)] for _, tag, line in words)
             if sum(form == HIDDEN for form, _, _ in words) >= max(1, len(words) - 1):
                 rejected.append(Rejected(str(path), block.lines[0][0], f"sentence {block.id}: its text is withheld"))
             else:
@@ -68,18 +68,18 @@ def read_conllu(*paths: Path, tagged: Callable[[Sentence, Path], Tagged], labels
 
 
 def xpos_words(sentence: Sentence, path: Path) -> Tagged:
-    """Syntactic words with the treebank's own tags."""
+    """Syntactic words with the treebank's language-specific tags."""
     return [(word.form, word.xpos, word.line) for word in sentence.words]
 
 
 def xtreme_words(sentence: Sentence, path: Path) -> Tagged:
     """Words as written, with universal tags, as in XTREME's UDPOS: "didn't" is one word.
 
-    A multiword token has the tag of its word nearest to the root (fewest ancestors, in the enhanced graph too), or the first
-    in the language's ranks if several are. White space and zero-width non-joiners inside a word are dropped.
+    A multiword token gets the tag of its word nearest to the root (fewest ancestors, counting the enhanced graph); the
+    language's ranks break ties. White space and zero-width non-joiners inside a word are dropped.
     """
     ranks = TAG_RANKS.get(path.name.partition("_")[0], DEFAULT_RANKS)
-    found: Tagged = []
+    tagged: Tagged = []
     covered = 0
     ends = {first: (last, form) for (first, last), form in sentence.tokens.items()}
     for number, word in enumerate(sentence.words, 1):
@@ -91,20 +91,20 @@ def xtreme_words(sentence: Sentence, path: Path) -> Tagged:
             depths = {part: len(_ancestors(sentence, part)) for part in range(number, covered + 1)}
             highest = [part for part, depth in depths.items() if depth == min(depths.values())]
             tags = [sentence.words[part - 1].upos for part in highest]
-            tag = min(tags, key=lambda one: ranks.index(one) if one in ranks else len(ranks))
-        found.append(("".join(form.replace("\u200c", "").split(" ")), tag, word.line))
-    return found
+            tag = min(tags, key=lambda upos: ranks.index(upos) if upos in ranks else len(ranks))
+        tagged.append(("".join(form.replace("\u200c", "").split(" ")), tag, word.line))
+    return tagged
 
 
 def _ancestors(sentence: Sentence, number: int) -> set[int]:
-    found: set[int] = set()
-    waiting = list(sentence.words[number - 1].heads)
-    while waiting:
-        head = waiting.pop()
-        if head not in found:
-            found.add(head)
-            waiting += sentence.words[head - 1].heads if head else ()
-    return found - {number}
+    ancestors: set[int] = set()
+    pending = list(sentence.words[number - 1].heads)
+    while pending:
+        head = pending.pop()
+        if head not in ancestors:
+            ancestors.add(head)
+            pending += sentence.words[head - 1].heads if head else ()
+    return ancestors - {number}
 
 
 def _sentence(block: Block, path: Path) -> Sentence:
@@ -113,7 +113,7 @@ def _sentence(block: Block, path: Path) -> Sentence:
     for number, line in block.lines:
         columns = line.split("\t")
         if len(columns) != COLUMNS:
-            raise DataError(path, number, f"{len(columns)} columns, where a line of CoNLL-U has {COLUMNS}")
+            raise DataError(path, number, f"{len(columns)} columns, expected the {COLUMNS} of CoNLL-U")
         name = columns[0]
         if span := re.fullmatch(r"(\d+)-(\d+)", name):
             tokens[int(span[1]), int(span[2])] = columns[1]
@@ -121,8 +121,8 @@ def _sentence(block: Block, path: Path) -> Sentence:
             if int(name) != len(words) + 1:
                 raise DataError(path, number, f"word {name} follows word {len(words)}")
             words.append(Word(number, columns[1], columns[3], columns[4], _heads(columns, path, number)))
-        elif not re.fullmatch(r"\d+\.\d+", name):  # an empty node, of the enhanced graph alone
-            raise DataError(path, number, f"{name!r} is neither a word, nor a range of words, nor an empty node")
+        elif not re.fullmatch(r"\d+\.\d+", name):  # an empty node, which only the enhanced graph has
+            raise DataError(path, number, f"id {name!r} is neither a word, nor a range of words, nor an empty node")
     for first, last in tokens:
         if not 0 < first <= last <= len(words):
             raise DataError(path, block.lines[0][0], f"sentence {block.id}: no words for token {first}-{last}")
@@ -134,7 +134,7 @@ def _sentence(block: Block, path: Path) -> Sentence:
 
 def _heads(columns: list[str], path: Path, number: int) -> tuple[int, ...]:
     if not columns[6].isdigit():
-        raise DataError(path, number, f"head {columns[6]!r} is no number")
+        raise DataError(path, number, f"head {columns[6]!r} is not a number")
     enhanced = (edge.partition(":")[0] for edge in columns[8].split("|"))
     return (int(columns[6]), *(int(head) for head in enhanced if head.isdigit()))
 
@@ -142,8 +142,9 @@ def _heads(columns: list[str], path: Path, number: int) -> tuple[int, ...]:
 def treebanks(root: Path | None, language: str, split: Literal["train", "dev", "test"]) -> tuple[str, ...]:
     """Files of every treebank of a language under `ud/`, in the order of their names, as paths in the data root.
 
-    Where there are none, the pattern that was looked for.
+    If there are none, the pattern that was searched for.
     """
     pattern = f"ud/UD_*/{language}_*-ud-{split}.conllu"
-    found = sorted(root.glob(pattern), key=lambda path: path.name) if root is not None else []
-    return tuple(path.relative_to(root).as_posix() for path in found) if root is not None and found else (pattern,)
+    if root is None or not (files := sorted(root.glob(pattern), key=lambda path: path.name)):
+        return (pattern,)
+    return tuple(file.relative_to(root).as_posix() for file in files)

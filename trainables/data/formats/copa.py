@@ -6,30 +6,28 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from trainables.data.examples import Read
-from trainables.data.fields import text_of
-from trainables.data.formats.choices import read_choices
-from trainables.data.source import DataError, Row, Rows
-from trainables.data.text import column, json_lines, lines
+from trainables.data.formats.choices import Parts, read_choices
+from trainables.data.record import Record
+from trainables.data.source import DataError, Location, Row, Rows
+from trainables.data.text import json_lines, lines
 
 QUESTIONS = ("cause", "effect")
 
 
-def read_copa(rows: Rows, where: Path | str) -> Read:
-    """Rows in the columns of SuperGLUE and XCOPA. The question is put as in XTREME-R's `run_xcopa.py`.
+def read_copa(rows: Rows, where: Location) -> Read:
+    """Rows in the columns of SuperGLUE and XCOPA. The question is phrased as in XTREME-R's `run_xcopa.py`.
 
     Raises:
-        DataError: a column is missing, or holds what it should not.
+        DataError: a column is missing or invalid.
     """
+    return read_choices(rows, where, parts=_parts, answers=("0", "1"))
 
-    def parts(row: Row, where: Path | str, number: int) -> tuple[str, tuple[str, ...], object]:
-        premise, question, *choices = (
-            text_of(row, name, where, number) for name in ("premise", "question", "choice1", "choice2")
-        )
-        if question not in QUESTIONS:
-            raise DataError(where, number, f"unknown question {question!r}; there are {', '.join(QUESTIONS)}")
-        return f"{premise} What was the {question}?", tuple(choices), column(row, "label", where, number)
 
-    return read_choices(rows, where, parts=parts, answers=("0", "1"))
+def _parts(row: Record) -> Parts:
+    premise, question, *choices = (row.text(name) for name in ("premise", "question", "choice1", "choice2"))
+    if question not in QUESTIONS:
+        raise row.error(f"unknown question {question!r}; there are {', '.join(QUESTIONS)}")
+    return f"{premise} What was the {question}?", tuple(choices), row.value("label")
 
 
 def read_xcopa(path: Path) -> Read:
@@ -37,12 +35,12 @@ def read_xcopa(path: Path) -> Read:
 
 
 def read_copa_xml(path: Path, first: int = 1, last: int | None = None) -> Read:
-    """The items of COPA's XML with an id from `first` to `last`."""
+    """The items of COPA's XML with ids from `first` to `last`."""
     return read_copa(copa_items(path, first, last), path)
 
 
 def copa_items(path: Path, first: int, last: int | None) -> Rows:
-    """Items in the columns of SuperGLUE, with the line that each ends in.
+    """Items in the columns of SuperGLUE, each with the line it ends in.
 
     Raises:
         DataError: not well-formed, or an item lacks a part.
@@ -65,14 +63,14 @@ def copa_items(path: Path, first: int, last: int | None) -> Rows:
 def _number(item: ElementTree.Element, path: Path, line: int) -> int:
     name = item.get("id", "")
     if not name.isdigit():
-        raise DataError(path, line, f"an item's id is {name!r}, where a number is expected")
+        raise DataError(path, line, f"item id {name!r} is not a number")
     return int(name)
 
 
 def _row(item: ElementTree.Element, path: Path, line: int) -> Row:
     answer = item.get("most-plausible-alternative")
     if answer not in ("1", "2"):
-        raise DataError(path, line, f"most-plausible-alternative is {answer!r}, where 1 or 2 is expected")
+        raise DataError(path, line, f"most-plausible-alternative is {answer!r}, expected 1 or 2")
     parts = {name: item.findtext(name) for name in ("p", "a1", "a2")}
     lacking = [name for name, text in parts.items() if not text]
     if lacking:

@@ -1,6 +1,6 @@
-"""NTREX-128: news in English and professional translations, as parallel text for pre-training.
+"""NTREX-128: English news with professional translations, as parallel text for pre-training.
 
-None of the tasks scores on it; Tatoeba, XQuAD, XNLI and the treebanks are scored and have no place in pre-training.
+No task scores on it. Tatoeba, XQuAD, XNLI and the treebanks are scored, and must not be used for pre-training.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.data.digests import file_digest
 from trainables.data.source import DataError, data_root
 from trainables.data.text import aligned
 
 ENGLISH = "en"
 SOURCE = "newstest2019-src.eng.txt"
-# XTREME-R's languages. Not in NTREX: Haitian Creole (ht), Javanese (jv) and Quechua (qu). Tagalog is its Filipino.
+# XTREME-R's languages. NTREX lacks Haitian Creole (ht), Javanese (jv) and Quechua (qu); its Filipino is Tagalog here.
 CODES: dict[str, str] = dict(
     pair.split(":")
     for pair in (
@@ -28,9 +29,9 @@ CODES: dict[str, str] = dict(
 
 @dataclass(frozen=True)
 class NtrexCorpus:
-    """Identity of the corpus: the first `sentences` of it (None: all 1,997), in English and `languages`.
+    """Identity of the corpus: its first `sentences` (None: all 1,997), in English and `languages`.
 
-    `data` names the files that were read, and is set by `pinned_corpus`.
+    `data` is the digest of the files, set by `pinned_corpus`.
     """
 
     languages: tuple[str, ...] = tuple(CODES)
@@ -42,13 +43,13 @@ class NtrexCorpus:
         if unknown:
             raise ValueError(f"NTREX-128 has no {', '.join(unknown)}; there are {ENGLISH}, {', '.join(CODES)}")
         if self.sentences is not None and self.sentences < 1:
-            raise ValueError(f"sentences is {self.sentences}: at least one is needed")
+            raise ValueError(f"sentences is {self.sentences}: must be at least 1")
 
     def parallel(self) -> list[dict[str, str]]:
-        """For each sentence its text by language, English always among them.
+        """The text of each sentence by language, always including English.
 
         Raises:
-            DataError: a file is missing, the files differ in length, or they have changed since the corpus was pinned.
+            DataError: a file is missing, the files differ in length, or they changed after the corpus was pinned.
         """
         paths = self.paths()
         if self.data and self.data != _digest(paths):
@@ -63,15 +64,15 @@ class NtrexCorpus:
         """The file of each language, English first.
 
         Raises:
-            DataError: no data root is given, or it lacks files; all of them are named.
+            DataError: no data root is given, or it lacks files; the message names all of them.
         """
         root = data_root()
         if root is None:
-            raise DataError("NTREX-128", None, "is read from files; give their folder with --data-root")
+            raise DataError("NTREX-128", None, "no data root for its files; give it with --data-root")
         names = {ENGLISH: SOURCE, **{code: f"newstest2019-ref.{CODES[code]}.txt" for code in self._translated()}}
         paths = {language: root / "ntrex" / name for language, name in names.items()}
         if absent := [path.name for path in paths.values() if not path.is_file()]:
-            raise DataError(root / "ntrex", None, f"lacks {', '.join(absent)}")
+            raise DataError(root / "ntrex", None, f"missing: {', '.join(absent)}")
         return paths
 
     def _translated(self) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ class NtrexCorpus:
 
 
 def pinned_corpus(corpus: NtrexCorpus) -> NtrexCorpus:
-    """The corpus with `data` naming the files under the data root, as `published.pinned` does for tasks.
+    """The corpus with the digest of its files under the data root as `data`.
 
     Raises:
         DataError: no data root is given, or it lacks files.
@@ -90,5 +91,5 @@ def pinned_corpus(corpus: NtrexCorpus) -> NtrexCorpus:
 def _digest(paths: dict[str, Path]) -> str:
     digest = hashlib.sha256()
     for language, path in paths.items():
-        digest.update(f"{language}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
+        digest.update(f"{language}\0{file_digest(path)}\0".encode())
     return f"files:{digest.hexdigest()[:12]}"

@@ -1,22 +1,24 @@
-"""Words with a tag each, as rows of the hub or lines of a file; a blank line ends a sentence."""
+"""Tagged words, as rows of the hub or as a word a line, where a blank line ends a sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.data.examples import Read, TaggingExample
-from trainables.data.fields import texts_of
-from trainables.data.source import DataError, Row, Rows
-from trainables.data.text import column, label_of, lines, read_rows
+from trainables.data.record import Record, label_index
+from trainables.data.source import DataError, Location, Rows
+from trainables.data.text import lines, read_rows
 
 NER_LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")  # in WikiANN's order on the hub
+
+Parse = Callable[[str], tuple[str, str] | str]  # a line's word and tag, or the rule that the line breaks
 
 
 @dataclass
 class Block:
-    """The lines between two blank ones: comments by name ("# sent_id = x"), and the others with their numbers."""
+    """The lines between two blank lines: comments by name ("# sent_id = x"), and numbered other lines."""
 
     comments: dict[str, str] = field(default_factory=dict)
     lines: list[tuple[int, str]] = field(default_factory=list)
@@ -27,7 +29,7 @@ class Block:
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """The sentences of a file. A line that starts with "#" is a comment (words stand behind a number or a language)."""
+    """The sentences of a file. A line that starts with "#" is a comment (words follow a number or a language)."""
     block = Block()
     for number, line in lines(path):
         if line.startswith("#"):
@@ -43,70 +45,63 @@ def blocks(path: Path) -> Iterator[Block]:
         yield block
 
 
-def read_tagged(path: Path, *, parse: Callable[[str], tuple[str, str] | str], labels: Sequence[str]) -> Read:
-    """Sentences of a file with one word a line; `parse` gives the word and its tag, or the rule that the line breaks.
+def read_tagged(path: Path, *, parse: Parse, labels: Sequence[str]) -> Read:
+    """The sentences of a file with one word a line.
 
     Raises:
         DataError: a line breaks a rule, or its tag is unknown.
     """
-    return Read(tuple(_sentence(block, path, parse, labels) for block in blocks(path)))
+    return Read(tuple(_sentence(block, path, parse=parse, labels=labels) for block in blocks(path)))
 
 
-def _sentence(
-    block: Block, path: Path, parse: Callable[[str], tuple[str, str] | str], labels: Sequence[str]
-) -> TaggingExample:
+def _sentence(block: Block, path: Path, *, parse: Parse, labels: Sequence[str]) -> TaggingExample:
     words, tags = [], []
     for number, line in block.lines:
         parsed = parse(line)
         if isinstance(parsed, str):
             raise DataError(path, number, parsed)
-        label_of(parsed[1], labels, path, number)
+        label_index(parsed[1], labels, where=path, line=number)
         words.append(parsed[0])
         tags.append(parsed[1])
     return TaggingExample(block.id, tuple(words), tuple(tags))
 
 
 def read_iob2(*paths: Path) -> Read:
-    """Universal NER: number, word, tag and two more columns."""
+    """Universal NER: a line has number, word, tag and two more columns."""
 
     def parse(line: str) -> tuple[str, str] | str:
         columns = line.split("\t")
-        return (columns[1], columns[2]) if len(columns) == 5 else f"{len(columns)} columns, where 5 are expected"
+        return (columns[1], columns[2]) if len(columns) == 5 else f"{len(columns)} columns, expected 5"
 
-    return _joined(read_tagged(path, parse=parse, labels=NER_LABELS) for path in paths)
+    return sum((read_tagged(path, parse=parse, labels=NER_LABELS) for path in paths), Read(()))
 
 
 def read_panx(path: Path) -> Read:
-    """WikiANN: the language and the word, as in "en:Word", then the tag."""
+    """WikiANN: a line has language and word, as in "en:Word", then the tag."""
 
     def parse(line: str) -> tuple[str, str] | str:
         columns = line.split("\t")
         language, colon, word = columns[0].partition(":")
         if len(columns) != 2:
-            return f"{len(columns)} columns, where 2 are expected: language:word, tag"
+            return f"{len(columns)} columns, expected 2: language:word, tag"
         return (word, columns[1].strip()) if language and colon else f"no language before the word: {columns[0]!r}"
 
     return read_tagged(path, parse=parse, labels=NER_LABELS)
 
 
-def read_tag_rows(rows: Rows, where: Path | str, *, tags: str, labels: Sequence[str]) -> Read:
-    """Rows of a data set with columns `tokens` and `tags`, where a tag is a name or its number in `labels`.
+def read_tag_rows(rows: Rows, where: Location, *, tags: str, labels: Sequence[str]) -> Read:
+    """Rows with the words in column `tokens` and, in column `tags`, the names of tags or their numbers in `labels`.
 
     Raises:
-        DataError: a column is missing, a tag is unknown, or there are not as many tags as words.
+        DataError: a column is missing, a tag is unknown, or the numbers of tags and words differ.
     """
 
-    def make(row: Row, number: int) -> TaggingExample:
-        words, found = texts_of(row, "tokens", where, number), column(row, tags, where, number)
-        if len(found) != len(words):
-            raise DataError(where, number, f"{len(found)} tags for {len(words)} words")
-        names = [labels[tag] if isinstance(tag, int) and 0 <= tag < len(labels) else tag for tag in found]
-        return TaggingExample(
-            str(number), words, tuple(labels[label_of(name, labels, where, number)] for name in names)
-        )
+    def build(row: Record) -> TaggingExample:
+        words, given = row.texts("tokens"), row.value(tags)
+        if len(given) != len(words):
+            raise row.error(f"{len(given)} tags for {len(words)} words")
+        names = [labels[tag] if isinstance(tag, int) and 0 <= tag < len(labels) else tag for tag in given]
+        indices = [label_index(name, labels, where=where, line=row.line) for name in names]
+        return TaggingExample(str(row.line), words, tuple(labels[index] for index in indices))
 
-    return read_rows(rows, where, make)
-
-
-def _joined(reads: Iterable[Read]) -> Read:
-    return sum(reads, Read(()))
+    return read_rows(rows, where, build)

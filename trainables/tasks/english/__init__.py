@@ -1,1 +1,1 @@
-"""Intermediate tasks: English, trained before the target."""
+"""English intermediate tasks, trained before a target."""

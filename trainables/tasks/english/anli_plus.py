@@ -21,7 +21,7 @@ ANLI_JSON = PairForm("context", "hypothesis", "label", ("e", "n", "c"))
 
 @dataclass(frozen=True)
 class AnliPlus(PublishedTask):
-    """Trained on the three corpora together; the dev set is ANLI's own, 3,200 examples of the three rounds."""
+    """Trained on the three corpora together; the dev set is ANLI's: 3,200 examples of its three rounds."""
 
     name: ClassVar[str] = "anli_plus"
     head: ClassVar[HeadName] = "pair_classification"
@@ -54,7 +54,7 @@ class AnliPlus(PublishedTask):
 
 
 def read_rounds(*paths: Path) -> Read:
-    """ANLI's files, one a round, in the order of ROUNDS."""
+    """ANLI's files, one for each round, in the order of ROUNDS."""
     forms = [replace(ANLI_JSON, prefix=f"anli-{name.lower()}-") for name in ROUNDS]
     return sum((form.json_lines(path) for form, path in zip(forms, paths, strict=True)), Read(()))
 

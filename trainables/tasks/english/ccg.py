@@ -1,4 +1,4 @@
-"""CCG supertagging on the user's own licensed CCGbank (LDC2005T13; Hockenmaier and Steedman 2007)."""
+"""CCG supertagging on the user's licensed copy of CCGbank (LDC2005T13; Hockenmaier and Steedman 2007)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ UNSEEN = "B-(unseen)"
 class Ccg(PublishedTask):
     """Sections 02 to 21 train, section 00 is dev.
 
-    Tags are written "B-category": each word is a span of its own, so that span F1 is the accuracy over words. The labels are
-    the categories of the training sections, about 1,300; one seen in dev alone counts as wrong, under a label of its own.
+    Tags are written "B-category": each word is one span, so that span F1 is the accuracy over words. The labels are the
+    categories of the training sections, about 1,300. A category that only dev has gets the label UNSEEN and counts as wrong.
     """
 
     name: ClassVar[str] = "ccg"
@@ -35,10 +35,10 @@ class Ccg(PublishedTask):
     reads: ClassVar[frozenset[str]] = frozenset({"ccgbank"})
 
     @property
-    def labels(self) -> tuple[str, ...]:  # type: ignore[override]  # they are in the licensed files alone
+    def labels(self) -> tuple[str, ...]:  # type: ignore[override]  # only the licensed files list them
         root = data_root()
         if root is None:
-            raise DataError(self.name, None, "its labels are read from CCGbank's files; give them with --data-root")
+            raise DataError(self.name, None, "its labels are in CCGbank's files; give them with --data-root")
         return (*_categories(tuple(root / folder for folder in _folders("train"))), UNSEEN)
 
     def source_of(self, split: Split, language: str) -> Source:

@@ -1,4 +1,4 @@
-"""CommonsenseQA: a question and five answers that stand in the same relation to its concept. (Talmor et al. 2019)"""
+"""CommonsenseQA: a question with five answers that relate alike to its concept. (Talmor et al. 2019)"""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data.examples import Read
-from trainables.data.fields import text_of, texts_of
-from trainables.data.formats.choices import read_choices
-from trainables.data.source import DataError, Files, Hub, Row, Rows, Source
-from trainables.data.text import column, json_lines
+from trainables.data.formats.choices import Parts, read_choices
+from trainables.data.record import Record
+from trainables.data.source import Files, Hub, Location, Row, Rows, Source
+from trainables.data.text import json_lines
 from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
@@ -20,7 +20,7 @@ LETTERS = ("A", "B", "C", "D", "E")
 
 @dataclass(frozen=True)
 class CommonsenseQA(PublishedTask):
-    """The question before each answer, as in jiant. Files are those of the random split, which the paper's table reports."""
+    """The question precedes each answer, as in jiant. Files are those of the random split, which the paper's table reports."""
 
     name: ClassVar[str] = "commonsense_qa"
     head: ClassVar[HeadName] = "multiple_choice"
@@ -43,29 +43,24 @@ class CommonsenseQA(PublishedTask):
 
 
 def read_commonsense_json(path: Path) -> Read:
-    """The published form, in which the question holds its choices, brought to the columns of the hub."""
-    return read_commonsense(((number, _flat(row, path, number)) for number, row in json_lines(path)), path)
+    """The published format, in which the question contains its choices, converted to the columns of the hub."""
+    return read_commonsense(((number, _flat(Record(row, path, number))) for number, row in json_lines(path)), path)
 
 
-def read_commonsense(rows: Rows, where: Path | str) -> Read:
+def read_commonsense(rows: Rows, where: Location) -> Read:
     return read_choices(rows, where, parts=_parts, answers=LETTERS)
 
 
-def _flat(row: Row, where: Path, number: int) -> Row:
-    question = column(row, "question", where, number)
-    try:
-        choices = {part: [choice[part] for choice in question["choices"]] for part in ("label", "text")}
-        return {**row, "question": question["stem"], "choices": choices}
-    except (KeyError, TypeError) as error:
-        raise DataError(where, number, "column 'question' lacks stem, or choices with label and text") from error
+def _flat(row: Record) -> Row:
+    question = row.record("question")
+    choices = list(question.records("choices"))
+    columns = {part: [choice.text(part) for choice in choices] for part in ("label", "text")}
+    return {**row.values, "question": question.text("stem"), "choices": columns}
 
 
-def _parts(row: Row, where: Path | str, number: int) -> tuple[str, tuple[str, ...], object]:
-    choices = column(row, "choices", where, number)
-    letters = texts_of(choices, "label", where, number)
+def _parts(row: Record) -> Parts:
+    choices = row.record("choices")
+    letters = choices.texts("label")
     if letters != LETTERS:
-        raise DataError(
-            where, number, f"choices are lettered {', '.join(letters)}, where {', '.join(LETTERS)} are expected"
-        )
-    texts = texts_of(choices, "text", where, number)
-    return text_of(row, "question", where, number), texts, column(row, "answerKey", where, number)
+        raise choices.error(f"letters {', '.join(letters)}, expected {', '.join(LETTERS)}", "label")
+    return row.text("question"), choices.texts("text"), row.value("answerKey")

@@ -1,4 +1,4 @@
-"""Cosmos QA: questions on causes, intentions and consequences that a text leaves unsaid. (Huang et al. 2019)"""
+"""Cosmos QA: questions on causes, intentions and consequences that a text leaves implicit. (Huang et al. 2019)"""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data.examples import Read
-from trainables.data.fields import text_of
-from trainables.data.formats.choices import read_choices
-from trainables.data.source import Files, Hub, Row, Rows, Source
-from trainables.data.text import column, separated
+from trainables.data.formats.choices import Parts, read_choices
+from trainables.data.record import Record
+from trainables.data.source import Files, Hub, Location, Rows, Source
+from trainables.data.text import separated
 from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
@@ -20,7 +20,7 @@ FILES = {"train": "train", "dev": "valid"}
 
 @dataclass(frozen=True)
 class CosmosQA(PublishedTask):
-    """Text and question stand together before each answer, as in jiant."""
+    """Text and question together precede each answer, as in jiant."""
 
     name: ClassVar[str] = "cosmos_qa"
     head: ClassVar[HeadName] = "multiple_choice"
@@ -46,13 +46,10 @@ def read_cosmos_csv(path: Path) -> Read:
     return read_cosmos(separated(path, delimiter=",", quoted=True), path)
 
 
-def read_cosmos(rows: Rows, where: Path | str) -> Read:
+def read_cosmos(rows: Rows, where: Location) -> Read:
     return read_choices(rows, where, parts=_parts, answers=("0", "1", "2", "3"))
 
 
-def _parts(row: Row, where: Path | str, number: int) -> tuple[str, tuple[str, ...], object]:
-    context, question, *answers = (
-        text_of(row, name, where, number)
-        for name in ("context", "question", "answer0", "answer1", "answer2", "answer3")
-    )
-    return f"{context} {question}", tuple(answers), column(row, "label", where, number)
+def _parts(row: Record) -> Parts:
+    answers = tuple(row.text(f"answer{number}") for number in range(4))
+    return f"{row.text('context')} {row.text('question')}", answers, row.value("label")

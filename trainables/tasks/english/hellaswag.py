@@ -1,16 +1,15 @@
-"""HellaSwag: how does the scene go on? (Zellers et al. 2019)"""
+"""HellaSwag: how does the scene continue? (Zellers et al. 2019)"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from trainables.data.examples import Read
-from trainables.data.fields import text_of, texts_of
-from trainables.data.formats.choices import read_choices
-from trainables.data.source import Files, Hub, Row, Rows, Source
-from trainables.data.text import column, json_lines
+from trainables.data.formats.choices import Parts, read_choices
+from trainables.data.record import Record
+from trainables.data.source import Files, Hub, Location, Rows, Source
+from trainables.data.text import json_lines
 from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
@@ -20,7 +19,7 @@ FILES = {"train": "train", "dev": "val"}
 
 @dataclass(frozen=True)
 class HellaSwag(PublishedTask):
-    """The context is `ctx` whole, an alternative one ending. (jiant moves the context's unfinished sentence to the ending.)"""
+    """The context is all of `ctx`; an alternative is an ending. (jiant moves the unfinished sentence to the ending.)"""
 
     name: ClassVar[str] = "hellaswag"
     head: ClassVar[HeadName] = "multiple_choice"
@@ -42,10 +41,9 @@ class HellaSwag(PublishedTask):
         return 25.0
 
 
-def read_hellaswag(rows: Rows, where: Path | str) -> Read:
+def read_hellaswag(rows: Rows, where: Location) -> Read:
     return read_choices(rows, where, parts=_parts, answers=("0", "1", "2", "3"))
 
 
-def _parts(row: Row, where: Path | str, number: int) -> tuple[str, tuple[str, ...], object]:
-    endings = texts_of(row, "endings", where, number)
-    return text_of(row, "ctx", where, number), endings, column(row, "label", where, number)
+def _parts(row: Record) -> Parts:
+    return row.text("ctx"), row.texts("endings"), row.value("label")

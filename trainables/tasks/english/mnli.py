@@ -16,7 +16,7 @@ GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
 @dataclass(frozen=True)
 class Mnli(PublishedTask):
-    """The dev set is the matched one. Before XNLI it is more of the same data, not transfer."""
+    """The dev set is the matched one. Before XNLI, it is more of the same data and not transfer."""
 
     name: ClassVar[str] = "mnli"
     head: ClassVar[HeadName] = "pair_classification"

@@ -1,4 +1,4 @@
-"""Quora Question Pairs: are two questions the same? (GLUE's version)"""
+"""Quora Question Pairs: do two questions mean the same? (GLUE's version)"""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Qqp(PublishedTask):
 
 
 def read_qqp(path: Path) -> Read:
-    """GLUE's file. A few of its questions hold a line break, which leaves lines with too few columns: they are rejected."""
+    """GLUE's file. A few questions contain a line break, so that their lines have too few columns and are rejected."""
     numbered = ((number, line.split("\t")) for number, line in lines(path))
     header = next(numbered, (0, []))[1]
     rows, rejected = [], []
     for number, values in numbered:
         if len(values) < len(header):
             rejected.append(
-                Rejected(str(path), number, f"{len(values)} of {len(header)} columns: a question is broken")
+                Rejected(str(path), number, f"{len(values)} of {len(header)} columns: a question contains a line break")
             )
         else:
             rows.append((number, dict(zip(header, values, strict=False))))

@@ -1,4 +1,4 @@
-"""Social IQa: questions on what people want, feel and do. Also what XCOPA is trained on first. (Sap et al. 2019)"""
+"""Social IQa: questions on what people want, feel and do. XCOPA is trained on it first. (Sap et al. 2019)"""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data.examples import Read
-from trainables.data.fields import text_of
-from trainables.data.formats.choices import labelled_json_lines, read_choices
-from trainables.data.source import Files, Hub, Row, Rows, Source
-from trainables.data.text import column
+from trainables.data.formats.choices import Parts, labelled_json_lines, read_choices
+from trainables.data.record import Record
+from trainables.data.source import Files, Hub, Location, Rows, Source
 from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import HUB_SPLITS, check_split
@@ -18,7 +17,7 @@ from trainables.tasks.splits import HUB_SPLITS, check_split
 
 @dataclass(frozen=True)
 class SocialIQa(PublishedTask):
-    """Context and question stand together before each answer, as in XTREME-R and jiant."""
+    """Context and question together precede each answer, as in XTREME-R and jiant."""
 
     name: ClassVar[str] = "siqa"
     head: ClassVar[HeadName] = "multiple_choice"
@@ -46,12 +45,10 @@ def read_social_files(texts: Path, labels: Path) -> Read:
     return read_social(labelled_json_lines(texts, labels), texts)
 
 
-def read_social(rows: Rows, where: Path | str) -> Read:
+def read_social(rows: Rows, where: Location) -> Read:
     return read_choices(rows, where, parts=_parts, answers=("1", "2", "3"))
 
 
-def _parts(row: Row, where: Path | str, number: int) -> tuple[str, tuple[str, ...], object]:
-    context, question, *answers = (
-        text_of(row, name, where, number) for name in ("context", "question", "answerA", "answerB", "answerC")
-    )
-    return f"{context} {question}", tuple(answers), column(row, "label", where, number)
+def _parts(row: Record) -> Parts:
+    answers = tuple(row.text(f"answer{letter}") for letter in "ABC")
+    return f"{row.text('context')} {row.text('question')}", answers, row.value("label")

@@ -1,4 +1,4 @@
-"""Intermediate: find the answer to a question in a paragraph (SQuAD v1.1), and where it is read from, also for others."""
+"""SQuAD v1.1: find the answer to a question in a paragraph. Other tasks read the same sources. (Rajpurkar et al. 2016)"""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import ClassVar
 
 from trainables.data import revisions
 from trainables.data.examples import Read
-from trainables.data.formats.squad import Make, beside, from_file, from_rows, spans, squad_form
+from trainables.data.formats.squad import (
+    BuildExamples,
+    from_file,
+    from_rows,
+    spans,
+    squad_source,
+    without_paragraphs_of,
+)
+from trainables.data.hub import load_rows
 from trainables.data.source import Files, Hub, Rows, Source
 from trainables.tasks.base import HeadName, Role, Split
 from trainables.tasks.published_task import PublishedTask
@@ -33,34 +41,31 @@ class Squad(PublishedTask):
         return squad_train_or_dev(split)
 
     def chance(self) -> float:
-        return 0.0  # a span taken blindly out of the thousands in a paragraph
+        return 0.0  # a random span among the thousands in a paragraph
 
 
-def squad_train_or_dev(split: Split, make: Make = spans) -> Source:
+def squad_train_or_dev(split: Split, build: BuildExamples = spans) -> Source:
     """SQuAD v1.1's training set, or its dev set without XQuAD's paragraphs."""
     if split == "train":
-        return squad_form("squad/train-v1.1.json", "rajpurkar/squad", "plain_text", "train", revisions.SQUAD, make=make)
-    return without_xquad("squad/dev-v1.1.json", ("rajpurkar/squad", "plain_text", revisions.SQUAD), make)
+        path = "squad/train-v1.1.json"
+        return squad_source(path, "rajpurkar/squad", "plain_text", "train", revisions.SQUAD, build=build)
+    return dev_without_xquad(
+        "squad/dev-v1.1.json", "rajpurkar/squad", "plain_text", revision=revisions.SQUAD, build=build
+    )
 
 
-def without_xquad(path: str, hub: tuple[str, str, str], make: Make) -> Source:
-    """SQuAD's dev set without the 240 paragraphs that XQuAD translates: models are chosen on it, and scored on those.
-
-    `hub` names data set, config and commit.
-    """
-
-    dataset, config, revision = hub
+def dev_without_xquad(path: str, dataset: str, config: str, *, revision: str, build: BuildExamples) -> Source:
+    """SQuAD's dev set without the 240 paragraphs that XQuAD translates, because models chosen on it are scored on those."""
 
     def read_files(dev: Path, xquad: Path) -> Read:
-        return make(beside(from_file(dev), from_file(xquad)), dev)
+        return build(without_paragraphs_of(from_file(xquad), from_file(dev)), dev)
 
     def read_rows(rows: Rows, where: str) -> Read:
-        from datasets import load_dataset
-
-        xquad = load_dataset(XQUAD_HUB, "xquad.en", split="validation", revision=XQUAD_REVISION)
-        return make(beside(from_rows(rows, where), from_rows(enumerate(xquad), f"{XQUAD_HUB}:xquad.en")), where)
+        xquad = load_rows(XQUAD_HUB, "xquad.en", split="validation", revision=XQUAD_REVISION)
+        others = from_rows(enumerate(xquad), f"{XQUAD_HUB}:xquad.en")
+        return build(without_paragraphs_of(others, from_rows(rows, where)), where)
 
     return Source(
         Files((path, XQUAD_ENGLISH), read_files),
-        Hub(dataset, config, "validation", revision, read_rows, beside=((XQUAD_HUB, XQUAD_REVISION),)),
+        Hub(dataset, config, "validation", revision, read_rows, also_reads=((XQUAD_HUB, XQUAD_REVISION),)),
     )

@@ -1,4 +1,4 @@
-"""Intermediate: find the answer in a paragraph, or say that it is not there (SQuAD v2.0)."""
+"""SQuAD v2.0: find the answer in a paragraph, or recognise that it is not there. (Rajpurkar et al. 2018)"""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from functools import partial
 from typing import ClassVar
 
 from trainables.data import revisions
-from trainables.data.formats.squad import spans, squad_form
+from trainables.data.formats.squad import spans, squad_source
 from trainables.data.source import Source
 from trainables.tasks.base import Split
-from trainables.tasks.english.squad import Squad, without_xquad
+from trainables.tasks.english.squad import Squad, dev_without_xquad
 from trainables.tasks.splits import check_split
 
 
@@ -25,12 +25,10 @@ class Squad2(Squad):
 
     def source_of(self, split: Split, language: str) -> Source:
         check_split(self, split, language)
-        make = partial(spans, unanswerable=True)
+        dataset, config, build = "rajpurkar/squad_v2", "squad_v2", partial(spans, unanswerable=True)
         if split == "train":
-            return squad_form(
-                "squad/train-v2.0.json", "rajpurkar/squad_v2", "squad_v2", "train", revisions.SQUAD2, make=make
-            )
-        return without_xquad("squad/dev-v2.0.json", ("rajpurkar/squad_v2", "squad_v2", revisions.SQUAD2), make)
+            return squad_source("squad/train-v2.0.json", dataset, config, "train", revisions.SQUAD2, build=build)
+        return dev_without_xquad("squad/dev-v2.0.json", dataset, config, revision=revisions.SQUAD2, build=build)
 
     def chance(self) -> float:
-        return 50.0  # "no answer" every time: about half of the dev questions have none
+        return 50.0  # always "no answer": about half of the dev questions have none

@@ -1,1 +1,1 @@
-"""MicroXTREME: a small counterpart of XTREME, generated from Unicode CLDR. No download, minutes on two cores."""
+"""MicroXTREME: a small counterpart of XTREME, generated from Unicode CLDR: no download, minutes on two cores."""

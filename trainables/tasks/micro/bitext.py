@@ -1,6 +1,6 @@
-"""Target without training: for each sentence find its English translation among all English sentences (Tatoeba's form).
+"""Target without training, in Tatoeba's format: find a sentence's English translation among all English sentences.
 
-Sentences list names alone: digits are the same in every language and would give the answer to a model that knows nothing.
+Sentences list only names, because digits are the same in every language and would give the answer away.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class MicroBitext(MicroTask):
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Every covered language but English, into which all are matched."""
+        """Every covered language except English, the language of the candidates."""
         return tuple(language for language in super().languages if language != "en")
 
     def draw(self, rng: random.Random, split: Split) -> tuple[Concept, ...]:
@@ -43,7 +43,7 @@ class MicroBitext(MicroTask):
 
     def examples(self, split: Split, language: str) -> Sequence[Example]:
         if split != "test":
-            raise ValueError(f"{self.name}: nothing is trained, so there is no {split} split")
+            raise ValueError(f"{self.name}: no {split} split, because the task is not trained")
         return super().examples(split, language)
 
     def chance(self) -> float:

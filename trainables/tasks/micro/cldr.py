@@ -1,8 +1,8 @@
-"""What Unicode CLDR says in each language of XTREME-R: names, quantities, dates, relative times, lists.
+"""Text of Unicode CLDR in each language of XTREME-R: names, quantities, dates, relative times, lists.
 
-Babel ships CLDR and merges every locale with its parents, so a locale without data of its own silently answers in
-another language (Haitian Creole comes out French). A benchmark must not do that: this module reads each locale's *own*
-file, and what the file lacks is left out and reported by `coverage`.
+Babel ships CLDR and merges every locale with its parents, so a locale without data silently answers in another language
+(Haitian Creole in French). A benchmark must not do that: this module reads each locale's unmerged file, leaves out what the
+file lacks, and reports it in `coverage`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import babel
 from babel import Locale, dates, localedata
 
-GENERATOR_VERSION = 1  # raised when the same CLDR would give other examples or other pre-training text
+GENERATOR_VERSION = 1  # raised when the same CLDR data give other examples or other pre-training text
 DATA_REVISION = f"micro{GENERATOR_VERSION}-cldr-of-babel-{babel.__version__}"
 
 # The 50 languages of XTREME-R (Ruder et al. 2021, table 9). CLDR files Tagalog under Filipino.
@@ -47,7 +47,7 @@ _NOT_PLACES = frozenset({"EU", "EZ", "UN", "XA", "XB", "ZZ"})
 
 @dataclass(frozen=True, order=True)
 class Concept:
-    """Something every language can write: a place, a language, a currency, a quantity, a date, a relative time.
+    """Something that every language can express: a place, a language, a currency, a quantity, a date, a relative time.
 
     `key` is the CLDR code for a name, (unit, number) for a quantity, (year, month, day) for a date, (field, offset) for a
     relative time.
@@ -59,10 +59,10 @@ class Concept:
 
 @cache
 def own_data(language: str) -> dict[str, Any]:
-    """The locale's own CLDR file as Babel ships it, not merged with any parent; empty if there is none.
+    """The locale's CLDR file as Babel ships it, without its parents' data; empty if there is no file.
 
-    Read directly: `localedata.load(..., merge_inherited=False)` would leave the unmerged data in Babel's cache and break
-    every later call for that locale.
+    It is read directly because `localedata.load(..., merge_inherited=False)` leaves the unmerged data in Babel's cache, which
+    breaks every later call for that locale.
     """
     try:
         with open(localedata.resolve_locale_filename(_LOCALE.get(language, language)), "rb") as file:
@@ -73,7 +73,7 @@ def own_data(language: str) -> dict[str, Any]:
 
 
 class Phrasebook:
-    """Writes concepts in one language, or says (`None`) that the locale has no words of its own for them."""
+    """Writes concepts in one language; `None` means that the locale has no words for it."""
 
     def __init__(self, language: str) -> None:
         self.language = language
@@ -82,7 +82,7 @@ class Phrasebook:
         self._list_pattern = self._own_list_pattern()
 
     def write(self, concept: Concept, width: Width = "long") -> str | None:
-        """The concept in this language; `width` chooses between "3 kilometers" and "3 km"; names have one width."""
+        """The concept in this language. `width` selects "3 kilometers" or "3 km"; names have one width."""
         match concept.category:
             case "territory":
                 return self._name("territories", concept.key[0])
@@ -98,7 +98,7 @@ class Phrasebook:
                 return self._relative(str(concept.key[0]), int(concept.key[1]), width)
 
     def join(self, parts: list[str]) -> tuple[str, list[int]] | None:
-        """The parts as a list in this language ("a, b and c") and the offset of each part; None without list patterns."""
+        """The parts as a list in this language ("a, b and c"), and the offset of each part; None without list patterns."""
         if self._list_pattern is None or len(parts) < 2:
             return None
         start, middle, end, two = self._list_pattern
@@ -112,11 +112,11 @@ class Phrasebook:
         return text, offsets
 
     def month(self, number: int) -> str | None:
-        """Name of month 1 to 12 as it is written alone."""
+        """The stand-alone name of month 1 to 12."""
         return self._calendar_name("months", number)
 
     def weekday(self, number: int) -> str | None:
-        """Name of weekday 0 (Monday) to 6 (Sunday) as it is written alone."""
+        """The stand-alone name of weekday 0 (Monday) to 6 (Sunday)."""
         return self._calendar_name("days", number)
 
     def _name(self, table: str, code: str | int) -> str | None:
@@ -133,8 +133,8 @@ class Phrasebook:
 
     def _quantity(self, unit: str, number: int, width: Width) -> str | None:
         patterns = self._own.get("unit_patterns", {}).get(unit, {})
-        # CLDR's root lets the long form inherit the short one: zh has only "{0}公里".
-        # Many a long form has only "{0} per day": a width counts if it can be filled.
+        # In CLDR's root the long form inherits from the short one: zh has only "{0}公里". Many long forms have only
+        # "{0} per day", so a width is used only if it can be filled.
         for form in (width, "short" if width == "long" else "long"):
             if (text := self._fill(patterns.get(form), number)) is not None:
                 return text
@@ -161,21 +161,21 @@ class Phrasebook:
             return None
         try:
             return dates.format_date(day, "long" if width == "long" else "medium", locale=self._locale)
-        except (KeyError, AttributeError):  # a pattern whose month or day names the locale lacks
+        except (KeyError, AttributeError):  # the locale lacks the month or day names of its pattern
             return None
 
     def _own_list_pattern(self) -> tuple[str, str, str, str] | None:
         own = self._own.get("list_patterns", {})
         standard = own.get("standard", {}) if isinstance(own, dict) else {}
         if not isinstance(standard, dict) or not {"end", "2"} & set(standard):
-            return None  # only the root's language-free "a, b, c"
+            return None  # only the root's language-neutral "a, b, c"
         merged = self._locale.list_patterns["standard"]
         return merged["start"], merged["middle"], merged["end"], merged["2"]
 
 
 @cache
 def phrasebook(language: str) -> Phrasebook | None:
-    """The language's phrasebook; None where CLDR has neither names nor list patterns of its own (`ht`)."""
+    """The language's phrasebook; None if its locale has no names (`ht`)."""
     if not own_data(language).get("territories") or language not in XTREME_R_LANGUAGES:
         return None
     return Phrasebook(language)
@@ -183,7 +183,7 @@ def phrasebook(language: str) -> Phrasebook | None:
 
 @cache
 def languages() -> tuple[str, ...]:
-    """The XTREME-R languages MicroXTREME covers: those with list patterns and at least half of every category."""
+    """The covered languages of XTREME-R: those with list patterns and at least half of every category."""
     return tuple(
         language
         for language in XTREME_R_LANGUAGES
@@ -195,7 +195,7 @@ def languages() -> tuple[str, ...]:
 
 @cache
 def coverage(language: str) -> dict[str, float]:
-    """Share of each category's concepts that the locale writes in words of its own (0 to 1)."""
+    """Share (0 to 1) of each category's concepts that the locale has words for."""
     book = phrasebook(language)
     shares: dict[str, float] = {}
     for category in CATEGORIES:
@@ -207,7 +207,7 @@ def coverage(language: str) -> dict[str, float]:
 
 @cache
 def concepts() -> tuple[Concept, ...]:
-    """Every concept that at least four in five of the covered languages can write, in a fixed order."""
+    """Every concept that at least 80% of the covered languages can write, in a fixed order."""
     books = [book for language in languages() if (book := phrasebook(language)) is not None]
     names = [
         concept
@@ -229,26 +229,28 @@ def concepts() -> tuple[Concept, ...]:
 
 @cache
 def _candidates() -> tuple[Concept, ...]:
-    """What English CLDR names, with one sample for each unit, month and relative field: the base of `coverage`."""
+    """The concepts that `coverage` counts: English CLDR's names, and a sample of each unit, month and relative field."""
     english = own_data("en")
-    found: list[Concept] = []
-    found += [
+    candidates: list[Concept] = []
+    candidates += [
         Concept("territory", (code,))
         for code in sorted(english["territories"])
         if len(code) == 2 and code.isalpha() and code not in _NOT_PLACES
     ]
-    living = own_data("de")["languages"]  # a second locale's list drops codes that only English bothers to name
-    found += [
+    living = own_data("de")["languages"]  # a second locale's list drops codes that only English names
+    candidates += [
         Concept("language", (code,)) for code in sorted(english["languages"]) if len(code) == 2 and code in living
     ]
-    found += [Concept("currency", (code,)) for code in sorted(english["currency_names"]) if code in _MODERN_CURRENCIES]
-    found += [Concept("quantity", (unit, 3)) for unit in UNITS]
-    found += [Concept("date", (2021, month, 4)) for month in range(1, 13)]
-    found += [Concept("relative", (field, sign * 3)) for field in FIELDS for sign in (1, -1)]
-    return tuple(found)
+    candidates += [
+        Concept("currency", (code,)) for code in sorted(english["currency_names"]) if code in _MODERN_CURRENCIES
+    ]
+    candidates += [Concept("quantity", (unit, 3)) for unit in UNITS]
+    candidates += [Concept("date", (2021, month, 4)) for month in range(1, 13)]
+    candidates += [Concept("relative", (field, sign * 3)) for field in FIELDS for sign in (1, -1)]
+    return tuple(candidates)
 
 
-# ISO 4217 codes in use; CLDR also names some 150 historical ones, which most locales do not translate.
+# ISO 4217 codes in use; CLDR also names about 150 historical currencies, which most locales do not translate.
 _MODERN_CURRENCIES = frozenset(
     "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP "
     "CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR "

@@ -1,6 +1,6 @@
-"""Splits and sentences of MicroXTREME: language-free items first, then the same items written in each language.
+"""Splits and sentences of MicroXTREME: language-neutral items are drawn first, then written in each language.
 
-Test sets are parallel over languages, as in XNLI and XQuAD: one item is one example in every language that can write it.
+Test sets are parallel over languages, as in XNLI and XQuAD: an item is one example in every language that can write it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SPLIT_SHARES = {"train": 0.6, "dev": 0.15, "test": 0.25}
 
 
 def split_of(concept: Concept, seed: int) -> Split:
-    """The one split whose labelled examples may use this concept."""
+    """The only split whose labelled examples may use this concept."""
     digest = hashlib.sha256(f"{seed}|{concept.category}|{concept.key}".encode()).digest()
     draw = int.from_bytes(digest[:8], "big") / 2**64
     if draw < _SPLIT_SHARES["train"]:
@@ -45,7 +45,7 @@ def pool(category: Category, split: Split, seed: int) -> tuple[Concept, ...]:
 
 @dataclass(frozen=True)
 class MicroTask(Task):
-    """A generated task. Subclasses draw items (`draw`) and write one in a language (`write`)."""
+    """A generated task. Subclasses draw items (`draw`) and write an item in a language (`write`)."""
 
     seed: int = 0
     languages_: tuple[str, ...] = ()
@@ -79,11 +79,11 @@ class MicroTask(Task):
 
     @abstractmethod
     def draw(self, rng: random.Random, split: Split) -> Any:
-        """One language-free item made of concepts of that split."""
+        """A language-neutral item made of concepts of that split."""
 
     @abstractmethod
     def write(self, item: Any, book: Phrasebook, example_id: str) -> Example | None:
-        """The item in the book's language, or None where the language cannot write it."""
+        """The item in the book's language, or None if the language cannot write it."""
 
     def examples(self, split: Split, language: str) -> Sequence[Example]:
         if split not in SPLITS or language not in self.languages or (split != "test" and language != "en"):
@@ -105,7 +105,7 @@ def _examples(task: MicroTask, split: Split, language: str) -> tuple[Example, ..
 
 @lru_cache(maxsize=256)
 def _items(task: MicroTask, split: Split) -> tuple[Any, ...]:
-    """Distinct items that English can write; the same for every language."""
+    """Distinct items that English can write, the same for every language."""
     english = cldr.phrasebook("en")
     assert english is not None
     size = {"train": task.train_size, "dev": task.dev_size, "test": task.test_size}[split]
@@ -121,7 +121,7 @@ def _items(task: MicroTask, split: Split) -> tuple[Any, ...]:
 
 
 def other_than(rng: random.Random, choices: Sequence[T], *taken: T) -> T:
-    """A random choice that is none of those taken."""
+    """A random choice that is not among those taken."""
     while (pick := rng.choice(choices)) in taken:
         pass
     return pick
@@ -138,7 +138,7 @@ def write_list(book: Phrasebook, parts: Sequence[tuple[Concept, Width]]) -> tupl
 
 
 def write_text(book: Phrasebook, concepts: Sequence[Concept], width: Width = "long") -> str | None:
-    """One concept by itself, or several as a list."""
+    """One concept alone, or several as a list."""
     if len(concepts) == 1:
         return book.write(concepts[0], width)
     listed = write_list(book, [(concept, width) for concept in concepts])
@@ -160,7 +160,7 @@ class CalendarRun:
         return CalendarRun(table, rng.randrange(_CYCLE[table]), rng.choice((1, -1)), rng.choice(lengths))
 
     def name(self, book: Phrasebook, position: int) -> str | None:
-        """The name at a position of the run, which may lie beyond its end."""
+        """The name at a position of the run, which may be beyond its end."""
         number = (self.start + self.step * position) % _CYCLE[self.table]
         return book.month(number + 1) if self.table == "months" else book.weekday(number)
 
@@ -177,12 +177,12 @@ def write_run(book: Phrasebook, run: CalendarRun) -> str | None:
 
 
 def shared_words(first: str, second: str) -> int:
-    """How many different words two texts share, punctuation apart: the overlap a shortcut could count."""
+    """The number of distinct words, without punctuation, that two texts share: the overlap a shortcut could count."""
     return len(set(re.findall(r"[\w.]+", first.lower())) & set(re.findall(r"[\w.]+", second.lower())))
 
 
 def shared_signs(first: str, second: str) -> int:
-    """How many different words and single digits two texts share: stricter than `shared_words`."""
+    """The number of distinct words and single digits that two texts share: stricter than `shared_words`."""
     return len(set(_SIGN.findall(first.lower())) & set(_SIGN.findall(second.lower())))
 
 

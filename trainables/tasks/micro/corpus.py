@@ -1,7 +1,7 @@
-"""Unlabelled parallel text for pre-training: sentences that name concepts of every split, none of which a split contains.
+"""Unlabelled parallel text for pre-training. It names concepts of every split, but no sentence is in any split.
 
-A sentence either lists concepts of at least two splits, while labelled examples draw theirs from one split alone, or runs
-through at least four months or weekdays, while labelled examples run through three at most. The two can never coincide.
+A sentence lists concepts of at least two splits, while labelled examples draw theirs from one split; or it runs through at
+least four months or weekdays, while labelled examples run through at most three.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import SPLITS, CalendarRun, pool, split_of, write_list, write_run
 
 RUN_SHARE = 0.1
-SAME_KIND_SHARE = 0.7  # what stands beside a name is all that tells masked language modelling which kind of name it is
-# Names are learned one by one, quantities and dates as a few patterns; digits also match a translation by themselves, so a
-# corpus full of them teaches translation ranking nothing.
+SAME_CATEGORY_SHARE = 0.7  # masked language modelling learns a name's category only from its neighbours
+# Names are learned one by one, quantities and dates as a few patterns. Digits match a translation by themselves, so a corpus
+# full of them teaches translation ranking nothing.
 CATEGORY_WEIGHTS: dict[cldr.Category, float] = {
     "territory": 3,
     "language": 3,
@@ -38,7 +38,7 @@ class MicroCorpus:
     revision: str = cldr.DATA_REVISION
 
     def parallel(self) -> list[dict[str, str]]:
-        """The corpus: for each sentence its text by language, English always among them."""
+        """The text of each sentence by language, always including English."""
         return list(self._sentences())
 
     def _sentences(self) -> Iterator[dict[str, str]]:
@@ -61,12 +61,12 @@ def _write(content: CalendarRun | list[Concept], book: Phrasebook, rng: random.R
 
 
 def _mixed(rng: random.Random, seed: int) -> list[Concept]:
-    """Two or three concepts from at least two splits, most often of one kind, as lists people write are."""
+    """Two or three concepts from at least two splits, mostly of one category, as in lists that people write."""
     names, weights = zip(*CATEGORY_WEIGHTS.items(), strict=True)
     while True:
         size = rng.choice((2, 3))
-        same_kind = rng.random() < SAME_KIND_SHARE
-        categories = rng.choices(names, weights) * size if same_kind else rng.choices(names, weights, k=size)
+        same_category = rng.random() < SAME_CATEGORY_SHARE
+        categories = rng.choices(names, weights) * size if same_category else rng.choices(names, weights, k=size)
         concepts = [rng.choice(pool(category, rng.choice(SPLITS), seed)) for category in categories]
         if len({split_of(concept, seed) for concept in concepts}) > 1:
             return concepts

@@ -1,7 +1,7 @@
-"""Target: does a quantity, date or time, or a list of two, entail one written in another form?
+"""Target: does a quantity, date or time, or a list of two, entail one in another form?
 
-"3 kilometers and 5 hours" entails "5 hr" and not "5 wk". Both hypotheses of an item share the same number of words with the
-premise, so neither word counts nor overlap give the answer away.
+"3 kilometers and 5 hours" entails "5 hr" but not "5 wk". Both hypotheses of an item share the same number of words with the
+premise, so that neither word counts nor overlap give the answer away.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, other_than, pool, shared_words, split_of, write_text
 
 MEASURES: tuple[cldr.Category, ...] = ("quantity", "date", "relative")
-# A dozen units everybody writes: with all of CLDR's, 1,500 examples show each pair of units too seldom to learn from.
+# Twelve common units: with all of CLDR's units, 1,500 examples show each pair too rarely to learn from.
 COMMON_UNITS = tuple(
     "duration-day duration-hour duration-minute duration-month duration-second duration-week duration-year "
     "length-centimeter length-kilometer length-meter mass-kilogram volume-liter".split()
@@ -61,7 +61,7 @@ class MicroEntailment(MicroTask):
 
 
 def without_cue(premise: Sequence[Concept], pair: tuple[Concept, Concept]) -> bool:
-    """Whether both of the pair, written short, share the same number of words with the premise in English."""
+    """Whether both concepts of the pair, in their short forms, share the same number of words with the premise in English."""
     book = cldr.phrasebook("en")
     assert book is not None
     text, hypotheses = write_text(book, premise), [book.write(concept, "short") for concept in pair]
@@ -69,7 +69,7 @@ def without_cue(premise: Sequence[Concept], pair: tuple[Concept, Concept]) -> bo
 
 
 def measure_pair(rng: random.Random, split: Split, seed: int) -> tuple[Concept, Concept]:
-    """A measure and an altered one, both of the split; the swapped pair is as likely, so neither gives itself away."""
+    """A measure and an altered measure of the split. The swapped pair is equally likely, so neither is recognisable."""
     while True:
         concept = measure(rng, split, seed)
         other = altered(rng, concept)
@@ -90,7 +90,7 @@ def measure(rng: random.Random, split: Split, seed: int) -> Concept:
 
 
 def altered(rng: random.Random, concept: Concept) -> Concept:
-    """The same number with another unit, month or field: wrong in meaning, alike in its digits."""
+    """The same number with another unit, month or field: the digits match, the meaning does not."""
     match concept.category:
         case "quantity":
             unit = other_than(rng, COMMON_UNITS, concept.key[0])

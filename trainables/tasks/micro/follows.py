@@ -1,7 +1,7 @@
-"""Target: which alternative follows? A list of one kind goes on with the same kind; months and weekdays go on in step.
+"""Target: which alternative follows? A list continues with the same category, a run of months or weekdays with the next one.
 
-No alternative shares a word with the context, and right ones are drawn exactly as wrong ones are: only the relation between
-context and alternative tells.
+No alternative shares a word with the context, and right alternatives are drawn exactly like wrong ones: only the relation of
+context and alternative gives the answer.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from trainables.tasks.micro.compose import (
 
 CHOICES = 3
 CONTEXTS_TRIED = 200
-# No dates: any two share a comma and the digits of their centuries, which a vocabulary of single digits counts.
+# No dates: any two share a comma and the digits of their century, which a vocabulary of single digits would count.
 CATEGORIES: tuple[cldr.Category, ...] = ("territory", "language", "currency", "quantity", "relative")
 
 
 @dataclass(frozen=True)
 class RunItem:
-    """A run of two or three names; the alternatives are positions counted from its start, `label` the next one."""
+    """A run of two or three names. Alternatives are positions counted from its start; `label` is the next one."""
 
     run: CalendarRun
     positions: tuple[int, ...]
@@ -92,7 +92,7 @@ class MicroFollows(MicroTask):
             label = rng.randrange(CHOICES)
             choices = tuple(rng.choice(pool(category, split, self.seed)) for category in categories)
             texts = [book.write(concept, "long") or "" for concept in choices]
-            # Alternatives first, then a context that fits: a context drawn first would make some kinds of right answer rare.
+            # Alternatives are drawn before the context: a context drawn first makes some categories of right answers rare.
             for _ in range(CONTEXTS_TRIED):
                 context = tuple(rng.sample(pool(categories[label], split, self.seed), rng.choice((2, 3))))
                 written = write_text(book, context)

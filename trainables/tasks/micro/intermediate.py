@@ -1,4 +1,4 @@
-"""MicroXTREME's English intermediate tasks: four kinds of question that the targets do not ask."""
+"""MicroXTREME's English intermediate tasks: four types of question that the targets do not ask."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainables.tasks.micro.entailment import measure_pair, without_cue
 
 @dataclass(frozen=True)
 class MicroParaphrase(MicroTask):
-    """Are these two ways of writing the same thing? ("March 4, 2021" and "Mar 4, 2021"; "5 hours" and "5 h")"""
+    """Do two texts mean the same? ("March 4, 2021" and "Mar 4, 2021"; "5 hours" and "5 h")"""
 
     name: ClassVar[str] = "micro_paraphrase"
     head: ClassVar[HeadName] = "pair_classification"
@@ -41,7 +41,7 @@ class MicroParaphrase(MicroTask):
 
 @dataclass(frozen=True)
 class MicroTopic(MicroTask):
-    """Which of six topics is this phrase about?"""
+    """Which of six topics is a phrase about?"""
 
     name: ClassVar[str] = "micro_topic"
     head: ClassVar[HeadName] = "pair_classification"
@@ -64,7 +64,7 @@ class MicroTopic(MicroTask):
 
 @dataclass(frozen=True)
 class MicroOddOneOut(MicroTask):
-    """Which of three does not belong with the others?"""
+    """Which of three parts does not belong with the others?"""
 
     name: ClassVar[str] = "micro_odd_one_out"
     head: ClassVar[HeadName] = "multiple_choice"
@@ -91,7 +91,7 @@ class MicroOddOneOut(MicroTask):
 
 @dataclass(frozen=True)
 class MicroOrdering(MicroTask):
-    """Which part of the list is the largest quantity of its unit, or the latest date? Answered with a span."""
+    """Which part of a list is the largest quantity of its unit, or the latest date? The answer is a span."""
 
     name: ClassVar[str] = "micro_ordering"
     head: ClassVar[HeadName] = "span_extraction"
@@ -99,7 +99,7 @@ class MicroOrdering(MicroTask):
     metric: ClassVar[str] = "f1_em"
 
     def draw(self, rng: random.Random, split: Split) -> tuple[Concept, ...]:
-        """The question, an item of the same sort, then the list."""
+        """The question, a concept of the same unit or a date, then the list."""
         concepts = pool(rng.choice(("quantity", "date")), split, self.seed)
         question = rng.choice(concepts)
         same = [c for c in concepts if c.category == "date" or c.key[0] == question.key[0]]

@@ -12,13 +12,15 @@ from trainables.tasks.base import HeadName, Role, Split, Task
 from trainables.tasks.micro import cldr
 from trainables.tasks.micro.corpus import MicroCorpus
 
-ENGLISH = "en"  # always in the corpus, and here where it is among the languages
+ENGLISH = "en"  # always in the corpus; used here only if it is among the languages
 
 
 @dataclass(frozen=True)
 class MicroMaskedLm(Task):
-    """Sentences of `MicroCorpus` in each of `languages_` (empty: all that CLDR covers), `train_size` of them or, where a
-    language cannot write all, fewer. None of them is a labelled sentence."""
+    """`train_size` sentences of `MicroCorpus` in each of `languages_` (empty: all covered ones).
+
+    A language that cannot write all of them has fewer. None is a sentence of a labelled example.
+    """
 
     seed: int = 0
     languages_: tuple[str, ...] = ()
@@ -37,7 +39,7 @@ class MicroMaskedLm(Task):
             covered = ", ".join(cldr.languages())
             raise ValueError(f"{self.name}: no CLDR coverage for {', '.join(unknown)}; covered: {covered}")
         if set(self.languages_) == {ENGLISH}:
-            raise ValueError(f"{self.name}: its sentences are parallel; name a language besides English")
+            raise ValueError(f"{self.name}: its sentences are parallel, so languages_ needs a language besides English")
 
     @property
     def languages(self) -> tuple[str, ...]:

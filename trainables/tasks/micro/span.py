@@ -1,4 +1,4 @@
-"""Target: find in a list the one part of the same kind as the question ("Japanese" asks for the language in the list)."""
+"""Target: find the part of a list with the category of the question ("Japanese" asks for the language in the list)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MicroSpan(MicroTask):
     metric: ClassVar[str] = "f1_em"
 
     def draw(self, rng: random.Random, split: Split) -> tuple[Concept, ...]:
-        """The question, then the list; the answer is the list's part of the question's category."""
+        """The question, then the list; the answer is the part with the question's category."""
         parts = [rng.choice(pool(c, split, self.seed)) for c in rng.sample(cldr.CATEGORIES, rng.choice((3, 4)))]
         answer = rng.choice(parts)
         question = other_than(rng, pool(answer.category, split, self.seed), answer)
@@ -32,15 +32,15 @@ class MicroSpan(MicroTask):
         asked, listed = book.write(question, "long"), write_list(book, [(concept, "long") for concept in parts])
         if asked is None or listed is None:
             return None
-        context, places = listed
+        context, located = listed
         offset, answer = next(
-            place for concept, place in zip(parts, places, strict=True) if concept.category == question.category
+            part for concept, part in zip(parts, located, strict=True) if concept.category == question.category
         )
         answers = [(answer, offset)]
-        # Arabic and Hebrew write "and" as one word with what follows: a model whose pieces are words cannot cut it off.
+        # Arabic and Hebrew attach "and" to the next word: a model with word-level tokens cannot separate them.
         if book.language not in UNSPACED and (glued := len(context[:offset].split(" ")[-1])):
             answers.append((context[offset - glued : offset + len(answer)], offset - glued))
         return SpanExample(example_id, asked, context, tuple(answers))
 
     def chance(self) -> float:
-        return 100.0 * 0.5 * (1 / 3 + 1 / 4)  # one of the three or four parts at random, counted as F1 and as exact
+        return 100.0 * 0.5 * (1 / 3 + 1 / 4)  # a random part of three or four, counted in F1 and exact match

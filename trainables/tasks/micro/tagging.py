@@ -13,7 +13,7 @@ from trainables.tasks.micro import cldr
 from trainables.tasks.micro.cldr import Concept, Phrasebook
 from trainables.tasks.micro.compose import MicroTask, pool, write_list
 
-# Languages written without spaces: a word is a character, as in WikiANN's own files, digits and Latin kept together.
+# Languages written without spaces: a word is a character, as in WikiANN's files; digits and Latin letters stay together.
 UNSPACED = ("ja", "my", "th", "zh")
 _WORD = re.compile(r"\S+")
 _CHARACTER = re.compile(r"[0-9]+|[A-Za-z]+|\S[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u102b-\u103e\u1056-\u1060]*")
@@ -48,9 +48,9 @@ class MicroTagging(MicroTask):
         return TaggingExample(example_id, tuple(words + tail), tuple(tags + ["O"] * len(tail)))
 
     def chance(self) -> float:
-        return 0.0  # span F1 of a guess that never gets both borders and the type right
+        return 0.0  # span F1 of a guess that never gets both boundaries and the type right
 
 
 def split_words(text: str, language: str) -> list[str]:
-    """Words by white space, or characters with their marks in languages written without spaces."""
+    """Words split at white space; in languages written without spaces, characters with their combining marks."""
     return (_CHARACTER if language in UNSPACED else _WORD).findall(text)

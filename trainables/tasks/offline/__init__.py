@@ -1,1 +1,1 @@
-"""Tasks under names of their own, for where the published training data cannot be had."""
+"""Substitutes, under their own names, for tasks whose published training data are unavailable."""

@@ -1,4 +1,4 @@
-"""Counterfactually augmented SNLI: people changed a text as little as they could to change the label. (Kaushik et al. 2020)"""
+"""Counterfactually augmented SNLI: minimal human edits that change the label. (Kaushik et al. 2020)"""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ DEV_SIZE = 500
 
 @dataclass(frozen=True)
 class CadNli(PublishedTask):
-    """The published training file, of which 500 examples are held out as dev.
+    """The published training file, with 500 examples held out as dev.
 
-    A revision shares its premise or its hypothesis with what it revises: such families stay on one side.
+    An edited example shares its premise or hypothesis with the original: such families stay on one side.
     """
 
     name: ClassVar[str] = "cad_nli"

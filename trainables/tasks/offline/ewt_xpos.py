@@ -1,4 +1,4 @@
-"""Fine-grained English tags of UD English-EWT: a free stand-in for CCG supertagging, under its own name."""
+"""Fine-grained English part-of-speech tags of UD English-EWT, a free substitute for CCG supertagging."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ XPOS = tuple(
 
 @dataclass(frozen=True)
 class EwtXpos(PublishedTask):
-    """Tags are written "B-tag": each word is a span of its own, so that span F1 is the accuracy over words."""
+    """Tags are written "B-tag": each word is one span, so that span F1 is the accuracy over words."""
 
     name: ClassVar[str] = "ewt_xpos"
     head: ClassVar[HeadName] = "tagging"

@@ -1,11 +1,11 @@
-"""LAReQA, trained on TyDiQA-GoldP in English: for where SQuAD cannot be had. Not comparable with published scores."""
+"""LAReQA trained on English TyDiQA-GoldP, if SQuAD is unavailable. Not comparable with published scores."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.data.formats.squad import pairs
+from trainables.data.formats.squad import sentence_pairs
 from trainables.data.source import Source
 from trainables.tasks.base import Split
 from trainables.tasks.xtreme.lareqa import Lareqa
@@ -19,4 +19,4 @@ class LareqaFromTyDiQA(Lareqa):
     reads: ClassVar[frozenset[str]] = frozenset({"tydiqa_en"})
 
     def english(self, split: Split) -> Source:
-        return tydiqa(split, "en", pairs)
+        return tydiqa(split, "en", build=sentence_pairs)

@@ -1,4 +1,4 @@
-"""A free stand-in for a large NLI training set: SNLI's dev and test sets (Bowman et al. 2015) as training data."""
+"""SNLI's dev and test sets as training data, a free substitute for a large NLI training set. (Bowman et al. 2015)"""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def _side_of_rows(side: Side, rows: Rows, where: str) -> Read:
     return _side(NLI_HUB(rows, where), side)
 
 
-def _side(found: Read, side: Side) -> Read:
-    return held_out(found, side, size=DEV_SIZE, keys=_premise)
+def _side(read: Read, side: Side) -> Read:
+    return held_out(read, side, size=DEV_SIZE, keys=_premise)
 
 
 def _premise(example: Example) -> tuple[str]:

@@ -1,4 +1,4 @@
-"""Universal NER, a free stand-in for WikiANN: names tagged by hand on UD treebanks. (Mayhew et al. 2024)"""
+"""Universal NER, a free substitute for WikiANN: names tagged by hand on UD treebanks. (Mayhew et al. 2024)"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEV_SIZE = 300
 
 @dataclass(frozen=True)
 class UnerDevAsTrain(PublishedTask):
-    """Trained on English-EWT's dev set, less 300 sentences that are held out as dev; documents stay on one side."""
+    """Trained on English-EWT's dev set without the 300 sentences held out as dev; documents stay on one side."""
 
     name: ClassVar[str] = "uner_dev_as_train"
     head: ClassVar[HeadName] = "tagging"
@@ -43,7 +43,7 @@ class UnerDevAsTrain(PublishedTask):
         return Source(Files((ENGLISH_DEV,), partial(_side, "train" if split == "train" else "dev")), None)
 
     def chance(self) -> float:
-        return 0.0  # span F1 of a guess that never gets both borders and the type right
+        return 0.0  # span F1 of a guess that never gets both boundaries and the type right
 
 
 def _side(side: Side, path: Path) -> Read:
@@ -51,5 +51,5 @@ def _side(side: Side, path: Path) -> Read:
 
 
 def _document(example: Example) -> tuple[str]:
-    """EWT numbers sentences behind the document's name: "answers-2007...-0001"."""
+    """EWT's ids are the document's name and a sentence number: "answers-2007...-0001"."""
     return (example.id.rpartition("-")[0],)

@@ -1,4 +1,4 @@
-"""XCOPA where Social IQa cannot be had: trained on COPA's 400 examples alone."""
+"""XCOPA trained only on COPA's 400 examples, if Social IQa is unavailable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""XNLI where MultiNLI cannot be had: trained on counterfactually augmented SNLI."""
+"""XNLI trained on counterfactually augmented SNLI, if MultiNLI is unavailable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainables.tasks.xtreme.xnli import Xnli
 
 @dataclass(frozen=True)
 class XnliFromCadNli(Xnli):
-    """Dev and test sets are XNLI's; the training set is CAD's whole training file, 8,330 examples."""
+    """Dev and test sets are XNLI's; the training set is the whole CAD training file, 8,330 examples."""
 
     name: ClassVar[str] = "xnli_from_cad_nli"
     source: ClassVar[str] = "XNLI 1.0, trained on counterfactually augmented SNLI"

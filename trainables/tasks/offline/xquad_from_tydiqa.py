@@ -1,4 +1,4 @@
-"""XQuAD, trained on TyDiQA-GoldP in English: for where SQuAD cannot be had. Not comparable with XQuAD's published scores."""
+"""XQuAD trained on English TyDiQA-GoldP, if SQuAD is unavailable. Not comparable with published scores."""
 
 from __future__ import annotations
 

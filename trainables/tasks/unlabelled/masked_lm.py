@@ -1,4 +1,4 @@
-"""Masked language modelling on text of the target languages, as one task of a mixture (Phang et al. 2020)."""
+"""Masked language modelling on text in the target languages, as one task of a mixture. (Phang et al. 2020)"""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.suites import XTREME_R
 
 WIKIPEDIA_REVISION = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"
-ARTICLES = 5000  # read of a language, the first ones: the English Wikipedia alone has millions
+ARTICLES = 5000  # the first of each language; the English Wikipedia has millions
 
 
 @dataclass(frozen=True)
 class MaskedLm(PublishedTask):
-    """`languages_` are those of the text (empty: XTREME-R's), and `train_size` how many lines or paragraphs of each are drawn.
+    """`languages_` are the languages of the text (empty: XTREME-R's); `train_size` samples lines or paragraphs of each.
 
-    The default makes 125,000 examples in 50 languages, just under the cap of a mixture.
+    The default gives 125,000 examples in 50 languages, just under the cap of a mixture.
     """
 
     train_size: int | None = 2500
@@ -41,15 +41,15 @@ class MaskedLm(PublishedTask):
             Hub(
                 *("wikimedia/wikipedia", f"20231101.{language}", "train", WIKIPEDIA_REVISION),
                 read=article_paragraphs,
-                first=ARTICLES,
+                row_limit=ARTICLES,
             ),
         )
 
     def splits(self) -> list[tuple[Split, str]]:
         return [("train", language) for language in self.languages]
 
-    def _training_part(self) -> PublishedTask:
-        """All of it, its languages too."""
+    def training_part(self) -> PublishedTask:
+        """As in every task, except that the languages stay: they are those of the training set."""
         return dataclasses.replace(self, dev_size=None, test_size=None, training_data="", part="train")
 
     def chance(self) -> float:

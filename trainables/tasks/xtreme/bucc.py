@@ -1,4 +1,4 @@
-"""Target without training: find the pairs of translations in two comparable corpora (BUCC 2018)."""
+"""BUCC 2018: find the translation pairs in two comparable corpora, without training. (Zweigenbaum et al. 2018)"""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trainables.tasks.published_task import PublishedTask
 
 @dataclass(frozen=True)
 class Bucc(PublishedTask):
-    """As in XTREME, dev is what the shared task published as its sample, and test as its training set.
+    """As in XTREME, dev is the sample set of the shared task, and test its training set.
 
-    A language's set holds its sentences, then the English ones. Not on the hub as published: google/xtreme keeps the
-    pairs alone, mteb/BUCC has no dev set.
+    A language's set has its sentences, then the English ones. It is read only from files: on the hub, google/xtreme has only
+    the pairs, and mteb/BUCC has no dev set.
     """
 
     name: ClassVar[str] = "bucc"
@@ -35,4 +35,4 @@ class Bucc(PublishedTask):
         return Source(Files((f"{stem}.{language}", f"{stem}.en", f"{stem}.gold"), mining_files), None)
 
     def chance(self) -> float:
-        return 0.0  # a pair drawn blindly is one of thousands of millions
+        return 0.0  # a random pair is one of billions

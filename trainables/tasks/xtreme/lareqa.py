@@ -1,4 +1,4 @@
-"""Target: for a question find the sentences that answer it, in every language, among all sentences of XQuAD (LAReQA)."""
+"""LAReQA: rank all sentences of XQuAD, in every language, by whether they answer a question. (Roy et al. 2020)"""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data.examples import Read
-from trainables.data.formats.squad import pairs, sentence_retrieval
+from trainables.data.formats.squad import sentence_pairs
+from trainables.data.formats.xquad_r import sentence_retrieval
 from trainables.data.source import Files, Source
 from trainables.tasks.base import HeadName, Split
 from trainables.tasks.english.squad import squad_train_or_dev
@@ -26,10 +27,10 @@ SENTENCES = dict(
 
 @dataclass(frozen=True)
 class Lareqa(PublishedTask):
-    """The pool is that of the languages of this instance; a question has one right sentence in each of them.
+    """The pool has the languages of this instance; a question has one right sentence in each of them.
 
-    The English dev set is SQuAD's, without the paragraphs that XQuAD translates. Test sets are not on the hub with their
-    sentence breaks: google-research-datasets/xquad_r lacks them.
+    The English dev set is SQuAD's, without the paragraphs that XQuAD translates. Test sets are read only from files, because
+    google-research-datasets/xquad_r on the hub lacks sentence breaks.
     """
 
     name: ClassVar[str] = "lareqa"
@@ -48,7 +49,7 @@ class Lareqa(PublishedTask):
         if split != "test":
             return self.english(split)
         if language not in self.languages:
-            raise ValueError(f"{self.name}: {language} is not one of its languages here, {', '.join(self.languages)}")
+            raise ValueError(f"{self.name}: {language} is not a language of this instance, {', '.join(self.languages)}")
 
         def read(*files: Path) -> Read:
             return sentence_retrieval(language, dict(zip(self.languages, files, strict=True)))
@@ -57,11 +58,11 @@ class Lareqa(PublishedTask):
 
     def english(self, split: Split) -> Source:
         """The training and dev sets."""
-        return squad_train_or_dev(split, pairs)
+        return squad_train_or_dev(split, sentence_pairs)
 
     def chance(self) -> float:
-        """Expected average precision of a random order over its first 20 places, with one right answer in each language."""
+        """Expected average precision at 20 of a random order, with one right answer in each language."""
         pool, right = sum(SENTENCES[language] for language in self.languages), len(self.languages)
-        others = (right - 1) / (pool - 1)  # expected share of right ones among the places before a right one
+        others = (right - 1) / (pool - 1)  # expected share of right answers among the ranks before a right one
         hits = sum((1 + (rank - 1) * others) / rank for rank in range(1, 21))
         return 100.0 * right / pool * hits / min(right, 20)

@@ -1,4 +1,4 @@
-"""Target: for a mention in a news article, find the entity among a million descriptions in fifty languages (Mewsli-X)."""
+"""Mewsli-X: for a mention in a news article, find its entity among a million descriptions. (Ruder et al. 2021)"""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CANDIDATES = 1_003_893  # of mewsli-x_20220518_6
 
 @dataclass(frozen=True)
 class MewsliX(PublishedTask):
-    """The English training and dev pairs are of Wikipedia, the queries of WikiNews; no test entity is trained on.
+    """English training and dev pairs come from Wikipedia, queries from WikiNews; no test entity is trained on.
 
-    Read from the files that `get-mewsli-x.sh` of google-research leaves behind. On the hub, izhx/mewsli-x packs them into
-    `raw.tar.gz`; its tables are in a form of its own.
+    It is read from the files that google-research's `get-mewsli-x.sh` writes. On the hub, izhx/mewsli-x packs them into
+    `raw.tar.gz`; its tables have another format.
     """
 
     name: ClassVar[str] = "mewslix"
@@ -45,5 +45,5 @@ class MewsliX(PublishedTask):
         raise ValueError(f"{self.name}: no {split} set in {language}")
 
     def chance(self) -> float:
-        """The one right entity at a random place: it counts 1/rank if that is among the first 20."""
+        """The right entity at a random rank counts 1/rank if it is among the first 20."""
         return 100.0 * sum(1 / rank for rank in range(1, 21)) / CANDIDATES

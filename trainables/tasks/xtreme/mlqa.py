@@ -1,11 +1,11 @@
-"""Target: find the answer to a question in a paragraph of Wikipedia, question and paragraph in the same language."""
+"""MLQA: question answering on Wikipedia, with question and paragraph in the same language. (Lewis et al. 2020)"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.data.formats.squad import spans, squad_form
+from trainables.data.formats.squad import spans, squad_source
 from trainables.data.source import Source
 from trainables.tasks.base import HeadName, Split
 from trainables.tasks.english.squad import Squad, squad_train_or_dev
@@ -15,7 +15,7 @@ from trainables.tasks.splits import check_split
 
 @dataclass(frozen=True)
 class Mlqa(PublishedTask):
-    """The English dev set is XQuAD's: what is ranked on it may be scored on both."""
+    """The English dev set is XQuAD's, so that a model chosen on it can be scored on both."""
 
     name: ClassVar[str] = "mlqa"
     head: ClassVar[HeadName] = "span_extraction"
@@ -31,10 +31,10 @@ class Mlqa(PublishedTask):
             return squad_train_or_dev(split)
         path = f"mlqa/test-context-{language}-question-{language}.json"
         # facebook/mlqa is a loading script, which the datasets library no longer runs.
-        return squad_form(path, "google/xtreme", f"MLQA.{language}.{language}", "test", None, make=spans)
+        return squad_source(path, "google/xtreme", f"MLQA.{language}.{language}", "test", None, build=spans)
 
     def trained_as(self) -> PublishedTask:
         return Squad()
 
     def chance(self) -> float:
-        return 0.0  # a span taken blindly out of the thousands in a paragraph
+        return 0.0  # a random span among the thousands in a paragraph

@@ -1,4 +1,4 @@
-"""PAN-X: names of people, places and organisations in Wikipedia, tagged by its links. (Pan et al. 2017; Rahimi et al. 2019)"""
+"""PAN-X: names of people, places and organisations in Wikipedia. (Pan et al. 2017; Rahimi et al. 2019)"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ XTREME_LANGUAGES = tuple(
 
 @dataclass(frozen=True)
 class PanX(PublishedTask):
-    """WikiANN's balanced splits, which XTREME calls PAN-X. Files as in its archives, `panx/<language>/<split>`."""
+    """WikiANN's balanced splits, which XTREME calls PAN-X; files as in its archives, `panx/<language>/<split>`."""
 
     name: ClassVar[str] = "panx"
     head: ClassVar[HeadName] = "tagging"
@@ -40,4 +40,4 @@ class PanX(PublishedTask):
         )
 
     def chance(self) -> float:
-        return 0.0  # span F1 of a guess that never gets both borders and the type right
+        return 0.0  # span F1 of a guess that never gets both boundaries and the type right

@@ -1,4 +1,4 @@
-"""PAWS-X: do two sentences of the same words mean the same? (Yang et al. 2019)"""
+"""PAWS-X: do two sentences with the same words mean the same? (Yang et al. 2019)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Target without training: for each sentence find its English translation among all English sentences."""
+"""Tatoeba: find a sentence's English translation, without training. (Artetxe and Schwenk 2019)"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ XTREME_LANGUAGES: dict[str, str] = dict(
     ).split()
 )
 XTREME_R_LANGUAGES = XTREME_LANGUAGES | {"az": "aze", "lt": "lit", "pl": "pol", "ro": "ron", "uk": "ukr"}
-# Sentences, where there are not 1,000 of them (the files of LASER at 74bc6ae).
+# Number of sentences, for languages with fewer than 1,000 (LASER's files at 74bc6ae).
 SIZES = {"jv": 205, "ka": 746, "kk": 575, "ml": 687, "sw": 390, "ta": 307, "te": 234, "th": 548}
 
 
@@ -27,7 +27,7 @@ SIZES = {"jv": 205, "ka": 746, "kk": 575, "ml": 687, "sw": 390, "ta": 307, "te":
 class Tatoeba(PublishedTask):
     """`layer` is the hidden layer that is pooled, counted from 1 (0: the embeddings; None: the encoder's output).
 
-    The layer alone moves the score by tens of points: choose it on other data, and state it with each figure.
+    The layer moves the score by tens of points. Choose it on other data, and state it with every result.
     """
 
     layer: int | None = None
@@ -55,6 +55,6 @@ class Tatoeba(PublishedTask):
         )
 
     def chance(self) -> float:
-        """One of the English sentences at random, in the mean over languages."""
+        """A random English sentence, averaged over languages."""
         sizes = [min(SIZES.get(language, 1000), self.test_size or 1000) for language in self.languages]
         return 100.0 * sum(1 / size for size in sizes) / len(sizes)

@@ -1,11 +1,11 @@
-"""Target: find the answer in the paragraph that holds it (gold passage), questions asked by speakers of each language."""
+"""TyDiQA-GoldP: find the answer in its paragraph; native speakers asked the questions. (Clark et al. 2020)"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.data.formats.squad import Make, Question, from_file, from_rows, in_held_out_article, spans
+from trainables.data.formats.squad import BuildExamples, Question, from_file, from_rows, in_held_out_article, spans
 from trainables.data.source import Files, Hub, Source
 from trainables.tasks.base import HeadName, Split
 from trainables.tasks.published_task import PublishedTask
@@ -26,7 +26,7 @@ LANGUAGES = {
 
 @dataclass(frozen=True)
 class TyDiQA(PublishedTask):
-    """Scored, as in XTREME, on the published dev sets: the English dev set is a tenth of the articles of the training set."""
+    """As in XTREME, test sets are the published dev sets; the English dev set is a tenth of the training set's articles."""
 
     name: ClassVar[str] = "tydiqa"
     head: ClassVar[HeadName] = "span_extraction"
@@ -40,30 +40,30 @@ class TyDiQA(PublishedTask):
         return tydiqa(split, language)
 
     def chance(self) -> float:
-        return 0.0  # a span taken blindly out of the thousands in a paragraph
+        return 0.0  # a random span among the thousands in a paragraph
 
 
-def tydiqa(split: Split, language: str, make: Make = spans) -> Source:
-    """TyDiQA-GoldP: nine tenths of the English training set, the other tenth as dev, and the test set in a language."""
+def tydiqa(split: Split, language: str, *, build: BuildExamples = spans) -> Source:
+    """The training set (nine tenths of the English articles), the dev set (the other tenth), or a language's test set."""
     published = "dev" if split == "test" else "train"
 
     def in_split(question: Question) -> bool:
         return split == "test" or in_held_out_article(question) == (split == "dev")
 
     def on_hub(question: Question) -> bool:
-        """One table holds all languages; an id begins with the language's name."""
+        """One table has all languages; an id starts with the language's name."""
         return question.id.startswith(f"{LANGUAGES[language]}-") and in_split(question)
 
     return Source(
         Files(
             (f"tydiqa_goldp/tydiqa.{language}.{published}.json",),
-            lambda file: make(filter(in_split, from_file(file)), file),
+            lambda file: build(filter(in_split, from_file(file)), file),
         ),
         Hub(
             "google/xtreme",
             "tydiqa",
             "validation" if split == "test" else "train",
             None,
-            lambda rows, where: make(filter(on_hub, from_rows(rows, where)), where),
+            lambda rows, where: build(filter(on_hub, from_rows(rows, where)), where),
         ),
     )

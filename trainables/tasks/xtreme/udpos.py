@@ -1,4 +1,4 @@
-"""UDPOS: universal part-of-speech tags in 38 languages. (Nivre et al. 2018, as cut by XTREME and XTREME-R)"""
+"""UDPOS: universal part-of-speech tags in 38 languages, with XTREME-R's treebanks. (Nivre et al. 2018)"""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ XTREME_LANGUAGES = tuple(
 class Udpos(PublishedTask):
     """All treebanks of a language together, words as written, as in XTREME's `download_data.sh`.
 
-    XTREME takes the release 2.5, and XTREME-R's five further languages 2.7. As files, the treebanks are those that lie under
-    `ud/`: put there the two releases' for the published task. The score is seqeval's F1 over the tags, not accuracy.
+    XTREME takes release 2.5, and XTREME-R takes 2.7 for its five additional languages. From files, every treebank under `ud/`
+    is read; for the published task, put those of the two releases there. The score is seqeval's F1 over tags, not accuracy.
     """
 
     name: ClassVar[str] = "udpos"
@@ -52,4 +52,6 @@ class Udpos(PublishedTask):
         )
 
     def chance(self) -> float:
-        return 100.0 / len(self.labels)  # a random tag for each word; equal neighbours join, so a little less in truth
+        return 100.0 / len(
+            self.labels
+        )  # a random tag for each word; slightly less in fact, because equal neighbours merge

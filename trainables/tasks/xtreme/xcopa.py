@@ -1,4 +1,4 @@
-"""XCOPA: COPA's test set, on causes and effects, in 11 languages. (Roemmele et al. 2011; Ponti et al. 2020)"""
+"""XCOPA: COPA's test set on causes and effects, in 11 languages. (Roemmele et al. 2011; Ponti et al. 2020)"""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TRAIN_ITEMS = 400
 
 @dataclass(frozen=True)
 class Xcopa(PublishedTask):
-    """Trained on Social IQa and then on English COPA, as XTREME-R has it (`scripts/train_xcopa.sh`).
+    """Trained on Social IQa and then on English COPA, as in XTREME-R (`scripts/train_xcopa.sh`).
 
-    SuperGLUE's training set is items 1 to 400 of COPA's dev set; its dev set is items 401 to 500, which XCOPA's translate.
-    As published, every item of the Thai test set asks for the effect, as do some in id, it, sw and tr that ask for the cause
-    in English; they are read as they are, to stay comparable.
+    SuperGLUE's training set is items 1 to 400 of COPA's dev set. Its dev set is items 401 to 500, which XCOPA's dev sets
+    translate. As published, all items of the Thai test set ask for the effect, and so do some in id, it, sw and tr that ask
+    for the cause in English. They are read unchanged, to stay comparable.
     """
 
     before: tuple[PublishedTask, ...] = (SocialIQa(),)

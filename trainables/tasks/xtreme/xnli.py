@@ -1,4 +1,4 @@
-"""XNLI: MultiNLI's question in 15 languages. (Conneau et al. 2018)"""
+"""XNLI: does the premise entail the hypothesis, in 15 languages? (Conneau et al. 2018)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ XNLI_TSV = PairForm("premise", "hypothesis", "label", NLI_LABELS)
 
 @dataclass(frozen=True)
 class Xnli(PublishedTask):
-    """Trained on MultiNLI. Test sets are parallel, and read in the form that XTREME's scripts write, with labels."""
+    """Trained on MultiNLI. Test sets are parallel, and read as XTREME's scripts write them, with labels."""
 
     name: ClassVar[str] = "xnli"
     head: ClassVar[HeadName] = "pair_classification"

@@ -1,11 +1,11 @@
-"""Target: find the answer to a question in a paragraph; SQuAD v1.1's dev paragraphs in professional translation."""
+"""XQuAD: question answering on SQuAD v1.1's dev paragraphs, translated by professionals. (Artetxe et al. 2020)"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.data.formats.squad import spans, squad_form
+from trainables.data.formats.squad import spans, squad_source
 from trainables.data.source import Source
 from trainables.tasks.base import HeadName, Split
 from trainables.tasks.english.squad import XQUAD_HUB, XQUAD_REVISION, Squad, squad_train_or_dev
@@ -15,7 +15,7 @@ from trainables.tasks.splits import check_split
 
 @dataclass(frozen=True)
 class XQuAD(PublishedTask):
-    """1,190 questions in each language, parallel. XTREME leaves Romanian (`ro`) out."""
+    """1,190 parallel questions in each language. XTREME leaves out Romanian (`ro`)."""
 
     name: ClassVar[str] = "xquad"
     head: ClassVar[HeadName] = "span_extraction"
@@ -30,7 +30,7 @@ class XQuAD(PublishedTask):
         if split != "test":
             return self.english(split)
         path, config = f"xquad/xquad.{language}.json", f"xquad.{language}"
-        return squad_form(path, XQUAD_HUB, config, "validation", XQUAD_REVISION, make=spans)
+        return squad_source(path, XQUAD_HUB, config, "validation", XQUAD_REVISION, build=spans)
 
     def trained_as(self) -> PublishedTask:
         return Squad()
@@ -40,4 +40,4 @@ class XQuAD(PublishedTask):
         return squad_train_or_dev(split)
 
     def chance(self) -> float:
-        return 0.0  # a span taken blindly out of the thousands in a paragraph
+        return 0.0  # a random span among the thousands in a paragraph
