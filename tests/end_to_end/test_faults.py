@@ -11,7 +11,7 @@
 | a job stopped                          | submitted again, no finished stage is repeated       | test_jobs                    |
 | a search told to stop                  | finished trials stay, unfinished ones resume         | here                         |
 | a node lost                            | as a trial's process; stages resume from checkpoints | clusters/test_nodes          |
-| disk full, read-only or gone (a trial) | the sweep ends with the reason; no trial is blamed   | here                         |
+| disk full, read-only or gone (a trial) | the sweep ends with the reason; no trial is blamed   | here, study/test_errors      |
 | the same while storing trials          | the same, from the driver; no half line stays        | here                         |
 | Tune's state truncated or garbage      | it is not read                                       | here                         |
 | the trial store's last line truncated  | removed; its trial resumes                           | study/search                 |
@@ -39,28 +39,22 @@ import dataclasses
 import errno
 import itertools
 import os
-import resource
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 import ray
-import torch
 from optuna.storages.journal import JournalFileBackend
 from ray import tune
-from safetensors.torch import save_file
 
 from study.cluster.connection import connected
 from study.cluster.fit import check_capacity
-from study.errors import StorageFailed, storage_problem
+from study.errors import StorageFailed
 from study.search.records import SearchResult, TrialOutcome
 from study.search.slots import Slots
 from study.search.sweep import Interrupted, Sweep, load_result
@@ -70,11 +64,9 @@ from study.spec import Study
 from study.spec.space import Choice, Space
 from tests.support import recipes
 from tests.support.ray_cores import free_cores
-from trainables.launch.inline import run_inline
-from trainables.launch.job import Job
-from trainables.resources import Resources
 from trainables.stages.base import Stage
-from trainables.store.stage_store import OutputMissing
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 SIZE = recipes.tiny().sizes[0]
 TARGETS = len(recipes.tiny().targets)
@@ -180,48 +172,6 @@ def test_a_full_disk_ends_the_search_with_the_reason_and_the_next_run_resumes(tm
     result = _search(_study(4), tmp_path, full)
     assert [trial.trial_id for trial in result.trials] == [f"t000{number}" for number in range(4)]
     assert {trial.outcome for trial in result.trials} == {"complete"}
-
-
-def test_errors_of_a_full_disk_are_recognised_from_every_library(tmp_path: Path) -> None:
-    """Some libraries raise errors that are no OSError. A limit of 4 KB a file stands for the full disk."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        problems = pool.submit(_problems_of_full_files, tmp_path).result()
-    for library in ("safetensors", "torch", "pyarrow", "pandas", "python"):
-        assert problems[library], f"{library} was not stopped, or its error not recognised"
-    assert storage_problem(ValueError("no such encoder"), tmp_path) is None
-    assert "No such file" in (storage_problem(ValueError("no such encoder"), tmp_path / "gone") or "")
-
-
-def _problems_of_full_files(folder: Path) -> dict[str, str | None]:
-    """By library, the storage problem that its error is taken for once the folder can be written again."""
-    table = pa.table({"score": [1.0] * 10_000})
-    writers: dict[str, Callable[[Path], object]] = {
-        "safetensors": lambda path: save_file({"weights": torch.zeros(100_000)}, path),
-        "torch": lambda path: torch.save({"weights": torch.zeros(100_000)}, path),
-        "pyarrow": lambda path: pa.parquet.write_table(table, path, compression="none", use_dictionary=False),
-        "pandas": lambda path: table.to_pandas().to_csv(path),
-        "python": lambda path: path.write_bytes(bytes(100_000)),
-    }
-    problems: dict[str, str | None] = {}
-    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for library, write in writers.items():
-        wrapped = RuntimeError("a stage failed")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, usual[1]))
-        try:
-            write(folder / library)
-        except Exception as error:
-            wrapped.__cause__ = error
-        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
-        problems[library] = storage_problem(wrapped, folder)
-    return problems
-
-
-def test_an_output_folder_that_a_node_does_not_see_is_not_created(tmp_path: Path) -> None:
-    missing = tmp_path / "not_mounted" / "out"
-    with pytest.raises(OutputMissing, match="is the shared folder mounted") as caught:
-        run_inline(Job(str(missing), Resources()), report=lambda metrics: None, progress=lambda *_: None)
-    assert not missing.exists()
-    assert storage_problem(caught.value, tmp_path) is not None
 
 
 def _no_space(*_: Any, **__: Any) -> None:

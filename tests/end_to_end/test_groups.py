@@ -21,7 +21,7 @@ import ray
 import torch
 from ray.tune.schedulers import TrialScheduler
 
-from study.cluster.connection import connected
+from study.cluster.connection import WORKER_ENVIRONMENT, connected
 from study.search.records import SearchResult
 from study.search.scheduler import RunDefaultsToTheEnd
 from study.search.slots import Slots
@@ -39,6 +39,8 @@ from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
 from trainables.store.stage_store import StageStore
 from trainables.training.micro_batches import known_limits
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 CPUS = 2
 
@@ -140,7 +142,7 @@ def test_a_group_that_runs_out_of_memory_halves_its_micro_batch(
 
 @dataclass(frozen=True)
 class Environment(Stage):
-    """Every worker writes what its environment says of GPUs."""
+    """Every worker writes the part of its environment that launchers set."""
 
     @property
     def label(self) -> str:
@@ -151,7 +153,8 @@ class Environment(Stage):
         return ()
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
-        (folder / f"{work.share.rank}.json").write_text(json.dumps({name: os.environ.get(name) for name in NO_GPU}))
+        environment = {name: os.environ.get(name) for name in {**NO_GPU, **WORKER_ENVIRONMENT}}
+        (folder / f"{work.share.rank}.json").write_text(json.dumps(environment))
         torch.distributed.barrier()
         return {}
 
@@ -168,7 +171,9 @@ def test_workers_that_request_no_gpu_see_none(tmp_path: Path) -> None:
     job = Job(str(tmp_path), Resources(workers=2), stages=(Environment(),), size="small")
     run_group(job, name="environment", progress=_silent)
     folder = StageStore(tmp_path).folder(Environment())
-    assert [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)] == [NO_GPU] * 2
+    assert [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)] == [
+        {**WORKER_ENVIRONMENT, **NO_GPU}
+    ] * 2
 
 
 def _silent(stage: str, done: int, total: int, value: float) -> None:

@@ -23,6 +23,8 @@ import pytest
 from tests.support.commands import ROOT, CommandResult
 from tests.support.shared_runs import CANARIES
 
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
 # Token authentication as on any cluster, since whoever reaches an open job server can run code there; and secrets in the
 # environment of the head and of the submitter.
 ENVIRONMENT = {

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pytest
-
-from study.redact import holds_password, redacted
 from study.search.sweep import load_result
 from study.search.trial_store import open_journal
 from tests.support import recipes
@@ -78,27 +74,3 @@ def _check_server(server: Stub, output: Path) -> None:
         assert last["targets_finished"] == trial.metrics.get("targets_finished", 0)
     sent = str(server.experiments) + str(server.runs)
     assert not [secret for secret in [*CANARIES.values(), URI_SECRET] if secret in sent]
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("https://user:secret@host/path", "https://***@host/path"),
-        ("https://user:s@cret@host:80", "https://***@host:80"),
-        ("postgresql+psycopg://u:p@db/x?sslpassword=abc&a=1", "postgresql+psycopg://***@db/x?sslpassword=***&a=1"),
-        ("https://host/api?access_token=abc", "https://host/api?access_token=***"),
-        ("run --tracking-uri https://u:p@h and mail me@host", "run --tracking-uri https://***@h and mail me@host"),
-        ("https://host/a@b", "https://host/a@b"),
-        ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
-    ],
-)
-def test_passwords_in_a_uri_are_redacted(text: str, shown: str) -> None:
-    assert redacted(text) == shown
-    assert holds_password(text) == (shown != text)
-
-
-def test_values_of_secret_variables_are_redacted_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, "MY_API_KEY", "abcdef-12345")
-    monkeypatch.setitem(os.environ, "MY_TOKEN", "on")
-    monkeypatch.setitem(os.environ, "MY_FOLDER", "abcdef-folder")
-    assert redacted("abcdef-12345 is on in abcdef-folder") == "*** is on in abcdef-folder"

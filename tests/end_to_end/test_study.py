@@ -28,6 +28,8 @@ from tests.support.shared_runs import FaultyRun, TinyRun
 from trainables.stages.base import Stage
 from trainables.store.stage_store import StageStore
 
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
 
 def _runs(output: Path, kind: str, *, experiment: str = "tiny") -> list[dict[str, str]]:
     client = MlflowClient(tracking_uri=default_uri(output))

@@ -20,6 +20,8 @@ from trainables.resources import Offload, Resources
 from trainables.training.batching import Share
 from trainables.training.engine import Layout, build_engine, release
 
+pytestmark = pytest.mark.slow
+
 WIDTH, LAYERS = 512, 8
 TOTAL, LARGEST = LAYERS * WIDTH**2, WIDTH**2
 SETTINGS: list[tuple[int, Offload, Precision]] = [
