@@ -99,7 +99,7 @@ Example = (
 
 
 @dataclass(frozen=True)
-class Rejected:
+class RejectedRow:
     """A row that cannot be used: its file or data set, its line, and the rule that it breaks."""
 
     where: str
@@ -108,11 +108,11 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadResult:
     """The examples of a split in the order of the file, and the rejected rows, which a study reports."""
 
     examples: tuple[Example, ...]
-    rejected: tuple[Rejected, ...] = ()
+    rejected: tuple[RejectedRow, ...] = ()
 
-    def __add__(self, other: Read) -> Read:
-        return Read(self.examples + other.examples, self.rejected + other.rejected)
+    def __add__(self, other: ReadResult) -> ReadResult:
+        return ReadResult(self.examples + other.examples, self.rejected + other.rejected)

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from trainables.data.examples import Example, Read
+from trainables.data.examples import Example, ReadResult
 
 Side = Literal["train", "dev"]
 Keys = Callable[[Example], Sequence[str]]
 
 
-def held_out(read: Read, side: Side, *, size: int, keys: Keys) -> Read:
+def held_out(read: ReadResult, side: Side, *, size: int, keys: Keys) -> ReadResult:
     """One side of a split that holds out `size` examples, or slightly fewer if whole families do not add up to it.
 
     Examples that share one of their `keys`, directly or through other examples, are a family. Families are drawn in the order
@@ -28,7 +28,7 @@ def held_out(read: Read, side: Side, *, size: int, keys: Keys) -> Read:
         if len(held) + len(members[family]) <= size:
             held.update(members[family])
     chosen = (row for row in range(len(families)) if (row in held) == (side == "dev"))
-    return Read(tuple(read.examples[row] for row in chosen), read.rejected if side == "train" else ())
+    return ReadResult(tuple(read.examples[row] for row in chosen), read.rejected if side == "train" else ())
 
 
 def _families(keys_of_rows: Sequence[Sequence[str]]) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.data.examples import Read
+from trainables.data.examples import ReadResult
 
 DATA_ROOT_VARIABLE = "XSTILTS_DATA_ROOT"  # in the environment: where files are is not part of a study's identity
 Location = Path | str  # a file, or the name of a data set
@@ -37,7 +37,7 @@ class Files:
     """
 
     paths: tuple[str, ...]
-    read: Callable[..., Read]
+    read: Callable[..., ReadResult]
 
     def exist(self, root: Path | None) -> bool:
         """Whether every file is under the root."""
@@ -60,7 +60,7 @@ class Hub:
     config: str | None
     split: str
     revision: str | None
-    read: Callable[[Rows, str], Read]
+    read: Callable[[Rows, str], ReadResult]
     also_reads: tuple[tuple[str, str | None], ...] = ()
     row_limit: int | None = None
 

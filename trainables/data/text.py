@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.data.examples import Example, Read, Rejected
+from trainables.data.examples import Example, ReadResult, RejectedRow
 from trainables.data.record import Record
 from trainables.data.source import DataError, Location, Rows
 
@@ -69,17 +69,17 @@ def separated(path: Path, columns: Sequence[str] | None = None, *, delimiter: st
             yield number, dict(zip(names, values, strict=True))
 
 
-def read_rows(rows: Rows, where: Location, build: Callable[[Record], Example | str]) -> Read:
+def read_rows(rows: Rows, where: Location, build: Callable[[Record], Example | str]) -> ReadResult:
     """One example for each row; a row for which `build` returns a string is rejected for that reason."""
     examples: list[Example] = []
-    rejected: list[Rejected] = []
+    rejected: list[RejectedRow] = []
     for number, row in rows:
         built = build(Record(row, where, number))
         if isinstance(built, str):
-            rejected.append(Rejected(str(where), number, built))
+            rejected.append(RejectedRow(str(where), number, built))
         else:
             examples.append(built)
-    return Read(tuple(examples), tuple(rejected))
+    return ReadResult(tuple(examples), tuple(rejected))
 
 
 def aligned(*paths: Path) -> Iterator[tuple[int, tuple[str, ...]]]:

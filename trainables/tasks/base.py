@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from trainables.data.examples import Example, Read
+from trainables.data.examples import Example, ReadResult
 
 Split = Literal["train", "dev", "test"]
 Role = Literal["intermediate", "target"]
@@ -108,9 +108,9 @@ class Task(ABC):
             ValueError: the task has no such split in that language.
         """
 
-    def read(self, split: Split, language: str) -> Read:
+    def read(self, split: Split, language: str) -> ReadResult:
         """The examples of a split, with the rows that were rejected."""
-        return Read(tuple(self.examples(split, language)))
+        return ReadResult(tuple(self.examples(split, language)))
 
     @abstractmethod
     def chance(self) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from trainables.data.examples import Example, Read
+from trainables.data.examples import Example, ReadResult
 from trainables.data.source import Source, data_root
 from trainables.tasks.base import Role, Split, Task
 from trainables.tasks.reading import read_split
@@ -91,7 +91,7 @@ class PublishedTask(Task):
     def examples(self, split: Split, language: str) -> tuple[Example, ...]:
         return self.read(split, language).examples
 
-    def read(self, split: Split, language: str) -> Read:
+    def read(self, split: Split, language: str) -> ReadResult:
         """The examples of a split, with the rows that were rejected.
 
         Raises:

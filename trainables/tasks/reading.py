@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.data.examples import Example, Read, RetrievalText
+from trainables.data.examples import Example, ReadResult, RetrievalText
 from trainables.data.hub import load_rows
 from trainables.data.source import DataError, Source
 from trainables.tasks.base import Split
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainables.tasks.published_task import PublishedTask
 
 
-def read_split(task: PublishedTask, split: Split, language: str, *, root: Path | None) -> Read:
+def read_split(task: PublishedTask, split: Split, language: str, *, root: Path | None) -> ReadResult:
     """The sampled examples of a split, cached, with the rows that were rejected.
 
     Raises:
@@ -35,7 +35,7 @@ def forget_examples() -> None:
 
 
 @lru_cache(maxsize=64)
-def _read(task: PublishedTask, split: Split, language: str, root: Path | None) -> Read:
+def _read(task: PublishedTask, split: Split, language: str, root: Path | None) -> ReadResult:
     source = task.source_of(split, language)
     if task.data:
         check_pinned(task, root)
@@ -48,12 +48,12 @@ def _read(task: PublishedTask, split: Split, language: str, root: Path | None) -
     return _sampled(task, split, read)
 
 
-def _from_hub(task: PublishedTask, source: Source, root: Path | None) -> Read:
+def _from_hub(task: PublishedTask, source: Source, root: Path | None) -> ReadResult:
     if source.hub is None:
         if source.files is None or root is None:
             raise DataError(task.name, None, "not on the hub; give its files with --data-root")
         raise DataError(source.files.absent(root)[0], None, f"no such file; {task.name} is read from it")
-    read = Read(())
+    read = ReadResult(())
     for hub in (source.hub, *source.more):
         name = f"{hub.dataset}{'' if hub.config is None else f':{hub.config}'} {hub.split}"
         revision = hub.revision or pinned_commit(task, hub.dataset)
@@ -62,7 +62,7 @@ def _from_hub(task: PublishedTask, source: Source, root: Path | None) -> Read:
     return read
 
 
-def _sampled(task: PublishedTask, split: Split, read: Read) -> Read:
+def _sampled(task: PublishedTask, split: Split, read: ReadResult) -> ReadResult:
     size = {"train": task.train_size, "dev": task.dev_size, "test": task.test_size}[split]
     if size is None or size >= len(read.examples):
         return read
@@ -70,7 +70,7 @@ def _sampled(task: PublishedTask, split: Split, read: Read) -> Read:
     others = [row for row, example in enumerate(read.examples) if not _is_candidate(example)]
     # The seed leaves the language out, so that samples of parallel test sets are parallel.
     sample = random.Random(f"{task.sample_seed}|{split}").sample(others, min(size, len(others)))
-    return Read(tuple(read.examples[row] for row in sorted([*sample, *candidates])), read.rejected)
+    return ReadResult(tuple(read.examples[row] for row in sorted([*sample, *candidates])), read.rejected)
 
 
 def _is_candidate(example: Example) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trainables.data.examples import BitextExample, Read, RetrievalPair, RetrievalText, SpanExample
+from trainables.data.examples import BitextExample, ReadResult, RetrievalPair, RetrievalText, SpanExample
 from trainables.data.formats.bitext import aligned_files, mining_files, pair_rows
 from trainables.data.formats.mewsli import entities, mention_pairs, mentions
 from trainables.data.formats.ntrex import NtrexCorpus, pinned_corpus
@@ -40,13 +40,13 @@ def squad(folder: Path, *questions: dict[str, Any], **paragraph: Any) -> Path:
     return path
 
 
-def read(path: Path, build: Callable[..., Read] = spans) -> Read:
+def read(path: Path, build: Callable[..., ReadResult] = spans) -> ReadResult:
     return build(from_file(path), path)
 
 
 def test_a_squad_file_becomes_span_examples(tmp_path: Path) -> None:
     found = read(squad(tmp_path, question("q1", ("1843", 23), ("in 1843", 20))))
-    assert found == Read((SpanExample("q1", "When?", CONTEXT, (("1843", 23), ("in 1843", 20))),))
+    assert found == ReadResult((SpanExample("q1", "When?", CONTEXT, (("1843", 23), ("in 1843", 20))),))
 
 
 def test_an_answer_that_is_not_at_its_offset_is_rejected_and_the_others_are_kept(tmp_path: Path) -> None:

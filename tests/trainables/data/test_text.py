@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.data.examples import ChoiceExample, Example, PairExample, Read, Rejected, TaggingExample
+from trainables.data.examples import ChoiceExample, Example, PairExample, ReadResult, RejectedRow, TaggingExample
 from trainables.data.formats.ccgbank import derivations
 from trainables.data.formats.choices import labelled_json_lines
 from trainables.data.formats.conllu import read_conllu, treebanks, xpos_words, xtreme_words
@@ -61,7 +61,7 @@ DIDNT = conllu(
 )
 
 
-def tags(read: Read) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+def tags(read: ReadResult) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
     examples = [example for example in read.examples if isinstance(example, TaggingExample)]
     return [(example.id, example.words, example.tags) for example in examples]
 
@@ -73,8 +73,8 @@ def test_pairs_by_name_and_by_number(write: Write) -> None:
         PairExample("3", "It rains.", "It snows.", 2),
     )
     rows = [{"premise": "p", "hypothesis": "h", "label": label} for label in (2, -1)]
-    assert NLI_HUB(enumerate(rows), "hub") == Read(
-        (PairExample("0", "p", "h", 2),), (Rejected("hub", 1, "no gold label (-1)"),)
+    assert NLI_HUB(enumerate(rows), "hub") == ReadResult(
+        (PairExample("0", "p", "h", 2),), (RejectedRow("hub", 1, "no gold label (-1)"),)
     )
 
 
@@ -84,8 +84,8 @@ def test_an_unlabelled_pair_is_rejected_and_named(write: Write) -> None:
         '{"gold_label": "-", "sentence1": "a", "sentence2": "b"}\n'
         '{"gold_label": "neutral", "sentence1": "a", "sentence2": "b"}\n',
     )
-    assert nli_json("dev-").json_lines(path) == Read(
-        (PairExample("dev-2", "a", "b", 1),), (Rejected(str(path), 1, "no gold label (-)"),)
+    assert nli_json("dev-").json_lines(path) == ReadResult(
+        (PairExample("dev-2", "a", "b", 1),), (RejectedRow(str(path), 1, "no gold label (-)"),)
     )
 
 
@@ -147,7 +147,7 @@ def test_choices_of_each_form(write: Write) -> None:
     assert read_social_files(*files).examples == (ChoiceExample("1", "Kim helped. Why?", ("a", "b", "c"), 2),)
 
 
-def only_choices(read: Read) -> list[ChoiceExample]:
+def only_choices(read: ReadResult) -> list[ChoiceExample]:
     return [example for example in read.examples if isinstance(example, ChoiceExample)]
 
 
@@ -178,7 +178,7 @@ def test_withheld_text_is_rejected(write: Write) -> None:
     path = write("en_esl.conllu", "# sent_id = w\n" + conllu("1 _ NOUN NN 2 _", "2 _ VERB VB 0 _") + DIDNT)
     read = read_upos(path)
     assert len(read.examples) == 1
-    assert read.rejected == (Rejected(str(path), 2, "sentence w: its text is withheld"),)
+    assert read.rejected == (RejectedRow(str(path), 2, "sentence w: its text is withheld"),)
 
 
 def test_treebanks_of_a_language(write: Write, tmp_path: Path) -> None:
@@ -224,13 +224,15 @@ def test_held_out_keeps_families_together() -> None:
 
     # Families of three: a-x, a-y and b-y hang together through a and y.
     pairs = [(f"{side}{n}", f"{other}{n}") for n in range(40) for side, other in (("a", "x"), ("a", "y"), ("b", "y"))]
-    found = Read(tuple(PairExample(str(row), *pair, 0) for row, pair in enumerate(pairs)), (Rejected("f", 1, "why"),))
+    found = ReadResult(
+        tuple(PairExample(str(row), *pair, 0) for row, pair in enumerate(pairs)), (RejectedRow("f", 1, "why"),)
+    )
     train, dev = (held_out(found, side, size=31, keys=keys) for side in ("train", "dev"))
     assert (len(train.examples), len(dev.examples)) == (90, 30)
     assert not {key for one in train.examples for key in keys(one)} & {key for one in dev.examples for key in keys(one)}
     assert (train.rejected, dev.rejected) == (found.rejected, ())
     # Where a family goes depends on neither the order nor the other families.
-    turned = held_out(Read(found.examples[::-1]), "dev", size=31, keys=keys)
+    turned = held_out(ReadResult(found.examples[::-1]), "dev", size=31, keys=keys)
     assert set(turned.examples) == set(dev.examples)
 
 

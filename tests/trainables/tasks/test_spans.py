@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.data import DATA_ROOT, needs_data
-from trainables.data.examples import BitextExample, Read, RetrievalPair, RetrievalText, SpanExample
+from trainables.data.examples import BitextExample, ReadResult, RetrievalPair, RetrievalText, SpanExample
 from trainables.data.formats.ntrex import CODES, NtrexCorpus, pinned_corpus
 from trainables.data.formats.sentences import sentence_spans
 from trainables.data.formats.squad import paragraphs
@@ -52,7 +52,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(DATA_ROOT))
 
 
-def spans_of(found: Read) -> list[SpanExample]:
+def spans_of(found: ReadResult) -> list[SpanExample]:
     examples = [example for example in found.examples if isinstance(example, SpanExample)]
     assert len(examples) == len(found.examples)
     assert all(example.context.startswith(text, start) for example in examples for text, start in example.answers)

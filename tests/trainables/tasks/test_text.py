@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.data import DATA_ROOT, needs_data
-from trainables.data.examples import ChoiceExample, PairExample, Read, TaggingExample
+from trainables.data.examples import ChoiceExample, PairExample, ReadResult, TaggingExample
 from trainables.data.formats.copa import read_copa_xml, read_xcopa
 from trainables.data.formats.tagged import read_iob2
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
@@ -75,7 +75,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(DATA_ROOT))
 
 
-def check(task: PublishedTask, read: Read) -> None:
+def check(task: PublishedTask, read: ReadResult) -> None:
     """Every example is of the task's kind, its label valid, its id its own."""
     assert len({example.id for example in read.examples}) == len(read.examples)
     for example in read.examples:
@@ -99,7 +99,7 @@ def check(task: PublishedTask, read: Read) -> None:
                 pytest.fail(f"{task.name} reads {type(example).__name__}")
 
 
-def read_whole(task: PublishedTask, split: str, language: str = "en") -> Read:
+def read_whole(task: PublishedTask, split: str, language: str = "en") -> ReadResult:
     assert split in ("train", "dev", "test")
     read = task.read(split, language)  # type: ignore[arg-type]
     check(task, read)
@@ -111,7 +111,7 @@ def size(task: PublishedTask, split: str, language: str = "en") -> tuple[int, in
     return len(read.examples), len(read.rejected)
 
 
-def contents(read: Read) -> set[object]:
+def contents(read: ReadResult) -> set[object]:
     """Examples without their ids."""
     return {tuple(value for name, value in vars(example).items() if name != "id") for example in read.examples}
 
@@ -279,17 +279,17 @@ class TestPublishedFiles:
             assert len(read.examples) == count
 
 
-def pairs(read: Read) -> list[PairExample]:
+def pairs(read: ReadResult) -> list[PairExample]:
     return [example for example in read.examples if isinstance(example, PairExample)]
 
 
-def choices(read: Read) -> list[ChoiceExample]:
+def choices(read: ReadResult) -> list[ChoiceExample]:
     return [example for example in read.examples if isinstance(example, ChoiceExample)]
 
 
-def sentences(read: Read) -> list[TaggingExample]:
+def sentences(read: ReadResult) -> list[TaggingExample]:
     return [example for example in read.examples if isinstance(example, TaggingExample)]
 
 
-def labels(read: Read) -> list[int]:
+def labels(read: ReadResult) -> list[int]:
     return [example.label for example in read.examples if isinstance(example, (PairExample, ChoiceExample))]

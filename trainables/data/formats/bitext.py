@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainables.data.examples import BitextExample, Read, RetrievalText
+from trainables.data.examples import BitextExample, ReadResult, RetrievalText
 from trainables.data.record import Record
 from trainables.data.source import DataError, Location, Rows
 from trainables.data.text import aligned, lines, read_rows
 
 
-def aligned_files(source: Path, english: Path) -> Read:
+def aligned_files(source: Path, english: Path) -> ReadResult:
     """The pairs of two files with one sentence a line."""
     return pair_rows(
         ((number, {"sentence1": first, "sentence2": second}) for number, (first, second) in aligned(source, english)),
@@ -18,7 +18,7 @@ def aligned_files(source: Path, english: Path) -> Read:
     )
 
 
-def pair_rows(rows: Rows, where: Location) -> Read:
+def pair_rows(rows: Rows, where: Location) -> ReadResult:
     """Pairs in the columns sentence1 and sentence2 (English); a pair with an empty side is rejected."""
 
     def pair(row: Record) -> BitextExample | str:
@@ -28,7 +28,7 @@ def pair_rows(rows: Rows, where: Location) -> Read:
     return read_rows(rows, where, pair)
 
 
-def mining_files(source: Path, english: Path, gold: Path) -> Read:
+def mining_files(source: Path, english: Path, gold: Path) -> ReadResult:
     """BUCC's format: `id TAB sentence` in two files, and `source id TAB English id` for each pair of translations.
 
     The source sentences come first, each with the ids of its translations (most have none), then the English ones. Repeated
@@ -46,7 +46,7 @@ def mining_files(source: Path, english: Path, gold: Path) -> Read:
             if id not in texts:
                 raise DataError(gold, number, f"no sentence {id!r} in {path.name}")
         translations[queries[source_texts[source_id]]][candidates[english_texts[english_id]]] = None
-    return Read(
+    return ReadResult(
         (
             *(RetrievalText(id, text, gold=tuple(translations[id])) for text, id in queries.items()),
             *(RetrievalText(id, text) for text, id in candidates.items()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from trainables.data.examples import ChoiceExample, Read
+from trainables.data.examples import ChoiceExample, ReadResult
 from trainables.data.record import Record, label_index
 from trainables.data.source import Location, Rows
 from trainables.data.text import aligned, json_lines, read_rows
@@ -14,7 +14,9 @@ from trainables.data.text import aligned, json_lines, read_rows
 Parts = tuple[str, tuple[str, ...], object]
 
 
-def read_choices(rows: Rows, where: Location, *, parts: Callable[[Record], Parts], answers: tuple[str, ...]) -> Read:
+def read_choices(
+    rows: Rows, where: Location, *, parts: Callable[[Record], Parts], answers: tuple[str, ...]
+) -> ReadResult:
     """Multiple-choice examples; `answers` lists the spelling of the answer for each alternative.
 
     Raises:

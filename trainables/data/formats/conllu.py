@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainables.data.examples import Read, Rejected, TaggingExample
+from trainables.data.examples import ReadResult, RejectedRow, TaggingExample
 from trainables.data.formats.tagged import Block, blocks
 from trainables.data.record import label_index
 from trainables.data.source import DataError
@@ -47,7 +47,7 @@ class Sentence:
 Tagged = list[tuple[str, str, int]]  # form, tag, line
 
 
-def read_conllu(*paths: Path, tagged: Callable[[Sentence, Path], Tagged], labels: Sequence[str]) -> Read:
+def read_conllu(*paths: Path, tagged: Callable[[Sentence, Path], Tagged], labels: Sequence[str]) -> ReadResult:
     """The sentences of treebanks, with words and tags from `tagged` (`xpos_words` or `xtreme_words`).
 
     As in XTREME, a sentence whose text is withheld for its licence ("_" for all words, or all but one) is rejected.
@@ -61,10 +61,10 @@ def read_conllu(*paths: Path, tagged: Callable[[Sentence, Path], Tagged], labels
             words = tagged(_sentence(block, path), path)
             tags = tuple(labels[label_index(tag, labels, where=path, line=line)] for _, tag, line in words)
             if sum(form == HIDDEN for form, _, _ in words) >= max(1, len(words) - 1):
-                rejected.append(Rejected(str(path), block.lines[0][0], f"sentence {block.id}: its text is withheld"))
+                rejected.append(RejectedRow(str(path), block.lines[0][0], f"sentence {block.id}: its text is withheld"))
             else:
                 examples.append(TaggingExample(block.id, tuple(form for form, _, _ in words), tags))
-    return Read(tuple(examples), tuple(rejected))
+    return ReadResult(tuple(examples), tuple(rejected))
 
 
 def xpos_words(sentence: Sentence, path: Path) -> Tagged:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from trainables.data.examples import Read
+from trainables.data.examples import ReadResult
 from trainables.data.formats.choices import Parts, read_choices
 from trainables.data.record import Record
 from trainables.data.source import DataError, Location, Row, Rows
@@ -14,7 +14,7 @@ from trainables.data.text import json_lines, lines
 QUESTIONS = ("cause", "effect")
 
 
-def read_copa(rows: Rows, where: Location) -> Read:
+def read_copa(rows: Rows, where: Location) -> ReadResult:
     """Rows in the columns of SuperGLUE and XCOPA. The question is phrased as in XTREME-R's `run_xcopa.py`.
 
     Raises:
@@ -30,11 +30,11 @@ def _parts(row: Record) -> Parts:
     return f"{premise} What was the {question}?", tuple(choices), row.value("label")
 
 
-def read_xcopa(path: Path) -> Read:
+def read_xcopa(path: Path) -> ReadResult:
     return read_copa(json_lines(path), path)
 
 
-def read_copa_xml(path: Path, first: int = 1, last: int | None = None) -> Read:
+def read_copa_xml(path: Path, first: int = 1, last: int | None = None) -> ReadResult:
     """The items of COPA's XML with ids from `first` to `last`."""
     return read_copa(copa_items(path, first, last), path)
 

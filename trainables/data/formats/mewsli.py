@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trainables.data.examples import Read, Rejected, RetrievalPair, RetrievalText
+from trainables.data.examples import ReadResult, RejectedRow, RetrievalPair, RetrievalText
 from trainables.data.record import Record
 from trainables.data.text import json_lines, read_rows
 
 _BRACES = re.compile(r"\{(.*?)\}")
 
 
-def mention_pairs(path: Path) -> Read:
+def mention_pairs(path: Path) -> ReadResult:
     """Training pairs: a mention in its context, and the description of its entity."""
 
     def pair(row: Record) -> RetrievalPair | str:
@@ -30,10 +30,10 @@ def mention_pairs(path: Path) -> Read:
     return read_rows(json_lines(path), path, pair)
 
 
-def mentions(path: Path, language: str) -> Read:
+def mentions(path: Path, language: str) -> ReadResult:
     """Queries: the mentions in articles of one language, each with the id of its entity."""
     queries: list[RetrievalText] = []
-    rejected: list[Rejected] = []
+    rejected: list[RejectedRow] = []
     for line, values in json_lines(path):
         row = Record(values, path, line)
         context = row.record("context")
@@ -42,13 +42,13 @@ def mentions(path: Path, language: str) -> Read:
         for mention in row.records("mentions"):
             query = _query(context, mention)
             if query is None:
-                rejected.append(Rejected(str(path), line, _not_in_a_sentence(mention)))
+                rejected.append(RejectedRow(str(path), line, _not_in_a_sentence(mention)))
             else:
                 queries.append(RetrievalText(mention.text("example_id"), query, gold=(mention.text("entity_id"),)))
-    return Read(tuple(queries), tuple(rejected))
+    return ReadResult(tuple(queries), tuple(rejected))
 
 
-def entities(path: Path) -> Read:
+def entities(path: Path) -> ReadResult:
     """Candidates: every entity with its description, in one of fifty languages."""
 
     def candidate(row: Record) -> RetrievalText:

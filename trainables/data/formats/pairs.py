@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.data.examples import PairExample, Read
+from trainables.data.examples import PairExample, ReadResult
 from trainables.data.record import Record, label_index
 from trainables.data.source import Location, Rows
 from trainables.data.text import json_lines, read_rows, separated
@@ -27,7 +27,7 @@ class PairForm:
     unlabelled: frozenset[str] = frozenset()
     prefix: str = ""
 
-    def __call__(self, rows: Rows, where: Location) -> Read:
+    def __call__(self, rows: Rows, where: Location) -> ReadResult:
         """The examples; an id ends with the line (or row) number.
 
         Raises:
@@ -43,14 +43,14 @@ class PairForm:
 
         return read_rows(rows, where, build)
 
-    def json_lines(self, path: Path) -> Read:
+    def json_lines(self, path: Path) -> ReadResult:
         return self(json_lines(path), path)
 
-    def tsv(self, path: Path) -> Read:
+    def tsv(self, path: Path) -> ReadResult:
         """A tab-separated file with a header."""
         return self(separated(path), path)
 
-    def headless_tsv(self, path: Path) -> Read:
+    def headless_tsv(self, path: Path) -> ReadResult:
         """A tab-separated file without a header: the two texts and the label."""
         return self(separated(path, (self.first, self.second, self.label)), path)
 

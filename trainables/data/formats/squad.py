@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainables.data.examples import Read, Rejected, RetrievalPair, SpanExample
+from trainables.data.examples import ReadResult, RejectedRow, RetrievalPair, SpanExample
 from trainables.data.formats.sentences import Span, sentence_spans, span_at
 from trainables.data.record import Record
 from trainables.data.source import Files, Hub, Location, Rows, Source
@@ -40,7 +40,7 @@ class Paragraph:
     sentences: tuple[Span, ...] | None
 
 
-BuildExamples = Callable[[Iterable[Question], Location], Read]
+BuildExamples = Callable[[Iterable[Question], Location], ReadResult]
 
 
 def from_file(path: Path) -> Iterator[Question]:
@@ -110,19 +110,19 @@ def squad_source(
     )
 
 
-def spans(questions: Iterable[Question], where: Location, *, unanswerable: bool = False) -> Read:
+def spans(questions: Iterable[Question], where: Location, *, unanswerable: bool = False) -> ReadResult:
     """Span examples. An answer that is not at its offset is rejected, and so is its question if no other answer is left.
 
     A question published without answers is an example if `unanswerable`; otherwise it is rejected.
     """
-    rejected: list[Rejected] = []
+    rejected: list[RejectedRow] = []
     valid = _validated(questions, where, rejected, unanswerable=unanswerable)
-    return Read(tuple(SpanExample(q.id, q.text, q.context, q.answers) for q in valid), tuple(rejected))
+    return ReadResult(tuple(SpanExample(q.id, q.text, q.context, q.answers) for q in valid), tuple(rejected))
 
 
-def sentence_pairs(questions: Iterable[Question], where: Location) -> Read:
+def sentence_pairs(questions: Iterable[Question], where: Location) -> ReadResult:
     """Each question with the sentence in which its first answer starts, and its paragraph: LAReQA's training set."""
-    rejected: list[Rejected] = []
+    rejected: list[RejectedRow] = []
     examples: list[RetrievalPair] = []
     for question in _validated(questions, where, rejected, unanswerable=False):
         sentence = span_at(sentence_spans(question.context), question.answers[0][1])
@@ -131,11 +131,11 @@ def sentence_pairs(questions: Iterable[Question], where: Location) -> Read:
         else:
             text = question.context[slice(*sentence[1])]
             examples.append(RetrievalPair(question.id, question.text, text, question.context))
-    return Read(tuple(examples), tuple(rejected))
+    return ReadResult(tuple(examples), tuple(rejected))
 
 
 def _validated(
-    questions: Iterable[Question], where: Location, rejected: list[Rejected], *, unanswerable: bool
+    questions: Iterable[Question], where: Location, rejected: list[RejectedRow], *, unanswerable: bool
 ) -> Iterator[Question]:
     """The usable questions with their valid answers; everything else is appended to `rejected`."""
     seen: set[str] = set()
@@ -161,9 +161,9 @@ def misplaced(question: Question, answer: tuple[str, int]) -> str | None:
     return f"answer {text!r} is not at offset {start} of its context" if text else "an answer is empty"
 
 
-def rejected_question(question: Question, where: Location, rule: str) -> Rejected:
+def rejected_question(question: Question, where: Location, rule: str) -> RejectedRow:
     """A question that cannot be used, by its id."""
-    return Rejected(str(where), question.line, f"question {question.id!r}: {rule}")
+    return RejectedRow(str(where), question.line, f"question {question.id!r}: {rule}")
 
 
 def in_held_out_article(question: Question) -> bool:

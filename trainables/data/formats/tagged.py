@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.data.examples import Read, TaggingExample
+from trainables.data.examples import ReadResult, TaggingExample
 from trainables.data.record import Record, label_index
 from trainables.data.source import DataError, Location, Rows
 from trainables.data.text import lines, read_rows
@@ -45,13 +45,13 @@ def blocks(path: Path) -> Iterator[Block]:
         yield block
 
 
-def read_tagged(path: Path, *, parse: Parse, labels: Sequence[str]) -> Read:
+def read_tagged(path: Path, *, parse: Parse, labels: Sequence[str]) -> ReadResult:
     """The sentences of a file with one word a line.
 
     Raises:
         DataError: a line breaks a rule, or its tag is unknown.
     """
-    return Read(tuple(_sentence(block, path, parse=parse, labels=labels) for block in blocks(path)))
+    return ReadResult(tuple(_sentence(block, path, parse=parse, labels=labels) for block in blocks(path)))
 
 
 def _sentence(block: Block, path: Path, *, parse: Parse, labels: Sequence[str]) -> TaggingExample:
@@ -66,17 +66,17 @@ def _sentence(block: Block, path: Path, *, parse: Parse, labels: Sequence[str]) 
     return TaggingExample(block.id, tuple(words), tuple(tags))
 
 
-def read_iob2(*paths: Path) -> Read:
+def read_iob2(*paths: Path) -> ReadResult:
     """Universal NER: a line has number, word, tag and two more columns."""
 
     def parse(line: str) -> tuple[str, str] | str:
         columns = line.split("\t")
         return (columns[1], columns[2]) if len(columns) == 5 else f"{len(columns)} columns, expected 5"
 
-    return sum((read_tagged(path, parse=parse, labels=NER_LABELS) for path in paths), Read(()))
+    return sum((read_tagged(path, parse=parse, labels=NER_LABELS) for path in paths), ReadResult(()))
 
 
-def read_panx(path: Path) -> Read:
+def read_panx(path: Path) -> ReadResult:
     """WikiANN: a line has language and word, as in "en:Word", then the tag."""
 
     def parse(line: str) -> tuple[str, str] | str:
@@ -89,7 +89,7 @@ def read_panx(path: Path) -> Read:
     return read_tagged(path, parse=parse, labels=NER_LABELS)
 
 
-def read_tag_rows(rows: Rows, where: Location, *, tags: str, labels: Sequence[str]) -> Read:
+def read_tag_rows(rows: Rows, where: Location, *, tags: str, labels: Sequence[str]) -> ReadResult:
     """Rows with the words in column `tokens` and, in column `tags`, the names of tags or their numbers in `labels`.
 
     Raises:

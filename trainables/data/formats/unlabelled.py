@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainables.data.examples import Read, TextExample
+from trainables.data.examples import ReadResult, TextExample
 from trainables.data.record import Record
 from trainables.data.source import DataError, Location, Rows
 from trainables.data.text import lines
@@ -12,7 +12,7 @@ from trainables.data.text import lines
 SHORTEST_BYTES = 64  # of an article's lines: most shorter ones are headings or list entries
 
 
-def text_lines(path: Path) -> Read:
+def text_lines(path: Path) -> ReadResult:
     """The lines of a file; empty lines, which some corpora put between documents, are skipped.
 
     Raises:
@@ -21,16 +21,16 @@ def text_lines(path: Path) -> Read:
     examples = tuple(TextExample(str(number), text) for number, line in lines(path) if (text := line.strip()))
     if not examples:
         raise DataError(path, 1, "no text; expected a sentence or paragraph a line")
-    return Read(examples)
+    return ReadResult(examples)
 
 
-def article_paragraphs(rows: Rows, where: Location) -> Read:
+def article_paragraphs(rows: Rows, where: Location) -> ReadResult:
     """The paragraphs of articles: the lines of the column `text`.
 
     Raises:
         DataError: a row has no text.
     """
-    return Read(
+    return ReadResult(
         tuple(
             TextExample(f"{number}-{index}", line.strip())
             for number, row in rows

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from trainables.data.examples import Read, Rejected, RetrievalText
+from trainables.data.examples import ReadResult, RejectedRow, RetrievalText
 from trainables.data.formats.sentences import span_at
 from trainables.data.formats.squad import Paragraph, Question, misplaced, paragraphs, rejected_question
 from trainables.data.source import DataError
 
 
-def sentence_retrieval(language: str, files: Mapping[str, Path]) -> Read:
+def sentence_retrieval(language: str, files: Mapping[str, Path]) -> ReadResult:
     """XQuAD-R's questions in one language, then its candidates: every sentence of every paragraph.
 
     The right answers to a question are the sentences in which its answer starts, in all languages of `files`. As in
@@ -20,7 +20,7 @@ def sentence_retrieval(language: str, files: Mapping[str, Path]) -> Read:
     (for two Turkish sentences the field `sentences` differs). Equal sentences stay separate: their paragraphs differ.
     """
     gold: dict[str, list[str]] = {}
-    rejected: list[Rejected] = []
+    rejected: list[RejectedRow] = []
     for name, path in files.items():
         for question, candidate in _answer_candidates(name, path):
             if candidate is not None:
@@ -36,7 +36,7 @@ def sentence_retrieval(language: str, files: Mapping[str, Path]) -> Read:
         for number, paragraph in enumerate(_paragraphs(path))
         for index, (start, end) in enumerate(paragraph.sentences or ())
     ]
-    return Read((*questions, *candidates), tuple(rejected))
+    return ReadResult((*questions, *candidates), tuple(rejected))
 
 
 def _answer_candidates(language: str, path: Path) -> Iterator[tuple[Question, str | None]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data import revisions
-from trainables.data.examples import Read
+from trainables.data.examples import ReadResult
 from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, PairForm, nli_json
 from trainables.data.source import Files, Hub, Source
 from trainables.tasks.base import HeadName, Role, Split
@@ -53,12 +53,12 @@ class AnliPlus(PublishedTask):
         return 100.0 / len(self.labels)
 
 
-def read_rounds(*paths: Path) -> Read:
+def read_rounds(*paths: Path) -> ReadResult:
     """ANLI's files, one for each round, in the order of ROUNDS."""
     forms = [replace(ANLI_JSON, prefix=f"anli-{name.lower()}-") for name in ROUNDS]
-    return sum((form.json_lines(path) for form, path in zip(forms, paths, strict=True)), Read(()))
+    return sum((form.json_lines(path) for form, path in zip(forms, paths, strict=True)), ReadResult(()))
 
 
-def read_mixture(*paths: Path) -> Read:
+def read_mixture(*paths: Path) -> ReadResult:
     *rounds, snli, mnli = paths
     return read_rounds(*rounds) + nli_json("snli-").json_lines(snli) + nli_json("mnli-").json_lines(mnli)

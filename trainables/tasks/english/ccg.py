@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.examples import Read, TaggingExample
+from trainables.data.examples import ReadResult, TaggingExample
 from trainables.data.formats.ccgbank import derivations
 from trainables.data.source import DataError, Files, Source, data_root
 from trainables.tasks.base import HeadName, Role, Split
@@ -45,9 +45,9 @@ class Ccg(PublishedTask):
         check_split(self, split, language)
         return Source(Files(_folders(split), self._read), None)
 
-    def _read(self, *folders: Path) -> Read:
+    def _read(self, *folders: Path) -> ReadResult:
         known = set(self.labels)
-        return Read(
+        return ReadResult(
             tuple(
                 TaggingExample(
                     name,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.examples import Read
+from trainables.data.examples import ReadResult
 from trainables.data.formats.choices import Parts, read_choices
 from trainables.data.record import Record
 from trainables.data.source import Files, Hub, Location, Row, Rows, Source
@@ -42,12 +42,12 @@ class CommonsenseQA(PublishedTask):
         return 20.0
 
 
-def read_commonsense_json(path: Path) -> Read:
+def read_commonsense_json(path: Path) -> ReadResult:
     """The published format, in which the question contains its choices, converted to the columns of the hub."""
     return read_commonsense(((number, _flat(Record(row, path, number))) for number, row in json_lines(path)), path)
 
 
-def read_commonsense(rows: Rows, where: Location) -> Read:
+def read_commonsense(rows: Rows, where: Location) -> ReadResult:
     return read_choices(rows, where, parts=_parts, answers=LETTERS)
 
 

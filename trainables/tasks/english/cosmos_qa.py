@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.examples import Read
+from trainables.data.examples import ReadResult
 from trainables.data.formats.choices import Parts, read_choices
 from trainables.data.record import Record
 from trainables.data.source import Files, Hub, Location, Rows, Source
@@ -42,11 +42,11 @@ class CosmosQA(PublishedTask):
         return 25.0
 
 
-def read_cosmos_csv(path: Path) -> Read:
+def read_cosmos_csv(path: Path) -> ReadResult:
     return read_cosmos(separated(path, delimiter=",", quoted=True), path)
 
 
-def read_cosmos(rows: Rows, where: Location) -> Read:
+def read_cosmos(rows: Rows, where: Location) -> ReadResult:
     return read_choices(rows, where, parts=_parts, answers=("0", "1", "2", "3"))
 
 

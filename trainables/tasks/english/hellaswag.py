@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.data.examples import Read
+from trainables.data.examples import ReadResult
 from trainables.data.formats.choices import Parts, read_choices
 from trainables.data.record import Record
 from trainables.data.source import Files, Hub, Location, Rows, Source
@@ -41,7 +41,7 @@ class HellaSwag(PublishedTask):
         return 25.0
 
 
-def read_hellaswag(rows: Rows, where: Location) -> Read:
+def read_hellaswag(rows: Rows, where: Location) -> ReadResult:
     return read_choices(rows, where, parts=_parts, answers=("0", "1", "2", "3"))
 
 

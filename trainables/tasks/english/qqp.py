@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.examples import Read, Rejected
+from trainables.data.examples import ReadResult, RejectedRow
 from trainables.data.formats.pairs import PairForm
 from trainables.data.source import Files, Hub, Source
 from trainables.data.text import lines
@@ -40,7 +40,7 @@ class Qqp(PublishedTask):
         return 50.0
 
 
-def read_qqp(path: Path) -> Read:
+def read_qqp(path: Path) -> ReadResult:
     """GLUE's file. A few questions contain a line break, so that their lines have too few columns and are rejected."""
     numbered = ((number, line.split("\t")) for number, line in lines(path))
     header = next(numbered, (0, []))[1]
@@ -48,8 +48,10 @@ def read_qqp(path: Path) -> Read:
     for number, values in numbered:
         if len(values) < len(header):
             rejected.append(
-                Rejected(str(path), number, f"{len(values)} of {len(header)} columns: a question contains a line break")
+                RejectedRow(
+                    str(path), number, f"{len(values)} of {len(header)} columns: a question contains a line break"
+                )
             )
         else:
             rows.append((number, dict(zip(header, values, strict=False))))
-    return GLUE_TSV(rows, path) + Read((), tuple(rejected))
+    return GLUE_TSV(rows, path) + ReadResult((), tuple(rejected))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.examples import Read
+from trainables.data.examples import ReadResult
 from trainables.data.formats.choices import Parts, labelled_json_lines, read_choices
 from trainables.data.record import Record
 from trainables.data.source import Files, Hub, Location, Rows, Source
@@ -41,11 +41,11 @@ class SocialIQa(PublishedTask):
         return 100.0 / 3
 
 
-def read_social_files(texts: Path, labels: Path) -> Read:
+def read_social_files(texts: Path, labels: Path) -> ReadResult:
     return read_social(labelled_json_lines(texts, labels), texts)
 
 
-def read_social(rows: Rows, where: Location) -> Read:
+def read_social(rows: Rows, where: Location) -> ReadResult:
     return read_choices(rows, where, parts=_parts, answers=("1", "2", "3"))
 
 

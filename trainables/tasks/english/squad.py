@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data import revisions
-from trainables.data.examples import Read
+from trainables.data.examples import ReadResult
 from trainables.data.formats.squad import (
     BuildExamples,
     from_file,
@@ -57,10 +57,10 @@ def squad_train_or_dev(split: Split, build: BuildExamples = spans) -> Source:
 def dev_without_xquad(path: str, dataset: str, config: str, *, revision: str, build: BuildExamples) -> Source:
     """SQuAD's dev set without the 240 paragraphs that XQuAD translates, because models chosen on it are scored on those."""
 
-    def read_files(dev: Path, xquad: Path) -> Read:
+    def read_files(dev: Path, xquad: Path) -> ReadResult:
         return build(without_paragraphs_of(from_file(xquad), from_file(dev)), dev)
 
-    def read_rows(rows: Rows, where: str) -> Read:
+    def read_rows(rows: Rows, where: str) -> ReadResult:
         xquad = load_rows(XQUAD_HUB, "xquad.en", split="validation", revision=XQUAD_REVISION)
         others = from_rows(enumerate(xquad), f"{XQUAD_HUB}:xquad.en")
         return build(without_paragraphs_of(others, from_rows(rows, where)), where)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.examples import Example, PairExample, Read
+from trainables.data.examples import Example, PairExample, ReadResult
 from trainables.data.formats.pairs import NLI_LABELS, PairForm
 from trainables.data.held_out import Side, held_out
 from trainables.data.source import Files, Source
@@ -43,7 +43,7 @@ class CadNli(PublishedTask):
         return 100.0 / len(self.labels)
 
 
-def _side(side: Side, path: Path) -> Read:
+def _side(side: Side, path: Path) -> ReadResult:
     return held_out(CAD_TSV.tsv(path), side, size=DEV_SIZE, keys=_texts)
 
 

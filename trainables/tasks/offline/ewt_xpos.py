@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.examples import Read
+from trainables.data.examples import ReadResult
 from trainables.data.formats.conllu import Sentence, Tagged, read_conllu, xpos_words
 from trainables.data.source import Files, Source
 from trainables.tasks.base import HeadName, Role, Split
@@ -40,7 +40,7 @@ class EwtXpos(PublishedTask):
         return 100.0 / len(self.labels)
 
 
-def read_xpos(path: Path) -> Read:
+def read_xpos(path: Path) -> ReadResult:
     return read_conllu(path, tagged=_words, labels=EwtXpos.labels)
 
 

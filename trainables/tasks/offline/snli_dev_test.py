@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainables.data import revisions
-from trainables.data.examples import Example, PairExample, Read
+from trainables.data.examples import Example, PairExample, ReadResult
 from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, nli_json
 from trainables.data.held_out import Side, held_out
 from trainables.data.source import Files, Hub, Rows, Source
@@ -49,15 +49,15 @@ class SnliDevTestAsTrain(PublishedTask):
         return 100.0 / len(self.labels)
 
 
-def _side_of_files(side: Side, dev: Path, test: Path) -> Read:
+def _side_of_files(side: Side, dev: Path, test: Path) -> ReadResult:
     return _side(nli_json("dev-").json_lines(dev) + nli_json("test-").json_lines(test), side)
 
 
-def _side_of_rows(side: Side, rows: Rows, where: str) -> Read:
+def _side_of_rows(side: Side, rows: Rows, where: str) -> ReadResult:
     return _side(NLI_HUB(rows, where), side)
 
 
-def _side(read: Read, side: Side) -> Read:
+def _side(read: ReadResult, side: Side) -> ReadResult:
     return held_out(read, side, size=DEV_SIZE, keys=_premise)
 
 

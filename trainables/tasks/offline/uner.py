@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.examples import Example, Read
+from trainables.data.examples import Example, ReadResult
 from trainables.data.formats.tagged import NER_LABELS, read_iob2
 from trainables.data.held_out import Side, held_out
 from trainables.data.source import Files, Source
@@ -46,7 +46,7 @@ class UnerDevAsTrain(PublishedTask):
         return 0.0  # span F1 of a guess that never gets both boundaries and the type right
 
 
-def _side(side: Side, path: Path) -> Read:
+def _side(side: Side, path: Path) -> ReadResult:
     return held_out(read_iob2(path), side, size=DEV_SIZE, keys=_document)
 
 

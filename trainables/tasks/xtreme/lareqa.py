@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.examples import Read
+from trainables.data.examples import ReadResult
 from trainables.data.formats.squad import sentence_pairs
 from trainables.data.formats.xquad_r import sentence_retrieval
 from trainables.data.source import Files, Source
@@ -51,7 +51,7 @@ class Lareqa(PublishedTask):
         if language not in self.languages:
             raise ValueError(f"{self.name}: {language} is not a language of this instance, {', '.join(self.languages)}")
 
-        def read(*files: Path) -> Read:
+        def read(*files: Path) -> ReadResult:
             return sentence_retrieval(language, dict(zip(self.languages, files, strict=True)))
 
         return Source(Files(tuple(f"xquad_r/{name}.json" for name in self.languages), read), None)
