@@ -166,7 +166,7 @@ def test_a_recipe_that_cannot_be_measured_is_refused_in_one_line(
     (searched / JOURNAL).write_text("nonsense\n")
     ran = bench_recipe(searched)
     assert (ran.exit_code, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("error: the journal's study 1x32 is none of this search")
+    assert ran.stderr.startswith("error: the journal's study 1x32 is not a search of this study")
     assert ran.stderr.count("\n") == 1
 
 

@@ -1,0 +1,130 @@
+"""Readings of the machine: GPU state, memory and energy."""
+
+from __future__ import annotations
+
+import os
+
+import pynvml
+import pytest
+
+from tests.support.serving import CPU
+from trainables.benchmark.probes import memory as memory_module
+from trainables.benchmark.probes.energy import EnergyRule, measure_energy
+from trainables.benchmark.probes.nvml import FIELDS, gpu_names, read_gpu
+
+
+def test_without_nvml_every_field_is_unavailable_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", missing)
+    state = read_gpu("GPU-0")
+    for name in FIELDS:
+        assert getattr(state, name) is None
+        assert "Not Found" in state.unavailable[name]
+    assert gpu_names() == ()
+    assert read_gpu(None).unavailable["energy_j"] == "the device is not a GPU"
+
+
+def test_a_reading_that_one_gpu_lacks_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    own_pid = os.getpid()
+
+    def no_energy(handle: str) -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    def busy(handle: str) -> list[object]:
+        return [
+            type("Process", (), {"pid": -1, "usedGpuMemory": 5e6})(),
+            type("Process", (), {"pid": own_pid, "usedGpuMemory": 3e6})(),
+        ]
+
+    fakes = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetHandleByUUID": lambda uuid: f"handle of {uuid}",
+        "nvmlDeviceGetName": lambda handle: handle,
+        "nvmlSystemGetDriverVersion": lambda: b"580.1",
+        "nvmlDeviceGetTotalEnergyConsumption": no_energy,
+        "nvmlDeviceGetMemoryInfo": lambda handle: type("Memory", (), {"used": 2e6, "total": 8e6})(),
+        "nvmlDeviceGetComputeRunningProcesses": busy,
+        "nvmlDeviceGetPowerUsage": lambda handle: 250_500,
+        "nvmlDeviceGetTemperature": lambda handle, sensor: 61,
+        "nvmlDeviceGetClockInfo": lambda handle, clock: {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 2619}[
+            clock
+        ],
+        "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: (
+            pynvml.nvmlClocksEventReasonSwPowerCap | pynvml.nvmlClocksEventReasonGpuIdle
+        ),
+        "nvmlDeviceGetMigMode": lambda handle: [0, 1],
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(pynvml, name, fake)
+    state = read_gpu("GPU-7")
+    assert (state.name, state.driver, state.memory_used_mb, state.other_processes) == (
+        "handle of GPU-7",
+        "580.1",
+        2.0,
+        1,
+    )
+    assert state.energy_j is None
+    assert list(state.unavailable) == ["energy_j"]
+    assert (state.power_w, state.temperature_c, state.sm_clock_mhz, state.memory_clock_mhz) == (250.5, 61, 1980, 2619)
+    assert state.slowed_by == ("power cap",)  # an idle GPU is not slowed down
+    assert state.mig is False
+    assert state.process_memory_mb == 3.0
+    own_pid = -2  # as in a container, where this process has another id than the one NVML lists
+    state = read_gpu("GPU-7")
+    assert state.process_memory_mb is None
+    assert "process ids differ in a container" in state.unavailable["process_memory_mb"]
+
+
+def test_the_peak_of_host_memory_restarts_at_its_reset() -> None:
+    if not memory_module.reset_host_peak():
+        pytest.skip("this kernel does not reset the peak")
+    peak = memory_module.PeakMemory(CPU)
+    before = peak.read().mb
+    block = bytearray(b"x" * 50_000_000)
+    high = peak.read().mb
+    assert high - before > 40
+    del block
+    assert memory_module.PeakMemory(CPU).read().mb < high - 40
+    assert memory_module.host_peak_mb() >= memory_module.host_rss_mb() * 0.9
+
+
+class Meter:
+    """A device that draws 50 W when idle and 250 W when serving, with its clock."""
+
+    def __init__(self) -> None:
+        self.now, self.joules = 0.0, 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.joules += 50 * seconds
+
+    def serve(self, number: int) -> int:
+        self.now += 0.1
+        self.joules += 25
+        return 10
+
+
+def test_energy_is_joules_per_sample_with_the_idle_power_included() -> None:
+    meter = Meter()
+    energy = measure_energy(
+        meter.serve,
+        EnergyRule(windows=3, window_s=5.0, cool_down_s=2.0),
+        joules=lambda: meter.joules,
+        clock=lambda: meter.now,
+        sleep=meter.sleep,
+    )
+    assert energy is not None
+    assert energy.idle_power_w == pytest.approx(50)
+    assert energy.j_per_sample == pytest.approx(2.5)  # 250 W at 100 samples per second
+    assert len(energy.j_per_sample_by_window) == 3
+
+
+def test_a_counter_that_stops_answering_gives_no_energy() -> None:
+    meter = Meter()
+    energy = measure_energy(
+        meter.serve, EnergyRule(1, 1.0, 0.0), joules=lambda: None, clock=lambda: meter.now, sleep=meter.sleep
+    )
+    assert energy is None

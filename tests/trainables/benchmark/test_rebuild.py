@@ -1,0 +1,42 @@
+"""Evaluations rebuilt from the manifests of stages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import CommandResult
+from trainables.benchmark.subjects.rebuild import CannotRebuild, UnknownClass, evaluation_of, rebuild
+from trainables.stages.evaluate import Evaluate
+from trainables.store.fingerprint import canonical
+
+TINY_RUN = tuple[Path, CommandResult]
+
+
+def _target_stage(output: Path) -> Path:
+    (folder, *_) = sorted(output.glob("stages/target-micro_tagging-1x32@*"))
+    return folder
+
+
+def test_the_folder_of_a_stage_leads_to_the_evaluation_of_its_model(tiny_run: TINY_RUN) -> None:
+    output, _ = tiny_run
+    folder = _target_stage(output)
+    evaluation = evaluation_of(folder)
+    assert isinstance(evaluation, Evaluate)
+    identity = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["identity"]
+    assert canonical(evaluation.model) == identity
+    for manifest in output.glob("stages/*/manifest.json"):
+        document = json.loads(manifest.read_text(encoding="utf-8"))["identity"]
+        assert canonical(rebuild(document)) == document, manifest
+    (vocabulary,) = output.glob("stages/vocabulary-*")
+    assert evaluation_of(vocabulary) is None
+    assert evaluation_of(output) is None
+
+
+def test_an_identity_with_an_unknown_class_is_refused() -> None:
+    with pytest.raises(UnknownClass, match="its class Strange is not built in"):
+        rebuild({"type": "Strange", "version": 1})
+    with pytest.raises(CannotRebuild, match="Shape"):
+        rebuild({"type": "Shape", "version": 1, "layers": 0, "width": 32})

@@ -1,0 +1,54 @@
+"""Serving single queries and batches, and the choice of a batch size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.serving import CPU, PAD, ManualClock, queries
+from trainables.benchmark.scenarios.queries import Query
+from trainables.benchmark.scenarios.serving import ModelServer
+from trainables.benchmark.scenarios.sweep import sweep_batch_sizes
+from trainables.models.task_model import TaskModel
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_query_has_the_same_logits_in_a_batch_as_alone(model: TaskModel) -> None:
+    server = ModelServer(model.logits, queries([4, 12, 7]), pad_id=PAD, device=CPU, threads=1)
+    together = server.serve_batch([2, 1, 0])
+    alone = torch.cat([server.serve_batch([index]) for index in (2, 1, 0)])
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert not torch.allclose(alone[0], alone[1], atol=1e-5)
+    assert torch.equal(server.serve_query(queries([7])[0]), alone[:1])
+
+
+def test_the_rows_of_a_query_stay_together() -> None:
+    seen: list[Tensor] = []
+
+    def forward(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
+        seen.append(ids_NL * mask_NL)
+        return torch.zeros(len(ids_NL), 1)
+
+    choices: list[Query] = [((5, 6), (7, 8, 9)), ((10,), (11, 12))]
+    ModelServer(forward, choices, pad_id=PAD, device=CPU, threads=torch.get_num_threads()).serve_batch([1, 0])
+    assert seen[0].tolist() == [[10, 0, 0], [11, 12, 0], [5, 6, 0], [7, 8, 9]]
+
+
+def test_the_sweep_chooses_the_fastest_size_and_ends_when_out_of_memory() -> None:
+    clock = ManualClock()
+
+    def forward(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
+        rows = len(ids_NL)
+        if rows > 8:
+            raise torch.OutOfMemoryError("no memory left")
+        clock.now += {1: 1.0, 4: 1.0, 8: 4.0}[rows]
+        return torch.zeros(rows, 3)
+
+    server = ModelServer(forward, queries([4] * 6), pad_id=PAD, device=CPU, threads=torch.get_num_threads())
+    sweep = sweep_batch_sizes(server, (16, 8, 4, 1, 32), 5.0, seed=0, clock=clock)
+    assert sweep.samples_per_s == pytest.approx({1: 1.0, 4: 4.0, 8: 2.0})
+    assert sweep.best == 4
+    assert sweep.stopped == "out of memory at batch size 16: no memory left"
+    with pytest.raises(torch.OutOfMemoryError):
+        sweep_batch_sizes(server, (16, 32), 5.0, seed=0, clock=clock)
