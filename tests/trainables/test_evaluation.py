@@ -1,4 +1,4 @@
-"""Running a model over sets: each different row once, and a batch that the device does not hold in halves."""
+"""Computing outputs: identical rows are encoded once, and batches that do not fit on the device are halved."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ CPU = torch.device("cpu")
 
 
 class Device:
-    """Sums the ids of each row, as long as it holds the batch."""
+    """Sums the ids of each row of a batch that fits."""
 
-    def __init__(self, most_tokens: int) -> None:
-        self._most_tokens = most_tokens
-        self.held: list[tuple[int, int]] = []
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self.batches: list[tuple[int, int]] = []
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        if input_ids.numel() > self._most_tokens:
+        if input_ids.numel() > self._max_tokens:
             raise torch.OutOfMemoryError(f"{input_ids.numel()} tokens")
-        self.held.append((input_ids.shape[0], input_ids.shape[1]))
+        self.batches.append((input_ids.shape[0], input_ids.shape[1]))
         return (input_ids * attention_mask).sum(1, keepdim=True).double()
 
 
@@ -40,26 +40,25 @@ def _sets() -> list[ExampleSet]:
 
 
 def _sums(device: Device, *, lockstep: bool = False) -> list[list[np.ndarray]]:
-    return [list(one.logits) for one in predict(device, _sets(), PAD, share=ALONE, device=CPU, lockstep=lockstep)]
+    return [list(output.logits) for output in predict(device, _sets(), PAD, share=ALONE, device=CPU, lockstep=lockstep)]
 
 
-@pytest.mark.parametrize("most_tokens", [10_000, 1500, 130])
-def test_scores_are_the_same_whatever_the_device_holds(most_tokens: int, caplog: pytest.LogCaptureFixture) -> None:
-    device = Device(most_tokens)
-    found = _sums(device)
-    for one, outputs in zip(_sets(), found, strict=True):
-        assert [values.item() for values in outputs] == [sum(feature.rows[0]) for feature in one.features]
-    assert sum(rows for rows, _ in device.held) == 200, "a row was encoded twice"
-    assert ("continuing with" in caplog.text) is (most_tokens < 4096)
-    # What did not fit is halved until it does, and not forgotten: so many refusals are needed to come below the limit.
-    assert caplog.text.count("continuing with") <= np.ceil(np.log2(4096 / most_tokens)) + 1
+@pytest.mark.parametrize("max_tokens", [10_000, 1500, 130])
+def test_outputs_do_not_depend_on_the_memory_of_the_device(max_tokens: int, caplog: pytest.LogCaptureFixture) -> None:
+    device = Device(max_tokens)
+    for scored, outputs in zip(_sets(), _sums(device), strict=True):
+        assert [values.item() for values in outputs] == [sum(feature.rows[0]) for feature in scored.features]
+    assert sum(rows for rows, _ in device.batches) == 200, "a row was encoded twice"
+    assert ("continuing with" in caplog.text) is (max_tokens < 4096)
+    # Batches are halved until they fit, and later ones start at that size: this many halvings reach the limit.
+    assert caplog.text.count("continuing with") <= np.ceil(np.log2(4096 / max_tokens)) + 1
 
 
-def test_a_row_that_does_not_fit_alone_is_the_device_s_error() -> None:
+def test_a_single_row_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError, match="tokens"):
         _sums(Device(100))
 
 
-def test_workers_in_lockstep_do_not_cut_batches_of_their_own() -> None:
+def test_workers_in_lockstep_do_not_halve_batches() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         _sums(Device(1500), lockstep=True)

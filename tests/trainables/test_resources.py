@@ -1,15 +1,47 @@
-"""Resources of a size, and the worker counts it may fall back to."""
+"""Resources: what a worker requests of a node, on how many workers a trial may run, and impossible combinations."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from trainables.resources import Resources
+from trainables.resources import Resources, worker_request
 
 
-def test_fewer_workers_are_halves_that_keep_the_batch() -> None:
+@pytest.mark.parametrize(
+    ("resources", "request_of_a_worker"),
+    [
+        (Resources(workers=4, cpus=2), {"CPU": 2}),
+        (Resources(cpus=8, gpus=1), {"CPU": 8, "GPU": 1}),
+        (
+            Resources(workers=2, gpus=1, accelerator_type="H100"),
+            {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001},
+        ),
+    ],
+)
+def test_what_a_worker_requests(resources: Resources, request_of_a_worker: dict[str, float]) -> None:
+    assert worker_request(resources) == request_of_a_worker
+
+
+def test_a_trial_may_shrink_to_its_fewest_workers() -> None:
     assert Resources(workers=8, fewest_workers=2).worker_counts == (8, 4, 2)
-    assert Resources(workers=6, fewest_workers=2).worker_counts == (6, 3)
+    assert Resources(workers=8, fewest_workers=3).worker_counts == (8, 4)
+    assert Resources(workers=6, fewest_workers=1).worker_counts == (6, 3)
     assert Resources(workers=8).worker_counts == (8,)
-    with pytest.raises(ValueError, match="fewest_workers 9"):
-        Resources(workers=8, fewest_workers=9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"workers": 0}, "impossible resources"),
+        ({"gpus": 2}, "gpus is 0 or 1"),
+        ({"zero_stage": 4}, "zero_stage 4: DeepSpeed has stages 0 to 3"),
+        ({"offload": "disk"}, "must be one of none, optimizer, parameters"),
+        ({"offload": "parameters", "zero_stage": 2}, "with zero_stage 2: needs ZeRO stage 3 or higher"),
+        ({"workers": 2, "fewest_workers": 3}, r"must be from 1 to workers \(2\)"),
+    ],
+)
+def test_impossible_resources_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Resources(**settings)

@@ -34,12 +34,12 @@ TRAINING, SERVING = "segments", "padding_free"  # names of the attention functio
 class Segments:
     """The rows of a batch in one.
 
-    `boundaries` are their ends with 0 first (int32, rows + 1), `places` the index of each token in the flattened batch, and
+    `boundaries` are their ends with 0 first (int32, rows + 1), `indices` the positions of tokens in the flattened batch, and
     `mask` the batch's attention mask of shape (rows, length).
     """
 
     boundaries: Tensor
-    places: Tensor
+    indices: Tensor
     mask: Tensor
 
     @classmethod
@@ -54,12 +54,12 @@ class Segments:
 
     def flat(self, values_NL: Tensor) -> Tensor:
         """(rows, length) to (1, tokens)."""
-        return values_NL.flatten()[self.places][None]
+        return values_NL.flatten()[self.indices][None]
 
     def padded(self, values_TX: Tensor) -> Tensor:
         """(tokens, ...) to (rows, length, ...), with zeros where there is no token."""
         rows, length = self.mask.shape
-        flat = values_TX.new_zeros(rows * length, *values_TX.shape[1:]).index_copy(0, self.places, values_TX)
+        flat = values_TX.new_zeros(rows * length, *values_TX.shape[1:]).index_copy(0, self.indices, values_TX)
         return flat.view(rows, length, *values_TX.shape[1:])
 
 
@@ -172,7 +172,7 @@ def _attend_padded(
     attended_NHLD = functional.scaled_dot_product_attention(
         query_NHLD, key_NHLD, value_NHLD, attn_mask=mask, scale=scaling
     )
-    return attended_NHLD.transpose(1, 2).flatten(0, 1)[segments.places][None], None
+    return attended_NHLD.transpose(1, 2).flatten(0, 1)[segments.indices][None], None
 
 
 def flash(

@@ -57,8 +57,8 @@ class Tokenise(Stage):
                     rejected[name] = len(read.rejected)
                 work.progress(self.label, len(counts), len(self.sets), 0.0)
                 for first in range(0, len(examples), EXAMPLES_A_CALL):
-                    some = examples[first : first + EXAMPLES_A_CALL]
-                    features = head.features(some, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
+                    chunk = examples[first : first + EXAMPLES_A_CALL]
+                    features = head.features(chunk, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
                     yield name, [shifted(feature, first) for feature in features]
 
         written = write_features(folder / TABLE, batches())

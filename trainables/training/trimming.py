@@ -106,11 +106,11 @@ def trim(model: nn.Module, lookups: Lookups) -> Trimmed:
         raise ValueError(f"trim_vocabulary: {reason}; leave it off for this model")
     table, ids = lookups.embedding.weight, lookups.ids
     (name,) = (name for name, parameter in model.named_parameters() if parameter is table)
-    places = torch.full((len(table),), -1)  # an id outside the lookups is an index error, never a wrong row
-    places[ids] = torch.arange(len(ids))
+    row_numbers = torch.full((len(table),), -1)  # an id outside the lookups is an index error, never a wrong row
+    row_numbers[ids] = torch.arange(len(ids))
     rows = nn.Parameter(table.detach()[ids])
     for _, module in _owners(model, table):
-        _replace_rows(module, rows, places)
+        _replace_rows(module, rows, row_numbers)
     return Trimmed(name, table.detach(), ids)
 
 
@@ -128,15 +128,15 @@ def _owners(model: nn.Module, table: Tensor) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def _replace_rows(embedding: Any, rows: nn.Parameter, places: Tensor) -> None:
+def _replace_rows(embedding: Any, rows: nn.Parameter, row_numbers: Tensor) -> None:
     """Trim an embedding in place. Any subclass of `nn.Embedding` keeps its `forward`, which receives row numbers for ids."""
     embedding.weight, embedding.num_embeddings = rows, len(rows)
     if embedding.padding_idx is not None:
-        embedding.padding_idx = int(places[embedding.padding_idx])
-    embedding.register_buffer("places", places, persistent=False)
-    embedding.register_forward_pre_hook(_to_places)
+        embedding.padding_idx = int(row_numbers[embedding.padding_idx])
+    embedding.register_buffer("row_numbers", row_numbers, persistent=False)
+    embedding.register_forward_pre_hook(_to_row_numbers)
 
 
-def _to_places(embedding: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+def _to_row_numbers(embedding: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
     (ids,) = inputs
-    return (embedding.places[ids],)
+    return (embedding.row_numbers[ids],)

@@ -1,5 +1,7 @@
-"""Published encoders: every architecture through import, heads, engine and back, at tiny size, and one layer of it at the
-catalogue's widths and vocabulary."""
+"""Published encoders: import, training, saving and loading of every architecture.
+
+Each is tested at tiny size, and with one layer at the catalogue's width and vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ USUAL = {
     "intermediate_size": INNER,
     "pad_token_id": 1,
 }
-# The class that the checkpoint on the hub was saved from, with what makes its structure; sizes are small.
+# The class of the checkpoint on the hub, with the settings of its structure at small sizes.
 SAVED: dict[str, tuple[str, dict[str, Any]]] = {
     "xlm-roberta": ("XLMRobertaForMaskedLM", {**USUAL, "max_position_embeddings": 66, "type_vocab_size": 1}),
     "xlm-roberta-xl": ("XLMRobertaXLForMaskedLM", {**USUAL, "max_position_embeddings": 66, "type_vocab_size": 1}),
@@ -72,7 +74,7 @@ SAVED: dict[str, tuple[str, dict[str, Any]]] = {
             "pad_token_id": 1,
         },
     ),
-    # Three layers, so that one attends globally; special tokens inside the small vocabulary.
+    # Of three layers one attends globally. Special tokens are inside the small vocabulary.
     "modernbert": (
         "ModernBertForMaskedLM",
         {
@@ -84,8 +86,8 @@ SAVED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
-# One layer at a catalogue's width, with its heads. Import, step and the states compared take some 50 bytes a parameter: XLM-R
-# XL's feed-forward is cut from 10,240, and 28 million parameters are the most, 1.3 GB.
+# One layer at a catalogue's width and number of heads. A test takes some 50 bytes a parameter: XLM-R XL's feed-forward is cut
+# from 10,240, and the largest has 28 million parameters, 1.3 GB.
 DEPTH = {"mt5": "num_layers"}
 WIDE: dict[str, dict[str, Any]] = {
     "xlm-r-large": {},
@@ -96,7 +98,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "mmbert-base": {key: value for key, value in SAVED["modernbert"][1].items() if key.endswith("_token_id")},
 }
 PERSISTS = (
-    100_000  # DeepSpeed's `param_persistence_threshold`: smaller tensors, once gathered, stay whole on every worker
+    100_000  # DeepSpeed's `param_persistence_threshold`: smaller tensors stay whole on every worker once gathered
 )
 
 
@@ -109,7 +111,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data root; the hub is out of reach."""
+    """A data root, with the hub offline."""
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return tmp_path
@@ -118,12 +120,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _saved(
     family: str, root: Path, tokenizer: PreTrainedTokenizerFast, shape: dict[str, Any] | None = None
 ) -> tuple[Path, PreTrainedModel]:
-    """A checkpoint with random weights as someone would publish it, and its model; tiny unless a shape is given."""
+    """A checkpoint with random weights in the form of published ones, and its model; tiny unless a shape is given."""
     name, settings = SAVED[family]
     folder = root / "encoders" / "someone" / family
     folder.mkdir(parents=True)
     torch.manual_seed(0)
-    # mT5's table has more rows than its tokenizer pieces.
+    # mT5's table has more rows than its tokenizer has tokens.
     rows = len(tokenizer) + (12 if family == "mt5" else 0)
     config = AutoConfig.for_model(family, **{"vocab_size": rows, **(settings if shape is None else shape)})
     model: PreTrainedModel = getattr(transformers, name)(config).eval()
@@ -138,16 +140,16 @@ def _imported(family: str, root: Path) -> tuple[ImportEncoder, Workplace, Finish
     return stage, work, ensure(stage, work)
 
 
-def _inputs(pieces: int) -> dict[str, Tensor]:
+def _inputs(vocabulary_size: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(5, pieces, (4, 24), generator=generator)
+    ids = torch.randint(5, vocabulary_size, (4, 24), generator=generator)
     mask = torch.ones_like(ids)
     ids[0, 10:], mask[0, 10:] = 1, 0
     return {"input_ids": ids, "attention_mask": mask}
 
 
 def _trained(model: TaskModel, inputs: dict[str, Tensor], zero_stage: int, **how: Any) -> dict[str, Tensor]:
-    """The state after one optimizer step, with the same dropout however it is computed."""
+    """The state after one optimizer step, with the same dropout in every layout."""
     engine = build_engine(model, TRAINING, Layout(Share(0, 1, 4), zero_stage, **how))
     engine.train()
     torch.manual_seed(1)
@@ -161,7 +163,7 @@ def _trained(model: TaskModel, inputs: dict[str, Tensor], zero_stage: int, **how
 def _tuned_and_loaded(
     family: str, root: Path, original: PreTrainedModel, inputs: dict[str, Tensor]
 ) -> tuple[ImportEncoder, Workplace]:
-    """Import, one step under ZeRO 3, save and load, with the same outputs before and after each."""
+    """Import, train one step under ZeRO 3, save and load, with equal outputs before and after each."""
     stage, work, imported = _imported(family, root)
     real = inputs["attention_mask"].bool()
     model = new_task_model(imported.folder, TASK, seed=0).eval()
@@ -174,7 +176,7 @@ def _tuned_and_loaded(
 
     state = _trained(new_task_model(imported.folder, TASK, seed=0), inputs, zero_stage=3)
     moved = [name for name, before in model.named_parameters() if not torch.equal(state[name], before)]
-    assert moved == [name for name, _ in model.named_parameters()], "weights that the step did not reach"
+    assert moved == [name for name, _ in model.named_parameters()], "some weights were not trained"
     folder = root / "tuned"
     folder.mkdir()
     save_task_model(model, state, folder)
@@ -201,7 +203,7 @@ def test_every_architecture_is_imported_trained_under_zero3_saved_and_loaded(
 def test_a_layer_of_full_width_goes_through_zero3(
     name: str, root: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every family, with matrices that are gathered and let go of in each pass: at tiny size all stay, once gathered."""
+    """Its matrices are gathered and released in each pass; at tiny size all stay once gathered."""
     card = CATALOGUE[name]
     family = card.encoder.family
     settings = {key: value for key, value in card.settings.items() if key != "vocab_size"}
@@ -226,31 +228,31 @@ def test_a_table_of_the_full_vocabulary_goes_through_zero3(
     parts = _watch_partitions(monkeypatch)
     _tuned_and_loaded("xlm-roberta", root, original, _inputs(rows))
     assert original.get_input_embeddings().weight.shape == (250_002, WIDTH)
-    assert parts[0][0] == 250_002 * WIDTH  # all else is too small
+    assert parts[0][0] == 250_002 * WIDTH  # all other tensors are too small
 
 
 def _watch_partitions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Elements that engines built from now on let go of after use, and in all."""
-    found: list[tuple[int, int]] = []
+    """For engines built from now on: the elements they release after use, and all elements."""
+    counts: list[tuple[int, int]] = []
     build = build_engine
 
     def watched(*args: Any, **how: Any) -> Any:
         engine = build(*args, **how)
         parameters = list(engine.module.parameters())
-        assert [one.ds_persist for one in parameters] == [one.ds_numel <= PERSISTS for one in parameters]
-        cut = [one for one in parameters if not one.ds_persist]
-        found.append((sum(one.ds_numel for one in cut), sum(one.ds_numel for one in parameters)))
+        released = [parameter.ds_numel for parameter in parameters if not parameter.ds_persist]
+        assert released == [parameter.ds_numel for parameter in parameters if parameter.ds_numel > PERSISTS]
+        counts.append((sum(released), sum(parameter.ds_numel for parameter in parameters)))
         return engine
 
     monkeypatch.setattr(f"{__name__}.build_engine", watched)
-    return found
+    return counts
 
 
 @pytest.mark.parametrize("family", ["xlm-roberta-xl", "deberta-v2", "mt5"])
 def test_checkpointing_and_offload_change_nothing_but_memory(
     family: str, root: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """mDeBERTa and mT5 hand every layer a tensor that needs gradients, beside the hidden states."""
+    """mDeBERTa and mT5 pass every layer another tensor that needs gradients, besides the hidden states."""
     _saved(family, root, tokenizer)
     folder, inputs = _imported(family, root)[2].folder, _inputs(len(tokenizer))
     calls: list[bool] = []
@@ -270,7 +272,7 @@ def test_checkpointing_and_offload_change_nothing_but_memory(
         torch.testing.assert_close(offloaded[name], value, atol=2e-6, rtol=1e-4)
 
 
-def test_the_second_text_of_a_pair_is_marked_for_bert_as_its_own_tokenizer_does(
+def test_bert_marks_the_second_text_of_a_pair_as_its_tokenizer_does(
     root: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     _, original = _saved("bert", root, tokenizer)
@@ -303,7 +305,7 @@ def test_heads_pool_as_their_encoder_says(root: Path, tokenizer: PreTrainedToken
         assert torch.equal(first(hidden, mask), first(hidden[:, :1], mask[:, :1]))
         assert torch.equal(mean(hidden, mask)[0], mean(hidden[:1, :2], mask[:1, :2])[0])
         assert not torch.equal(mean(hidden, mask), first(hidden, mask))
-    # XLM-R's architecture twice: a published one reads `<s>`, the study's own rung the mean, as it was pre-trained.
+    # Both have XLM-R's architecture: a published encoder pools `<s>`, the study's own the mean, as in its pre-training.
     _saved("xlm-roberta", root, tokenizer)
     study = recipes.tiny()
     rung = ensure(study.encoder_stage(study.sizes[0], trained=False), Workplace(StageStore(root / "out")))
@@ -312,7 +314,7 @@ def test_heads_pool_as_their_encoder_says(root: Path, tokenizer: PreTrainedToken
     assert (pooling_of(ours), pooling_of(theirs)) == ("mean", "first")
 
 
-def test_a_pickle_is_refused_unread_with_the_ways_out(root: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_pickle_is_refused_unread_with_alternatives(root: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     folder, _ = _saved("bert", root, tokenizer)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"never opened")
@@ -323,7 +325,7 @@ def test_a_pickle_is_refused_unread_with_the_ways_out(root: Path, tokenizer: Pre
     assert not list((root / "out").glob("stages/import-*"))
 
 
-def test_what_does_not_belong_together_is_refused(root: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_inconsistent_checkpoints_are_refused(root: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     from safetensors.torch import load_file, save_file
 
     folder, _ = _saved("bert", root, tokenizer)
@@ -343,7 +345,7 @@ def test_what_does_not_belong_together_is_refused(root: Path, tokenizer: PreTrai
         PublishedEncoder("x", "someone/x", "gpt2")
 
 
-def test_a_folder_is_known_by_what_is_read_of_it_and_not_by_its_place(
+def test_a_folder_is_identified_by_the_files_that_are_read_and_not_by_its_path(
     root: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = _saved("bert", root, tokenizer)

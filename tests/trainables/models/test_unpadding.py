@@ -1,6 +1,6 @@
-"""Without padding: the loss and gradients of the padded batch, and its hidden states, where a family's attention allows it.
+"""Without padding, encoders give the loss, gradients and hidden states of the padded batch, where their attention allows it.
 
-On a CPU attention goes segment by segment where a GPU has a kernel. What may differ is rounding: sums over 3 to 30 tokens in
+On a CPU attention goes segment by segment where a GPU has a kernel. Only rounding may differ: sums over 3 to 30 tokens have
 another order, each within 2^-24 of its value.
 """
 
@@ -36,7 +36,7 @@ LENGTHS = (30, 3, 17, 12)
 
 
 def _encoder(family: str) -> PreTrainedModel:
-    """Without dropout, which draws by shape."""
+    """Without dropout, whose random numbers depend on shapes."""
     torch.manual_seed(0)
     return small_encoder(family, layers=3, dropout=0.0)
 
@@ -54,7 +54,7 @@ def _inputs() -> dict[str, Tensor]:
 def test_loss_and_gradients_are_those_of_the_padded_batch(family: str, checkpointed: bool) -> None:
     inputs, labels = _inputs(), torch.tensor([0, 1, 2, 0])
     tokens: list[int] = []
-    found = []
+    results = []
     for unpads in (False, True):
         model = classifier(_encoder(family)).train()
         if unpads:
@@ -68,12 +68,14 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(family: str, checkpoin
         with torch.no_grad():
             hidden = model.encoder(**inputs).last_hidden_state[inputs["attention_mask"].bool()]
             scored = model.eval().logits(**inputs)
-        found.append((loss.detach(), hidden, scored, {name: one.grad for name, one in model.named_parameters()}))
+        results.append(
+            (loss.detach(), hidden, scored, {name: parameter.grad for name, parameter in model.named_parameters()})
+        )
     assert tokens[0] == inputs["input_ids"].numel()
     assert sum(LENGTHS) in tokens, "the encoder computed padding"
-    (loss, hidden, scored, gradients), (unpadded, again, scored_again, others) = found
+    (loss, hidden, scored, gradients), (unpadded, hidden_again, scored_again, others) = results
     torch.testing.assert_close(unpadded, loss, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(again, hidden, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(hidden_again, hidden, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scored_again, scored, rtol=1e-5, atol=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
@@ -112,22 +114,22 @@ def test_a_served_encoder_computes_no_padding_and_the_same_states(family: str, t
         assert not state[~real].any()
 
 
-def test_where_it_would_be_possible() -> None:
+def test_where_it_is_possible() -> None:
     assert why_padded(FAMILIES["xlm-roberta"], "cuda", "bf16_mixed") is None
     assert "GPU" in str(why_padded(FAMILIES["xlm-roberta"], "cpu", "bf16_mixed"))
     assert "fp32" in str(why_padded(FAMILIES["xlm-roberta"], "cuda", "fp32"))
 
 
-def test_a_kernel_that_was_never_run_is_not_used_unless_a_recipe_asks_for_it() -> None:
+def test_it_is_off_unless_a_recipe_asks_for_it() -> None:
     assert not Resources(gpus=1, accelerator_type="H100").unpad
     assert not Workplace(StageStore(Path("/nowhere"))).resources.unpad
 
 
 def test_a_stage_trains_the_same_without_padding(tmp_path: Path) -> None:
-    """Trimmed, clipped, decayed, over steps; the model is scored with padding in between."""
+    """With trimming, clipping and weight decay over several steps."""
     features = read_features(random_features(tmp_path / "features.arrow"))
     training = Training(learning_rate=1e-2, steps=6, batch_size=16, seed=1)
-    found = {}
+    results = {}
     for unpads in (False, True):
         torch.manual_seed(0)
         model, losses = classifier(roberta(0.0)), list[float]()
@@ -141,14 +143,14 @@ def test_a_stage_trains_the_same_without_padding(tmp_path: Path) -> None:
         lookups = looked_up(model.encoder.get_input_embeddings(), [features], PAD)
         state, metrics = fit(model, batches, training, work, "tuned", lookups=lookups)
         assert metrics["unpadded"] is unpads
-        found[unpads] = losses, state
-    assert found[True][0] == pytest.approx(found[False][0], rel=1e-5)
-    for name, value in found[False][1].items():
-        torch.testing.assert_close(found[True][1][name], value, rtol=0.0, atol=1e-5, msg=name)
+        results[unpads] = losses, state
+    assert results[True][0] == pytest.approx(results[False][0], rel=1e-5)
+    for name, value in results[False][1].items():
+        torch.testing.assert_close(results[True][1][name], value, rtol=0.0, atol=1e-5, msg=name)
 
 
-def test_segments_see_nothing_of_each_other() -> None:
-    """Also with a window, by a mask over everything at once."""
+def test_segments_do_not_attend_to_each_other() -> None:
+    """Compared with one masked attention over all tokens, also with a window."""
     generator = torch.Generator().manual_seed(0)
     mask = torch.arange(8)[None] < torch.tensor([5, 1, 8])[:, None]
     segments = Segments.of(mask.long())
@@ -167,8 +169,8 @@ def test_segments_see_nothing_of_each_other() -> None:
 
 
 @pytest.mark.parametrize("reach", [-1, 64])
-def test_the_kernel_of_gpus_takes_what_it_is_given(reach: int) -> None:
-    """Shapes and arguments alone, forward and backward: PyTorch's operator is called, on tensors without memory."""
+def test_the_gpu_kernel_accepts_its_arguments(reach: int) -> None:
+    """PyTorch's operator is called forward and backward on tensors without memory, which checks shapes and arguments."""
     bounds = torch.empty(4, dtype=torch.int32, device="meta")
     mask = torch.empty(3, 40, dtype=torch.long, device="meta")
     segments = Segments(bounds, torch.empty(100, dtype=torch.long, device="meta"), mask)

@@ -1,4 +1,4 @@
-"""Finished stages whose files were damaged since: found out before anybody works with them, named and made again."""
+"""Finished stages whose files were damaged later: detected before use, reported and produced again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainables.training.batching import Share
 
 @dataclass(frozen=True)
 class Copied(Stage):
-    """Leaves the base's weights doubled; without a base, a few of its own."""
+    """Writes the base's weights twice; without a base, its own."""
 
     base: Copied | None = None
 
@@ -46,15 +46,15 @@ FIRST, SECOND = Copied(), Copied(Copied())
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("made")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("finished")
     ensure(SECOND, Workplace(StageStore(root)))
     return root
 
 
 @dataclass
 class Place:
-    """A store with both stages that this process has not looked at, what is produced there, and how many files are hashed."""
+    """A store with both stages, not verified by this process yet; the stages produced, and the files hashed, since."""
 
     work: Workplace
     produced: list[str]
@@ -65,7 +65,7 @@ class Place:
 
 
 @pytest.fixture
-def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     produced: list[str] = []
     hashed: list[str] = []
     digest = hashlib.file_digest
@@ -75,12 +75,12 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
         return digest(file, name)
 
     monkeypatch.setattr(hashlib, "file_digest", counted)
-    root = Path(shutil.copytree(made, tmp_path / "copied"))
+    root = Path(shutil.copytree(finished, tmp_path / "copied"))
     return Place(Workplace(StageStore(root), progress=lambda name, *_: produced.append(name)), produced, hashed)
 
 
 def _zeros(path: Path) -> str:
-    """What a power cut leaves of a file whose size was written and whose bytes were not."""
+    """As a power cut leaves a file whose size was written and whose content was not."""
     path.write_bytes(bytes(path.stat().st_size))
     return "weights: sha256 differs from the manifest's"
 
@@ -91,7 +91,7 @@ def _cut_short(path: Path) -> str:
 
 
 @pytest.mark.parametrize("damage", [_zeros, _cut_short])
-def test_a_damaged_stage_is_named_and_made_again(
+def test_a_damaged_stage_is_reported_and_produced_again(
     place: Place, damage: Callable[[Path], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     reason = damage(place.weights(SECOND))
@@ -104,7 +104,7 @@ def test_a_damaged_stage_is_named_and_made_again(
     ]
 
 
-def test_a_damaged_input_is_made_again_before_it_is_read(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_input_is_produced_again_before_it_is_read(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     shutil.rmtree(place.work.store.folder(SECOND))
     _zeros(place.weights(FIRST))
     ensure(SECOND, place.work)
@@ -113,8 +113,8 @@ def test_a_damaged_input_is_made_again_before_it_is_read(place: Place, caplog: p
     assert "it is produced again" in caplog.text
 
 
-def test_a_process_hashes_what_it_uses_once(place: Place) -> None:
-    """And neither what it has made itself nor the inputs of what is finished."""
+def test_a_process_hashes_a_stage_once(place: Place) -> None:
+    """It hashes neither stages it has produced itself nor the inputs of finished ones."""
     ensure(SECOND, place.work)
     assert place.hashed == ["second"]
     for _ in range(3):
@@ -130,7 +130,7 @@ def test_a_process_hashes_what_it_uses_once(place: Place) -> None:
 
 
 def _hashed(rank: int, root: Path) -> int:
-    """How many files a worker of a group reads for a stage that is finished."""
+    """The number of files that a worker of a group hashes for a finished stage."""
     count = 0
     digest = hashlib.file_digest
 
@@ -145,6 +145,6 @@ def _hashed(rank: int, root: Path) -> int:
     return count
 
 
-def test_the_leader_alone_looks(place: Place, pair: Pair) -> None:
-    """Weights of 40 GB are not read over the network by every worker."""
+def test_only_the_leader_hashes(place: Place, pair: Pair) -> None:
+    """Every worker would read 40 GB of weights over the network."""
     assert pair.run(_hashed, place.work.store.root) == [1, 0]

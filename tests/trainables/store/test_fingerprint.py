@@ -1,4 +1,4 @@
-"""Fingerprints: the same everywhere, different for any decision, and refused for what has no fixed meaning."""
+"""Fingerprints: the same on every machine, different for every decision, refused for values without a fixed form."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ print(*(fingerprint(e) for s in study.sizes for c in study.space.defaults() for 
 """
 
 
-def test_another_process_finds_the_same_stages() -> None:
+def test_another_process_computes_the_same_fingerprints() -> None:
     study = quickstart()
     chains = [study.chain(size, choice) for size in study.sizes for choice in study.space.defaults()]
     here = [fingerprint(stage) for chain in chains for stage in chain]
     command = [sys.executable, "-c", _OTHER_PROCESS]
-    # This process has a random hash seed, unless it was given one; 0 would switch randomisation off.
+    # This process has a random hash seed unless it was given one; 0 would disable randomisation.
     environment = {**os.environ, "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == here
@@ -126,7 +126,7 @@ def test_types_nesting_and_version_count(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_refusals_say_where_and_what_instead(value: object, advice: str) -> None:
+def test_refusals_name_the_field_and_a_replacement(value: object, advice: str) -> None:
     with pytest.raises(UnfitForFingerprint, match=advice) as refusal:
         fingerprint(Plain((1, Plain(value))))
     assert "identity.value[1].value" in str(refusal.value)

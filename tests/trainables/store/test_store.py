@@ -1,4 +1,4 @@
-"""The stage store: what counts as finished, what does not, and that one process at a time produces a stage."""
+"""The stage store: which stages count as finished, and that one process at a time produces a stage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trainables.store.stage_store import Damaged, Finished, StageStore
 
 @dataclass(frozen=True)
 class Toy:
-    """An identity with a name."""
+    """An identity with a label."""
 
     number: int = 0
 
@@ -59,9 +59,9 @@ def commit(store: StageStore, stage: Toy, content: str = "weights") -> Finished:
 
 def test_commit_and_find(store: StageStore) -> None:
     assert store.find(Toy()) is None
-    made = commit(store, Toy())
+    committed = commit(store, Toy())
     found = store.find(Toy())
-    assert found == made
+    assert found == committed
     assert found is not None
     assert found.folder == store.folder(Toy())
     assert found.metrics == {"score": 1.5}
@@ -127,7 +127,7 @@ def remove_file(folder: Path) -> None:
         remove_file,
     ],
 )
-def test_what_is_damaged_does_not_exist_and_can_be_made_again(
+def test_a_damaged_stage_is_not_finished_and_can_be_produced_again(
     store: StageStore, damage: Callable[[Path], None]
 ) -> None:
     damage(commit(store, Toy()).folder)
@@ -164,19 +164,19 @@ def zeros_for_file(folder: Path) -> None:
         (zeros_for_file, "deep/model.bin: sha256 differs from the manifest's"),
     ],
 )
-def test_damage_is_told_from_what_was_never_there(tmp_path: Path, damage: Callable[[Path], None], reason: str) -> None:
+def test_damage_differs_from_a_missing_stage(tmp_path: Path, damage: Callable[[Path], None], reason: str) -> None:
     commit(StageStore(tmp_path / "first"), Toy())
-    store = StageStore(Path(shutil.copytree(tmp_path / "first", tmp_path / "second")))  # not known to this process
+    store = StageStore(Path(shutil.copytree(tmp_path / "first", tmp_path / "second")))  # not verified by this process
     assert store.find_intact(Toy(1)) is None
     damage(store.folder(Toy()))
     with pytest.raises(Damaged, match=re.escape(f"stage {store.folder(Toy()).name} is damaged ({reason})")):
         store.find_intact(Toy())
 
 
-def test_files_outlive_a_power_cut_before_a_manifest_vouches_for_them(
+def test_files_reach_the_disk_before_the_manifest_that_lists_them(
     store: StageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order of what reaches the disk and what is renamed into place."""
+    """The order of flushes to disk and renames."""
     done: list[str] = []
     sync, replace = os.fsync, os.replace
 
@@ -190,7 +190,7 @@ def test_files_outlive_a_power_cut_before_a_manifest_vouches_for_them(
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", renamed)
-    made = commit(store, Toy())
+    committed = commit(store, Toy())
     files, folders = {"model.bin synced", "notes.txt synced"}, done[2:4]
     assert set(done[:2]) == files
     assert folders[0] == "deep synced"
@@ -200,7 +200,7 @@ def test_files_outlive_a_power_cut_before_a_manifest_vouches_for_them(
     assert done[5:] == [
         f"{MANIFEST} renamed",
         folders[1],
-        f"{made.folder.name} renamed",
+        f"{committed.folder.name} renamed",
         "stages synced",
     ]
 
@@ -215,7 +215,7 @@ def test_a_failed_commit_leaves_nothing(store: StageStore) -> None:
 
 @pytest.fixture
 def holder(store: StageStore) -> Iterator[subprocess.Popen[str]]:
-    """A process of its own that holds the claim on `Toy()`."""
+    """Another process, which holds the claim on `Toy()`."""
     process = start_holder(store)
     try:
         assert process.stdout is not None
@@ -255,25 +255,25 @@ def test_a_claim_excludes_other_processes_until_its_holder_dies(
         second = start_holder(store)
         answer, _ = second.communicate("", timeout=60)
         assert answer == "refused\n"
-    again = store.try_claim(Toy())
-    assert again is not None
-    again.__exit__()
+    reclaimed = store.try_claim(Toy())
+    assert reclaimed is not None
+    reclaimed.__exit__()
 
 
-def test_a_file_system_without_locks_is_told_from_one_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lock_problem(tmp_path) is None
     assert not list(tmp_path.iterdir())
 
     def none_here(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("fcntl.flock", lambda *_: None)  # some mounts of object stores say yes to everybody
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)  # some mounts of object stores grant every lock
     assert lock_problem(tmp_path) == "its file system grants one lock to two holders"
     monkeypatch.setattr("fcntl.flock", none_here)
     assert lock_problem(tmp_path) == "its file system has no file locks (No locks available)"
 
 
-def test_mounts_whose_locks_may_hold_on_one_node_alone(tmp_path: Path) -> None:
+def test_mounts_whose_locks_may_work_on_one_node_only(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(
         "overlay / overlay rw 0 0\n"

@@ -1,4 +1,4 @@
-"""Batches: a function of seed and step, the same over any number of workers; and the learning-rate schedule by hand."""
+"""Batches are a function of seed and step for any number of workers; the learning-rate schedule matches hand computation."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def test_every_example_once_an_epoch() -> None:
         assert sorted(index for batch in batches for index in batch) == list(range(96))
 
 
-def test_what_fills_no_batch_comes_in_another_epoch() -> None:
+def test_examples_left_out_of_an_epoch_come_in_another() -> None:
     uneven = order(LENGTHS[:13], batch_size=4)
     epochs = [{index for step in range(3 * n, 3 * n + 3) for index in uneven.at(step)} for n in range(6)]
     assert [len(epoch) for epoch in epochs] == [12] * 6
     assert set().union(*epochs) == set(range(13))
 
 
-def test_batches_depend_on_seed_and_step_alone() -> None:
-    there = [order().at(step) for step in range(30)]
-    back = [order().at(step) for step in reversed(range(30))]
-    assert there == back[::-1]
-    assert there != [order(seed=1).at(step) for step in range(30)]
-    assert there[:12] != there[12:24]  # reshuffled every epoch
+def test_batches_depend_only_on_seed_and_step() -> None:
+    forward = [order().at(step) for step in range(30)]
+    backward = [order().at(step) for step in reversed(range(30))]
+    assert forward == backward[::-1]
+    assert forward != [order(seed=1).at(step) for step in range(30)]
+    assert forward[:12] != forward[12:24]  # reshuffled every epoch
 
 
-def test_batches_hold_like_lengths() -> None:
+def test_a_batch_has_similar_lengths() -> None:
     lengths = tuple(random.Random(1).randrange(1, 100) for _ in range(512))
     batches = [order(lengths, batch_size=16).at(step) for step in range(32)]
     padded = sum(16 * max(lengths[index] for index in batch) for batch in batches)
-    # Unsorted, batches of 16 pad to about 95 of 100; sorted within 16 batches the spread of a batch is 100/16.
+    # Unsorted batches of 16 would pad to about 95 of 100; sorted within 16 batches, the lengths of a batch differ by 100/16.
     assert padded < 1.15 * sum(lengths)
 
 
@@ -60,7 +60,7 @@ def test_shares_make_up_the_batch(workers: int, micro_batch: int) -> None:
     assert sorted(index for cut in cuts for micro in cut for index in micro) == sorted(batch)
     assert max(len(micro) for cut in cuts for micro in cut) <= micro_batch
     counts = {(len(cut), len(micro)) for cut in cuts for micro in cut}
-    assert len(counts) == 1  # as many micro-batches, of one size, on every worker
+    assert len(counts) == 1  # the same number of micro-batches on every worker, all of one size
     steps, size = counts.pop()
     assert steps == shares[0].accumulation(8)
     assert steps * size * workers == 8  # the global batch
@@ -84,19 +84,19 @@ def table(features: list[Feature], folder: Path) -> FeatureTable:
     return read_features(folder / "features.arrow")
 
 
-def test_features_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
+def test_features_survive_a_round_trip_to_disk(tmp_path: Path) -> None:
     first = [Feature(0, ((5, 6), (7,)), (1,)), Feature(1, ((8, 9, 10),), (-100, 3, -100), 2.0, (0, 1, -1))]
     second = [Feature(0, ((11,),), ())]
     path = tmp_path / "features.arrow"
     assert write_features(path, [("dev/en", first), ("test/de", second[:1]), ("test/de", second)]) == 4
-    found = read_features(path)
-    assert list(found) == [*first, *second, *second]
-    assert found.lengths == (2, 3, 1, 1)
-    assert list(found.of("dev/en")) == first
-    assert list(found.of("test/de")) == [*second, *second]
-    assert found.take([1, 0]) == [first[1], first[0]]
+    read = read_features(path)
+    assert list(read) == [*first, *second, *second]
+    assert read.lengths == (2, 3, 1, 1)
+    assert list(read.of("dev/en")) == first
+    assert list(read.of("test/de")) == [*second, *second]
+    assert read.take([1, 0]) == [first[1], first[0]]
     with pytest.raises(KeyError):
-        found.of("test/fr")
+        read.of("test/fr")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,4 +1,4 @@
-"""An interrupted training is the same training: it goes on at its exact step, from the newest checkpoint that is whole."""
+"""A resumed training equals an uninterrupted one: it continues at its exact step from the newest intact checkpoint."""
 
 from __future__ import annotations
 
@@ -41,13 +41,12 @@ from trainables.training.loop import train
 STEPS, KILLED_AT = 12, 7
 TRAINING = Training(learning_rate=1e-2, steps=STEPS, batch_size=16, seed=1)
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.usefixtures(
-    "one_thread"
-)  # several add up in another order, and equal here is equal to the bit
+# With several threads sums have another order, and these tests compare bits.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Killed(Exception):
-    """What the tests interrupt a training with."""
+    """Interrupts a training."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def _train(
     stopper: EarlyStopper | None = None,
     end: Callable[[], None] | None = None,
 ) -> tuple[list[float], dict[str, Tensor], tuple[str, ...]]:
-    """Losses, full state and skipped checkpoints of a network with dropout; interrupted after `until` steps."""
+    """Losses, full state and skipped checkpoints of a network with dropout, interrupted after `until` steps."""
 
     def observe(step: int, loss: float) -> None:
         if step + 1 == until < STEPS:
@@ -97,15 +96,15 @@ def _interrupted(features: Path, folder: Path, until: int = KILLED_AT) -> None:
         _train(features, folder, until=until)
 
 
-def _assert_same(found: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
-    assert found[0] == expected[0]
-    assert found[1].keys() == expected[1].keys()
+def _assert_same(trained: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
+    assert trained[0] == expected[0]
+    assert trained[1].keys() == expected[1].keys()
     for name, value in expected[1].items():
-        torch.testing.assert_close(found[1][name], value, rtol=0, atol=0)
+        torch.testing.assert_close(trained[1][name], value, rtol=0, atol=0)
 
 
 def test_a_resumed_training_is_the_uninterrupted_one(features: Path, tmp_path: Path) -> None:
-    """Dropout, data order and optimizer go on where they were; the weights that the second process began with do not matter."""
+    """Dropout, data order and optimizer continue; the initial weights of the second process have no effect."""
     whole = _train(features, None)
     _interrupted(features, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000005", "step-00000006"]
@@ -128,7 +127,7 @@ def test_a_process_killed_outright_is_resumed(features: Path, tmp_path: Path) ->
 
 
 def _resumed(rank: int, zero_stage: int, features: Path, folder: Path) -> list[float]:
-    """The losses of a training that one of two workers was interrupted in, which are those of an uninterrupted one."""
+    """The losses of an interrupted training on one of two workers, compared with an uninterrupted one."""
     share = Share(rank, 2, 8)
     whole = _train(features, None, share=share, zero_stage=zero_stage)
     with pytest.raises(Killed):
@@ -175,7 +174,7 @@ def _unfinished(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("damage", [_truncate, _flip, _remove, _unfinished])
-def test_a_broken_checkpoint_is_named_and_the_one_before_is_taken(
+def test_a_damaged_checkpoint_is_reported_and_its_predecessor_used(
     damage: Callable[[Path], str], features: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _interrupted(features, tmp_path)
@@ -201,17 +200,17 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_is_taken(
     assert "step-00000006" in caplog.text
 
 
-def test_checkpoints_of_another_group_are_not_taken(features: Path, tmp_path: Path) -> None:
-    """Another ZeRO stage cannot read the optimizer's state; the training begins anew and says so."""
+def test_checkpoints_of_another_group_are_not_used(features: Path, tmp_path: Path) -> None:
+    """Another ZeRO stage cannot read the optimizer's state; the training restarts and reports it."""
     _interrupted(features, tmp_path)
     losses, _, skipped = _train(features, tmp_path, zero_stage=1)
-    assert [one.split(":")[0] for one in skipped] == ["step-00000006", "step-00000005"]
+    assert [reason.split(":")[0] for reason in skipped] == ["step-00000006", "step-00000005"]
     assert "now workers 1, ZeRO stage 1" in skipped[0]
     assert losses == pytest.approx(_train(features, None)[0], rel=1e-3)
 
 
-def test_what_could_not_be_used_does_not_push_out_the_new(features: Path, tmp_path: Path) -> None:
-    """The old checkpoints have later steps than the training that began anew; it is interrupted too, and goes on."""
+def test_unusable_checkpoints_do_not_displace_new_ones(features: Path, tmp_path: Path) -> None:
+    """The old checkpoints have later steps than the restarted training, which is interrupted and resumed too."""
     _interrupted(features, tmp_path, until=10)
     with pytest.raises(Killed):
         _train(features, tmp_path, until=5, zero_stage=1)
@@ -228,20 +227,19 @@ def test_early_stopping_keeps_the_best_weights_also_over_an_interruption(feature
     best = _train(features, tmp_path / "best", until=STEPS)[0]
     stopper = _stopper([50.0, 70.0, 70.0, 60.0, 90.0], patience=2)
     losses, _, _ = _train(features, None, stopper=stopper)
-    assert losses == best[:8]  # evaluations after 2, 4, 6 and 8 steps; the last two brought nothing
+    assert losses == best[:8]  # evaluations after 2, 4, 6 and 8 steps; the last two did not raise the score
     assert stopper.best_step == 4
     with pytest.raises(Killed):
         _train(features, tmp_path / "stopped", until=7, stopper=_stopper([50.0, 70.0, 70.0], patience=2))
-    again = _stopper([60.0], patience=2)
-    assert _train(features, tmp_path / "stopped", weights=5, stopper=again)[0] == best[:8]
-    assert again.scores == [(2, 50.0), (4, 70.0), (6, 70.0), (8, 60.0)]
-    assert again.best.keys() == stopper.best.keys()
+    resumed = _stopper([60.0], patience=2)
+    assert _train(features, tmp_path / "stopped", weights=5, stopper=resumed)[0] == best[:8]
+    assert resumed.scores == [(2, 50.0), (4, 70.0), (6, 70.0), (8, 60.0)]
+    assert resumed.best.keys() == stopper.best.keys()
     for name, value in stopper.best.items():
-        torch.testing.assert_close(again.best[name], value, rtol=0, atol=0)
-    after_four = _train(
-        features, None, stopper=_stopper([1.0, 2.0, 0.0, 0.0], patience=2)
-    )  # the same run, stopped likewise
-    assert any(not torch.equal(after_four[1][name], value) for name, value in stopper.best.items())
+        torch.testing.assert_close(resumed.best[name], value, rtol=0, atol=0)
+    # The same training, stopped at the same step: its last weights are not its best.
+    stopped = _train(features, None, stopper=_stopper([1.0, 2.0, 0.0, 0.0], patience=2))
+    assert any(not torch.equal(stopped[1][name], value) for name, value in stopper.best.items())
 
 
 # --- stages
@@ -259,7 +257,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_stage_goes_on_from_its_checkpoint_and_leaves_none_behind(base: Path) -> None:
+def test_a_stage_resumes_from_its_checkpoint_and_removes_it(base: Path) -> None:
     stage = FineTune(PRETRAINED, TARGET.for_training(), dataclasses.replace(TRAINING, seed=3))
     store = StageStore(base)
 
@@ -291,7 +289,7 @@ def test_early_stopping_in_a_stage_leaves_the_model_with_the_best_dev_score(base
 
 
 def _stopping(rank: int, folder: Path) -> list[tuple[int, float]]:
-    """Wide enough that ZeRO 3 really shares its matrices out (from 100,000 elements on)."""
+    """Wide enough for ZeRO 3 to partition its matrices (from 100,000 elements on)."""
     work = Workplace(StageStore(folder), Share(rank, 2, 8), Resources(zero_stage=3))
     scores: list[tuple[int, float]] = ensure(WIDE, work).metrics["dev_scores"]
     return scores
@@ -313,7 +311,7 @@ def test_early_stopping_under_zero3_scores_what_one_worker_scores(tmp_path: Path
     assert [score for _, score in first] == pytest.approx([score for _, score in alone], abs=3.0)
 
 
-def test_early_stopping_wants_a_dev_set() -> None:
+def test_early_stopping_needs_a_dev_set() -> None:
     stopping = dataclasses.replace(TRAINING, early_stopping=EarlyStopping(every=2, patience=1))
     with pytest.raises(ValueError, match="go together"):
         FineTune(PRETRAINED, TARGET.for_training(), stopping)
@@ -328,19 +326,19 @@ def test_a_diverged_stage_is_not_tried_again(base: Path) -> None:
         ensure(wild, work)
     assert steps
     steps.clear()
-    with pytest.raises(Diverged) as again:
+    with pytest.raises(Diverged) as second:
         ensure(wild, work)
     assert not steps
-    assert again.value.step == first.value.step
+    assert second.value.step == first.value.step
 
 
-def _small_device(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
-    """A device that holds so many rows; the rows of every pass that it did."""
+def _small_device(monkeypatch: pytest.MonkeyPatch, max_rows: int) -> list[int]:
+    """Limit the rows of a forward pass; returns the rows of every pass that succeeded."""
     passes: list[int] = []
     forward = TaskModel.forward
 
     def limited(self: TaskModel, input_ids: Tensor, attention_mask: Tensor, **targets: Tensor) -> Tensor:
-        if len(input_ids) > most:
+        if len(input_ids) > max_rows:
             raise torch.OutOfMemoryError(f"{len(input_ids)} rows")
         passes.append(len(input_ids))
         return forward(self, input_ids, attention_mask, **targets)
@@ -370,7 +368,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(
         assert "micro-batch of 16" in caplog.text
         assert "micro-batch of 8" in caplog.text
         caplog.clear()
-        _run(_job(base, seed=6))  # another trial of the size begins with what fits, and says so
+        _run(_job(base, seed=6))  # another trial of the size starts with the recorded limit and logs it
         assert "out of memory" not in caplog.text
         assert "micro-batches of 4, as the usual 64 did not fit before" in caplog.text
     halved = store.find(job.stages[0])
@@ -378,12 +376,12 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(
     shutil.rmtree(base / "micro_batches")
     whole = FineTune(PRETRAINED, TARGET.for_training(), dataclasses.replace(TRAINING, seed=5, weight_decay=0.011))
     _run(dataclasses.replace(job, stages=(whole,)))
-    roomy = store.find(whole)
-    assert roomy is not None
-    assert halved.metrics["first_loss"] == pytest.approx(roomy.metrics["first_loss"], rel=1e-4)
+    unlimited = store.find(whole)
+    assert unlimited is not None
+    assert halved.metrics["first_loss"] == pytest.approx(unlimited.metrics["first_loss"], rel=1e-4)
 
 
-def test_a_device_that_holds_no_example_ends_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_without_room_for_one_example_is_an_error(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _small_device(monkeypatch, 0)
     with pytest.raises(OutOfMemory, match="micro-batch of 1:"):
         _run(_job(base, seed=7))

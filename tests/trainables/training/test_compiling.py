@@ -1,4 +1,4 @@
-"""Compiled layers: the losses and weights of layers that are not, up to rounding."""
+"""Compiled layers give the same losses and weights as uncompiled ones, up to rounding."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_stage_trains_the_same_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums in another order, each within 2^-24 of its value, over two steps of Adam. The layers are traced forward and
-    backward and their graphs run as they are: generating code for them takes a minute and a half."""
+    """Two steps of Adam, with sums in another order, each within 2^-24 of its value.
+
+    The graphs are traced and run as they are: generating code for them takes a minute and a half.
+    """
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     features = read_features(random_features(tmp_path / "features.arrow"))
     training = Training(learning_rate=1e-2, steps=2, batch_size=16, seed=1)
-    found = {}
+    results = {}
     for compiled in (False, True):
         torch.manual_seed(0)
         model, losses = classifier(roberta(0.0)), list[float]()
@@ -41,24 +43,24 @@ def test_a_stage_trains_the_same_compiled(tmp_path: Path, monkeypatch: pytest.Mo
             progress=lambda stage, done, total, loss, losses=losses: losses.append(loss),  # type: ignore[misc]
         )
         batches = FeatureBatches(features, MicroEntailment(), PAD, BatchOrder(features.lengths, 16, 1))
-        (layer,) = (one for one in model.modules() if isinstance(one, GradientCheckpointingLayer))
+        (layer,) = (module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
         state, _ = fit(model, batches, training, work, "tuned")
         assert (layer._compiled_call_impl is not None) is compiled
-        found[compiled] = losses, state
-    assert found[True][0] == pytest.approx(found[False][0], rel=1e-5)
-    for name, value in found[False][1].items():
-        torch.testing.assert_close(found[True][1][name], value, rtol=0.0, atol=1e-5, msg=name)
+        results[compiled] = losses, state
+    assert results[True][0] == pytest.approx(results[False][0], rel=1e-5)
+    for name, value in results[False][1].items():
+        torch.testing.assert_close(results[True][1][name], value, rtol=0.0, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_has_layers_to_compile(family: str) -> None:
     model = classifier(small_encoder(family, layers=3))
     compile_layers(model)
-    assert sum(one._compiled_call_impl is not None for one in model.modules()) == 3
+    assert sum(module._compiled_call_impl is not None for module in model.modules()) == 3
 
 
 def test_zero_3_is_refused() -> None:
-    with pytest.raises(ValueError, match="compile: not under ZeRO stage 3"):
+    with pytest.raises(ValueError, match="compile: impossible under ZeRO stage 3"):
         Resources(zero_stage=3, compile=True)
     assert Resources(zero_stage=2, compile=True).compile
     assert not Resources().compile

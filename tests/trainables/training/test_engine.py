@@ -51,11 +51,11 @@ def test_deepspeed_on_another_device_than_the_stage_is_refused() -> None:
         import_deepspeed(torch.device("cuda"))
 
 
-# --- the lock of the operator that is compiled
+# --- the lock of the compiled operator
 
 
 class _Clocks:
-    """A wall clock that stands `ahead_s` from files' stamps, and a monotonic one; both go on as somebody sleeps."""
+    """A wall clock `ahead_s` ahead of the stamps of files, and a monotonic one; sleeping advances both."""
 
     def __init__(self, ahead_s: float = 0.0) -> None:
         self.slept_s, self._start_s = 0.0, time.time() + ahead_s
@@ -72,11 +72,11 @@ class _Clocks:
 
     def _sleep(self, seconds: float) -> None:
         self.slept_s += seconds
-        assert self.slept_s < 1000, "waits for ever"
+        assert self.slept_s < 1000, "waits without end"
         self.on_sleep(self.slept_s)
 
 
-def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+def test_it_waits_for_a_lock(tmp_path: Path) -> None:
     lock, clocks = tmp_path / "lock", _Clocks()
     assert not clocks.wait(lock)
     assert clocks.slept_s == 0
@@ -86,7 +86,7 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ahead_s", "waits_s"), [(0.0, 300), (1000.0, 0), (-3600.0, 300)])
-def test_the_lock_of_a_killed_process_is_removed_whatever_clock_stamped_it(
+def test_the_lock_of_a_killed_process_is_removed_whatever_its_clock(
     tmp_path: Path, ahead_s: float, waits_s: float
 ) -> None:
     lock, clocks = tmp_path / "lock", _Clocks(ahead_s)
@@ -96,18 +96,18 @@ def test_the_lock_of_a_killed_process_is_removed_whatever_clock_stamped_it(
     assert not lock.exists()
 
 
-def test_a_lock_that_others_take_in_turns_is_left_to_them(tmp_path: Path) -> None:
-    """Each holds it for 200 s, under a clock an hour ahead."""
+def test_a_lock_that_changes_owners_is_not_removed(tmp_path: Path) -> None:
+    """Each owner keeps it for 200 s, with a clock an hour ahead."""
     lock, clocks = tmp_path / "lock", _Clocks(-3600.0)
     lock.touch()
 
-    def others_turn(slept_s: float) -> None:
+    def change_owner(slept_s: float) -> None:
         owner = int(slept_s // 200)
         if owner > 3:
             lock.unlink()
         else:
             os.utime(lock, (time.time(), 2_000_000_000 + owner))
 
-    clocks.on_sleep = others_turn
+    clocks.on_sleep = change_owner
     assert not clocks.wait(lock)
     assert clocks.slept_s == pytest.approx(800, abs=1)

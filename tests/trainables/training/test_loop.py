@@ -1,4 +1,4 @@
-"""The training loop: it learns, every ZeRO stage and number of workers computes the same, and NaN stops everybody."""
+"""The training loop learns, every ZeRO stage and number of workers gives the same result, and NaN stops all workers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _losses(stage: FineTune, work: Workplace, folder: Path) -> list[float]:
 
 
 def _tuned(rank: int, zero_stage: int, base: Path, folder: Path, stage: FineTune) -> list[float] | str:
-    """What one of two workers saw of a fine-tuning."""
+    """The losses of a fine-tuning on one of two workers, or where it diverged."""
     work = Workplace(StageStore(base), Share(rank, 2, 64), Resources(zero_stage=zero_stage))
     try:
         return _losses(stage, work, folder / f"rank{rank}")
@@ -79,6 +79,6 @@ def test_divergence_stops_every_worker_at_the_same_step(base: Path, tmp_path: Pa
 def test_the_same_seed_trains_the_same_model_and_another_does_not(base: Path, tmp_path: Path) -> None:
     work = Workplace(StageStore(base))
     other = dataclasses.replace(TUNED, training=dataclasses.replace(TRAINING, seed=2))
-    first, again = _losses(TUNED, work, tmp_path / "first"), _losses(TUNED, work, tmp_path / "again")
-    assert first == pytest.approx(again, rel=1e-6)
+    first, second = _losses(TUNED, work, tmp_path / "first"), _losses(TUNED, work, tmp_path / "second")
+    assert first == pytest.approx(second, rel=1e-6)
     assert _losses(other, work, tmp_path / "other") != pytest.approx(first, rel=1e-3)

@@ -1,4 +1,4 @@
-"""A micro-batch that did not fit is halved where it did not, and what is learnt is used where it holds and nowhere else."""
+"""A micro-batch that does not fit is halved in its stage, and the limit is used for similar stages and no others."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TRIED: list[tuple[str, int]] = []
 
 
 @dataclasses.dataclass(frozen=True)
-class Holds(Stage):
-    """A stage whose device holds so many entries of its batch at once."""
+class Limited(Stage):
+    """A stage whose device has memory for `limit` entries of a batch."""
 
     name: str
-    most: int
+    limit: int
     seed: int = 0
 
     @property
@@ -41,14 +41,14 @@ class Holds(Stage):
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         TRIED.append((self.name, work.share.micro_batch))
-        if work.share.micro_batch > self.most:
+        if work.share.micro_batch > self.limit:
             raise OutOfMemory(0, work.share.micro_batch, "the device is full")
         return {}
 
 
 @pytest.fixture(autouse=True)
 def tried() -> list[tuple[str, int]]:
-    """Stages with the micro-batches that they were tried with, in order."""
+    """The stages with the micro-batches they were tried with, in order."""
     TRIED.clear()
     return TRIED
 
@@ -58,14 +58,14 @@ def _run(output: Path, *stages: Stage, **resources: Any) -> None:
     run_inline(job, report=lambda metrics: None, progress=lambda *told: None)
 
 
-def test_the_stage_that_did_not_fit_is_halved_and_the_others_are_not(
+def test_only_the_stage_that_did_not_fit_is_halved(
     tmp_path: Path, tried: list[tuple[str, int]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    _run(tmp_path, Holds("pretrain", 2), Holds("tune", 16), Holds("choices", 8))
+    _run(tmp_path, Limited("pretrain", 2), Limited("tune", 16), Limited("choices", 8))
     assert tried == [("pretrain", size) for size in (16, 8, 4, 2)] + [("tune", 16), ("choices", 16), ("choices", 8)]
     tried.clear()
     caplog.clear()
-    _run(tmp_path, Holds("tune", 16, seed=1), Holds("choices", 8, seed=1))
+    _run(tmp_path, Limited("tune", 16, seed=1), Limited("choices", 8, seed=1))
     assert tried == [("tune", 16), ("choices", 8)]
     assert "choices: micro-batches of 8, as the usual 16 did not fit before" in caplog.text
     assert "tune" not in caplog.text
@@ -80,43 +80,43 @@ def test_the_stage_that_did_not_fit_is_halved_and_the_others_are_not(
         {"activation_checkpointing": True},
     ],
 )
-def test_other_resources_begin_with_their_own(
+def test_a_limit_does_not_apply_to_other_resources(
     tmp_path: Path, tried: list[tuple[str, int]], other: dict[str, Any]
 ) -> None:
-    _run(tmp_path, Holds("tune", 4), accelerator_type="T4")
+    _run(tmp_path, Limited("tune", 4), accelerator_type="T4")
     tried.clear()
-    _run(tmp_path, Holds("tune", 16, seed=1), **{"accelerator_type": "T4", **other})
-    _run(tmp_path, Holds("tune", 4, seed=2), accelerator_type="T4", checkpoint_every_s=1.0)
+    _run(tmp_path, Limited("tune", 16, seed=1), **{"accelerator_type": "T4", **other})
+    _run(tmp_path, Limited("tune", 4, seed=2), accelerator_type="T4", checkpoint_every_s=1.0)
     assert tried == [("tune", 16), ("tune", 4)]
 
 
-def test_a_smaller_micro_batch_of_the_recipe_stays(tmp_path: Path, tried: list[tuple[str, int]]) -> None:
-    _run(tmp_path, Holds("tune", 8))
+def test_a_smaller_micro_batch_of_the_recipe_is_kept(tmp_path: Path, tried: list[tuple[str, int]]) -> None:
+    _run(tmp_path, Limited("tune", 8))
     tried.clear()
-    _run(tmp_path, Holds("tune", 8, seed=1), micro_batch=4)
+    _run(tmp_path, Limited("tune", 8, seed=1), micro_batch=4)
     assert tried == [("tune", 4)]
 
 
-def test_what_was_learnt_stays_though_the_trial_fails_later(tmp_path: Path) -> None:
+def test_a_limit_is_kept_though_the_trial_fails_later(tmp_path: Path) -> None:
     with pytest.raises(OutOfMemory):
-        _run(tmp_path, Holds("tune", 8), Holds("never", 0))
+        _run(tmp_path, Limited("tune", 8), Limited("never", 0))
     assert known_limits(tmp_path, Resources()) == {"tune": 8, "never": 1}
 
 
-def test_files_of_another_form_are_passed_over(tmp_path: Path, tried: list[tuple[str, int]]) -> None:
+def test_files_with_other_content_are_skipped(tmp_path: Path, tried: list[tuple[str, int]]) -> None:
     folder = tmp_path / "micro_batches"
     folder.mkdir()
     (folder / "a.json").write_text(json.dumps({"micro_batch": 2, "because": "one number for a whole size"}))
     (folder / "b.json").write_text("[1")
     (folder / "c.json").write_text("[1]")
-    _run(tmp_path, Holds("tune", 16))
+    _run(tmp_path, Limited("tune", 16))
     assert tried == [("tune", 16)]
     record_limit(tmp_path, Resources(), "tune", micro_batch=3, because="full")
     assert known_limits(tmp_path, Resources()) == {"tune": 3}
 
 
-def test_stages_that_are_alike_share_what_was_learnt() -> None:
-    """Learning rate and seed take no memory; length, precision and the pairs of a group do."""
+def test_similar_stages_share_a_limit() -> None:
+    """Length, precision and pairs of a group change the memory of a stage; learning rate and seed do not."""
     study = recipes.tiny()
     pretrained = study.encoder_stage(study.sizes[0])
     assert isinstance(pretrained, Pretrain)

@@ -1,4 +1,4 @@
-"""Encoders of ZeRO 3 read part by part: the same training as with the whole model in every worker, and nobody holds it."""
+"""ZeRO 3 with encoders read in parts: the same training as with whole models, and no worker holds a whole one."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from trainables.training.engine import Layout, engine_settings
 from trainables.training.partitioning import StoredWeights, read_partitioned
 from trainables.training.trimming import looked_up
 
-WIDE = "wide"  # matrices that are let go of after each use; those of the small encoders, once gathered, stay
+WIDE = "wide"  # an encoder whose matrices are released after each use; those of the small encoders stay once gathered
 TRAINING = Training(learning_rate=1e-2, steps=3, batch_size=16, seed=0)
 Tuned = tuple[list[float], dict[str, np.ndarray]]
 
 
 class Body(nn.Module):
-    """An encoder where a model has it."""
+    """A model with only an encoder."""
 
     def __init__(self, encoder: PreTrainedModel) -> None:
         super().__init__()
@@ -46,36 +46,36 @@ class Body(nn.Module):
 
 
 def _read_and_tuned(rank: int, folder: Path) -> dict[object, Any]:
-    """By family what a worker holds of an encoder, and by (trims, outlined) what came of training one."""
+    """What a worker holds of an encoder by family, and the result of training one by (trims, on_meta)."""
     with pytest.MonkeyPatch.context() as patch:
         if rank:
-            patch.delattr(partitioning, "safe_open")  # whoever is not the leader has nothing to read with
-        found: dict[object, Any] = {family: _held(rank, folder / family) for family in FAMILIES}
+            patch.delattr(partitioning, "safe_open")  # only the leader may read
+        results: dict[object, Any] = {family: _held(rank, folder / family) for family in FAMILIES}
         for trims in (True, False):
-            for outlined in (True, False):
-                found[trims, outlined] = _tuned(folder, rank, "xlm-roberta", trims=trims, outlined=outlined)
-        for outlined in (True, False):
-            found[WIDE, outlined] = _tuned(folder, rank, WIDE, trims=False, outlined=outlined)
-    return found
+            for on_meta in (True, False):
+                results[trims, on_meta] = _tuned(folder, rank, "xlm-roberta", trims=trims, on_meta=on_meta)
+        for on_meta in (True, False):
+            results[WIDE, on_meta] = _tuned(folder, rank, WIDE, trims=False, on_meta=on_meta)
+    return results
 
 
 def _held(rank: int, folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """Parameters that this worker holds, and the whole of what both hold together."""
+    """The number of parameter elements on this worker, and all parameters and buffers gathered."""
     model = Body(encoder_on_meta(folder))
     assert is_on_meta(model)
     settings = engine_settings(TRAINING, Layout(Share(rank, WORKERS, 2), 3))
     read_partitioned(*(model, folder, settings), trimmed=None, leads=rank == 0, device=torch.device("cpu"))
     parameters = list(model.encoder.parameters())
-    held = sum(one.numel() + one.ds_tensor.numel() for one in parameters)
+    elements = sum(tensor.numel() + tensor.ds_tensor.numel() for tensor in parameters)
     with deepspeed.zero.GatheredParameters(parameters):
-        whole = {name: one.detach().numpy().copy() for name, one in model.encoder.named_parameters()}
-    return held, whole, {name: one.numpy().copy() for name, one in model.encoder.named_buffers()}
+        whole = {name: tensor.detach().numpy().copy() for name, tensor in model.encoder.named_parameters()}
+    return elements, whole, {name: tensor.numpy().copy() for name, tensor in model.encoder.named_buffers()}
 
 
-def _tuned(folder: Path, rank: int, name: str, *, trims: bool, outlined: bool) -> Tuned:
-    """Losses and state of a training with dropout, of an encoder that every worker has whole or has in outline."""
+def _tuned(folder: Path, rank: int, name: str, *, trims: bool, on_meta: bool) -> Tuned:
+    """Losses and state of a training with dropout, of an encoder that is whole or on the meta device on every worker."""
     features, losses = read_features(folder / "features.arrow"), list[float]()
-    encoder = (encoder_on_meta if outlined else load_encoder)(folder / name)
+    encoder = (encoder_on_meta if on_meta else load_encoder)(folder / name)
     torch.manual_seed(0)
     model = classifier(encoder)
     work = Workplace(
@@ -92,36 +92,36 @@ def _tuned(folder: Path, rank: int, name: str, *, trims: bool, outlined: bool) -
     return losses, {name: value.numpy() for name, value in state.items()}
 
 
-def _same(found: Mapping[str, np.ndarray], expected: Mapping[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys()
+def _same(state: Mapping[str, np.ndarray], expected: Mapping[str, torch.Tensor]) -> None:
+    assert state.keys() == expected.keys()
     for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value.detach().numpy(), err_msg=name)
+        np.testing.assert_array_equal(state[name], value.detach().numpy(), err_msg=name)
 
 
-def test_what_is_read_in_parts_by_the_leader_alone_is_what_everybody_reads_whole(tmp_path: Path, pair: Pair) -> None:
+def test_an_encoder_read_in_parts_by_the_leader_equals_a_whole_one(tmp_path: Path, pair: Pair) -> None:
     random_features(tmp_path / "features.arrow")
     for family in FAMILIES:
         small_encoder(family).save_pretrained(tmp_path / family)
     wide_roberta().save_pretrained(tmp_path / WIDE)
-    found = pair.run(_read_and_tuned, tmp_path)
+    results = pair.run(_read_and_tuned, tmp_path)
     for rank in range(WORKERS):
         for what in (True, False, WIDE):
-            (losses, state), (expected_losses, expected) = (found[rank][what, outlined] for outlined in (True, False))
+            (losses, state), (expected_losses, expected) = (results[rank][what, on_meta] for on_meta in (True, False))
             assert losses == expected_losses
             _same(state, {name: torch.from_numpy(value) for name, value in expected.items()})
             assert bool(state) is (rank == 0)
-    assert found[0][True, True][1]["encoder.embeddings.word_embeddings.weight"].shape == (ROWS, WIDTH)
+    assert results[0][True, True][1]["encoder.embeddings.word_embeddings.weight"].shape == (ROWS, WIDTH)
     for family in FAMILIES:
         plain = load_encoder(tmp_path / family)
-        total = sum(one.numel() for one in plain.parameters())
+        total = sum(parameter.numel() for parameter in plain.parameters())
         for rank in range(WORKERS):
-            held, whole, buffers = found[rank][family]
-            assert total / WORKERS <= held < 1.02 * total / WORKERS  # parts are rounded up
+            elements, whole, buffers = results[rank][family]
+            assert total / WORKERS <= elements < 1.02 * total / WORKERS  # partitions are rounded up
             _same(whole, dict(plain.named_parameters()))
             _same(buffers, dict(plain.named_buffers()))
 
 
-def test_weights_in_several_files_and_what_is_missing(tmp_path: Path) -> None:
+def test_weights_in_several_files_and_missing_ones(tmp_path: Path) -> None:
     encoder = small_encoder("bert")
     encoder.save_pretrained(tmp_path / "one")
     encoder.save_pretrained(tmp_path / "many", max_shard_size="50KB")

@@ -1,7 +1,7 @@
-"""What a training leaves in its process: nothing, however often it trains there and however it ends.
+"""A training leaves nothing in its process, however often it trains and however it ends.
 
-Bytes are those of all tensors that the collector knows, by storage. Losses of memory grow by an engine with each training: the
-first one is the measure, so that what is made once for the process counts for nothing.
+Bytes are those of all tensors known to the collector, by storage. A leak grows by an engine with each training. Comparing with
+the first training leaves out what is created once a process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureTable:
 
 
 def _fit(features: FeatureTable, zero_stage: int, *, passes: int | None = None) -> TaskModel:
-    """The model, which a stage still has when it writes the state; its device is full after so many forward passes."""
+    """The model, which a stage still references when it writes the state; memory runs out after `passes` forward passes."""
     model, done = classifier(roberta()), itertools.count()
 
     def fill(layer: nn.Module, given: object) -> None:
@@ -54,20 +54,20 @@ def _fit(features: FeatureTable, zero_stage: int, *, passes: int | None = None) 
 
 
 def _live() -> tuple[int, int]:
-    """Engines, and bytes of tensors, that nothing frees."""
+    """The number of engines and the bytes of tensors after a collection."""
     gc.collect()
-    return sum(isinstance(one, deepspeed.DeepSpeedEngine) for one in gc.get_objects()), _tensor_bytes()
+    return sum(isinstance(item, deepspeed.DeepSpeedEngine) for item in gc.get_objects()), _tensor_bytes()
 
 
 def _tensor_bytes() -> int:
-    tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, nn.Parameter)]
-    storages = [one.untyped_storage() for one in tensors]
-    return sum({one.data_ptr(): one.nbytes() for one in storages}.values())
+    tensors = [item for item in gc.get_objects() if type(item) in (torch.Tensor, nn.Parameter)]
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_a_second_training_leaves_no_more_than_the_first(features: FeatureTable, zero_stage: int) -> None:
-    before, _ = _live()  # whatever other tests have left
+    before, _ = _live()  # from other tests
     _fit(features, zero_stage)
     engines, held = _live()
     assert engines == before
@@ -76,10 +76,10 @@ def test_a_second_training_leaves_no_more_than_the_first(features: FeatureTable,
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
-def test_weights_moments_and_buckets_are_gone_when_the_stage_still_has_its_model(
+def test_weights_moments_and_buckets_are_freed_while_the_stage_has_its_model(
     features: FeatureTable, zero_stage: int
 ) -> None:
-    """Nothing of them waits for the collector's next turn, nor for the model's owner."""
+    """They are freed without a collection and while the model is still referenced."""
     _fit(features, zero_stage)
     _, held = _live()
     gc.disable()
@@ -88,12 +88,12 @@ def test_weights_moments_and_buckets_are_gone_when_the_stage_still_has_its_model
         left = _tensor_bytes() - held
     finally:
         gc.enable()
-    assert left < sum(one.numel() for one in roberta().parameters()), "a byte a parameter or more"
+    assert left < sum(parameter.numel() for parameter in roberta().parameters()), "a byte a parameter or more"
     assert next(model.parameters()).numel() == 0
 
 
-def test_a_training_under_zero3_changes_nothing_for_what_comes_after_it(features: FeatureTable) -> None:
-    """DeepSpeed's linear layer and PyTorch's agree up to rounding alone: scores depended on what else a process had done."""
+def test_a_training_under_zero3_does_not_affect_later_ones(features: FeatureTable) -> None:
+    """DeepSpeed's linear function rounds differently from PyTorch's: scores depended on earlier trainings of the process."""
     before = functional.linear
     _fit(features, 3)
     assert functional.linear is before
@@ -101,7 +101,7 @@ def test_a_training_under_zero3_changes_nothing_for_what_comes_after_it(features
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_a_training_that_runs_out_of_memory_leaves_nothing_either(features: FeatureTable, zero_stage: int) -> None:
-    """In the middle of the encoder in its second step, so that there are activations, gradients and moments."""
+    """In the encoder in the second step, when activations, gradients and moments exist."""
     _fit(features, zero_stage)
     left = _live()
     with pytest.raises(OutOfMemory):

@@ -1,11 +1,11 @@
 """Vocabulary trimming: the same losses and weights as training every row of the embedding table.
 
-What may differ is rounding. Rows that do not occur are multiplied once instead of in every step: `steps` roundings, each by at
-most 2^-24 of the value, against one. Everything else goes through the same operations on the same numbers, but for the norm
-that clipping reads: its squares may be summed in another order, 1e-7 of its value. Adam divides gradients by their own size,
-so that moves a weight by no more than 1e-6 of the way that it could have come, learning rate times steps. A wrong row, random
-number or step shows in the second digit of the loss. In bf16 products, one last bit of a weight can flip the rounding of an
-activation, by 2^-8 of its value, and the gradients after it: about a hundredth of the way, and a thousandth of the loss.
+Only rounding may differ. Rows that do not occur are multiplied once instead of in every step: one rounding against `steps`,
+each of at most 2^-24 of the value. All else goes through the same operations on the same numbers, except the norm used for
+clipping: its squares may be summed in another order, which changes it by 1e-7. Adam divides gradients by their own size, so
+this moves a weight by at most 1e-6 of its largest possible way, learning rate times steps. A wrong row, random number or step
+shows in the second digit of the loss. In bf16 products, the last bit of a weight can change the rounding of an activation by
+2^-8 of its value, and later gradients: about a hundredth of the way and a thousandth of the loss.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 TASK = MicroEntailment()
 TRAINING = Training(learning_rate=1e-2, steps=12, batch_size=16, seed=1)
-BEST = 4  # steps, after which the dev score is highest
+BEST = 4  # steps after which the dev score is highest
 ROUNDING = 2.0**-24  # half a unit in the last place of fp32, relative
 
 
@@ -62,12 +62,12 @@ class Tuned:
 
 
 class Killed(Exception):
-    """What a training is interrupted with."""
+    """Interrupts a training."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept(Stage):
-    """A stage that has checkpoints."""
+class Checkpointed(Stage):
+    """A stage with checkpoints."""
 
     @property
     def label(self) -> str:
@@ -87,7 +87,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureTable:
 
 
 class WordScores(nn.Module):
-    """Learns to name the word at the first position, from scores over the whole vocabulary."""
+    """Learns to predict the word at the first position, with scores over the whole vocabulary."""
 
     def __init__(self, encoder: PreTrainedModel, *, tied: bool) -> None:
         super().__init__()
@@ -115,12 +115,14 @@ def _tune(
     model: str = "one embedding",
     zero_stage: int = 0,
     share: Share = Share(0, 1, 16),  # noqa: B008 - frozen
-    kept: Path = Path("/nowhere"),
+    folder: Path = Path("/nowhere"),
     killed_at: int | None = None,
 ) -> Tuned:
-    """A training whose dev score, where it has one, is highest after `BEST` steps; with a place for checkpoints, one is kept
-    after every step, and an earlier training gone on from."""
-    torch.manual_seed(0)  # of the weights, and then of the dropout masks
+    """A training whose dev score, if it has early stopping, is highest after `BEST` steps.
+
+    With a folder for checkpoints, it writes one after every step and resumes an earlier training.
+    """
+    torch.manual_seed(0)  # for the weights
     built, losses = MODELS[model](), list[float]()
 
     def progress(stage: str, done: int, total: int, loss: float) -> None:
@@ -129,14 +131,14 @@ def _tune(
             raise Killed
 
     work = Workplace(
-        StageStore(kept),
+        StageStore(folder),
         share,
         Resources(zero_stage=zero_stage, trim_vocabulary=trims, checkpoint_every_s=0.0),
         progress=progress,
     )
     batches = FeatureBatches(features, TASK, PAD, BatchOrder(features.lengths, training.batch_size, training.seed))
     lookups = looked_up(_table(built), [features], PAD)
-    stage = Kept() if kept.exists() else "tuned"
+    stage = Checkpointed() if folder.exists() else "tuned"
     state, metrics = fit(
         *(built, batches, training, work, stage),
         lookups=lookups,
@@ -147,8 +149,8 @@ def _tune(
 
 
 def _table(model: nn.Module) -> nn.Embedding:
-    found: nn.Embedding = model.get_submodule("encoder").get_input_embeddings()  # type: ignore[operator]
-    return found
+    table: nn.Embedding = model.get_submodule("encoder").get_input_embeddings()  # type: ignore[operator]
+    return table
 
 
 def _assert_equal(trimmed: Tuned, whole: Tuned, features: FeatureTable, training: Training) -> None:
@@ -190,7 +192,7 @@ def test_trimmed_equals_untrimmed_over_schedules(features: FeatureTable, schedul
 @pytest.mark.parametrize("precision", ["fp32", "bf16_mixed"])
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_trimmed_equals_untrimmed_under_zero(features: FeatureTable, zero_stage: int, precision: str) -> None:
-    """Gradients are clipped to a tenth of their size here: the norm must be the same."""
+    """Gradients are clipped to a tenth of their size, so the norm must be the same."""
     training = _with(precision=precision, max_gradient_norm=0.1)
     trimmed, whole = (_tune(features, training, trims=trims, zero_stage=zero_stage) for trims in (True, False))
     _assert_equal(trimmed, whole, features, training)
@@ -221,8 +223,8 @@ def test_a_table_that_is_not_trained_is_not_trimmed(features: FeatureTable) -> N
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_computes_the_same_on_the_same_random_numbers(features: FeatureTable, family: str) -> None:
-    """Bit for bit: same loss, same gradients, and the generator where it was."""
-    found = []
+    """Bit for bit: the same loss, gradients and state of the generator."""
+    results = []
     for trims in (False, True):
         torch.manual_seed(0)
         model = classifier(small_encoder(family)).train()
@@ -232,8 +234,8 @@ def test_every_family_computes_the_same_on_the_same_random_numbers(features: Fea
         loss.backward()
         table = _table(model).weight
         others = [parameter.grad for parameter in model.parameters() if parameter is not table]
-        found.append((loss.detach(), table.grad, others, torch.get_rng_state()))
-    (whole_loss, whole_rows, whole_others, whole_state), (loss, rows, others, state) = found
+        results.append((loss.detach(), table.grad, others, torch.get_rng_state()))
+    (whole_loss, whole_rows, whole_others, whole_state), (loss, rows, others, state) = results
     assert torch.equal(loss, whole_loss)
     assert torch.equal(state, whole_state)
     assert rows is not None
@@ -281,7 +283,7 @@ def test_the_closed_form_is_what_fused_adamw_does_without_gradient(schedule: str
     assert not any(value.any() for value in moments)
     expected = before * unseen_decay(training, training.steps)
     torch.testing.assert_close(row.detach(), expected, rtol=(training.steps + 1) * ROUNDING, atol=0.0)
-    assert unseen_decay(training, training.steps) < 0.95  # so that a forgotten decay would show
+    assert unseen_decay(training, training.steps) < 0.95  # or a missing decay would not show
 
 
 def test_only_steps_that_ran_decay() -> None:
@@ -290,7 +292,7 @@ def test_only_steps_that_ran_decay() -> None:
     assert unseen_decay(training, 3) == pytest.approx((1 - 1e-2 * 0.5) ** 3)
 
 
-def test_a_word_that_was_said_not_to_occur_is_an_error_in_training(features: FeatureTable) -> None:
+def test_a_word_outside_the_lookups_is_an_error_in_training(features: FeatureTable) -> None:
     model = classifier(roberta())
     lookups = looked_up(_table(model), [features], PAD)
     trim(model, Lookups(lookups.embedding, lookups.ids[:-1]))
@@ -307,13 +309,13 @@ def test_what_is_looked_up(features: FeatureTable, tmp_path: Path) -> None:
     table = read_features(path)
     assert table.token_ids().tolist() == [3, 5, 7, 9]
     assert table.of("b").token_ids().tolist() == [3, 5]
-    # Padding is looked up though no feature holds it; here the batches' and the embedding's own are different rows.
+    # Padding is looked up though no feature has it; here batches and embedding use different rows for it.
     assert looked_up(nn.Embedding(10, 2, padding_idx=0), [table.of("b")], pad_id=1).ids.tolist() == [0, 1, 3, 5]
     with pytest.raises(ValueError, match="token ids 1 to 9, embedding table of 9 rows"):
         looked_up(nn.Embedding(9, 2), [table], pad_id=1)
 
 
-def test_left_to_the_rule_it_trims_where_less_than_half_of_the_rows_occur(features: FeatureTable) -> None:
+def test_by_default_it_trims_where_fewer_than_half_of_the_rows_occur(features: FeatureTable) -> None:
     assert _tune(features, _with(steps=1), trims=None).rows_trained == len({PAD, *features.token_ids()})
     model = classifier(roberta())
     assert Lookups(_table(model), torch.arange(ROWS // 2 - 1)).pays(model)
@@ -322,19 +324,21 @@ def test_left_to_the_rule_it_trims_where_less_than_half_of_the_rows_occur(featur
 
 @pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.parametrize("stops", [False, True])
-def test_trimmed_equals_untrimmed_where_training_ends_early_or_goes_on(
+def test_trimmed_equals_untrimmed_with_early_stopping_and_after_resuming(
     features: FeatureTable, tmp_path: Path, *, stops: bool, interrupted: bool
 ) -> None:
-    """Rows that do not occur have decayed for as many steps as the others were trained in the state that is kept: not for those
-    after the best score, and for those before an interruption too. Each step takes 3% of
-    them, a thousand times the rounding."""
+    """Rows that do not occur decay for as many steps as the others were trained in the state that is kept.
+
+    Steps after the best score do not count, and steps before an interruption do. Each step takes 3% of them, a thousand times
+    the rounding.
+    """
     training = _with(weight_decay=3.0, early_stopping=EarlyStopping(every=2, patience=2) if stops else None)
     whole = _tune(features, training, trims=False)
     if interrupted:
         with pytest.raises(Killed):
-            _tune(features, training, trims=True, kept=tmp_path, killed_at=BEST + 1)
-        trimmed = _tune(features, training, trims=True, kept=tmp_path)
-        assert len(trimmed.losses) == len(whole.losses) - BEST, "it did not go on from its checkpoint"
+            _tune(features, training, trims=True, folder=tmp_path, killed_at=BEST + 1)
+        trimmed = _tune(features, training, trims=True, folder=tmp_path)
+        assert len(trimmed.losses) == len(whole.losses) - BEST, "it did not resume from its checkpoint"
         whole.losses[:BEST] = []
     else:
         trimmed = _tune(features, training, trims=True)
@@ -350,36 +354,36 @@ SHORT = _with(steps=4)
 
 
 def _tuned(rank: int, folder: Path) -> dict[tuple[int, bool], tuple[dict[str, Any], list[float], int]]:
-    """State, losses and trained rows of one of two workers, by ZeRO stage and whether it trims."""
-    features, found = read_features(folder / "features.arrow"), {}
+    """State, losses and trained rows on one of two workers, by ZeRO stage and trimming."""
+    features, results = read_features(folder / "features.arrow"), {}
     for zero_stage in (2, 3):
         for trims in (True, False):
-            one = _tune(features, SHORT, trims=trims, zero_stage=zero_stage, share=Share(rank, 2, 8))
-            state = {name: value.numpy() for name, value in one.state.items()}
-            found[zero_stage, trims] = state, one.losses, one.rows_trained
-    return found
+            tuned = _tune(features, SHORT, trims=trims, zero_stage=zero_stage, share=Share(rank, 2, 8))
+            state = {name: value.numpy() for name, value in tuned.state.items()}
+            results[zero_stage, trims] = state, tuned.losses, tuned.rows_trained
+    return results
 
 
 def test_trimmed_equals_untrimmed_on_two_workers(tmp_path: Path, pair: Pair) -> None:
-    """191 rows: partitions of ZeRO are padded otherwise than those of 1,000."""
+    """ZeRO pads the partitions of 191 rows differently from those of 1,000."""
     features = read_features(random_features(tmp_path / "features.arrow"))
-    found = {
+    results = {
         (rank, *key): Tuned({name: torch.from_numpy(value) for name, value in state.items()}, losses, rows)
-        for rank, one in enumerate(pair.run(_tuned, tmp_path))
-        for key, (state, losses, rows) in one.items()
+        for rank, of_worker in enumerate(pair.run(_tuned, tmp_path))
+        for key, (state, losses, rows) in of_worker.items()
     }
     for zero_stage in (2, 3):
         for rank in (0, 1):
-            _assert_equal(found[rank, zero_stage, True], found[rank, zero_stage, False], features, SHORT)
-        assert found[0, zero_stage, True].losses == found[1, zero_stage, True].losses
+            _assert_equal(results[rank, zero_stage, True], results[rank, zero_stage, False], features, SHORT)
+        assert results[0, zero_stage, True].losses == results[1, zero_stage, True].losses
 
 
 # --- as stages
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Workplace]:
-    """A store where stages trim, and one where they do not."""
+def workplaces(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Workplace]:
+    """A store whose stages trim, and one whose stages do not."""
     return {
         trims: Workplace(
             StageStore(tmp_path_factory.mktemp(f"trims-{trims}")), resources=Resources(trim_vocabulary=trims)
@@ -394,19 +398,19 @@ BASE = Pretrain(
 )
 
 
-def test_pre_training_never_trims(places: dict[bool, Workplace]) -> None:
-    """Its masked words are scored over the whole table, so that this must be the very same training."""
-    for work in places.values():
+def test_pre_training_never_trims(workplaces: dict[bool, Workplace]) -> None:
+    """Masked words are scored over the whole table, so both trainings must be identical."""
+    for work in workplaces.values():
         metrics = ensure(BASE, work).metrics
         assert "embedding_rows_trained" not in metrics
-    trimmed, whole = (load_encoder(work.store.folder(BASE) / ENCODER) for work in places.values())
+    trimmed, whole = (load_encoder(work.store.folder(BASE) / ENCODER) for work in workplaces.values())
     assert torch.equal(trimmed.get_input_embeddings().weight, whole.get_input_embeddings().weight)
 
 
-def test_a_tuned_model_reads_words_that_training_never_saw(places: dict[bool, Workplace]) -> None:
+def test_a_tuned_model_reads_words_that_training_never_saw(workplaces: dict[bool, Workplace]) -> None:
     stage = FineTune(BASE, MicroTagging(languages_=LANGUAGES, **SMALL), TUNING)
     logits = {}
-    for trims, work in places.items():
+    for trims, work in workplaces.items():
         rows = ensure(stage, work).metrics["embedding_rows_trained"]
         model = load_task_model(work.store.folder(stage), stage.task)
         size = _table(model).num_embeddings
@@ -415,15 +419,15 @@ def test_a_tuned_model_reads_words_that_training_never_saw(places: dict[bool, Wo
         assert len(unseen) > size // 4
         ids = torch.tensor([unseen])
         logits[trims] = model.logits(ids, torch.ones_like(ids)).detach()
-    # Weights that agree to 1e-6 of the way, in sums over 32 and more of them.
+    # Sums over 32 and more weights that agree to 1e-6 of the way.
     torch.testing.assert_close(logits[True], logits[False], rtol=0.0, atol=1e-5)
 
 
-def test_a_mixture_is_trimmed_to_the_words_of_all_its_tasks(places: dict[bool, Workplace]) -> None:
+def test_a_mixture_is_trimmed_to_the_words_of_all_its_tasks(workplaces: dict[bool, Workplace]) -> None:
     tasks = (MicroTopic(**SMALL), MicroParaphrase(**SMALL))
     stage = FineTuneMixture(BASE, Mixture("mix", tasks), TUNING)
     weights = {}
-    for trims, work in places.items():
+    for trims, work in workplaces.items():
         rows = ensure(stage, work).metrics["embedding_rows_trained"]
         words = {word for part in stage.features for word in part.table(work).token_ids().tolist()}
         if trims:
