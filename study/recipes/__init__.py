@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ray.cloudpickle
 
+from study.recipes.micro_ladder import micro_ladder
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.recipes.quickstart import quickstart, quickstart_mixtures
 from study.recipes.real_offline import real_offline
@@ -16,7 +17,8 @@ from study.recipes.xtreme_r import xtreme_r
 from study.spec import InvalidStudy, Study
 
 RECIPES: dict[str, Callable[[], Study]] = {
-    recipe.__name__: recipe for recipe in (quickstart, quickstart_mixtures, real_offline, xtreme_r, one_vs_ten_billion)
+    recipe.__name__: recipe
+    for recipe in (quickstart, quickstart_mixtures, micro_ladder, real_offline, xtreme_r, one_vs_ten_billion)
 }
 
 

@@ -22,6 +22,7 @@ from trainables.stages.import_encoder import ImportEncoder
 from trainables.stages.mixture import FineTuneMixture
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.vocabulary import ParallelCorpus, Vocabulary
+from trainables.store.fingerprint import added_field
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.tasks.pinning import OPEN
@@ -33,8 +34,8 @@ class Study:
 
     Raising `version` trains every stage again. `tuning` and `intermediate_tuning` hold what trials do not choose; the trial
     sets their learning rates. `own_tuning` lists tasks that need other steps or lengths. `trials` is the budget of each size,
-    and `repeats` says what runs again with further seeds. `corpus`, `vocabulary_size` and `group_pairs` are shared by the
-    encoders of a ladder; a study of published encoders alone has none of them.
+    and `repeats` says what runs again with further seeds. `corpus`, `vocabulary_size`, `group_pairs` and `translation_share`
+    (`Pretrain`) are shared by the encoders of a ladder; a study of published encoders alone has none of them.
 
     ASHA compares trials after `first_rung` targets and then after each `reduction_factor` times as many, and keeps one in
     `reduction_factor`. The first rung is not 1 because English dev scores of a single target say little about the mean of all.
@@ -60,6 +61,7 @@ class Study:
     corpus: ParallelCorpus | None = None
     vocabulary_size: int | None = None
     group_pairs: int | None = None
+    translation_share: float = added_field(0.0)
 
     def __post_init__(self) -> None:
         if errors := study_errors(self):
@@ -83,7 +85,8 @@ class Study:
         assert self.vocabulary_size is not None
         assert self.group_pairs is not None
         vocabulary = Vocabulary(self.corpus, self.vocabulary_size)
-        return Pretrain(vocabulary, size.encoder.shape, size.encoder.pretraining, self.group_pairs, trained)
+        encoder, share = size.encoder, self.translation_share if trained else 0.0
+        return Pretrain(vocabulary, encoder.shape, encoder.pretraining, self.group_pairs, trained, share)
 
     def encoder_resources(self, size: Size) -> Resources:
         """What the encoder stage runs on.

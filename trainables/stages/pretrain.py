@@ -1,7 +1,9 @@
 """Stage: pre-train one size of the ladder by masked language modelling and translation ranking.
 
 The ranking loss is LaBSE's in-batch softmax over sentence pairs in both directions (`heads.ranking`). Both losses use the
-same masked forward pass.
+same masked forward pass. A share of the steps may be translation language modelling instead (Conneau and Lample 2019, section
+3.3): both sentences of a pair in one row, so that a masked token can be read off its translation. Ranking aligns whole
+sentences; only this aligns their words, which tagging and span extraction need to carry over.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from trainables.models.task_model import save_encoder
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.fit import fit
 from trainables.stages.vocabulary import TOKENIZER, Vocabulary
+from trainables.store.fingerprint import added_field
 from trainables.training.batching import Share
 
 if TYPE_CHECKING:
@@ -36,13 +39,21 @@ POOL = 8  # a group is drawn from this many times its size of sentences of simil
 
 @dataclass(frozen=True)
 class Pretrain(Root):
-    """`training.batch_size` counts groups of `group_pairs` sentence pairs, which are ranked against each other."""
+    """`training.batch_size` counts groups of `group_pairs` sentence pairs, which are ranked against each other.
+
+    `translation_share` is the share of the steps that are translation language modelling.
+    """
 
     vocabulary: Vocabulary
     shape: Shape
     training: Training
     group_pairs: int = 32
     trained: bool = True
+    translation_share: float = added_field(0.0)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.translation_share <= 1:
+            raise ValueError(f"translation_share {self.translation_share}: a share of the steps, from 0 to 1")
 
     @property
     def label(self) -> str:
@@ -82,6 +93,7 @@ class Pretrain(Root):
                 seed=self.training.seed,
                 masking=Masking.of(tokenizer),
                 pad_id=tokenizer.pad_token_id,
+                translation_share=self.translation_share,
             )
             state, losses = fit(model, batches, self.training, work, self)
         else:
@@ -108,7 +120,10 @@ def _tokenised(
 
 
 class PretrainModel(nn.Module):
-    """`forward` returns the sum over groups of (mean masked-token cross-entropy + mean ranking cross-entropy)."""
+    """`forward` returns the sum over groups of (mean masked-token cross-entropy + mean ranking cross-entropy).
+
+    Rows with `translated_labels` hold both sentences of a pair and have no ranking loss.
+    """
 
     def __init__(self, encoder: PreTrainedModel, pad_id: int, group_pairs: int) -> None:
         super().__init__()
@@ -119,8 +134,17 @@ class PretrainModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
         self.log_scale = new_log_scale()
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor | None = None,
+        translated_labels: Tensor | None = None,
+    ) -> Tensor:
         hidden_NLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if labels is None:
+            assert translated_labels is not None
+            return self._masked(hidden_NLD, translated_labels, hidden_NLD.shape[0] // self.group_pairs)
         groups = hidden_NLD.shape[0] // (2 * self.group_pairs)
         return self._masked(hidden_NLD, labels, groups) + self._ranking(mean_pool(hidden_NLD, attention_mask), groups)
 
@@ -149,6 +173,7 @@ class GroupBatches:
     seed: int
     masking: Masking
     pad_id: int
+    translation_share: float = 0.0
     _by_length: list[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -169,13 +194,19 @@ class GroupBatches:
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         return [self._collate(step, groups) for groups in share.cut(range(self.groups))]
 
+    def _is_translated(self, step: int) -> bool:
+        """Whether a step is translation language modelling: the share's steps, spread evenly."""
+        return int((step + 1) * self.translation_share) > int(step * self.translation_share)
+
     def _collate(self, step: int, groups: Sequence[int]) -> dict[str, Tensor]:
         rows: list[tuple[int, ...]] = []
         masked: list[list[int]] = []
         labels: list[list[int]] = []
+        translated = self._is_translated(step)
         for group in groups:
             rng = random.Random(f"{self.seed}|{step}|{group}")
-            for row in self._rows(rng):
+            pairs = self._rows(rng)
+            for row in _joined(pairs) if translated else pairs:
                 rows.append(row)
                 inputs, targets = self.masking.mask(row, rng)
                 masked.append(inputs)
@@ -185,7 +216,7 @@ class GroupBatches:
         return {
             "input_ids": input_ids,
             "attention_mask": (input_ids != self.pad_id).long(),
-            "labels": pad_rows(labels, IGNORED, longest),
+            "translated_labels" if translated else "labels": pad_rows(labels, IGNORED, longest),
         }
 
     def _rows(self, rng: random.Random) -> list[tuple[int, ...]]:
@@ -204,3 +235,9 @@ class GroupBatches:
             firsts.append(texts[first])
             seconds.append(texts[second])
         return firsts + seconds
+
+
+def _joined(rows: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Each pair as one row, in the tokenizer's pair format: `<s> first </s></s> second </s>`."""
+    half = len(rows) // 2
+    return [(*first, first[-1], *second[1:]) for first, second in zip(rows[:half], rows[half:], strict=True)]
