@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from study.cli.app import app
 from study.errors import CannotRun
+from study.recipes import load_recipe
 from study.search.records import TrialOutcome
 from study.search.trial_store import JOURNAL, TrialStore, open_journal, search_name
 from tests.benchmarks.gpu_settings import TINY
@@ -23,8 +24,10 @@ from tests.support.commands import CommandResult, study_command
 from trainables.benchmark import BenchmarkSettings
 from trainables.benchmark.measurement import Failed, Measured, MeasurementOutcome, Unavailable
 from trainables.benchmark.subjects.fresh import MeasurementBroke, Subject, measure_subject
-from trainables.benchmark.subjects.plain import ArchitectureBenchmark, random_encoder
+from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark, random_encoder
 from trainables.benchmark.subjects.rebuild import evaluation_of
+from trainables.stages.base import Workplace, ensure
+from trainables.stages.evaluate import Evaluate
 from trainables.store.stage_store import StageStore
 
 TINY_RUN = tuple[Path, CommandResult]
@@ -91,6 +94,65 @@ def test_the_command_measures_the_best_models_of_a_recipe(tiny_run: TINY_RUN) ->
     after = {path.name for path in output.glob("benchmarks/*")}
     assert before < after, "the study's own measurements stay"
     assert "not tracked: `run` is what fills MLflow and the report" in ran.out
+
+
+def test_the_command_measures_a_variant_that_a_recipe_defines(tiny_run: TINY_RUN) -> None:
+    output, _ = tiny_run
+    options = ("--output", str(output), "--sizes", "1x32", "--quick", "--scenarios", "SingleStream", "--device", "cpu")
+    ran = study_command("bench", "tests/support/own_recipe.py:own_variant", *options)
+    assert ran.code == 0, ran.err
+    results = ran.document["results"]["1x32"]
+    assert list(results) == ["fp32", "reversed"]
+    assert results["reversed"]["p50_ms"] > 0
+    assert results["reversed"]["scores"].keys() == results["fp32"]["scores"].keys()
+    assert results["reversed"]["test_score"] < results["fp32"]["test_score"]
+    assert list(output.glob("benchmarks/1x32-reversed@*.json"))
+
+
+@pytest.fixture(scope="module")
+def own_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an encoder that is scored on a task which a recipe defines."""
+    study = load_recipe("tests/support/own_recipe.py:own_task")
+    evaluation = Evaluate(study.encoder_stage(study.sizes[0], trained=False), study.targets[-1])
+    store = StageStore(tmp_path_factory.mktemp("own"))
+    ensure(evaluation, Workplace(store))
+    return store.folder(evaluation.model)
+
+
+def test_a_folder_is_measured_on_the_task_of_its_recipe(own_task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.benchmark.settings.QUICK", SHORT)
+    options = ["--quick", "--variants", "reversed,fp32", "--device", "cpu"]
+    recipe = ["--recipe", "tests/support/own_recipe.py:own_task"]
+    ran = CliRunner().invoke(app, ["bench", str(own_task), *recipe, *options])
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert "no serving variant 'reversed'" in ran.stderr, "its recipe has none"
+
+    ran = CliRunner().invoke(app, ["bench", str(own_task), *recipe, *options[:1], "--variants", "fp32", *options[3:]])
+    assert ran.exit_code == 0, ran.stderr
+    fp32 = json.loads(ran.stdout.splitlines()[-1])["results"][str(own_task)]["fp32"]
+    assert fp32["timed_task"] == "own_bitext"
+    assert set(fp32["scores"]) == {"own_bitext"}
+
+
+def test_a_folder_scored_on_an_unknown_task_is_measured_as_an_encoder_and_the_message_says_why(
+    own_task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects = []
+
+    def fresh(subject: Subject, variant: str, **_: Any) -> Unavailable:
+        subjects.append(subject)
+        return Unavailable("not here")
+
+    monkeypatch.setattr("trainables.benchmark.subjects.fresh.run_fresh", fresh)
+    for recipe, words in (
+        ([], "the recipe that defines it"),
+        (["--recipe", "tests/support/recipes.py:inline"], "another recipe, which defines it"),
+    ):
+        ran = CliRunner().invoke(app, ["bench", str(own_task), *recipe, "--quick", "--variants", "fp32"])
+        message = " ".join(ran.stderr.split())
+        assert "measured as an encoder alone, without scores: its class OwnBitext is not built in" in message
+        assert f"name {words} with --recipe path/to/file.py:function" in message
+    assert [type(subject) for subject in subjects] == [FolderBenchmark] * 2
 
 
 @pytest.fixture

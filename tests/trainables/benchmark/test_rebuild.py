@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from study.recipes import load_recipe
 from tests.support.commands import CommandResult
-from trainables.benchmark.subjects.rebuild import CannotRebuild, UnknownClass, evaluation_of, rebuild
+from trainables.benchmark.subjects.rebuild import CannotRebuild, UnknownClass, classes_in, evaluation_of, rebuild
+from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate
 from trainables.store.fingerprint import canonical
+from trainables.store.stage_store import StageStore
 
 TINY_RUN = tuple[Path, CommandResult]
 
@@ -40,3 +43,15 @@ def test_an_identity_with_an_unknown_class_is_refused() -> None:
         rebuild({"type": "Strange", "version": 1})
     with pytest.raises(CannotRebuild, match="Shape"):
         rebuild({"type": "Shape", "version": 1, "layers": 0, "width": 32})
+
+
+def test_the_classes_of_a_recipe_are_known_besides_the_built_in_ones(tmp_path: Path) -> None:
+    study = load_recipe("tests/support/own_recipe.py:own_task")
+    evaluation = Evaluate(study.encoder_stage(study.sizes[0], trained=False), study.targets[-1])
+    store = StageStore(tmp_path)
+    ensure(evaluation, Workplace(store))
+    for folder in (store.folder(evaluation), store.folder(evaluation.model)):
+        with pytest.raises(UnknownClass, match="its class OwnBitext is not built in"):
+            evaluation_of(folder)
+        assert evaluation_of(folder, classes_in(study)) == evaluation
+    assert classes_in(study)["OwnBitext"] is type(evaluation.task)

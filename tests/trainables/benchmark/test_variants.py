@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.support.serving import CPU, PAD, benchmark_of, queries
+from tests.support.serving import CPU, PAD, KnownService, benchmark_of, queries
 from trainables.benchmark import VARIANTS, VariantUnavailable
 from trainables.benchmark.scenarios.serving import ModelServer
+from trainables.benchmark.variants import Variant, variant_named
 from trainables.benchmark.variants.base import copy_to
 from trainables.models.task_model import TaskModel
 
@@ -83,3 +85,23 @@ def test_bf16_is_unavailable_on_a_cpu_without_it(model: TaskModel, monkeypatch: 
 def test_an_unknown_variant_is_refused_by_name(model: TaskModel) -> None:
     with pytest.raises(ValueError, match=r"no serving variant 'fp64'; there are bf16, compiled, "):
         benchmark_of(model).measure("fp64")
+
+
+def test_a_variant_of_the_callers_own_needs_no_registration_but_another_name() -> None:
+    class Fp32(KnownService):
+        name = "fp32"
+
+    own = KnownService()
+    assert variant_named(own) is own
+    assert variant_named("fp32") is VARIANTS["fp32"] is variant_named(VARIANTS["fp32"])
+    with pytest.raises(ValueError, match="'fp32' of class Fp32 has the name of a built-in variant"):
+        variant_named(Fp32())
+
+
+def test_every_variant_of_the_folder_is_built_in_under_a_name_of_its_own() -> None:
+    classes, found = [Variant], set()
+    while classes:
+        classes += (cls := classes.pop()).__subclasses__()
+        if cls.__module__.startswith(f"{Variant.__module__.rpartition('.')[0]}.") and not inspect.isabstract(cls):
+            found.add(cls)
+    assert {type(variant) for variant in VARIANTS.values()} == found

@@ -97,7 +97,8 @@ def rebuild(document: Any, known: Mapping[str, type] = BUILT_IN) -> Any:
     if cls is None:
         raise UnknownClass(f"its class {document['type']} is not built in")
     names = {field.name for field in dataclasses.fields(cls)}
+    values = {name: rebuild(value, known) for name, value in document.items() if name in names}
     try:
-        return cls(**{name: rebuild(value, known) for name, value in document.items() if name in names})
+        return cls(**values)
     except (TypeError, ValueError) as error:
         raise CannotRebuild(f"{document['type']}: {error}") from error

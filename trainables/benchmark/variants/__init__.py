@@ -1,28 +1,34 @@
 """Serving variants: the ways to run a trained model for inference.
 
-To add a built-in variant, subclass `Variant` in a module of this folder and add an instance to `VARIANTS` below. The tests and
-`python -m study bench` then include it. A variant that only one recipe needs stays in the recipe's file: its `BenchmarkPlan`
-takes an instance wherever it takes a name.
+To add a built-in variant, put a subclass of `Variant` in a module of this folder; nothing else lists it. A variant for a single
+recipe stays in the recipe's file: a `BenchmarkPlan` takes an instance wherever it takes a name.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+
 from trainables.benchmark.variants.base import Variant, VariantUnavailable
-from trainables.benchmark.variants.compiled import Compiled, CompiledBf16
-from trainables.benchmark.variants.eager import Bf16, Fp16, Fp32
-from trainables.benchmark.variants.exported import OnnxInt8, OnnxRuntime, OpenVino, OpenVinoBf16
-from trainables.benchmark.variants.packed import PaddingFree
-from trainables.benchmark.variants.quantised import Int8
 
 __all__ = ["VARIANTS", "Variant", "VariantUnavailable", "variant_named"]
 
-VARIANTS: dict[str, Variant] = {
-    variant.name: variant
-    for variant in (
-        *(Fp32(), Bf16(), Fp16(), Compiled(), CompiledBf16(), Int8(), PaddingFree()),
-        *(OnnxRuntime(), OnnxInt8(), OpenVino(), OpenVinoBf16()),
+
+def _built_in() -> Iterator[Variant]:
+    """One of each class, those of `eager` first: the others are compared with them."""
+    modules = sorted(
+        (module.name for module in pkgutil.iter_modules(__path__)), key=lambda name: (name != "eager", name)
     )
-}
+    for module in (importlib.import_module(f"{__name__}.{name}") for name in modules):
+        for cls in vars(module).values():
+            defined_here = isinstance(cls, type) and issubclass(cls, Variant) and cls.__module__ == module.__name__
+            if defined_here and not inspect.isabstract(cls):
+                yield cls()
+
+
+VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _built_in()}
 
 
 def variant_named(variant: str | Variant) -> Variant:
