@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.support.data import DATA_ROOT, needs_data
 from tests.trainables.heads.test_heads import perfect_logits
+from tests.trainables.tasks.suite import counts_of, normal, perfect_outputs, texts_of, tokens_of
 from tests.trainables.tasks.test_spans import TYDIQA_HERE, XQUAD_HERE
-from tests.trainables.tasks.test_tasks import counts_of, normal, perfect_outputs, pieces, texts_of
 from tests.trainables.tasks.test_text import UDPOS_HERE
 from trainables.data.examples import RetrievalText, SpanExample, TaggingExample
 from trainables.data.source import DATA_ROOT_VARIABLE
@@ -172,7 +172,7 @@ def test_tags_lead_back_to_their_words(
         (row,) = feature.rows
         for word, start, end in zip(known[first:], starts, [*starts[1:], len(row)], strict=False):
             assert start > 0  # every word has a piece
-            read, wanted = pieces(tokenizer, row[start:end]).replace("##", ""), as_read(word, vocabulary)
+            read, wanted = tokens_of(tokenizer, row[start:end]).replace("##", ""), as_read(word, vocabulary)
             if tokenizer.unk_token_id in row[start:end]:
                 unknown += 1
             elif len(starts) == 1 and feature.length == 128:
@@ -220,7 +220,7 @@ def test_lareqas_answers_stand_in_their_sentences_and_these_in_their_rows(
     tokenizer = tokenizers["bpe"]
     for text, feature in zip(texts.values(), one.features, strict=True):
         (row,) = feature.rows
-        read, wanted = pieces(tokenizer, row), normal(text.text)
+        read, wanted = tokens_of(tokenizer, row), normal(text.text)
         if text.gold is not None:
             assert read == wanted
         elif not read.startswith(wanted):
