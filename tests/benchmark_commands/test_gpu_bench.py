@@ -1,4 +1,4 @@
-"""The benchmark of serving on a GPU, as far as a CPU can run it: tiny encoders go through all of it but the device."""
+"""`gpu_bench` on a CPU: tiny encoders go through everything but the device."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from tests.benchmarks import gpu_bench
 from tests.benchmarks.gpu_settings import of_device
-from tests.conftest import ROOT
-from trainables.benchmark.subjects.fresh import MeasurementBroke, Subject, outcome
+from tests.support.commands import ROOT
+from trainables.benchmark.measurement import Measured, Unavailable
+from trainables.benchmark.subjects.fresh import MeasurementBroke, Subject, measure_subject
 from trainables.benchmark.subjects.plain import ArchitectureBenchmark
 from trainables.benchmark.variants.compiled import GraphedRows, graph_length
 
 
-def test_the_command_measures_in_processes_of_their_own_without_ray(tmp_path: Path) -> None:
+def test_the_command_measures_in_fresh_processes_without_ray(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ImportError('there is no Ray here')\n")
     options = "--device cpu --tiny --only mt5-xxl --variants fp32 --bandwidth-gbs 10"
     done = subprocess.run(
@@ -35,42 +36,42 @@ def test_the_command_measures_in_processes_of_their_own_without_ray(tmp_path: Pa
     )
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout.strip().splitlines()[-1])
-    (one,) = document["measurements"]
-    assert one["outcome"] == "measured", one
-    assert one["floor_ms"] == pytest.approx(
-        one["params_body_m"] * 4 / 10
+    (measurement,) = document["measurements"]
+    assert measurement["outcome"] == "measured", measurement
+    assert measurement["floor_ms"] == pytest.approx(
+        measurement["params_body_m"] * 4 / 10
     )  # 4 bytes each at 10 GB/s: M x bytes / GB/s are ms
-    assert one["achieved"] == pytest.approx(one["floor_ms"] / one["p50_ms"])
-    assert one["weights"] == "random"
-    assert one["gpu_process_mb"] is None
+    assert measurement["achieved"] == pytest.approx(measurement["floor_ms"] / measurement["p50_ms"])
+    assert measurement["weights"] == "random"
+    assert measurement["gpu_process_mb"] is None
     assert {"date", "hardware", "versions", "command", "bandwidth_gbs"} <= document.keys()
     assert "achieved" in done.stdout
 
 
-def test_what_does_not_fit_or_breaks_is_recorded_and_the_next_one_runs(
+def test_a_measurement_that_does_not_fit_or_breaks_is_recorded_and_the_next_one_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fresh(subject: Subject, variant: str, *, limit_s: float) -> dict[str, Any] | str:
+    def fresh(subject: Subject, variant: str, *, limit_s: float) -> Measured | Unavailable:
         assert isinstance(subject, ArchitectureBenchmark)
         if subject.name == "xlm-r-xl":
-            return "out of memory: CUDA out of memory. Tried to allocate 2.00 GiB"
+            return Unavailable("out of memory: CUDA out of memory. Tried to allocate 2.00 GiB")
         if subject.name == "xlm-r-xxl":
             raise MeasurementBroke("fp32: the process ended with code -9")
-        return outcome(subject, variant, scored=False)
+        return measure_subject(subject, variant, scored=False)
 
     monkeypatch.setattr(gpu_bench, "run_fresh", fresh)
     monkeypatch.setattr(gpu_bench, "ENCODERS", ("xlm-r-xl", "xlm-r-xxl", "xlm-r-base"))
     gpu_bench.main(device="cpu", tiny=True, variants="fp32")
     document = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    assert [one["outcome"] for one in document["measurements"]] == ["unavailable", "failed", "measured"]
+    assert [measurement["outcome"] for measurement in document["measurements"]] == ["unavailable", "failed", "measured"]
     assert "Tried to allocate" in document["measurements"][0]["reason"]
-    assert document["measurements"][2]["achieved"] is None  # the bandwidth of a CPU is not in the table
+    assert document["measurements"][2]["achieved"] is None  # the table has no bandwidth for a CPU
 
 
 def test_measurements_beyond_the_time_are_not_tried(capsys: pytest.CaptureFixture[str]) -> None:
     gpu_bench.main(device="cpu", tiny=True, minutes=0)
     document = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    assert {one["outcome"] for one in document["measurements"]} == {"not_tried"}
+    assert {measurement["outcome"] for measurement in document["measurements"]} == {"not_tried"}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_bandwidths_by_the_name_of_the_device(name: str, bandwidth: float | None
 
 
 class Replayed:
-    """Stands in for a CUDA graph: replaying computes from the fixed inputs into the fixed output."""
+    """Replaces a CUDA graph: replaying it computes the fixed output from the fixed inputs."""
 
     def __init__(self, rows: GraphedRows, length: int) -> None:
         self.ids, self.mask = torch.zeros(1, length, dtype=torch.long), torch.zeros(1, length, dtype=torch.long)
@@ -122,8 +123,8 @@ class Replayed:
         self.output.copy_(self._rows._forward(self.ids, self.mask))
 
 
-def test_a_row_is_padded_to_its_graph_and_cut_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recording needs a GPU; what goes in and comes out does not."""
+def test_a_row_is_padded_to_its_graph_and_its_output_cut_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recording needs a GPU; padding the input and cutting the output do not."""
     recorded: list[int] = []
 
     def record(rows: GraphedRows, length: int, device: torch.device) -> Any:
@@ -138,11 +139,11 @@ def test_a_row_is_padded_to_its_graph_and_cut_back(monkeypatch: pytest.MonkeyPat
     rows = GraphedRows(forward, pad_id=1)
     long, short = torch.arange(10, 30)[None], torch.arange(40, 57)[None]
     for ids_NL in (long, short):
-        found = rows(ids_NL, torch.ones_like(ids_NL))
-        assert found[0, :, 0].tolist() == ids_NL[0].tolist()
-        assert found.shape == (1, ids_NL.shape[1], 2)
+        output = rows(ids_NL, torch.ones_like(ids_NL))
+        assert output[0, :, 0].tolist() == ids_NL[0].tolist()
+        assert output.shape == (1, ids_NL.shape[1], 2)
     assert recorded == [32]  # 20 and 17 tokens share a graph
     two = torch.ones(2, 5, dtype=torch.long)
-    assert rows(two, two).shape == (2, 5, 2)  # a batch goes its own way
+    assert rows(two, two).shape == (2, 5, 2)  # a batch runs without a graph
     assert recorded == [32]
     assert [graph_length(length) for length in (1, 16, 17)] == [16, 16, 32]

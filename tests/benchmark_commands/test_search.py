@@ -1,4 +1,4 @@
-"""What the benchmarks of the search count: a replay's clock, what sharing saves, when a search was near the grid's best."""
+"""What the benchmarks of the search compute: a replay's clock, savings by sharing, and how soon a search nears the best."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 from ray.tune.schedulers import FIFOScheduler
 
-from study.search.trial_store import METRIC, RUNG
+from study.search.records import DEV_SCORE, TARGETS_FINISHED, TrialOutcome
 from study.spec.space import NONE, Choice
 from tests.benchmarks.micro_grid import choices_of, micro_grid, size_of, trained_for, trains
 from tests.benchmarks.search_efficiency import (
@@ -21,7 +21,7 @@ from tests.benchmarks.search_efficiency import (
     Grid,
     InOrder,
     Replay,
-    ledger_searcher,
+    own_searcher,
     replay,
 )
 from tests.benchmarks.shared_stages import Pair, Run, pairs_ratio
@@ -30,13 +30,13 @@ from trainables.store.fingerprint import fingerprint
 STUDY = micro_grid(lr_intermediate=(3e-4, 1e-4), lr_target=(2e-3, 1e-3))
 CHOICES = choices_of(STUDY)
 BEST = CHOICES[-1]
-SISTERS = [choice for choice in CHOICES if choice.lr_intermediate == 1e-4][:2]  # of one intermediate training
+SIBLINGS = [choice for choice in CHOICES if choice.lr_intermediate == 1e-4][:2]  # they share an intermediate training
 TARGETS = len(STUDY.targets)
 
 
 @pytest.fixture(scope="module")
 def grid() -> Grid:
-    """Two seconds for an intermediate training, one for each target's own; later choices score higher, by a point each."""
+    """An intermediate training takes 2 s, a target training 1 s; each choice scores a point more than the one before."""
 
     def needs(choice: Choice) -> Iterator[tuple[str, ...]]:
         base = () if choice.intermediate == NONE else (f"{choice.intermediate} {choice.lr_intermediate}",)
@@ -45,77 +45,79 @@ def grid() -> Grid:
 
     cells = {
         choice: Cell(
-            tuple({METRIC: 20.0 + rank, RUNG: number + 1, "test_score": 1.0} for number in range(TARGETS)),
+            tuple(
+                {DEV_SCORE: 20.0 + rank, TARGETS_FINISHED: number + 1, "test_score": 1.0} for number in range(TARGETS)
+            ),
             tuple(needs(choice)),
         )
         for rank, choice in enumerate(CHOICES)
     }
-    stages = {stage for cell in cells.values() for some in cell.needs for stage in some}
+    stages = {stage for cell in cells.values() for needed in cell.needs for stage in needed}
     return Grid(cells, {stage: 1.0 if stage.startswith("Choice") else 2.0 for stage in stages})
 
 
 def _in_order(grid: Grid, choices: list[Choice], concurrent: int) -> Replay:
-    found = Replay(grid, InOrder(iter(choices)), FIFOScheduler(), concurrent=concurrent, trials=len(choices))
-    found.run()
-    return found
+    replayed = Replay(grid, InOrder(iter(choices)), FIFOScheduler(), concurrent=concurrent, trials=len(choices))
+    replayed.run()
+    return replayed
 
 
-def test_the_grid_has_nine_intermediate_choices_and_five_targets_and_shares_what_can_be_shared() -> None:
+def test_the_grid_has_nine_intermediate_choices_and_five_targets_and_shares_trainings() -> None:
     assert len(STUDY.space.names) == 9
-    assert len(CHOICES) == len(set(CHOICES)) == STUDY.space.points == 2 * (1 + 8 * 2)
+    assert len(CHOICES) == len(set(CHOICES)) == STUDY.space.choice_count == 2 * (1 + 8 * 2)
     stages = [
         trained_for(evaluate) for choice in STUDY.space.defaults() for evaluate in STUDY.chain(size_of(STUDY), choice)
     ]
-    naive = sum(trains(stage) for some in stages for stage in some.values())
-    shared = {key for some in stages for key, stage in some.items() if trains(stage)}
+    naive = sum(trains(stage) for by_key in stages for stage in by_key.values())
+    shared = {key for by_key in stages for key, stage in by_key.items() if trains(stage)}
     assert (naive, len(shared)) == (8 * 5 + 9 * 4, 8 + 9 * 4)  # one of the five targets is not trained
 
 
-def test_a_stage_costs_once(grid: Grid) -> None:
-    found = _in_order(grid, [*SISTERS, SISTERS[0]], concurrent=1)
-    assert [one.spent_s for one in found.ended] == [2 + TARGETS, 2 + 2 * TARGETS, 2 + 2 * TARGETS]
+def test_a_stage_costs_its_time_only_once(grid: Grid) -> None:
+    replayed = _in_order(grid, [*SIBLINGS, SIBLINGS[0]], concurrent=1)
+    assert [trial.spent_s for trial in replayed.ended] == [2 + TARGETS, 2 + 2 * TARGETS, 2 + 2 * TARGETS]
 
 
-def test_two_trials_at_a_time_wait_for_each_others_stages_and_pay_for_none_twice(grid: Grid) -> None:
-    found = _in_order(grid, SISTERS, concurrent=2)
-    assert found.spent_s == 2 + 2 * TARGETS
-    assert [one.choice for one in found.ended] == SISTERS
+def test_concurrent_trials_wait_for_shared_stages_instead_of_running_them_twice(grid: Grid) -> None:
+    replayed = _in_order(grid, SIBLINGS, concurrent=2)
+    assert replayed.spent_s == 2 + 2 * TARGETS
+    assert [trial.choice for trial in replayed.ended] == SIBLINGS
 
 
 @pytest.mark.parametrize("name", list(CONTESTANTS))
-def test_every_contestant_stays_within_the_grids_seconds(name: str, grid: Grid) -> None:
+def test_no_contestant_spends_more_than_the_whole_grid(name: str, grid: Grid) -> None:
     ended = replay(grid, STUDY, CONTESTANTS[name], concurrent=2)
-    assert {one.choice for one in ended} <= set(CHOICES)
-    assert max(one.spent_s for one in ended) <= grid.total_s
-    assert any(one.score is not None for one in ended)
+    assert {trial.choice for trial in ended} <= set(CHOICES)
+    assert max(trial.spent_s for trial in ended) <= grid.total_s
+    assert any(trial.score is not None for trial in ended)
     if "ASHA" not in name:
-        assert all(one.score is not None for one in ended)
+        assert all(trial.score is not None for trial in ended)
 
 
-def test_the_studys_own_search_runs_every_default_to_its_end_first(grid: Grid) -> None:
+def test_the_studys_own_search_first_completes_every_default(grid: Grid) -> None:
     ended = replay(grid, STUDY, CONTESTANTS[OURS], concurrent=1)
     defaults = STUDY.space.defaults()
-    assert [one.choice for one in ended[: len(defaults)]] == defaults
-    assert all(one.score is not None for one in ended[: len(defaults)])
+    assert [trial.choice for trial in ended[: len(defaults)]] == defaults
+    assert all(trial.score is not None for trial in ended[: len(defaults)])
     assert ended == replay(grid, STUDY, CONTESTANTS[OURS], concurrent=1)
     other = dataclasses.replace(STUDY, seed=1)
     assert ended != replay(grid, other, CONTESTANTS[OURS], concurrent=1)
 
 
-def test_the_ledger_knows_what_a_trial_scored_where_it_was_stopped(grid: Grid) -> None:
-    """Else TPE learns nothing of it, and ASHA of a search that goes on would compare with fewer trials."""
+def test_the_trial_store_has_the_score_at_which_a_trial_was_stopped(grid: Grid) -> None:
+    """Otherwise TPE learns nothing from the trial, and ASHA of a resumed search compares with fewer trials."""
     ours = CONTESTANTS[OURS]
     with ExitStack() as stack:
-        searcher = ledger_searcher(STUDY, stack, concurrent=2)
+        searcher = own_searcher(STUDY, stack, concurrent=2)
         Replay(grid, searcher, ours.scheduler(STUDY), concurrent=2, trials=len(CHOICES)).run()
-        stopped = [record for record in searcher.history.records if record.outcome == "stopped_early"]
+        stopped = [record for record in searcher.trial_store.records if record.outcome is TrialOutcome.STOPPED_EARLY]
     assert stopped
     for record in stopped:
-        assert record.rungs[record.metrics[RUNG]] == record.metrics[METRIC]
+        assert record.partial_scores[record.metrics[TARGETS_FINISHED]] == record.metrics[DEV_SCORE]
 
 
-def test_what_was_best_when_and_how_soon_it_was_near(grid: Grid) -> None:
-    total, best = grid.total_s, grid.cells[BEST].reports[-1][METRIC]
+def test_the_best_score_over_time_and_the_time_until_it_is_near(grid: Grid) -> None:
+    total, best = grid.total_s, grid.cells[BEST].reports[-1][DEV_SCORE]
     ended = [
         Ended(CHOICES[0], 0.1 * total, TARGETS, best - 5),
         Ended(CHOICES[1], 0.2 * total, 1, None),
@@ -129,8 +131,8 @@ def test_what_was_best_when_and_how_soon_it_was_near(grid: Grid) -> None:
     assert Curve(grid, ended[:2]).share_until(1.0) is None
 
 
-def test_sharing_saves_what_counting_says() -> None:
-    """Trainings of a second each: 40 + 36 over 8 + 36; then intermediate ones of two seconds."""
+def test_the_ratio_of_shared_trainings_is_that_of_their_counts() -> None:
+    """With trainings of 1 s: (40 + 36) / (8 + 36); then with intermediate trainings of 2 s."""
     pairs = []
     for choice in STUDY.space.defaults():
         for evaluate in STUDY.chain(size_of(STUDY), choice):
