@@ -1,4 +1,4 @@
-"""Readers of pairs, choices and tagged words: what they give, and that each planted fault is named with file and line."""
+"""Readers of pairs, choices and tagged words: their examples, and that errors name file and line of each planted fault."""
 
 from __future__ import annotations
 
@@ -153,18 +153,18 @@ def only_choices(read: ReadResult) -> list[ChoiceExample]:
 
 def test_conllu_has_syntactic_words_or_words_as_written(write: Write) -> None:
     path = write("en_x-ud-test.conllu", "# sent_id = s1\n# text = She didn't go\n" + DIDNT)
-    # "did" and "n't" hang on the same word; AUX comes before PART in XTREME's ranks.
+    # "did" and "n't" depend on the same word; AUX precedes PART in XTREME's ranks.
     assert tags(read_upos(path)) == [("s1", ("She", "didn't", "go"), ("PRON", "AUX", "VERB"))]
     assert tags(read_xpos(path)) == [("s1", ("She", "did", "n't", "go"), ("PRP", "VBD", "RB", "VB"))]
 
 
 def test_a_multiword_token_is_tagged_as_its_highest_word(write: Write) -> None:
-    # "dáselo": the clitics hang on the verb. "zum": the article hangs on a noun outside that hangs on nothing else.
+    # "dáselo": the clitics depend on the verb. "zum": both words depend on the same noun outside the token.
     spanish = conllu("1-3 dáselo _ _ _ _", "1 da VERB _ 0 _", "2 se PRON _ 1 _", "3 lo PRON _ 1 _")
     german = conllu("1-2 zum _ _ _ _", "1 zu ADP _ 3 _", "2 dem DET _ 3 _", "3 Haus NOUN _ 0 _")
     assert tags(read_upos(write("es_x.conllu", spanish))) == [("1", ("dáselo",), ("VERB",))]
     assert tags(read_upos(write("de_x.conllu", german))) == [("1", ("zum", "Haus"), ("ADP", "NOUN"))]
-    # The enhanced graph counts: here it puts "zu" below "dem", and a cycle in it ends nothing.
+    # The enhanced graph counts: here it puts "zu" below "dem". It also contains a cycle.
     enhanced = conllu("1-2 zum _ _ _ _", "1 zu ADP _ 3 2:x", "2 dem DET _ 3 3:det", "3 Haus NOUN _ 0 3:x")
     assert tags(read_upos(write("de_y.conllu", enhanced))) == [("1", ("zum", "Haus"), ("DET", "NOUN"))]
 
@@ -222,18 +222,19 @@ def test_held_out_keeps_families_together() -> None:
         assert isinstance(example, PairExample)
         return f"1 {example.first}", f"2 {example.second}"
 
-    # Families of three: a-x, a-y and b-y hang together through a and y.
+    # Families of three: a-x, a-y and b-y are linked through a and y.
     pairs = [(f"{side}{n}", f"{other}{n}") for n in range(40) for side, other in (("a", "x"), ("a", "y"), ("b", "y"))]
-    found = ReadResult(
+    result = ReadResult(
         tuple(PairExample(str(row), *pair, 0) for row, pair in enumerate(pairs)), (RejectedRow("f", 1, "why"),)
     )
-    train, dev = (held_out(found, side, size=31, keys=keys) for side in ("train", "dev"))
+    train, dev = (held_out(result, side, size=31, keys=keys) for side in ("train", "dev"))
     assert (len(train.examples), len(dev.examples)) == (90, 30)
-    assert not {key for one in train.examples for key in keys(one)} & {key for one in dev.examples for key in keys(one)}
-    assert (train.rejected, dev.rejected) == (found.rejected, ())
-    # Where a family goes depends on neither the order nor the other families.
-    turned = held_out(ReadResult(found.examples[::-1]), "dev", size=31, keys=keys)
-    assert set(turned.examples) == set(dev.examples)
+    train_keys, dev_keys = ({key for example in side.examples for key in keys(example)} for side in (train, dev))
+    assert not train_keys & dev_keys
+    assert (train.rejected, dev.rejected) == (result.rejected, ())
+    # A family's side depends neither on its position nor on the other families.
+    reversed_dev = held_out(ReadResult(result.examples[::-1]), "dev", size=31, keys=keys)
+    assert set(reversed_dev.examples) == set(dev.examples)
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str | bytes, int, str]] = {
