@@ -108,9 +108,13 @@ def test_failed_trials_are_retried_on_request_unless_they_diverged(make_searcher
     assert (resumed.suggest("u0") or {})["trial"] == "t0002"
     resumed.on_trial_result("u0", COMPLETE)
     resumed.on_trial_complete("u0", COMPLETE)
-    result = SearchResult(SIZE.name, resumed.trial_store.records)
-    assert [record.trial_id for record in result.failures] == ["t0001"]
-    assert (result.failed_count, result.count(TrialOutcome.FAILED), result.count(TrialOutcome.DIVERGED)) == (2, 1, 1)
+    finished = SearchResult(SIZE.name, resumed.trial_store.records)
+    assert [record.trial_id for record in finished.failures] == ["t0001"]
+    assert (finished.failed_count, finished.count(TrialOutcome.FAILED), finished.count(TrialOutcome.DIVERGED)) == (
+        2,
+        1,
+        1,
+    )
     assert resumed.trial_store.retry_failed() == 0
 
 
