@@ -24,7 +24,9 @@ from study.cli.app import app
 from study.recipes import RECIPES, load_recipe
 from study.spec import Study
 from study.spec.data_check import check_data
+from trainables.benchmark.variants import VARIANTS
 from trainables.data.source import DATA_ROOT_VARIABLE
+from trainables.models.catalogue import CATALOGUE
 from trainables.store.fingerprint import fingerprint
 
 ROOT = Path(__file__).parents[1]
@@ -108,6 +110,14 @@ def test_every_kept_measurement_is_linked_from_the_page_of_measurements() -> Non
     linked = {path for path, _ in links("docs/measurements.md")}
     kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "measured").rglob("*") if path.is_file()}
     assert not kept - linked
+
+
+def test_faults_are_those_that_the_tests_name() -> None:
+    """The page says in full what the table in the docstring of the tests says in short, row by row."""
+    docstring = ast.get_docstring(ast.parse(text_of("tests/end_to_end/test_faults.py"))) or ""
+    assert len(re.findall(r"^\|", docstring, re.MULTILINE)) == len(
+        re.findall(r"^\|", text_of("docs/faults.md"), re.MULTILINE)
+    )
 
 
 def test_readme_is_short() -> None:
@@ -376,6 +386,18 @@ def test_your_cluster(tmp_path: Path, hub: None) -> None:
 def _stages(recipe: Study) -> set[str]:
     choices = recipe.space.defaults()
     return {fingerprint(stage) for size in recipe.sizes for choice in choices for stage in recipe.chain(size, choice)}
+
+
+@pytest.mark.parametrize(
+    ("page", "section", "names"),
+    [
+        ("docs/concepts.md", "A recipe", set(RECIPES)),
+        ("docs/benchmark.md", "Variants", set(VARIANTS)),
+        ("docs/encoders.md", "Published checkpoints", set(CATALOGUE)),
+    ],
+)
+def test_built_in_names_are_listed(page: str, section: str, names: set[str]) -> None:
+    assert names <= set(re.findall(r"`([\w-]+)`", sections(page)[section]))
 
 
 def test_the_recipe_of_the_concepts(tmp_path: Path) -> None:
