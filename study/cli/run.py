@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,9 +91,13 @@ def run(
     """
     hide_password(tracking_uri)
     use_data_root(data_root)
-    study = load_study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, bound_ms=bound_ms)
-    folder = output or Path("runs") / study.name
+    load = partial(load_study, recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, bound_ms=bound_ms)
+    folder = output or Path("runs") / load().name
     _check_output(folder)
+    from study.spec.precision import resumed_precision
+
+    with resumed_precision(folder):
+        study = load()
     from study.run.driver import RunOptions
 
     result = _run(

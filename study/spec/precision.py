@@ -1,16 +1,35 @@
-"""The training precision that suits this CPU. A recipe resolves it once, and it becomes part of the study's identity."""
+"""The training precision that suits this CPU, measured. A recipe resolves it once, and it becomes part of the study's identity."""
 
 from __future__ import annotations
 
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from trainables.hyperparameters import Precision
 
 if TYPE_CHECKING:
     from study.spec.study import Study
+
+# bf16 is chosen only where it wins clearly: a CPU can have the instructions and be slower with them. One thread of a Sapphire
+# Rapids with AVX512 bf16 and no AMX does 130 GFLOP/s in fp32 and 77 in bf16.
+CLEARLY_FASTER = 1.2
+MEASURED_S = 0.15  # for both precisions together
+FEWEST_ROUNDS = 5
+WIDTH, TOKENS = 192, 768  # a middling encoder of the quickstart, and a batch of 32 rows of 24 tokens
+
+_resumed: ContextVar[Precision | None] = ContextVar("resumed", default=None)
 
 
 @dataclass(frozen=True)
@@ -21,13 +40,91 @@ class ResolvedPrecision:
     reason: str
 
 
-def cpu_precision() -> ResolvedPrecision:
-    """bf16 matrix products if this CPU has instructions for them, which makes them 2 to 3 times faster; else fp32."""
-    if torch.cpu._is_amx_tile_supported():
-        return ResolvedPrecision("bf16_mixed", "this CPU has AMX bf16")
-    if torch.cpu._is_avx512_bf16_supported():
-        return ResolvedPrecision("bf16_mixed", "this CPU has AVX512 bf16")
-    return ResolvedPrecision("fp32", "this CPU has no bf16 instructions")
+def cpu_precision(*, width: int = WIDTH, tokens: int = TOKENS) -> ResolvedPrecision:
+    """bf16 matrix products if they are clearly faster on this CPU, else fp32.
+
+    `width` and `tokens` are those of the study's batches: which precision wins depends on the shape. Inside
+    `resumed_precision` it is the stored study's.
+    """
+    resumed = _resumed.get()
+    if resumed is not None:
+        return ResolvedPrecision(resumed, "as the study in the output folder was started")
+    return _measured(width, tokens)
+
+
+@contextmanager
+def resumed_precision(output: Path) -> Iterator[None]:
+    """Meanwhile a recipe gets the precision of the study that the output folder holds: a resumed study keeps it.
+
+    A folder without a readable `study.json` changes nothing; what is wrong with it is for `study.run.identity` to say.
+    """
+    token = _resumed.set(_stored(output / "study.json"))
+    try:
+        yield
+    finally:
+        _resumed.reset(token)
+
+
+def _stored(path: Path) -> Precision | None:
+    try:
+        precision = json.loads(path.read_text(encoding="utf-8"))["tuning"]["precision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return precision if precision in get_args(Precision) else None
+
+
+@lru_cache
+def _measured(width: int, tokens: int) -> ResolvedPrecision:
+    step, operations = _training_step(width, tokens)
+    seconds = interleaved_medians({"fp32": lambda: step(False), "bf16": lambda: step(True)})
+    return resolve(operations / seconds["fp32"] / 1e9, operations / seconds["bf16"] / 1e9)
+
+
+def resolve(fp32_gflops: float, bf16_gflops: float) -> ResolvedPrecision:
+    """The precision for measured rates, in GFLOP/s on one thread."""
+    ratio = bf16_gflops / fp32_gflops
+    numbers = f"measured here on one thread: fp32 {fp32_gflops:.0f} GFLOP/s, bf16 {bf16_gflops:.0f}, {ratio:.1f} times"
+    return ResolvedPrecision("bf16_mixed" if ratio >= CLEARLY_FASTER else "fp32", numbers)
+
+
+def _training_step(width: int, tokens: int) -> tuple[Callable[[bool], None], float]:
+    """A feed-forward block's forward and backward pass, in bf16 or not, and its floating-point operations.
+
+    The casts of weights and activations are part of it, as they are of training.
+    """
+    hidden_TD = torch.randn(tokens, width)
+    up_FD = torch.randn(4 * width, width, requires_grad=True)
+    down_DF = torch.randn(width, 4 * width, requires_grad=True)
+
+    def step(bf16: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            inner_TF: Tensor = functional.gelu(functional.linear(hidden_TD, up_FD))
+            outer_TD = functional.linear(inner_TF, down_DF)
+        outer_TD.float().sum().backward()  # type: ignore[no-untyped-call]
+
+    products = (
+        2  # of the forward pass; the backward pass has twice as many, less the one for the input, which needs none
+    )
+    return step, (3 * products - 1) * 2.0 * tokens * width * 4 * width
+
+
+def interleaved_medians(candidates: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """Median seconds of each candidate, in turns on one thread after one round to warm up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for run in candidates.values():
+            run()
+        times: dict[str, list[float]] = {name: [] for name in candidates}
+        until = time.perf_counter() + MEASURED_S
+        while time.perf_counter() < until or min(map(len, times.values())) < FEWEST_ROUNDS:
+            for name, run in candidates.items():
+                start = time.perf_counter()
+                run()
+                times[name].append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def explain_precision(study: Study) -> str:
@@ -38,4 +135,4 @@ def explain_precision(study: Study) -> str:
     here = cpu_precision()
     if here.value == precision:
         return f"{precision} ({here.reason})"
-    return f"{precision}, as the recipe says, though {here.reason}"
+    return f"{precision}, as the recipe says; {here.reason}"
