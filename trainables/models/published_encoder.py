@@ -15,6 +15,7 @@ from trainables.data.source import DataError, data_root
 from trainables.models.families import FAMILIES
 
 FOLDER = "encoders"  # in the data root: `encoders/<repository>` holds a checkpoint's files as on the hub
+SHIPPED = Path(__file__).parent / "shipped"  # encoders that come with the package, by the same names
 FILES = "files:"
 # The files that are read. Others, such as pickles and code, are not even downloaded.
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
@@ -71,10 +72,10 @@ def pinned_encoder(encoder: PublishedEncoder) -> PublishedEncoder:
 
 
 def local_folder(encoder: PublishedEncoder) -> Path | None:
-    """The checkpoint's folder under the data root, if there is one."""
+    """The checkpoint's folder under the data root, or among the encoders shipped with the package, if there is one."""
     root = data_root()
-    folder = None if root is None else root / FOLDER / encoder.repository
-    return folder if folder is not None and folder.is_dir() else None
+    folders = [*([] if root is None else [root / FOLDER]), SHIPPED]
+    return next((path for folder in folders if (path := folder / encoder.repository).is_dir()), None)
 
 
 def digest(folder: Path) -> str:

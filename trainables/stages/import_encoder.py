@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class ImportEncoder(Root):
     """Reads only the encoder in fp32, without decoder, language-model head or pooling layer.
 
-    The family's pooling is written into the configuration for later stages, and so is the separator if the encoder marks
-    segments.
+    Its pooling is written into the configuration for later stages: the one its own configuration names, as encoders shipped
+    with the package do, else the family's. So is the separator if the encoder marks segments.
     """
 
     encoder: PublishedEncoder
@@ -65,7 +65,7 @@ class ImportEncoder(Root):
                 source, None, f"its tokenizer has {len(tokenizer)} tokens, and its embedding table has only {rows} rows"
             )
         family = FAMILIES[self.encoder.family]
-        model.config.pooling = family.pooling
+        model.config.pooling = getattr(model.config, "pooling", family.pooling)
         if family.second_segment:
             model.config.sep_token_id = tokenizer.sep_token_id
         model.save_pretrained(folder / ENCODER)

@@ -1,0 +1,71 @@
+"""Encoders that are shipped with the package: how a ladder that a study pre-trained gets there.
+
+    python -m trainables.models.shipping OUTPUT LADDER
+
+copies every encoder that the study in OUTPUT pre-trained to `trainables/models/shipped/LADDER/`, weights in half precision. A
+recipe names one as `shipped_encoder("micro-ladder", "2x128")`. Its identity is the digest of its files, like that of any
+encoder read from a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from trainables.models.published_encoder import SHIPPED, PublishedEncoder, pinned_encoder
+
+FAMILY = "xlm-roberta"  # the ladder's architecture
+MANIFEST = "manifest.json"
+POOLING = "mean"  # what the ladder's ranking objective pools with
+
+
+def shipped_encoder(ladder: str, size: str) -> PublishedEncoder:
+    """An encoder of a shipped ladder, pinned.
+
+    Raises:
+        ValueError: the package has no such encoder.
+    """
+    encoder = PublishedEncoder(size, f"{ladder}/{size}", FAMILY)
+    if not (SHIPPED / encoder.repository).is_dir():
+        sizes = sorted(path.name for path in (SHIPPED / ladder).glob("*/"))
+        raise ValueError(f"no shipped encoder {encoder.repository}; {ladder} has {', '.join(sizes) or 'none'}")
+    return pinned_encoder(encoder)
+
+
+def ship(output: Path, ladder: str) -> list[Path]:
+    """Copy the encoders that the study in `output` pre-trained to the package; returns their folders.
+
+    Raises:
+        ValueError: the study pre-trained none.
+    """
+    manifests = sorted(output.glob(f"stages/pretrain-*/{MANIFEST}"))
+    if not manifests:
+        raise ValueError(f"{output}: no finished pre-training in its stages/")
+    return [_ship_one(path.parent, ladder) for path in manifests]
+
+
+def _ship_one(stage: Path, ladder: str) -> Path:
+    manifest = json.loads((stage / MANIFEST).read_text(encoding="utf-8"))
+    shape = manifest["identity"]["shape"]
+    folder = SHIPPED / ladder / f"{shape['layers']}x{shape['width']}"
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.copytree(stage / "tokenizer", folder)
+    config = json.loads((stage / "encoder" / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "pooling": POOLING}, indent=1), encoding="utf-8")
+    weights = load_file(stage / "encoder" / "model.safetensors")
+    halved = {name: value.to(torch.float16).contiguous() for name, value in weights.items()}
+    save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
+    origin = {"stage": stage.name, **{key: manifest[key] for key in ("identity", "metrics", "versions")}}
+    (folder / MANIFEST).write_text(json.dumps(origin, indent=1), encoding="utf-8")
+    return folder
+
+
+if __name__ == "__main__":
+    for shipped in ship(Path(sys.argv[1]), sys.argv[2]):
+        print(shipped, f"{sum(file.stat().st_size for file in shipped.iterdir()) / 1e6:.1f} MB")
