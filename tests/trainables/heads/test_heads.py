@@ -57,7 +57,7 @@ def decode(task: Task, logits: Sequence[np.ndarray], features: Sequence[Feature]
 
 
 def perfect_logits(task: Task, features: Sequence[Feature], count: int) -> list[np.ndarray]:
-    """What a model that is always right, and sure of it, would give for each feature."""
+    """The logits of a model that is always right and certain, for each feature."""
     logits = []
     for feature in features:
         length = feature.length
@@ -94,8 +94,8 @@ class TestEveryHead:
         for language in task.languages:
             examples = task.examples("test", language)
             features = features_of(task, examples, tokenizer)
-            said = decode(task, perfect_logits(task, features, len(examples)), features, examples)
-            for prediction, example in zip(said, examples, strict=True):
+            predictions = decode(task, perfect_logits(task, features, len(examples)), features, examples)
+            for prediction, example in zip(predictions, examples, strict=True):
                 reference = HEADS[name].reference(example, task)
                 right = reference if name == "span_extraction" else [reference]
                 assert prediction in right, (language, example)
@@ -123,11 +123,11 @@ class TestEveryHead:
         task = make(name)
         examples = task.examples("test", task.languages[0])
         features = features_of(task, examples, tokenizer)
-        said = decode(task, random_logits(task, features), features, examples)
+        predictions = decode(task, random_logits(task, features), features, examples)
         right = [HEADS[name].reference(example, task) for example in examples]
         metric = METRICS[task.metric]
-        shards = [metric.total(said[rank::3], right[rank::3]) for rank in range(3)]
-        assert metric.value(sum(shards, Counts())) == pytest.approx(metric.score(said, right))
+        shards = [metric.total(predictions[rank::3], right[rank::3]) for rank in range(3)]
+        assert metric.value(sum(shards, Counts())) == pytest.approx(metric.score(predictions, right))
 
     def test_batches_are_padded_and_masked(self, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
         task = make(name)
@@ -166,7 +166,7 @@ class TestEveryHead:
         assert loss(features) == pytest.approx(sum(loss([feature]) for feature in features), rel=1e-4)
 
 
-def test_long_tagging_sentences_are_split_and_never_cut(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_long_tagging_sentences_are_split_and_never_truncated(tokenizer: PreTrainedTokenizerFast) -> None:
     task = make("tagging")
     parts = [example for example in task.examples("test", "en")[:12] if isinstance(example, TaggingExample)]
     words = tuple(word for example in parts for word in example.words)
@@ -176,8 +176,8 @@ def test_long_tagging_sentences_are_split_and_never_cut(tokenizer: PreTrainedTok
     assert len(features) > 3
     assert max(feature.length for feature in features) <= 24
     assert sum(feature.weight for feature in features) == len(words)  # each word is supervised once
-    said = decode(task, perfect_logits(task, features, 1), features, [example])
-    assert said == [list(tags)]
+    predictions = decode(task, perfect_logits(task, features, 1), features, [example])
+    assert predictions == [list(tags)]
 
 
 @pytest.mark.parametrize("place", [0, 7, 20, 33, 46, 59])
@@ -190,8 +190,7 @@ def test_long_contexts_are_read_in_windows(tokenizer: PreTrainedTokenizerFast, p
     features = features_of(task, [example], tokenizer, max_length=24)
     assert len(features) > 3
     assert max(feature.length for feature in features) <= 24
-    found = [feature for feature in features if feature.target != (0, 0)]
-    assert found
-    assert len(found) < len(features)
-    said = decode(task, perfect_logits(task, features, 1), features, [example])
-    assert said == ["weeks"]
+    holding_the_answer = [feature for feature in features if feature.target != (0, 0)]
+    assert 0 < len(holding_the_answer) < len(features)
+    predictions = decode(task, perfect_logits(task, features, 1), features, [example])
+    assert predictions == ["weeks"]

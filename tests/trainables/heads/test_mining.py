@@ -24,7 +24,7 @@ def corpus(seed: int, sources: int = 40, targets: int = 33, parallel: int = 15) 
 
 
 def brute_force(source: Vectors, target: Vectors, k: int) -> dict[tuple[int, int], float]:
-    """The ratio margin and "max" retrieval as the paper words them, over the full matrix in float64: scores by pair."""
+    """The ratio margin and "max" retrieval as defined in the paper, over the full matrix in float64: scores by pair."""
     cosine = source.astype(np.float64) @ target.astype(np.float64).T
     near_source = np.sort(cosine, axis=1)[:, ::-1][:, :k].mean(axis=1)
     near_target = np.sort(cosine.T, axis=1)[:, ::-1][:, :k].mean(axis=1)
@@ -48,8 +48,8 @@ class TestCandidates:
     @pytest.mark.parametrize("k", [1, 4, 100])
     def test_are_those_of_the_full_matrix(self, seed: int, k: int) -> None:
         source, target = corpus(seed)
-        found = ratio_margin_candidates(source, target, k)
-        by_pair = {(pair.source, pair.target): pair.score for pair in found}
+        mined_pairs = ratio_margin_candidates(source, target, k)
+        by_pair = {(pair.source, pair.target): pair.score for pair in mined_pairs}
         assert by_pair == pytest.approx(brute_force(source, target, k), rel=1e-5)
 
     def test_of_an_identity_matrix_by_hand(self) -> None:
@@ -65,26 +65,28 @@ class TestCandidates:
         """
         gram = np.array([[1, 0.6, 0.8, 0.75], [0.6, 1, 0.8, 0.1], [0.8, 0.8, 1, 0.45], [0.75, 0.1, 0.45, 1]])
         vectors = np.linalg.cholesky(gram).astype(np.float32)
-        found = ratio_margin_candidates(vectors[:2], vectors[2:], k=2)
-        assert [(pair.source, pair.target) for pair in found] == [(1, 0), (0, 1)]
-        assert [pair.score for pair in found] == pytest.approx([1.28, 1.25], rel=1e-5)
+        mined_pairs = ratio_margin_candidates(vectors[:2], vectors[2:], k=2)
+        assert [(pair.source, pair.target) for pair in mined_pairs] == [(1, 0), (0, 1)]
+        assert [pair.score for pair in mined_pairs] == pytest.approx([1.28, 1.25], rel=1e-5)
 
     def test_take_each_sentence_once_and_come_best_first(self) -> None:
         source, target = corpus(3)
-        found = ratio_margin_candidates(np.concatenate([source, source]), target)  # every source has a double
-        assert len({pair.source for pair in found}) == len({pair.target for pair in found}) == len(found)
-        assert [pair.score for pair in found] == sorted((pair.score for pair in found), reverse=True)
+        mined_pairs = ratio_margin_candidates(np.concatenate([source, source]), target)  # every source has a double
+        assert (
+            len({pair.source for pair in mined_pairs}) == len({pair.target for pair in mined_pairs}) == len(mined_pairs)
+        )
+        assert [pair.score for pair in mined_pairs] == sorted((pair.score for pair in mined_pairs), reverse=True)
 
     def test_find_the_parallel_sentences(self) -> None:
-        found = ratio_margin_candidates(*corpus(0))
-        assert sum(pair.source == pair.target for pair in found if pair.source < 15) >= 13
+        mined_pairs = ratio_margin_candidates(*corpus(0))
+        assert sum(pair.source == pair.target for pair in mined_pairs if pair.source < 15) >= 13
 
     @pytest.mark.parametrize(("sources", "targets"), [(1, 1), (1, 3), (3, 1), (2, 2)])
     def test_of_fewer_sentences_than_neighbours(self, sources: int, targets: int) -> None:
         source, target = corpus(1, sources, targets, parallel=1)
-        found = ratio_margin_candidates(source, target, k=4)
-        assert {(pair.source, pair.target) for pair in found} == set(brute_force(source, target, 4))
-        assert all(pair.score > 0 for pair in found)
+        mined_pairs = ratio_margin_candidates(source, target, k=4)
+        assert {(pair.source, pair.target) for pair in mined_pairs} == set(brute_force(source, target, 4))
+        assert all(pair.score > 0 for pair in mined_pairs)
 
     def test_of_one_pair_has_margin_1(self) -> None:
         (pair,) = ratio_margin_candidates(rows([1, 0]), rows([0.6, 0.8]))
@@ -105,9 +107,9 @@ class TestCandidates:
         source, target = corpus(2)
         long_source = source * np.linspace(0.5, 3, len(source), dtype=np.float32)[:, None]
         before = long_source.copy()
-        found = ratio_margin_candidates(long_source, target)
+        mined_pairs = ratio_margin_candidates(long_source, target)
         expected = ratio_margin_candidates(source, target)
-        assert [(pair.source, pair.target) for pair in found] == [(pair.source, pair.target) for pair in expected]
+        assert [(pair.source, pair.target) for pair in mined_pairs] == [(pair.source, pair.target) for pair in expected]
         assert np.array_equal(long_source, before)
 
     def test_of_vectors_that_do_not_fit_are_errors(self) -> None:
@@ -125,9 +127,9 @@ class TestCandidates:
 def f1_of(pairs: list[ScoredPair], gold: set[tuple[int, int]]) -> float:
     """In percent, by the metric that BUCC is scored with."""
     rows = sorted({pair.source for pair in pairs} | {source for source, _ in gold})
-    said = [[pair.target for pair in pairs if pair.source == row] for row in rows]
+    predicted = [[pair.target for pair in pairs if pair.source == row] for row in rows]
     right = [[target for source, target in gold if source == row] for row in rows]
-    return METRICS["mining_f1"].score(said, right)
+    return METRICS["mining_f1"].score(predicted, right)
 
 
 class TestThreshold:

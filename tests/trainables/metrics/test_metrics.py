@@ -1,4 +1,4 @@
-"""Scores against seqeval, scikit-learn, hand-worked cases, what the official scripts print, and second implementations."""
+"""Scores against seqeval, scikit-learn, worked examples, the output of official scripts, and second implementations."""
 
 from __future__ import annotations
 
@@ -38,47 +38,47 @@ WORDS = [
 
 
 def text(rng: random.Random) -> str:
-    """None to five words of mixed scripts, now and then written without spaces."""
+    """Zero to five words of mixed scripts, sometimes without spaces."""
     return rng.choice([" ", " ", ""]).join(rng.choices(WORDS, k=rng.randrange(6)))
 
 
 def questions(rng: random.Random, count: int, *, unanswerable: bool = False) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Predictions that are often near one of their one to three reference answers."""
-    said, answers = [], []
+    """Predictions, often close to one of their one to three reference answers."""
+    predicted, answers = [], []
     for _ in range(count):
         right = [text(rng) for _ in range(rng.randrange(1, 4))]
         near = rng.choice(right) + rng.choice(["", ".", " the", " 京", "x"])
-        said.append(rng.choice([near, near, text(rng), ""]))
+        predicted.append(rng.choice([near, near, text(rng), ""]))
         answers.append(() if unanswerable and rng.random() < 0.3 else tuple(right))
-    return said, answers
+    return predicted, answers
 
 
 def sentences(rng: random.Random, count: int, tags: Sequence[str]) -> tuple[list[list[str]], list[list[str]]]:
-    """Predicted and gold tags, drawn with no regard to what may follow what."""
+    """Predicted and gold tags, drawn without regard to valid sequences."""
     gold = [[rng.choice(tags) for _ in range(rng.randrange(1, 12))] for _ in range(count)]
-    said = [[tag if rng.random() < 0.7 else rng.choice(tags) for tag in tags_of_one] for tags_of_one in gold]
-    return said, gold
+    predicted = [[tag if rng.random() < 0.7 else rng.choice(tags) for tag in sentence] for sentence in gold]
+    return predicted, gold
 
 
 def rankings(rng: random.Random, count: int) -> tuple[list[list[str]], list[list[str]]]:
     """Up to 40 ids with repetitions, 1 to 30 gold ids, in pools of up to 50."""
-    said, gold = [], []
+    predicted, gold = [], []
     for _ in range(count):
         pool = [f"c{index}" for index in range(rng.randrange(1, 50))]
         gold.append(rng.sample(pool, rng.randrange(1, min(len(pool), 30) + 1)))
-        said.append(rng.choices(pool, k=rng.randrange(40)))
-    return said, gold
+        predicted.append(rng.choices(pool, k=rng.randrange(40)))
+    return predicted, gold
 
 
 def pairs(rng: random.Random, count: int) -> tuple[list[list[int]], list[list[int]]]:
     """For each source sentence the ids predicted and the gold ids, mostly none or one."""
-    said, gold = ([rng.sample(range(5), rng.choice([0, 0, 1, 1, 2])) for _ in range(count)] for _ in range(2))
-    return [right if rng.random() < 0.5 else wrong for right, wrong in zip(gold, said, strict=True)], gold
+    predicted, gold = ([rng.sample(range(5), rng.choice([0, 0, 1, 1, 2])) for _ in range(count)] for _ in range(2))
+    return [right if rng.random() < 0.5 else wrong for right, wrong in zip(gold, predicted, strict=True)], gold
 
 
 def labels(rng: random.Random, count: int) -> tuple[list[int], list[int]]:
-    said, gold = ([rng.randrange(3) for _ in range(count)] for _ in range(2))
-    return said, gold
+    predicted, gold = ([rng.randrange(3) for _ in range(count)] for _ in range(2))
+    return predicted, gold
 
 
 SAMPLES: dict[str, Callable[[random.Random, int], tuple[Sequence[object], Sequence[object]]]] = {
@@ -100,23 +100,23 @@ class TestEveryMetric:
     @pytest.mark.parametrize("shards", [2, 7])
     def test_shards_merge_to_the_same_score(self, name: str, shards: int) -> None:
         metric = METRICS[name]
-        said, gold = SAMPLES[name](random.Random(shards), 60)
-        merged = sum((metric.total(said[rank::shards], gold[rank::shards]) for rank in range(shards)), Counts())
-        assert metric.value(merged) == pytest.approx(metric.score(said, gold))
-        assert metric.parts(merged) == pytest.approx(metric.parts(metric.total(said, gold)))
-        assert 0 < metric.score(said, gold) < 100
+        predicted, gold = SAMPLES[name](random.Random(shards), 60)
+        merged = sum((metric.total(predicted[rank::shards], gold[rank::shards]) for rank in range(shards)), Counts())
+        assert metric.value(merged) == pytest.approx(metric.score(predicted, gold))
+        assert metric.parts(merged) == pytest.approx(metric.parts(metric.total(predicted, gold)))
+        assert 0 < metric.score(predicted, gold) < 100
 
     @pytest.mark.parametrize("name", SAMPLES)
     def test_nothing_to_score_and_unequal_lengths_are_errors(self, name: str) -> None:
-        said, gold = SAMPLES[name](random.Random(0), 3)
+        predicted, gold = SAMPLES[name](random.Random(0), 3)
         with pytest.raises(ValueError, match="no examples"):
             METRICS[name].score([], [])
         with pytest.raises(ValueError, match="zip"):
-            METRICS[name].score(said[:2], gold)
+            METRICS[name].score(predicted[:2], gold)
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "gold", "parts"),
+    ("name", "predicted", "gold", "parts"),
     [
         ("accuracy", [1, 2], [1, 2], {}),
         ("span_f1", [["B-a", "I-a", "O"]], [["B-a", "I-a", "O"]], {"precision": 100.0, "recall": 100.0}),
@@ -129,17 +129,17 @@ class TestEveryMetric:
     ],
 )
 def test_perfect_predictions_score_100(
-    name: str, said: Sequence[object], gold: Sequence[object], parts: dict[str, float]
+    name: str, predicted: Sequence[object], gold: Sequence[object], parts: dict[str, float]
 ) -> None:
     metric = METRICS[name]
-    assert metric.score(said, gold) == 100.0
-    assert metric.parts(metric.total(said, gold)) == parts
+    assert metric.score(predicted, gold) == 100.0
+    assert metric.parts(metric.total(predicted, gold)) == parts
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_accuracy_is_scikit_learns(seed: int) -> None:
-    said, gold = labels(random.Random(seed), 97)
-    assert METRICS["accuracy"].score(said, gold) == pytest.approx(100 * accuracy_score(gold, said))
+    predicted, gold = labels(random.Random(seed), 97)
+    assert METRICS["accuracy"].score(predicted, gold) == pytest.approx(100 * accuracy_score(gold, predicted))
 
 
 class TestSpans:
@@ -148,7 +148,7 @@ class TestSpans:
         rng = random.Random(seed)
         gold = [iob2(rng) for _ in range(40)]
         tags = ("O", "B-place", "I-place", "B-date", "I-date")
-        self.check([[tag if rng.random() < 0.8 else rng.choice(tags) for tag in one] for one in gold], gold)
+        self.check([[tag if rng.random() < 0.8 else rng.choice(tags) for tag in sentence] for sentence in gold], gold)
 
     @pytest.mark.parametrize("seed", range(12))
     def test_any_order_of_tags_is_seqevals(self, seed: int) -> None:
@@ -156,29 +156,29 @@ class TestSpans:
         tags = ["O", "B-a", "I-a", "E-a", "S-a", "B-b", "I-b", "B-x-y", "I-x-y"]
         self.check(*sentences(random.Random(seed), 30, tags))
 
-    def check(self, said: list[list[str]], gold: list[list[str]]) -> None:
+    def check(self, predicted: list[list[str]], gold: list[list[str]]) -> None:
         metric = METRICS["span_f1"]
-        assert metric.score(said, gold) == pytest.approx(100 * f1_score(gold, said))
-        assert metric.parts(metric.total(said, gold)) == pytest.approx(
-            {"precision": 100 * precision_score(gold, said), "recall": 100 * recall_score(gold, said)}
+        assert metric.score(predicted, gold) == pytest.approx(100 * f1_score(gold, predicted))
+        assert metric.parts(metric.total(predicted, gold)) == pytest.approx(
+            {"precision": 100 * precision_score(gold, predicted), "recall": 100 * recall_score(gold, predicted)}
         )
 
     @pytest.mark.parametrize("seed", range(8))
     def test_part_of_speech_tags_are_runs_of_equal_tags(self, seed: int) -> None:
         rng = random.Random(seed)
-        said, gold = sentences(rng, 30, [*rng.sample(UD_TAGS, rng.randrange(2, 7)), "SCONJ", "CCONJ"])
-        hits = sum(len(runs(one) & runs(other)) for one, other in zip(said, gold, strict=True))
-        found = sum(len(runs(one)) for one in [*said, *gold])
-        assert METRICS["span_f1"].score(said, gold) == pytest.approx(200 * hits / found)
+        predicted, gold = sentences(rng, 30, [*rng.sample(UD_TAGS, rng.randrange(2, 7)), "SCONJ", "CCONJ"])
+        hits = sum(len(runs(tags) & runs(gold_tags)) for tags, gold_tags in zip(predicted, gold, strict=True))
+        size = sum(len(runs(tags)) for tags in [*predicted, *gold])
+        assert METRICS["span_f1"].score(predicted, gold) == pytest.approx(200 * hits / size)
 
     @pytest.mark.parametrize("seed", range(4))
     def test_part_of_speech_tags_that_seqeval_tells_apart_are_seqevals(self, seed: int) -> None:
-        """seqeval 1.x takes SCONJ for CCONJ, and X (whose type is empty without its first letter) for O's neighbour."""
+        """Without SCONJ, which seqeval 1.x confuses with CCONJ, and X, whose type is empty without its first letter."""
         tags = [tag for tag in UD_TAGS if tag not in ("SCONJ", "X")]
-        said, gold = sentences(random.Random(seed), 30, tags)
+        predicted, gold = sentences(random.Random(seed), 30, tags)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "NOUN seems not to be NE tag"
-            assert METRICS["span_f1"].score(said, gold) == pytest.approx(100 * f1_score(gold, said))
+            assert METRICS["span_f1"].score(predicted, gold) == pytest.approx(100 * f1_score(gold, predicted))
 
     def test_conjunctions_of_both_kinds_differ(self) -> None:
         """seqeval 1.2.2 gives 1.0 here; 0.0.12, with which XTREME's mock UDPOS score of 70.2 comes out, gives 0.5."""
@@ -209,18 +209,18 @@ def iob2(rng: random.Random) -> list[str]:
 
 def runs(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """Runs of equal tags; tags in S stand alone, since seqeval reads "S" as "single"."""
-    found, start = set(), 0
+    spans, start = set(), 0
     for tag, group in itertools.groupby(tags):
         length = len(list(group))
         step = 1 if tag.startswith("S") else length
-        found |= {(tag, begin, begin + step) for begin in range(start, start + length, step)}
+        spans |= {(tag, begin, begin + step) for begin in range(start, start + length, step)}
         start += length
-    return found
+    return spans
 
 
 class TestAnswers:
     @pytest.mark.parametrize(
-        ("said", "answers", "f1", "exact"),
+        ("predicted", "answers", "f1", "exact"),
         [
             ("the cat", ("Cat.",), 1.0, 1.0),  # article, case and full stop do not count
             ("a big cat", ("big dog",), 0.5, 0.0),  # tokens: {big, cat} and {big, dog}: precision and recall 1/2
@@ -240,11 +240,11 @@ class TestAnswers:
             ("?!", ("...",), 0.0, 1.0),  # both normalise to nothing: equal, but with no token in common
         ],
     )
-    def test_squad_by_hand(self, said: str, answers: tuple[str, ...], f1: float, exact: float) -> None:
-        assert_answer("f1_em", said, answers, "en", f1=f1, exact=exact)
+    def test_squad_by_hand(self, predicted: str, answers: tuple[str, ...], f1: float, exact: float) -> None:
+        assert_answer("f1_em", predicted, answers, "en", f1=f1, exact=exact)
 
     @pytest.mark.parametrize(
-        ("said", "answers", "score"),
+        ("predicted", "answers", "score"),
         [
             ("", (), 1.0),
             ("cat", (), 0.0),
@@ -257,11 +257,11 @@ class TestAnswers:
             ("", ("The", "a cat"), 0.0),
         ],
     )
-    def test_unanswerable_questions(self, said: str, answers: tuple[str, ...], score: float) -> None:
-        assert_answer("squad2_f1_em", said, answers, "en", f1=score, exact=score)
+    def test_unanswerable_questions(self, predicted: str, answers: tuple[str, ...], score: float) -> None:
+        assert_answer("squad2_f1_em", predicted, answers, "en", f1=score, exact=score)
 
     @pytest.mark.parametrize(
-        ("language", "said", "answers", "f1", "exact"),
+        ("language", "predicted", "answers", "f1", "exact"),
         [  # as mlqa_evaluation_v1.py prints them
             ("en", "the Eiffel Tower", ("Eiffel tower!",), 1.0, 1.0),
             ("en", "“Tower”", ("tower",), 1.0, 1.0),  # Unicode punctuation, unlike SQuAD's
@@ -290,31 +290,35 @@ class TestAnswers:
         ],
     )
     def test_mlqa_as_its_script_prints(
-        self, language: str, said: str, answers: tuple[str, ...], f1: float, exact: float
+        self, language: str, predicted: str, answers: tuple[str, ...], f1: float, exact: float
     ) -> None:
-        assert_answer("mlqa_f1_em", said, answers, language, f1=f1, exact=exact)
+        assert_answer("mlqa_f1_em", predicted, answers, language, f1=f1, exact=exact)
 
     @pytest.mark.parametrize("seed", range(4))
     def test_squad_against_the_definition(self, seed: int) -> None:
-        said, answers = questions(random.Random(seed), 150)
-        for one, right in zip(said, answers, strict=True):
-            f1, exact = definition(squad_tokens(one), [squad_tokens(answer) for answer in right])
-            assert_answer("f1_em", one, right, "en", f1=f1, exact=exact)
+        predicted, answers = questions(random.Random(seed), 150)
+        for prediction, right in zip(predicted, answers, strict=True):
+            f1, exact = definition(squad_tokens(prediction), [squad_tokens(answer) for answer in right])
+            assert_answer("f1_em", prediction, right, "en", f1=f1, exact=exact)
 
     @pytest.mark.parametrize("seed", range(4))
     def test_squad2_against_the_definition(self, seed: int) -> None:
-        said, answers = questions(random.Random(seed), 150, unanswerable=True)
-        for one, right in zip(said, answers, strict=True):
+        predicted, answers = questions(random.Random(seed), 150, unanswerable=True)
+        for prediction, right in zip(predicted, answers, strict=True):
             kept = [tokens for answer in right if (tokens := squad_tokens(answer))]
-            f1, exact = definition(squad_tokens(one), kept) if kept else (float(not squad_tokens(one)),) * 2
-            assert_answer("squad2_f1_em", one, right, "en", f1=f1, exact=exact)
+            f1, exact = (
+                definition(squad_tokens(prediction), kept) if kept else (float(not squad_tokens(prediction)),) * 2
+            )
+            assert_answer("squad2_f1_em", prediction, right, "en", f1=f1, exact=exact)
 
     @pytest.mark.parametrize("language", MLQA_LANGUAGES)
     def test_mlqa_against_the_definition(self, language: str) -> None:
-        said, answers = questions(random.Random(language), 400)
-        for one, right in zip(said, answers, strict=True):
-            f1, exact = definition(mlqa_tokens(one, language), [mlqa_tokens(answer, language) for answer in right])
-            assert_answer("mlqa_f1_em", one, right, language, f1=f1, exact=exact)
+        predicted, answers = questions(random.Random(language), 400)
+        for prediction, right in zip(predicted, answers, strict=True):
+            f1, exact = definition(
+                mlqa_tokens(prediction, language), [mlqa_tokens(answer, language) for answer in right]
+            )
+            assert_answer("mlqa_f1_em", prediction, right, language, f1=f1, exact=exact)
 
     @pytest.mark.parametrize("language", MLQA_LANGUAGES)
     def test_mlqa_drops_the_articles_of_its_language_alone(self, language: str) -> None:
@@ -352,24 +356,24 @@ class TestAnswers:
         )  # kana are not split; "、" is dropped first
 
 
-def assert_answer(name: str, said: str, answers: Sequence[str], language: str, *, f1: float, exact: float) -> None:
-    counts = METRICS[name].count(said, answers, language)
-    assert counts.sums == pytest.approx({"f1": f1, "exact": exact, "total": 1.0}), (said, answers, language)
+def assert_answer(name: str, predicted: str, answers: Sequence[str], language: str, *, f1: float, exact: float) -> None:
+    counts = METRICS[name].count(predicted, answers, language)
+    assert counts.sums == pytest.approx({"f1": f1, "exact": exact, "total": 1.0}), (predicted, answers, language)
 
 
-def definition(said: list[str], answers: list[list[str]]) -> tuple[float, float]:
+def definition(predicted: list[str], answers: list[list[str]]) -> tuple[float, float]:
     """Best F1 and exact match over the answers, worded as in section 6 of Rajpurkar et al. 2016, with lists of tokens."""
     f1 = 0.0
     for answer in answers:
         left, common = list(answer), 0
-        for word in said:
+        for word in predicted:
             if word in left:
                 left.remove(word)
                 common += 1
         if common:
-            precision, recall = common / len(said), common / len(answer)
+            precision, recall = common / len(predicted), common / len(answer)
             f1 = max(f1, 2 * precision * recall / (precision + recall))
-    return f1, float(said in answers)
+    return f1, float(predicted in answers)
 
 
 def squad_tokens(text: str) -> list[str]:
@@ -409,7 +413,7 @@ def without_articles(text: str, articles: list[str]) -> str:
 
 class TestRankings:
     @pytest.mark.parametrize(
-        ("said", "gold", "average_precision"),
+        ("predicted", "gold", "average_precision"),
         [
             (["a"], ["a"], 1.0),
             (["x", "a"], ["a"], 1 / 2),  # with one gold id it is the reciprocal rank: Mewsli-X's score
@@ -422,45 +426,51 @@ class TestRankings:
             ([f"g{index}" for index in range(20)], [f"g{index}" for index in range(25)], 1.0),  # divisor 20, not 25
         ],
     )
-    def test_by_hand(self, said: list[str], gold: list[str], average_precision: float) -> None:
-        assert METRICS["map_at_20"].score([said], [gold]) == pytest.approx(100 * average_precision)
+    def test_by_hand(self, predicted: list[str], gold: list[str], average_precision: float) -> None:
+        assert METRICS["map_at_20"].score([predicted], [gold]) == pytest.approx(100 * average_precision)
 
     @pytest.mark.parametrize("seed", range(6))
     def test_against_the_definition(self, seed: int) -> None:
-        said, gold = rankings(random.Random(seed), 60)
-        expected = sum(map(definition_of_average_precision, said, gold)) / len(gold)
-        assert METRICS["map_at_20"].score(said, gold) == pytest.approx(100 * expected)
+        predicted, gold = rankings(random.Random(seed), 60)
+        expected = sum(map(definition_of_average_precision, predicted, gold)) / len(gold)
+        assert METRICS["map_at_20"].score(predicted, gold) == pytest.approx(100 * expected)
 
     @pytest.mark.parametrize("seed", range(6))
     def test_is_scikit_learns_where_the_whole_pool_fits(self, seed: int) -> None:
         """scikit-learn knows no cut: pools of at most 20 candidates, all of them ranked."""
         rng = random.Random(seed)
-        said, gold, expected = [], [], 0.0
+        predicted, gold, expected = [], [], 0.0
         for _ in range(40):
             pool = list(range(rng.randrange(1, 21)))
-            said.append(rng.sample(pool, len(pool)))
+            predicted.append(rng.sample(pool, len(pool)))
             gold.append(rng.sample(pool, rng.randrange(1, len(pool) + 1)))
-            relevant = [candidate in gold[-1] for candidate in said[-1]]
+            relevant = [candidate in gold[-1] for candidate in predicted[-1]]
             expected += average_precision_score(relevant, range(len(pool), 0, -1))
-        assert METRICS["map_at_20"].score(said, gold) == pytest.approx(100 * expected / 40)
+        assert METRICS["map_at_20"].score(predicted, gold) == pytest.approx(100 * expected / 40)
 
     def test_a_query_without_gold_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="without gold ids"):
             METRICS["map_at_20"].count(["a"], [])
 
 
-def definition_of_average_precision(said: Sequence[str], gold: Sequence[str]) -> float:
+def definition_of_average_precision(predicted: Sequence[str], gold: Sequence[str]) -> float:
     """Mean, over min(number of gold ids, 20), of the precision at each rank where a gold id first appears."""
-    new = [rank for rank in range(1, min(len(said), 20) + 1) if said[rank - 1] in set(gold) - set(said[: rank - 1])]
-    return sum(len(set(said[:rank]) & set(gold)) / rank for rank in new) / min(len(set(gold)), 20)
+    new = [
+        rank
+        for rank in range(1, min(len(predicted), 20) + 1)
+        if predicted[rank - 1] in set(gold) - set(predicted[: rank - 1])
+    ]
+    return sum(len(set(predicted[:rank]) & set(gold)) / rank for rank in new) / min(len(set(gold)), 20)
 
 
 class TestMinedPairs:
     @pytest.mark.parametrize("seed", range(6))
     def test_is_scikit_learns_f1_over_all_possible_pairs(self, seed: int) -> None:
-        said, gold = pairs(random.Random(seed), 80)
-        chosen, right = ([target in of_one for of_one in side for target in range(5)] for side in (said, gold))
-        assert METRICS["mining_f1"].score(said, gold) == pytest.approx(100 * binary_f1_score(right, chosen))
+        predicted, gold = pairs(random.Random(seed), 80)
+        chosen, right = (
+            [target in of_sentence for of_sentence in side for target in range(5)] for side in (predicted, gold)
+        )
+        assert METRICS["mining_f1"].score(predicted, gold) == pytest.approx(100 * binary_f1_score(right, chosen))
 
     def test_parts(self) -> None:
         metric = METRICS["mining_f1"]

@@ -1,4 +1,4 @@
-"""MicroXTREME: one suite over every task, what its corpus and phrasebooks promise, and no surface cue to an answer."""
+"""MicroXTREME: one suite over every task, properties of its corpus and phrasebooks, and no surface cue to an answer."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def splits_of(task: MicroTask) -> tuple[Split, ...]:
 
 
 def english(task: MicroTask, split: Split) -> Sequence[Example]:
-    """The English examples; bitext has no English test set, and German stands for it."""
+    """The English examples; German ones for bitext, which has no English test set."""
     return task.examples(split, "en" if "en" in task.languages else "de")
 
 
 def texts_of(example: Example) -> tuple[str, ...]:
-    """The sentences of an example. Alternatives are left out: month names are in every split, their runs are not."""
+    """The sentences of an example, without alternatives: month names are in every split, their runs are not."""
     match example:
         case PairExample():
             return (example.first,) if example.second is None else (example.first, example.second)
@@ -98,7 +98,7 @@ def concepts_in(item: object) -> Iterator[cldr.Concept]:
 
 
 def structure_of(example: Example) -> object:
-    """What must be the same in every language."""
+    """What every language must have in common."""
     match example:
         case PairExample():
             return example.label
@@ -118,8 +118,8 @@ def fresh_process() -> dict[str, dict[str, str]]:
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", _FRESH_PROCESS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    found: dict[str, dict[str, str]] = json.loads(done.stdout)
-    return found
+    output: dict[str, dict[str, str]] = json.loads(done.stdout)
+    return output
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -149,7 +149,7 @@ class TestEveryTask:
                 assert structure_of(example) == reference.get(example.id, structure_of(example)), (language, example)
         assert set(task.languages) <= {*cldr.languages()}
 
-    def test_what_there_is_not_is_refused_by_name(self, name: str) -> None:
+    def test_unknown_languages_and_splits_are_refused(self, name: str) -> None:
         task = make_task(name, **SMALL)
         with pytest.raises(ValueError, match="tlh"):
             task.examples("test", "tlh")
@@ -212,8 +212,8 @@ def test_tagged_words_join_to_the_list_they_were_cut_from() -> None:
             assert isinstance(example, TaggingExample)
             assert joined is not None
             assert "".join(example.words) == re.sub(r"\s", "", joined[0])
-            found = split_words(" ".join(example.words), language)
-            assert language in ("ja", "my", "th", "zh") or found == list(example.words)
+            words = split_words(" ".join(example.words), language)
+            assert language in ("ja", "my", "th", "zh") or words == list(example.words)
 
 
 @pytest.mark.parametrize("make", [MicroEntailment, MicroParaphrase])
@@ -241,17 +241,17 @@ def test_pretraining_names_test_concepts_but_contains_no_labelled_sentence() -> 
     assert sum(name in everything for name in named) > 0.6 * len(named)
 
 
-def test_four_languages_are_left_out_for_want_of_data() -> None:
+def test_four_languages_are_left_out_for_lack_of_data() -> None:
     assert len(cldr.languages()) == 46
     assert set(cldr.XTREME_R_LANGUAGES) - set(cldr.languages()) == LEFT_OUT
     assert {language for language in LEFT_OUT if min(cldr.coverage(language).values()) < 0.5} >= LEFT_OUT - {"qu"}
-    quechua = cldr.phrasebook("qu")  # has the words, but no list patterns of its own
+    quechua = cldr.phrasebook("qu")  # has words, but no list patterns
     assert quechua is not None
     assert quechua.join(["a", "b"]) is None
 
 
 def test_no_language_answers_in_another(fresh_process: dict[str, dict[str, str]]) -> None:
-    assert cldr.phrasebook("ht") is None  # Babel would answer in French
+    assert cldr.phrasebook("ht") is None  # Babel answers in French
     assert set(cldr.coverage("ht").values()) == {0.0}
     yoruba = cldr.phrasebook("yo")
     assert yoruba is not None
@@ -262,7 +262,7 @@ def test_no_language_answers_in_another(fresh_process: dict[str, dict[str, str]]
 
 
 def test_common_quantities_are_written_in_nearly_every_language() -> None:
-    """A locale may give only "per day" in the long form and leave the amount to the short one (Dutch, Italian, Korean)."""
+    """Some locales have only "per day" in the long form and the amount in the short one (Dutch, Italian, Korean)."""
     written = Counter(
         unit
         for language in cldr.languages()
@@ -277,8 +277,8 @@ Tokenize = Callable[[str], list[str]]
 
 
 @functools.cache
-def pieces() -> Tokenize:
-    """Pieces of a vocabulary that keeps English words mostly whole, as the recipes' do."""
+def subwords() -> Tokenize:
+    """A vocabulary that keeps most English words whole, as those of the recipes."""
     corpus = MicroCorpus(("en", "de", "zh", "ar", "ja"), 400).parallel()
     tokenize: Tokenize = train_vocabulary((text for texts in corpus for text in texts.values()), 3000).tokenize
     return tokenize
@@ -294,11 +294,11 @@ def bag(first: str, second: str, tokenize: Tokenize) -> dict[str, float]:
     return {**counts, "overlap": len(set(a) & set(b)), "length 1": len(a), "length 2": len(b)}
 
 
-@pytest.mark.parametrize("tokenize", ["words", "pieces"])
+@pytest.mark.parametrize("tokenize", ["words", "subwords"])
 @pytest.mark.parametrize("make", [MicroEntailment, MicroFollows])
 def test_a_bag_of_tokens_learns_nothing(make: type[MicroTask], tokenize: str) -> None:
     task = make(train_size=2000, test_size=1000)
-    cut = words if tokenize == "words" else pieces()
+    cut = words if tokenize == "words" else subwords()
 
     def table(split: Split) -> tuple[list[dict[str, float]], np.ndarray, int]:
         rows, right, alternatives = [], [], 1
@@ -333,10 +333,10 @@ def test_no_word_of_the_second_text_goes_with_a_label(make: type[MicroTask]) -> 
     for example in examples:
         for word in set(words(example.second or "")):
             labels[word].append(example.label)
-    # Five standard errors: by chance once in two million words.
+    # Five standard errors: one in two million words by chance.
     telling = {
-        word: (sum(found), len(found))
-        for word, found in labels.items()
-        if abs(sum(found) - share * len(found)) > 5 * np.sqrt(share * (1 - share) * len(found))
+        word: (sum(given), len(given))
+        for word, given in labels.items()
+        if abs(sum(given) - share * len(given)) > 5 * np.sqrt(share * (1 - share) * len(given))
     }
     assert not telling

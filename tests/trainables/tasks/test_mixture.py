@@ -1,4 +1,4 @@
-"""Mixtures: how often each task is drawn, and that one stage trains the encoder on all of them."""
+"""Mixtures: how often each task is drawn, and that one stage trains the encoder on all tasks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_tasks_are_drawn_in_proportion_up_to_the_cap() -> None:
     assert [counts[task] for task in range(3)] == pytest.approx([1000, 2000, 3000], abs=155)
 
 
-def test_a_step_knows_how_often_its_task_was_trained_before() -> None:
+def test_a_step_has_the_number_of_its_tasks_earlier_steps() -> None:
     schedule = Mixture("mix", TASKS).schedule((5, 5, 5), 60, seed=1)
     for task in range(3):
         assert [earlier for chosen, earlier in schedule if chosen == task] == list(
@@ -41,7 +41,7 @@ def test_a_step_knows_how_often_its_task_was_trained_before() -> None:
     assert schedule != Mixture("mix", TASKS).schedule((5, 5, 5), 60, seed=2)
 
 
-def test_a_mixture_of_one_or_of_twins_is_refused() -> None:
+def test_a_mixture_of_one_task_or_a_repeated_task_is_refused() -> None:
     with pytest.raises(ValueError, match="two or more different tasks"):
         Mixture("mix", TASKS[:1])
     with pytest.raises(ValueError, match="micro_topic, micro_topic"):
@@ -58,7 +58,9 @@ def test_one_stage_trains_the_encoder_on_all_tasks(tmp_path: Path) -> None:
     metrics = ensure(stage, work).metrics
     assert sum(metrics["steps"].values()) == 24
     assert min(metrics["steps"].values()) > 0
-    before, after = (load_file(work.store.folder(one) / "encoder" / "model.safetensors") for one in (encoder, stage))
+    before, after = (
+        load_file(work.store.folder(of_stage) / "encoder" / "model.safetensors") for of_stage in (encoder, stage)
+    )
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed >= {name for name in before if "layer.0" in name and name.endswith("query.weight")}

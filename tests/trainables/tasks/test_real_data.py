@@ -1,4 +1,4 @@
-"""Round trips on the published files: gold answers, tags and sentences through a tokenizer and back, whole test sets."""
+"""Round trips of whole published test sets: gold answers, tags and sentences through a tokenizer and back."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ pytestmark = needs_data
 XQUAD, TYDIQA = XQuAD(languages_=XQUAD_HERE), TyDiQA(languages_=tuple(TYDIQA_HERE))
 UDPOS, LAREQA = Udpos(languages_=tuple(UDPOS_HERE)), LareqaFromTyDiQA(languages_=XQUAD_HERE)
 VOCABULARIES = ("bpe", "mbert")
-# Answers that begin or end inside a word, in the middle of one of mBERT's pieces: annotators marked "(2,70" of "(2,700",
-# "Sindh" of "Sindhin" and, in Arabic, a name without the "and" that is written onto it. No choice of pieces gives them back.
-INSIDE_A_PIECE = {
+# Answers that begin or end inside one of mBERT's tokens: annotators marked "(2,70" of "(2,700", "Sindh" of "Sindhin" and, in
+# Arabic, a name without the attached "and". No span of tokens gives them back.
+INSIDE_A_TOKEN = {
     "xquad": {"ar": 3, "de": 0, "el": 1, "en": 1, "es": 1, "ru": 0, "tr": 3, "zh": 0},
     "tydiqa": {"en": 1, "ar": 8, "ru": 4, "fi": 21, "id": 4},
 }
-# Answers of more than 30 of mBERT's pieces: whole in their features, and never said (XTREME's max_answer_length).
+# Answers of more than 30 mBERT tokens: features hold them, but they are never predicted (XTREME's max_answer_length).
 TOO_LONG = {
     "xquad": {"ar": 19, "de": 7, "el": 47, "en": 0, "es": 3, "ru": 15, "tr": 8, "zh": 14},
     "tydiqa": {"en": 19, "ar": 100, "ru": 46, "fi": 80, "id": 37},
 }
-# Bounds of both for a BPE vocabulary, which another release of tokenizers may train otherwise. Seen in XQuAD: 6 inside in ar,
-# 1 in de, none elsewhere, and 7 (en) to 25 (el) too long; in TyDiQA 2 to 25 inside (fi), and 27 (en) to 90 (ar) too long.
+# Bounds of both for a BPE vocabulary, which another release of tokenizers may train differently. Measured in XQuAD: 6 inside
+# in ar, 1 in de, 0 elsewhere, and 7 (en) to 25 (el) too long; in TyDiQA 2 to 25 (fi) inside, and 27 (en) to 90 (ar) too long.
 BPE_INSIDE, BPE_TOO_LONG = {"xquad": 10, "tydiqa": 35}, {"xquad": 35, "tydiqa": 120}
-# Questions whose answer stands whole in its sentence. The others run on into the next one, as published; all 1,190 start in it.
+# Questions whose whole answer is in its sentence. The others extend into the next one, as published; all 1,190 start in it.
 ANSWER_IN_SENTENCE = {"ar": 1180, "de": 1182, "el": 1177, "en": 1187, "es": 1178, "ru": 1188, "tr": 1170, "zh": 1179}
 
 
@@ -61,23 +61,23 @@ def published() -> Iterator[None]:
 def tokenizers(published: None) -> dict[str, PreTrainedTokenizerFast]:
     """A vocabulary as the study trains them, and multilingual BERT's.
 
-    The first learns its pieces from every second paragraph, so that the others hold words it never saw. It knows every
-    character: what becomes of unknown ones is not in question here.
+    The first is trained on every second paragraph, so that the others have words it never saw. It knows every character:
+    unknown characters are not tested here.
     """
     sets = [(task, language) for task in (XQUAD, TYDIQA, UDPOS) for language in task.languages]
-    examples = [one for task, language in sets for one in task.examples("test", language)]
-    paragraphs = dict.fromkeys(one.context for one in examples if isinstance(one, SpanExample))
-    alphabet = {character for one in examples for row in texts_of(one) for text in row for character in text}
+    examples = [example for task, language in sets for example in task.examples("test", language)]
+    paragraphs = dict.fromkeys(example.context for example in examples if isinstance(example, SpanExample))
+    alphabet = {character for example in examples for row in texts_of(example) for text in row for character in text}
     return {"bpe": train_vocabulary([*list(paragraphs)[::2], *sorted(alphabet)], 16_000), "mbert": mbert()}
 
 
 def mbert() -> PreTrainedTokenizerFast:
     """Multilingual BERT's cased tokenizer, made of its vocabulary file.
 
-    Its first slots, [unused1] to [unused99] as Google published it, have other names there; no text holds any of them.
+    The file renames its first entries, [unused1] to [unused99] as Google published them; no text contains any of them.
     """
-    names = [piece for _, piece in lines(DATA_ROOT / "mbert_vocab" / "mbert_modified_vocab.txt")]
-    numbers = {piece: number for number, piece in enumerate(names)}
+    names = [token for _, token in lines(DATA_ROOT / "mbert_vocab" / "mbert_modified_vocab.txt")]
+    numbers = {token: number for number, token in enumerate(names)}
     assert len(numbers) == 119_547
     tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
@@ -89,23 +89,23 @@ def mbert() -> PreTrainedTokenizerFast:
 
 
 def as_read(text: str, vocabulary: str) -> str:
-    """What a tokenizer keeps of a text: mBERT's drops control and format characters (the zero-width joiner of Hindi)."""
+    """A text without what the tokenizer drops: mBERT's drops control and format characters (Hindi's zero-width joiner)."""
     if vocabulary == "bpe":
         return normal(text)
     return "".join(character for character in text if not unicodedata.category(character).startswith(("C", "Z")))
 
 
-def inside_a_word(context: str, place: int) -> bool:
-    """Whether no tokenizer parts words here: neither side is white space or punctuation."""
-    sides = context[max(place - 1, 0) : place + 1]
-    return len(sides) == 2 and not any(one.isspace() or unicodedata.category(one).startswith("P") for one in sides)
+def inside_a_word(context: str, offset: int) -> bool:
+    """Whether neither side of an offset is white space or punctuation, so that no tokenizer splits there."""
+    sides = context[max(offset - 1, 0) : offset + 1]
+    return len(sides) == 2 and not any(side.isspace() or unicodedata.category(side).startswith("P") for side in sides)
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize(
     ("task", "language"),
     [(task, language) for task in (XQUAD, TYDIQA) for language in task.languages],
-    ids=lambda one: getattr(one, "name", one),
+    ids=lambda value: getattr(value, "name", value),
 )
 def test_gold_answers_decode_to_their_exact_text(
     task: PublishedTask,
@@ -115,30 +115,30 @@ def test_gold_answers_decode_to_their_exact_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     head = HEADS[task.head]
-    examples = [one for one in task.examples("test", language) if isinstance(one, SpanExample)]
+    examples = [example for example in task.examples("test", language) if isinstance(example, SpanExample)]
     assert len(examples) == (1190 if task is XQUAD else TYDIQA_HERE[language])
     features = head.features(examples, task=task, tokenizer=tokenizers[vocabulary], max_length=384)
     outputs = Outputs("test", language, examples, features, perfect_logits(task, features, len(examples)))
-    said = head.decode(outputs, task)
+    predictions = head.decode(outputs, task)
     monkeypatch.setattr(span, "MAX_ANSWER_TOKENS", 384)
-    said_at_any_length = head.decode(outputs, task)
-    held: dict[int, tuple[int, int, int]] = {}  # of each question: start and end in the context, pieces
+    unlimited = head.decode(outputs, task)
+    answer_spans: dict[int, tuple[int, int, int]] = {}  # by question: start and end in the context, length in tokens
     for feature in features:
         if feature.target != (0, 0):
             offsets_L2, (first, last) = np.array(feature.layout).reshape(-1, 2), feature.target
-            held.setdefault(feature.example, (offsets_L2[first, 0], offsets_L2[last, 1], last - first + 1))
-    assert set(held) == set(range(len(examples)))  # some window holds each answer whole
+            answer_spans.setdefault(feature.example, (offsets_L2[first, 0], offsets_L2[last, 1], last - first + 1))
+    assert set(answer_spans) == set(range(len(examples)))  # every answer is whole in some window
 
-    inside_a_piece = too_long = 0
+    inside_a_token = too_long = 0
     for row, example in enumerate(examples):
         text, at = example.answers[0]
         assert task is not XQUAD or text == text.strip()
         answer, at = text.strip(), at + len(text) - len(text.lstrip())  # one Russian answer ends with a space
-        start, end, length = held[row]
+        start, end, length = answer_spans[row]
         exact = example.context[start:end] == answer
-        assert said_at_any_length[row] == example.context[start:end]
+        assert unlimited[row] == example.context[start:end]
         if not exact:
-            inside_a_piece += 1
+            inside_a_token += 1
             assert start <= at < at + len(answer) <= end
             assert (start == at) or inside_a_word(example.context, at)
             assert (end == at + len(answer)) or inside_a_word(example.context, at + len(answer))
@@ -146,12 +146,12 @@ def test_gold_answers_decode_to_their_exact_text(
         if length > 30:
             too_long += 1
         else:
-            assert said[row] == example.context[start:end]
+            assert predictions[row] == example.context[start:end]
     if vocabulary == "mbert":
-        assert inside_a_piece == INSIDE_A_PIECE[task.name][language]
+        assert inside_a_token == INSIDE_A_TOKEN[task.name][language]
         assert too_long == TOO_LONG[task.name][language]
     else:
-        assert inside_a_piece <= BPE_INSIDE[task.name]
+        assert inside_a_token <= BPE_INSIDE[task.name]
         assert too_long <= BPE_TOO_LONG[task.name]
 
 
@@ -161,22 +161,22 @@ def test_tags_lead_back_to_their_words(
     language: str, vocabulary: str, tokenizers: dict[str, PreTrainedTokenizerFast]
 ) -> None:
     head, tokenizer, unknown = HEADS[UDPOS.head], tokenizers[vocabulary], 0
-    examples = [one for one in UDPOS.examples("test", language) if isinstance(one, TaggingExample)]
+    examples = [example for example in UDPOS.examples("test", language) if isinstance(example, TaggingExample)]
     features = head.features(examples, task=UDPOS, tokenizer=tokenizer, max_length=128)
-    said = head.decode(Outputs("test", language, examples, features, perfect_logits(UDPOS, features, 1)), UDPOS)
-    assert said == [list(example.tags) for example in examples]
+    outputs = Outputs("test", language, examples, features, perfect_logits(UDPOS, features, 1))
+    assert head.decode(outputs, UDPOS) == [list(example.tags) for example in examples]
     words = [(example.words, feature) for feature in features for example in [examples[feature.example]]]
     assert sum(len(feature.layout) - 1 for feature in features) == sum(len(example.words) for example in examples)
     for known, feature in words:
         first, *starts = feature.layout
         (row,) = feature.rows
         for word, start, end in zip(known[first:], starts, [*starts[1:], len(row)], strict=False):
-            assert start > 0  # every word has a piece
+            assert start > 0  # every word has a token
             read, wanted = tokens_of(tokenizer, row[start:end]).replace("##", ""), as_read(word, vocabulary)
             if tokenizer.unk_token_id in row[start:end]:
                 unknown += 1
             elif len(starts) == 1 and feature.length == 128:
-                assert wanted.startswith(read)  # two addresses of web pages are longer than a window
+                assert wanted.startswith(read)  # two URLs are longer than a window
             else:
                 assert read == wanted
     # mBERT lacks some characters; Russian has the most words with one of them, 118 of 11,385.
@@ -186,25 +186,25 @@ def test_tags_lead_back_to_their_words(
 @pytest.fixture(scope="module")
 def lareqa(tokenizers: dict[str, PreTrainedTokenizerFast]) -> list[ExampleSet]:
     """All of XQuAD-R here, with features."""
-    found = []
+    sets = []
     for language in XQUAD_HERE:
         examples = LAREQA.examples("test", language)
         features = HEADS[LAREQA.head].features(
-            [one for one in examples if isinstance(one, RetrievalText)],
+            [example for example in examples if isinstance(example, RetrievalText)],
             task=LAREQA,
             tokenizer=tokenizers["bpe"],
             max_length=384,
         )
-        found.append(ExampleSet("test", language, examples, features))
-    return found
+        sets.append(ExampleSet("test", language, examples, features))
+    return sets
 
 
 @pytest.mark.parametrize("language", XQUAD_HERE)
-def test_lareqas_answers_stand_in_their_sentences_and_these_in_their_rows(
+def test_lareqas_sentences_hold_their_answers_and_rows_their_sentences(
     language: str, lareqa: list[ExampleSet], tokenizers: dict[str, PreTrainedTokenizerFast]
 ) -> None:
-    one = next(one for one in lareqa if one.language == language)
-    texts = {text.id: text for text in one.examples if isinstance(text, RetrievalText)}
+    of_language = next(a_set for a_set in lareqa if a_set.language == language)
+    texts = {text.id: text for text in of_language.examples if isinstance(text, RetrievalText)}
     answers = {
         text.id: text.answers[0][0] for text in XQUAD.examples("test", language) if isinstance(text, SpanExample)
     }
@@ -218,19 +218,19 @@ def test_lareqas_answers_stand_in_their_sentences_and_these_in_their_rows(
     assert whole == ANSWER_IN_SENTENCE[language]
 
     tokenizer = tokenizers["bpe"]
-    for text, feature in zip(texts.values(), one.features, strict=True):
+    for text, feature in zip(texts.values(), of_language.features, strict=True):
         (row,) = feature.rows
         read, wanted = tokens_of(tokenizer, row), normal(text.text)
         if text.gold is not None:
             assert read == wanted
         elif not read.startswith(wanted):
-            # Sentence and paragraph share 256 pieces less 4 marks; where both are longer, each has half.
+            # Sentence and paragraph share 256 tokens without 4 special ones; if both are longer, each gets half.
             assert len(tokenizer.tokenize(text.text)) > 126
             assert feature.length == 256
 
 
 def test_lareqas_right_answers_are_found_in_all_languages(lareqa: list[ExampleSet]) -> None:
     counts = counts_of(LAREQA, perfect_outputs(LAREQA, lareqa))
-    assert [len(some) for some in counts] == [1190] * len(XQUAD_HERE)
-    scores = [METRICS[LAREQA.metric].value(sum(some, Counts())) for some in counts]
+    assert [len(of_set) for of_set in counts] == [1190] * len(XQUAD_HERE)
+    scores = [METRICS[LAREQA.metric].value(sum(of_set, Counts())) for of_set in counts]
     assert scores == pytest.approx([100.0] * len(scores))

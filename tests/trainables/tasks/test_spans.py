@@ -52,32 +52,32 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(DATA_ROOT))
 
 
-def spans_of(found: ReadResult) -> list[SpanExample]:
-    examples = [example for example in found.examples if isinstance(example, SpanExample)]
-    assert len(examples) == len(found.examples)
+def spans_of(read: ReadResult) -> list[SpanExample]:
+    examples = [example for example in read.examples if isinstance(example, SpanExample)]
+    assert len(examples) == len(read.examples)
     assert all(example.context.startswith(text, start) for example in examples for text, start in example.answers)
     assert all(example.answers for example in examples)
     return examples
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_a_task_knows_its_splits_and_refuses_others(kind: type[PublishedTask]) -> None:
-    task = kind()
+@pytest.mark.parametrize("cls", ALL)
+def test_a_task_has_its_splits_and_refuses_others(cls: type[PublishedTask]) -> None:
+    task = cls()
     for split, language in task.splits():
         assert task.source_of(split, language).files is not None
     for split, language in (("train", "de"), ("dev", "xx"), ("test", "xx")):
         with pytest.raises(ValueError, match=f"no {split} set in {language}"):
             task.source_of(split, language)
     assert 0.0 <= task.chance() < 100.0
-    assert task.name == kind.name
+    assert task.name == cls.name
     assert len(fingerprint(task)) == 12
 
 
-@pytest.mark.parametrize("kind", [Squad, Squad2, Bucc, Tatoeba])
-def test_what_is_not_trained_or_not_scored_has_no_such_split(kind: type[PublishedTask]) -> None:
-    split = "train" if kind in (Bucc, Tatoeba) else "test"
+@pytest.mark.parametrize("cls", [Squad, Squad2, Bucc, Tatoeba])
+def test_tasks_without_training_or_scores_lack_that_split(cls: type[PublishedTask]) -> None:
+    split = "train" if cls in (Bucc, Tatoeba) else "test"
     with pytest.raises(ValueError, match=f"no {split} set in en"):
-        kind().source_of(split, "en")  # type: ignore[arg-type]
+        cls().source_of(split, "en")  # type: ignore[arg-type]
 
 
 @needs_data
@@ -120,11 +120,11 @@ def test_xquad_from_tydiqa_trains_on_tydiqa_and_scores_xquad() -> None:
 def test_tatoeba_has_a_pair_for_each_line() -> None:
     task = pinned(Tatoeba(languages_=TATOEBA_HERE))
     for language in TATOEBA_HERE:
-        found, code = task.read("test", language), XTREME_R_LANGUAGES[language]
+        read, code = task.read("test", language), XTREME_R_LANGUAGES[language]
         with open(DATA_ROOT / f"tatoeba/tatoeba.{code}-eng.{code}", "rb") as stream:
-            assert len(found.examples) == sum(1 for _ in stream) == (390 if language == "sw" else 1000)
-        assert all(isinstance(example, BitextExample) for example in found.examples)
-        assert found.rejected == ()
+            assert len(read.examples) == sum(1 for _ in stream) == (390 if language == "sw" else 1000)
+        assert all(isinstance(example, BitextExample) for example in read.examples)
+        assert read.rejected == ()
     german = task.examples("test", "de")
     assert len({example.target for example in german if isinstance(example, BitextExample)}) > 990
 
@@ -144,16 +144,16 @@ def test_lareqas_right_answers_are_candidates_in_every_language() -> None:
     questions: list[RetrievalText] = []
     candidates: dict[str, RetrievalText] = {}
     for language in XQUAD_HERE:
-        found = task.read("test", language)
-        assert found.rejected == ()
-        texts = [example for example in found.examples if isinstance(example, RetrievalText)]
-        asked = [text for text in texts if text.gold is not None]
-        sought = {text.id: text for text in texts if text.gold is None}
+        read = task.read("test", language)
+        assert read.rejected == ()
+        texts = [example for example in read.examples if isinstance(example, RetrievalText)]
+        queries = [text for text in texts if text.gold is not None]
+        sentences = {text.id: text for text in texts if text.gold is None}
         # The number of candidates is that of LAReQA's README: equal sentences are not merged.
-        assert (len(asked), len(sought)) == (1190, SENTENCES[language])
-        assert all(text.context is not None and text.text in text.context for text in sought.values())
-        questions += asked
-        candidates |= sought
+        assert (len(queries), len(sentences)) == (1190, SENTENCES[language])
+        assert all(text.context is not None and text.text in text.context for text in sentences.values())
+        questions += queries
+        candidates |= sentences
     assert len(candidates) == sum(SENTENCES[language] for language in XQUAD_HERE)
     assert all(name in candidates for question in questions for name in question.gold or ())
     assert all([name[:2] for name in question.gold or ()] == list(XQUAD_HERE) for question in questions)
@@ -175,7 +175,7 @@ def test_lareqa_from_tydiqa_trains_on_sentences_that_hold_the_answer() -> None:
     assert len(train) + len(dev) == 3696
     assert not {pair.context for pair in train} & {pair.context for pair in dev}
     whole = sum(answers[pair.id] in pair.answer for pair in train)
-    assert whole / len(train) > 0.97  # an answer may run into the next sentence, or the splitter may cut it
+    assert whole / len(train) > 0.97  # an answer may extend into the next sentence, or the splitter may cut it
 
 
 @needs_data
@@ -229,9 +229,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", [Squad, Squad2, XQuAD, Mlqa])
-def test_squads_dev_set_has_none_of_xquads_paragraphs(small: Path, kind: type[PublishedTask]) -> None:
-    task = kind()
+@pytest.mark.parametrize("cls", [Squad, Squad2, XQuAD, Mlqa])
+def test_squads_dev_set_has_none_of_xquads_paragraphs(small: Path, cls: type[PublishedTask]) -> None:
+    task = cls()
     assert len(task.examples("train", "en")) == 40
     assert [example.id for example in task.examples("dev", "en")] == ["c"]
     (small / XQUAD_ENGLISH).unlink()
@@ -279,13 +279,13 @@ def test_lareqas_pool_is_that_of_its_languages() -> None:
 
 
 def test_chance_of_lareqa_falls_with_its_pool() -> None:
-    one, all_languages = Lareqa(languages_=("th",)), Lareqa()
-    # One right among 852 at a random place: (1 + 1/2 + ... + 1/20) / 852.
-    assert one.chance() == pytest.approx(100 * 3.59774 / 852, rel=1e-5)
+    thai, all_languages = Lareqa(languages_=("th",)), Lareqa()
+    # One right answer at a random rank among 852: (1 + 1/2 + ... + 1/20) / 852.
+    assert thai.chance() == pytest.approx(100 * 3.59774 / 852, rel=1e-5)
     assert all_languages.chance() < 0.1
 
 
-def test_tasks_without_a_place_on_the_hub_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_that_are_not_on_the_hub_need_a_data_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(DATA_ROOT_VARIABLE, raising=False)
     for task in (Bucc(), MewsliX(), Lareqa()):
         with pytest.raises(DataError, match="not all on the hub, and no data root is given"):

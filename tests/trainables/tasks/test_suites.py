@@ -83,7 +83,7 @@ class TestScore:
         with pytest.raises(ValueError, match="small: nli has none in en;"):
             suite_score(SMALL, scores)
 
-    def test_does_not_read_what_is_not_in_the_suite(self) -> None:
+    def test_ignores_tasks_and_languages_outside_the_suite(self) -> None:
         scores = {
             "nli": {"en": 90.0, "de": 60.0, "sw": 30.0, "fr": 0.0},
             "retrieval": {"de": 50.0, "sw": 10.0},
@@ -116,7 +116,7 @@ class TestContaminationFlag:
         [
             ({"mnli"}, {"mnli"}, {"xnli"}, "same data"),
             ({"squad"}, {"squad"}, {"squad-dev"}, "same data"),
-            ({"squad", "squad-dev"}, {"squad"}, {"squad-dev"}, "leak"),  # both: the leak is the graver
+            ({"squad", "squad-dev"}, {"squad"}, {"squad-dev"}, "leak"),  # both: a leak takes precedence
             ({"squad-dev"}, {"tydiqa"}, {"squad-dev"}, "leak"),
             ({"snli", "mnli", "anli"}, {"mnli"}, {"xnli"}, "same data"),  # one part of a mixture is enough
             ({"qqp"}, {"mnli"}, {"xnli"}, None),

@@ -1,4 +1,4 @@
-"""Classification, multiple-choice and tagging tasks on the published files: every file is read whole."""
+"""Classification, multiple-choice and tagging tasks on the published files, which are read completely."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(task: PublishedTask, read: ReadResult) -> None:
-    """Every example is of the task's kind, its label valid, its id its own."""
+    """Every example has the type of the task's head, a valid label and a unique id."""
     assert len({example.id for example in read.examples}) == len(read.examples)
     for example in read.examples:
         match example:
@@ -116,11 +116,11 @@ def contents(read: ReadResult) -> set[object]:
     return {tuple(value for name, value in vars(example).items() if name != "id") for example in read.examples}
 
 
-@pytest.mark.parametrize("kind", [*INTERMEDIATE, *TARGETS], ids=lambda kind: kind.name)
-def test_every_task(kind: type[PublishedTask], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cls", [*INTERMEDIATE, *TARGETS], ids=lambda cls: cls.name)
+def test_every_task(cls: type[PublishedTask], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(DATA_ROOT_VARIABLE, raising=False)
-    task = kind()
-    assert (task.role == "intermediate") == (kind in INTERMEDIATE)
+    task = cls()
+    assert (task.role == "intermediate") == (cls in INTERMEDIATE)
     assert task.metric in METRICS
     assert task.reads
     assert not task.reads & task.scores_on
@@ -136,9 +136,9 @@ def test_every_task(kind: type[PublishedTask], monkeypatch: pytest.MonkeyPatch, 
             assert hub.revision is not None
             assert len(hub.revision) == 40
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
-    if task.on_hub and all(one.on_hub for one in task.before):
-        noted = pinned(task).data.split(";")
-        assert all(re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", entry) for entry in noted)
+    if task.on_hub and all(first.on_hub for first in task.before):
+        entries = pinned(task).data.split(";")
+        assert all(re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", entry) for entry in entries)
     else:
         with pytest.raises(DataError, match=f"not all on the hub, and {tmp_path} does not have it"):
             pinned(task)
@@ -195,13 +195,13 @@ class TestPublishedFiles:
         train, dev = (read_whole(CadNli(), split) for split in ("train", "dev"))
         assert (len(train.examples), len(dev.examples)) == (7830, 500)
         for text in ("first", "second"):
-            assert not {getattr(one, text) for one in train.examples} & {getattr(one, text) for one in dev.examples}
+            assert not {getattr(pair, text) for pair in train.examples} & {getattr(pair, text) for pair in dev.examples}
         assert min(Counter(labels(dev)).values()) > 130
 
     def test_snli_dev_test(self) -> None:
         train, dev = (read_whole(SnliDevTestAsTrain(), split) for split in ("train", "dev"))
         assert (len(train.examples), len(dev.examples)) == (9842 + 9824 - 500, 500)
-        assert train.rejected == dev.rejected == ()  # the written form leaves out the pairs without a gold label
+        assert train.rejected == dev.rejected == ()  # the files omit pairs without a gold label
         assert not {pair.first for pair in pairs(train)} & {pair.first for pair in pairs(dev)}
 
     def test_commonsense_qa(self) -> None:
@@ -224,7 +224,7 @@ class TestPublishedFiles:
         assert len(test.examples) == 500
         for language in XCOPA_HERE:
             translated = read_whole(task, "test", language)
-            # The answers are COPA's, in its order: what is held out as dev is what XCOPA's dev sets translate.
+            # The answers are COPA's, in its order: XCOPA's dev sets translate the items held out as dev.
             assert labels(translated) == labels(test)
             assert labels(read_xcopa(DATA_ROOT / "xcopa" / language / f"val.{language}.jsonl")) == labels(dev)
         assert pinned(task).data.startswith("files:")
@@ -234,7 +234,10 @@ class TestPublishedFiles:
             language: Counter(choice.context.rpartition(" ")[2] for choice in choices(Xcopa().read("test", language)))
             for language in ("zh", "th")
         }
-        assert questions == {"zh": {"cause?": 250, "effect?": 250}, "th": {"effect?": 500}}  # a fault as published
+        assert questions == {
+            "zh": {"cause?": 250, "effect?": 250},
+            "th": {"effect?": 500},
+        }  # an error in the published data
 
     def test_udpos(self) -> None:
         task = Udpos(languages_=tuple(UDPOS_HERE))
@@ -243,20 +246,20 @@ class TestPublishedFiles:
         }
         train, dev = (read_whole(task, split) for split in ("train", "dev"))
         assert (len(train.examples), len(dev.examples)) == (12544, 2001)
-        assert not {one.id for one in train.examples} & {one.id for one in dev.examples}
+        assert not {example.id for example in train.examples} & {example.id for example in dev.examples}
         assert pinned(task).data.startswith("files:")
         assert any(entry.startswith("test el: no ") for entry in Udpos(languages_=("el",)).missing(DATA_ROOT))
 
     def test_udpos_words_are_as_written(self) -> None:
-        words = [word for one in sentences(Udpos().read("test", "fr")) for word in one.words]
+        words = [word for sentence in sentences(Udpos().read("test", "fr")) for word in sentence.words]
         assert "du" in words  # a preposition and an article in the tree
-        # 10,018 syntactic words, of which the multiword tokens join 280 to another; counted with awk.
+        # 10,018 syntactic words, 280 of which are joined to another by multiword tokens; counted with awk.
         assert len(words) == 9738
 
     def test_ewt_xpos(self) -> None:
         train, dev = (read_whole(EwtXpos(), split) for split in ("train", "dev"))
         assert (len(train.examples), len(dev.examples)) == (12544, 2001)
-        assert {tag for one in sentences(train) for tag in one.tags} == set(EwtXpos.labels)
+        assert {tag for sentence in sentences(train) for tag in sentence.tags} == set(EwtXpos.labels)
         assert pinned(EwtXpos()).data.startswith("files:")
 
     def test_uner(self) -> None:
@@ -264,14 +267,14 @@ class TestPublishedFiles:
         train, dev = (read_whole(task, split) for split in ("train", "dev"))
         assert len(train.examples) + len(dev.examples) == 2001
         assert len(dev.examples) == 300
-        documents = [{one.id.rpartition("-")[0] for one in side.examples} for side in (train, dev)]
+        documents = [{example.id.rpartition("-")[0] for example in side.examples} for side in (train, dev)]
         assert not documents[0] & documents[1]
         assert {language: size(task, "test", language) for language in task.languages} == {
             "de": (1000, 0),
             "en": (3077, 0),
             "zh": (500, 0),
         }
-        names = Counter(tag for one in sentences(task.read("test", "de")) for tag in one.tags)
+        names = Counter(tag for sentence in sentences(task.read("test", "de")) for tag in sentence.tags)
         assert (names["B-LOC"], names["B-PER"], names["B-ORG"]) == (429, 418, 192)
         for part, count in (("train", 3997), ("dev", 500)):
             read = read_iob2(DATA_ROOT / "uner" / "UNER_Chinese-GSDSIMP" / f"zh_gsdsimp-ud-{part}.iob2")
