@@ -79,16 +79,16 @@ def measurement(variant: str, *, scored: bool, machine: str = "Box", p50_ms: flo
 def replace_actor(monkeypatch: pytest.MonkeyPatch) -> ReplaceActor:
     """Replaces the actor by a function of variant and `scored`; returns the variants that were measured."""
     monkeypatch.setattr(benchmarking, "placement_of", lambda plan: {})
-    asked: list[str | Variant] = []
+    measured_variants: list[str | Variant] = []
 
     def replace(measure: Callable[..., Measured | Unavailable]) -> list[str | Variant]:
         def run(subject: Any, variant: str | Variant, *, scored: bool, **_: Any) -> Measured | Unavailable:
-            asked.append(variant)
+            measured_variants.append(variant)
             return measure(variant, scored=scored)
 
         monkeypatch.setattr(benchmarking, "run_in_actor", run)
-        asked.clear()
-        return asked
+        measured_variants.clear()
+        return measured_variants
 
     return replace
 

@@ -29,7 +29,7 @@ from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.variants import Variant, VariantUnavailable, variant_named
 from trainables.models.task_model import TaskModel
 
-MARGIN = 1.2  # LoadGen rejects an Offline run that is faster than expected, and short sweeps are off by some percent
+MARGIN = 1.2  # LoadGen rejects an Offline run that is faster than expected, and short sweeps are off by a few percent
 SHAPES_CAP = 3.0  # serving each shape once may take this many times the cap of the warm-up
 ARRIVALS_AHEAD = 1.2  # arrivals are random: to have enough of them, expect this many times as many
 

@@ -136,12 +136,3 @@ def outcome_to_json(outcome: MeasurementOutcome) -> dict[str, Any] | str:
             return outcome.reason
         case Failed():
             return FAILED + outcome.reason
-
-
-def outcome_from_json(document: Mapping[str, Any] | str) -> MeasurementOutcome:
-    """The outcome that `outcome_to_json` wrote."""
-    if not isinstance(document, str):
-        return Measured(document)
-    if document.startswith(FAILED):
-        return Failed(document.removeprefix(FAILED))
-    return Unavailable(document)

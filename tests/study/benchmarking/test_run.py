@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from trainables.benchmark.actor import NoNode, run_in_actor
 from trainables.benchmark.measurement import Failed, Measured, Unavailable
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.variants import VARIANTS
+from trainables.store.fingerprint import canonical
 
 
 def test_a_variant_that_raises_in_its_actor_does_not_affect_the_others_and_is_tried_again(
@@ -57,10 +59,10 @@ def test_a_reason_is_stored_until_this_machine_can_run_the_variant(
     stored = best_model(study, tmp_path).stored("compiled")
     compiled = type(VARIANTS["compiled"])
     monkeypatch.setattr(compiled, "unavailable", lambda self, device: "no compiler")
-    asked = replace_actor(lambda variant, *, scored: Unavailable("no compiler"))
+    measured_variants = replace_actor(lambda variant, *, scored: Unavailable("no compiler"))
     for _ in range(2):
         assert outcomes_of(study, tmp_path) == {"compiled": Unavailable("no compiler")}
-    assert asked == ["compiled"]
+    assert measured_variants == ["compiled"]
     assert stored.complete() == Unavailable("no compiler")
     monkeypatch.setattr(compiled, "unavailable", lambda self, device: None)
     assert stored.complete() is None
@@ -74,33 +76,35 @@ def test_repeats_of_another_machine_are_replaced_and_one_of_the_new_ones_is_scor
     replace_actor(lambda variant, *, scored: measurement(variant, scored=scored, machine="Old", p50_ms=9.0))
     outcomes_of(planned("fp32", repeats=2), tmp_path)
     study, console = planned("fp32", repeats=3), RecordingConsole()
-    asked = replace_actor(lambda variant, *, scored: measurement(variant, scored=scored, machine="New", p50_ms=1.0))
+    measured_variants = replace_actor(
+        lambda variant, *, scored: measurement(variant, scored=scored, machine="New", p50_ms=1.0)
+    )
     fp32 = outcomes_of(study, tmp_path, console)["fp32"]
     assert isinstance(fp32, Measured)
-    assert len(asked) == 3
+    assert len(measured_variants) == 3
     assert [repeat["p50_ms"] for repeat in fp32["by_repeat"]] == [1.0, 1.0, 1.0]
     assert fp32["test_score"] == 40.0
     assert any("measured again" in line for line in console.lines)
     assert best_model(study, tmp_path).stored("fp32").complete() == fp32
     assert outcomes_of(study, tmp_path) == {"fp32": fp32}
-    assert len(asked) == 3
+    assert len(measured_variants) == 3
 
 
 def test_measuring_ends_even_if_every_repeat_runs_on_another_machine(
     tmp_path: Path, replace_actor: ReplaceActor
 ) -> None:
     numbers = iter(range(100))
-    asked = replace_actor(
+    measured_variants = replace_actor(
         lambda variant, *, scored: measurement(variant, scored=scored, machine=f"Box {next(numbers)}")
     )
     study = planned("fp32", repeats=3)
     outcomes_of(study, tmp_path)
-    assert len(asked) <= 6
+    assert len(measured_variants) <= 6
     assert best_model(study, tmp_path).stored("fp32").complete() is None
 
 
 def test_another_bound_is_measured_and_stored_beside_the_first(tmp_path: Path, replace_actor: ReplaceActor) -> None:
-    asked = replace_actor(measurement)
+    measured_variants = replace_actor(measurement)
     study = planned("fp32")
     other = study.replace(bound_ms=25.0)
     assert other.benchmark.resolved_settings() == dataclasses.replace(
@@ -108,7 +112,7 @@ def test_another_bound_is_measured_and_stored_beside_the_first(tmp_path: Path, r
     )
     outcomes_of(study, tmp_path)
     outcomes_of(other, tmp_path)
-    assert asked == ["fp32", "fp32"]
+    assert measured_variants == ["fp32", "fp32"]
     assert best_model(study, tmp_path).stored("fp32").complete() is not None
     given = dataclasses.replace(study.benchmark, settings=BenchmarkSettings(min_duration_s=7.0))
     settings = dataclasses.replace(study, benchmark=given).replace(bound_ms=25.0).benchmark.resolved_settings()
@@ -119,9 +123,29 @@ def test_without_a_node_the_wait_ends_once_for_all_variants(tmp_path: Path, repl
     def never(variant: str, scored: bool) -> Measured:
         raise NoNode("no node for it within 900 s")
 
-    asked = replace_actor(never)
+    measured_variants = replace_actor(never)
     outcomes = outcomes_of(planned("fp32", "bf16", repeats=2), tmp_path)
     assert set(outcomes.values()) == {Failed("NoNode: no node for it within 900 s")}
-    assert asked == ["fp32"], "bf16 would wait as long"
+    assert measured_variants == ["fp32"], "bf16 would wait as long"
     replace_actor(measurement)
     assert all(isinstance(outcome, Measured) for outcome in outcomes_of(planned("fp32", "bf16"), tmp_path).values())
+
+
+def test_stored_measurements_keep_the_form_and_the_file_names_of_earlier_versions(
+    tmp_path: Path, replace_actor: ReplaceActor
+) -> None:
+    """The hash comes from the version in which `Method` was called `_How`."""
+    replace_actor(measurement)
+    settings = BenchmarkSettings.for_window(0.5, scenarios=("SingleStream", "Offline"))
+    model = best_model(planned("fp32", settings=settings), tmp_path)
+    outcomes_of(model.study, tmp_path)
+    (path,) = tmp_path.glob("benchmarks/*")
+    assert path == model.stored("fp32").path == tmp_path / "benchmarks" / "1x32-fp32@4d8323d509fe.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["of"] == {"models": list(model.fingerprints), "how": canonical(model.method)}
+    assert document["measured"] == [measurement("fp32", scored=True).values]
+    assert document.keys() == {"of", "measured"}
+
+    model.stored("fp32").save(Unavailable("no compiler"))
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert (document["measured"], document["here"]) == ("no compiler", None)

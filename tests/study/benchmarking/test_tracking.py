@@ -13,12 +13,16 @@ from ray.exceptions import ActorDiedError
 
 import analysis
 from study.benchmarking.run import benchmark_size
+from study.benchmarking.stored import Method
+from study.benchmarking.tracking import TrackedMeasurement
 from study.search.records import SearchResult
 from study.spec import Study
 from study.tracking.tracker import Tracker
 from tests.support.measurements import RecordingConsole, ReplaceActor, best_model, measurement, planned
 from trainables.benchmark.measurement import Measured
 from trainables.benchmark.probes.nvml import GpuState
+from trainables.benchmark.settings import BenchmarkSettings
+from trainables.store.fingerprint import fingerprint
 
 
 def tracked(study: Study, output: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
@@ -150,3 +154,9 @@ def test_a_variant_that_broke_is_listed_with_its_reason_until_it_is_measured(
     assert list(rows["reason"]) == [""]
     assert rows["p50_ms"].iloc[0] > 0
     assert [run["kind"] for run in runs] == ["former benchmark", "benchmark"]
+
+
+def test_the_runs_of_measurements_keep_the_names_of_earlier_versions() -> None:
+    """The hash comes from the version in which the class was called `_Tracked`."""
+    method = Method(BenchmarkSettings.for_window(0.5, scenarios=("SingleStream", "Offline")), 1, "cpu")
+    assert fingerprint(TrackedMeasurement(("a", "b"), method, ("x", "y"))) == "58303391592c"

@@ -99,9 +99,9 @@ def test_a_variant_of_the_callers_own_needs_no_registration_but_another_name() -
 
 
 def test_every_variant_of_the_folder_is_built_in_under_a_name_of_its_own() -> None:
-    classes, found = [Variant], set()
+    classes, concrete = [Variant], set()
     while classes:
         classes += (cls := classes.pop()).__subclasses__()
         if cls.__module__.startswith(f"{Variant.__module__.rpartition('.')[0]}.") and not inspect.isabstract(cls):
-            found.add(cls)
-    assert {type(variant) for variant in VARIANTS.values()} == found
+            concrete.add(cls)
+    assert {type(variant) for variant in VARIANTS.values()} == concrete

@@ -22,7 +22,7 @@ import mlperf_loadgen as lg
 from trainables.benchmark.scenarios.percentiles import FEWEST, interquartile_range, percentile
 
 LOG, MARK = "mlperf_log_detail.txt", ":::MLLOG "
-AGREE_SHARE, AGREE_S = 0.05, 1e-4  # our times lack LoadGen's own cost per query, some microseconds
+AGREE_SHARE, AGREE_S = 0.05, 1e-4  # our times lack LoadGen's own cost per query, a few microseconds
 QUERIES_AHEAD = 2.0  # LoadGen draws queries for an expected speed; faster serving ends a run early, as INVALID
 BOUND_PERCENT = 99  # of Server's queries, as MLPerf sets it
 _one_test = threading.Lock()

@@ -58,8 +58,8 @@ class CompiledBf16(Compiled):
 class GraphedRows:
     """Runs single rows as CUDA graphs, one per padded length, recorded at its first occurrence; batches run without a graph.
 
-    A single row takes hundreds of kernels of some microseconds each, and launching them from Python costs more than their work.
-    A graph launches them at once. Its inputs and outputs have fixed addresses.
+    A single row takes hundreds of kernels of a few microseconds each, and launching them from Python takes longer than running
+    them. A graph launches them at once. Its inputs and outputs have fixed addresses.
     """
 
     def __init__(self, forward: Forward, pad_id: int) -> None:
