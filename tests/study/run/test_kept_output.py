@@ -1,0 +1,101 @@
+"""An output folder that an earlier version of the code wrote resumes: nothing is trained, measured or tracked again.
+
+`kept_output.tar.xz` holds the folder of a finished `tests/support/recipes.py:tiny`, written before the modules moved into
+sub-packages, and the JSON document that the command printed. Left out is what a finished study does not read: reports, the
+state of Ray, and all weights but those of the pre-trained encoders. Whether an unfinished stage resumes from an earlier
+version's checkpoint is therefore not tested here.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.planning.stages import stages_of
+from study.search.sweep import load_result
+from study.search.trial_store import open_journal
+from tests.support import recipes
+from tests.support.commands import study_command
+from trainables.stages.base import Stage
+from trainables.store.stage_store import StageStore
+
+ARCHIVE = Path(__file__).with_name("kept_output.tar.xz")
+WRITTEN_TO = "/kept/output/folder"  # where the folder was; MLflow stores absolute paths of artifacts
+OF_A_RUN = {"output", "report", "wall_s", "seconds", "peak_memory_mb"}  # keys whose values differ from run to run
+
+
+@dataclass(frozen=True)
+class KeptOutput:
+    """The unpacked folder, and the document that the command printed when it was written."""
+
+    folder: Path
+    document: dict[str, Any]
+
+    def manifests(self) -> dict[str, bytes]:
+        return {path.parent.name: path.read_bytes() for path in self.folder.glob("stages/*/manifest.json")}
+
+    def runs(self) -> dict[str, str]:
+        """The status of every MLflow run."""
+        with sqlite3.connect(self.folder / "mlflow.db") as connection:
+            return dict(connection.execute("SELECT run_uuid, status FROM runs"))
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> KeptOutput:
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / "output"
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (WRITTEN_TO, str(folder)))
+    targets = json.loads((folder / "study.json").read_text(encoding="utf-8"))["targets"]
+    if {target["data"] for target in targets} != {target.revision for target in recipes.tiny().targets}:
+        pytest.skip(f"written with the data {targets[0]['data']}, and another version of Babel makes others")
+    return KeptOutput(folder, json.loads((tmp_path / "document.json").read_text(encoding="utf-8")))
+
+
+def _stages(folder: Path) -> Iterator[Stage]:
+    """Every stage that the folder's trials needed, as this version of the code identifies it."""
+    study, journal = recipes.tiny(), open_journal(folder)
+    for size in study.sizes:
+        result, done = load_result(study, size, storage=journal)
+        assert done
+        for trial in result.trials:
+            finished = int(trial.metrics["targets_finished"])
+            for evaluation in study.chain(size, trial.choice)[:finished]:
+                yield from stages_of(evaluation)
+
+
+def test_every_stage_is_found_under_its_old_name(kept: KeptOutput) -> None:
+    store = StageStore(kept.folder)
+    assert {store.folder(stage).name for stage in _stages(kept.folder)} == set(kept.manifests())
+
+
+@pytest.mark.slow
+def test_the_same_command_repeats_nothing(kept: KeptOutput) -> None:
+    manifests, runs = kept.manifests(), kept.runs()
+    benchmarks = {path: path.read_bytes() for path in kept.folder.glob("benchmarks/*.json")}
+    assert len(benchmarks) == 2
+
+    command = study_command("run", "tests/support/recipes.py:tiny", "--output", str(kept.folder))
+
+    assert command.code == 0, command.err
+    assert "nothing to train or measure" in command.err
+    assert not list(Path("/tmp/ray").glob(f"session_*_{command.pid}")), "Ray was started"
+    assert kept.manifests() == manifests
+    assert {path: path.read_bytes() for path in kept.folder.glob("benchmarks/*.json")} == benchmarks
+    assert kept.runs() == runs
+    assert (kept.folder / "report.html").is_file()
+    assert command.document.keys() == kept.document.keys()
+    assert _without(command.document, OF_A_RUN) == _without(kept.document, OF_A_RUN)
+
+
+def _without(document: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key not in keys}
