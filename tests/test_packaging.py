@@ -144,12 +144,12 @@ def test_metadata_names_files_that_exist() -> None:
     assert project["license"] == "Apache-2.0"
 
 
-@pytest.mark.parametrize("package", ["analysis", "clusters"])
+@pytest.mark.parametrize("package", ["analysis", "clusters", "trainables.models"])
 def test_data_files_are_shipped(package: str) -> None:
     """Every file of the folder that is no Python module matches a pattern of `package-data`."""
     document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = document["tool"]["setuptools"]["package-data"][package]
-    folder = ROOT / package
+    folder = ROOT.joinpath(*package.split("."))
     shipped = {path for pattern in patterns for path in folder.glob(pattern)}
     unpacked = {
         path
