@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ from study.redact import redacted
 
 if TYPE_CHECKING:
     from study.spec import Study
-    from trainables.benchmark.measurement import Measured, MeasurementOutcome
+    from trainables.benchmark.measurement import MeasurementOutcome
     from trainables.benchmark.settings import BenchmarkSettings
     from trainables.benchmark.subjects.fresh import Subject
     from trainables.benchmark.variants import Variant
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 WIDTH = 170
 REPEATS = 5
 NOT_TRACKED = "not tracked: `run` is what fills MLflow and the report"
-REST_S, SCORING_S = 3600.0, 6 * 3600.0  # a process that loads and compiles, or scores, for longer than this hangs
 
 console = Console(highlight=False, width=WIDTH, stderr=True)
 
@@ -290,43 +290,19 @@ def _measure_target(target: str, request: _Request, *, task: str, recipe: str | 
     Raises:
         FileNotFoundError, ValueError: as for `_subject`, or the recipe or a variant is unknown.
     """
+    from study.benchmarking.fresh import measure_fresh
     from trainables.benchmark.variants import VARIANTS
 
     study = None if recipe is None else _load(recipe)
     planned: Variants = () if study is None else study.benchmark.variants
     variants = _variants(request.variants, planned or tuple(VARIANTS))
-    return _measure_fresh(_subject(target, request, task=task, study=study), variants, request)
-
-
-def _measure_fresh(subject: Subject, variants: Variants, request: _Request) -> Outcomes:
-    """Measure each variant in fresh processes, in turns. One that breaks or hangs ends, and the others continue."""
-    import ray.cloudpickle
-
-    from trainables.benchmark.measurement import Failed, Measured, Unavailable
-    from trainables.benchmark.repeats import combined, interleaved
-    from trainables.benchmark.subjects.fresh import MeasurementBroke, run_fresh
-    from trainables.benchmark.variants import variant_named
-
-    by_name = {variant_named(variant).name: variant for variant in variants}
-    repeats: dict[str, list[Measured]] = {name: [] for name in by_name}
-    missing: dict[str, Unavailable | Failed] = {}
-    for turn, name in interleaved(tuple(by_name), request.repeats):
-        if name in missing:
-            continue
-        outcome: MeasurementOutcome
-        try:
-            limit_s = request.settings.scenarios_s + REST_S + (SCORING_S if turn == 0 else 0.0)
-            # A recipe's classes go by value: the new process cannot import its file.
-            outcome = run_fresh(subject, by_name[name], scored=turn == 0, limit_s=limit_s, dumps=ray.cloudpickle.dumps)
-        except MeasurementBroke as error:
-            outcome = Failed(str(error))
-        if isinstance(outcome, Measured):
-            repeats[name].append(outcome)
-            _show_repeat(name, outcome, turn=turn, repeats=request.repeats)
-        else:
-            missing[name] = outcome
-            console.print(f"{name}: cannot be measured: {outcome.reason}", markup=False)
-    return {name: missing[name] if name in missing else combined(repeats[name]) for name in by_name}
+    return measure_fresh(
+        _subject(target, request, task=task, study=study),
+        variants,
+        settings=request.settings,
+        repeats=request.repeats,
+        report=partial(console.print, markup=False),
+    )
 
 
 def _measure_recipe(
@@ -373,14 +349,6 @@ def _measure_recipe(
 
 
 # --- output
-
-
-def _show_repeat(name: str, measured: Measured, *, turn: int, repeats: int) -> None:
-    from study.benchmarking.tables import number
-
-    which = f", {turn + 1} of {repeats}" if repeats > 1 else ""
-    speed = f"p50 {number(measured['p50_ms'])} ms, {number(measured['throughput_sps'])} samples/s"
-    console.print(f"{name}{which}: {speed}", markup=False)
 
 
 def _show(name: str, outcomes: Outcomes) -> None:

@@ -143,7 +143,7 @@ def test_a_folder_scored_on_an_unknown_task_is_measured_as_an_encoder_and_the_me
         subjects.append(subject)
         return Unavailable("not here")
 
-    monkeypatch.setattr("trainables.benchmark.subjects.fresh.run_fresh", fresh)
+    monkeypatch.setattr("study.benchmarking.fresh.run_fresh", fresh)
     for recipe, words in (
         ([], "the recipe that defines it"),
         (["--recipe", "tests/support/recipes.py:inline"], "another recipe, which defines it"),
@@ -270,7 +270,7 @@ def test_the_name_of_a_published_encoder_is_an_architecture(monkeypatch: pytest.
         subjects.append(subject)
         return Unavailable("not here")
 
-    monkeypatch.setattr("trainables.benchmark.subjects.fresh.run_fresh", fresh)
+    monkeypatch.setattr("study.benchmarking.fresh.run_fresh", fresh)
     monkeypatch.setattr("trainables.benchmark.settings.QUICK", SHORT)
     options = ["--quick", "--variants", "fp32", "--device", "cpu", "--threads", "2"]
     ran = CliRunner().invoke(app, ["bench", "mt5-xxl", *options])
@@ -288,7 +288,7 @@ def test_a_variant_that_breaks_is_reported_and_the_others_continue(
             raise MeasurementBroke("bf16: the process ended with code -9")
         return measure_subject(subject, variant, scored=scored)
 
-    monkeypatch.setattr("trainables.benchmark.subjects.fresh.run_fresh", fresh)
+    monkeypatch.setattr("study.benchmarking.fresh.run_fresh", fresh)
     monkeypatch.setattr("trainables.benchmark.settings.QUICK", SHORT)
     ran = CliRunner().invoke(app, ["bench", str(folder), "--quick", "--variants", "bf16,fp32", "--device", "cpu"])
     assert ran.exit_code == 0, ran.stderr
