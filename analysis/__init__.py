@@ -1,27 +1,36 @@
-"""Reads what MLflow holds of a study, nothing else: tidy tables, trade-off, gains, scaling, languages, one HTML report.
+"""Reads a study from MLflow: tidy tables, Pareto fronts, gains, scaling, languages, and one HTML report.
 
 In a notebook:
 
     from analysis import best_for_budget, gains, load
 
     frames = load("sqlite:////path/to/runs/quickstart/mlflow.db")
-    gains(frames)                                # intermediate by target against "none", with intervals and Holm's p
-    best_for_budget(frames, "p50_ms<=15").best   # what a latency budget buys, and how sure that is
+    gains(frames)                                # each intermediate task against none, with intervals and Holm's p
+    best_for_budget(frames, "p50_ms<=15").best   # the best configuration within a latency budget
 """
 
-from analysis.report.write import exports_folder, write_report
+from typing import TYPE_CHECKING, Any
+
 from analysis.store.frames import StudyFrames
 from analysis.store.reading import load
+from analysis.tables.averages import average_gains
 from analysis.tables.budget import BadBudget, best_for_budget
-from analysis.tables.choices import average_gains, choices, interactions
+from analysis.tables.chance import targets_against_chance
+from analysis.tables.choices import choices
 from analysis.tables.comparison import compare
 from analysis.tables.gains import gains, gains_by_language
 from analysis.tables.inference import holm
+from analysis.tables.interactions import interactions
 from analysis.tables.languages import language_table
 from analysis.tables.literature import published
 from analysis.tables.scaling import scaling, scaling_points
 from analysis.tables.searches import importances, rung_agreement, savings, stages
 from analysis.tables.tradeoff import configurations, front, hypervolume, hypervolumes, pareto_front
+
+if TYPE_CHECKING:
+    from analysis.report.write import exports_folder, write_report
+
+_FROM_REPORT = ("exports_folder", "write_report")
 
 __all__ = [
     "BadBudget",
@@ -49,5 +58,15 @@ __all__ = [
     "scaling",
     "scaling_points",
     "stages",
+    "targets_against_chance",
     "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The report's functions, imported on first use: tables alone need no Altair."""
+    if name in _FROM_REPORT:
+        from analysis.report import write
+
+        return getattr(write, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -152,3 +152,13 @@ def test_a_process_imports_what_it_needs(module: str, needless: set[str]) -> Non
     loaded = set(json.loads(done.stdout))
     assert module in loaded
     assert not loaded & needless
+
+
+def test_tables_load_no_chart_library() -> None:
+    """A notebook or a command that wants numbers does not wait for Altair."""
+    names = [module_name(path) for path in modules("analysis.tables")]
+    code = f"import json, sys, {', '.join(names)}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = set(json.loads(done.stdout))
+    assert set(names) <= loaded
+    assert not loaded & {"altair", "vl_convert", "analysis.report.write"}

@@ -16,16 +16,17 @@ from analysis.charts.common import (
     TARGET,
     cycled,
     data,
-    quantity,
+    legend,
     selector,
     tooltips,
 )
+from analysis.tables.formatting import quantity
 
 
 def language_chart(scores: pd.DataFrame, *, sizes: Sequence[str], target: str) -> alt.LayerChart:
-    """Score (percent) in each language of the chosen target, a mark a size, guessing as a dashed rule, the best first.
+    """Score (percent) in each language of the chosen target, best first; one mark per size, chance as a dashed rule.
 
-    `scores`: size, trial_id, task, language, name, value, chance, low, high (95 % over test examples, NaN where unknown).
+    `scores`: size, trial_id, task, language, name, label, value, chance, low, high (95% over test examples, NaN if unknown).
     """
     rows = [dict(row) | {"value_text": quantity(row["value"])} for row in scores.to_dict("records")]
     base = alt.Chart(data(rows)).transform_filter(f"datum.task == {TARGET}")
@@ -34,9 +35,9 @@ def language_chart(scores: pd.DataFrame, *, sizes: Sequence[str], target: str) -
     y = alt.Y("label:N", title=None, sort=order).axis(
         grid=True, domain=False, ticks=False, labelOverlap=False, labelLimit=130
     )
-    colour = alt.Color("size:N", title="size", scale=cycled(PALETTE, sizes), legend=alt.Legend(orient="top"))
+    colour = alt.Color("size:N", title="size", scale=cycled(PALETTE, sizes), legend=legend())
     titles = {"name": "language", "size": "size", "trial_id": "trial", "value_text": "score (%)"}
-    guessing = (
+    chance = (
         base.transform_filter("isValid(datum.chance)")
         .mark_rule(strokeDash=[4, 3], color=GREY)
         .encode(x=alt.X("mean(chance):Q", title="score (%)").scale(domain=[0, 100]))
@@ -47,7 +48,7 @@ def language_chart(scores: pd.DataFrame, *, sizes: Sequence[str], target: str) -
         .encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour)
     )
     layers = [
-        *([guessing] if scores["chance"].notna().any() else []),
+        *([chance] if scores["chance"].notna().any() else []),
         *([bars] if scores["low"].notna().any() else []),
         base.mark_point(size=45, filled=True, opacity=0.9).encode(
             x=x,
@@ -65,9 +66,9 @@ def language_chart(scores: pd.DataFrame, *, sizes: Sequence[str], target: str) -
 
 
 def association_chart(table: pd.DataFrame, *, x: str, y: str, titles: tuple[str, str], size: str) -> alt.LayerChart:
-    """Languages as points of the chosen size, labelled by code; script by colour and shape.
+    """Languages of the chosen size as points labelled by code; colour and shape show the script.
 
-    `table`: rows of `languages.language_table` with both columns known.
+    `table`: rows of `languages.language_table` where both columns are known.
     """
     scripts = list(table["script"].value_counts().index)
     rows = [
@@ -81,7 +82,7 @@ def association_chart(table: pd.DataFrame, *, x: str, y: str, titles: tuple[str,
     points = base.mark_point(size=60, filled=True, opacity=0.9).encode(
         x=across,
         y=up,
-        color=alt.Color("script:N", scale=cycled(PALETTE, scripts), legend=alt.Legend(orient="top", columns=6)),
+        color=alt.Color("script:N", scale=cycled(PALETTE, scripts), legend=legend(columns=6)),
         shape=alt.Shape("script:N", scale=cycled(SHAPES, scripts)),
         tooltip=tooltips({"name": "language", "script": "script", "x_text": titles[0], "y_text": titles[1]}),
     )

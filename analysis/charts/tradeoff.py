@@ -8,40 +8,23 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from analysis.charts.common import (
-    GREY,
-    METRIC_DIGITS,
-    METRIC_NAMES,
-    PALETTE,
-    SHAPES,
-    cycled,
-    data,
-    padded,
-    quantity,
-    score_name,
-    tooltips,
-)
+from analysis.charts.common import GREY, PALETTE, SHAPES, cycled, data, legend, padded, tooltips
 from analysis.store.frames import BENCH_METRICS
+from analysis.store.names import METRIC_DIGITS, METRIC_NAMES, score_name
+from analysis.tables.formatting import counted, quantity
 from analysis.tables.tradeoff import MORE_IS_BETTER
 
 _SHOWN = ("test_score", "test_score_without_english", *BENCH_METRICS, "params_m", "params_body_m")
 
 
 def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt.LayerChart:
-    """Score (percent) against a cost (log), a point a size and variant, the Pareto front as a step line.
+    """Score (percent) against a cost (log scale), one point per size and serving variant, the Pareto front as a step line.
 
-    `points`: rows of `tradeoff.configurations` that are alike with both values known, at least one. Bars: 95 % intervals of
-    the score's mean over seeds, around that mean, and of the cost, where known. The step after each front point shows the
-    best accuracy that its budget buys.
+    `points`: at least one row of `tradeoff.configurations`, all of one comparable group and with both values known. Bars: 95%
+    intervals where known, of the cost and of the score's mean over seeds. The step after each front point shows the best
+    accuracy within that budget.
     """
     rows = _rows(points, cost)
-    front = points.loc[points[f"on_front_{cost}"], [cost, "score"]].sort_values(cost)
-    steps = [{"cost": float(row[cost]), "score": float(row["score"])} for row in front.to_dict("records")]
-    costs = [float(row["cost"]) for row in rows]
-    if steps:  # the line goes on to the dearest: more budget buys no more
-        end, dearest = (0, min(costs)) if cost in MORE_IS_BETTER else (-1, max(costs))
-        last = {"cost": dearest, "score": steps[end]["score"]}
-        steps = [last, *steps] if cost in MORE_IS_BETTER else [*steps, last]
     scores = [value for row in rows for value in (row["score"], row["score_low"], row["score_high"])]
     bounds = [value for row in rows for value in (row["cost"], row["cost_low"], row["cost_high"]) if not pd.isna(value)]
     x = alt.X(
@@ -53,8 +36,9 @@ def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt
         domain=padded(scores, floor=0.0, ceiling=100.0), nice=False
     )
     variants = list(dict.fromkeys(str(row["variant"]) for row in rows))
+    title = "serving variant"
     line = (
-        alt.Chart(data(steps))
+        alt.Chart(data(_front_steps(points, cost)))
         .mark_line(
             interpolate="step-after" if cost not in MORE_IS_BETTER else "step-before",
             color=GREY,
@@ -64,12 +48,12 @@ def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt
         .encode(x=x, y=y)
     )
     base = alt.Chart(data(rows)).encode(
-        color=alt.Color("variant:N", title="variant", scale=cycled(PALETTE, variants), legend=alt.Legend(orient="top"))
+        color=alt.Color("variant:N", title=title, scale=cycled(PALETTE, variants), legend=legend())
     )
     marks = base.mark_point(size=110, filled=True, opacity=1).encode(
         x=x,
         y=y,
-        shape=alt.Shape("variant:N", title="variant", scale=cycled(SHAPES, variants)),
+        shape=alt.Shape("variant:N", title=title, scale=cycled(SHAPES, variants)),
         tooltip=_tooltips(points),
     )
     labels = alt.Chart(data(rows)).mark_text(align="left", dx=7, dy=-9, fontSize=11).encode(x=x, y=y, text="size:N")
@@ -89,6 +73,17 @@ def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt
     return alt.layer(*layers, marks, labels).properties(width="container", height=height)
 
 
+def _front_steps(points: pd.DataFrame, cost: str) -> list[dict[str, float]]:
+    """The front's points by cost, continued to the most expensive configuration: a larger budget buys no more."""
+    front = points.loc[points[f"on_front_{cost}"], [cost, "score"]].sort_values(cost)
+    steps = [{"cost": float(row[cost]), "score": float(row["score"])} for row in front.to_dict("records")]
+    if not steps:
+        return []
+    if cost in MORE_IS_BETTER:
+        return [{"cost": float(points[cost].min()), "score": steps[0]["score"]}, *steps]
+    return [*steps, {"cost": float(points[cost].max()), "score": steps[-1]["score"]}]
+
+
 def _rows(points: pd.DataFrame, cost: str) -> list[dict[str, Any]]:
     tasks = _tasks(points)
     rows: list[dict[str, Any]] = []
@@ -100,16 +95,16 @@ def _rows(points: pd.DataFrame, cost: str) -> list[dict[str, Any]]:
         row |= {"cost": record[cost], "cost_low": record[f"{cost}_low"], "cost_high": record[f"{cost}_high"]}
         row |= {name: record[name] for name in ("score_low", "score_high")}
         row |= {f"{name}_text": quantity(record[name], METRIC_DIGITS[name]) for name in _SHOWN}
-        row["seed_mean_text"] = f"{quantity(record['seed_mean'])} over {record['seeds']}"
+        row["seed_mean_text"] = f"{quantity(record['seed_mean'])} over {counted(record['seeds'], 'seed')}"
         row |= {f"task_{n}": quantity(record["task_scores"].get(task, math.nan)) for n, task in enumerate(tasks)}
         rows.append(row | {"front": "yes" if record[f"on_front_{cost}"] else "no"})
     return rows
 
 
 def _tooltips(points: pd.DataFrame) -> list[alt.Tooltip]:
-    titles = {"size": "size", "variant": "variant", "intermediate": "intermediate", "trial_id": "trial"}
+    titles = {"size": "size", "variant": "serving variant", "intermediate": "intermediate task", "trial_id": "trial"}
     titles |= {f"{name}_text": METRIC_NAMES[name] for name in _SHOWN if points[name].notna().any()}
-    # numbered fields, because a task name may hold characters that Vega reads as a path
+    # Numbered fields, because a task name may contain characters that Vega reads as a path.
     titles |= {f"task_{number}": f"{task} (%)" for number, task in enumerate(_tasks(points))}
     titles |= {"seed_mean_text": "mean over seeds (%)"} if points["seeds"].gt(0).any() else {}
     titles |= {"front": "Pareto front", "interval_covers": "bars cover", "interference": "interference"}

@@ -1,4 +1,4 @@
-"""The study's answer in a few sentences, each computed from the tables and hedged by what they lack."""
+"""The study's answer in a few sentences, each computed from the tables and limited to what they support."""
 
 from __future__ import annotations
 
@@ -9,139 +9,63 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.charts.common import interval, score_name, signed
 from analysis.report.findings import Findings
-from analysis.store.frames import NONE, SAID, said_of, zero_shot
+from analysis.store.frames import AGGREGATE_NAMES, NONE, languages_in_words, zero_shot
+from analysis.store.names import score_name
+from analysis.tables.formatting import counted, interval, p_in_words, signed
 from analysis.tables.gains import ALPHA
+from analysis.tables.seeds import seed_runs, served_scores, trial_means
 
 WITHIN_POINTS = 2.0
+LEAST_POINTS = 0.05  # a smaller lead does not show with one decimal
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A sentence each; "" where there is nothing to say."""
+    """One paragraph each; "" where there is nothing to say."""
 
     best: str
+    better: str = ""
     fastest: str = ""
     gain: str = ""
+    left_out: str = ""
 
     @property
-    def sentences(self) -> list[str]:
-        return [sentence for sentence in (self.best, self.fastest, self.gain) if sentence]
+    def paragraphs(self) -> list[str]:
+        return [text for text in (self.best, self.better, self.fastest, self.gain, self.left_out) if text]
 
 
 def answer(findings: Findings) -> Answer:
-    """In plain text: the best configuration, the fastest near it, what intermediate training changed."""
+    """In plain text: the best configuration, a better one that was not chosen, the fastest near it, the gain."""
     frames = findings.frames
     if frames.trials.empty and frames.benchmarks.empty:
-        return Answer("This study holds no trials and no benchmarks yet, so there is nothing to answer from.")
+        return Answer("This study has no trials and no benchmarks yet, so there is no answer.")
+    gain, left_out = _gain(findings), _left_out(findings)
     served = [row for row in findings.served.to_dict("records") if pd.notna(row["score"])]
     if not served:
-        return Answer(_best_unserved(findings), gain=_gain(findings))
-    best = max(served, key=lambda row: (row["score"], -row["p50_ms"] if pd.notna(row["p50_ms"]) else -math.inf))
-    return Answer(_best(best), _fastest(served, best), _gain(findings))
+        return Answer(*_best_unserved(findings), gain=gain, left_out=left_out)
+    score = _headline_score(findings, served)
+    best = max(served, key=lambda row: (row[score], -row["p50_ms"] if pd.notna(row["p50_ms"]) else -math.inf))
+    return Answer(
+        _best(findings, best, score),
+        _better_than_served(findings, best, score),
+        _fastest(served, best, score),
+        gain,
+        left_out,
+    )
 
 
 def caveats(findings: Findings) -> list[str]:
     """How far the answer can be trusted."""
-    gained = findings.tuned if findings.tuned_tells_more else findings.gained
-    seeds = gained.loc[gained["n"] > (1 if findings.tuned_tells_more else 0), "n"]
+    gained = findings.tuned if findings.tuned_has_more_seeds else findings.gained
+    seeds = gained.loc[gained["n"] > (1 if findings.tuned_has_more_seeds else 0), "n"]
     if not len(seeds) or seeds.min() > 1:
         return []
     if seeds.max() == 1:
-        said = "Every gain rests on one seed"
+        share = "Every gain rests on one seed"
     else:
-        said = f"{int((seeds == 1).sum())} of {len(seeds)} gains rest on one seed"
-    return [f"{said}: what another seed would give is not known, and a small difference may be nothing but noise."]
-
-
-def _best(best: dict[Hashable, Any]) -> str:
-    speed = (
-        f"at {best['p50_ms']:.1f} ms median latency{_of_task(best)}"
-        if pd.notna(best["p50_ms"])
-        else "its latency without a valid measurement"
-    )
-    return (
-        f"The most accurate configuration measured is size {best['size']}, served as {best['variant']}, "
-        f"{trained_on(best['intermediate'])}: {score_name(best['judged_by'])} {best['score']:.1f} % "
-        f"({_over_tasks(len(best['task_scores']))}{SAID[best['judged_by']]}), {speed}."
-    )
-
-
-def _fastest(served: list[dict[Hashable, Any]], best: dict[Hashable, Any]) -> str:
-    if pd.isna(best["p50_ms"]):
-        return ""
-    near = [
-        row
-        for row in served
-        if row["hardware"] == best["hardware"]
-        and row["score"] >= best["score"] - WITHIN_POINTS
-        and row["p50_ms"] < best["p50_ms"]
-    ]
-    if not near:
-        return f"Nothing faster on the same hardware comes within {WITHIN_POINTS:g} points of it."
-    fast = min(near, key=lambda row: row["p50_ms"])
-    ratio = best["p50_ms"] / fast["p50_ms"]
-    return (
-        f"The fastest within {WITHIN_POINTS:g} points of it is size {fast['size']} served as {fast['variant']}, "
-        f"{trained_on(fast['intermediate'])}: {fast['score']:.1f} % at {fast['p50_ms']:.1f} ms, "
-        f"{ratio:.1f} times as fast."
-    )
-
-
-def _best_unserved(findings: Findings) -> str:
-    trials = findings.frames.trials
-    judged_by, scores = zero_shot(trials)
-    best = findings.best.merge(trials.assign(score=scores), on=["size", "trial_id"]).to_dict("records")
-    best = [row for row in best if pd.notna(row["dev_score"])]
-    if not best:
-        return "No trial has finished with a score and nothing was benchmarked, so no configuration can be named."
-    top = max(best, key=lambda row: row["dev_score"])
-    test = f", {score_name(judged_by)} {top['score']:.1f} % over {SAID[judged_by]}" if pd.notna(top["score"]) else ""
-    return (
-        f"By English dev score the best trial is {top['trial_id']} of size {top['size']}, "
-        f"{trained_on(top['intermediate'])} (dev {top['dev_score']:.1f} %{test}); "
-        "no benchmark with a score was recorded, so nothing can be said about speed."
-    )
-
-
-def _gain(findings: Findings) -> str:
-    tuned = findings.tuned_tells_more
-    gained, averages = (findings.tuned, findings.tuned_averages) if tuned else (findings.gained, findings.averages)
-    if tuned:  # the choices that were repeated
-        gained, averages = gained[gained["n"] > 1], averages[averages["seeds"] > 1]
-    transfer = gained[gained["mark"] == ""]
-    marked = int((gained["gain"].notna() & (gained["mark"] != "")).sum())
-    measured = transfer[transfer["gain"].notna()]
-    if measured.empty:
-        return "No gain of intermediate training can be given: no trial has a partner without one to be compared with."
-    missing = len(transfer) - len(measured)
-    judged_by = dict(zip(measured["task"], measured["judged_by"], strict=True))
-    against = (
-        "each at the learning rates best for it on English dev, paired by seed" if tuned else "learning rate and seed"
-    )
-    sentence = (
-        f"Intermediate training changed the test score by {signed(measured['gain'].mean())} points on average over "
-        f"{len(measured)} comparison{'s' if len(measured) != 1 else ''} with no intermediate task at the same size, "
-        f"{against}, over {said_of(judged_by)} (from {signed(measured['gain'].min())} to {signed(measured['gain'].max())}"
-    )
-    sentence += f"; {missing} more are missing)" if missing else ")"
-    told = averages[averages["p_holm"] < ALPHA]
-    by_task = measured.groupby("intermediate")["gain"].mean()
-    if len(told):
-        most = max(told.to_dict("records"), key=lambda row: abs(row["gain"]))
-        sentence += (
-            f"; its mean over targets can be told from zero in {len(told)} of {len(averages)} cases, most of all "
-            f"{most['intermediate']} on size {most['size']} with {signed(most['gain'])} {interval(most['low'], most['high'])}"
-        )
-    elif len(by_task) > 1:
-        sentence += (
-            f"; highest on average was {by_task.idxmax()} with {signed(by_task.max())}, lowest {by_task.idxmin()} "
-        )
-        sentence += f"with {signed(by_task.min())}, and none can be told from zero"
-    if marked:
-        sentence += f"; {marked} more gain{'s are' if marked != 1 else ' is'} no transfer and left out"
-    return f"{sentence}."
+        share = f"{int((seeds == 1).sum())} of {len(seeds)} gains rest on one seed"
+    return [f"{share}: the spread over seeds is unknown, and a small difference may be noise."]
 
 
 def trained_on(intermediate: str) -> str:
@@ -151,10 +75,210 @@ def trained_on(intermediate: str) -> str:
     return f"after intermediate training on {intermediate}" if intermediate else "intermediate task unknown"
 
 
+def _headline_score(findings: Findings, served: list[dict[Hashable, Any]]) -> str:
+    """The column that configurations are ranked by: without targets at chance, if every configuration has that mean."""
+    complete = all(pd.notna(row["score_above_chance"]) for row in served)
+    return "score_above_chance" if findings.at_chance and complete else "score"
+
+
+def _headline_tasks(findings: Findings, row: dict[Hashable, Any], score: str) -> list[str]:
+    excluded = findings.at_chance if score == "score_above_chance" else []
+    return [task for task in row["task_scores"] if task not in excluded]
+
+
+def _best(findings: Findings, best: dict[Hashable, Any], score: str) -> str:
+    languages = AGGREGATE_NAMES[best["judged_by"]]
+    targets = counted(len(_headline_tasks(findings, best, score)), "target")
+    if score == "score_above_chance":
+        over = f"{targets} above chance, {languages}; {best['score']:.1f}% over all {len(best['task_scores'])}"
+    else:
+        over = f"{targets}, {languages}" if best["task_scores"] else languages
+    speed = (
+        f"at {best['p50_ms']:.1f} ms median latency{_of_task(best)}"
+        if pd.notna(best["p50_ms"])
+        else "without a valid latency"
+    )
+    return (
+        f"Of the configurations chosen on {_selection(findings)} and served, the most accurate is size {best['size']} "
+        f"served as {best['variant']}, {trained_on(best['intermediate'])}: {score_name(best['judged_by'])} "
+        f"{best[score]:.1f}% ({over}), {speed}."
+    )
+
+
+def _selection(findings: Findings) -> str:
+    return findings.frames.context["selection"] or "English dev"
+
+
+def _better_than_served(findings: Findings, best: dict[Hashable, Any], score: str) -> str:
+    tasks = _headline_tasks(findings, best, score)
+    row = {str(name): value for name, value in best.items()}
+    key = (str(best["size"]), str(best["trial_id"]))
+    by_seed = served_scores(row, tasks, seed_runs(findings.frames, key, tasks, str(best["judged_by"])))
+    if not tasks or not by_seed:
+        return ""
+    served = findings.served[findings.served["score"].notna()]
+    keys = set(served[["size", "trial_id"]].itertuples(index=False, name=None))
+    return _better(
+        findings,
+        tasks=tasks,
+        language=str(best["judged_by"]),
+        than=sum(by_seed.values()) / len(by_seed),
+        seeds=len(by_seed),
+        known=keys,
+        lacks="and not served",
+    )
+
+
+def _better(
+    findings: Findings,
+    *,
+    tasks: list[str],
+    language: str,
+    than: float,
+    seeds: int,
+    known: set[tuple[str, str]],
+    lacks: str,
+) -> str:
+    """The trial with the highest mean test score, if it is above `than` and not one of `known`; "" if there is none."""
+    means = trial_means(findings.frames, tasks, language=language)
+    others = [row for row in means.to_dict("records") if (row["size"], row["trial_id"]) not in known]
+    top = max(others, key=lambda row: row["score"], default=None)
+    if top is None or top["score"] < than + LEAST_POINTS:
+        return ""
+    return (
+        f"A better one was measured, but not chosen on {_selection(findings)} {lacks}".rstrip()
+        + f": trial {top['trial_id']} of size {top['size']}, {trained_on(top['intermediate'])}, has {top['score']:.1f}% "
+        f"(mean of {counted(top['seeds'], 'seed')}) against {than:.1f}% (mean of {counted(seeds, 'seed')}). "
+        "It is the highest of several test scores, so part of its lead may be luck."
+    )
+
+
+def _fastest(served: list[dict[Hashable, Any]], best: dict[Hashable, Any], score: str) -> str:
+    if pd.isna(best["p50_ms"]):
+        return ""
+    timed = [row for row in served if row["hardware"] == best["hardware"] and pd.notna(row["p50_ms"])]
+    if len(timed) == 1:
+        return "No other configuration was timed on the same hardware."
+    faster = [row for row in timed if row["p50_ms"] < best["p50_ms"]]
+    if not faster:
+        return "No configuration on the same hardware is faster."
+    near = [row for row in faster if row[score] >= best[score] - WITHIN_POINTS]
+    if not near:
+        return f"No faster configuration on the same hardware comes within {WITHIN_POINTS:g} points of it."
+    fast = min(near, key=lambda row: row["p50_ms"])
+    return (
+        f"The fastest within {WITHIN_POINTS:g} points of it is size {fast['size']} served as {fast['variant']}, "
+        f"{trained_on(fast['intermediate'])}: {fast[score]:.1f}% at {fast['p50_ms']:.1f} ms, "
+        f"{best['p50_ms'] / fast['p50_ms']:.1f} times as fast."
+    )
+
+
+def _best_unserved(findings: Findings) -> tuple[str, str]:
+    """The best trial by dev score, and a trial with a better test score."""
+    frames = findings.frames
+    judged_by, scores = zero_shot(frames.trials)
+    best = findings.best.merge(frames.trials.assign(score=scores), on=["size", "trial_id"]).to_dict("records")
+    best = [row for row in best if pd.notna(row["dev_score"])]
+    if not best:
+        return "No trial has a score yet and nothing was benchmarked, so no configuration can be named.", ""
+    top = max(best, key=lambda row: row["dev_score"])
+    test = (
+        f", {score_name(judged_by)} {top['score']:.1f}% over {AGGREGATE_NAMES[judged_by]}"
+        if pd.notna(top["score"])
+        else ""
+    )
+    named = (
+        f"The best trial on {_selection(findings)} is {top['trial_id']} of size {top['size']}, "
+        f"{trained_on(top['intermediate'])} (dev {top['dev_score']:.1f}%{test}). "
+        "No benchmark has a score, so there is no answer about speed."
+    )
+    tasks = [task for task in findings.scored_targets if task not in findings.at_chance]
+    means = trial_means(frames, tasks, language=judged_by)
+    own = means[(means["size"] == top["size"]) & (means["trial_id"] == top["trial_id"])].to_dict("records")
+    if not own or not tasks:
+        return named, ""
+    than, seeds = own[0]["score"], own[0]["seeds"]
+    known = {(top["size"], top["trial_id"])}
+    better = _better(findings, tasks=tasks, language=judged_by, than=than, seeds=seeds, known=known, lacks="")
+    return named, better
+
+
+def _gain(findings: Findings) -> str:
+    tuned = findings.tuned_has_more_seeds
+    gained = findings.tuned if tuned else findings.gained
+    if tuned:  # only the choices that were repeated
+        gained = gained[gained["n"] > 1]
+    transfer = gained[gained["mark"] == ""]
+    with_gain = transfer[transfer["gain"].notna()]
+    above = with_gain[~with_gain["task"].isin(findings.at_chance)]
+    if above.empty:
+        return "No gain of intermediate training is known: no trial has a counterpart without one to compare with."
+    judged_by = dict(zip(above["task"], above["judged_by"], strict=True))
+    pairing = (
+        "each at the learning rates best for it on English dev, paired by seed"
+        if tuned
+        else "at the same size, learning rate and seed"
+    )
+    comparisons = counted(len(above), "comparison")
+    both = ""
+    if len(above) < len(with_gain):
+        both = f" above chance ({signed(with_gain['gain'].mean())} over all {len(with_gain)})"
+    text = (
+        f"Intermediate training changed the test score by {signed(above['gain'].mean())} points on average over "
+        f"{comparisons}{both} with no intermediate task, {pairing}, over {languages_in_words(judged_by)} "
+        f"(from {signed(above['gain'].min())} to {signed(above['gain'].max())}). {_tested(findings, above)}"
+    )
+    flagged = int((gained["gain"].notna() & (gained["mark"] != "")).sum())
+    missing = len(transfer) - len(with_gain)
+    uncounted = [f"{counted(flagged, 'gain')} with a contamination flag"] if flagged else []
+    uncounted += [f"{counted(missing, 'comparison')} with a missing score"] if missing else []
+    return f"{text} Not counted: {' and '.join(uncounted)}." if uncounted else text
+
+
+def _tested(findings: Findings, gained: pd.DataFrame) -> str:
+    """Which mean gains over targets differ from zero, and the corrected p-value that rests on."""
+    averages = findings.headline_averages
+    if findings.tuned_has_more_seeds:
+        averages = averages[averages["seeds"] > 1]
+    by_task = gained.groupby("intermediate")["gain"].mean()
+    ranking = (
+        f"The largest mean gain is from {by_task.idxmax()} ({signed(by_task.max())}), the smallest from {by_task.idxmin()} "
+        f"({signed(by_task.min())}). "
+        if len(by_task) > 1
+        else ""
+    )
+    tested = averages[averages["p_holm"].notna()]
+    if tested.empty:
+        return f"{ranking}{'One seed: not tested' if averages['seeds'].max() <= 1 else 'Not tested'}."
+    untested = len(averages) - len(tested)
+    rest = f"; {untested} more rest on one seed and were not tested" if untested else ""
+    different = tested[tested["p_holm"] < ALPHA].to_dict("records")
+    means = counted(len(tested), "mean gain")
+    if not different:
+        smallest = p_in_words(tested["p_holm"].min())
+        return f"{ranking}Of {means} over targets, none differs from zero after Holm's correction (smallest {smallest}){rest}."
+    most = max(different, key=lambda row: abs(row["gain"]))
+    return (
+        f"Of {means} over targets, {len(different)} {'differs' if len(different) == 1 else 'differ'} from zero after Holm's "
+        f"correction, most of all {most['intermediate']} on size {most['size']}: {signed(most['gain'])} "
+        f"{interval(most['low'], most['high'])}, corrected {p_in_words(most['p_holm'])}{rest}."
+    )
+
+
+def _left_out(findings: Findings) -> str:
+    """The targets at chance, by name; "" if there is none."""
+    table = findings.targets
+    rows = table[table["at_chance"]].to_dict("records")
+    named = ", ".join(
+        f"{row['task']} (best size {row['size']}: {row['score']:.1f}%, chance {row['chance']:.1f}%)" for row in rows
+    )
+    if not rows:
+        return ""
+    if not findings.at_chance:
+        return f"No size scores above chance on any target: {named}. These scores say nothing about transfer."
+    return f"Left out of these means, because no size scores above chance on them: {named}."
+
+
 def _of_task(row: dict[Hashable, Any]) -> str:
     timed = f" ({row['samples']:,.0f} timed)" if pd.notna(row["samples"]) else ""
     return f" of {row['timed_task']}'s queries{timed}" if row["timed_task"] else timed
-
-
-def _over_tasks(count: int) -> str:
-    return f"over {count} target{'s' if count != 1 else ''}, " if count else ""

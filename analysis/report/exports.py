@@ -1,4 +1,4 @@
-"""The report's charts as SVG and PNG and its tables as CSV and LaTeX, in a folder beside it."""
+"""Writes the report's charts as SVG and PNG, and its tables as CSV and LaTeX, to a folder beside it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _PAPER: dict[str, Any] = {
 
 
 def write_exports(page: Page, folder: Path, *, sizes: Sequence[str], targets: Sequence[str]) -> None:
-    """Every chart as SVG and PNG, once for each size or target it can be set to, and every table as CSV and LaTeX."""
+    """Write every chart as SVG and PNG, one per size or target it can show, and every table as CSV and LaTeX."""
     for part in ("charts", "tables"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-        for old in (folder / part).iterdir():  # of an earlier state of the study, which may have had others
+        for old in (folder / part).iterdir():  # an earlier report may have had other charts or tables
             if old.suffix in (".svg", ".png", ".csv", ".tex"):
                 old.unlink()
     for name, spec in page.charts.items():
-        for suffix, set_spec in _settings(spec, sizes=sizes, targets=targets):
+        for suffix, fixed_spec in _fixed(spec, sizes=sizes, targets=targets):
             path = folder / "charts" / file_name(f"{name}{suffix}")
-            text = json.dumps(set_spec)
+            text = json.dumps(fixed_spec)
             path.with_name(f"{path.name}.svg").write_text(vlc.vegalite_to_svg(text), encoding="utf-8")
             path.with_name(f"{path.name}.png").write_bytes(vlc.vegalite_to_png(text, scale=PNG_SCALE))
     for name, table in page.tables.items():
@@ -44,25 +44,26 @@ def write_exports(page: Page, folder: Path, *, sizes: Sequence[str], targets: Se
 
 
 def file_name(name: str) -> str:
-    """A name that every file system takes."""
+    """A name that is valid on every file system."""
     return re.sub(r"[^\w.-]+", "_", name)
 
 
-def _settings(
+def _fixed(
     spec: dict[str, Any], *, sizes: Sequence[str], targets: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The specification for paper, with a file name suffix; one per value of the chart's selector."""
     spec = copy.deepcopy(spec)
     if spec.get("width") == "container":
         spec["width"] = WIDTH_PX
     spec["config"] = {**spec.get("config", {}), **_PAPER}
-    held = {param["name"] for param in spec.get("params", [])}
+    selectors = {param["name"] for param in spec.get("params", [])}
     for name, values in ((SIZE, sizes), (TARGET, targets)):
-        if name in held:
+        if name in selectors:
             for value in values:
-                one = copy.deepcopy(spec)
-                for param in one["params"]:
+                fixed = copy.deepcopy(spec)
+                for param in fixed["params"]:
                     if param["name"] == name:
                         param["value"] = value
-                yield f"-{value}", one
+                yield f"-{value}", fixed
             return
     yield "", spec

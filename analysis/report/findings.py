@@ -1,4 +1,4 @@
-"""Everything that the report says about a study, computed once."""
+"""All analyses of the report, each computed once and on demand."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from functools import cached_property
 import pandas as pd
 
 from analysis.store.frames import MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
-from analysis.tables.budget import Choice, best_for_budget
-from analysis.tables.choices import average_gains, choices, interactions
+from analysis.tables.averages import average_gains
+from analysis.tables.budget import Pick, best_for_budget
+from analysis.tables.chance import at_chance, targets_against_chance
+from analysis.tables.choices import choices
 from analysis.tables.comparison import Comparison, compare
-from analysis.tables.gains import gains, gains_by_language
+from analysis.tables.gains import Cells, gains, gains_by_language
+from analysis.tables.interactions import interactions
 from analysis.tables.languages import associations, effects_by_script, language_table
 from analysis.tables.literature import comparable, published
 from analysis.tables.scaling import Fit, scaling, scaling_points
@@ -21,7 +24,7 @@ from analysis.tables.tradeoff import best_trials, configurations, hypervolumes
 
 @dataclass(frozen=True)
 class Findings:
-    """The analyses of one study; `budget` and `other` as given to the report."""
+    """The analyses of one study; `budget` and `other` as in `write_report`."""
 
     frames: StudyFrames
     budget: str | None = None
@@ -37,8 +40,8 @@ class Findings:
         return hypervolumes(self.frames)
 
     @cached_property
-    def choice(self) -> Choice | None:
-        """What the budget buys."""
+    def pick(self) -> Pick | None:
+        """What the budget buys; None without a budget."""
         return best_for_budget(self.frames, self.budget) if self.budget else None
 
     @cached_property
@@ -48,30 +51,30 @@ class Findings:
 
     @cached_property
     def gained(self) -> pd.DataFrame:
-        """Gains at the default rates."""
+        """Gains at the default learning rates."""
         return gains(self.frames)
 
     @cached_property
     def tuned(self) -> pd.DataFrame:
-        """Gains at the rates that suit each."""
+        """Gains with each side at its own best learning rates."""
         return gains(self.frames, cells="tuned")
 
     @property
-    def tuned_tells_more(self) -> bool:
-        """Whether some gain at the rates that suit each rests on more seeds than any at the default rates."""
+    def tuned_has_more_seeds(self) -> bool:
+        """Whether some tuned gain rests on more seeds than any gain at the default rates."""
         counts = [table.loc[table["mark"] == "", "n"].max() for table in (self.tuned, self.gained)]
         return bool(counts[0] > counts[1])
 
     @property
     def first_size(self) -> str:
-        """What the page's selector of sizes starts with: the largest that has a gain, else the largest."""
+        """Initial value of the page's size selector: the largest size with a gain, else the largest."""
         known = set(self.gained.loc[self.gained["gain"].notna(), "size"])
         names = self.frames.size_names
         return next((name for name in reversed(names) if name in known), names[-1] if names else "")
 
     @property
     def first_language(self) -> str:
-        """What the page's selector of languages starts with: the mean that most targets are judged by."""
+        """Initial value of the page's language selector: the aggregate that most targets are judged by."""
         means = list(self.frames.judged_by.values())
         return MEAN if means.count(MEAN) > means.count(MEAN_WITHOUT_ENGLISH) else MEAN_WITHOUT_ENGLISH
 
@@ -84,8 +87,28 @@ class Findings:
         return average_gains(self.frames)
 
     @cached_property
-    def tuned_averages(self) -> pd.DataFrame:
-        return average_gains(self.frames, cells="tuned")
+    def targets(self) -> pd.DataFrame:
+        """`chance.targets_against_chance`."""
+        return targets_against_chance(self.frames)
+
+    @cached_property
+    def at_chance(self) -> list[str]:
+        """`chance.at_chance`."""
+        return at_chance(self.frames)
+
+    @property
+    def scored_targets(self) -> list[str]:
+        return list(self.targets["task"])
+
+    @cached_property
+    def headline_averages(self) -> pd.DataFrame:
+        """Average gains without targets at chance, tuned where that has more seeds."""
+        cells: Cells = "tuned" if self.tuned_has_more_seeds else "default"
+        return average_gains(self.frames, cells=cells, above_chance=True)
+
+    @cached_property
+    def averages_above_chance(self) -> pd.DataFrame:
+        return average_gains(self.frames, above_chance=True)
 
     @cached_property
     def choices(self) -> pd.DataFrame:
@@ -122,7 +145,7 @@ class Findings:
 
     @cached_property
     def literature(self) -> pd.DataFrame:
-        """Published zero-shot figures for this study's targets."""
+        """Published zero-shot scores on this study's targets."""
         return comparable(published(), self.frames.targets)
 
     @cached_property

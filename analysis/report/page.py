@@ -1,4 +1,4 @@
-"""The report's page: the HTML pieces it is put together from. Nothing in it loads from outside."""
+"""The HTML building blocks of the report. The page loads nothing from outside."""
 
 from __future__ import annotations
 
@@ -14,44 +14,47 @@ import pandas as pd
 import vl_convert as vlc
 
 from analysis.report.style import DRAW, POLICY, STYLE
+from analysis.tables.formatting import p_value
 
 
 def escape(value: object) -> str:
-    """Text safe inside an element or a quoted attribute."""
+    """Escape text for an element or a quoted attribute."""
     return html.escape(str(value), quote=True)
 
 
 class Number(str):
-    """A number already formatted."""
+    """A formatted number; its column is set flush right."""
 
 
 class Absent(str):
-    """Why there is no value."""
+    """The reason why there is no value; set apart from values."""
 
 
 @dataclass
 class Page:
-    """Collects charts and tables while the page is written: specifications and libraries go in once, at its end."""
+    """Collects the charts and tables of the page; specifications and libraries are written once, at its end."""
 
     charts: dict[str, dict[str, Any]] = field(default_factory=dict)  # Vega-Lite specifications by name
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # as data, for export
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # data for export by name
 
     def chart(self, name: str, chart: Any, *, caption: str, label: str, least_px: int = 0) -> str:
-        """A figure that the script draws `chart` into; `label` describes it to those who cannot see it.
+        """A figure that the script draws `chart` into; `label` is the text for screen readers.
 
-        Below `least_px` the chart scrolls sideways in a box of its own.
+        Narrower than `least_px`, the chart scrolls sideways.
         """
-        spec = chart.to_dict(validate=False)  # the tests draw every chart, and validation takes as long as the rest
+        spec = chart.to_dict(
+            validate=False
+        )  # validation doubles the time of the report, and the tests draw every chart
         spec.pop("$schema", None)
         self.charts[name] = spec
-        place = (
+        box = (
             f'<div class="chart" role="img" aria-label="{escape(label)}" data-name="{escape(name)}" '
             f'data-spec="spec-{len(self.charts)}"></div>'
         )
         if least_px:
-            place = f'<div class="wide"><div style="min-width:{least_px}px">{place}</div></div>'
+            box = f'<div class="wide"><div style="min-width:{least_px}px">{box}</div></div>'
         save = "".join(f'<button class="save" data-form="{form}">{form.upper()}</button>' for form in ("svg", "png"))
-        return f"<figure><figcaption><span>{escape(caption)}</span>{save}</figcaption>{place}</figure>"
+        return f"<figure><figcaption><span>{escape(caption)}</span>{save}</figcaption>{box}</figure>"
 
     def table(
         self,
@@ -62,14 +65,14 @@ class Page:
         caption: str,
         data: pd.DataFrame | None = None,
     ) -> str:
-        """A table in a container of its own that scrolls; the first cell heads its row. `data` is what is exported of it.
+        """A table in a scrolling container; the first cell of a row is its header.
 
-        A `Number` is set as one; an `Absent` is set apart from values, with its reason as the text.
+        `data` is what is exported (default: the cells). A cell may be text, a `Number` or an `Absent`.
         """
         rows = [list(row) for row in rows]
         shown = pd.DataFrame([[str(value) for value in row] for row in rows], columns=list(columns))
         self.tables[name] = shown if data is None else data
-        numeric = [any(isinstance(row[place], Number) for row in rows) for place in range(len(columns))]
+        numeric = [any(isinstance(row[column], Number) for row in rows) for column in range(len(columns))]
         head = "".join(
             f'<th scope="col"{_class("number") if is_number else ""}>{escape(title)}</th>'
             for title, is_number in zip(columns, numeric, strict=True)
@@ -92,7 +95,7 @@ class Page:
         )
 
     def scripts(self) -> str:
-        """Specifications, libraries and the drawing script; empty when there is nothing to draw."""
+        """Specifications, libraries and the drawing script; empty without charts."""
         if not self.charts:
             return ""
         specs = (
@@ -104,43 +107,43 @@ class Page:
 
 @lru_cache(maxsize=1)
 def _libraries() -> str:
-    """Vega, Vega-Lite and vega-embed, which vl-convert brings along; putting them together takes a second."""
+    """Vega, Vega-Lite and vega-embed from vl-convert; cached because bundling takes a second."""
     bundle: str = vlc.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return bundle.replace("</script", "<\\/script")
 
 
 def inline_json(value: Any) -> str:
-    """JSON that cannot end or reopen the script element it stands in."""
+    """JSON that cannot close or reopen the script element around it."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
 def as_csv(table: pd.DataFrame) -> str:
-    """With every digit; an empty field where nothing is known."""
+    """CSV with full precision; unknown values are empty."""
     return table.to_csv(index=False)
 
 
 def as_latex(table: pd.DataFrame, caption: str) -> str:
-    """A tabular with booktabs rules, numbers with two decimals, "--" where nothing is known."""
+    """A tabular with booktabs rules and two decimals; unknown values are "--"."""
     text: str = table.to_latex(
         index=False, escape=True, float_format="%.2f", na_rep="--", caption=caption.replace("%", r"\%")
     )
     return text
 
 
-def selectors(choices: Mapping[str, tuple[str, Sequence[tuple[str, str]]]]) -> str:
-    """Controls by id: a label and the options (value, text), the first chosen. One with a single option is left out."""
-    controls = "".join(
+def selectors(controls: Mapping[str, tuple[str, Sequence[tuple[str, str]]]]) -> str:
+    """A bar of selectors by id: label and options (value, text), the first selected. A single option gives no selector."""
+    html_of = "".join(
         f'<label>{escape(label)}<select id="{escape(name)}">'
         + "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in options)
         + "</select></label>"
-        for name, (label, options) in choices.items()
+        for name, (label, options) in controls.items()
         if len(options) > 1
     )
-    return f'<div class="choose">{controls}</div>' if controls else ""
+    return f'<div class="choose">{html_of}</div>' if html_of else ""
 
 
 def section(title: str, *parts: str) -> str:
-    """A titled part of the page."""
+    """A section with a title."""
     return f'<section id="{escape(anchor(title))}"><h2>{escape(title)}</h2>{"".join(parts)}</section>'
 
 
@@ -161,7 +164,7 @@ def paragraph(text: str, *, kind: str = "") -> str:
 
 
 def heading(text: str) -> str:
-    """A title below a section's."""
+    """A title within a section."""
     return f"<h3>{escape(text)}</h3>"
 
 
@@ -171,19 +174,19 @@ def grid(*figures: str) -> str:
 
 
 def folded(summary: str, content: str) -> str:
-    """Content that opens on demand."""
+    """Content that the reader opens."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
 def items(lines: Iterable[str]) -> str:
-    """A list of plain texts."""
+    """A bullet list of plain text."""
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def document(title: str, *, body: str, scripts: str) -> str:
-    """The whole page."""
+    """The complete HTML page."""
     without = (
-        "<noscript><p>The charts need JavaScript; the tables hold the same numbers.</p></noscript>" if scripts else ""
+        "<noscript><p>The charts need JavaScript; the tables have the same numbers.</p></noscript>" if scripts else ""
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -195,13 +198,18 @@ def document(title: str, *, body: str, scripts: str) -> str:
 
 
 def number(value: Any, digits: int = 1, *, absent: str = "not recorded") -> str:
-    """A number with so many decimals, or why there is none."""
+    """A cell with a number, or the reason why there is none."""
     return Absent(absent) if pd.isna(value) else Number(f"{value:,.{digits}f}")
 
 
 def count(value: Any, *, absent: str = "not recorded") -> str:
-    """A whole number, or why there is none."""
+    """A cell with a whole number, or the reason why there is none."""
     return Absent(absent) if pd.isna(value) else Number(int(value))
+
+
+def p_cell(p: Any, *, absent: str) -> str:
+    """A cell with a p-value, or the reason why nothing was tested."""
+    return Number(text) if (text := p_value(p)) else Absent(absent)
 
 
 def _encoded(text: str) -> str:

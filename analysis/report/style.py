@@ -1,8 +1,8 @@
-"""The report's style and script, and nothing of its content."""
+"""Style sheet, drawing script and content security policy of the report."""
 
 from __future__ import annotations
 
-# No network by policy too; vega compiles its expressions, hence unsafe-eval.
+# The policy forbids all network access. Vega compiles its expressions, hence unsafe-eval.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"
@@ -29,9 +29,10 @@ a { color: var(--mark); }
 .choose { position: sticky; top: 0; z-index: 5; display: flex; flex-wrap: wrap; gap: .4rem 1rem; padding: .5rem 0;
   background: var(--ground); border-bottom: 1px solid var(--line); font-size: .875rem; }
 .choose label { color: var(--quiet); display: flex; gap: .4rem; align-items: baseline; min-width: 0; }
-.choose select { max-width: 11rem; font: inherit; color: var(--text); background: var(--soft);
+.choose select { max-width: 16rem; font: inherit; color: var(--text); background: var(--soft);
   border: 1px solid var(--line); border-radius: 4px; padding: .1rem .3rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 0 1.5rem; }
+.grid > :last-child:nth-child(odd) { grid-column: 1 / -1; }
 figure { margin: .75rem 0; min-width: 0; }
 figcaption { font-weight: 600; display: flex; flex-wrap: wrap; gap: 0 .75rem; align-items: baseline; }
 .chart { display: block; width: 100%; min-width: 0; }

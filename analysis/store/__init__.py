@@ -1,0 +1,1 @@
+"""A study as tables: what is read from MLflow, and the names of the quantities in it."""

@@ -1,8 +1,8 @@
-"""The sums that scores are made of, example by example, and scores of resampled test sets.
+"""Per-example sums behind the scores, and scores of bootstrap test sets.
 
-A score is a ratio of sums over examples, so that every metric of the study comes down to a numerator and a denominator an
-example: accuracy is correct / total, average precision ap / total, a QA score (f1 + exact) / 2 / total, span and mining F1
-2 hits / (predicted + gold). A task's score is the plain mean of its languages' ratios.
+Every metric of the study is a ratio of sums over examples, so one numerator and one denominator per example are enough:
+accuracy is correct / total, average precision ap / total, a QA score (f1 + exact) / 2 / total, and span and mining F1
+2 hits / (predicted + gold). A task's score is the unweighted mean of its languages' ratios.
 """
 
 from __future__ import annotations
@@ -19,34 +19,35 @@ import pandas as pd
 Floats = npt.NDArray[np.float64]
 Key = tuple[str, str]  # size, trial id
 
-RESAMPLES = 500  # a standard error is then known within 3 % (1 / sqrt(2 * 500))
+RESAMPLES = 500  # gives a standard error to within 3% (1 / sqrt(2 * 500))
 
 
 def ratios(table: pd.DataFrame) -> tuple[Floats, Floats]:
-    """Numerators and denominators of an examples table's rows; their sums' ratio is the score as a fraction.
+    """Numerator and denominator per row of an examples table; the ratio of their sums is the score as a fraction.
 
     Raises:
-        ValueError: the columns are no metric's that is known here.
+        ValueError: the columns belong to no known metric.
     """
-    held = {name for name in table.columns if table[name].notna().any()}
+    names_present = {name for name in table.columns if table[name].notna().any()}
 
     def column(name: str) -> Floats:
         return table[name].to_numpy(dtype="float64")
 
-    if {"hits", "predicted", "gold"} <= held:
+    if {"hits", "predicted", "gold"} <= names_present:
         return 2 * column("hits"), column("predicted") + column("gold")
     for names in (("f1", "exact"), ("correct",), ("ap",)):
-        if {*names, "total"} <= held:
+        if {*names, "total"} <= names_present:
             return sum((column(name) for name in names), np.zeros(len(table))) / len(names), column("total")
-    raise ValueError(f"per-example sums of no known metric: {', '.join(sorted(held)) or 'no columns'}")
+    columns = ", ".join(sorted(names_present)) or "no columns"
+    raise ValueError(f"per-example sums of no known metric: {columns}")
 
 
 @dataclass
 class Examples:
-    """Per-example sums of trials, by (size, trial id); `read` gives a trial's table, or None where it has none.
+    """Per-example sums of trials, by (size, trial id). `read` returns a trial's table, or None where there is none.
 
-    A table has the columns task, split, language, example and the sums of each task's metric. Tables are read once.
-    `problems` gathers what could not be used and why.
+    A table has the columns task, split, language, example and the sums of each task's metric. Each table is read once.
+    `problems` records the tables that could not be used, with the reason.
     """
 
     read: Callable[[Key], pd.DataFrame | None] = lambda key: None
@@ -56,12 +57,12 @@ class Examples:
     _draws: dict[tuple[Key, str, str], Floats | None] = field(default_factory=dict)
 
     @staticmethod
-    def of(tables: Mapping[Key, pd.DataFrame], resamples: int = RESAMPLES) -> Examples:
-        """Tables that are already at hand."""
+    def from_tables(tables: Mapping[Key, pd.DataFrame], resamples: int = RESAMPLES) -> Examples:
+        """Examples from tables in memory."""
         return Examples(tables.get, resamples)
 
     def sums(self, key: Key) -> dict[str, dict[str, tuple[Floats, Floats]]]:
-        """By task and language, numerators and denominators of the test examples in order; empty where none are held."""
+        """Numerators and denominators of the test examples in order, by task and language; empty without examples."""
         if key not in self._sums:
             try:
                 table = self.read(key)
@@ -72,22 +73,21 @@ class Examples:
         return self._sums[key]
 
     def draws(self, key: Key, task: str, language: str = "mean") -> Floats | None:
-        """Scores (percent) of `resamples` test sets drawn with replacement from the task's; None without examples.
+        """Scores (percent) on `resamples` test sets drawn with replacement from the task's; None without examples.
 
-        All trials see the same resampled sets, so that differences of draws are paired. `language` is a code, "mean", or
-        "mean without en".
-        Where all languages of a task have as many examples they may be translations of each other, and the same examples
-        are drawn in all of them: right for parallel sets, and neither wrong nor wider on average for others.
+        All trials see the same draws, so differences of draws are paired. `language` is a code, "mean", or "mean without en".
+        Where all languages of a task have equally many examples, the same examples are drawn in each: they may be translations
+        of each other. That is right for parallel sets, and neither biased nor wider on average for others.
         """
-        wanted = (key, task, language)
-        if wanted not in self._draws:
+        request = (key, task, language)
+        if request not in self._draws:
             by_language = self.sums(key).get(task, {})
             if language == "mean without en":
                 by_language = {code: sums for code, sums in by_language.items() if code != "en"}
             elif language != "mean":
                 by_language = {language: by_language[language]} if language in by_language else {}
-            self._draws[wanted] = self._resampled(task, by_language) if by_language else None
-        return self._draws[wanted]
+            self._draws[request] = self._resampled(task, by_language) if by_language else None
+        return self._draws[request]
 
     def _resampled(self, task: str, by_language: Mapping[str, tuple[Floats, Floats]]) -> Floats:
         by_count: dict[int, list[str]] = {}
@@ -100,27 +100,28 @@ class Examples:
                 stream = task if parallel else f"{task}|{group[0]}"
                 sums = np.stack([part for language in group for part in by_language[language]], axis=1)
                 drawn = _weights(stream, count, self.resamples) @ sums.astype(np.float32)
-                below = drawn[:, 1::2]
-                total += np.divide(drawn[:, 0::2], below, out=np.zeros_like(below), where=below > 0).sum(axis=1)
+                denominators = drawn[:, 1::2]
+                safe = np.zeros_like(denominators)
+                total += np.divide(drawn[:, 0::2], denominators, out=safe, where=denominators > 0).sum(axis=1)
         return 100.0 * total / len(by_language)
 
 
 def _by_task(table: pd.DataFrame) -> dict[str, dict[str, tuple[Floats, Floats]]]:
     test = table[table["split"] == "test"] if "split" in table else table
-    found: dict[str, dict[str, tuple[Floats, Floats]]] = {}
+    by_task: dict[str, dict[str, tuple[Floats, Floats]]] = {}
     for task, of_task in test.groupby("task", sort=False):
         rows = of_task.sort_values("example", kind="stable")
         numerator, denominator = ratios(rows)
-        places = rows.reset_index(drop=True).groupby("language", sort=False).indices
-        found[str(task)] = {str(language): (numerator[at], denominator[at]) for language, at in places.items()}
-    return found
+        rows_of = rows.reset_index(drop=True).groupby("language", sort=False).indices
+        by_task[str(task)] = {str(language): (numerator[at], denominator[at]) for language, at in rows_of.items()}
+    return by_task
 
 
 @lru_cache(maxsize=128)
 def _weights(stream: str, count: int, resamples: int) -> npt.NDArray[np.float32]:
-    """How often each of `count` examples is drawn, a row a resample; a function of the stream's name, so that all share it.
+    """How often each of `count` examples is drawn, one row per resample. The seed is the stream's name, so trials share draws.
 
-    Kept, because each trial of a study asks for it; a thousand examples are 2 MB.
+    Cached because every trial of a study asks for it; a thousand examples take 2 MB.
     """
     random = np.random.default_rng(zlib.crc32(f"{stream}|{count}".encode()))
     return random.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float32)

@@ -1,4 +1,4 @@
-"""One study as tidy tables, and the names of what stands in them."""
+"""One study as tidy tables: their columns, and the rows that verdicts are about."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MEAN = "mean"
 MEAN_WITHOUT_ENGLISH = "mean without en"
 AGGREGATES = (MEAN, MEAN_WITHOUT_ENGLISH)
 ENGLISH = "en"
-SAID = {MEAN: "all languages, English included", MEAN_WITHOUT_ENGLISH: "languages other than English"}
+AGGREGATE_NAMES = {MEAN: "all languages, English included", MEAN_WITHOUT_ENGLISH: "languages other than English"}
 
-# what a benchmark run may hold as `bench/<name>`; each may have `<name>_low` and `<name>_high` beside it
+# Metrics `bench/<name>` of a benchmark run; each may come with `<name>_low` and `<name>_high`.
 BENCH_METRICS = (
     "p50_ms",
     "p90_ms",
@@ -114,19 +114,19 @@ SPEED_BY_LANGUAGE = {
 
 
 def frame(rows: Iterable[Any], dtypes: dict[str, str]) -> pd.DataFrame:
-    """A table of these columns and types, with its columns even where there are no rows."""
+    """A table with these columns and types; it keeps its columns when there are no rows."""
     return pd.DataFrame(list(rows), columns=list(dtypes)).astype(dict(dtypes))
 
 
-def kept(table: pd.DataFrame, keep: Iterable[bool]) -> pd.DataFrame:
-    """The rows to keep; of an empty table, where a plain list would choose columns, all its columns and no row."""
+def rows_where(table: pd.DataFrame, keep: Iterable[bool]) -> pd.DataFrame:
+    """The rows whose flag is true. A plain list would select columns from an empty table; this does not."""
     return table[pd.Series(list(keep), index=table.index, dtype=bool)]
 
 
 def zero_shot(table: pd.DataFrame) -> tuple[str, pd.Series[float]]:
-    """One of `AGGREGATES` and the scores by it that rows of `trials` or `benchmarks` are judged by.
+    """The aggregate (one of `AGGREGATES`) that rows of `trials` or `benchmarks` are judged by, and their scores.
 
-    Without English where every scored row has that, so that all are means over the same languages; else over all.
+    Without English where every scored row has that mean, so all rows average the same languages; else over all languages.
     """
     scored = table["test_score"].notna()
     if scored.any() and table.loc[scored, "test_score_without_english"].notna().all():
@@ -134,12 +134,12 @@ def zero_shot(table: pd.DataFrame) -> tuple[str, pd.Series[float]]:
     return MEAN, table["test_score"]
 
 
-def said_of(judged_by: Mapping[str, str]) -> str:
-    """Which languages the means of these targets are over, in words."""
+def languages_in_words(judged_by: Mapping[str, str]) -> str:
+    """Which languages the means of these targets cover, as a phrase."""
     with_english = [task for task, mean in judged_by.items() if mean == MEAN]
     if not with_english or len(with_english) == len(judged_by):
-        return SAID[MEAN if with_english else MEAN_WITHOUT_ENGLISH]
-    return f"{SAID[MEAN_WITHOUT_ENGLISH]} ({', '.join(with_english)}: English included)"
+        return AGGREGATE_NAMES[MEAN if with_english else MEAN_WITHOUT_ENGLISH]
+    return f"{AGGREGATE_NAMES[MEAN_WITHOUT_ENGLISH]} ({', '.join(with_english)}: English included)"
 
 
 def unique(names: Iterable[Any]) -> list[str]:
@@ -149,19 +149,22 @@ def unique(names: Iterable[Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class StudyFrames:
-    """One study. Scores are percent, latencies milliseconds, memory megabytes, energy joules a sample, sizes millions.
+    """One study. Units: scores in percent, latency ms, memory MB, energy J per sample, sizes in millions of parameters.
 
-    `sizes`: a row a size, smallest first. `trials`: a row a trial or a repeat of one with another seed (`kind` "trial" or
-    "repeat"; `repeats` names the trial); `outcome` is "complete", "stopped_early", "failed" or "unfinished", and
-    `dev_score`/`test_score` are means over the `targets_finished`. `scores`: a row a trial, task, split and language;
-    `language` is a code, or one of `AGGREGATES` for a mean over languages (every dev row is such a mean). `benchmarks`: a
-    row a benchmark; `timed_task` is the target whose queries were timed, `task_scores` maps task to percent, `unavailable`
-    metric to reason, `results` scenario to VALID or INVALID; one with a `reason` could not be made and holds no value.
-    `samples` queries of `queries` different ones were timed one by one in all `repeats`; `slowed_by`, `mig` and `driver` are
-    of the GPU, "" on a CPU or where they were not recorded.
-    `speed_by_language`: a row a benchmark and language. `context`: what the study recorded of itself, None or empty where it
-    recorded nothing. `examples`: the sums that scores are made of, example by example, read when asked for. `made_good`:
-    rows of `trials` for failed attempts that were tried again, which no other table holds.
+    `sizes`: one row per size, smallest first.
+    `trials`: one row per trial (`kind` "trial") and per repeat with another seed ("repeat"; `repeats` names the trial).
+    `outcome` is "complete", "stopped_early", "failed" or "unfinished". `dev_score` and `test_score` average the
+    `targets_finished` targets.
+    `scores`: one row per trial, task, split and language. `language` is a code, or one of `AGGREGATES` for a mean over
+    languages; every dev row is such a mean. `chance` is the score of guessing.
+    `benchmarks`: one row per size and serving variant. `timed_task` is the target whose queries were timed. `task_scores`
+    maps task to percent, `unavailable` metric to reason, `results` scenario to VALID or INVALID. A row with a `reason` could
+    not be measured and has no values. `samples` queries, drawn from `queries` distinct ones, were timed over all `repeats`.
+    `slowed_by`, `mig` and `driver` describe the GPU; "" on a CPU or where not recorded.
+    `speed_by_language`: one row per benchmark and language.
+    `context`: what the study recorded about itself, None or empty where it recorded nothing.
+    `examples`: per-example sums behind the scores, read on demand.
+    `retried`: failed attempts that were retried, with the columns of `trials`; no other table has them.
     """
 
     sizes: pd.DataFrame
@@ -171,62 +174,62 @@ class StudyFrames:
     context: dict[str, Any]
     speed_by_language: pd.DataFrame = field(default_factory=lambda: frame((), SPEED_BY_LANGUAGE))
     examples: Examples = field(default_factory=Examples)
-    made_good: pd.DataFrame = field(default_factory=lambda: frame((), TRIALS))
+    retried: pd.DataFrame = field(default_factory=lambda: frame((), TRIALS))
 
     @property
     def size_names(self) -> list[str]:
-        """Every size that any table names, smallest first."""
+        """Every size in any table, smallest first."""
         return unique([*self.sizes["size"], *self.trials["size"], *self.benchmarks["size"]])
 
     @property
     def targets(self) -> list[str]:
-        """Target tasks in the study's order, then any that were scored without being announced."""
+        """Target tasks in the study's order, then any others that were scored."""
         return unique([*self.context["targets"], *self.scores["task"]])
 
     @property
     def intermediates(self) -> list[str]:
-        """Intermediate tasks in the study's order, "none" included where it was tried."""
+        """Intermediate tasks in the study's order, including "none" where it was tried."""
         return unique([*self.context["intermediates"], *(name for name in self.trials["intermediate"] if name)])
 
     @cached_property
     def languages(self) -> list[str]:
         """Every language with a test score, English first, then by code."""
-        found = set(self.scores.loc[self.scores["split"] == "test", "language"]) - set(AGGREGATES)
-        return sorted(found, key=lambda code: (code != ENGLISH, code))
+        codes = set(self.scores.loc[self.scores["split"] == "test", "language"]) - set(AGGREGATES)
+        return sorted(codes, key=lambda code: (code != ENGLISH, code))
 
     @cached_property
     def judged_by(self) -> dict[str, str]:
-        """Of each target one of `AGGREGATES`, the mean that verdicts on it are about: chosen here and nowhere else.
+        """The aggregate that verdicts on each target use, by target.
 
-        Without English, in which every model is supervised, where every trial that was scored on the target has that mean, so
-        that all are over the same languages; else over all.
+        Without English, the language every model is supervised in, where every trial scored on the target has that mean;
+        else over all languages. All trials of a target thus average the same languages.
         """
         test = self.scores[(self.scores["split"] == "test") & self.scores["value"].notna()]
         scored: dict[str, dict[str, set[tuple[str, str]]]] = {}
         for row in test[test["language"].isin(AGGREGATES)].to_dict("records"):
-            held = scored.setdefault(row["task"], {name: set() for name in AGGREGATES})
-            held[row["language"]].add((row["size"], row["trial_id"]))
+            trials = scored.setdefault(row["task"], {name: set() for name in AGGREGATES})
+            trials[row["language"]].add((row["size"], row["trial_id"]))
         return {
-            task: MEAN_WITHOUT_ENGLISH if held[MEAN_WITHOUT_ENGLISH] >= held[MEAN] else MEAN
-            for task, held in scored.items()
+            task: MEAN_WITHOUT_ENGLISH if trials[MEAN_WITHOUT_ENGLISH] >= trials[MEAN] else MEAN
+            for task, trials in scored.items()
         }
 
     def judged(self, split: str = "test", by: Mapping[str, str] | None = None) -> pd.DataFrame:
-        """The rows of `scores` that verdicts are about, one a trial and target: by `by` or `judged_by`; dev's is one mean."""
+        """The rows of `scores` that verdicts use, one per trial and target, aggregated as `by` (default `judged_by`) says."""
         by = self.judged_by if by is None else by
         rows = self.scores[self.scores["split"] == split]
         if split == "dev":
             return rows[rows["language"] == MEAN]
-        return kept(rows, (by.get(t) == mean for t, mean in zip(rows["task"], rows["language"], strict=True)))
+        return rows_where(rows, (by.get(t) == mean for t, mean in zip(rows["task"], rows["language"], strict=True)))
 
     @property
-    def said_judged(self) -> str:
-        """Which languages the verdicts are about, in words."""
-        return said_of(self.judged_by)
+    def judged_languages(self) -> str:
+        """Which languages the verdicts cover, as a phrase."""
+        return languages_in_words(self.judged_by)
 
     @property
     def searched(self) -> pd.DataFrame:
-        """The trials that the search made: repeats left out."""
+        """The trials of the search, without repeats."""
         return self.trials[self.trials["kind"] == "trial"]
 
     @property
@@ -235,6 +238,6 @@ class StudyFrames:
         known = self.sizes.dropna(subset=["params_body_m"])
         return dict(zip(known["size"], known["params_body_m"], strict=True))
 
-    def mark(self, intermediate: str, target: str) -> str:
-        """ "same data" or "leak" where a gain of that pair is no transfer, else ""."""
+    def contamination_flag(self, intermediate: str, target: str) -> str:
+        """ "same data" or "leak" where a gain of this pair is not transfer, else ""."""
         return str(self.context["marks"].get(intermediate, {}).get(target, ""))

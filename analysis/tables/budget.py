@@ -1,4 +1,4 @@
-"""What to take for a budget, and how sure it is that the runner-up is not really better."""
+"""The best configuration within a budget, and how likely it is that the runner-up is in fact better."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.charts.common import METRIC_NAMES
 from analysis.store.examples import Floats, Key
 from analysis.store.frames import BENCH_METRICS, StudyFrames
+from analysis.store.names import METRIC_NAMES
 from analysis.tables.inference import example_variance, infer, probability_above_zero
-from analysis.tables.seeds import mean_draws, seed_runs, served_score
+from analysis.tables.seeds import mean_draws, seed_runs, served_scores
 from analysis.tables.tradeoff import MORE_IS_BETTER, configurations
 
 _LIMIT = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|<|>)\s*(?P<value>[-+0-9.eE]+)\s*")
 
 
 class BadBudget(ValueError):
-    """A budget that cannot be read; the message says what would be right."""
+    """A budget that cannot be parsed; the message says what is accepted."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One condition, such as p50_ms <= 15."""
+    """One bound of a budget, such as p50_ms <= 15."""
 
     name: str
     sign: str
     value: float
 
     def holds(self, value: float) -> bool:
-        """Whether a measured value is within; an unknown one is not."""
+        """Whether a value is within the bound; False for NaN."""
         if self.sign == "<=":
             return value <= self.value
         if self.sign == ">=":
@@ -46,168 +46,186 @@ class Limit:
 
 @dataclass(frozen=True)
 class Difference:
-    """How two configurations differ in mean test score over seeds and over the targets both were scored on, in points."""
+    """Difference of two configurations in mean test score, over seeds and the targets both were scored on, in points."""
 
     value: float
     se: float
     low: float
     high: float
-    probability: float  # that the first is really better
-    rests_on: str  # what the uncertainty covers, or why there is none
+    probability: float  # that the first is better
+    rests_on: str  # sources of error that the interval covers, or why there is no interval
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What a budget buys: rows of `tradeoff.configurations` (None: nothing fits), and how they differ."""
+class Pick:
+    """What a budget buys: rows of `tradeoff.configurations` (None: nothing fits), and their difference."""
 
     limits: tuple[Limit, ...]
     best: dict[str, Any] | None
     runner_up: dict[str, Any] | None
     difference: Difference | None
     fitting: int
-    unknown: tuple[str, ...]  # configurations that may fit: no limit is known to be broken, and one cannot be judged
-    undecided: dict[str, tuple[str, ...]]  # the scored ones among them by what would have to be measured
+    unknown: tuple[str, ...]  # configurations that may fit: they break no limit, but one could not be checked
+    undecided: dict[str, tuple[str, ...]]  # the scored ones among them, by what would have to be measured
 
 
 def parse_budget(text: str) -> tuple[Limit, ...]:
     """ "p50_ms<=15, energy_j_per_sample<=0.5" as limits.
 
     Raises:
-        BadBudget: not of this form, a metric that no benchmark has, or a limit in the useless direction.
+        BadBudget: not of this form, an unknown metric, or a bound in the wrong direction.
     """
     limits = []
     for part in re.split(r",| and ", text):
-        found = _LIMIT.fullmatch(part)
-        if found is None:
-            raise BadBudget(f"budget {part.strip()!r}: must read like p50_ms<=15, several joined by commas")
-        name = found["name"]
+        match = _LIMIT.fullmatch(part)
+        if match is None:
+            raise BadBudget(f"budget {part.strip()!r}: must look like p50_ms<=15; separate several limits with commas")
+        name = match["name"]
         if name not in BENCH_METRICS:
-            raise BadBudget(f"budget {part.strip()!r}: no metric {name!r}; there are {', '.join(BENCH_METRICS)}")
+            raise BadBudget(f"budget {part.strip()!r}: unknown metric {name!r}; use one of {', '.join(BENCH_METRICS)}")
         try:
-            limits.append(Limit(name, found["sign"], float(found["value"])))
+            limits.append(Limit(name, match["sign"], float(match["value"])))
         except ValueError as error:
-            raise BadBudget(f"budget {part.strip()!r}: {found['value']!r} is no number") from error
-        if (name in MORE_IS_BETTER) != found["sign"].startswith(">"):
-            wanted = ">=" if name in MORE_IS_BETTER else "<="
-            raise BadBudget(f"budget {part.strip()!r}: a budget bounds {name} with {wanted}")
+            raise BadBudget(f"budget {part.strip()!r}: {match['value']!r} is not a number") from error
+        if (name in MORE_IS_BETTER) != match["sign"].startswith(">"):
+            sign = ">=" if name in MORE_IS_BETTER else "<="
+            raise BadBudget(f"budget {part.strip()!r}: bound {name} with {sign}")
     return tuple(limits)
 
 
-def best_for_budget(frames: StudyFrames, budget: str | tuple[Limit, ...]) -> Choice:
-    """The configuration within the budget with the highest mean test score over its seeds, the next one, and the difference.
+def best_for_budget(frames: StudyFrames, budget: str | tuple[Limit, ...]) -> Pick:
+    """The configuration within the budget with the highest mean test score over its seeds, the runner-up, and their difference.
 
-    They are ranked over the targets that all within the budget were scored on; the two foremost then stand in the order of
-    their paired difference. The runner-up is the next of another size, intermediate task or trial if there is one within the
-    budget, else another variant of the same model. A result that its scenario found INVALID does not meet a budget.
+    Configurations are ranked over the targets that all of those within the budget were scored on; the top two are then ordered
+    by their paired difference. The runner-up is the next of another size or trial, else another serving variant of the same
+    model. A result that its scenario reports INVALID does not meet a budget.
 
-    The p99 under load is that at the load `server_qps`, the highest found to keep it within the bound `server_bound_ms`; the
-    bound decides which load was measured, not how long answers took. So a p99 within the limit meets it at that load: the
-    highest that does where the bound is no lower than the limit, and where it is lower, one that a higher might do for as well.
-    A p99 over the limit does not break it: a lower load might keep it, and none was measured.
+    The p99 under load holds at the load `server_qps`, the highest that keeps it within the bound `server_bound_ms`. A p99
+    within the limit therefore meets the limit at that load: the highest such load if the bound is no lower than the limit, else
+    a higher load might do too. A p99 over the limit does not break it, because a lower load might keep it and was not measured.
+
+    Raises:
+        BadBudget: the budget cannot be parsed.
     """
     limits = parse_budget(budget) if isinstance(budget, str) else budget
-    rows: list[dict[str, Any]] = [
-        {str(k): v for k, v in row.items()} for row in configurations(frames).to_dict("records")
-    ]
-    judged = [[judge(row, limit, limits) for limit in limits] for row in rows]
-    open_rows = [
-        (row, missing)
-        for row, found in zip(rows, judged, strict=True)
-        if False not in found and (missing := [one for one in found if isinstance(one, Missing)])
-    ]
-    unknown = tuple(f"{_name(row)} ({one.why})" for row, missing in open_rows for one in missing)
+    fitting: list[dict[str, Any]] = []
+    unknown: list[str] = []
     undecided: dict[str, tuple[str, ...]] = {}
-    for row, missing in open_rows:
-        for one in missing if pd.notna(row["score"]) else []:
-            undecided[one.what] = (*undecided.get(one.what, ()), _name(row))
-    fitting = [
-        row
-        for row, found in zip(rows, judged, strict=True)
-        if pd.notna(row["score"]) and all(one is True for one in found)
-    ]
-    shared = sorted(set.intersection(*(set(row["task_scores"]) for row in fitting))) if fitting else []
+    for row in configurations(frames).to_dict("records"):
+        configuration = {str(name): value for name, value in row.items()}
+        checks = [check(configuration, limit, limits) for limit in limits]
+        scored = pd.notna(configuration["score"])
+        if scored and all(result is True for result in checks):
+            fitting.append(configuration)
+        if False in checks:
+            continue
+        for missing in (result for result in checks if isinstance(result, Missing)):
+            unknown.append(f"{_name(configuration)} ({missing.why})")
+            if scored:
+                undecided[missing.what] = (*undecided.get(missing.what, ()), _name(configuration))
+    best, runner_up, difference = _top_two(frames, fitting)
+    return Pick(limits, best, runner_up, difference, len(fitting), tuple(unknown), undecided)
+
+
+def _top_two(
+    frames: StudyFrames, fitting: list[dict[str, Any]]
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None, Difference | None]:
+    """The best configuration, the runner-up and their difference; None where there are too few."""
+    if not fitting:
+        return None, None, None
+    shared = sorted(set.intersection(*(set(row["task_scores"]) for row in fitting)))
     means = {(row["size"], row["variant"]): _expected(frames, row, shared) for row in fitting}
-    fitting.sort(
-        key=lambda row: (-means[row["size"], row["variant"]], row["p50_ms"] if pd.notna(row["p50_ms"]) else math.inf)
+    ranked = sorted(
+        fitting,
+        key=lambda row: (-means[row["size"], row["variant"]], row["p50_ms"] if pd.notna(row["p50_ms"]) else math.inf),
     )
-    best = fitting[0] if fitting else None
-    others = [
-        row for row in fitting[1:] if (row["size"], row["trial_id"]) != (fitting[0]["size"], fitting[0]["trial_id"])
-    ]
-    runner_up = next(iter(others or fitting[1:]), None)
-    difference = compare_configurations(frames, best, runner_up) if best and runner_up else None
-    if best and runner_up and difference is not None and difference.value < 0:
-        best, runner_up = runner_up, best
-        difference = compare_configurations(frames, best, runner_up)
-    return Choice(limits, best, runner_up, difference, len(fitting), unknown, undecided)
+    best = ranked[0]
+    others = [row for row in ranked[1:] if (row["size"], row["trial_id"]) != (best["size"], best["trial_id"])]
+    runner_up = next(iter(others or ranked[1:]), None)
+    if runner_up is None:
+        return best, None, None
+    difference = compare_configurations(frames, best, runner_up)
+    if difference.value < 0:
+        return runner_up, best, compare_configurations(frames, runner_up, best)
+    return best, runner_up, difference
 
 
 def compare_configurations(frames: StudyFrames, first: dict[str, Any], second: dict[str, Any]) -> Difference:
-    """The difference of two rows of `tradeoff.configurations`, its 95 % interval and the probability that it is real.
+    """The difference of two rows of `tradeoff.configurations`, its 95% interval and the probability that it is positive.
 
-    The mean over the seeds that both were repeated with, over the targets that both were scored on; its uncertainty is the
-    spread over these seeds and that of resampled test examples. Of two variants of one model, the difference as served.
+    Averaged over the seeds both were trained with and the targets both were scored on. The interval covers the spread over
+    these seeds and resampled test examples. For two serving variants of one model: the difference as served.
     """
     tasks, language = sorted(first["task_scores"].keys() & second["task_scores"].keys()), str(first["judged_by"])
     keys = tuple((str(row["size"]), str(row["trial_id"])) for row in (first, second))
     if keys[0] == keys[1]:
-        served = [row["judged_scores"] for row in (first, second)]
-        known = bool(tasks) and all(scores.keys() >= set(tasks) for scores in served)
-        means = [
-            float(np.mean([scores[task] for task in tasks])) if known else float(row["score"])
-            for scores, row in zip(served, (first, second), strict=True)
-        ]
-        own = [(size, f"{trial}/{row['variant']}") for (size, trial), row in zip(keys, (first, second), strict=True)]
-        draws = _draws_of_difference(frames, own[0], own[1], tasks, language)
-        if draws is None:
-            why = "the same model: no examples are recorded by variant"
-            return Difference(means[0] - means[1], math.nan, math.nan, math.nan, math.nan, why)
-        return _difference([means[0] - means[1]], [draws])
+        return _difference_of_variants(frames, first, second, tasks=tasks)
     runs = [seed_runs(frames, key, tasks, language) for key in keys]
-    scores = [served_score(row, tasks, of_row) for row, of_row in zip((first, second), runs, strict=True)]
+    scores = [served_scores(row, tasks, by_seed) for row, by_seed in zip((first, second), runs, strict=True)]
     shared = sorted(scores[0].keys() & scores[1].keys())
     if not shared:
         value = _expected(frames, first, tasks) - _expected(frames, second, tasks)
-        return Difference(value, math.nan, math.nan, math.nan, math.nan, "no complete run of both with one seed")
-    drawn = []
+        return _without_interval(value, "the two share no seed with a complete run")
+    draws = []
     for seed in shared:
-        one, other = ((key[0], of_row[seed].trial_id) for key, of_row in zip(keys, runs, strict=True))
-        drawn.append(_draws_of_difference(frames, one, other, tasks, language))
+        ids = [(key[0], by_seed[seed].trial_id) for key, by_seed in zip(keys, runs, strict=True)]
+        draws.append(_draws_of_difference(frames, ids[0], ids[1], tasks=tasks, language=language))
     return _difference(
-        [scores[0][seed] - scores[1][seed] for seed in shared], [one for one in drawn if one is not None]
+        [scores[0][seed] - scores[1][seed] for seed in shared], [drawn for drawn in draws if drawn is not None]
     )
+
+
+def _difference_of_variants(
+    frames: StudyFrames, first: dict[str, Any], second: dict[str, Any], *, tasks: list[str]
+) -> Difference:
+    """The difference of two serving variants of one model, as served."""
+    served = [row["judged_scores"] for row in (first, second)]
+    has_tasks = bool(tasks) and all(scores.keys() >= set(tasks) for scores in served)
+    means = [
+        float(np.mean([scores[task] for task in tasks])) if has_tasks else float(row["score"])
+        for scores, row in zip(served, (first, second), strict=True)
+    ]
+    ids = [(str(row["size"]), f"{row['trial_id']}/{row['variant']}") for row in (first, second)]
+    draws = _draws_of_difference(frames, ids[0], ids[1], tasks=tasks, language=str(first["judged_by"]))
+    if draws is None:
+        return _without_interval(means[0] - means[1], "the same model, and no examples are recorded by serving variant")
+    return _difference([means[0] - means[1]], [draws])
+
+
+def _without_interval(value: float, why: str) -> Difference:
+    return Difference(value, math.nan, math.nan, math.nan, math.nan, why)
 
 
 def _difference(by_seed: list[float], draws: list[Floats]) -> Difference:
     seeds, value = len(by_seed), float(np.mean(by_seed))
-    whole = len(draws) == seeds
+    with_examples = len(draws) == seeds
     variance = float(np.var(by_seed, ddof=1)) if seeds > 1 else math.nan
-    examples = example_variance(np.stack(draws)) if whole else math.nan
-    found = infer([value], [variance], df=[seeds - 1], seeds=[seeds], example_variances=[examples])
-    parts = ([f"{seeds} seeds"] if seeds > 1 else []) + (["test examples"] if whole else [])
-    rests_on = " and ".join(parts) or "one seed and no examples: no error bar"
-    if parts and seeds <= 1:
+    examples = example_variance(np.stack(draws)) if with_examples else math.nan
+    inferred = infer([value], [variance], df=[seeds - 1], seeds=[seeds], example_variances=[examples])
+    sources = ([f"{seeds} seeds"] if seeds > 1 else []) + (["test examples"] if with_examples else [])
+    rests_on = " and ".join(sources) or "one seed and no examples"
+    if sources and seeds <= 1:
         rests_on += " alone (one seed)"
     return Difference(
         value,
-        float(found.se[0]),
-        float(found.low[0]),
-        float(found.high[0]),
-        probability_above_zero(value, float(found.se[0]), float(found.df[0])),
+        float(inferred.se[0]),
+        float(inferred.low[0]),
+        float(inferred.high[0]),
+        probability_above_zero(value, float(inferred.se[0]), float(inferred.df[0])),
         rests_on,
     )
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Why a limit cannot be judged: for the configuration, and `what` would have to be measured."""
+    """Why a limit cannot be checked for a configuration, and `what` would have to be measured."""
 
     why: str
     what: str
 
 
-def judge(row: dict[str, Any], limit: Limit, limits: tuple[Limit, ...]) -> bool | Missing:
-    """Whether a configuration keeps one of the limits of a budget, or what is missing to say so."""
+def check(row: dict[str, Any], limit: Limit, limits: tuple[Limit, ...]) -> bool | Missing:
+    """Whether a configuration meets one of the limits of a budget, or what is missing to decide."""
     value = row[limit.name]
     if pd.isna(value):
         return Missing(limit.name, METRIC_NAMES[limit.name])
@@ -215,15 +233,15 @@ def judge(row: dict[str, Any], limit: Limit, limits: tuple[Limit, ...]) -> bool 
     qps, bound = row["server_qps"], row["server_bound_ms"]
     if limit.name == "server_p99_ms":
         if pd.isna(qps):
-            return Missing(f"{limit.name}: at what load is not recorded", METRIC_NAMES["server_qps"])
+            return Missing(f"{limit.name}: the load is not recorded", METRIC_NAMES["server_qps"])
         if not holds:
-            at = f"{limit.name}: {value:.3g} ms at {qps:,.1f} queries/s, a lower load was not measured"
-            return Missing(at, f"{METRIC_NAMES[limit.name]} at lower loads")
+            why = f"{limit.name}: {value:.3g} ms at {qps:,.1f} queries/s, and no lower load was measured"
+            return Missing(why, f"{METRIC_NAMES[limit.name]} at lower loads")
     if limit.name == "server_qps" and not holds:
-        wanted = [one for one in limits if one.name == "server_p99_ms" and pd.notna(bound) and one.value > bound]
-        if wanted:
-            at = f"{limit.name}: {value:,.1f} queries/s within {bound:g} ms, a higher load was not sought"
-            return Missing(at, f"{METRIC_NAMES['server_p99_ms']} at higher loads")
+        looser = [other for other in limits if other.name == "server_p99_ms" and other.value > bound]
+        if looser and pd.notna(bound):
+            why = f"{limit.name}: {value:,.1f} queries/s within {bound:g} ms, and no higher load was tried"
+            return Missing(why, f"{METRIC_NAMES['server_p99_ms']} at higher loads")
     return holds
 
 
@@ -232,14 +250,14 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def _expected(frames: StudyFrames, row: dict[str, Any], tasks: list[str]) -> float:
-    """The mean over seeds, over these targets where the runs have them, else as measured."""
+    """Mean over seeds and these targets where the runs have them, else the score as served."""
     runs = seed_runs(frames, (str(row["size"]), str(row["trial_id"])), tasks, str(row["judged_by"]))
-    scores = served_score(row, tasks, runs)
+    scores = served_scores(row, tasks, runs)
     return float(np.mean(list(scores.values()))) if scores else float(row["score"])
 
 
 def _draws_of_difference(
-    frames: StudyFrames, first: Key, second: Key, tasks: list[str], language: str
+    frames: StudyFrames, first: Key, second: Key, *, tasks: list[str], language: str
 ) -> Floats | None:
-    one, other = (mean_draws(frames, key, tasks, language) for key in (first, second))
-    return None if one is None or other is None else one - other
+    draws = [mean_draws(frames, key, tasks, language) for key in (first, second)]
+    return None if draws[0] is None or draws[1] is None else draws[0] - draws[1]

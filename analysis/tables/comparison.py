@@ -1,4 +1,4 @@
-"""Two studies side by side: what they have in common, and how it came out."""
+"""Two studies side by side: scores, speeds and settings that both have."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ SPEED_METRICS = ("p50_ms", "server_qps", "throughput_sps", "peak_memory_mb", "en
 
 @dataclass(frozen=True)
 class Comparison:
-    """`scores`: default cells that both studies have, other minus this; `speeds`: benchmarks both have; `settings`: what the
-    two recorded of themselves that differs (name, this, other).
+    """What two studies share.
+
+    `scores`: default cells in both, other minus this. `speeds`: benchmarks in both. `settings`: recorded settings that differ
+    (name, this, other).
     """
 
     other: str
@@ -53,12 +55,12 @@ class Comparison:
 
 
 def compare(frames: StudyFrames, other: StudyFrames) -> Comparison:
-    """What two studies have in common.
+    """Compare what two studies have in common.
 
-    Cells are matched by size, intermediate task and target, and paired by seed and learning rates where both have the same, so
-    that `n` counts the seeds paired. Each target is judged by the mean over languages other than English where both studies
-    judge it by that (`StudyFrames.judged_by`), else by that over all: `judged_by`. `difference` is in points, other minus
-    this; interval and Holm-adjusted p-value as in `gains.gains`.
+    Cells are matched by size, intermediate task and target, and paired by seed and learning rates; `n` counts the paired
+    seeds. Each target is judged by the mean over languages other than English where both studies judge it so
+    (`StudyFrames.judged_by`), else by the mean over all; `judged_by` says which. `difference` is in points, other minus this.
+    Interval and corrected p-value are as in `gains.gains`.
     """
     return Comparison(
         str(other.context["experiment"]), _scores(frames, other), _speeds(frames, other), _settings(frames, other)
@@ -76,50 +78,53 @@ def _scores(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
         on=["size", "intermediate", "lr_intermediate", "lr_target", "seed", "task"],
         suffixes=("", "_other"),
     )
-    rows: list[dict[str, Any]] = []
-    for (size, intermediate, task), group in pairs.groupby(["size", "intermediate", "task"], sort=False):
-        group = group.drop_duplicates("seed")
-        differences = group["value_other"] - group["value"]
-        draws = []
-        for row in group.to_dict("records"):
-            own = frames.examples.draws((str(size), row["trial_id"]), str(task), by[str(task)])
-            theirs = other.examples.draws((str(size), row["trial_id_other"]), str(task), by[str(task)])
-            draws.append(None if own is None or theirs is None else theirs - own)
-        known = [drawn for drawn in draws if drawn is not None]
-        rows.append(
-            {
-                "size": size,
-                "intermediate": intermediate,
-                "task": task,
-                "judged_by": by[str(task)],
-                "score": group["value"].mean(),
-                "score_other": group["value_other"].mean(),
-                "difference": differences.mean(),
-                "variance": differences.var(ddof=1),
-                "example_variance": example_variance(np.stack(known)) if len(known) == len(draws) else math.nan,
-                "n": len(group),
-                "verdict": "",
-            }
-        )
+    keys = ["size", "intermediate", "task"]
+    groups = [group.drop_duplicates("seed") for _, group in pairs.groupby(keys, sort=False)]
+    rows = [_score_row(frames, other, group, language=by[group["task"].iloc[0]]) for group in groups]
     table = pd.DataFrame(rows, columns=[*_SCORES, "variance", "example_variance"])
-    found = infer(
+    inferred = infer(
         table["difference"].astype("float64"),
         table["variance"].astype("float64"),
         df=table["n"].astype("float64") - 1,
         seeds=table["n"].astype("float64"),
         example_variances=table["example_variance"].astype("float64"),
     )
-    table = table.assign(low=found.low, high=found.high, p_holm=holm(found.p))
-    alpha = 1 - LEVEL
-    table["verdict"] = [
-        "one seed"
-        if row["n"] == 1
-        else ("higher" if row["difference"] > 0 else "lower")
-        if row["p_holm"] < alpha
-        else "unclear"
-        for row in table.to_dict("records")
-    ]
+    table = table.assign(low=inferred.low, high=inferred.high, p_holm=holm(inferred.p))
+    table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
     return table[list(_SCORES)].astype(_SCORES)
+
+
+def _score_row(frames: StudyFrames, other: StudyFrames, pairs: pd.DataFrame, *, language: str) -> dict[str, Any]:
+    """One cell of both studies; `pairs`: a row per shared seed."""
+    size, intermediate, task = (str(pairs[name].iloc[0]) for name in ("size", "intermediate", "task"))
+    differences = pairs["value_other"] - pairs["value"]
+    draws = []
+    for row in pairs.to_dict("records"):
+        own = frames.examples.draws((size, row["trial_id"]), task, language)
+        theirs = other.examples.draws((size, row["trial_id_other"]), task, language)
+        draws.append(None if own is None or theirs is None else theirs - own)
+    known = [drawn for drawn in draws if drawn is not None]
+    return {
+        "size": size,
+        "intermediate": intermediate,
+        "task": task,
+        "judged_by": language,
+        "score": pairs["value"].mean(),
+        "score_other": pairs["value_other"].mean(),
+        "difference": differences.mean(),
+        "variance": differences.var(ddof=1),
+        "example_variance": example_variance(np.stack(known)) if len(known) == len(draws) else math.nan,
+        "n": len(pairs),
+        "verdict": "",
+    }
+
+
+def _verdict(row: dict[Any, Any]) -> str:
+    if row["n"] == 1:
+        return "one seed"
+    if row["p_holm"] < 1 - LEVEL:
+        return "higher" if row["difference"] > 0 else "lower"
+    return "unclear"
 
 
 def _default(frames: StudyFrames, by: Mapping[str, str]) -> pd.DataFrame:
@@ -131,7 +136,7 @@ def _default(frames: StudyFrames, by: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _speeds(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
-    """What was measured VALID on both sides; loads within different latency bounds are not set against each other."""
+    """Values that are VALID in both studies. Loads within different latency bounds do not compare."""
     pairs = valid(frames.benchmarks).merge(valid(other.benchmarks), on=["size", "variant"], suffixes=("", "_other"))
     rows = [
         {
@@ -154,18 +159,18 @@ def _speeds(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
 def _settings(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
     rows = []
     for name in unique([*frames.context, *other.context]):
-        one, two = frames.context.get(name), other.context.get(name)
-        if one != two:
-            rows.append((name, _said(one, two), _said(two, one)))
+        own, theirs = frames.context.get(name), other.context.get(name)
+        if own != theirs:
+            rows.append((name, _setting_text(own, theirs), _setting_text(theirs, own)))
     return frame(rows, {"setting": "str", "this": "str", "other": "str"})
 
 
-def _said(value: Any, against: Any) -> str:
-    """A value as text; of two mappings only what differs."""
+def _setting_text(value: Any, against: Any) -> str:
+    """A setting as text; of two mappings only the entries that differ."""
     if isinstance(value, dict):
         against = against if isinstance(against, dict) else {}
-        value = {name: held for name, held in value.items() if against.get(name) != held}
-        return ", ".join(f"{name}: {held}" for name, held in value.items()) or "not recorded"
+        entries = (f"{name}: {entry}" for name, entry in value.items() if against.get(name) != entry)
+        return ", ".join(entries) or "not recorded"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "not recorded"
     return str(value) if value not in (None, "") else "not recorded"

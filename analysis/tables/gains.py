@@ -1,4 +1,4 @@
-"""What an English intermediate task added: paired differences against no intermediate task."""
+"""What an English intermediate task adds: paired differences against no intermediate task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.store.examples import Floats
-from analysis.store.frames import AGGREGATES, NONE, StudyFrames, kept
+from analysis.store.frames import AGGREGATES, NONE, StudyFrames, rows_where
 from analysis.tables.inference import LEVEL, block_variances, example_variance, holm, infer
 
 Cells = Literal["default", "tuned"]
@@ -37,33 +37,37 @@ _GAINS = {
 }
 _PAIRS = ["size", "intermediate", "task", "language", "lr_target", "seed"]
 ALPHA = 1 - LEVEL
+TIE_POINTS = 1.0  # an interval within this distance of zero is a tie
 
 
 def gains(
     frames: StudyFrames, *, split: str = "test", language: str | None = None, cells: Cells = "default"
 ) -> pd.DataFrame:
-    """A row for every size, intermediate (none left out) and target: the gain over "none", in percentage points.
+    """One row per size, intermediate task (except none) and target: the gain over "none", in percentage points.
 
     `cells="default"`: trials at the default learning rates and their repeats, paired on seed and target learning rate within a
-    size, so that the intermediate task is the one difference. `cells="tuned"`: of each intermediate and of none the trial best
-    on English dev, with its repeats, paired on seed: each at the rates that suit it. The seed on which it was found best is
-    the luckiest of several and is left out where two further ones are paired.
+    size, so the intermediate task is the only difference. `cells="tuned"`: for each intermediate task and for none the trial
+    best on English dev with its repeats, paired on seed, each at its own best rates. The seed a trial was chosen on is the
+    luckiest of several; it is left out where two other seeds are paired.
 
-    `gain` is the mean over the `n` seeds paired, `sd` their sample standard deviation (NaN below two), `score` and `score_none`
-    the means on both sides, `chance` the score of guessing. `se`, `low` and `high` (95 %) are of the seeds and, where
-    `with_examples`, of the test examples too; with one seed, of the examples alone. `p` is two-sided, `p_holm` adjusted over
-    all unmarked gains of the table. `verdict`: "gain" or "loss" where `p_holm` < 0.05, "tie" where the interval lies within
-    one point of zero, else "unclear", "one seed", or "" without a pair and for what is marked. A cell without a pair is NaN
-    with n = 0 and says why in `reason` ("" otherwise). `mark` is "same data" where the intermediate task was trained on what
-    the target is trained on, "leak" where on what it is scored on, else "": a marked gain is no transfer. `language` is a code
-    or one of `frames.AGGREGATES`; without it each target is judged by the mean of `StudyFrames.judged_by`, over languages
-    other than English wherever that is recorded. `judged_by` names what it was.
+    `gain` averages the `n` paired seeds; `sd` is their sample standard deviation (NaN below two). `score` and `score_none` are
+    the means on both sides, `chance` is the score of guessing. `se`, `low` and `high` (95%) cover the seeds and, if
+    `with_examples`, the test examples; with one seed, the examples alone. `p` is two-sided, `p_holm` is corrected over all
+    gains of the table without a contamination flag. Intervals are not corrected.
+
+    `verdict`: "gain" or "loss" where `p_holm` < 0.05, "tie" where the interval lies within `TIE_POINTS` of zero, else
+    "unclear"; "one seed" where nothing was tested; "" without a pair or with a contamination flag. A cell without a pair has
+    NaN, n = 0 and a `reason`. `mark` is the contamination flag: "same data" where intermediate task and target share training
+    data, "leak" where the intermediate task trains on data the target is scored on, else "". A flagged gain is not transfer.
+
+    `language` is a code or one of `frames.AGGREGATES`. By default each target is judged by the mean of `StudyFrames.judged_by`;
+    `judged_by` names it.
     """
     languages = None if language is None else (language,)
     pairs = paired_scores(frames, split=split, languages=languages, cells=cells)
-    found: dict[Any, pd.DataFrame] = dict(iter(pairs.groupby(["size", "intermediate", "task"], sort=False)))
+    pairs_of: dict[Any, pd.DataFrame] = dict(iter(pairs.groupby(["size", "intermediate", "task"], sort=False)))
     scored = _scored(frames, split=split, languages=languages, cells=cells)
-    either = scored.groupby(["size", "intermediate", "task"])["value"].mean().to_dict()
+    means = scored.groupby(["size", "intermediate", "task"])["value"].mean().to_dict()
     chances = frames.scores.groupby("task")["chance"].max().to_dict()
     judged_by = scored.groupby("task")["language"].first().to_dict()
     outcomes = _outcomes(frames, cells)
@@ -74,21 +78,21 @@ def gains(
                 continue
             for task in frames.targets:
                 key = (size, intermediate, task)
-                row = _cell(found.get(key), either.get(key), either.get((size, NONE, task)))
+                row = _cell(pairs_of.get(key), means.get(key), means.get((size, NONE, task)))
                 row |= {"size": size, "intermediate": intermediate, "task": task, "chance": chances.get(task)}
-                row |= {"mark": frames.mark(intermediate, task), "judged_by": judged_by.get(task, "")}
+                row |= {"mark": frames.contamination_flag(intermediate, task), "judged_by": judged_by.get(task, "")}
                 row["example_variance"] = (
-                    _example_variance(frames, found.get(key), task) if split == "test" else float("nan")
+                    _example_variance(frames, pairs_of.get(key), task) if split == "test" else float("nan")
                 )
                 if row["n"] == 0:
-                    row["reason"] = _reason(key, either, outcomes)
+                    row["reason"] = _reason(key, means, outcomes)
                 rows.append(row)
     table = pd.DataFrame(rows, columns=[*_GAINS, "example_variance", "by_seed"])
     return _judged(table)[list(_GAINS)].astype(_GAINS)
 
 
 def gains_by_language(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame:
-    """Mean gains in test points (size, intermediate, task, language, gain, sd, n), for every language and both means."""
+    """Mean gains in test points for every language and both aggregates, with their `sd` and number of seeds `n`."""
     pairs = paired_scores(frames, languages=(*AGGREGATES, *frames.languages), cells=cells)
     grouped = pairs.groupby(["size", "intermediate", "task", "language"], sort=False)
     table = grouped.agg(
@@ -104,13 +108,13 @@ def gains_by_language(frames: StudyFrames, *, cells: Cells = "default") -> pd.Da
 def paired_scores(
     frames: StudyFrames, *, split: str = "test", languages: Sequence[str] | None = None, cells: Cells = "default"
 ) -> pd.DataFrame:
-    """A row for each seed that an intermediate and "none" share: `value`, `value_none`, `difference`, and both trial ids.
+    """One row per seed that an intermediate task and "none" share: `value`, `value_none`, `difference` and both trial ids.
 
-    Of these `languages`, or of the mean that each target is judged by (`StudyFrames.judged_by`).
+    For these `languages`, or for the mean each target is judged by (`StudyFrames.judged_by`).
     """
     scored = _scored(frames, split=split, languages=languages, cells=cells)
     if cells == "tuned":
-        scored = scored.assign(lr_target=0.0)  # each side at its own rates: the seed alone pairs
+        scored = scored.assign(lr_target=0.0)  # each side has its own rates, so only the seed pairs
     scored = scored.groupby(_PAIRS, sort=False, dropna=False).agg(
         value=("value", "mean"), trial_id=("trial_id", "first")
     )
@@ -120,43 +124,43 @@ def paired_scores(
     keys = [name for name in _PAIRS if name != "intermediate"]
     pairs = others.merge(none, on=keys, suffixes=("", "_none"))
     pairs = pairs.assign(difference=pairs["value"] - pairs["value_none"])
-    return _fresh(frames, pairs) if cells == "tuned" else pairs
+    return _without_selection_seed(frames, pairs) if cells == "tuned" else pairs
 
 
-def _fresh(frames: StudyFrames, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Without the pairs of a trial chosen by its dev score, where two or more are of repeats on both sides.
+def _without_selection_seed(frames: StudyFrames, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs without those of a trial chosen on dev, where at least two pairs of repeats remain.
 
-    The best of several noisy scores is above its own mean (Cawley and Talbot 2010), on test as far as dev goes with
-    it; more so for an intermediate task with many trials than for a baseline with few.
+    The best of several noisy scores exceeds its own mean (Cawley and Talbot 2010), on test as far as test correlates with dev.
+    The excess is larger for an intermediate task with many trials than for a baseline with few.
     """
     chosen = set(chosen_trials(frames)[["size", "trial_id"]].itertuples(index=False, name=None))
-    places = zip(pairs["size"], pairs["trial_id"], pairs["trial_id_none"], strict=True)
+    ids = zip(pairs["size"], pairs["trial_id"], pairs["trial_id_none"], strict=True)
     fresh = pd.Series(
-        [not chosen & {(size, own), (size, none)} for size, own, none in places], index=pairs.index, dtype=bool
+        [not chosen & {(size, own), (size, none)} for size, own, none in ids], index=pairs.index, dtype=bool
     )
     cells = [pairs[name] for name in ("size", "intermediate", "task", "language")]
     return pairs[fresh | (fresh.groupby(cells).transform("sum") < 2)]
 
 
 def chosen_trials(frames: StudyFrames) -> pd.DataFrame:
-    """Of each size and intermediate the complete trial best on English dev (size, intermediate, trial_id, dev_score)."""
+    """The complete trial best on English dev for each size and intermediate task, with its `dev_score`."""
     ranked = frames.searched[(frames.searched["outcome"] == "complete") & frames.searched["dev_score"].notna()]
     best = ranked.sort_values("dev_score", ascending=False, kind="stable").drop_duplicates(["size", "intermediate"])
     return best.sort_index()[["size", "intermediate", "trial_id", "dev_score"]].reset_index(drop=True)
 
 
-def _cells(frames: StudyFrames, cells: Cells) -> pd.DataFrame:
-    """The trials and repeats that count, a row each."""
+def counted_trials(frames: StudyFrames, cells: Cells) -> pd.DataFrame:
+    """The rows of `trials` that count: default cells, or the trials best on English dev and their repeats."""
     if cells == "default":
         return frames.trials[frames.trials["default_cell"]]
     chosen = set(chosen_trials(frames)[["size", "trial_id"]].itertuples(index=False, name=None))
     source = frames.trials["repeats"].where(frames.trials["repeats"] != "", frames.trials["trial_id"])
-    return kept(frames.trials, (pair in chosen for pair in zip(frames.trials["size"], source, strict=True)))
+    return rows_where(frames.trials, (pair in chosen for pair in zip(frames.trials["size"], source, strict=True)))
 
 
 def _scored(frames: StudyFrames, *, split: str, languages: Sequence[str] | None, cells: Cells) -> pd.DataFrame:
     columns = ["size", "trial_id", "lr_target", "seed"]
-    trials = _cells(frames, cells)[columns].drop_duplicates(["size", "trial_id"])
+    trials = counted_trials(frames, cells)[columns].drop_duplicates(["size", "trial_id"])
     trials = trials.assign(lr_target=trials["lr_target"].fillna(-1.0), seed=trials["seed"].fillna(-1))
     if languages is None:
         wanted = frames.judged(split)
@@ -167,10 +171,10 @@ def _scored(frames: StudyFrames, *, split: str, languages: Sequence[str] | None,
 
 def _outcomes(frames: StudyFrames, cells: Cells) -> dict[tuple[str, str], set[str]]:
     trials = frames.searched if cells == "tuned" else frames.trials[frames.trials["default_cell"]]
-    found: dict[tuple[str, str], set[str]] = {}
+    outcomes: dict[tuple[str, str], set[str]] = {}
     for row in trials.to_dict("records"):
-        found.setdefault((row["size"], row["intermediate"]), set()).add(row["outcome"])
-    return found
+        outcomes.setdefault((row["size"], row["intermediate"]), set()).add(row["outcome"])
+    return outcomes
 
 
 def _cell(pairs: pd.DataFrame | None, own: float | None, none: float | None) -> dict[str, Any]:
@@ -189,7 +193,7 @@ def _cell(pairs: pd.DataFrame | None, own: float | None, none: float | None) -> 
 
 
 def _example_variance(frames: StudyFrames, pairs: pd.DataFrame | None, task: str) -> float:
-    """From the examples of the very languages that the pairs' scores are over."""
+    """Variance over test examples, from the examples of the languages that the scores cover."""
     if pairs is None:
         return float("nan")
     draws: list[Floats] = []
@@ -206,35 +210,34 @@ def _example_variance(frames: StudyFrames, pairs: pd.DataFrame | None, task: str
 
 def _judged(table: pd.DataFrame) -> pd.DataFrame:
     variances, df = seed_variances(table["by_seed"], zip(table["size"], table["task"], strict=True))
-    found = infer(
+    inferred = infer(
         table["gain"].astype("float64"),
         variances,
         df=df,
         seeds=table["n"],
         example_variances=table["example_variance"],
     )
-    unmarked = np.where(table["mark"] == "", found.p, np.nan)
-    adjusted = holm(unmarked)
-    table = table.assign(se=found.se, low=found.low, high=found.high, p=found.p, p_holm=adjusted)
+    p_holm = holm(np.where(table["mark"] == "", inferred.p, np.nan))
+    table = table.assign(se=inferred.se, low=inferred.low, high=inferred.high, p=inferred.p, p_holm=p_holm)
     table["with_examples"] = table["example_variance"].notna()
     table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
     return table
 
 
 def seed_variances(by_seed: Iterable[Mapping[Any, float]], groups: Iterable[object]) -> tuple[Floats, Floats]:
-    """Variances over seeds and their degrees of freedom, of differences (by seed) to a baseline that a group shares.
+    """Variances over seeds, and their degrees of freedom, of differences (by seed) to a baseline shared within a group.
 
-    Differences of one group over the same seeds are pooled (`inference.block_variances`); NaN and 0 below two seeds.
+    Differences of one group over the same seeds are pooled (`inference.block_variances`). Below two seeds: NaN and 0.
     """
     rows = [dict(row) for row in by_seed]
     variances, df = np.full(len(rows), np.nan), np.zeros(len(rows))
     blocks: dict[Any, list[int]] = {}
-    for place, (row, group) in enumerate(zip(rows, groups, strict=True)):
+    for position, (row, group) in enumerate(zip(rows, groups, strict=True)):
         if len(row) > 1:
-            blocks.setdefault((group, tuple(sorted(row))), []).append(place)
-    for (_, seeds), places in blocks.items():
-        differences = np.array([[rows[place][seed] for seed in seeds] for place in places])
-        variances[places], df[places] = block_variances(differences)
+            blocks.setdefault((group, tuple(sorted(row))), []).append(position)
+    for (_, seeds), positions in blocks.items():
+        differences = np.array([[rows[position][seed] for seed in seeds] for position in positions])
+        variances[positions], df[positions] = block_variances(differences)
     return variances, df
 
 
@@ -245,7 +248,7 @@ def _verdict(row: dict[Any, Any]) -> str:
         return "one seed"
     if row["p_holm"] < ALPHA:
         return "gain" if row["gain"] > 0 else "loss"
-    return "tie" if max(abs(row["low"]), abs(row["high"])) <= 1.0 else "unclear"
+    return "tie" if max(abs(row["low"]), abs(row["high"])) <= TIE_POINTS else "unclear"
 
 
 def _reason(key: tuple[str, str, str], scored: dict[Any, float], outcomes: dict[tuple[str, str], set[str]]) -> str:

@@ -1,4 +1,4 @@
-"""What languages have to do with it: how good a language is against script, pre-training share and pieces; what it costs."""
+"""Languages: how well each does against script, share of pre-training text and tokens per word, and what it costs."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ def language_name(code: str) -> str:
 
 
 def script_of(code: str) -> str:
-    """The script a language is mostly written in (CLDR's likely subtags), such as "Latn"; "" if CLDR does not say."""
+    """The script a language is mostly written in, such as "Latn" (CLDR's likely subtags); "" if CLDR has none."""
     likely = str(get_global("likely_subtags").get(code, ""))
     return next((part for part in likely.split("_") if len(part) == 4 and part.isalpha()), "")
 
 
 def language_table(frames: StudyFrames) -> pd.DataFrame:
-    """A row a size and language: how well the size's best trial (chosen on dev) does in it, and what the language costs.
+    """One row per size and language: how well the size's best trial (chosen on dev) does, and what the language costs.
 
-    `effect` is what the language adds to a test score (`language_effects`), the measure to compare languages by. `score` is the
-    mean over those `tasks` (their number) that the study scores in the language, be they easy or hard, so that it compares
-    languages of the same tasks alone; `gap_to_english` the mean over those scored in English too of English minus the language.
-    `share` is the language's part of the pre-training text, where the study recorded it. `pieces` (mean of a query),
-    `pieces_per_word` (NaN too for languages written without spaces), `p50_ms` and the ratios to English are of the size's
-    fastest variant that was timed by language; NaN where that was not measured.
+    `effect` is what the language adds to a test score (`language_effects`); compare languages by it. `score` averages the
+    `tasks` (their number) scored in the language, easy or hard, so it only compares languages with the same tasks.
+    `gap_to_english` is English minus the language, averaged over the tasks scored in both. `share` is the language's share of
+    the pre-training text, where recorded. `pieces` (tokens per query, mean), `pieces_per_word` (tokens per word; NaN for
+    languages written without spaces), `p50_ms` and the ratios to English are those of the size's fastest serving variant timed
+    by language; NaN where not measured.
     """
     speed = _speed(frames)
     shares = frames.context.get("pretraining") or {}
@@ -83,7 +83,7 @@ def language_table(frames: StudyFrames) -> pd.DataFrame:
         by_language = of_size.pivot_table(index="language", columns="task", values="value")
         english = by_language.loc[ENGLISH] if ENGLISH in by_language.index else pd.Series(dtype="float64")
         effects = language_effects(by_language)
-        own = shares.get(size, shares)  # by size, or one for all
+        own = shares.get(size, shares)  # by size, or the same for all sizes
         for language, scores in by_language.iterrows():
             cost = speed.get((str(size), str(language)), {})
             base = speed.get((str(size), ENGLISH), {})
@@ -109,18 +109,18 @@ def language_table(frames: StudyFrames) -> pd.DataFrame:
 
 
 def language_effects(scores: pd.DataFrame) -> pd.Series[float]:
-    """By language, how many points it is better than the mean language in the tasks that it has.
+    """Points by which each language exceeds the mean language in its tasks.
 
     `scores`: languages by tasks, NaN where a language is not scored.
 
-    The language's part in score = task + language, fitted by least squares to the cells that there are (the two-way layout with
-    unequal numbers, Yates 1934). It assumes that a language is as many points better in one task as in another; a task whose
-    languages lie further apart counts for more. English, which the models are trained on, is no zero-shot language and takes no
-    part in the fit: its effect is the mean of what it has over the tasks fitted. The other languages' effects have a mean of
-    zero, so that with every language in every task they are the means over tasks less the mean of these.
+    The language term of score = task + language, fitted by least squares to the cells present (two-way layout with unequal
+    numbers, Yates 1934). The model assumes the same difference between languages in every task, so a task with a wider spread
+    counts for more. English is the training language, not a zero-shot one, and is left out of the fit: its effect is its mean
+    excess over the fitted tasks. The other effects have mean zero. With every language in every task they are the centred
+    means over tasks.
 
-    Two languages can be compared if they have a task in common or a chain of such pairs links them (Weeks and Williams 1964).
-    Where not all are linked, the largest linked group has effects, and the rest NaN.
+    Two languages compare if they share a task or a chain of such pairs links them (Weeks and Williams 1964). If not all are
+    linked, the largest linked group gets effects and the others NaN.
     """
     cells = scores.drop(index=ENGLISH, errors="ignore").stack().dropna()
     effects = pd.Series(np.nan, index=scores.index, dtype="float64")
@@ -142,7 +142,7 @@ def language_effects(scores: pd.DataFrame) -> pd.Series[float]:
 
 
 def _largest_linked(pairs: list[tuple[str, str]]) -> set[str]:
-    """The languages of the largest group whose (language, task) pairs hang together; of two as large, that with more pairs."""
+    """The languages of the largest connected group of (language, task) pairs; ties go to the group with more pairs."""
     groups: list[tuple[set[str], set[str], int]] = []  # languages, tasks, pairs
     for language, task in pairs:
         languages, tasks, count = {language}, {task}, 1
@@ -157,57 +157,57 @@ def _largest_linked(pairs: list[tuple[str, str]]) -> set[str]:
 
 
 def effects_by_script(table: pd.DataFrame) -> pd.DataFrame:
-    """By size and script, best first: the mean effect of the languages mostly written in it, the lowest, the highest, and how
-    many they are; English left out.
+    """Mean, lowest and highest effect and number of the languages mostly written in a script, by size, best first.
 
-    Languages count alike, and a script is no cause: those of one script are often related, and alike in pre-training text.
-    `table`: rows of `language_table`.
+    English is left out. Languages have equal weight. A script is not a cause: languages of one script are often related and
+    have similar shares of pre-training text. `table`: rows of `language_table`.
     """
     known = table[(table["language"] != ENGLISH) & table["effect"].notna()]
     rows: list[dict[str, Any]] = []
     for size, of_size in known.groupby("size", sort=False):
-        found = of_size.groupby("script")["effect"].agg(["mean", "min", "max", "count"])
-        for script, row in found.sort_values("mean", ascending=False, kind="stable").iterrows():
+        by_script = of_size.groupby("script")["effect"].agg(["mean", "min", "max", "count"])
+        for script, row in by_script.sort_values("mean", ascending=False, kind="stable").iterrows():
             ends = {"lowest": row["min"], "highest": row["max"], "languages": int(row["count"])}
             rows.append({"size": size, "script": script, "effect": row["mean"]} | ends)
     return frame(rows, _SCRIPTS)
 
 
 def associations(table: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rank correlations over languages, by size, English left out: of the language's effect with pre-training share
-    and pieces, and of latency with pieces.
+    """Spearman's rank correlations over languages by size, without English.
 
-    The effect and no mean score: languages have different tasks, and a mean over an easy one or a hard one says which.
-    Intervals by Fisher's z with variance 1.06 / (n - 3) (Fieller, Hartley and Pearson 1957). Fewer than five languages, or a
-    column without spread, give no row. `table`: rows of `language_table`.
+    Of the language effect with pre-training share and tokens, and of latency with tokens. The effect is used instead of the
+    mean score because languages have different tasks, and their mean mostly reflects which. Intervals by Fisher's z with
+    variance 1.06 / (n - 3) (Fieller, Hartley and Pearson 1957). Fewer than five languages, or a constant column, give no row.
+    `table`: rows of `language_table`.
     """
     rows: list[dict[str, Any]] = []
     for size, group in table[table["language"] != ENGLISH].groupby("size", sort=False):
-        for what, one, other in (
+        for what, first, second in (
             ("language effect with pre-training share", "effect", "share"),
             ("language effect with pieces", "effect", "pieces"),
             ("language effect with pieces per word", "effect", "pieces_per_word"),
             ("latency with pieces", "p50_ms", "pieces"),
         ):
-            known = group[[one, other]].dropna()
+            known = group[[first, second]].dropna()
             if len(known) < 5 or (known.nunique() < 2).any():
                 continue
-            found = stats.spearmanr(known[one], known[other])
+            correlation = stats.spearmanr(known[first], known[second])
             half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * math.sqrt(1.06 / (len(known) - 3))
-            z = np.arctanh(np.clip(found.statistic, -0.9999, 0.9999))
-            row = {"size": size, "what": what, "spearman": found.statistic, "p": found.pvalue, "languages": len(known)}
+            rho = correlation.statistic
+            z = np.arctanh(np.clip(rho, -0.9999, 0.9999))
+            row = {"size": size, "what": what, "spearman": rho, "p": correlation.pvalue, "languages": len(known)}
             rows.append(row | {"low": np.tanh(z - half), "high": np.tanh(z + half)})
     return frame(rows, _ASSOCIATIONS)
 
 
 def _speed(frames: StudyFrames) -> dict[tuple[str, str], dict[str, float]]:
-    """Of each size and language what its fastest variant timed by language takes."""
+    """Costs by size and language, of the size's fastest serving variant timed by language."""
     by_variant = frames.speed_by_language.groupby(["size", "variant"])["p50_ms"].mean().reset_index()
     fastest = by_variant.sort_values("p50_ms", kind="stable").drop_duplicates("size")
-    kept = frames.speed_by_language.merge(fastest[["size", "variant"]], on=["size", "variant"])
-    return {(row["size"], row["language"]): {str(k): v for k, v in row.items()} for row in kept.to_dict("records")}
+    rows = frames.speed_by_language.merge(fastest[["size", "variant"]], on=["size", "variant"])
+    return {(row["size"], row["language"]): {str(k): v for k, v in row.items()} for row in rows.to_dict("records")}
 
 
 def _ratio(own: dict[str, float], base: dict[str, float], name: str) -> float | None:
-    one, other = own.get(name), base.get(name)
-    return one / other if one and other else None
+    value, reference = own.get(name), base.get(name)
+    return value / reference if value and reference else None

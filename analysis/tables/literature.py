@@ -1,4 +1,4 @@
-"""Published figures that were read at their source, to be drawn beside measured ones and never mixed into a fit."""
+"""Published scores, each checked at its source. They are shown beside measured scores and never enter a fit."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ ZERO_SHOT = "zero-shot"
 
 
 def published(folder: Path = FOLDER) -> pd.DataFrame:
-    """Every row of every CSV of the folder: model, parameters (millions, embeddings included; NaN where not read), task,
-    metric, value (percent), protocol and source.
+    """All rows of the folder's CSV files.
+
+    `params_m` counts millions of parameters with embeddings, NaN where not checked; `value` is percent.
 
     Raises:
-        ValueError: a file lacks a column, or a row its protocol or source.
+        ValueError: a file lacks a column, or a row lacks its protocol or source.
     """
     tables = []
     for path in sorted(folder.glob("*.csv")):
@@ -39,9 +40,9 @@ def published(folder: Path = FOLDER) -> pd.DataFrame:
 
 
 def comparable(table: pd.DataFrame, targets: list[str]) -> pd.DataFrame:
-    """The rows about a target of the study that are zero-shot and in the unit of its scores.
+    """The zero-shot rows on a target of the study, in the unit of the study's scores.
 
-    The study scores question answering by (F1 + EM) / 2: rows that have both get that value, others are left out.
+    The study scores question answering by (F1 + EM) / 2: rows with both get that value, others are left out.
     """
     rows = table[table["task"].isin(targets) & (table["protocol"] == ZERO_SHOT)]
     wide = rows.pivot_table(

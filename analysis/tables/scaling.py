@@ -1,9 +1,9 @@
-"""How accuracy and speed go with size: power laws and saturating curves, with intervals and leave-one-out error."""
+"""Accuracy and speed against size: power laws and saturating curves, with intervals and leave-one-out error."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,13 +13,14 @@ from scipy import stats
 
 from analysis.store.examples import Floats
 from analysis.store.frames import NONE, StudyFrames, frame, zero_shot
+from analysis.store.names import METRIC_NAMES
 from analysis.tables.gains import chosen_trials
 from analysis.tables.inference import LEVEL
 from analysis.tables.tradeoff import best_trials, valid
 
 Over = Literal["params_body_m", "gflops_per_sample"]
 SCORE = "test score (%)"
-FEWEST = 4  # points; through fewer no curve is drawn
+FEWEST = 4  # points needed for a curve
 _EXPONENTS = np.linspace(0.01, 4.0, 400)
 
 _POINTS = {
@@ -36,10 +37,10 @@ _POINTS = {
 
 @dataclass(frozen=True)
 class Fit:
-    """A curve through the points of one series.
+    """A curve fitted to the points of one series.
 
-    `form`: "power", y = a x^b; or "saturating", y = c - a x^-b. `parameters` by name, `intervals` at 95 % (NaN where the points
-    do not say). `leave_one_out` is the root mean square error, in y's unit, of predicting each point from the others.
+    `form`: "power", y = a x^b; or "saturating", y = c - a x^-b. `intervals` at 95%, NaN where undetermined. `leave_one_out` is
+    the root mean square error, in y's unit, of predicting each point from the others.
     """
 
     form: str
@@ -48,13 +49,13 @@ class Fit:
     leave_one_out: float
     points: int
     predict: Callable[[Floats], Floats]
-    band: Callable[[Floats], tuple[Floats, Floats]]  # the ends of the 95 % interval of the curve
+    band: Callable[[Floats], tuple[Floats, Floats]]  # ends of the 95% interval of the curve
 
 
 def fit_power(x: Floats, y: Floats) -> Fit | None:
-    """y = a x^b by least squares on logarithms, the error being taken as relative; None below `FEWEST` points or y <= 0.
+    """Fit y = a x^b by least squares on logarithms, so errors are relative; None below `FEWEST` points or for y <= 0.
 
-    Intervals of slope and curve are those of simple linear regression, the curve's as wide up as down on the log scale.
+    Intervals of slope and curve are those of simple linear regression; the curve's is symmetric on the log scale.
     """
     if len(x) < FEWEST or (y <= 0).any() or len(np.unique(x)) < 3:
         return None
@@ -71,9 +72,9 @@ def fit_power(x: Floats, y: Floats) -> Fit | None:
         half = t * residual_se * np.sqrt(1 / len(x) + (np.log(at) - log_x.mean()) ** 2 / spread)
         return predict(at) * np.exp(-half), predict(at) * np.exp(half)
 
-    def without(kept: Floats, values: Floats, at: float) -> float:
-        one, two, _, _ = _line(np.log(kept), np.log(values))
-        return float(np.exp(two + one * np.log(at)))
+    def refitted(others: Floats, values: Floats, at: float) -> float:
+        new_slope, new_intercept, _, _ = _line(np.log(others), np.log(values))
+        return float(np.exp(new_intercept + new_slope * np.log(at)))
 
     return Fit(
         "power",
@@ -82,7 +83,7 @@ def fit_power(x: Floats, y: Floats) -> Fit | None:
             "a": (math.exp(intercept - intercept_half), math.exp(intercept + intercept_half)),
             "b": (slope - slope_half, slope + slope_half),
         },
-        _leave_one_out(x, y, without),
+        _leave_one_out(x, y, refitted),
         len(x),
         predict,
         band,
@@ -90,11 +91,12 @@ def fit_power(x: Floats, y: Floats) -> Fit | None:
 
 
 def fit_saturating(x: Floats, y: Floats, *, ceiling: float = math.inf) -> Fit | None:
-    """y = c - a x^-b by least squares, a limit c <= `ceiling` approached by a power law; None below `FEWEST` points.
+    """Fit y = c - a x^-b by least squares, a power-law approach to a limit c <= `ceiling`; None below `FEWEST` points.
 
-    For each b on a grid of 0.01 to 4 the other two are linear (variable projection), so that no start value is needed. The
-    interval of b is its profile likelihood's (F test; ends that the grid cuts off are infinite, or 0), that of c and of the
-    curve the delta method's, cut at `ceiling`. With as few points as a study has sizes these are approximate, and wide.
+    For each b on a grid from 0.01 to 4 the other two parameters are linear (variable projection), so no start value is needed.
+    The interval of b comes from its profile likelihood (F test; an end beyond the grid is infinite, or 0), those of c and
+    of the curve from the delta method, cut off at `ceiling`. With as few points as a study has sizes, they are approximate
+    and wide.
     """
     if len(x) < FEWEST or len(np.unique(x)) < FEWEST:
         return None
@@ -125,17 +127,17 @@ def fit_saturating(x: Floats, y: Floats, *, ceiling: float = math.inf) -> Fit | 
         low: Floats = predict(at) - half
         return low, np.minimum(predict(at) + half, ceiling)
 
-    def without(kept: Floats, values: Floats, at: float) -> float:
-        losses, found = _profile(kept / unit, values, ceiling)
+    def refitted(others: Floats, values: Floats, at: float) -> float:
+        losses, fitted = _profile(others / unit, values, ceiling)
         best = int(losses.argmin())
-        return float(found[best][0] - found[best][1] * (at / unit) ** -_EXPONENTS[best])
+        return float(fitted[best][0] - fitted[best][1] * (at / unit) ** -_EXPONENTS[best])
 
     c_half = t * math.sqrt(max(float(inverse[0, 0]), 0.0))
     return Fit(
         "saturating",
         {"c": float(c), "a": float(a) * unit**b, "b": b},
         {"c": (c - c_half, min(c + c_half, ceiling)), "a": (math.nan, math.nan), "b": (low, high)},
-        _leave_one_out(x, y, without),
+        _leave_one_out(x, y, refitted),
         len(x),
         predict,
         band,
@@ -143,7 +145,7 @@ def fit_saturating(x: Floats, y: Floats, *, ceiling: float = math.inf) -> Fit | 
 
 
 def _line(x: Floats, y: Floats) -> tuple[float, float, float, float]:
-    """Slope, intercept, residual standard error (NaN without spare points) and sum of squares of x about its mean."""
+    """Slope, intercept, residual standard error (NaN for two points) and sum of squares of x about its mean."""
     spread = float(((x - x.mean()) ** 2).sum())
     slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread
     intercept = float(y.mean()) - slope * float(x.mean())
@@ -152,7 +154,7 @@ def _line(x: Floats, y: Floats) -> tuple[float, float, float, float]:
 
 
 def _profile(x: Floats, y: Floats, ceiling: float) -> tuple[Floats, Floats]:
-    """For each exponent of the grid the residual sum of squares of the best (c, a) with c <= ceiling, and these."""
+    """Residual sum of squares and (c, a) of the best fit with c <= ceiling, for each exponent of the grid."""
     z = -(x[None, :] ** -_EXPONENTS[:, None])
     centred = z - z.mean(axis=1, keepdims=True)
     a = (centred * (y - y.mean())).sum(axis=1) / (centred**2).sum(axis=1)
@@ -167,32 +169,35 @@ def _profile(x: Floats, y: Floats, ceiling: float) -> tuple[Floats, Floats]:
 def _leave_one_out(x: Floats, y: Floats, predict: Callable[[Floats, Floats, float], float]) -> float:
     errors = []
     for left in range(len(x)):
-        kept = np.arange(len(x)) != left
-        errors.append(predict(x[kept], y[kept], float(x[left])) - float(y[left]))
+        others = np.arange(len(x)) != left
+        errors.append(predict(x[others], y[others], float(x[left])) - float(y[left]))
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
 def scaling_points(frames: StudyFrames) -> pd.DataFrame:
-    """What was measured of each size, a row a size and series, in the unit that `what` names.
+    """Measured scores and speeds, one row per size and series, in the unit that `what` names.
 
-    `SCORE`: series "none" (the trial best on dev without an intermediate task) and "best" (best on dev of all), mean and spread
+    `SCORE`: series "none" (the trial best on dev without an intermediate task) and "best" (best on dev of all); mean and spread
     over the trial and its complete repeats, without English where that is recorded. "p50 latency (ms)" and "throughput
-    (samples/s)": a series a hardware and variant, VALID results alone. `gflops_per_sample` counts 2 operations a body parameter
-    and token of a mean query of the task timed (Kaplan et al. 2020, section 2.1: attention's share, quadratic in the length,
-    left out); NaN where the benchmark recorded no query lengths.
+    (samples/s)": one series per hardware and serving variant, VALID results only. `gflops_per_sample` counts 2 operations per
+    body parameter and token of a mean query of the timed task (Kaplan et al. 2020, section 2.1; attention, quadratic in the
+    length, is left out); NaN where the benchmark recorded no query lengths.
     """
-    body, benchmarks = frames.body_m, valid(frames.benchmarks)
-    pieces = benchmarks.groupby("size")["mean_pieces"].mean().to_dict()
+    body = frames.body_m
+    tokens = valid(frames.benchmarks).groupby("size")["mean_pieces"].mean().to_dict()
     rows: list[dict[str, Any]] = []
-
-    def add(what: str, series: str, size: str, values: list[float]) -> None:
-        found = pd.Series(values, dtype="float64").dropna()
-        if size not in body or found.empty:
-            return
-        flops = 2 * body[size] * 1e6 * pieces.get(size, math.nan) / 1e9
+    for what, series, size, measured in [*_scores(frames), *_speeds(frames)]:
+        values = pd.Series(measured, dtype="float64").dropna()
+        if size not in body or values.empty:
+            continue
+        flops = 2 * body[size] * 1e6 * tokens.get(size, math.nan) / 1e9
         row = {"what": what, "series": series, "size": size, "params_body_m": body[size], "gflops_per_sample": flops}
-        rows.append(row | {"value": found.mean(), "sd": found.std(ddof=1), "n": len(found)})
+        rows.append(row | {"value": values.mean(), "sd": values.std(ddof=1), "n": len(values)})
+    return frame(rows, _POINTS)
 
+
+def _scores(frames: StudyFrames) -> Iterator[tuple[str, str, str, list[float]]]:
+    """What, series, size and the scores of the trial and its complete repeats."""
     best = chosen_trials(frames)
     complete = frames.trials.assign(score=zero_shot(frames.trials)[1])
     complete = complete[complete["outcome"] == "complete"]
@@ -200,22 +205,26 @@ def scaling_points(frames: StudyFrames) -> pd.DataFrame:
         for row in table.to_dict("records"):
             trials = complete[complete["size"] == row["size"]]
             own = trials[(trials["trial_id"] == row["trial_id"]) | (trials["repeats"] == row["trial_id"])]
-            whole = own[own["targets_finished"] == own["targets_finished"].max()]
-            add(SCORE, series, row["size"], list(whole["score"]))
+            finished = own[own["targets_finished"] == own["targets_finished"].max()]
+            yield SCORE, series, row["size"], list(finished["score"])
+
+
+def _speeds(frames: StudyFrames) -> Iterator[tuple[str, str, str, list[float]]]:
+    """What, series, size and the one value measured."""
+    benchmarks = valid(frames.benchmarks)
     several = benchmarks["hardware"].nunique() > 1
     for (hardware, variant), group in benchmarks.groupby(["hardware", "variant"], sort=False):
         series = f"{variant} on {hardware}" if several else str(variant)
         for row in group.to_dict("records"):
-            add("p50 latency (ms)", series, row["size"], [row["p50_ms"]])
-            add("throughput (samples/s)", series, row["size"], [row["throughput_sps"]])
-    return frame(rows, _POINTS)
+            yield METRIC_NAMES["p50_ms"], series, row["size"], [row["p50_ms"]]
+            yield METRIC_NAMES["throughput_sps"], series, row["size"], [row["throughput_sps"]]
 
 
 def scaling(frames: StudyFrames, *, over: Over = "params_body_m") -> dict[tuple[str, str, str], Fit]:
-    """Fits by (what, series, form) of `scaling_points` over body parameters in millions, or over operations a sample.
+    """Fits of `scaling_points` by (what, series, form), over body parameters (millions) or operations per sample (GFLOP).
 
     Accuracy: a power law of the error (100 - score), and a saturating curve of the score. Speed: a power law. A series of
-    fewer than four sizes has none. Published figures have no part in it.
+    fewer than four sizes has no fit. Published scores are not used.
     """
     fits: dict[tuple[str, str, str], Fit] = {}
     for (what, series), group in scaling_points(frames).dropna(subset=[over]).groupby(["what", "series"], sort=False):
@@ -230,7 +239,7 @@ def scaling(frames: StudyFrames, *, over: Over = "params_body_m") -> dict[tuple[
 
 
 def _of_score(fit: Fit) -> Fit:
-    """A power law of the error as a curve of the score."""
+    """The curve of the score that belongs to a power law of the error."""
 
     def band(at: Floats) -> tuple[Floats, Floats]:
         low, high = fit.band(at)

@@ -1,10 +1,10 @@
-"""What the search did: which choices mattered, whether early rungs told the end, what pruning and sharing saved."""
+"""The search: which hyperparameters mattered, how well early rungs predict the end, what stopping and sharing saved."""
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,10 @@ from scipy import stats
 from analysis.store.frames import MEAN, NONE, StudyFrames, frame
 from analysis.tables.inference import LEVEL
 
-FEWEST_TRIALS = 8  # complete ones, below which an importance would be noise
+if TYPE_CHECKING:
+    import optuna
+
+FEWEST_TRIALS = 8  # complete trials needed for an importance that is more than noise
 
 _STAGES = {
     "size": "str",
@@ -47,10 +50,10 @@ _SAVINGS = {
 
 
 def stages(frames: StudyFrames) -> pd.DataFrame:
-    """The different stages that the trials rest on, and how many `trials` (repeats included) share each.
+    """The distinct stages behind the trials, and how many `trials` (repeats included) share each.
 
-    Derived from the trials' parameters and the order of targets, which decide a stage's identity: `sort` is "pretrain",
-    "intermediate" or "target" (training or scoring a target after it). Pre-training is taken as one a size: repeats keep it.
+    Derived from the trials' parameters and the order of targets, which determine a stage. `sort` is "pretrain", "intermediate"
+    or "target" (training or scoring a target). Pre-training counts once per size: repeats share it.
     """
     rows: dict[tuple[Any, ...], int] = {}
     for trial in frames.trials.to_dict("records"):
@@ -59,11 +62,11 @@ def stages(frames: StudyFrames) -> pd.DataFrame:
             continue
         rate = None if pd.isna(trial["lr_intermediate"]) else trial["lr_intermediate"]
         chain: list[tuple[Any, ...]] = [(trial["size"], "pretrain", "", "", None, None, None)]
-        through = (trial["intermediate"], rate)
+        trained_on = (trial["intermediate"], rate)
         if trial["intermediate"] != NONE:
-            chain.append((trial["size"], "intermediate", trial["intermediate"], *through, None, trial["seed"]))
+            chain.append((trial["size"], "intermediate", trial["intermediate"], *trained_on, None, trial["seed"]))
         chain += [
-            (trial["size"], "target", task, *through, trial["lr_target"], trial["seed"])
+            (trial["size"], "target", task, *trained_on, trial["lr_target"], trial["seed"])
             for task in frames.targets[:finished]
         ]
         for stage in chain:
@@ -72,10 +75,10 @@ def stages(frames: StudyFrames) -> pd.DataFrame:
 
 
 def savings(frames: StudyFrames) -> pd.DataFrame:
-    """Of each size what stopping early and sharing stages saved, in stages of the search (repeats left out).
+    """What stopping early and sharing stages saved per size, in stages of the search (without repeats).
 
-    `targets_not_trained` of `targets_in_all` were spared by stopping trials early; `stages_made` stages served where trials
-    that shared nothing would have run `stages_asked`.
+    Stopping early spared `targets_not_trained` of `targets_in_all`. `stages_made` stages ran where trials that share nothing
+    would have run `stages_asked`.
     """
     searched = frames.searched
     rows = []
@@ -85,27 +88,26 @@ def savings(frames: StudyFrames) -> pd.DataFrame:
             continue
         stopped = trials[trials["outcome"] == "stopped_early"]
         spared = len(frames.targets) * len(stopped) - int(stopped["targets_finished"].fillna(0).sum())
-        made = stages(StudyFrames(frames.sizes, trials, frames.scores, frames.benchmarks, frames.context))
+        distinct = stages(StudyFrames(frames.sizes, trials, frames.scores, frames.benchmarks, frames.context))
         rows.append(
             {
                 "size": size,
                 "trials": len(trials),
                 "targets_in_all": len(frames.targets) * len(trials),
                 "targets_not_trained": spared,
-                "stages_asked": int(made["trials"].sum()),
-                "stages_made": len(made),
+                "stages_asked": int(distinct["trials"].sum()),
+                "stages_made": len(distinct),
             }
         )
     return frame(rows, _SAVINGS)
 
 
 def rung_agreement(frames: StudyFrames) -> pd.DataFrame:
-    """How well the ranking by mean dev score after each rung agrees with the ranking at the end, over complete trials.
+    """Agreement of the ranking by mean dev score after each rung with the final ranking, over complete trials.
 
-    Kendall's tau-b with a 95 % interval (Fisher's z with variance 0.437 / (n - 4), Fieller, Hartley and Pearson 1957), NaN
-    below five trials. `best_kept`: the trial best at the end is in the better half at that rung. Scores at a rung are means of
-    the dev scores of the `targets` that have a dev set and were finished by then, which is what the search ranked on; rungs
-    that add no dev set are left out.
+    Kendall's tau-b with a 95% interval (Fisher's z with variance 0.437 / (n - 4), Fieller, Hartley and Pearson 1957), NaN below
+    five trials. `best_kept`: the trial best at the end is in the better half at that rung. The score at a rung averages the
+    dev scores of the `targets` with a dev set finished by then, as the search does; rungs that add no dev set are left out.
     """
     dev = frames.scores[(frames.scores["split"] == "dev") & (frames.scores["language"] == MEAN)]
     complete = frames.searched[frames.searched["outcome"] == "complete"]
@@ -148,9 +150,10 @@ def _tau_interval(tau: float, count: int) -> tuple[float, float]:
 
 
 def importances(frames: StudyFrames) -> pd.DataFrame:
-    """What decided the dev score, by Optuna's conditional PED-ANOVA over each size's complete trials; shares that add up to 1.
+    """Share of each hyperparameter in the dev score, by Optuna's conditional PED-ANOVA over each size's complete trials.
 
-    A size with fewer than `FEWEST_TRIALS` of them, or whose trials do not differ in a parameter, has no rows.
+    The shares of a size add up to 1. A size with fewer than `FEWEST_TRIALS` trials, or without a hyperparameter that varies,
+    has no rows.
     """
     import optuna
 
@@ -161,26 +164,34 @@ def importances(frames: StudyFrames) -> pd.DataFrame:
         own = own[own["dev_score"].notna()]
         if len(own) < FEWEST_TRIALS or own["dev_score"].nunique() < 2:
             continue
-        study = optuna.create_study(direction="maximize")
-        distributions = {
-            name: optuna.distributions.CategoricalDistribution(sorted(own[name].dropna().unique().tolist()))
-            for name in ("intermediate", "lr_intermediate", "lr_target")
-            if own[name].nunique() > 1
-        }
-        for trial in own.to_dict("records"):
-            params = {name: trial[name] for name in distributions if not pd.isna(trial[name])}
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=params,
-                    distributions={name: distributions[name] for name in params},
-                    value=float(trial["dev_score"]),
-                )
-            )
+        study, parameters = _as_optuna_study(own)
         try:
-            found = optuna.importance.get_param_importances(study) if distributions else {}
+            shares = optuna.importance.get_param_importances(study) if parameters else {}
         except (ValueError, RuntimeError):  # no quantile of the scores separates the trials
-            found = {}
+            shares = {}
         rows += [
-            {"size": size, "parameter": name, "importance": share, "trials": len(own)} for name, share in found.items()
+            {"size": size, "parameter": name, "importance": share, "trials": len(own)} for name, share in shares.items()
         ]
     return frame(rows, _IMPORTANCES)
+
+
+def _as_optuna_study(trials: pd.DataFrame) -> tuple[optuna.Study, list[str]]:
+    """The trials as a study in memory, and the hyperparameters that vary among them."""
+    import optuna
+
+    study = optuna.create_study(direction="maximize")
+    distributions = {
+        name: optuna.distributions.CategoricalDistribution(sorted(trials[name].dropna().unique().tolist()))
+        for name in ("intermediate", "lr_intermediate", "lr_target")
+        if trials[name].nunique() > 1
+    }
+    for trial in trials.to_dict("records"):
+        params = {name: trial[name] for name in distributions if not pd.isna(trial[name])}
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=params,
+                distributions={name: distributions[name] for name in params},
+                value=float(trial["dev_score"]),
+            )
+        )
+    return study, list(distributions)

@@ -1,4 +1,4 @@
-"""What a configuration scores over the seeds it was trained with, and how well that is known."""
+"""Mean score of a configuration over its seeds, and how certain it is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.store.examples import Floats, Key
 from analysis.store.frames import StudyFrames
@@ -16,15 +17,15 @@ from analysis.tables.inference import example_variance, infer
 
 @dataclass(frozen=True)
 class SeedRun:
-    """A trial, or its repeat with another seed, with its test scores by task in percent."""
+    """A trial, or its repeat with another seed, with its test scores (percent) by task."""
 
     trial_id: str
     scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class OverSeeds:
-    """The mean over seeds with its 95 % interval (NaN: unknown), and what that covers."""
+class SeedMean:
+    """The mean over `seeds` with its 95% interval (NaN: unknown); `covers` names the interval's sources of error."""
 
     mean: float
     low: float
@@ -34,14 +35,14 @@ class OverSeeds:
 
 
 def seed_runs(frames: StudyFrames, key: Key, tasks: Sequence[str], language: str) -> dict[int, SeedRun]:
-    """By seed, the complete ones of a trial and its repeats that were scored on every task; `language` as in `SCORES`."""
+    """The complete runs of a trial and its repeats that were scored on every task, by seed; `language` as in `SCORES`."""
     trials = frames.trials[(frames.trials["size"] == key[0]) & (frames.trials["outcome"] == "complete")]
     own = trials[(trials["trial_id"] == key[1]) | (trials["repeats"] == key[1])]
     scores = frames.scores
-    wanted = scores[(scores["size"] == key[0]) & (scores["split"] == "test") & (scores["language"] == language)]
-    wanted = wanted[wanted["task"].isin(tasks) & wanted["value"].notna() & wanted["trial_id"].isin(own["trial_id"])]
+    rows = scores[(scores["size"] == key[0]) & (scores["split"] == "test") & (scores["language"] == language)]
+    rows = rows[rows["task"].isin(tasks) & rows["value"].notna() & rows["trial_id"].isin(own["trial_id"])]
     by_trial: dict[str, dict[str, float]] = {}
-    for trial, task, value in wanted[["trial_id", "task", "value"]].itertuples(index=False, name=None):
+    for trial, task, value in rows[["trial_id", "task", "value"]].itertuples(index=False, name=None):
         by_trial.setdefault(trial, {})[task] = value
     return {
         int(seed): SeedRun(trial, by_trial[trial])
@@ -50,11 +51,11 @@ def seed_runs(frames: StudyFrames, key: Key, tasks: Sequence[str], language: str
     }
 
 
-def served_score(row: Mapping[str, Any], tasks: Sequence[str], runs: Mapping[int, SeedRun]) -> dict[int, float]:
-    """By seed, the score over the tasks that a row of `tradeoff.configurations` has, or would have if it served that seed.
+def served_scores(row: Mapping[str, Any], tasks: Sequence[str], runs: Mapping[int, SeedRun]) -> dict[int, float]:
+    """Score over the tasks by seed, as a row of `tradeoff.configurations` has it or would have it if it served that seed.
 
-    One seed's model alone was scored as it is served. What serving changed there, over all its targets if it is not known for
-    these, is taken to hold for the others.
+    Only one seed's model was scored as served. The change that serving made to it is assumed for the other seeds; it is taken
+    over all its targets where it is unknown for these.
     """
     own = next((run for run in runs.values() if run.trial_id == row["trial_id"]), None)
     if own is None:
@@ -69,30 +70,47 @@ def served_score(row: Mapping[str, Any], tasks: Sequence[str], runs: Mapping[int
     return {seed: float(np.mean(list(run.scores.values()))) + change for seed, run in runs.items()}
 
 
-def over_seeds(frames: StudyFrames, row: Mapping[str, Any]) -> OverSeeds:
-    """Of a row of `tradeoff.configurations`, over its own targets; without complete runs, the score as measured."""
+def mean_over_seeds(frames: StudyFrames, row: Mapping[str, Any]) -> SeedMean:
+    """The seed mean of a row of `tradeoff.configurations` over its own targets; without complete runs, its score as served."""
     key, tasks, language = (str(row["size"]), str(row["trial_id"])), list(row["task_scores"]), str(row["judged_by"])
     runs = seed_runs(frames, key, tasks, language)
-    scores = np.array(list(served_score(row, tasks, runs).values()))
+    scores = np.array(list(served_scores(row, tasks, runs).values()))
     if not len(scores) or math.isnan(row["score"]):
-        return OverSeeds(float(row["score"]), math.nan, math.nan, 0, "nothing: no complete run has its targets")
+        return SeedMean(float(row["score"]), math.nan, math.nan, 0, "nothing: no complete run has its targets")
     drawn = [mean_draws(frames, (key[0], run.trial_id), tasks, language) for run in runs.values()]
-    draws = [one for one in drawn if one is not None]
-    whole = len(draws) == len(scores)
-    found = infer(
+    draws = [of_seed for of_seed in drawn if of_seed is not None]
+    with_examples = len(draws) == len(scores)
+    inferred = infer(
         [scores.mean()],
         [scores.var(ddof=1) if len(scores) > 1 else math.nan],
         df=[len(scores) - 1],
         seeds=[len(scores)],
-        example_variances=[example_variance(np.stack(draws)) if whole else math.nan],
+        example_variances=[example_variance(np.stack(draws)) if with_examples else math.nan],
     )
-    covers = ([f"{len(scores)} seeds"] if len(scores) > 1 else []) + (["test examples"] if whole else [])
-    said = " and ".join(covers) or "nothing: one seed, no examples"
-    return OverSeeds(float(scores.mean()), float(found.low[0]), float(found.high[0]), len(scores), said)
+    sources = ([f"{len(scores)} seeds"] if len(scores) > 1 else []) + (["test examples"] if with_examples else [])
+    covers = " and ".join(sources) or "nothing: one seed, no examples"
+    return SeedMean(float(scores.mean()), float(inferred.low[0]), float(inferred.high[0]), len(scores), covers)
 
 
 def mean_draws(frames: StudyFrames, key: Key, tasks: Sequence[str], language: str) -> Floats | None:
-    """Mean scores over the tasks on resampled test sets; None where a task has no examples."""
+    """Mean scores over the tasks on resampled test sets; None if a task has no examples."""
     drawn = [frames.examples.draws(key, task, language) for task in tasks]
-    known = [one for one in drawn if one is not None]
+    known = [of_task for of_task in drawn if of_task is not None]
     return np.mean(known, axis=0) if known and len(known) == len(drawn) else None
+
+
+def trial_means(frames: StudyFrames, tasks: Sequence[str], *, language: str) -> pd.DataFrame:
+    """Mean test score over these tasks and all seeds of each trial (`size`, `trial_id`, `intermediate`, `score`, `seeds`).
+
+    Only complete runs scored on every task count. `language` as in `SCORES`.
+    """
+    trials = frames.trials[frames.trials["outcome"] == "complete"]
+    source = trials["repeats"].where(trials["repeats"] != "", trials["trial_id"])
+    scores = frames.scores[(frames.scores["split"] == "test") & (frames.scores["language"] == language)]
+    by_run = scores.pivot_table(index=["size", "trial_id"], columns="task", values="value").reindex(columns=list(tasks))
+    means = by_run.dropna().mean(axis="columns").rename("score").reset_index()
+    runs = trials.assign(source=source).merge(means, on=["size", "trial_id"])
+    grouped = runs.groupby(["size", "source"], sort=False).agg(
+        intermediate=("intermediate", "first"), score=("score", "mean"), seeds=("trial_id", "nunique")
+    )
+    return grouped.reset_index().rename(columns={"source": "trial_id"})

@@ -1,4 +1,4 @@
-"""Accuracy against cost: which configurations nothing else beats, and what a budget buys."""
+"""Accuracy against cost: the configurations served, the Pareto fronts and hypervolumes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.store.frames import BENCH_METRICS, MEAN, StudyFrames, frame, zero_shot
-from analysis.tables.seeds import over_seeds
+from analysis.tables.chance import at_chance, mean_over
+from analysis.tables.seeds import mean_over_seeds
 
-# Costs a study may be judged by: the less the better, but for throughput and load. The p99 under load is none of them: it is
-# taken at the highest load that keeps it within a bound, so that it is near the bound whatever the configuration.
+# Less is better, except for throughput and load. The p99 under load is not a cost: at the highest load that keeps it within a
+# bound, it is close to that bound for every configuration.
 COSTS = ("p50_ms", "server_qps", "throughput_sps", "energy_j_per_sample", "peak_memory_mb")
 MORE_IS_BETTER = frozenset({"throughput_sps", "server_qps"})
-BEYOND_DOUBLINGS = 1.0  # from the dearest configuration to the reference of a hypervolume
+BEYOND_DOUBLINGS = 1.0  # from the most expensive configuration to the reference point of a hypervolume
 
 _HYPERVOLUMES = {
     "hardware": "str",
@@ -33,9 +34,9 @@ _HYPERVOLUMES = {
 def pareto_front(table: pd.DataFrame, *, cost: str, benefit: str) -> pd.Series[bool]:
     """True for each undominated row, aligned with `table`.
 
-    Row a dominates row b when it costs no more and benefits no less, one of them strictly; a cost in `MORE_IS_BETTER`
-    (throughput) is the better the more. Rows equal in both do not dominate each other, so ties are all kept. A row with NaN in
-    either column is never on the front and dominates nothing.
+    Row a dominates row b if it costs no more and benefits no less, and one of the two is strict. For a cost in `MORE_IS_BETTER`
+    (throughput) more is better. Rows equal in both do not dominate each other, so all ties stay. A row with NaN in either
+    column is never on the front and dominates nothing.
     """
     costs, benefits = table[cost].to_numpy(dtype="float64"), table[benefit].to_numpy(dtype="float64")
     if cost in MORE_IS_BETTER:
@@ -43,7 +44,7 @@ def pareto_front(table: pd.DataFrame, *, cost: str, benefit: str) -> pd.Series[b
     known = ~(np.isnan(costs) | np.isnan(benefits))
     front: npt.NDArray[np.bool_] = np.zeros(len(table), dtype=np.bool_)
     best = -np.inf
-    # cheapest first: rows of one cost survive only by their best benefit, and only above everything cheaper
+    # Cheapest first: of equal costs only the best benefit survives, and only if it exceeds everything cheaper.
     for level in np.unique(costs[known]):
         same_cost = known & (costs == level)
         top = benefits[same_cost].max()
@@ -54,9 +55,9 @@ def pareto_front(table: pd.DataFrame, *, cost: str, benefit: str) -> pd.Series[b
 
 
 def hypervolume(costs: npt.ArrayLike, benefits: npt.ArrayLike, *, reference: tuple[float, float]) -> float:
-    """Area dominated by points (cost, benefit) within a reference (highest cost, lowest benefit); points beyond it count not.
+    """Area dominated by points (cost, benefit) up to a reference (highest cost, lowest benefit); points beyond it are ignored.
 
-    The measure of Zitzler and Thiele (1998) for two objectives, one to be lowered and one raised.
+    The measure of Zitzler and Thiele (1998) for two objectives, one minimized and one maximized.
     """
     highest, lowest = reference
     points = np.column_stack([np.asarray(costs, dtype="float64"), np.asarray(benefits, dtype="float64")])
@@ -71,59 +72,59 @@ def hypervolume(costs: npt.ArrayLike, benefits: npt.ArrayLike, *, reference: tup
 
 
 def hypervolumes(frames: StudyFrames) -> pd.DataFrame:
-    """Of each hardware and cost with two configurations or more: the hypervolume over log2 cost, above a score of zero.
+    """Hypervolume over log2 cost above a score of zero, per hardware and cost with at least two configurations.
 
-    The load served is that within a bound, `server_bound_ms`, and loads within different bounds are kept apart.
-    The reference is one doubling beyond the dearest configuration, which would span no area at its own cost; a unit is one
-    point of score over one doubling of the budget. `mean_best_score` divides by the doublings from the cheapest, `from_cost`,
-    to the reference, `to_cost`: the score that a budget drawn evenly on the log scale buys on average. Compare only figures
-    over the same range.
+    The load served depends on the latency bound `server_bound_ms`, so each bound has its own row. The reference is one doubling
+    beyond the most expensive configuration, which would otherwise span no area. A unit is one point of score over one doubling
+    of the budget. `mean_best_score` divides by the doublings from the cheapest (`from_cost`) to the reference (`to_cost`): the
+    score that a budget drawn uniformly on the log scale buys on average. Only figures over the same range compare.
     """
     served = configurations(frames)
     rows: list[dict[str, Any]] = []
     for cost in COSTS:
-        for group in alike(served, cost):
+        for group in comparable_groups(served, cost):
             known = group[(group[cost] > 0) & group["score"].notna()]
-            if known[cost].nunique() < 2:
-                continue
-            values = known[cost].to_numpy(dtype="float64")
-            log = -np.log2(values) if cost in MORE_IS_BETTER else np.log2(values)
-            reference = float(log.max()) + BEYOND_DOUBLINGS
-            area = hypervolume(log, known["score"], reference=(reference, 0.0))
-            ends = [2.0 ** (-end if cost in MORE_IS_BETTER else end) for end in (float(log.min()), reference)]
-            front = pareto_front(known, cost=cost, benefit="score")
-            rows.append(
-                {
-                    "hardware": known["hardware"].iloc[0],
-                    "cost": cost,
-                    "server_bound_ms": known["server_bound_ms"].iloc[0] if cost == "server_qps" else np.nan,
-                    "hypervolume": area,
-                    "mean_best_score": area / (reference - float(log.min())),
-                    "from_cost": ends[0],
-                    "to_cost": ends[1],
-                    "configurations": len(known),
-                    "on_front": int(front.sum()),
-                }
-            )
+            if known[cost].nunique() >= 2:
+                rows.append(_hypervolume_row(known, cost))
     return frame(rows, _HYPERVOLUMES)
 
 
+def _hypervolume_row(known: pd.DataFrame, cost: str) -> dict[str, Any]:
+    values = known[cost].to_numpy(dtype="float64")
+    log = -np.log2(values) if cost in MORE_IS_BETTER else np.log2(values)
+    cheapest, reference = float(log.min()), float(log.max()) + BEYOND_DOUBLINGS
+    area = hypervolume(log, known["score"], reference=(reference, 0.0))
+    from_cost, to_cost = (2.0 ** (-end if cost in MORE_IS_BETTER else end) for end in (cheapest, reference))
+    return {
+        "hardware": known["hardware"].iloc[0],
+        "cost": cost,
+        "server_bound_ms": known["server_bound_ms"].iloc[0] if cost == "server_qps" else np.nan,
+        "hypervolume": area,
+        "mean_best_score": area / (reference - cheapest),
+        "from_cost": from_cost,
+        "to_cost": to_cost,
+        "configurations": len(known),
+        "on_front": int(pareto_front(known, cost=cost, benefit="score").sum()),
+    }
+
+
 def front(frames: StudyFrames) -> pd.DataFrame:
-    """The configurations on a front of p50 latency, fastest first of each hardware, as they are judged."""
+    """The configurations on the Pareto front of p50 latency, fastest first for each hardware."""
     served = configurations(frames)
-    found = served[served["on_front"]].sort_values(["hardware", "p50_ms"], kind="stable")
-    return found[["size", "variant", "hardware", "p50_ms", "score", "judged_by"]].reset_index(drop=True)
+    rows = served[served["on_front"]].sort_values(["hardware", "p50_ms"], kind="stable")
+    return rows[["size", "variant", "hardware", "p50_ms", "score", "judged_by"]].reset_index(drop=True)
 
 
 def configurations(frames: StudyFrames) -> pd.DataFrame:
-    """The benchmarks, each with the `intermediate` of the trial it serves and whether it is on a front.
+    """The benchmarks, each with the `intermediate` task of the trial it serves and whether it is on a Pareto front.
 
-    `score` is what it is judged by, the mean test score over targets without English where that is recorded (`judged_by`, one
-    of `frames.AGGREGATES`; `judged_scores` by target), of the artefact that was timed. `seed_mean` is the same over the
-    `seeds` it was trained with, with its 95 % interval from `score_low` to `score_high` over what `interval_covers` says
-    (`seeds.over_seeds`).
-    `on_front` is the front of p50 latency, `on_front_<cost>` that of each of `COSTS`. Fronts are taken among what is `alike`.
-    What a scenario found INVALID is NaN.
+    `score` is the mean test score over targets of the artefact that was timed, without English where that is recorded
+    (`judged_by`, one of `frames.AGGREGATES`; `judged_scores` by target). `score_above_chance` is the same mean over the targets
+    that some size scores above chance (`chance.at_chance` names the others); NaN where a target's score is missing.
+    `seed_mean` averages `score` over the trial's `seeds`; `score_low` to `score_high` is its 95% interval over the sources in
+    `interval_covers` (`seeds.mean_over_seeds`).
+    `on_front` is the front of p50 latency, `on_front_<cost>` that of each of `COSTS`, each within `comparable_groups`. Values
+    of a scenario with an INVALID result are NaN.
     """
     trials = frames.trials[["size", "trial_id", "intermediate"]].drop_duplicates(["size", "trial_id"])
     served = valid(frames.benchmarks).merge(trials, on=["size", "trial_id"], how="left")
@@ -133,23 +134,34 @@ def configurations(frames: StudyFrames) -> pd.DataFrame:
         row["task_scores" if row["judged_by"] == MEAN else "task_scores_without_english"]
         for row in served.to_dict("records")
     ]
+    served["score_above_chance"] = _scores_above_chance(frames, served)
     for cost in COSTS:
         name = f"on_front_{cost}"
         served[name] = False
-        for group in alike(served, cost):
+        for group in comparable_groups(served, cost):
             served.loc[group.index, name] = pareto_front(group, cost=cost, benefit="score")
     served["on_front"] = served["on_front_p50_ms"]
-    found = [over_seeds(frames, {str(name): value for name, value in row.items()}) for row in served.to_dict("records")]
-    served["seed_mean"] = pd.Series([one.mean for one in found], dtype="float64")
-    served["score_low"] = pd.Series([one.low for one in found], dtype="float64")
-    served["score_high"] = pd.Series([one.high for one in found], dtype="float64")
-    served["seeds"] = pd.Series([one.seeds for one in found], dtype="int64")
-    served["interval_covers"] = pd.Series([one.covers for one in found], dtype="str")
+    rows = [{str(name): value for name, value in row.items()} for row in served.to_dict("records")]
+    means = [mean_over_seeds(frames, row) for row in rows]
+    served["seed_mean"] = pd.Series([mean.mean for mean in means], dtype="float64")
+    served["score_low"] = pd.Series([mean.low for mean in means], dtype="float64")
+    served["score_high"] = pd.Series([mean.high for mean in means], dtype="float64")
+    served["seeds"] = pd.Series([mean.seeds for mean in means], dtype="int64")
+    served["interval_covers"] = pd.Series([mean.covers for mean in means], dtype="str")
     return served
 
 
-def alike(served: pd.DataFrame, cost: str) -> list[pd.DataFrame]:
-    """The rows whose costs can be set against each other: of one hardware, and for the load served of one latency bound."""
+def _scores_above_chance(frames: StudyFrames, served: pd.DataFrame) -> pd.Series[float]:
+    excluded = set(at_chance(frames))
+    if not excluded:
+        return served["score"].astype("float64")
+    targets = list(dict.fromkeys(task for scores in served["judged_scores"] for task in scores if task not in excluded))
+    means = [mean_over(scores, targets) for scores in served["judged_scores"]]
+    return pd.Series(means, index=served.index, dtype="float64")
+
+
+def comparable_groups(served: pd.DataFrame, cost: str) -> list[pd.DataFrame]:
+    """The rows whose costs are comparable: of one hardware and, for the load served, one latency bound."""
     by = ["hardware", "server_bound_ms"] if cost == "server_qps" else ["hardware"]
     return [group for _, group in served.groupby(by, sort=False, dropna=False)]
 
@@ -165,29 +177,31 @@ _SCENARIO_OF = {
 
 
 def invalid_scenario(row: Any, cost: str) -> str | None:
-    """The scenario that measured `cost`, if its result was INVALID."""
+    """The scenario that measured `cost`, if its result is INVALID."""
     scenario = _SCENARIO_OF.get(cost)
     return scenario if scenario and row["results"].get(scenario, "VALID") != "VALID" else None
 
 
 def valid(benchmarks: pd.DataFrame) -> pd.DataFrame:
-    """The benchmarks without what a scenario found INVALID, and without any value where the variant could not be measured."""
+    """The benchmarks with NaN for values of INVALID scenarios, and for all values of a variant that could not be measured."""
     rows = benchmarks.to_dict("records")
-    lost = pd.Series([bool(row["reason"]) for row in rows], index=benchmarks.index, dtype=bool)
-    found = benchmarks.copy()
-    found.loc[lost, ["test_score", "test_score_without_english"]] = np.nan
+    failed = pd.Series([bool(row["reason"]) for row in rows], index=benchmarks.index, dtype=bool)
+    table = benchmarks.copy()
+    table.loc[failed, ["test_score", "test_score_without_english"]] = np.nan
     for name in ("task_scores", "task_scores_without_english"):
-        found[name] = pd.Series([{} if row["reason"] else row[name] for row in rows], index=lost.index, dtype="object")
+        table[name] = pd.Series(
+            [{} if row["reason"] else row[name] for row in rows], index=failed.index, dtype="object"
+        )
     for metric in BENCH_METRICS:
-        invalid = pd.Series([invalid_scenario(row, metric) is not None for row in rows], index=lost.index, dtype=bool)
-        found.loc[lost | invalid, [metric, f"{metric}_low", f"{metric}_high"]] = np.nan
-    return found
+        invalid = pd.Series([invalid_scenario(row, metric) is not None for row in rows], index=failed.index, dtype=bool)
+        table.loc[failed | invalid, [metric, f"{metric}_low", f"{metric}_high"]] = np.nan
+    return table
 
 
 def best_trials(frames: StudyFrames) -> pd.DataFrame:
-    """One row a size (size, trial_id): the trial the study names, else the complete one best on English dev.
+    """One row (size, trial_id) per size: the trial the study names, else the complete trial best on English dev.
 
-    Test scores are never looked at here. A size without a scored, complete trial has no row.
+    Test scores are never used here. A size without a scored, complete trial has no row.
     """
     named = dict(zip(frames.sizes["size"], frames.sizes["best_trial"], strict=True))
     rows: list[dict[str, str]] = []

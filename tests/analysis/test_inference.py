@@ -19,7 +19,7 @@ from analysis import StudyFrames, holm, hypervolume
 from analysis.store.examples import Examples, ratios
 from analysis.tables.inference import Inference, block_variances, example_variance, infer, probability_above_zero
 from analysis.tables.scaling import fit_power, fit_saturating
-from tests.support.studies import made
+from tests.support.studies import build_frames
 
 STUDIES = 200
 # a share of 0.05 of 200 studies has a standard error of 0.0154; three of them above is a chance of one in 700
@@ -126,9 +126,9 @@ def _null_study(number: int) -> StudyFrames:
         tables[size, f"{intermediate}{seed}"] = pd.concat(
             _table(target, {"sw": answers}) for target, answers in zip(targets, right, strict=True)
         )
-    frames = made(runs, body_m=body_m)
+    frames = build_frames(runs, body_m=body_m)
     frames.context["intermediates"] = list(names)
-    return dataclasses.replace(frames, examples=Examples.of(tables, resamples=50))
+    return dataclasses.replace(frames, examples=Examples.from_tables(tables, resamples=50))
 
 
 def test_the_tables_find_what_is_not_there_in_no_more_studies_than_stated() -> None:
@@ -220,7 +220,7 @@ def _table(task: str, by_language: dict[str, np.ndarray]) -> pd.DataFrame:
 def test_the_bootstrap_over_examples_agrees_with_scipy() -> None:
     random = np.random.default_rng(4)
     one, other = (random.uniform(size=(2, 300)) < [[0.7], [0.6]]).astype(float)
-    examples = Examples.of(
+    examples = Examples.from_tables(
         {("s", "a"): _table("t", {"de": one}), ("s", "b"): _table("t", {"de": other})}, resamples=4000
     )
     draws = examples.draws(("s", "a"), "t"), examples.draws(("s", "b"), "t")
@@ -235,10 +235,10 @@ def test_the_bootstrap_over_examples_agrees_with_scipy() -> None:
 def test_translations_of_one_example_are_drawn_together() -> None:
     """The same 200 answers in three languages are worth 200, not 600."""
     right = (np.random.default_rng(6).uniform(size=200) < 0.5).astype(float)
-    one = Examples.of({("s", "a"): _table("t", {"de": right})}, resamples=3000).draws(("s", "a"), "t")
-    three = Examples.of({("s", "a"): _table("t", dict.fromkeys(("de", "fr", "sw"), right))}, resamples=3000).draws(
-        ("s", "a"), "t"
-    )
+    one = Examples.from_tables({("s", "a"): _table("t", {"de": right})}, resamples=3000).draws(("s", "a"), "t")
+    three = Examples.from_tables(
+        {("s", "a"): _table("t", dict.fromkeys(("de", "fr", "sw"), right))}, resamples=3000
+    ).draws(("s", "a"), "t")
     assert one is not None
     assert three is not None
     assert three.std() == pytest.approx(one.std(), rel=0.06)

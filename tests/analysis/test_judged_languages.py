@@ -16,7 +16,8 @@ from analysis.report.answer import answer
 from analysis.report.findings import Findings
 from analysis.store.examples import Examples, Key
 from analysis.store.frames import MEAN, MEAN_WITHOUT_ENGLISH
-from tests.support.studies import made
+from tests.analysis.helpers import section, write
+from tests.support.studies import build_frames
 
 BODY_M = {"small": 1.0, "middle": 2.0, "large": 4.0}
 SEEDS = 6
@@ -24,7 +25,7 @@ ANALYSES: tuple[Callable[[StudyFrames], pd.DataFrame], ...] = (
     *(analysis.gains, analysis.average_gains),
     *(analysis.choices, analysis.interactions),
 )
-LANGUAGES_SAID = "languages other than English"
+OTHER_LANGUAGES = "languages other than English"
 
 
 def _study(*, english: float = 10.0, swahili: float = 0.0, recorded: bool = True, **targets: bool) -> StudyFrames:
@@ -45,11 +46,11 @@ def _study(*, english: float = 10.0, swahili: float = 0.0, recorded: bool = True
                 run: dict[str, Any] = {"size": size, "trial_id": f"{name}{seed}", "intermediate": name, "seed": seed}
                 run |= {"repeats": f"{name}0"} if seed else {}
                 run["scores"] = {task: float(np.mean(list(of.values()))) for task, of in drawn.items()}
-                noted = targets or {"x": recorded}
-                run["without_english"] = {task: of["sw"] for task, of in drawn.items() if noted[task]}
+                has_mean = targets or {"x": recorded}
+                run["without_english"] = {task: of["sw"] for task, of in drawn.items() if has_mean[task]}
                 run["languages"] = {code: {task: of[code] for task, of in drawn.items()} for code in ("en", "sw")}
                 runs.append(run)
-    frames = made(runs, body_m=BODY_M)
+    frames = build_frames(runs, body_m=BODY_M)
     frames.context["intermediates"] = ["none", "topic"]
     return frames
 
@@ -71,8 +72,7 @@ def test_what_english_alone_gained_is_a_tie_in_every_verdict() -> None:
     assert (analysis.gains(frames, language="en")["verdict"] == "gain").all()
     by_language = analysis.gains_by_language(frames).groupby("language")["gain"].mean().to_dict()
     assert by_language == pytest.approx({"en": 10, "sw": 0, MEAN: 5, MEAN_WITHOUT_ENGLISH: 0}, abs=0.2)
-    said = answer(Findings(frames)).gain
-    assert f"over {LANGUAGES_SAID} (from" in said
+    assert f"over {OTHER_LANGUAGES} (from" in answer(Findings(frames)).gain
 
 
 def test_a_gain_that_english_lets_shrink_with_size_has_no_slope() -> None:
@@ -102,14 +102,12 @@ def test_english_counts_where_no_other_mean_is_recorded_and_the_report_says_so(t
     frames = _study(recorded=False)
     assert set(analysis.gains(frames)["judged_by"]) == {MEAN}
     assert analysis.gains(frames)["gain"].to_numpy() == pytest.approx(5.0, abs=0.2)
-    said = answer(Findings(frames)).gain
-    assert "over all languages, English included (from" in said
-    assert "can be told from zero" in said
-    page = analysis.write_report(frames, tmp_path / "report.html", exports=False).read_text("utf-8")
+    gain = answer(Findings(frames)).gain
+    assert "over all languages, English included (from" in gain
+    assert "differ from zero after Holm's correction" in gain
+    page = section(write(frames, tmp_path), "Gains of intermediate training")
     assert "Gains in points, mean over all languages, English included" in page
-    assert (
-        LANGUAGES_SAID not in page[page.index("What intermediate training gained</h2>") : page.index("<h2>Languages")]
-    )
+    assert OTHER_LANGUAGES not in page
 
 
 def test_a_target_without_that_mean_keeps_its_own_and_is_named(tmp_path: Any) -> None:
@@ -117,11 +115,12 @@ def test_a_target_without_that_mean_keeps_its_own_and_is_named(tmp_path: Any) ->
     gained = analysis.gains(frames).groupby("task")["gain"].mean()
     assert gained.to_dict() == pytest.approx({"x": 0.0, "y": 5.0}, abs=0.2)
     assert frames.judged_by == {"x": MEAN_WITHOUT_ENGLISH, "y": MEAN}
-    page = analysis.write_report(frames, tmp_path / "report.html", other=frames, exports=False).read_text("utf-8")
-    said = f"{LANGUAGES_SAID} (y: English included)"
-    for caption in ("Gains in points, mean over ", "count as transfer (", "judged on test, mean over "):
-        assert f"{caption}{said}" in page
-    assert f"paired by seed, mean over {said}" in page
+    page = write(frames, tmp_path, other=frames)
+    languages = f"{OTHER_LANGUAGES} (y: English included)"
+    gains = section(page, "Gains of intermediate training")
+    for caption in ("Gains in points, mean over ", "without a contamination flag (", "judged on test, mean over "):
+        assert f"{caption}{languages}" in gains
+    assert f"paired by seed, mean over {languages}" in section(page, "Compared with made")
 
 
 def test_one_trial_that_lacks_the_mean_has_its_target_judged_over_all() -> None:
@@ -146,7 +145,7 @@ def test_the_bootstrap_takes_the_examples_of_the_languages_that_are_judged() -> 
             tables[size, trial] = table.assign(
                 task="x", split="test", total=1.0, correct=table["correct"].astype(float)
             )
-        return Examples.of(tables, resamples=100)
+        return Examples.from_tables(tables, resamples=100)
 
     noisy, sure = (dataclasses.replace(frames, examples=examples(share)) for share in (0.5, 1.0))
     for found in ANALYSES:

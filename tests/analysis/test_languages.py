@@ -16,9 +16,11 @@ import analysis
 from analysis import StudyFrames
 from analysis.store import frames as tables
 from analysis.store.frames import ENGLISH
-from analysis.tables.languages import associations, effects_by_script, language_effects
-from tests.support.studies import made
+from analysis.tables.languages import associations, effects_by_script, language_effects, script_of
+from tests.analysis.helpers import by, section, write
+from tests.support.studies import LANGUAGES, Planted, build_frames
 
+PLANTED = Planted()
 CODES = ("de", "es", "fi", "ru", "ar", "hi", "zh", "sw", "ta", "tr")
 LEVELS = {"easy": 85.0, "middle": 50.0, "hard": 10.0}
 # The better a language is, the harder the tasks that it has.
@@ -38,7 +40,7 @@ def planted_scores(covered: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, st
 
 def study_of(scores: Mapping[tuple[str, str], float], **context: Any) -> StudyFrames:
     """One size whose best trial has these test scores."""
-    frames = made([{"size": "a", "trial_id": "t", "intermediate": "none", "seed": 0}], body_m={"a": 1.0})
+    frames = build_frames([{"size": "a", "trial_id": "t", "intermediate": "none", "seed": 0}], body_m={"a": 1.0})
     run = {"size": "a", "trial_id": "t", "intermediate": "none", "default_cell": True, "outcome": "complete"}
     rows = [
         run | {"task": task, "split": "test", "language": language, "value": value}
@@ -100,10 +102,10 @@ def test_languages_that_no_task_links_to_the_others_have_no_effect(tmp_path: Pat
     assert effects[["sw", "ta"]].isna().all(), "English links tasks, but is no zero-shot language"
     assert effects["de"] - effects["hi"] == pytest.approx(5.0), "linked by Russian"
     assert effects[ENGLISH] == pytest.approx(np.mean([95 - 85 + 2.5, 95 - 50 + 2.5]))
-    page = analysis.write_report(frames, tmp_path / "report.html", exports=False).read_text("utf-8")
-    assert "Without an effect: Swahili, Tamil. No target that they are scored on links them" in page
+    page = section(write(frames, tmp_path), "Languages")
+    assert "Without an effect: Swahili, Tamil. No shared target links them to the other languages" in page
     assert "language effects in points from −2.5 in Hindi (size a) to" in page
-    assert "shares no target" in page
+    assert "Swahili (sw) · a\nLatn\nshares no target\n" in page
 
 
 def test_effects_are_averaged_by_script_over_languages_other_than_english(tmp_path: Path) -> None:
@@ -116,9 +118,10 @@ def test_effects_are_averaged_by_script_over_languages_other_than_english(tmp_pa
     assert [latn[name] for name in ("lowest", "highest", "languages")] == pytest.approx([-4.5, 4.5, 5])
     assert table["languages"].sum() == len(CODES)
     assert table.index[0] == "Cyrl", "place 3, the best of the means"
-    page = analysis.write_report(frames, tmp_path / "report.html", exports=False).read_text("utf-8")
+    page = section(write(frames, tmp_path), "Languages")
     assert "Mean language effect by script" in page
-    assert "Size a: shares of the pre-training text are recorded of encoders that a study pre-trains itself" in page
+    assert "a · Cyrl\n+1.5\n+1.5 to +1.5\n1\n" in page
+    assert "Size a: no shares of the pre-training text." in page
 
 
 def test_pieces_of_a_word_are_set_against_the_effect_where_there_are_words(tmp_path: Path) -> None:
@@ -134,11 +137,34 @@ def test_pieces_of_a_word_are_set_against_the_effect_where_there_are_words(tmp_p
     (found,) = associations(analysis.language_table(frames)).to_dict("records")
     assert (found["what"], found["languages"]) == ("language effect with pieces per word", 9)
     assert found["spearman"] == pytest.approx(-1.0)
-    page = analysis.write_report(frames, tmp_path / "report.html", exports=False).read_text("utf-8")
+    page = write(frames, tmp_path)
     assert 'data-name="language_fertility"' in page
-    assert "not measured, or written without spaces" in page
+    assert "not measured, or written without spaces" in section(page, "Languages")
 
 
 def test_nothing_but_english_has_no_effect() -> None:
     effects = language_effects(wide({("easy", ENGLISH): 80.0}))
     assert math.isnan(effects[ENGLISH])
+
+
+def test_languages_have_scripts_gaps_and_costs(study: StudyFrames) -> None:
+    assert {code: script_of(code) for code in ("en", "ru", "zh", "hi", "ar", "xx")} == {
+        "en": "Latn",
+        "ru": "Cyrl",
+        "zh": "Hans",
+        "hi": "Deva",
+        "ar": "Arab",
+        "xx": "",
+    }
+    languages = analysis.language_table(study)
+    table = by(languages, "size", "language")
+    assert len(table) == len(PLANTED.sizes) * len(LANGUAGES)
+    swahili, english = table["4x192", "sw"], table["4x192", ENGLISH]
+    assert swahili["name"] == "Swahili"
+    assert swahili["pieces_to_english"] == pytest.approx(32 / 16)
+    assert swahili["latency_to_english"] == pytest.approx(1.2 / 0.8)
+    assert english["gap_to_english"] == 0
+    assert swahili["gap_to_english"] == pytest.approx(english["score"] - swahili["score"])
+    found = associations(languages).set_index(["size", "what"])["spearman"]
+    assert found["4x192", "latency with pieces"] == pytest.approx(1.0)
+    assert found["4x192", "language effect with pieces"] < -0.6  # planted: a point less with each further language

@@ -139,7 +139,7 @@ def test_a_tooltip_gives_the_interval(browser: Browser, page: Path) -> None:
         })()"""
     )
     assert "gain (points)" in shown
-    assert "95 % interval" in shown
+    assert "95% interval" in shown
 
 
 def test_a_chart_can_be_saved(browser: Browser, page: Path) -> None:
@@ -184,4 +184,4 @@ def test_an_empty_study_s_page_is_quiet(browser: Browser, tmp_path: Path) -> Non
     browser.open(report, width=400)
     assert _said(browser) == []
     assert browser.evaluate("document.documentElement.scrollWidth") <= 400
-    assert "nothing to answer from" in browser.evaluate("document.body.textContent")
+    assert "no trials and no benchmarks yet" in browser.evaluate("document.body.textContent")

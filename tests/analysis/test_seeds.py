@@ -13,11 +13,12 @@ import pytest
 from scipy import stats
 
 import analysis
-from analysis.charts.common import interval, signed
 from analysis.report.answer import answer
 from analysis.report.findings import Findings
 from analysis.tables.budget import compare_configurations
-from tests.support.studies import made
+from analysis.tables.formatting import interval, signed
+from tests.analysis.helpers import section, write
+from tests.support.studies import build_frames
 
 STUDIES = 100
 ALLOWED = 0.05 + 3 * math.sqrt(0.05 * 0.95 / STUDIES)  # three standard errors above 5 %
@@ -43,7 +44,7 @@ def test_score_intervals_and_leads_are_those_of_the_mean_over_seeds() -> None:
     for study in range(120):
         random = np.random.default_rng(study)
         scores = {size: true + random.normal(0, 2, size=8) for size, true in (("small", 59.0), ("large", 60.0))}
-        frames = made(
+        frames = build_frames(
             [run for size, of in scores.items() for run in _runs(size, {s: {"x": float(v)} for s, v in enumerate(of)})],
             [_served(size, {"x": float(of[0])}) for size, of in scores.items()],
             body_m=BODY_M,
@@ -66,7 +67,7 @@ def test_score_intervals_and_leads_are_those_of_the_mean_over_seeds() -> None:
 
 
 def test_what_serving_changed_is_carried_to_the_mean_over_seeds() -> None:
-    frames = made(
+    frames = build_frames(
         _runs("small", {0: {"x": 66.0}, 1: {"x": 60.0}, 2: {"x": 60.0}}),
         [_served("small", {"x": 66.0}), _served("small", {"x": 64.5}, variant="int8")],
         body_m=BODY_M,
@@ -77,7 +78,7 @@ def test_what_serving_changed_is_carried_to_the_mean_over_seeds() -> None:
 
 
 def test_two_configurations_differ_over_the_targets_that_both_were_scored_on() -> None:
-    frames = made(
+    frames = build_frames(
         [
             *_runs("small", {0: {"x": 50.0, "y": 90.0}, 1: {"x": 51.0, "y": 90.0}}),
             *_runs("large", {0: {"x": 55.0}, 1: {"x": 57.0}}),
@@ -94,7 +95,7 @@ def test_two_configurations_differ_over_the_targets_that_both_were_scored_on() -
 
 def test_who_leads_is_decided_over_the_seeds_that_both_have() -> None:
     """A third seed of one alone lifts its mean above the other's, which is better on both seeds they share."""
-    frames = made(
+    frames = build_frames(
         [
             *_runs("small", {0: {"x": 50.0}, 1: {"x": 51.0}, 2: {"x": 90.0}}),
             *_runs("large", {0: {"x": 55.0}, 1: {"x": 57.0}}),
@@ -117,10 +118,10 @@ def test_a_failed_or_partial_repeat_is_left_out_and_takes_nothing_away() -> None
     lost = {"size": "large", "trial_id": "t-s2", "repeats": "t", "intermediate": "none", "seed": 2, "outcome": "failed"}
     small = {"size": "small", "trial_id": "t-s2", "repeats": "t", "intermediate": "none", "seed": 2}
     served = [_served("small", {"x": 50.0, "y": 60.0}), _served("large", {"x": 55.0, "y": 65.0})]
-    clean = analysis.best_for_budget(made(runs, served, body_m=BODY_M), "p50_ms<=5").difference
+    clean = analysis.best_for_budget(build_frames(runs, served, body_m=BODY_M), "p50_ms<=5").difference
     for scores in ({}, {"x": 5.0}):
         runs_too = [*runs, lost | {"scores": scores}, small | {"scores": {"x": 51.0, "y": 61.0}}]
-        found = analysis.best_for_budget(made(runs_too, served, body_m=BODY_M), "p50_ms<=5").difference
+        found = analysis.best_for_budget(build_frames(runs_too, served, body_m=BODY_M), "p50_ms<=5").difference
         assert found == clean
     assert clean is not None
     assert clean.rests_on == "2 seeds"
@@ -143,7 +144,7 @@ def test_tuned_gains_leave_out_the_seed_that_a_winner_was_chosen_on() -> None:
                 | {"seed": seed, "scores": {"x": float(60 + random.normal(0, 2))}}
                 for seed in (1, 2)
             ]
-        frames = made(runs, body_m={"small": 1.0})
+        frames = build_frames(runs, body_m={"small": 1.0})
         frames.context["intermediates"] = ["none", "topic"]
         (row,) = analysis.gains(frames, cells="tuned").to_dict("records")
         assert row["n"] == 2
@@ -172,13 +173,13 @@ def test_the_answer_takes_tuned_gains_where_they_rest_on_more_seeds() -> None:
             | {"scores": {"x": 60.0 + gain}}
             for s in (1, 2)
         ]
-    frames = made(runs, body_m=BODY_M)
+    frames = build_frames(runs, body_m=BODY_M)
     frames.context["intermediates"] = ["none", "topic"]
-    said = answer(Findings(frames)).gain
-    assert (
-        "by +5.0 points on average over 1 comparison " in said
-    )  # not -5 at the default rates, nor +10 on the seed chosen on
-    assert "each at the learning rates best for it on English dev" in said
+    sentence = answer(Findings(frames)).gain
+    assert "by +5.0 points on average over 1 comparison " in sentence, (
+        "not -5 at default rates, nor +10 on the selection seed"
+    )
+    assert "each at the learning rates best for it on English dev" in sentence
 
 
 def _gains_by_size(gains: dict[str, dict[int, float]], body_m: dict[str, float]) -> pd.DataFrame:
@@ -189,7 +190,7 @@ def _gains_by_size(gains: dict[str, dict[int, float]], body_m: dict[str, float])
         for seed, gain in by_seed.items()
         for name in ("none", "topic")
     ]
-    return analysis.interactions(made(runs, body_m=body_m))
+    return analysis.interactions(build_frames(runs, body_m=body_m))
 
 
 def test_two_sizes_with_one_encoder_have_no_slope_and_are_one_point() -> None:
@@ -236,7 +237,7 @@ def _chosen_study(gains: dict[str, tuple[float, float]], seeds: int) -> tuple[an
                 {"repeats": f"{name}0"} if seed else {"dev": {"x": 50 + x, "y": 60 + y}, "dev_score": 55 + (x + y) / 2}
             )
             runs.append(run)
-    frames = made(runs, body_m={"small": 1.0})
+    frames = build_frames(runs, body_m={"small": 1.0})
     frames.context["intermediates"] = ["none", *gains]
     return frames, held
 
@@ -276,11 +277,13 @@ def test_one_seed_s_choice_has_no_interval_and_the_page_says_what_picking_does(t
     assert row["gain"] == pytest.approx(np.mean([held["topic"][t][0] - held["none"][t][0] for t in "xy"]))
     assert row["seeds"] == 1
     assert math.isnan(row["low"])
-    page = analysis.write_report(frames, tmp_path / "report.html", exports=False).read_text("utf-8")
-    assert "picking the best of several inflates the gain" in page
+    gains = section(write(frames, tmp_path), "Gains of intermediate training")
+    assert "picking the best of several inflates the gain" in gains
+    assert "small · best single\n" in gains
+    assert "one seed, no examples\n1\n" in gains
     frames, _ = _chosen_study({"topic": (3.0, 1.0)}, seeds=4)
     row = {row["choice"]: row for row in analysis.choices(frames).to_dict("records")}["best single"]
-    page = analysis.write_report(frames, tmp_path / "report.html", exports=False).read_text("utf-8")
-    shown = interval(row["low"], row["high"])
-    assert f"best single {signed(row['gain'])} {shown}" in page
-    assert f">{shown}</td>" in page
+    gains = section(write(frames, tmp_path), "Gains of intermediate training")
+    gain, between = signed(row["gain"]), interval(row["low"], row["high"])
+    assert f"best single {gain} {between}" in gains, "in the sentence"
+    assert f"\n{gain}\n{between}\n" in gains, "in the table"

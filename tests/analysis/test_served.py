@@ -19,7 +19,8 @@ from analysis.report.answer import answer
 from analysis.report.findings import Findings
 from analysis.store.frames import MEAN_WITHOUT_ENGLISH as WITHOUT
 from analysis.tables.scaling import SCORE, fit_power, fit_saturating
-from tests.support.studies import made, new_store
+from tests.analysis.helpers import header, section, write
+from tests.support.studies import build_frames, new_store
 
 BODY_M = {"small": 1.0, "large": 4.0}
 
@@ -34,11 +35,7 @@ def _served(size: str, score: float, **rest: Any) -> dict[str, Any]:
 
 def _study(benchmarks: list[dict[str, Any]]) -> StudyFrames:
     runs = [_run(size, {"x": 60.0}, without_english={"x": 50.0}) for size in BODY_M]
-    return made(runs, benchmarks, body_m=BODY_M)
-
-
-def _page(frames: StudyFrames, folder: Path, budget: str | None = None) -> str:
-    return analysis.write_report(frames, folder / "report.html", budget=budget, exports=False).read_text("utf-8")
+    return build_frames(runs, benchmarks, body_m=BODY_M)
 
 
 def test_english_counts_only_where_no_mean_without_it_is_recorded(tmp_path: Path) -> None:
@@ -53,19 +50,19 @@ def test_english_counts_only_where_no_mean_without_it_is_recorded(tmp_path: Path
     choice = analysis.best_for_budget(frames, "p50_ms<=5")
     assert choice.best is not None
     assert choice.best["size"] == "large"
-    said = answer(Findings(frames)).best
-    assert "size large" in said
-    assert "mean zero-shot test score 45.0 % (over 1 target, languages other than English)" in said
+    best = answer(Findings(frames)).best
+    assert "size large" in best
+    assert "mean zero-shot test score 45.0% (1 target, languages other than English)" in best
     points = analysis.scaling_points(frames)
     assert set(points.loc[points["what"] == SCORE, "value"]) == {50.0}
-    page = _page(frames, tmp_path)
-    assert "test score, all languages (%)" in page
-    assert "test score without English (%)" in page
+    benchmarks_page = section(write(frames, tmp_path), "Benchmarks")
+    assert "test score, all languages (%)\n" in benchmarks_page
+    assert "test score without English (%)\n" in benchmarks_page
 
     del benchmarks[0]["task_scores_without_english"]
     mixed = _study(benchmarks)
     assert analysis.configurations(mixed)["score"].tolist() == [70.0, 69.0]
-    assert "mean test score 70.0 % (over 1 target, all languages, English included)" in answer(Findings(mixed)).best
+    assert "mean test score 70.0% (1 target, all languages, English included)" in answer(Findings(mixed)).best
 
 
 def test_the_front_leaves_english_out_and_keeps_machines_apart() -> None:
@@ -105,10 +102,11 @@ def test_the_dearest_configuration_counts_for_one_doubling() -> None:
 
 
 def test_the_page_says_whose_queries_were_timed(tmp_path: Path) -> None:
-    page = _page(_study([_served("small", 70.0, p50_ms=1.0), _served("large", 72.0, p50_ms=2.0)]), tmp_path)
-    assert "Costs are of x&#x27;s queries alone, while the score is the mean over all targets." in page
-    assert "against p50 latency (ms) of x&#x27;s queries, a cpu" in page
-    assert "at 2.0 ms median latency of x&#x27;s queries" in page
+    page = write(_study([_served("small", 70.0, p50_ms=1.0), _served("large", 72.0, p50_ms=2.0)]), tmp_path)
+    costs = section(page, "Accuracy against cost")
+    assert "Costs are for queries of x only, while the score is the mean over all targets." in costs
+    assert "against p50 latency (ms), queries of x; a cpu" in header(page)
+    assert "at 2.0 ms median latency of x's queries" in header(page)
 
 
 def test_what_is_invalid_is_used_for_nothing(tmp_path: Path) -> None:
@@ -128,7 +126,7 @@ def test_what_is_invalid_is_used_for_nothing(tmp_path: Path) -> None:
     assert set(points.loc[points["what"] == "throughput (samples/s)", "size"]) == {"small", "large"}
     speeds = analysis.compare(frames, frames).speeds
     assert set(speeds.loc[speeds["size"] == "small", "metric"]) == {"throughput_sps"}
-    assert "1.00 INVALID" in _page(frames, tmp_path), "and yet it is shown"
+    assert "1.00 INVALID\n" in section(write(frames, tmp_path), "Benchmarks"), "shown all the same"
 
 
 def _loaded(size: str, score: float, bound: float, *, qps: float | None, p99: float | None) -> dict[str, Any]:
@@ -141,24 +139,24 @@ def test_a_p99_within_the_limit_meets_it_at_the_load_it_was_measured_at(tmp_path
     frames = _study([small, _loaded("large", 72.0, 100.0, qps=20.0, p99=40.0)])
     choice = analysis.best_for_budget(frames, "server_p99_ms<=50")
     assert (choice.fitting, choice.best and choice.best["size"], choice.unknown) == (2, "large", ())
-    page = _page(frames, tmp_path, "server_p99_ms<=50")
-    assert "40.0 ms p99 at 20.0 queries/s, the highest load within 100 ms" in page
-    assert "not sought" not in page
-    page = _page(frames, tmp_path, "server_p99_ms<=98")
-    assert (
-        "48.5 ms p99 at 900.0 queries/s, the highest load within 50 ms (a higher one within the budget was not" in page
+    answered = header(write(frames, tmp_path, budget="server_p99_ms<=50"))
+    assert "40.0 ms p99 at 20.0 queries/s, the highest load within 100 ms." in answered
+    runner_up = (
+        "48.5 ms p99 at 900.0 queries/s, the highest load within 50 ms (no higher load within the budget was tried)"
     )
-    # over the limit at the load measured: a lower load might do, which is neither kept nor broken
+    page = write(frames, tmp_path, budget="server_p99_ms<=98")
+    assert runner_up in section(page, "Within the budget: p99 latency under load (ms) <= 98")
+    # Over the limit at the measured load, a lower load might do: the limit is neither met nor broken.
     over = _study([small, _loaded("large", 72.0, 100.0, qps=20.0, p99=97.0)])
     choice = analysis.best_for_budget(over, "server_p99_ms<=50")
     assert (choice.fitting, choice.best and choice.best["size"]) == (1, "small")
-    at = "97 ms at 20.0 queries/s, a lower load was not measured"
-    assert choice.unknown == (f"large fp32 (server_p99_ms: {at})",)
-    # a load asked for as well: what is too slow at a lower load than that is out, what was not tried at it is open
+    why = "97 ms at 20.0 queries/s, and no lower load was measured"
+    assert choice.unknown == (f"large fp32 (server_p99_ms: {why})",)
+    # With a load in the budget too: too slow at a lower load is out, not tried at that load is open.
     assert analysis.best_for_budget(over, "server_p99_ms<=50, server_qps>=100").unknown == ()
     more = analysis.best_for_budget(over, "server_p99_ms<=98, server_qps>=1000")
     assert more.fitting == 0
-    assert more.unknown == ("small fp32 (server_qps: 900.0 queries/s within 50 ms, a higher load was not sought)",)
+    assert more.unknown == ("small fp32 (server_qps: 900.0 queries/s within 50 ms, and no higher load was tried)",)
     not_met = _study(
         [_loaded("small", 70.0, 50.0, qps=None, p99=None), _loaded("large", 72.0, 50.0, qps=20.0, p99=49.0)]
     )
@@ -167,15 +165,16 @@ def test_a_p99_within_the_limit_meets_it_at_the_load_it_was_measured_at(tmp_path
 
 def test_what_is_not_measured_is_not_said_to_break_a_budget(tmp_path: Path) -> None:
     frames = _study([_served("small", 70.0, p50_ms=1.0), _served("large", 72.0, p50_ms=9.0)])
-    page = _page(frames, tmp_path, "energy_j_per_sample<=0.5")
-    header = page[page.index("<header>") : page.index("</header>")]
-    assert "cannot be said: energy (J/sample) is not measured for small fp32, large fp32. No other does" in header
-    assert "No configuration" not in header
+    answered = header(write(frames, tmp_path, budget="energy_j_per_sample<=0.5"))
+    assert "It is unknown whether a configuration meets the budget of energy (J/sample) <= 0.5: " in answered
+    assert "energy (J/sample) is not measured for small fp32, large fp32. No other one meets it." in answered
+    assert "No configuration with a score" not in answered
     choice = analysis.best_for_budget(frames, "energy_j_per_sample<=0.5, p50_ms<=5")
     assert choice.undecided == {"energy (J/sample)": ("small fp32",)}, "the large one is too slow whatever its energy"
-    assert "No configuration with a score meets" in _page(frames, tmp_path, "energy_j_per_sample<=0.5, p50_ms<=0.5")
+    both = write(frames, tmp_path, budget="energy_j_per_sample<=0.5, p50_ms<=0.5")
+    assert "No configuration with a score meets" in header(both)
     failed = _study([_served("large", 72.0, reason="failed: the actor died")])
-    assert "No configuration with a score meets" in _page(failed, tmp_path, "energy_j_per_sample<=0.5")
+    assert "No configuration with a score meets" in header(write(failed, tmp_path, budget="energy_j_per_sample<=0.5"))
 
 
 def test_loads_within_different_bounds_are_kept_apart() -> None:
@@ -206,29 +205,28 @@ def test_a_variant_that_failed_is_missing_with_its_reason_and_holds_no_value(tmp
     assert "size small" in answer(Findings(frames)).best
     choice = analysis.best_for_budget(frames, "p50_ms<=5")
     assert choice.fitting == 1
-    page = _page(frames, tmp_path)
-    assert "large fp32: not measured at all: failed: the actor died" in page
-    assert "99.0" not in page[page.index("<h2>Benchmarks") :]
+    page = write(frames, tmp_path)
+    assert "large fp32: not measured at all: failed: the actor died" in section(page, "What is missing")
+    assert "99.0" not in section(page, "Benchmarks")
 
 
 def test_a_budget_opens_a_report_that_has_no_scored_benchmark() -> None:
     runs = [_run("small", {"x": 60.0}), _run("small", {"x": 62.0}, trial_id="u", intermediate="topic")]
-    frames = made(runs, body_m=BODY_M)
+    frames = build_frames(runs, body_m=BODY_M)
     frames.context["intermediates"] = ["none", "topic"]
-    found = answer(Findings(frames))
-    assert found.fastest == ""
-    assert found.best.startswith("By English dev score")
-    assert "+2.0 points" in found.gain
+    answered = answer(Findings(frames))
+    assert answered.fastest == ""
+    assert answered.best.startswith("The best trial on English dev is u of size small")
+    assert "by +2.0 points" in answered.gain
 
 
 def test_a_budget_keeps_the_sentence_on_intermediate_training(tmp_path: Path) -> None:
     runs = [_run("small", {"x": 60.0}), _run("small", {"x": 62.0}, trial_id="u", intermediate="topic")]
-    frames = made(runs, body_m=BODY_M)
+    frames = build_frames(runs, body_m=BODY_M)
     frames.context["intermediates"] = ["none", "topic"]
-    page = _page(frames, tmp_path, "p50_ms<=5")
-    header = page[page.index("<header>") : page.index("</header>")]
-    assert "No configuration with a score meets the budget" in header
-    assert "Intermediate training changed the test score by +2.0 points" in header
+    answered = header(write(frames, tmp_path, budget="p50_ms<=5"))
+    assert "No configuration with a score meets the budget" in answered
+    assert "Intermediate training changed the test score by +2.0 points" in answered
 
 
 def test_a_repeat_tried_again_counts_once(tmp_path: Path) -> None:
@@ -250,14 +248,18 @@ def test_a_repeat_tried_again_counts_once(tmp_path: Path) -> None:
             _write(client, experiment, tags, params=params, metrics=metrics)
     frames = analysis.load(f"sqlite:///{tmp_path / 'mlflow.db'}", "again")
     assert sorted(frames.trials["trial_id"]) == ["t0", "t0-s1-again", "t1", "t1-s1-again"]
-    assert sorted(frames.made_good["trial_id"]) == ["t0-s1", "t1-s1"]
+    assert sorted(frames.retried["trial_id"]) == ["t0-s1", "t1-s1"]
     gained = analysis.gains(frames)
     assert gained["n"].tolist() == [2, 2]
     assert gained["gain"].tolist() == [4.0, 4.0]
     assert gained["score"].tolist() == [54.0, 54.0]
-    page = _page(frames, tmp_path)
-    assert "Failed attempts that were tried again" in page
-    assert "2 trials, 2 repeats" in page
+    page = write(frames, tmp_path)
+    missing = section(page, "What is missing")
+    assert (
+        "a, repeat t0-s1 (intermediate task none): lost"
+        in missing[missing.index("Failed attempts that were retried") :]
+    )
+    assert "1 size, 2 trials, 2 repeats" in section(page, "Run context")
 
 
 def _write(
@@ -303,7 +305,7 @@ def test_a_curve_s_band_is_that_of_its_own_scale() -> None:
 def test_the_band_of_a_score_lies_between_its_ends() -> None:
     scores = {"a": 70.0, "b": 40.0, "c": 80.0, "d": 50.0}
     body = {name: 2.0**k for k, name in enumerate(scores)}
-    frames = made([_run(size, {"x": score}) for size, score in scores.items()], body_m=body)
+    frames = build_frames([_run(size, {"x": score}) for size, score in scores.items()], body_m=body)
     fit = analysis.scaling(frames)[SCORE, "best", "power"]
     low, high = fit.band(np.array([1.0, 20.0]))
     error = 100 - fit.predict(np.array([1.0, 20.0]))
@@ -322,7 +324,7 @@ def test_curves_over_operations_count_the_tokens(tmp_path: Path) -> None:
     body = {"a": 1.0, "b": 2.0, "c": 4.0, "d": 8.0}
     pieces = {"a": 10.0, "b": 30.0, "c": 15.0, "d": 20.0}
     operations = {size: 2 * body[size] * pieces[size] / 1000 for size in body}  # GFLOP
-    frames = made(
+    frames = build_frames(
         [_run(size, {"x": 50.0}) for size in body],
         [_served(size, 50.0, mean_pieces=pieces[size], p50_ms=3 * operations[size] ** 0.7) for size in body],
         body_m=body,
@@ -330,10 +332,10 @@ def test_curves_over_operations_count_the_tokens(tmp_path: Path) -> None:
     key = ("p50 latency (ms)", "fp32", "power")
     assert analysis.scaling(frames, over="gflops_per_sample")[key].parameters["b"] == pytest.approx(0.7)
     assert analysis.scaling(frames)[key].parameters["b"] != pytest.approx(0.7, abs=0.01)
-    page = _page(frames, tmp_path)
+    page = write(frames, tmp_path)
     assert 'data-name="scaling_p50_latency_flops"' in page
-    assert "Sizes with other tokenizers need other numbers of tokens" in page
-    assert "same curves" not in page
-    unknown = made([_run(size, {"x": 50.0}) for size in body], body_m=body)
-    assert "Operations a sample cannot be counted" in _page(unknown, tmp_path)
+    assert "Sizes with different tokenizers need different numbers of tokens" in section(page, "Size")
+    assert "both axes show the same" not in section(page, "Size")
+    unknown = build_frames([_run(size, {"x": 50.0}) for size in body], body_m=body)
+    assert "Operations per sample cannot be counted" in section(write(unknown, tmp_path), "Size")
     assert pd.isna(analysis.scaling_points(unknown)["gflops_per_sample"]).all()

@@ -219,7 +219,7 @@ def test_a_failed_trial_is_named_and_the_rest_finishes(faulty_run: FaultyRun) ->
     assert any(line.startswith("failed: 1x64 pre-training: Diverged: loss") for line in command.err.splitlines())
     assert re.match(r"failed: 1x32 t000\d \(micro_topic\): diverged", command.err.splitlines()[-1])
     report = Path(command.document["report"]).read_text(encoding="utf-8")
-    assert "1x64: its encoder could not be made: Diverged" in report
+    assert "1x64: its encoder could not be built: Diverged" in report
 
 
 def test_the_folder_names_its_study(tiny_run: TinyRun) -> None:

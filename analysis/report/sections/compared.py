@@ -1,63 +1,76 @@
-"""Another study beside this one."""
+"""Comparison with another study."""
 
 from __future__ import annotations
 
-from analysis.charts.common import METRIC_NAMES, interval, quantity, signed
+import pandas as pd
+
 from analysis.report.findings import Findings
-from analysis.report.page import Absent, Number, Page, number, paragraph, section
-from analysis.store.frames import said_of
+from analysis.report.page import Absent, Number, Page, number, p_cell, paragraph, section
+from analysis.store.frames import languages_in_words
+from analysis.store.names import METRIC_DIGITS, METRIC_NAMES, VERDICT_NAMES
+from analysis.tables.formatting import interval, quantity, signed
 
 
 def compared_section(findings: Findings, page: Page) -> str:
-    """Scores, speeds and settings of the other study; "" if none was given."""
+    """Scores, speeds and settings beside those of the other study; "" without one."""
     comparison = findings.comparison
     if comparison is None:
         return ""
-    parts = []
-    if comparison.scores.empty:
-        parts.append(
-            paragraph("The two have no default cell with the same size, task, learning rates and seed in common.")
-        )
-    else:
-        rows = [
-            [
-                f"{row['size']} · {row['intermediate']} · {row['task']}",
-                number(row["score"]),
-                number(row["score_other"]),
-                Number(signed(row["difference"])),
-                interval(row["low"], row["high"]) or Absent("one seed, no examples"),
-                number(row["p_holm"], 3, absent="one seed"),
-                Number(row["n"]),
-                row["verdict"],
-            ]
-            for row in comparison.scores.to_dict("records")
+    return section(
+        f"Compared with {comparison.other}",
+        _scores(comparison.scores, page),
+        *_speeds(comparison.speeds, page),
+        *_settings(comparison.settings, page),
+    )
+
+
+def _scores(scores: pd.DataFrame, page: Page) -> str:
+    if scores.empty:
+        return paragraph("The two studies share no default cell with the same size, task, learning rates and seed.")
+    rows = [
+        [
+            f"{row['size']} · {row['intermediate']} · {row['task']}",
+            number(row["score"]),
+            number(row["score_other"]),
+            Number(signed(row["difference"])),
+            interval(row["low"], row["high"]) or Absent("one seed, no examples"),
+            p_cell(
+                row["p_holm"], absent="one seed: not tested" if row["n"] == 1 else "seeds do not differ: not tested"
+            ),
+            Number(row["n"]),
+            VERDICT_NAMES[row["verdict"]] if row["n"] > 1 else Absent("not tested"),
         ]
-        columns = ["size · intermediate · target", "this (%)", "other (%)", "other - this", "95 % interval", "p (Holm)"]
-        judged_by = dict(zip(comparison.scores["task"], comparison.scores["judged_by"], strict=True))
-        caption = f"Test scores of default cells that both have, paired by seed, mean over {said_of(judged_by)}"
-        data = comparison.scores
-        parts.append(page.table("compared_scores", [*columns, "seeds", "verdict"], rows, caption=caption, data=data))
-    if len(comparison.speeds):
-        rows = [
-            [
-                f"{row['size']} · {row['variant']}",
-                METRIC_NAMES[row["metric"]],
-                Number(quantity(row["value"], 3)),
-                Number(quantity(row["value_other"], 3)),
-                Number(f"{row['ratio']:.2f}"),
-                "yes" if row["same_hardware"] else "NO",
-            ]
-            for row in comparison.speeds.to_dict("records")
+        for row in scores.to_dict("records")
+    ]
+    columns = ["size · intermediate task · target", "this (%)", "other (%)", "other − this", "95% interval"]
+    columns += ["corrected p (Holm)", "seeds", "verdict"]
+    judged_by = dict(zip(scores["task"], scores["judged_by"], strict=True))
+    caption = f"Test scores of default cells in both, paired by seed, mean over {languages_in_words(judged_by)}. Intervals are "
+    caption += "for one row alone; verdicts rest on p, corrected for the table"
+    return page.table("compared_scores", columns, rows, caption=caption, data=scores)
+
+
+def _speeds(speeds: pd.DataFrame, page: Page) -> list[str]:
+    if speeds.empty:
+        return []
+    rows = [
+        [
+            f"{row['size']} · {row['variant']}",
+            METRIC_NAMES[row["metric"]],
+            Number(quantity(row["value"], METRIC_DIGITS[row["metric"]])),
+            Number(quantity(row["value_other"], METRIC_DIGITS[row["metric"]])),
+            Number(f"{row['ratio']:.2f}"),
+            "yes" if row["same_hardware"] else "NO",
         ]
-        columns = ["size · variant", "metric", "this", "other", "other / this", "same hardware"]
-        caption = "Benchmarks that both have"
-        parts.append(page.table("compared_speeds", columns, rows, caption=caption, data=comparison.speeds))
-    if len(comparison.settings):
-        rows = [[row["setting"], row["this"], row["other"]] for row in comparison.settings.to_dict("records")]
-        caption = "What the two recorded of themselves that differs"
-        parts.append(
-            page.table(
-                "compared_settings", ["setting", "this", "other"], rows, caption=caption, data=comparison.settings
-            )
-        )
-    return section(f"Compared with {comparison.other}", *parts)
+        for row in speeds.to_dict("records")
+    ]
+    columns = ["size · serving variant", "metric", "this", "other", "other / this", "same hardware"]
+    return [page.table("compared_speeds", columns, rows, caption="Benchmarks in both", data=speeds)]
+
+
+def _settings(settings: pd.DataFrame, page: Page) -> list[str]:
+    if settings.empty:
+        return []
+    rows = [[row["setting"], row["this"], row["other"]] for row in settings.to_dict("records")]
+    columns = ["setting", "this", "other"]
+    return [page.table("compared_settings", columns, rows, caption="Recorded settings that differ", data=settings)]

@@ -7,55 +7,60 @@ from typing import Any
 from analysis.report.findings import Findings
 from analysis.report.page import escape, section
 from analysis.store.frames import AGGREGATES
+from analysis.tables.formatting import counted
 
 TITLE = "Run context"
 
 
 def context_section(findings: Findings) -> str:
-    """What a number means nothing without."""
+    """The settings and sample sizes behind every number."""
     frames = findings.frames
     context = frames.context
-    listed = {
+    entries = {
         "Experiment": context["experiment"],
         "Command": context["command"],
         "Hardware": context["hardware"],
         "Training precision": context["precision"],
         "Seed": context["seed"],
         "Selection": context["selection"],
-        "Targets": ", ".join(map(str, context["targets"])),
+        "Target tasks": ", ".join(map(str, context["targets"])),
         "Intermediate tasks": ", ".join(map(str, context["intermediates"])),
         "Sample sizes": _samples(findings),
         "Test examples": _examples(findings),
         "Statistics": (
-            "Intervals are 95 %: Student's t over paired seeds (randomised blocks), joined with a paired "
-            f"bootstrap of {frames.examples.resamples} resamples over test examples; p-values adjusted by Holm (1979)"
+            "95% intervals from Student's t over paired seeds (randomized blocks), combined with a paired bootstrap of "
+            f"{frames.examples.resamples} resamples over test examples; p-values over seeds, corrected by Holm (1979)"
         ),
         "Versions": ", ".join(f"{name} {version}" for name, version in context["versions"].items()),
         "Retrieval": "; ".join(f"{task}: {protocol}" for task, protocol in context["protocols"].items()),
         "Data": ", ".join(f"{task} {revision}" for task, revision in context["data"].items()),
     }
-    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{_definition(name, value)}</dd>" for name, value in listed.items())
+    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{_definition(name, value)}</dd>" for name, value in entries.items())
     return section(TITLE, f"<dl>{pairs}</dl>")
 
 
 def _samples(findings: Findings) -> str:
     frames = findings.frames
-    seeds = frames.trials["seed"].dropna().nunique()
-    languages = set(frames.scores["language"]) - set(AGGREGATES)
-    return (
-        f"{len(frames.size_names)} sizes, {len(frames.searched)} trials, {len(frames.trials) - len(frames.searched)} repeats, "
-        f"{seeds} seeds, {len(frames.targets)} targets, {len(languages)} languages, {len(frames.benchmarks)} benchmarks"
-    )
+    counts = {
+        "size": len(frames.size_names),
+        "trial": len(frames.searched),
+        "repeat": len(frames.trials) - len(frames.searched),
+        "seed": frames.trials["seed"].dropna().nunique(),
+        "target": len(frames.targets),
+        "language": len(set(frames.scores["language"]) - set(AGGREGATES)),
+        "benchmark": len(frames.benchmarks),
+    }
+    return ", ".join(counted(count, noun) for noun, count in counts.items())
 
 
 def _examples(findings: Findings) -> str:
-    said = []
+    entries = []
     for row in findings.best.to_dict("records"):
         for task, by_language in findings.frames.examples.sums((row["size"], row["trial_id"])).items():
             counts = sorted({len(sums[0]) for sums in by_language.values()})
             span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-            said.append(f"{task} {span} in each of {len(by_language)} languages")
-    return "; ".join(dict.fromkeys(said))
+            entries.append(f"{task} {span} in each of {counted(len(by_language), 'language')}")
+    return "; ".join(dict.fromkeys(entries))
 
 
 def _definition(name: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What intermediate training gained."""
+"""The gains of intermediate training."""
 
 from __future__ import annotations
 
@@ -6,38 +6,60 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.charts.common import interval, signed
 from analysis.charts.gains import average_chart, gain_intervals, gains_heatmap
 from analysis.report.findings import Findings
-from analysis.report.page import Absent, Number, Page, folded, grid, heading, number, paragraph, section
+from analysis.report.page import Absent, Number, Page, folded, grid, heading, number, p_cell, paragraph, section
+from analysis.store.names import VERDICT_NAMES
+from analysis.tables.chance import NEAR_CHANCE_POINTS
+from analysis.tables.formatting import interval, signed
 
-TITLE = "What intermediate training gained"
-_COLUMN_PX = 52
-_MARKS = {
-    "same data": "* trained on data the target is trained on",
-    "leak": "! read data the target is scored on",
+TITLE = "Gains of intermediate training"
+_LABELS_PX, _COLUMN_PX = 210, 52
+_FLAGS = {
+    "same data": "* the intermediate task shares training data with the target",
+    "leak": "! the intermediate task trains on data the target is scored on",
 }
 
 
 def gains_section(findings: Findings, page: Page) -> str:
-    """Heat map, intervals, averages, ways to choose, and interaction with size."""
+    """Heat map, intervals, averages, ways to choose, change with size, tuned gains."""
     gained = findings.gained
     if gained.empty:
         return section(
             TITLE, paragraph("No intermediate task or no target is recorded, so there is nothing to compare.")
         )
-    explained = (
-        "Points gained in test score over no intermediate task, at the same size, learning rates and seed. All verdicts are "
-        f"about the mean over {findings.frames.said_judged}; the heat map also shows single languages and the other mean, "
-        "untested. Blue gained, orange lost, grey has no pair to compare. ▲ and ▼: told from zero at 95 % after Holm's "
-        "correction over all cells that count as transfer; = : within a point of zero at 95 %; no sign: cannot be told, or one "
-        "seed. Holm's correction is made within each table (gains, averages, interactions, tuned gains): where nothing has an "
-        "effect, 5 % of studies have a false discovery in one given table, and more in any of them."
+    over = f"mean over {findings.frames.judged_languages}"
+    return section(
+        TITLE,
+        *(paragraph(text, kind="note") for text in _explanations(findings)),
+        grid(*_charts(findings, page, over)),
+        folded("All gains at the default learning rates as a table", _table("gains", gained, page, over)),
+        *_averages(findings, page),
+        *_choices(findings, page),
+        *_interactions(findings, page),
+        *_tuned(findings, page, over),
+        *_targets(findings, page),
     )
-    if marked := sorted(set(gained["mark"]) - {""}):
-        explained += f" Not transfer, and not judged: {'; '.join(_MARKS[name] for name in marked)}."
-    first, over = findings.first_size, f"mean over {findings.frames.said_judged}"
-    least = 130 + _COLUMN_PX * gained["intermediate"].nunique()
+
+
+def _explanations(findings: Findings) -> list[str]:
+    flagged = sorted(set(findings.gained["mark"]) - {""})
+    flags = f" Contamination flags, for gains that are not transfer: {'; '.join(_FLAGS[name] for name in flagged)}."
+    return [
+        "Points of test score gained over no intermediate task, at the same size, learning rates and seed. Verdicts use the "
+        f"mean over {findings.frames.judged_languages}; single languages and the other mean are shown but not tested. "
+        "Blue: gain. Orange: loss. Grey: nothing to compare with. ▲ and ▼: different from zero at 5% after Holm's correction. "
+        "=: within one point of zero at 95%. No sign: undecided, or one seed and not tested."
+        + (flags if flagged else ""),
+        "Intervals and verdicts rest on different things. An interval is for one comparison alone. A verdict rests on the "
+        "corrected p: corrected for all comparisons of its table, and with fewer degrees of freedom. So an interval can "
+        "exclude zero where the verdict is undecided. Without any effect, 5% of studies have a false discovery in a given "
+        "table, and more than 5% have one in any table.",
+    ]
+
+
+def _charts(findings: Findings, page: Page, over: str) -> list[str]:
+    gained, size = findings.gained, findings.first_size
     label = "; ".join(
         f"{row['size']}, {row['intermediate']} on {row['task']}: {signed(row['gain']) or row['reason']}"
         for row in gained.to_dict("records")
@@ -45,32 +67,17 @@ def gains_section(findings: Findings, page: Page) -> str:
     figures = [
         page.chart(
             "gains",
-            gains_heatmap(gained, findings.by_language, size=first, language=findings.first_language),
-            caption=f"Gain over none in points, target by intermediate (chosen size and language; first {over})",
+            gains_heatmap(gained, findings.by_language, size=size, language=findings.first_language),
+            caption=f"Gain over none in points, for the chosen size and language (initially the {over})",
             label=label,
-            least_px=least,
+            least_px=_LABELS_PX + _COLUMN_PX * gained["intermediate"].nunique(),
         )
     ]
     known = gained[gained["gain"].notna()]
     if len(known):
-        figures.append(
-            page.chart(
-                "gain_intervals",
-                gain_intervals(known, size=first),
-                caption=f"The same with 95 % intervals (chosen size, {over})",
-                label=label,
-            )
-        )
-    return section(
-        TITLE,
-        paragraph(explained, kind="note"),
-        grid(*figures),
-        *_averages(findings, page),
-        *_choices(findings, page),
-        *_interactions(findings, page),
-        *_tuned(findings, page),
-        folded("All gains at the default learning rates as a table", _table("gains", gained, page, over)),
-    )
+        caption = f"The same with 95% intervals, for the chosen size ({over})"
+        figures.append(page.chart("gain_intervals", gain_intervals(known, size=size), caption=caption, label=label))
+    return figures
 
 
 def _averages(findings: Findings, page: Page) -> list[str]:
@@ -82,10 +89,48 @@ def _averages(findings: Findings, page: Page) -> list[str]:
         for row in averages.to_dict("records")
     )
     chart = average_chart(averages, sizes=findings.frames.size_names)
-    caption = (
-        f"Mean gain over targets that count as transfer ({findings.frames.said_judged}), 95 % intervals; pale: one seed"
-    )
-    return [heading("On average over targets"), page.chart("average_gains", chart, caption=caption, label=label)]
+    caption = f"Mean gain over targets without a contamination flag ({findings.frames.judged_languages})"
+    if averages["low"].notna().any():
+        caption += ", 95% intervals"
+    if (averages["seeds"] == 1).any():
+        caption += "; pale: one seed"
+    return [
+        heading("Average over targets"),
+        page.chart("average_gains", chart, caption=caption, label=label),
+        folded("Average gains as a table", _average_table(findings, page)),
+    ]
+
+
+def _average_table(findings: Findings, page: Page) -> str:
+    """With the mean over targets above chance as well, where that differs."""
+    above = findings.averages_above_chance
+    above_of = dict(zip(zip(above["size"], above["intermediate"], strict=True), above["gain"], strict=True))
+    data = findings.averages.copy()
+    keys = zip(data["size"], data["intermediate"], strict=True)
+    data["gain_above_chance"] = pd.Series([above_of.get(key) for key in keys], index=data.index, dtype="float64")
+    both = bool(findings.at_chance)
+    rows = [
+        [
+            row["size"],
+            row["intermediate"],
+            Number(signed(row["gain"])),
+            *([_gain_above_chance(row)] if both else []),
+            interval(row["low"], row["high"]) or Absent("one seed, no examples"),
+            p_cell(row["p_holm"], absent=_untested(row["seeds"])),
+            Number(row["seeds"]),
+            Number(row["targets"]),
+        ]
+        for row in data.to_dict("records")
+    ]
+    columns = ["size", "intermediate task", "mean gain", *(["targets above chance"] if both else []), "95% interval"]
+    columns += ["corrected p (Holm)", "seeds", "targets"]
+    caption = "Mean gains over targets without a contamination flag, in points"
+    return page.table("average_gains", columns, rows, caption=caption, data=data)
+
+
+def _gain_above_chance(row: dict[Any, Any]) -> str:
+    known = pd.notna(row["gain_above_chance"])
+    return Number(signed(row["gain_above_chance"])) if known else Absent("no such target")
 
 
 def _choices(findings: Findings, page: Page) -> list[str]:
@@ -105,33 +150,23 @@ def _choices(findings: Findings, page: Page) -> list[str]:
         ]
         for row in table.to_dict("records")
     ]
-    columns = [
-        "size · choice",
-        "test score (%)",
-        "over none",
-        "95 % interval",
-        "seeds paired",
-        "targets",
-        "intermediate task",
-    ]
-    caption = "One intermediate for all targets, or the best for each: chosen on English dev, judged on test, "
-    caption += f"mean over {findings.frames.said_judged}"
-    said = "; ".join(
+    columns = ["size · choice", "test score (%)", "gain over none", "95% interval", "paired seeds", "targets"]
+    caption = "One intermediate task for all targets, or the best for each: chosen on English dev, judged on test, "
+    caption += f"mean over {findings.frames.judged_languages}"
+    gains = "; ".join(
         f"{row['choice']} {signed(row['gain'])} {interval(row['low'], row['high']) or '(no interval)'}"
         for row in table[(table["size"] == findings.first_size) & table["gain"].notna()].to_dict("records")
         if row["choice"] != "none"
     )
     explained = (
-        "Gains are paired by seed, each choice at the rates that suit it, without the seed it was made on where two others "
-        "were run. Where that seed is all there is, picking the best of several inflates the gain, and the interval does not "
-        "show by how much."
+        "Gains are paired by seed, each choice at its own best learning rates. The seed a choice was made on is left out if "
+        "at least two others were run. If it is the only one, picking the best of several inflates the gain by an amount that "
+        "the interval does not show. Nothing is tested here."
     )
     return [
-        heading("One for all, or one for each"),
-        paragraph(
-            f"{explained} Points over none on size {findings.first_size}: {said}." if said else explained, kind="note"
-        ),
-        page.table("choices", columns, rows, caption=caption, data=table),
+        heading("One intermediate task for all targets, or one for each"),
+        paragraph(f"{explained} Gains on size {findings.first_size}: {gains}." if gains else explained, kind="note"),
+        page.table("choices", [*columns, "intermediate task"], rows, caption=caption, data=table),
     ]
 
 
@@ -139,73 +174,96 @@ def _interactions(findings: Findings, page: Page) -> list[str]:
     table = findings.interactions
     if table.empty:
         return []
-    said = {
-        "shrinks": "the gain shrinks as models grow",
-        "grows": "the gain grows with the model",
-        "unclear": "no change with size can be told",
+    verdicts = {
+        "shrinks": "shrinks as models grow",
+        "grows": "grows with the model",
+        "unclear": "undecided",
     }
     rows = [
         [
             row["intermediate"],
             Number(signed(row["slope"], 2)),
-            interval(row["low"], row["high"], 2) or Absent("under three sizes"),
+            interval(row["low"], row["high"], 2) or Absent("fewer than three sizes"),
+            p_cell(row["p_holm"], absent="two sizes: not tested"),
+            verdicts[row["verdict"]] if pd.notna(row["p_holm"]) else Absent("not tested"),
             Number(row["sizes"]),
             Number(row["points"]),
-            said[row["verdict"]],
         ]
         for row in table.to_dict("records")
     ]
-    columns = ["intermediate", "points a doubling of the body", "95 % interval", "sizes", "runs", "verdict"]
-    caption = f"Change of the mean gain with size ({findings.frames.said_judged})"
+    columns = ["intermediate task", "points per doubling of the body", "95% interval", "corrected p (Holm)", "verdict"]
+    caption = (
+        f"Change of the mean gain with size ({findings.frames.judged_languages}). Intervals are for one row alone; "
+    )
+    caption += f"verdicts rest on p, corrected for {len(table)} rows"
     return [
-        heading("Does the gain shrink as models grow?"),
-        page.table("interactions", columns, rows, caption=caption, data=table),
+        heading("Does the gain change with size?"),
+        page.table("interactions", [*columns, "sizes", "runs"], rows, caption=caption, data=table),
     ]
 
 
-def _tuned(findings: Findings, page: Page) -> list[str]:
+def _tuned(findings: Findings, page: Page, over: str) -> list[str]:
     tuned = findings.tuned[findings.tuned["gain"].notna()]
     if tuned.empty:
         return []
     explained = (
-        "Each intermediate and none at the learning rates that were best for it on English dev, paired by seed: the fairer "
-        "comparison, and the one whose winners were repeated with further seeds. Where two further seeds are paired, the one "
-        "that a winner was chosen on is left out: it is the luckiest of several."
+        "Each intermediate task and none at the learning rates best for it on English dev, paired by seed. This is the fairer "
+        "comparison, and the one whose winners were repeated with further seeds. The seed a winner was chosen on is the "
+        "luckiest of several; it is left out where two further seeds are paired."
     )
     most = tuned.groupby(["size", "intermediate"])["n"].transform("max")
     repeated = tuned[most > 1]
     shown = repeated if len(repeated) else tuned
-    note = (
-        ""
-        if len(repeated) == len(tuned) or repeated.empty
-        else " Choices that were not repeated are in the exported table."
-    )
-    content = _table("gains_tuned", shown, page, f"mean over {findings.frames.said_judged}", data=tuned)
+    if 0 < len(repeated) < len(tuned):
+        explained += " Choices that were not repeated are in the exported table only."
+    content = _table("gains_tuned", shown, page, over, data=tuned)
     return [
-        heading("At the rates that suit each"),
-        paragraph(explained + note, kind="note"),
-        content if len(repeated) else folded("As a table: one seed each", content),
+        heading("At the best learning rates of each"),
+        paragraph(explained, kind="note"),
+        content if len(repeated) else folded("As a table: one seed each, not tested", content),
+    ]
+
+
+def _targets(findings: Findings, page: Page) -> list[str]:
+    """The best size's score on each target against chance; shown where some target is at chance."""
+    table = findings.targets
+    if not table["at_chance"].any():
+        return []
+    rows = [
+        [row["task"], number(row["chance"]), row["size"], number(row["score"]), "yes" if row["at_chance"] else "no"]
+        for row in table.to_dict("records")
+    ]
+    explained = (
+        "A target is at chance if no size scores above chance on it. The mean score of a size, over its trials best on English "
+        f"dev and their repeats, must be more than {NEAR_CHANCE_POINTS:g} point and more than its 95% interval above chance. "
+        "The headline's means leave such targets out."
+    )
+    columns = ["target", "chance (%)", "best size", "its mean score (%)", "at chance"]
+    return [
+        heading("Targets at chance"),
+        paragraph(explained, kind="note"),
+        page.table("targets", columns, rows, caption="Best size on each target against chance", data=table),
     ]
 
 
 def _table(name: str, gained: pd.DataFrame, page: Page, over: str, *, data: pd.DataFrame | None = None) -> str:
     rows = [_row(row) for row in gained.to_dict("records")]
-    columns = ["size", "intermediate", "target", "gain", "95 % interval", "p (Holm)", "verdict", "sd", "score (%)"]
-    columns += ["with none (%)", "chance (%)", "seeds", "examples", "mark"]
+    columns = ["size", "intermediate task", "target", "gain", "95% interval", "corrected p (Holm)", "verdict", "sd"]
+    columns += ["score (%)", "with none (%)", "chance (%)", "seeds", "examples", "contamination flag"]
     return page.table(name, columns, rows, caption=f"Gains in points, {over}", data=gained if data is None else data)
 
 
 def _row(row: dict[Any, Any]) -> list[object]:
-    absent = "one seed" if row["n"] == 1 else "no pair"
+    no_value = _untested(row["n"]) if row["n"] else "no pair"
     return [
         row["size"],
         row["intermediate"],
         row["task"],
         Number(signed(row["gain"])) if pd.notna(row["gain"]) else Absent(row["reason"]),
-        interval(row["low"], row["high"]) or Absent(absent),
-        number(row["p_holm"], 3, absent="not counted" if row["mark"] else absent),
-        row["verdict"] or Absent("no transfer" if row["mark"] else "no pair"),
-        number(row["sd"], 2, absent="under two seeds"),
+        interval(row["low"], row["high"]) or Absent("one seed, no examples" if row["n"] else "no pair"),
+        p_cell(row["p_holm"], absent="not tested" if row["mark"] else no_value),
+        _verdict(row),
+        number(row["sd"], 2, absent="fewer than two seeds"),
         number(row["score"]),
         number(row["score_none"]),
         number(row["chance"]),
@@ -213,3 +271,15 @@ def _row(row: dict[Any, Any]) -> list[object]:
         "in the interval" if row["with_examples"] else "not recorded",
         row["mark"],
     ]
+
+
+def _verdict(row: dict[Any, Any]) -> str:
+    if row["mark"]:
+        return Absent("not transfer")
+    if row["n"] == 1:
+        return Absent(VERDICT_NAMES["one seed"])
+    return VERDICT_NAMES[row["verdict"]] if row["verdict"] else Absent("no pair")
+
+
+def _untested(seeds: int) -> str:
+    return "one seed: not tested" if seeds == 1 else "seeds do not differ: not tested"

@@ -5,19 +5,37 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.charts.common import interval, signed
 from analysis.charts.languages import association_chart, language_chart
 from analysis.report.findings import Findings
-from analysis.report.page import Absent, Number, Page, folded, grid, number, paragraph, section
+from analysis.report.page import Absent, Number, Page, folded, grid, number, p_cell, paragraph, section
 from analysis.store.frames import AGGREGATES, ENGLISH
+from analysis.tables.formatting import interval, signed
 from analysis.tables.languages import language_name
 
 TITLE = "Languages"
 EFFECT = "language effect (points)"
+_ASSOCIATIONS = {
+    "language effect with pieces": "language effect with tokens per query",
+    "language effect with pieces per word": "language effect with tokens per word",
+    "latency with pieces": "latency with tokens per query",
+}
+_CHARTS = (
+    ("pieces", "pieces_to_english", "effect", "Language effect and tokens per query"),
+    ("fertility", "pieces_per_word", "effect", "Language effect and tokens per word"),
+    ("cost", "pieces_to_english", "p50_ms", "Cost of a language"),
+    ("share", "share", "effect", "Language effect and share of the pre-training text"),
+)
+_AXES = {
+    "effect": EFFECT,
+    "p50_ms": "p50 latency (ms)",
+    "pieces_to_english": "tokens per query (English = 1)",
+    "pieces_per_word": "tokens per word",
+    "share": "share of the pre-training text",
+}
 
 
 def languages_section(findings: Findings, page: Page) -> str:
-    """Scores by language and target, what goes with them, and what a language costs."""
+    """Scores by language and target, their associations, and what a language costs."""
     frames, best = findings.frames, findings.best
     scores = frames.scores[frames.scores["split"] == "test"].merge(best, on=["size", "trial_id"])
     single = scores[~scores["language"].isin(AGGREGATES) & scores["value"].notna()]
@@ -31,17 +49,19 @@ def languages_section(findings: Findings, page: Page) -> str:
     return section(
         TITLE,
         paragraph(
-            "Test score of the best trial of each size, chosen on dev. Dashed: guessing. Best language first. Bars: 95 % over "
-            "test examples, where those are recorded. A language effect is how many points a language is better than the mean "
-            "one in the targets that it has: not all have the same, and means over easy or hard ones compare the targets.",
+            "Test score of the best trial of each size, chosen on English dev, best language first. Dashed: chance. Bars: 95% "
+            "intervals over test examples, where recorded. A language effect is the number of points by which a language "
+            "exceeds the mean language in its own targets. Compare languages by it: a mean score mostly reflects which targets "
+            "a language has.",
             kind="note",
         ),
         grid(*figures, *_associations(findings, page, sizes)),
+        *_association_notes(findings.languages, sizes),
         *_association_table(findings, page),
         *_scripts(findings, page),
         *_not_comparable(findings.languages),
         folded("All scores by language", _table(findings, scores, page)),
-        folded("Languages: script, pre-training share, pieces, cost", _costs(findings, page)),
+        folded("Languages: script, pre-training share, tokens, cost", _costs(findings, page)),
     )
 
 
@@ -51,13 +71,13 @@ def _with_intervals(findings: Findings, single: pd.DataFrame) -> pd.DataFrame:
         draws = findings.frames.examples.draws((row["size"], row["trial_id"]), row["task"], row["language"])
         low, high = (np.nan, np.nan) if draws is None else np.quantile(draws, [0.025, 0.975])
         name = language_name(row["language"])
-        kept = {key: row[key] for key in ("size", "trial_id", "task", "language", "value", "chance")}
-        rows.append(kept | {"low": low, "high": high, "name": name, "label": f"{name} ({row['language']})"})
+        own = {key: row[key] for key in ("size", "trial_id", "task", "language", "value", "chance")}
+        rows.append(own | {"low": low, "high": high, "name": name, "label": f"{name} ({row['language']})"})
     return pd.DataFrame(rows)
 
 
 def _range_of_effects(table: pd.DataFrame) -> str:
-    """How far apart languages are, as text for who cannot see the chart."""
+    """The range of language effects, as text for screen readers."""
     known = table.dropna(subset=["effect"]).sort_values("effect", kind="stable").to_dict("records")
     if not known:
         return "no two languages share a target"
@@ -71,8 +91,8 @@ def _not_comparable(table: pd.DataFrame) -> list[str]:
         return []
     return [
         paragraph(
-            f"Without an effect: {', '.join(apart)}. No target that they are scored on links them to the other languages, so "
-            "nothing says whether they or their targets are harder.",
+            f"Without an effect: {', '.join(apart)}. No shared target links them to the other languages, so it is unknown "
+            "whether these languages or their targets are harder.",
             kind="note",
         )
     ]
@@ -81,60 +101,32 @@ def _not_comparable(table: pd.DataFrame) -> list[str]:
 def _associations(findings: Findings, page: Page, sizes: list[str]) -> list[str]:
     table = findings.languages
     figures = []
-    for name, x, y, titles, caption in (
-        (
-            "pieces",
-            "pieces_to_english",
-            "effect",
-            ("pieces of a query (English = 1)", EFFECT),
-            "Language effect and pieces",
-        ),
-        (
-            "fertility",
-            "pieces_per_word",
-            "effect",
-            ("pieces of a word", EFFECT),
-            "Language effect and pieces of a word",
-        ),
-        (
-            "cost",
-            "pieces_to_english",
-            "p50_ms",
-            ("pieces of a query (English = 1)", "p50 (ms)"),
-            "What a language costs",
-        ),
-        (
-            "share",
-            "share",
-            "effect",
-            ("share of the pre-training text", EFFECT),
-            "Language effect and pre-training share",
-        ),
-    ):
+    for name, x, y, caption in _CHARTS:
         known = table.dropna(subset=[x, y])
         if len(known) < 3 or known[x].nunique() < 2:
             continue
-        size = [one for one in sizes if one in set(known["size"])][-1]
+        size = [name for name in sizes if name in set(known["size"])][-1]
         label = "; ".join(
             f"{r['language']}: {r[x]:.2f}, {r[y]:.1f}" for r in known[known["size"] == size].to_dict("records")
         )
-        chart = association_chart(known, x=x, y=y, titles=titles, size=size)
+        chart = association_chart(known, x=x, y=y, titles=(_AXES[x], _AXES[y]), size=size)
         figures.append(page.chart(f"language_{name}", chart, caption=f"{caption} (chosen size)", label=label))
+    return figures
+
+
+def _association_notes(table: pd.DataFrame, sizes: list[str]) -> list[str]:
+    """What is missing for the charts of associations."""
+    notes = []
     if table["pieces"].isna().all():
-        figures.append(
-            paragraph("Not recorded for any language: pieces of a query and latency by language.", kind="note")
-        )
+        notes.append("Not recorded for any language: tokens per query and latency.")
     if unknown := [size for size in sizes if table.loc[table["size"] == size, "share"].isna().all()]:
-        figures.append(
-            paragraph(
-                f"Size {', '.join(unknown)}: shares of the pre-training text are recorded of encoders that a study pre-trains "
-                "itself, not of published ones.",
-                kind="note",
-            )
+        notes.append(
+            f"Size {', '.join(unknown)}: no shares of the pre-training text. They are recorded for encoders that a study "
+            "pre-trains itself, not for published ones."
         )
     if table["share"].dropna().nunique() == 1:
-        figures.append(paragraph("Every language has the same share of the pre-training text.", kind="note"))
-    return figures
+        notes.append("Every language has the same share of the pre-training text.")
+    return [paragraph(note, kind="note") for note in notes]
 
 
 def _association_table(findings: Findings, page: Page) -> list[str]:
@@ -143,18 +135,18 @@ def _association_table(findings: Findings, page: Page) -> list[str]:
         return []
     rows = [
         [
-            f"{row['size']} · {row['what']}",
-            Number(f"{row['spearman']:+.2f}"),
+            f"{row['size']} · {_ASSOCIATIONS.get(row['what'], row['what'])}",
+            Number(signed(row["spearman"], 2)),
             interval(row["low"], row["high"], 2),
-            Number(f"{row['p']:.3f}"),
+            p_cell(row["p"], absent="not tested"),
             Number(row["languages"]),
         ]
         for row in table.to_dict("records")
     ]
-    columns = ["size · what", "Spearman's rho", "95 % interval", "p", "languages"]
+    columns = ["size · association", "Spearman's rho", "95% interval", "p, not corrected", "languages"]
     return [
         page.table(
-            "associations", columns, rows, caption="Rank correlations over languages, English left out", data=table
+            "associations", columns, rows, caption="Rank correlations over languages, without English", data=table
         )
     ]
 
@@ -172,8 +164,8 @@ def _scripts(findings: Findings, page: Page) -> list[str]:
         ]
         for row in table.to_dict("records")
     ]
-    caption = "Mean language effect by script (points), English left out; languages of one script are often related"
-    columns = ["size · script", "mean effect", "languages from, to", "languages"]
+    caption = "Mean language effect by script (points), without English; languages of one script are often related"
+    columns = ["size · script", "mean effect", "lowest to highest", "languages"]
     return [page.table("scripts", columns, rows, caption=caption, data=table)]
 
 
@@ -194,7 +186,7 @@ def _table(findings: Findings, scores: pd.DataFrame, page: Page) -> str:
     ]
     data = scores[["size", "trial_id", "intermediate", "task", "language", "value", "chance"]]
     titles = ["target · size", "trial", "chance", *columns]
-    return page.table("scores", titles, rows, caption="Test score in percent; – is not scored", data=data)
+    return page.table("scores", titles, rows, caption="Test score in percent; –: not scored", data=data)
 
 
 def _costs(findings: Findings, page: Page) -> str:
@@ -217,5 +209,6 @@ def _costs(findings: Findings, page: Page) -> str:
         for row in table.to_dict("records")
     ]
     columns = ["language · size", "script", EFFECT, "targets", "mean of these (%)", "gap to English"]
-    columns += ["pre-training share", "pieces of a query", "to English", "pieces of a word", "p50 (ms)", "to English "]
+    columns += ["pre-training share", "tokens per query", "relative to English", "tokens per word", "p50 latency (ms)"]
+    columns += ["latency relative to English"]
     return page.table("languages", columns, rows, caption="By language, best trial of each size", data=table)

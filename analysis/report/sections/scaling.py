@@ -1,4 +1,4 @@
-"""Score and speed against size, and published figures beside them."""
+"""Score and speed against size, and published scores beside them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import pandas as pd
 
 from analysis.charts.scaling import published_chart, scaling_chart
 from analysis.report.findings import Findings
-from analysis.report.page import Number, Page, folded, grid, heading, number, paragraph, section
-from analysis.store.frames import MEAN, SAID, zero_shot
+from analysis.report.page import Absent, Number, Page, folded, grid, heading, number, paragraph, section
+from analysis.store.frames import AGGREGATE_NAMES, MEAN, zero_shot
 from analysis.tables.scaling import FEWEST, SCORE, Fit, Over
 
 TITLE = "Size"
 
 
 def scaling_section(findings: Findings, page: Page) -> str:
-    """Charts by quantity, the fits as a table, published figures."""
+    """Charts by quantity, the fits as a table, published scores."""
     points = findings.points
     if points.empty:
         return section(
             TITLE, paragraph("No size has both body parameters and a result.", kind="note"), *_published(findings, page)
         )
+    languages = AGGREGATE_NAMES[zero_shot(findings.frames.trials)[0]]
     explained = (
-        "Body parameters leave the embeddings out, which are looked up, not multiplied. Curves: a power law, or a saturating "
-        "one where it predicts left-out sizes better; dotted where they are extrapolation; bands of 95 %. Bars: one standard "
-        f"deviation over seeds. Test scores are over {SAID[zero_shot(findings.frames.trials)[0]]}. {_operations(points)}"
+        "Body parameters exclude the embeddings, which are looked up, not multiplied. Curves: a power law, or a saturating "
+        "curve where that predicts left-out sizes better; dotted where extrapolated; bands are 95%. Bars: one standard "
+        f"deviation over seeds. Test scores are over {languages}. {_operations(points)}"
     )
-    few = points.groupby("what")["size"].nunique()
-    if (few < FEWEST).any():
-        explained += f" No curve is drawn through fewer than {FEWEST} sizes; here there are {int(few.max())} at most."
+    sizes = points.groupby("what")["size"].nunique()
+    if (sizes < FEWEST).any():
+        explained += f" A curve needs at least {FEWEST} sizes; there are {int(sizes.max())} here."
     return section(
         TITLE,
         paragraph(explained, kind="note"),
@@ -46,16 +47,16 @@ def scaling_section(findings: Findings, page: Page) -> str:
 
 def _operations(points: pd.DataFrame) -> str:
     if points["gflops_per_sample"].isna().all():
-        return "Operations a sample cannot be counted: no benchmark recorded the length of its queries."
-    said = (
-        "Operations a sample are counted as 2 a body parameter and token of a mean query of the task timed; attention's share, "
-        "quadratic in the length, is left out."
+        return "Operations per sample cannot be counted: no benchmark recorded the length of its queries."
+    counted = (
+        "Operations per sample are 2 per body parameter and token of a mean query of the timed task; attention, quadratic "
+        "in the length, is left out."
     )
     by_size = points.dropna(subset=["gflops_per_sample"]).drop_duplicates("size")
     tokens = by_size["gflops_per_sample"] / by_size["params_body_m"]
     if tokens.max() < 1.001 * tokens.min():
-        return f"{said} All sizes cut text into as many tokens here, so that both axes tell the same."
-    return f"{said} Sizes with other tokenizers need other numbers of tokens, which the body does not show."
+        return f"{counted} All sizes use equally many tokens here, so both axes show the same."
+    return f"{counted} Sizes with different tokenizers need different numbers of tokens, which the body does not show."
 
 
 def _charts(points: pd.DataFrame, fits: dict[tuple[str, str, str], Fit], page: Page, *, over: Over) -> list[str]:
@@ -63,16 +64,20 @@ def _charts(points: pd.DataFrame, fits: dict[tuple[str, str, str], Fit], page: P
     for what, group in points.dropna(subset=[over]).groupby("what", sort=False):
         own = {}
         for (about, series, form), fit in sorted(fits.items(), key=lambda item: -item[1].leave_one_out):
-            if about == what:  # the last of a series, with the smallest error, is the one that is drawn
+            if about == what:  # the last fit of a series has the smallest error and is drawn
                 own[series] = (form, fit)
         label = "; ".join(f"{row['series']}, {row['size']}: {row['value']:.2f}" for row in group.to_dict("records"))
         name = "scaling_" + "".join(letter if letter.isalnum() else "_" for letter in str(what).split(" (")[0])
         chart = scaling_chart(group, own, what=str(what), over=over)
         name, against = (
-            (name, "body parameters") if over == "params_body_m" else (f"{name}_flops", "operations a sample")
+            (name, "body parameters") if over == "params_body_m" else (f"{name}_flops", "operations per sample")
         )
-        figures.append(page.chart(name, chart, caption=f"{what} against {against}", label=label))
+        figures.append(page.chart(name, chart, caption=f"{_heading(str(what))} against {against}", label=label))
     return figures
+
+
+def _heading(what: str) -> str:
+    return what if what.startswith("p50") else what[0].upper() + what[1:]
 
 
 def _fits(findings: Findings, page: Page) -> list[str]:
@@ -104,7 +109,7 @@ def _fits(findings: Findings, page: Page) -> list[str]:
             row["form"],
             row["parameter"],
             Number(f"{row['value']:.3g}"),
-            "unknown" if math.isnan(row["low"]) else f"[{row['low']:.3g}, {row['high']:.3g}]",
+            Absent("undetermined") if math.isnan(row["low"]) else f"[{row['low']:.3g}, {row['high']:.3g}]",
             Number(f"{row['leave_one_out']:.2g}"),
             Number(row["sizes"]),
         ]
@@ -112,16 +117,20 @@ def _fits(findings: Findings, page: Page) -> list[str]:
     ]
     columns = [
         "series",
-        "form (N: body parameters in M, F: GFLOP a sample)",
+        "form",
         "parameter",
         "value",
-        "95 % interval",
+        "95% interval",
         "leave-one-out error",
         "sizes",
     ]
     return [
         page.table(
-            "fits", columns, shown, caption="Fits; the error is in the unit of the series", data=pd.DataFrame(rows)
+            "fits",
+            columns,
+            shown,
+            caption="Fits. N: body parameters (M); F: GFLOP per sample; the error is in the unit of the series",
+            data=pd.DataFrame(rows),
         )
     ]
 
@@ -145,41 +154,37 @@ def _points(points: pd.DataFrame, page: Page) -> str:
         ]
         for row in points.to_dict("records")
     ]
-    columns = ["size · series", "what", "value", "sd", "measured", "body (M)", "GFLOP a sample (2 N a token)"]
-    return page.table("scaling_points", columns, rows, caption="What was measured of each size", data=points)
+    columns = ["size · series", "quantity", "value", "sd", "measured", "body parameters (M)", "GFLOP per sample"]
+    return page.table("scaling_points", columns, rows, caption="Measured scores and speeds by size", data=points)
 
 
 def _published(findings: Findings, page: Page) -> list[str]:
     literature = findings.literature
     if literature.empty:
-        return [
-            paragraph("No published figure that was read at its source is about a target of this study.", kind="note")
-        ]
+        return [paragraph("There are no published scores on the targets of this study.", kind="note")]
     frames = findings.frames
     scores = frames.scores[(frames.scores["split"] == "test") & (frames.scores["language"] == MEAN)]
     measured = scores.merge(findings.best, on=["size", "trial_id"]).merge(frames.sizes[["size", "params_m"]], on="size")
     targets = [task for task in frames.targets if task in set(literature["task"])]
     label = "; ".join(f"{row['model']} on {row['task']}: {row['value']:.1f}" for row in literature.to_dict("records"))
-    chart = published_chart(measured, literature, target=targets[0], targets=targets)
+    chart = published_chart(measured, literature, target=targets[0])
     rows = [
         [row["model"], row["task"], Number(f"{row['value']:.1f}"), number(row["params_m"], 0), row["source"]]
         for row in literature.to_dict("records")
     ]
     columns = ["model", "task", "score (%)", "parameters (M)", "source"]
-    caption = "Published zero-shot figures, as read at their source; question answering as (F1 + EM) / 2"
+    caption = "Published zero-shot scores, checked at their source; question answering as (F1 + EM) / 2"
     return [
-        heading("Beside published figures"),
+        heading("Published scores"),
         paragraph(
-            "Grey and hollow: published, zero-shot, from other set-ups. They stand beside this study's and are in no fit.",
+            "Grey and hollow: published zero-shot scores from other set-ups, for comparison only. They enter no fit.",
             kind="note",
         ),
         page.chart(
             "published",
             chart,
-            caption=f"Score over {SAID[MEAN]}, against all parameters (chosen target)",
+            caption=f"Score ({AGGREGATE_NAMES[MEAN]}) against all parameters, for the chosen target",
             label=label,
         ),
-        folded(
-            "The published figures as a table", page.table("published", columns, rows, caption=caption, data=literature)
-        ),
+        folded("Published scores as a table", page.table("published", columns, rows, caption=caption, data=literature)),
     ]

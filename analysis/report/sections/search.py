@@ -1,56 +1,61 @@
-"""What the search did."""
+"""The search: trials, importance of hyperparameters, rungs, savings."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from analysis.charts.common import interval
 from analysis.charts.search import agreement_chart, importance_chart
 from analysis.report.findings import Findings
 from analysis.report.page import Absent, Number, Page, count, folded, grid, number, paragraph, section
+from analysis.tables.formatting import counted, interval
 from analysis.tables.searches import FEWEST_TRIALS
 
 TITLE = "Search"
 
 
 def search_section(findings: Findings, page: Page) -> str:
-    """Trials, what mattered, whether early rungs told the end, what was saved."""
+    """Importances, agreement of rungs with the final ranking, savings, all trials, sizes."""
     frames = findings.frames
     if frames.trials.empty:
         return section(TITLE, paragraph("No trial is recorded."))
+    figures, notes = _charts(findings, page)
     selection = frames.context["selection"]
-    figures = []
-    sizes = frames.size_names
+    selected = f"Trials were selected on {selection}." if selection else "How trials were selected is not recorded."
+    means = "Dev and test scores are means over the targets a trial finished: compare only rows with equally many."
+    return section(
+        TITLE,
+        paragraph(f"{selected} {means}", kind="note"),
+        grid(*figures),
+        *notes,
+        *_agreement(findings.agreement, page),
+        _savings(findings, page),
+        folded("All trials", _trials(findings, page)),
+        _sizes(frames.sizes, page),
+    )
+
+
+def _charts(findings: Findings, page: Page) -> tuple[list[str], list[str]]:
+    """Figures, and notes on what cannot be drawn."""
+    figures, notes = [], []
+    sizes = findings.frames.size_names
     if len(importances := findings.importances):
         label = "; ".join(
             f"{r['size']} {r['parameter']}: {r['importance']:.2f}" for r in importances.to_dict("records")
         )
-        caption = "What decided the dev score (PED-ANOVA)"
+        caption = "Importance of hyperparameters for the dev score (PED-ANOVA)"
         figures.append(
             page.chart("importances", importance_chart(importances, sizes=sizes), caption=caption, label=label)
         )
         page.tables["importances"] = importances
     else:
-        said = f"Importance of the hyperparameters is not given: it takes {FEWEST_TRIALS} complete trials of a size."
-        figures.append(paragraph(said, kind="note"))
+        text = f"Importance of hyperparameters needs {FEWEST_TRIALS} complete trials of a size, and scores that differ."
+        notes.append(paragraph(text, kind="note"))
     if len(agreement := findings.agreement):
         label = "; ".join(f"{r['size']} rung {r['rung']}: {r['kendall_tau']:.2f}" for r in agreement.to_dict("records"))
-        caption = "Do early rungs tell the final ranking?"
+        caption = "Agreement of early rungs with the final ranking"
         figures.append(page.chart("rungs", agreement_chart(agreement, sizes=sizes), caption=caption, label=label))
         page.tables["rungs"] = agreement
-    return section(
-        TITLE,
-        paragraph(
-            (f"Trials were selected on {selection}. " if selection else "How trials were selected is not recorded. ")
-            + "Dev and test are means over the targets a trial finished: compare only rows with as many.",
-            kind="note",
-        ),
-        grid(*figures),
-        *_agreement(agreement, page),
-        _savings(findings, page),
-        folded("All trials", _trials(findings, page)),
-        _sizes(frames.sizes, page),
-    )
+    return figures, notes
 
 
 def _agreement(agreement: pd.DataFrame, page: Page) -> list[str]:
@@ -60,7 +65,7 @@ def _agreement(agreement: pd.DataFrame, page: Page) -> list[str]:
         [
             f"{row['size']} · {row['rung']}",
             number(row["kendall_tau"], 2, absent="all equal"),
-            interval(row["low"], row["high"], 2) or Absent("under five trials"),
+            interval(row["low"], row["high"], 2) or Absent("fewer than five trials"),
             "yes" if row["best_kept"] else "no",
             Number(row["trials"]),
         ]
@@ -69,11 +74,16 @@ def _agreement(agreement: pd.DataFrame, page: Page) -> list[str]:
     columns = [
         "size · targets finished",
         "Kendall's tau",
-        "95 % interval",
-        "best in the better half",
+        "95% interval",
+        "best trial in the better half",
         "complete trials",
     ]
-    return [folded("Rungs as a table", page.table("rungs", columns, rows, caption="Rungs and the end", data=agreement))]
+    return [
+        folded(
+            "Rungs as a table",
+            page.table("rungs", columns, rows, caption="Agreement of each rung with the final ranking", data=agreement),
+        )
+    ]
 
 
 def _savings(findings: Findings, page: Page) -> str:
@@ -92,12 +102,12 @@ def _savings(findings: Findings, page: Page) -> str:
     columns = [
         "size",
         "trials",
-        "targets spared by stopping",
-        "stages made",
+        "targets spared by stopping early",
+        "stages run",
         "stages without sharing",
         "saved by sharing (%)",
     ]
-    return page.table("savings", columns, rows, caption="What stopping early and sharing stages saved", data=table)
+    return page.table("savings", columns, rows, caption="Savings from stopping early and sharing stages", data=table)
 
 
 def _trials(findings: Findings, page: Page) -> str:
@@ -123,22 +133,24 @@ def _trials(findings: Findings, page: Page) -> str:
         for row in frames.trials.to_dict("records")
     ]
     outcomes = frames.searched["outcome"].value_counts()
-    caption = f"{len(frames.searched)} trials: "
+    caption = f"{counted(len(frames.searched), 'trial')}: "
     caption += ", ".join(f"{n} {str(name).replace('_', ' ')}" for name, n in outcomes.items())
     if repeats := len(frames.trials) - len(frames.searched):
-        caption += f"; and {repeats} repeats with other seeds"
+        caption += f"; and {counted(repeats, 'repeat')} with other seeds"
     columns = [
         "trial",
         "size",
-        "intermediate",
-        "lr intermediate",
-        "lr target",
+        "intermediate task",
+        "intermediate learning rate",
+        "target learning rate",
         "seed",
         "outcome",
         "dev (%)",
         "test (%)",
     ]
-    return page.table("trials", [*columns, "targets", "default", "note"], rows, caption=caption, data=frames.trials)
+    return page.table(
+        "trials", [*columns, "targets finished", "default rates", "note"], rows, caption=caption, data=frames.trials
+    )
 
 
 def _sizes(sizes: pd.DataFrame, page: Page) -> str:
@@ -155,7 +167,16 @@ def _sizes(sizes: pd.DataFrame, page: Page) -> str:
         ]
         for row in sizes.to_dict("records")
     ]
-    columns = ["size", "parameters (M)", "body (M)", "trials", "stopped early", "failed", "wall time (s)", "best trial"]
+    columns = [
+        "size",
+        "parameters (M)",
+        "body parameters (M)",
+        "trials",
+        "stopped early",
+        "failed",
+        "wall time (s)",
+        "best trial",
+    ]
     return page.table("sizes", columns, rows, caption="Sizes searched", data=sizes)
 
 

@@ -1,0 +1,87 @@
+"""Every measurement of the benchmark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from analysis.report.findings import Findings
+from analysis.report.page import Absent, Number, Page, folded, number, paragraph, section
+from analysis.store.frames import BENCH_METRICS
+from analysis.store.names import METRIC_DIGITS, METRIC_NAMES
+from analysis.tables.tradeoff import COSTS, invalid_scenario
+
+TITLE = "Benchmarks"
+NO_REASON = "no reason recorded"
+
+
+def benchmarks_section(findings: Findings, page: Page) -> str:
+    """One table with all measurements, INVALID ones included and named."""
+    served = findings.served
+    if served.empty:
+        return section(TITLE, paragraph("No benchmark is recorded."))
+    measured = findings.frames.benchmarks  # the same rows, still with their INVALID values
+    tasks = list(dict.fromkeys(task for scores in served["task_scores"] for task in scores))
+    metrics = ["test_score", "test_score_without_english"]
+    metrics += [name for name in BENCH_METRICS if measured[name].notna().any() or name in COSTS]
+    metrics += ["params_m", "params_body_m"]
+    on_gpu = bool(served["driver"].ne("").any())
+    both = bool(findings.at_chance)
+    rows = [
+        [
+            f"{row['size']} · {row['variant']}",
+            row["intermediate"] or "not recorded",
+            "yes" if row["on_front"] else "no",
+            *([number(row["score_above_chance"], absent="a target is missing")] if both else []),
+            *(_value(as_measured, name) for name in metrics),
+            *(number(row["task_scores"].get(task), absent="not scored") for task in tasks),
+            row["trial_id"],
+            row["hardware"] or "not recorded",
+            row["timed_task"] or "not recorded",
+            row["interference"] or "not recorded",
+            *([_gpu(row)] if on_gpu else []),
+            ", ".join(f"{name} {result}" for name, result in row["results"].items()) or "not recorded",
+        ]
+        for row, as_measured in zip(served.to_dict("records"), measured.to_dict("records"), strict=True)
+    ]
+    columns = ["size · serving variant", "intermediate task", "on the front"]
+    columns += ["test score, targets above chance (%)"] if both else []
+    columns += [*(METRIC_NAMES[name] for name in metrics), *(f"{task} (%)" for task in tasks)]
+    columns += ["trial", "hardware", "queries of", "interference", *(["GPU"] if on_gpu else []), "scenarios"]
+    table = page.table(
+        "benchmarks",
+        columns,
+        rows,
+        caption="Every configuration served, with its costs and its scores as served",
+        data=_exported(findings, tasks),
+    )
+    return section(TITLE, folded("All measurements", table))
+
+
+def _exported(findings: Findings, tasks: list[str]) -> pd.DataFrame:
+    served = findings.served
+    objects = [name for name in served if served[name].dtype == "object"]
+    data = served.drop(columns=objects).dropna(axis="columns", how="all")
+    if not findings.at_chance:
+        data = data.drop(columns="score_above_chance", errors="ignore")  # the same as `score`
+    return data.assign(**{f"test_{task}": [scores.get(task) for scores in served["task_scores"]] for task in tasks})
+
+
+def _gpu(row: dict[Any, Any]) -> str:
+    """State of the GPU during the measurement; "none" for a CPU."""
+    state = f"driver {row['driver']}; slowed by {row['slowed_by']}; MIG {row['mig']}"
+    return state if row["driver"] else "none"
+
+
+def _value(row: dict[Any, Any], name: str) -> str:
+    """A measured value with its range, or the reason why there is none."""
+    if row["reason"]:
+        return Absent(row["reason"])
+    digits = METRIC_DIGITS[name]
+    text = number(row[name], digits, absent=row["unavailable"].get(name, NO_REASON))
+    if isinstance(text, Absent):
+        return text
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    span = "" if pd.isna(low) or pd.isna(high) else f" [{low:,.{digits}f}, {high:,.{digits}f}]"
+    return Number(f"{text}{span}{' INVALID' if invalid_scenario(row, name) else ''}")

@@ -1,0 +1,85 @@
+"""The best configuration within a budget."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis.report.answer import trained_on
+from analysis.report.findings import Findings
+from analysis.report.page import paragraph, section
+from analysis.store.frames import AGGREGATE_NAMES
+from analysis.store.names import METRIC_NAMES, score_name
+from analysis.tables.budget import Pick
+from analysis.tables.formatting import interval, signed
+
+
+def budget_section(findings: Findings) -> str:
+    """What the budget buys; "" without a budget."""
+    pick = findings.pick
+    if pick is None:
+        return ""
+    return section(f"Within the budget: {_limits(pick, ', ')}", *_paragraphs(pick))
+
+
+def budget_sentence(pick: Pick) -> str:
+    """The budget's answer in one sentence."""
+    if pick.best is None and pick.undecided:
+        lacking = "; ".join(f"{what} is not measured for {', '.join(of)}" for what, of in pick.undecided.items())
+        return f"It is unknown whether a configuration meets the budget of {_limits(pick)}: {lacking}. No other one meets it."
+    if pick.best is None:
+        return f"No configuration with a score meets the budget of {_limits(pick)}."
+    best = pick.best
+    return (
+        f"Within {_limits(pick)}, the best is {_named(best)}: {score_name(best['judged_by'])} {best['seed_mean']:.1f}% "
+        f"({AGGREGATE_NAMES[best['judged_by']]}{_of_seeds(best)}){_at_load(pick, best)}."
+    )
+
+
+def _limits(pick: Pick, joint: str = " and ") -> str:
+    return joint.join(f"{METRIC_NAMES[limit.name]} {limit.sign} {limit.value:g}" for limit in pick.limits)
+
+
+def _paragraphs(pick: Pick) -> list[str]:
+    parts = [paragraph(budget_sentence(pick))]
+    if pick.runner_up is not None and pick.difference is not None:
+        difference, runner_up = pick.difference, pick.runner_up
+        second = f"The runner-up is {_named(runner_up)}, at {runner_up['seed_mean']:.1f}%{_at_load(pick, runner_up)}. "
+        if math.isnan(difference.probability):
+            second += f"The lead of {difference.value:.1f} points has no error estimate: {difference.rests_on}."
+        else:
+            second += (
+                f"The first leads by {signed(difference.value)} points {interval(difference.low, difference.high)} and is "
+                f"better with probability {difference.probability:.2f}; both rest on {difference.rests_on}."
+            )
+        parts.append(paragraph(second))
+    elif pick.best is not None:
+        parts.append(paragraph("No other configuration fits the budget."))
+    if pick.unknown:
+        unknown = "; ".join(dict.fromkeys(pick.unknown))
+        parts.append(paragraph(f"Not considered, because a limit could not be checked: {unknown}.", kind="note"))
+    return parts
+
+
+def _of_seeds(row: dict[str, Any]) -> str:
+    if row["seeds"] > 1:
+        return f"; mean of {row['seeds']} seeds, of which the one served has {row['score']:.1f}%"
+    return "; one seed"
+
+
+def _at_load(pick: Pick, row: dict[str, Any]) -> str:
+    """The load at which a limit on the latency under load holds; "" without such a limit."""
+    limits = [limit.value for limit in pick.limits if limit.name == "server_p99_ms"]
+    if not limits:
+        return ""
+    at_load = f", {row['server_p99_ms']:.1f} ms p99 at {row['server_qps']:,.1f} queries/s"
+    bound = row["server_bound_ms"]
+    if bound < min(limits):
+        return f"{at_load}, the highest load within {bound:g} ms (no higher load within the budget was tried)"
+    return f"{at_load}, the highest load{f' within {bound:g} ms' if pd.notna(bound) else ' measured'}"
+
+
+def _named(row: dict[str, Any]) -> str:
+    return f"size {row['size']} served as {row['variant']}, {trained_on(row['intermediate'])}"
