@@ -37,9 +37,11 @@ def by_name(tasks: Iterable[type[Task]]) -> dict[str, type[Task]]:
 
 
 def _defined_in(module: ModuleType) -> Iterator[type[Task]]:
-    for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__:
-            yield from () if inspect.isabstract(value) else (value,)
+    """The concrete tasks of a module, without those it imports."""
+    classes = dict.fromkeys(value for value in vars(module).values() if isinstance(value, type))  # an alias counts once
+    for cls in classes:
+        if issubclass(cls, Task) and cls.__module__ == module.__name__ and not inspect.isabstract(cls):
+            yield cls
 
 
 TARGETS = tasks_in(xtreme)
@@ -59,7 +61,8 @@ def task_class(name: str) -> type[Task]:
     """
     if name in TASKS:
         return TASKS[name]
-    for task in reversed(list(_subclasses(Task))):  # type: ignore[type-abstract]  # the latest definition, if a file was imported twice
+    # Reversed: if a file was imported twice, its latest definition counts.
+    for task in reversed(list(_subclasses(Task))):  # type: ignore[type-abstract]
         if not inspect.isabstract(task) and getattr(task, "name", None) == name:
             return task
     raise ValueError(f"no task {name!r}; there are {', '.join(TASKS)}, and those that an imported recipe defines")
