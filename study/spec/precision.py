@@ -1,4 +1,4 @@
-"""The training precision that suits this CPU, measured. A recipe resolves it once, and it becomes part of the study's identity."""
+"""The training precision that suits this CPU, measured. A recipe resolves it once; then it is part of the study's identity."""
 
 from __future__ import annotations
 
