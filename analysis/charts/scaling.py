@@ -27,7 +27,6 @@ def scaling_chart(
     seeds. Solid lines span the measured sizes, dotted lines extrapolate; bands are 95%. The x axis is logarithmic, and so is
     the y axis of a speed.
     """
-    log_y = what != SCORE
     rows = [
         dict(row)
         | {"low": row["value"] - row["sd"], "high": row["value"] + row["sd"]}
@@ -40,32 +39,14 @@ def scaling_chart(
     beyond = BEYOND if fits else 1.2
     x = x.scale(type="log", nice=False, domain=[points[over].min() / 1.2, points[over].max() * beyond])
     y = alt.Y("value:Q", title=what)
-    y = y.scale(type="log", nice=False) if log_y else y.scale(zero=False, padding=10)
+    y = y.scale(zero=False, padding=10) if what == SCORE else y.scale(type="log", nice=False)
     colour = alt.Color("series:N", title=None, scale=cycled(PALETTE, names), legend=legend(columns=columns))
-    layers: list[Any] = []
     curves = [
         line
         for series, (form, fit) in fits.items()
         for line in _curve(points, fit, over=over, series=series, form=form)
     ]
-    if curves:
-        base = alt.Chart(data(curves))
-        layers.append(
-            base.mark_area(opacity=0.12).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour, detail="form:N")
-        )
-        layers.append(
-            base.mark_line(strokeWidth=1.5).encode(
-                x=x,
-                y=y,
-                color=colour,
-                detail=["form:N", "part:N"],
-                strokeDash=alt.StrokeDash(
-                    "part:N",
-                    scale=alt.Scale(domain=["measured range", "extrapolation"], range=[[1, 0], [3, 4]]),
-                    legend=legend(title=None),
-                ),
-            )
-        )
+    layers = _curve_layers(curves, x=x, y=y, colour=colour) if curves else []
     marks = alt.Chart(data(rows))
     if any(not pd.isna(row["low"]) for row in rows):
         layers.append(
@@ -85,6 +66,20 @@ def scaling_chart(
         )
     )
     return alt.layer(*layers).resolve_scale(strokeDash="independent").properties(width="container", height=280)
+
+
+def _curve_layers(curves: list[dict[str, Any]], *, x: alt.X, y: alt.Y, colour: alt.Color) -> list[Any]:
+    """The bands and, solid or dotted, the curves themselves."""
+    base = alt.Chart(data(curves))
+    dash = alt.StrokeDash(
+        "part:N",
+        scale=alt.Scale(domain=["measured range", "extrapolation"], range=[[1, 0], [3, 4]]),
+        legend=legend(title=None),
+    )
+    return [
+        base.mark_area(opacity=0.12).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour, detail="form:N"),
+        base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour, detail=["form:N", "part:N"], strokeDash=dash),
+    ]
 
 
 def _curve(points: pd.DataFrame, fit: Fit, *, over: Over, series: str, form: str) -> list[dict[str, Any]]:

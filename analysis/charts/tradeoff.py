@@ -57,20 +57,20 @@ def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt
         tooltip=_tooltips(points),
     )
     labels = alt.Chart(data(rows)).mark_text(align="left", dx=7, dy=-9, fontSize=11).encode(x=x, y=y, text="size:N")
-    layers = [line]
+    bars = _interval_bars(base, rows, x=x, y=y)
+    return alt.layer(line, *bars, marks, labels).properties(width="container", height=height)
+
+
+def _interval_bars(base: alt.Chart, rows: list[dict[str, Any]], *, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """Bars of the score's and the cost's intervals; Vega warns about an empty layer, so one without intervals is left out."""
+    bars = []
     if any(not pd.isna(row["score_low"]) for row in rows):
-        layers.append(
-            base.transform_filter("isValid(datum.score_low)")
-            .mark_rule(strokeWidth=1.5)
-            .encode(x=x, y=alt.Y("score_low:Q"), y2="score_high:Q")
-        )
+        rule = base.transform_filter("isValid(datum.score_low)").mark_rule(strokeWidth=1.5)
+        bars.append(rule.encode(x=x, y=alt.Y("score_low:Q"), y2="score_high:Q"))
     if any(not pd.isna(row["cost_low"]) for row in rows):
-        layers.append(
-            base.transform_filter("isValid(datum.cost_low)")
-            .mark_rule(strokeWidth=1.5)
-            .encode(x=alt.X("cost_low:Q"), x2="cost_high:Q", y=y)
-        )
-    return alt.layer(*layers, marks, labels).properties(width="container", height=height)
+        rule = base.transform_filter("isValid(datum.cost_low)").mark_rule(strokeWidth=1.5)
+        bars.append(rule.encode(x=alt.X("cost_low:Q"), x2="cost_high:Q", y=y))
+    return bars
 
 
 def _front_steps(points: pd.DataFrame, cost: str) -> list[dict[str, float]]:

@@ -106,10 +106,6 @@ def fit_saturating(x: Floats, y: Floats, *, ceiling: float = math.inf) -> Fit | 
     b, (c, a) = float(_EXPONENTS[chosen]), solutions[chosen]
     df = len(x) - 3
     noise = float(residuals[chosen]) / df
-    limit = float(residuals[chosen]) * (1 + float(stats.f.ppf(LEVEL, 1, df)) / df)
-    inside = np.flatnonzero(residuals <= limit)
-    low = 0.0 if inside[0] == 0 else float(_EXPONENTS[inside[0]])
-    high = math.inf if inside[-1] == len(_EXPONENTS) - 1 else float(_EXPONENTS[inside[-1]])
     t = float(stats.t.ppf(0.5 + LEVEL / 2, df))
 
     def gradient(at: Floats) -> Floats:
@@ -136,12 +132,24 @@ def fit_saturating(x: Floats, y: Floats, *, ceiling: float = math.inf) -> Fit | 
     return Fit(
         "saturating",
         {"c": float(c), "a": float(a) * unit**b, "b": b},
-        {"c": (c - c_half, min(c + c_half, ceiling)), "a": (math.nan, math.nan), "b": (low, high)},
+        {
+            "c": (c - c_half, min(c + c_half, ceiling)),
+            "a": (math.nan, math.nan),
+            "b": _exponent_interval(residuals, df),
+        },
         _leave_one_out(x, y, refitted),
         len(x),
         predict,
         band,
     )
+
+
+def _exponent_interval(residuals: Floats, df: int) -> tuple[float, float]:
+    """Profile likelihood interval (F test) from the residual sum of squares per exponent of the grid."""
+    limit = float(residuals.min()) * (1 + float(stats.f.ppf(LEVEL, 1, df)) / df)
+    inside = np.flatnonzero(residuals <= limit)
+    low = 0.0 if inside[0] == 0 else float(_EXPONENTS[inside[0]])
+    return low, math.inf if inside[-1] == len(_EXPONENTS) - 1 else float(_EXPONENTS[inside[-1]])
 
 
 def _line(x: Floats, y: Floats) -> tuple[float, float, float, float]:

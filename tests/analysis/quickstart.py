@@ -68,6 +68,7 @@ def _trial_metrics(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def plant_quickstart(store: Store) -> None:
+    """Write the study "quickstart", and the experiment "empty" beside it."""
     experiment = store.client.create_experiment(
         "quickstart",
         tags={
@@ -82,6 +83,13 @@ def plant_quickstart(store: Store) -> None:
             "study.marks": json.dumps({"mnli": {"nli": "same data"}, "squad": {"tags": "leak"}}),
         },
     )
+    _plant_sizes(store, experiment)
+    _plant_trials(store, experiment)
+    _plant_benchmarks(store, experiment)
+    store.client.create_experiment("empty", tags={"study.targets": json.dumps(TARGETS)})
+
+
+def _plant_sizes(store: Store, experiment: str) -> None:
     for size, params_m, best in (("4x192", 3.25, "b1"), ("2x128", 1.5, "a1")):
         store.run(
             experiment,
@@ -95,6 +103,9 @@ def plant_quickstart(store: Store) -> None:
                 "wall_s": 60,
             },
         )
+
+
+def _plant_trials(store: Store, experiment: str) -> None:
     trials = [
         ("2x128", "a0", "none", 0, "complete", True),
         ("2x128", "a1", "mnli", 0, "complete", True),
@@ -123,6 +134,9 @@ def plant_quickstart(store: Store) -> None:
         if trial == "a0":
             store.client.log_metric(run_id, "dev/score", 77.0, step=3)
             store.client.log_metric(run_id, "dev/score", 11.0, step=1)
+
+
+def _plant_benchmarks(store: Store, experiment: str) -> None:
     for size, variant, trial, score, p50, extra in (
         ("2x128", "fp32", "a1", 60.5, 4.0, {"bench/p99_ms": 6.0, "bench/energy_j_per_sample": 0.5}),
         ("2x128", "bf16", "a1", 59.0, 5.0, {}),
@@ -144,4 +158,3 @@ def plant_quickstart(store: Store) -> None:
         store.run(
             experiment, tags, metrics=metrics | extra | {"test/score": score, "test/nli": score, "test/tags": score}
         )
-    store.client.create_experiment("empty", tags={"study.targets": json.dumps(TARGETS)})

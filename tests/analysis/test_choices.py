@@ -23,7 +23,6 @@ def test_the_best_choice_is_made_on_dev_and_judged_on_test(study: StudyFrames) -
         single = by_choice["best single"]["intermediate"]
         assert single in ("paraphrase", "mixture_all"), size  # planted means on dev: 3.0 and 2.3 against 0 for topic
         assert by_choice["mixture mixture_all"]["intermediate"] == "mixture_all"
-        # every dev score is above its test score here, so a choice that read test scores could not have been made on dev
         taken = dict(pair.split(": ") for pair in by_choice["best per target"]["intermediate"].split("; "))
         assert taken["bitext"] == single, "a target without a dev set takes the best single"
     scrambled = study.scores.assign(
@@ -33,15 +32,15 @@ def test_the_best_choice_is_made_on_dev_and_judged_on_test(study: StudyFrames) -
     assert other["intermediate"].tolist() == table["intermediate"].tolist()
 
 
-def test_average_gains_leave_out_what_is_no_transfer(study: StudyFrames) -> None:
+def test_average_gains_leave_out_flagged_targets(study: StudyFrames) -> None:
     table = analysis.average_gains(study).set_index(["size", "intermediate"])
-    assert (table.loc[(slice(None), "paraphrase"), "targets"] == 3).all()  # xnli is of the same data
+    assert (table.loc[(slice(None), "paraphrase"), "targets"] == 3).all()  # xnli shares its training data
     topic = table.xs("topic", level="intermediate")
-    assert ((topic["low"] <= -2) & (topic["high"] >= -2)).sum() >= 3  # planted: -8 / 4; four intervals of 95 %
+    assert ((topic["low"] <= -2) & (topic["high"] >= -2)).sum() >= 3  # planted: -8 / 4; four intervals of 95%
     assert (topic["high"] < 0).sum() >= 3
 
 
-def test_a_gain_that_shrinks_with_size_is_said_to() -> None:
+def test_a_gain_that_shrinks_with_size_is_detected() -> None:
     def verdicts(slope: float) -> dict[str, str]:
         cells = {size: {"none": 50.0, "topic": 56.0 + slope * doublings} for doublings, size in enumerate("abcd")}
         frames = default_cells(cells, sd=0.4, seeds=3)

@@ -1,4 +1,4 @@
-"""Gains of intermediate training: pairing, verdicts, flags, reasons for missing ones."""
+"""Gains of intermediate training: pairing, verdicts, contamination flags, reasons for missing gains."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def test_planted_gains_are_covered_and_the_large_ones_found(study: StudyFrames) 
     assert (gained["n"] == 3).all()
     assert gained["with_examples"].all()
     covered = ((gained["low"] <= true) & (gained["high"] >= true)).mean()
-    assert covered >= 0.85  # 48 intervals of 95 %, the twelve of a size sharing one baseline
+    assert covered >= 0.85  # 48 intervals of 95%, the twelve of a size share a baseline
     verdicts = {key: row["verdict"] for key, row in by(gained, "size", "intermediate", "task").items()}
-    found = [verdicts[size, "topic", "bitext"] == "loss" for size in PLANTED.sizes]  # planted: -8
-    assert sum(found) >= 3
+    losses = [verdicts[size, "topic", "bitext"] == "loss" for size in PLANTED.sizes]  # planted: -8
+    assert sum(losses) >= 3
     assert not any(
         verdict == "gain" for (_, intermediate, _), verdict in verdicts.items() if intermediate == "topic"
-    )  # nothing planted is above zero there
+    )  # topic has no planted gain above zero
 
 
 def test_a_planted_tie_is_called_a_tie() -> None:
@@ -56,19 +56,19 @@ def test_examples_widen_an_interval_and_one_seed_has_no_verdict(study: StudyFram
     assert single.merge(with_examples, on=["size", "intermediate", "task"])["se_x"].notna().all()
 
 
-def test_marked_gains_are_not_counted_among_the_comparisons(study: StudyFrames) -> None:
+def test_flagged_gains_are_not_counted_among_the_comparisons(study: StudyFrames) -> None:
     gained = analysis.gains(study)
-    marked = gained["mark"] != ""
-    assert set(gained.loc[marked, "task"]) == {"xnli"}
-    assert gained.loc[marked, "p_holm"].isna().all()
-    assert set(gained.loc[marked, "verdict"]) == {""}, "six planted points, and no verdict on what is no transfer"
-    assert (gained.loc[marked, "p"] < 0.05).any()
-    assert gained.loc[~marked, "p_holm"].equals(
-        pd.Series(analysis.holm(gained.loc[~marked, "p"]), gained.index[~marked])
+    flagged = gained["mark"] != ""
+    assert set(gained.loc[flagged, "task"]) == {"xnli"}
+    assert gained.loc[flagged, "p_holm"].isna().all()
+    assert set(gained.loc[flagged, "verdict"]) == {""}, "six points planted, but a flagged gain has no verdict"
+    assert (gained.loc[flagged, "p"] < 0.05).any()
+    assert gained.loc[~flagged, "p_holm"].equals(
+        pd.Series(analysis.holm(gained.loc[~flagged, "p"]), gained.index[~flagged])
     )
 
 
-def test_repeats_pair_with_their_seed_and_count_as_no_trial(study: StudyFrames) -> None:
+def test_repeats_pair_by_seed_and_are_not_trials(study: StudyFrames) -> None:
     assert len(study.searched) == len(PLANTED.sizes) * (4 + PLANTED.sampled)
     repeats = study.trials[study.trials["kind"] == "repeat"]
     assert len(repeats) == len(PLANTED.sizes) * 4 * 2
@@ -101,17 +101,17 @@ def test_tuned_gains_compare_each_at_its_own_rates(study: StudyFrames) -> None:
     if row["n"] == 1:
         assert row["gain"] == pytest.approx(value[ids["topic"]] - value[ids["none"]])
     else:
-        assert row["n"] == 2, "the seed it was chosen on is left out"
+        assert row["n"] == 2, "without the selection seed"
 
 
 def test_gains_by_language_agree_with_gains_of_that_language(study: StudyFrames) -> None:
     table = by(analysis.gains_by_language(study), "size", "intermediate", "task", "language")
     for language in ("sw", ENGLISH, MEAN, MEAN_WITHOUT_ENGLISH):
-        one = analysis.gains(study, language=language)
-        for row in one.head(5).to_dict("records"):
-            found = table[row["size"], row["intermediate"], row["task"], language]
-            assert found["gain"] == pytest.approx(row["gain"])
-            assert found["n"] == row["n"]
+        gained = analysis.gains(study, language=language)
+        for row in gained.head(5).to_dict("records"):
+            by_language = table[row["size"], row["intermediate"], row["task"], language]
+            assert by_language["gain"] == pytest.approx(row["gain"])
+            assert by_language["n"] == row["n"]
 
 
 def test_the_planted_levels_are_what_the_study_was_drawn_from() -> None:
@@ -121,7 +121,7 @@ def test_the_planted_levels_are_what_the_study_was_drawn_from() -> None:
 
 def test_gains_are_paired_by_seed_on_default_cells(frames: StudyFrames) -> None:
     gained = gains(frames)
-    assert len(gained) == 2 * 3 * 3  # sizes, intermediates but none, targets
+    assert len(gained) == 2 * 3 * 3  # sizes, intermediate tasks except none, targets
     small = _cell(gained, "2x128", "mnli", "nli")
     assert small["gain"] == pytest.approx(4.0)  # seeds: 43 - 40 and 43 - 38
     assert small["sd"] == pytest.approx(math.sqrt(2))  # of 3 and 5
@@ -136,7 +136,7 @@ def test_gains_are_paired_by_seed_on_default_cells(frames: StudyFrames) -> None:
     assert large["reason"] == ""
 
 
-def test_gains_that_are_no_transfer_are_marked_in_every_table(frames: StudyFrames, tmp_path: Path) -> None:
+def test_gains_that_are_not_transfer_are_flagged_in_table_and_chart(frames: StudyFrames, tmp_path: Path) -> None:
     marks = {(row["intermediate"], row["task"]): row["mark"] for row in gains(frames).to_dict("records")}
     assert {pair: mark for pair, mark in marks.items() if mark} == {
         ("mnli", "nli"): "same data",
@@ -182,6 +182,6 @@ def test_a_missing_baseline_or_seed_is_named(frames: StudyFrames) -> None:
 
 
 def _cell(gained: pd.DataFrame, size: str, intermediate: str, task: str) -> pd.Series:
-    found = gained[(gained["size"] == size) & (gained["intermediate"] == intermediate) & (gained["task"] == task)]
-    assert len(found) == 1
-    return found.iloc[0]
+    rows = gained[(gained["size"] == size) & (gained["intermediate"] == intermediate) & (gained["task"] == task)]
+    assert len(rows) == 1
+    return rows.iloc[0]

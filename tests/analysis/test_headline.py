@@ -45,17 +45,18 @@ def test_the_best_configuration_is_the_one_chosen_on_dev_and_a_better_one_is_nam
         [_served("small", "chosen", {"x": 60.0})],
         body_m=BODY_M,
     )
-    found = _answer(frames)
-    assert found.best.startswith(
+    answered = _answer(frames)
+    assert answered.best.startswith(
         "Of the configurations chosen on English dev and served, the most accurate is size small"
     )
-    assert "60.0% (1 target" in found.best
+    assert "60.0% (1 target" in answered.best
     assert (
-        "trial passed of size small, after intermediate training on topic, has 64.0% (mean of 1 seed)" in found.better
+        "trial passed of size small, after intermediate training on topic, has 64.0% (mean of 1 seed)"
+        in answered.better
     )
-    assert "against 60.0% (mean of 1 seed)" in found.better
-    assert "not chosen on English dev and not served" in found.better
-    assert found.better in header(write(frames, tmp_path))
+    assert "against 60.0% (mean of 1 seed)" in answered.better
+    assert "not chosen on English dev and not served" in answered.better
+    assert answered.better in header(write(frames, tmp_path))
 
 
 def test_no_better_configuration_is_named_where_the_chosen_one_is_best() -> None:
@@ -76,9 +77,9 @@ def test_a_better_configuration_is_judged_over_all_its_seeds() -> None:
 
 def test_without_benchmarks_a_better_trial_is_named_too() -> None:
     runs = [_trial("small", "chosen", {"x": 60.0}, dev=70.0), _trial("small", "passed", {"x": 64.0}, dev=65.0)]
-    found = _answer(build_frames(runs, body_m=BODY_M))
-    assert found.best.startswith("The best trial on English dev is chosen of size small")
-    assert "trial passed of size small, without intermediate training, has 64.0%" in found.better
+    answered = _answer(build_frames(runs, body_m=BODY_M))
+    assert answered.best.startswith("The best trial on English dev is chosen of size small")
+    assert "trial passed of size small, without intermediate training, has 64.0%" in answered.better
 
 
 @pytest.mark.parametrize(
@@ -169,16 +170,16 @@ def test_a_target_at_chance_is_named_and_left_out_of_the_headline(tmp_path: Path
     learned, guessed = analysis.targets_against_chance(frames).to_dict("records")
     assert (learned["at_chance"], guessed["at_chance"]) == (False, True)
     assert guessed["score"] == pytest.approx((49.6 + 44.6) / 2), "the mean of the trials best on dev, and their repeats"
-    found = _answer(frames)
-    assert "66.0% (1 target above chance, all languages, English included; 55.2% over all 2)" in found.best
-    assert "by +2.0 points on average over 2 comparisons above chance (−1.5 over all 4)" in found.gain
-    assert found.left_out.startswith(
+    answered = _answer(frames)
+    assert "66.0% (1 target above chance, all languages, English included; 55.2% over all 2)" in answered.best
+    assert "by +2.0 points on average over 2 comparisons above chance (−1.5 over all 4)" in answered.gain
+    assert answered.left_out.startswith(
         "Left out of these means, because no size scores above chance on them: y (best size "
     )
-    assert found.left_out.endswith("47.1%, chance 50.0%).")
+    assert answered.left_out.endswith("47.1%, chance 50.0%).")
 
     page = write(frames, tmp_path)
-    assert found.left_out in header(page)
+    assert answered.left_out in header(page)
     benchmarks = section(page, "Benchmarks")
     assert "test score, targets above chance (%)\n" in benchmarks
     assert "66.0\n55.2\n" in benchmarks, "both means"
@@ -195,9 +196,9 @@ def test_a_target_that_one_size_learns_stays_in() -> None:
     served = [_served(size, "t", {"x": 60.0, "y": y}) for size, y in (("small", 49.0), ("large", 58.0))]
     frames = with_chance(build_frames(runs, served, body_m=BODY_M), {"x": 33.0, "y": 50.0})
     assert at_chance(frames) == []
-    found = _answer(frames)
-    assert "59.0% (2 targets, all languages" in found.best
-    assert found.left_out == ""
+    answered = _answer(frames)
+    assert "59.0% (2 targets, all languages" in answered.best
+    assert answered.left_out == ""
 
 
 def test_without_a_recorded_chance_nothing_is_left_out() -> None:
@@ -211,16 +212,16 @@ def test_where_every_target_is_at_chance_all_count_and_the_report_says_so(tmp_pa
     served = [_served("small", "t", {"x": 33.0, "y": 50.5})]
     frames = with_chance(build_frames(runs, served, body_m=BODY_M), {"x": 33.0, "y": 50.0})
     assert at_chance(frames) == []
-    found = _answer(frames)
-    assert "41.8% (2 targets" in found.best
-    assert found.left_out.startswith(
+    answered = _answer(frames)
+    assert "41.8% (2 targets" in answered.best
+    assert answered.left_out.startswith(
         "No size scores above chance on any target: x (best size small: 33.0%, chance 33.0%)"
     )
-    assert found.left_out in header(write(frames, tmp_path))
+    assert answered.left_out in header(write(frames, tmp_path))
 
 
 def test_few_examples_widen_what_counts_as_chance() -> None:
-    """Three points above chance: told from it with 4,000 examples, not with 40."""
+    """Three points above chance: distinguishable with 4,000 examples, not with 40."""
 
     def frames(examples: int) -> StudyFrames:
         study = with_chance(build_frames([_trial("small", "t", {"x": 53.0}, dev=50.0)], body_m=BODY_M), {"x": 50.0})
@@ -232,6 +233,6 @@ def test_few_examples_widen_what_counts_as_chance() -> None:
             examples=Examples.from_tables(tables, resamples=200),
         )
 
-    told = {count: bool(analysis.targets_against_chance(frames(count))["at_chance"].iloc[0]) for count in (40, 4000)}
-    assert told == {40: True, 4000: False}
+    flagged = {count: bool(analysis.targets_against_chance(frames(count))["at_chance"].iloc[0]) for count in (40, 4000)}
+    assert flagged == {40: True, 4000: False}
     assert NEAR_CHANCE_POINTS == 1.0

@@ -22,7 +22,7 @@ from analysis.tables.scaling import fit_power, fit_saturating
 from tests.support.studies import build_frames
 
 STUDIES = 200
-# a share of 0.05 of 200 studies has a standard error of 0.0154; three of them above is a chance of one in 700
+# A share of 0.05 over 200 studies has a standard error of 0.0154; three standard errors above has a chance of 1 in 700.
 ALLOWED = 0.05 + 3 * math.sqrt(0.05 * 0.95 / STUDIES)
 
 
@@ -34,9 +34,11 @@ def test_holm_agrees_with_statsmodels() -> None:
 
 
 def test_holm_by_hand_and_without_what_was_not_tested() -> None:
-    # 0.01 * 3, 0.02 * 2, 0.5 * 1; NaN is no test
+    # 0.01 * 3, 0.02 * 2, 0.5 * 1; NaN was not tested
     assert holm([0.5, math.nan, 0.01, 0.02]) == pytest.approx([0.5, math.nan, 0.03, 0.04], nan_ok=True)
-    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])  # never below a smaller one's
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx(
+        [0.06, 0.03, 0.06]
+    )  # never below the adjusted value of a smaller p
     assert len(holm([])) == 0
     assert np.isnan(holm([math.nan])).all()
 
@@ -54,30 +56,30 @@ def test_pooled_variance_is_that_of_an_analysis_of_variance_in_blocks() -> None:
 
 def test_one_difference_without_examples_is_the_paired_t_test() -> None:
     random = np.random.default_rng(2)
-    one, other = random.normal(size=(2, 6))
-    found = _infer((one - other)[None])
-    expected = stats.ttest_rel(one, other)
+    first, second = random.normal(size=(2, 6))
+    inferred = _infer((first - second)[None])
+    expected = stats.ttest_rel(first, second)
     interval = expected.confidence_interval(0.95)
-    assert found.p[0] == pytest.approx(expected.pvalue)
-    assert (found.low[0], found.high[0]) == pytest.approx((interval.low, interval.high))
-    assert probability_above_zero(float((one - other).mean()), float(found.se[0]), 5.0) == pytest.approx(
-        stats.ttest_rel(one, other, alternative="less").pvalue
+    assert inferred.p[0] == pytest.approx(expected.pvalue)
+    assert (inferred.low[0], inferred.high[0]) == pytest.approx((interval.low, interval.high))
+    assert probability_above_zero(float((first - second).mean()), float(inferred.se[0]), 5.0) == pytest.approx(
+        stats.ttest_rel(first, second, alternative="less").pvalue
     )
 
 
 def test_a_sum_of_variances_has_satterthwaites_degrees_of_freedom() -> None:
     # variances 3 / 3 seeds and 1: total 2, df 2 * (2 / 1)^2 = 8
-    found = infer([5.0], [3.0], df=[2.0], seeds=[3], example_variances=[1.0])
-    assert found.se[0] == pytest.approx(math.sqrt(2))
-    assert found.df[0] == pytest.approx(8)
-    assert found.high[0] - found.low[0] == pytest.approx(2 * stats.t.ppf(0.975, 8) * math.sqrt(2))
-    assert found.p[0] == pytest.approx(2 * stats.t.sf(5 / math.sqrt(2), 2))  # the seeds' own
+    inferred = infer([5.0], [3.0], df=[2.0], seeds=[3], example_variances=[1.0])
+    assert inferred.se[0] == pytest.approx(math.sqrt(2))
+    assert inferred.df[0] == pytest.approx(8)
+    assert inferred.high[0] - inferred.low[0] == pytest.approx(2 * stats.t.ppf(0.975, 8) * math.sqrt(2))
+    assert inferred.p[0] == pytest.approx(2 * stats.t.sf(5 / math.sqrt(2), 2))  # with the seeds' degrees of freedom
 
 
-def test_one_seed_has_no_p_value_and_nothing_known_no_interval() -> None:
-    found = infer([1.0, 1.0], [math.nan] * 2, df=[0, 0], seeds=[1, 1], example_variances=[0.25, math.nan])
-    assert (found.low[0], found.high[0]) == pytest.approx((1 - 0.98, 1 + 0.98), abs=1e-3)  # normal: 1.96 * 0.5
-    assert np.isnan([found.low[1], found.high[1], found.se[1], *found.p]).all()
+def test_one_seed_has_no_p_value_and_without_examples_no_interval() -> None:
+    inferred = infer([1.0, 1.0], [math.nan] * 2, df=[0, 0], seeds=[1, 1], example_variances=[0.25, math.nan])
+    assert (inferred.low[0], inferred.high[0]) == pytest.approx((1 - 0.98, 1 + 0.98), abs=1e-3)  # normal: 1.96 * 0.5
+    assert np.isnan([inferred.low[1], inferred.high[1], inferred.se[1], *inferred.p]).all()
     assert math.isnan(probability_above_zero(1.0, math.nan, math.nan))
 
 
@@ -100,18 +102,18 @@ def test_intervals_cover_and_false_discoveries_stay_under_the_stated_rate() -> N
             estimates += list(differences.mean(axis=1))
             variances += list(block)
             df += [freedom] * 4
-            examples += list(2 * 0.25 * random.chisquare(499, size=4) / 499)  # as 500 resamples would know it
-        found = infer(estimates, variances, df=df, seeds=[3] * 60, example_variances=examples)
-        covered.append(((found.low <= 0) & (found.high >= 0)).mean())
-        discovered += bool((holm(found.p) < 0.05).any())
+            examples += list(2 * 0.25 * random.chisquare(499, size=4) / 499)  # as 500 resamples would estimate it
+        inferred = infer(estimates, variances, df=df, seeds=[3] * 60, example_variances=examples)
+        covered.append(((inferred.low <= 0) & (inferred.high >= 0)).mean())
+        discovered += bool((holm(inferred.p) < 0.05).any())
     assert 0.94 <= np.mean(covered) <= 0.98
     assert discovered / STUDIES <= ALLOWED
 
 
 def _null_study(number: int) -> StudyFrames:
-    """Three sizes, two targets, two intermediate tasks that do nothing, three seeds; a trial's 40 answers are drawn anew.
+    """Three sizes, two targets, two intermediate tasks that do nothing, three seeds; every trial draws its 40 answers.
 
-    Half the variance of an answer is the example's own, the rest is of trial and example; a trial has an effect of its own too.
+    Half the variance of an answer is the example's own, the rest is of trial and example; each trial also has its own effect.
     """
     random = np.random.default_rng(number)
     body_m, targets, names = {"a": 1.0, "b": 2.0, "c": 4.0}, ("x", "y"), ("none", "topic", "paraphrase")
@@ -131,8 +133,8 @@ def _null_study(number: int) -> StudyFrames:
     return dataclasses.replace(frames, examples=Examples.from_tables(tables, resamples=50))
 
 
-def test_the_tables_find_what_is_not_there_in_no_more_studies_than_stated() -> None:
-    """200 studies without any effect through the functions that the report calls, each table a family of Holm's.
+def test_the_tables_make_false_discoveries_in_no_more_studies_than_stated() -> None:
+    """200 studies without any effect through the functions that the report calls; each table is one family of Holm's.
 
     Of 200 studies with a rate of 5 %, 19 or fewer have a discovery in 997 of 1,000 draws (binomial): `ALLOWED`.
     """
@@ -155,42 +157,42 @@ def test_without_examples_false_discoveries_stay_under_the_stated_rate_too() -> 
     for study in range(STUDIES):
         random = np.random.default_rng(1000 + study)
         blocks = [random.normal(size=(5, 3)) for _ in range(15)]
-        found = _infer(*(arms[1:] - arms[0] for arms in blocks))
-        covered.append(((found.low <= 0) & (found.high >= 0)).mean())
-        discovered += bool((holm(found.p) < 0.05).any())
+        inferred = _infer(*(arms[1:] - arms[0] for arms in blocks))
+        covered.append(((inferred.low <= 0) & (inferred.high >= 0)).mean())
+        discovered += bool((holm(inferred.p) < 0.05).any())
     assert 0.94 <= np.mean(covered) <= 0.98
     assert discovered / STUDIES <= ALLOWED
 
 
 def test_resampling_three_seeds_alone_would_cover_far_too_little() -> None:
-    """Why the seeds' part is Student's t: all 27 resamples of three seeds, their 2.5 and 97.5 percentiles."""
+    """The reason for Student's t over seeds: percentiles 2.5 and 97.5 of all 27 resamples of three seeds."""
     random = np.random.default_rng(3)
     covers = _percentile_covers(random.normal(size=(4000, 3)))
     assert 0.62 < np.mean(covers) < 0.74
 
 
 def test_a_planted_gain_is_found_and_covered() -> None:
-    """A gain of 4 points with a seed spread of 0.8 on one of four tasks: found in most studies, its interval right in 95 %."""
+    """A gain of 4 points, seed spread 0.8, on one of four tasks: detected in most studies, covered in 95%."""
     found_it, covered = 0, 0
     for study in range(STUDIES):
         random = np.random.default_rng(2000 + study)
         blocks = [random.normal(0, 0.8, size=(5, 3)) for _ in range(5)]
         for arms in blocks:
             arms[1] += 4.0
-        found = _infer(*(arms[1:] - arms[0] for arms in blocks))
-        covered += int(((found.low[::4] <= 4) & (found.high[::4] >= 4)).sum())
-        found_it += int((holm(found.p)[::4] < 0.05).sum())
+        inferred = _infer(*(arms[1:] - arms[0] for arms in blocks))
+        covered += int(((inferred.low[::4] <= 4) & (inferred.high[::4] >= 4)).sum())
+        found_it += int((holm(inferred.p)[::4] < 0.05).sum())
     assert 0.93 <= covered / (5 * STUDIES) <= 0.99
     assert found_it / (5 * STUDIES) > 0.8
 
 
 def _infer(*differences: np.ndarray) -> Inference:
-    blocks = [block_variances(one) for one in differences]
+    blocks = [block_variances(arms) for arms in differences]
     return infer(
-        np.concatenate([one.mean(axis=1) for one in differences]),
+        np.concatenate([arms.mean(axis=1) for arms in differences]),
         np.concatenate([variances for variances, _ in blocks]),
         df=np.concatenate([np.full(len(variances), df) for variances, df in blocks]),
-        seeds=np.concatenate([np.full(len(one), one.shape[1]) for one in differences]),
+        seeds=np.concatenate([np.full(len(arms), arms.shape[1]) for arms in differences]),
         example_variances=np.full(sum(map(len, differences)), np.nan),
     )
 
@@ -219,29 +221,29 @@ def _table(task: str, by_language: dict[str, np.ndarray]) -> pd.DataFrame:
 
 def test_the_bootstrap_over_examples_agrees_with_scipy() -> None:
     random = np.random.default_rng(4)
-    one, other = (random.uniform(size=(2, 300)) < [[0.7], [0.6]]).astype(float)
+    first, second = (random.uniform(size=(2, 300)) < [[0.7], [0.6]]).astype(float)
     examples = Examples.from_tables(
-        {("s", "a"): _table("t", {"de": one}), ("s", "b"): _table("t", {"de": other})}, resamples=4000
+        {("s", "a"): _table("t", {"de": first}), ("s", "b"): _table("t", {"de": second})}, resamples=4000
     )
     draws = examples.draws(("s", "a"), "t"), examples.draws(("s", "b"), "t")
     assert draws[0] is not None
     assert draws[1] is not None
     ours = (draws[0] - draws[1]).std(ddof=1)
-    theirs = stats.bootstrap((one - other,), np.mean, n_resamples=4000, rng=5).standard_error * 100
+    theirs = stats.bootstrap((first - second,), np.mean, n_resamples=4000, rng=5).standard_error * 100
     assert ours == pytest.approx(theirs, rel=0.06)
-    assert draws[0].mean() == pytest.approx(100 * one.mean(), abs=0.2)
+    assert draws[0].mean() == pytest.approx(100 * first.mean(), abs=0.2)
 
 
 def test_translations_of_one_example_are_drawn_together() -> None:
     """The same 200 answers in three languages are worth 200, not 600."""
     right = (np.random.default_rng(6).uniform(size=200) < 0.5).astype(float)
-    one = Examples.from_tables({("s", "a"): _table("t", {"de": right})}, resamples=3000).draws(("s", "a"), "t")
+    single = Examples.from_tables({("s", "a"): _table("t", {"de": right})}, resamples=3000).draws(("s", "a"), "t")
     three = Examples.from_tables(
         {("s", "a"): _table("t", dict.fromkeys(("de", "fr", "sw"), right))}, resamples=3000
     ).draws(("s", "a"), "t")
-    assert one is not None
+    assert single is not None
     assert three is not None
-    assert three.std() == pytest.approx(one.std(), rel=0.06)
+    assert three.std() == pytest.approx(single.std(), rel=0.06)
 
 
 @pytest.mark.parametrize(
@@ -253,13 +255,13 @@ def test_translations_of_one_example_are_drawn_together() -> None:
         ({"hits": [2, 1], "predicted": [4, 1], "gold": [2, 3]}, 60.0),  # 2 * 3 / (5 + 5)
     ],
 )
-def test_every_metric_comes_down_to_a_ratio(sums: dict[str, list[float]], score: float) -> None:
+def test_every_metric_is_a_ratio_of_sums(sums: dict[str, list[float]], score: float) -> None:
     numerator, denominator = ratios(pd.DataFrame(sums))
     assert 100 * numerator.sum() / denominator.sum() == pytest.approx(score)
 
 
-def test_the_study_s_own_metrics_agree() -> None:
-    """The sums of `trainables.metrics` make the same scores there and here."""
+def test_scores_agree_with_the_metrics_of_the_study() -> None:
+    """The per-example sums of `trainables.metrics` give the same scores here."""
     from trainables.metrics import METRICS
 
     cases: dict[str, tuple[list[Any], list[Any]]] = {
@@ -271,7 +273,7 @@ def test_the_study_s_own_metrics_agree() -> None:
     }
     for name, (predictions, references) in cases.items():
         counts = [METRICS[name].count(p, r) for p, r in zip(predictions, references, strict=True)]
-        numerator, denominator = ratios(pd.DataFrame([one.sums for one in counts]))
+        numerator, denominator = ratios(pd.DataFrame([count.sums for count in counts]))
         ours = 100 * numerator.sum() / denominator.sum()
         assert ours == pytest.approx(METRICS[name].score(predictions, references)), name
 
@@ -282,13 +284,13 @@ def test_unknown_sums_are_refused() -> None:
 
 
 def test_the_interaction_of_seeds_and_examples_is_counted_once() -> None:
-    """Answers that flip at random with each seed: the spread over seeds has it all, and the examples add nothing."""
+    """Answers that flip at random with each seed: the spread over seeds contains it all, the examples add nothing."""
     random = np.random.default_rng(7)
-    flips = random.normal(size=(5, 2000))  # the part of an answer that is of seed and example together
+    flips = random.normal(size=(5, 2000))  # the interaction of seed and example
     weights = random.multinomial(2000, np.full(2000, 1 / 2000), size=800)
     draws = flips @ weights.T / 2000
     assert example_variance(draws) < 0.25 * draws.mean(axis=0).var()
-    same = np.tile(draws[:1], (5, 1))  # nothing is of the seed: all of it is the examples'
+    same = np.tile(draws[:1], (5, 1))  # no effect of the seed, only of the examples
     assert example_variance(same) == pytest.approx(draws[0].var(ddof=1))
 
 
@@ -324,9 +326,9 @@ def test_a_power_law_s_interval_is_that_of_linear_regression() -> None:
     assert fit.intervals["b"] == pytest.approx((expected.slope - half, expected.slope + half))
     errors = []
     for left in range(5):
-        kept = np.arange(5) != left
-        one = stats.linregress(np.log(x[kept]), np.log(y[kept]))
-        errors.append(math.exp(one.intercept) * x[left] ** one.slope - y[left])
+        others = np.arange(5) != left
+        line = stats.linregress(np.log(x[others]), np.log(y[others]))
+        errors.append(math.exp(line.intercept) * x[left] ** line.slope - y[left])
     assert fit.leave_one_out == pytest.approx(math.sqrt(np.mean(np.square(errors))))
 
 
@@ -340,10 +342,10 @@ def test_a_saturating_curve_is_recovered_with_the_stated_coverage() -> None:
         for name, true in (("b", 0.5), ("c", 80.0)):
             covered[name] += fit.intervals[name][0] <= true <= fit.intervals[name][1]
     assert covered["b"] / STUDIES == pytest.approx(0.95, abs=0.05)
-    assert covered["c"] / STUDIES >= 0.85  # the delta method's, approximate as documented
+    assert covered["c"] / STUDIES >= 0.85  # delta method, approximate as documented
 
 
-def test_a_saturating_curve_of_a_score_does_not_pass_its_ceiling() -> None:
+def test_a_saturating_curve_of_a_score_stays_below_its_ceiling() -> None:
     x = np.geomspace(1, 10, 6)
     y = 50 + 20 * np.log10(x)  # no limit in sight
     free, bound = fit_saturating(x, y), fit_saturating(x, y, ceiling=100.0)
@@ -354,7 +356,7 @@ def test_a_saturating_curve_of_a_score_does_not_pass_its_ceiling() -> None:
     assert bound.predict(np.array([1e9]))[0] <= 100
 
 
-def test_no_curve_goes_through_fewer_than_four_points() -> None:
+def test_fewer_than_four_points_have_no_curve() -> None:
     x = np.array([1.0, 2.0, 4.0])
     assert fit_power(x, x) is None
     assert fit_saturating(x, x) is None

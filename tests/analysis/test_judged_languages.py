@@ -1,4 +1,4 @@
-"""Which languages verdicts are about: those other than English wherever they are recorded, on studies whose truth is known."""
+"""Verdicts cover languages other than English wherever those are recorded; on studies with known gains."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _study(*, english: float = 10.0, swahili: float = 0.0, recorded: bool = True
     return frames
 
 
-def test_what_english_alone_gained_is_a_tie_in_every_verdict() -> None:
+def test_a_gain_in_english_alone_is_a_tie_in_every_verdict() -> None:
     frames = _study()
     gained = analysis.gains(frames)
     assert gained["gain"].abs().max() < 0.2
@@ -68,15 +68,15 @@ def test_what_english_alone_gained_is_a_tie_in_every_verdict() -> None:
     choices = analysis.choices(frames)
     assert choices["gain"].abs().max() < 0.5
     assert choices["test_score"].between(39, 41).all(), "Swahili's"
-    # English alone is told from zero, and can still be asked for
+    # English alone differs from zero, and can still be requested.
     assert (analysis.gains(frames, language="en")["verdict"] == "gain").all()
     by_language = analysis.gains_by_language(frames).groupby("language")["gain"].mean().to_dict()
     assert by_language == pytest.approx({"en": 10, "sw": 0, MEAN: 5, MEAN_WITHOUT_ENGLISH: 0}, abs=0.2)
     assert f"over {OTHER_LANGUAGES} (from" in answer(Findings(frames)).gain
 
 
-def test_a_gain_that_english_lets_shrink_with_size_has_no_slope() -> None:
-    """English gains ten points on the small size and none on the large one; Swahili nothing anywhere."""
+def test_a_gain_that_shrinks_in_english_alone_has_no_slope() -> None:
+    """English gains ten points on the small size and none on the large one; Swahili gains nothing."""
     sizes = {"small": 10.0, "middle": 5.0, "large": 0.0}
     whole = {size: _study(english=gain) for size, gain in sizes.items()}
     parts = [frames.scores[frames.scores["size"] == size] for size, frames in whole.items()]
@@ -89,13 +89,13 @@ def test_a_gain_that_english_lets_shrink_with_size_has_no_slope() -> None:
 
 
 def test_studies_are_compared_without_english() -> None:
-    one, other = _study(), _study()
+    study, other = _study(), _study()
     raised = other.scores.assign(value=other.scores["value"] + 5.0 * (other.scores["language"] == MEAN))
-    found = analysis.compare(one, dataclasses.replace(other, scores=raised)).scores
-    assert found["difference"].abs().max() == 0
-    assert set(found["judged_by"]) == {MEAN_WITHOUT_ENGLISH}
-    bare = analysis.compare(one, _study(recorded=False)).scores
-    assert set(bare["judged_by"]) == {MEAN}, "the one mean that both have"
+    scores = analysis.compare(study, dataclasses.replace(other, scores=raised)).scores
+    assert scores["difference"].abs().max() == 0
+    assert set(scores["judged_by"]) == {MEAN_WITHOUT_ENGLISH}
+    bare = analysis.compare(study, _study(recorded=False)).scores
+    assert set(bare["judged_by"]) == {MEAN}, "the only mean that both have"
 
 
 def test_english_counts_where_no_other_mean_is_recorded_and_the_report_says_so(tmp_path: Any) -> None:
@@ -124,7 +124,7 @@ def test_a_target_without_that_mean_keeps_its_own_and_is_named(tmp_path: Any) ->
 
 
 def test_one_trial_that_lacks_the_mean_has_its_target_judged_over_all() -> None:
-    """Differences between means over different languages would be no gains."""
+    """Differences between means over different languages are not gains."""
     frames = _study()
     lost = (frames.scores["trial_id"] == "topic1") & (frames.scores["language"] == MEAN_WITHOUT_ENGLISH)
     assert dataclasses.replace(frames, scores=frames.scores[~lost]).judged_by == {"x": MEAN}
@@ -148,10 +148,10 @@ def test_the_bootstrap_takes_the_examples_of_the_languages_that_are_judged() -> 
         return Examples.from_tables(tables, resamples=100)
 
     noisy, sure = (dataclasses.replace(frames, examples=examples(share)) for share in (0.5, 1.0))
-    for found in ANALYSES:
-        pd.testing.assert_frame_equal(found(noisy), found(sure))
+    for analyse in ANALYSES:
+        pd.testing.assert_frame_equal(analyse(noisy), analyse(sure))
     assert analysis.gains(noisy)["with_examples"].all()
     pd.testing.assert_frame_equal(analysis.compare(noisy, noisy).scores, analysis.compare(sure, sure).scores)
-    # with English the two would differ
-    over_all = [analysis.gains(one, language=MEAN)["se"] for one in (noisy, sure)]
+    # With English the two would differ.
+    over_all = [analysis.gains(frames, language=MEAN)["se"] for frames in (noisy, sure)]
     assert not over_all[0].equals(over_all[1])

@@ -32,7 +32,7 @@ COVERED = {
 
 
 def planted_scores(covered: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, str], float]:
-    """By task and language: the task's level, less a point for each place of the language."""
+    """Scores by task and language: the task's level, one point less for each position of the language in `CODES`."""
     return {
         (task, language): LEVELS[task] - CODES.index(language) for task, some in covered.items() for language in some
     }
@@ -47,8 +47,8 @@ def study_of(scores: Mapping[tuple[str, str], float], **context: Any) -> StudyFr
         for (task, language), value in scores.items()
     ]
     trials = frames.trials.assign(dev_score=50.0)
-    held = tables.frame(rows, tables.SCORES)
-    return dataclasses.replace(frames, trials=trials, scores=held, context=frames.context | context)
+    table = tables.frame(rows, tables.SCORES)
+    return dataclasses.replace(frames, trials=trials, scores=table, context=frames.context | context)
 
 
 def wide(scores: Mapping[tuple[str, str], float]) -> pd.DataFrame:
@@ -65,18 +65,18 @@ def test_an_effect_is_the_centred_mean_where_every_language_has_every_task() -> 
     assert language_effects(scores)[list(CODES)].sum() == pytest.approx(0.0), "English is not in the fit"
 
 
-def test_planted_effects_are_found_although_each_language_has_other_tasks() -> None:
+def test_planted_effects_are_recovered_although_languages_have_different_tasks() -> None:
     scores = planted_scores(COVERED)
     shares = {language: 2.0**-place for place, language in enumerate(CODES)}
     table = analysis.language_table(study_of(scores, pretraining=shares))
     effects = table.set_index("language")["effect"]
     assert effects[list(CODES)].tolist() == pytest.approx([4.5 - place for place in range(len(CODES))])
     assert table.set_index("language")["tasks"][["de", "hi"]].tolist() == [1, 3]
-    (found,) = associations(table).to_dict("records")
-    assert found["what"] == "language effect with pre-training share"
-    assert found["spearman"] == pytest.approx(1.0), "within each task the order is the planted one"
+    (association,) = associations(table).to_dict("records")
+    assert association["what"] == "language effect with pre-training share"
+    assert association["spearman"] == pytest.approx(1.0), "within each task the order is the planted one"
     means = table.set_index("language")["score"]
-    assert means.corr(pd.Series(shares), method="spearman") < 0, "mean scores say the opposite"
+    assert means.corr(pd.Series(shares), method="spearman") < 0, "mean scores suggest the opposite"
 
 
 def test_scores_with_noise_are_fitted_as_by_dummy_variables() -> None:
@@ -84,14 +84,14 @@ def test_scores_with_noise_are_fitted_as_by_dummy_variables() -> None:
     random = np.random.default_rng(1)
     scores = {cell: value + float(random.normal(0, 3)) for cell, value in planted_scores(COVERED).items()}
     design = np.array(
-        [[task == one for one in LEVELS] + [language == one for one in CODES[:-1]] for task, language in scores],
+        [[task == name for name in LEVELS] + [language == code for code in CODES[:-1]] for task, language in scores],
         dtype=float,
     )
     solved = np.linalg.solve(design.T @ design, design.T @ np.array(list(scores.values())))
     of_languages = np.append(solved[len(LEVELS) :], 0.0)
     expected = pd.Series(of_languages - of_languages.mean(), index=pd.Index(CODES))
-    found = language_effects(wide(scores))
-    assert found[list(CODES)].to_dict() == pytest.approx(expected.to_dict())
+    effects = language_effects(wide(scores))
+    assert effects[list(CODES)].to_dict() == pytest.approx(expected.to_dict())
 
 
 def test_languages_that_no_task_links_to_the_others_have_no_effect(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_languages_that_no_task_links_to_the_others_have_no_effect(tmp_path: Pat
     scores = planted_scores(apart) | {(task, ENGLISH): 95.0 for task in apart}
     frames = study_of(scores)
     effects = analysis.language_table(frames).set_index("language")["effect"]
-    assert effects[["sw", "ta"]].isna().all(), "English links tasks, but is no zero-shot language"
+    assert effects[["sw", "ta"]].isna().all(), "English links tasks, but is not a zero-shot language"
     assert effects["de"] - effects["hi"] == pytest.approx(5.0), "linked by Russian"
     assert effects[ENGLISH] == pytest.approx(np.mean([95 - 85 + 2.5, 95 - 50 + 2.5]))
     page = section(write(frames, tmp_path), "Languages")
@@ -124,7 +124,7 @@ def test_effects_are_averaged_by_script_over_languages_other_than_english(tmp_pa
     assert "Size a: no shares of the pre-training text." in page
 
 
-def test_pieces_of_a_word_are_set_against_the_effect_where_there_are_words(tmp_path: Path) -> None:
+def test_tokens_per_word_are_correlated_with_the_effect_where_there_are_words(tmp_path: Path) -> None:
     by_language = tables.frame(
         [
             {"size": "a", "variant": "fp32", "language": code, "p50_ms": 1.0, "mean_pieces": 20.0}
@@ -134,9 +134,9 @@ def test_pieces_of_a_word_are_set_against_the_effect_where_there_are_words(tmp_p
         tables.SPEED_BY_LANGUAGE,
     )
     frames = dataclasses.replace(study_of(planted_scores(COVERED)), speed_by_language=by_language)
-    (found,) = associations(analysis.language_table(frames)).to_dict("records")
-    assert (found["what"], found["languages"]) == ("language effect with pieces per word", 9)
-    assert found["spearman"] == pytest.approx(-1.0)
+    (association,) = associations(analysis.language_table(frames)).to_dict("records")
+    assert (association["what"], association["languages"]) == ("language effect with pieces per word", 9)
+    assert association["spearman"] == pytest.approx(-1.0)
     page = write(frames, tmp_path)
     assert 'data-name="language_fertility"' in page
     assert "not measured, or written without spaces" in section(page, "Languages")
@@ -165,6 +165,6 @@ def test_languages_have_scripts_gaps_and_costs(study: StudyFrames) -> None:
     assert swahili["latency_to_english"] == pytest.approx(1.2 / 0.8)
     assert english["gap_to_english"] == 0
     assert swahili["gap_to_english"] == pytest.approx(english["score"] - swahili["score"])
-    found = associations(languages).set_index(["size", "what"])["spearman"]
-    assert found["4x192", "latency with pieces"] == pytest.approx(1.0)
-    assert found["4x192", "language effect with pieces"] < -0.6  # planted: a point less with each further language
+    rho = associations(languages).set_index(["size", "what"])["spearman"]
+    assert rho["4x192", "latency with pieces"] == pytest.approx(1.0)
+    assert rho["4x192", "language effect with pieces"] < -0.6  # planted: a point less with each further language

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
     EXECUTABLE is None and not os.environ.get("CI"),
     reason="no Chromium here: apt-get install chromium (continuous integration does)",
 )
-# A width of "container" is fitted and a height by rows is not, which is what is meant; Vega-Lite says so each time.
+# Vega-Lite warns whenever the width is fitted to the container and the height follows the rows, as intended here.
 BENIGN = 'WARN Dropping "fit-y" because spec has discrete height.'
 
 
@@ -37,13 +37,13 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
-def _said(browser: Browser) -> list[str]:
+def _messages(browser: Browser) -> list[str]:
     return [message for message in browser.messages if message != BENIGN]
 
 
-def test_every_chart_is_drawn_without_a_complaint_or_a_request(browser: Browser, page: Path) -> None:
+def test_every_chart_is_drawn_without_a_warning_or_a_request(browser: Browser, page: Path) -> None:
     browser.open(page)
-    assert _said(browser) == []
+    assert _messages(browser) == []
     assert [url for url in browser.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     drawn = browser.evaluate(
         "[...document.querySelectorAll('.chart')].map((c) => [c.dataset.name, c.querySelectorAll('svg path, svg text').length,"
@@ -74,7 +74,7 @@ def test_every_chart_is_drawn_without_a_complaint_or_a_request(browser: Browser,
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_overflows_on_a_phone(browser: Browser, page: Path, dark: bool) -> None:
     browser.open(page, width=400, height=800, dark=dark)
-    assert _said(browser) == []
+    assert _messages(browser) == []
     browser.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     assert browser.evaluate("document.documentElement.scrollWidth") <= 400
     wider = browser.evaluate(
@@ -100,19 +100,19 @@ def test_the_selectors_choose_size_language_and_target(browser: Browser, page: P
     browser.open(page)
 
     def texts(chart: str) -> list[str]:
-        found = browser.evaluate(
+        labels = browser.evaluate(
             f"[...document.querySelectorAll('[data-name={chart}] svg text')].map((t) => t.textContent)"
         )
-        return [str(text) for text in found]
+        return [str(text) for text in labels]
 
     options = browser.evaluate("[...document.querySelectorAll('.choose select')].map((s) => [s.id, s.options.length])")
-    # both means and nine languages; bitext is scored in as many
+    # Both aggregates and nine languages.
     assert options == [["chosen_size", 4], ["chosen_language", 2 + 9], ["chosen_target", 4]]
     before = texts("gains")
     browser.choose("chosen_size", "2x128")
     small = texts("gains")
     assert small != before
-    assert any("*" in text for text in small), "the mark of what is no transfer"
+    assert any("*" in text for text in small), "the contamination flag"
     browser.choose("chosen_language", "sw")
     assert texts("gains") != small
     xnli = texts("languages")
@@ -121,7 +121,7 @@ def test_the_selectors_choose_size_language_and_target(browser: Browser, page: P
     places = browser.evaluate(values)
     browser.choose("chosen_target", "bitext")
     assert browser.evaluate(values) != places
-    assert _said(browser) == []
+    assert _messages(browser) == []
 
 
 def test_a_tooltip_gives_the_interval(browser: Browser, page: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_change_to_dark_draws_again_and_keeps_the_choice(browser: Browser, pag
         "document.querySelector('[data-name=gains] .role-axis-label text').getAttribute('fill') === '#e6e7ea'"
     )
     assert browser.evaluate("document.querySelector('[data-name=gains] svg').textContent") == light
-    assert _said(browser) == []
+    assert _messages(browser) == []
 
 
 def test_a_study_of_one_seed_without_examples_is_quiet(browser: Browser, planted: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_study_of_one_seed_without_examples_is_quiet(browser: Browser, planted
     first = frames.trials[(frames.trials["seed"] == 0) & (frames.trials["size"] != "6x256")]
     single = dataclasses.replace(frames, trials=first, sizes=frames.sizes.head(3), examples=Examples())
     browser.open(analysis.write_report(single, tmp_path / "report.html", exports=False))
-    assert _said(browser) == []
+    assert _messages(browser) == []
 
 
 def test_an_empty_study_s_page_is_quiet(browser: Browser, tmp_path: Path) -> None:
@@ -182,6 +182,6 @@ def test_an_empty_study_s_page_is_quiet(browser: Browser, tmp_path: Path) -> Non
     frames = analysis.load(f"sqlite:///{tmp_path / 'mlflow.db'}", "empty")
     report = analysis.write_report(frames, tmp_path / "report.html")
     browser.open(report, width=400)
-    assert _said(browser) == []
+    assert _messages(browser) == []
     assert browser.evaluate("document.documentElement.scrollWidth") <= 400
     assert "no trials and no benchmarks yet" in browser.evaluate("document.body.textContent")

@@ -40,7 +40,7 @@ def test_the_report_loads_nothing(report: str) -> None:
     assert report.count("window.vegaEmbed") == 1
 
 
-def test_the_report_embeds_one_specification_a_chart(report: str) -> None:
+def test_the_report_embeds_one_specification_per_chart(report: str) -> None:
     specs = dict(re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', report, flags=re.DOTALL))
     assert set(re.findall(r'data-spec="([^"]+)"', report)) == set(specs)
     charts = set(re.findall(r'data-name="([^"]+)"', report))
@@ -64,7 +64,7 @@ def test_the_report_names_what_is_missing(report: str) -> None:
     assert "2x128, both on nli, tags, bitext: not run" in missing
 
 
-def test_the_report_escapes_what_it_was_told(report: str) -> None:
+def test_the_report_escapes_recorded_text(report: str) -> None:
     assert "<script>alert" not in report
     assert "CUDA out of memory <script>alert('x')</script>\n" in section(report, "What is missing")
     assert "--output <out>" in section(report, "Run context")
@@ -76,7 +76,7 @@ def test_text_in_a_chart_cannot_end_its_script(frames: StudyFrames, tmp_path: Pa
     assert "<b>out</b>" not in write(study, tmp_path)
 
 
-def test_an_empty_study_gives_a_report_that_says_so(empty: StudyFrames, tmp_path: Path) -> None:
+def test_the_report_of_an_empty_study_says_so(empty: StudyFrames, tmp_path: Path) -> None:
     page = write(empty, tmp_path)
     assert "This study has no trials and no benchmarks yet" in header(page)
     assert "No benchmark is recorded." in section(page, "Benchmarks")

@@ -1,4 +1,4 @@
-"""The search, published scores, scaling and comparison of two studies, on a study whose truth is known."""
+"""Scaling, the search, published scores, and two studies compared."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_scaling_finds_the_planted_exponent_of_latency(study: StudyFrames) -> No
     points = analysis.scaling_points(study)
     none = points[(points["what"] == "test score (%)") & (points["series"] == "none")]
     assert len(none) == 4
-    # 2 operations, 0.4 million body parameters, 20 pieces a query
+    # 2 operations, 0.4 million body parameters, 20 tokens per query
     assert points.loc[points["size"] == "2x128", "gflops_per_sample"].iloc[0] == pytest.approx(0.016)
 
 
@@ -40,15 +40,15 @@ def test_three_sizes_have_points_and_no_curve(study: StudyFrames) -> None:
     assert set(analysis.scaling_points(fewer)["size"]) == {"2x128", "3x160", "4x192"}
 
 
-def test_what_early_rungs_tell_is_computed_from_the_targets_finished(study: StudyFrames) -> None:
+def test_rung_agreement_is_computed_from_the_targets_finished(study: StudyFrames) -> None:
     table = analysis.rung_agreement(study)
-    assert set(table["rung"]) == {1, 2}  # the last of three dev sets is the end itself; bitext has none
+    assert set(table["rung"]) == {1, 2}  # the last of three dev sets is the final ranking; bitext has no dev set
     assert (table["trials"] == 4 + 4).all()
     assert table["kendall_tau"].between(-1, 1).all()
     assert (table["low"] <= table["kendall_tau"]).all()
 
 
-def test_what_pruning_and_sharing_saved_by_hand() -> None:
+def test_savings_from_stopping_early_and_sharing_by_hand() -> None:
     frames = default_cells({"none": 50.0, "topic": 50.0}, sd=0.0, seeds=1, targets=("x", "y", "z"))
     row = frames.trials.iloc[1].to_dict() | {"trial_id": "early", "outcome": "stopped_early", "lr_target": 9.0}
     trials = pd.concat([frames.trials, pd.DataFrame([row | {"targets_finished": 1}])], ignore_index=True)
@@ -59,8 +59,8 @@ def test_what_pruning_and_sharing_saved_by_hand() -> None:
     assert (saved["stages_asked"], saved["stages_made"]) == (4 + 5 + 3, 1 + 3 + 1 + 3 + 1)
 
 
-def test_importance_finds_what_decided() -> None:
-    """Of two rates one decides the score and one does nothing."""
+def test_importance_is_that_of_the_rate_that_matters() -> None:
+    """One of two learning rates determines the score, the other has no effect."""
     frames = default_cells({"none": 50.0}, sd=0.0, seeds=1)
     random = np.random.default_rng(0)
     rows = []
@@ -70,14 +70,14 @@ def test_importance_finds_what_decided() -> None:
         row = frames.trials.iloc[0].to_dict() | {"trial_id": f"r{number}", "intermediate": "topic", "dev_score": score}
         rows.append(row | {"lr_intermediate": rate, "lr_target": other})
     trials = pd.DataFrame(rows).astype(frames.trials.dtypes.to_dict())
-    found = analysis.importances(dataclasses.replace(frames, trials=trials)).set_index("parameter")["importance"]
-    assert found["lr_intermediate"] > 0.9
-    assert found.sum() == pytest.approx(1.0)
+    shares = analysis.importances(dataclasses.replace(frames, trials=trials)).set_index("parameter")["importance"]
+    assert shares["lr_intermediate"] > 0.9
+    assert shares.sum() == pytest.approx(1.0)
     few = dataclasses.replace(frames, trials=trials.head(FEWEST_TRIALS - 1))
     assert analysis.importances(few).empty
 
 
-def test_every_published_figure_has_its_source_and_only_zero_shot_ones_are_compared() -> None:
+def test_every_published_score_has_its_source_and_only_zero_shot_ones_are_compared() -> None:
     table = analysis.published()
     assert len(table) > 60
     assert table["source"].str.len().min() > 5
@@ -94,7 +94,7 @@ def test_every_published_figure_has_its_source_and_only_zero_shot_ones_are_compa
     assert comparable(table, ["micro_tagging"]).empty
 
 
-def test_a_published_figure_without_a_source_is_refused(tmp_path: Path) -> None:
+def test_a_published_score_without_a_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(
         "model,params_m,task,metric,value,protocol,source\nm,1,xnli,accuracy,50,zero-shot,\n"
     )
@@ -107,15 +107,15 @@ def test_two_studies_are_compared_cell_by_cell(study: StudyFrames) -> None:
     slower = study.benchmarks.assign(p50_ms=study.benchmarks["p50_ms"] * 2)
     context = study.context | {"experiment": "later", "precision": "bf16", "versions": {"torch": "3.0"}}
     other = dataclasses.replace(study, scores=higher, benchmarks=slower, context=context, examples=Examples())
-    found = analysis.compare(study, other)
-    assert found.other == "later"
-    assert len(found.scores) == len(PLANTED.sizes) * 4 * 4
-    assert found.scores["difference"].to_numpy() == pytest.approx(2.0)
-    assert (found.scores["n"] == 3).all()
-    ratios = found.speeds.set_index(["size", "variant", "metric"])["ratio"]
+    comparison = analysis.compare(study, other)
+    assert comparison.other == "later"
+    assert len(comparison.scores) == len(PLANTED.sizes) * 4 * 4
+    assert comparison.scores["difference"].to_numpy() == pytest.approx(2.0)
+    assert (comparison.scores["n"] == 3).all()
+    ratios = comparison.speeds.set_index(["size", "variant", "metric"])["ratio"]
     assert ratios["2x128", "fp32", "p50_ms"] == pytest.approx(2.0)
     assert ratios["2x128", "fp32", "throughput_sps"] == pytest.approx(1.0)
-    settings = by(found.settings, "setting")
+    settings = by(comparison.settings, "setting")
     assert (settings["precision"]["this"], settings["precision"]["other"]) == ("fp32", "bf16")
     assert (settings["versions"]["this"], settings["versions"]["other"]) == ("torch: 2.13.0", "torch: 3.0")
     assert "targets" not in settings

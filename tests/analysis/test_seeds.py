@@ -1,4 +1,4 @@
-"""What seeds tell: intervals and budgets over them, tuned gains and interactions, on made studies whose truth is known."""
+"""Several seeds: intervals, budgets, tuned gains and changes with size, on studies with known truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.analysis.helpers import section, write
 from tests.support.studies import build_frames
 
 STUDIES = 100
-ALLOWED = 0.05 + 3 * math.sqrt(0.05 * 0.95 / STUDIES)  # three standard errors above 5 %
+ALLOWED = 0.05 + 3 * math.sqrt(0.05 * 0.95 / STUDIES)  # three standard errors above 5%
 BODY_M = {"small": 1.0, "large": 4.0}
 
 
@@ -39,8 +39,8 @@ def _served(size: str, scores: dict[str, float], **rest: Any) -> dict[str, Any]:
 
 
 def test_score_intervals_and_leads_are_those_of_the_mean_over_seeds() -> None:
-    """Eight seeds of spread 2 about 60 and 59, one of them served: the truth is covered in 95 %, and "better" is calibrated."""
-    covered, lead_covered, said, right = [], [], [], []
+    """Eight seeds of spread 2 about 60 and 59, one of them served: the truth is covered in 95%, and "better" is calibrated."""
+    covered, lead_covered, stated, right = [], [], [], []
     for study in range(120):
         random = np.random.default_rng(study)
         scores = {size: true + random.normal(0, 2, size=8) for size, true in (("small", 59.0), ("large", 60.0))}
@@ -55,18 +55,18 @@ def test_score_intervals_and_leads_are_those_of_the_mean_over_seeds() -> None:
         choice = analysis.best_for_budget(frames, "p50_ms<=5")
         assert choice.best is not None
         assert choice.difference is not None
-        assert choice.difference.value > 0, "who leads is better in the mean"
+        assert choice.difference.value > 0, "the leader has the higher mean"
         lead = 1.0 if choice.best["size"] == "large" else -1.0
         lead_covered.append(choice.difference.low <= lead <= choice.difference.high)
-        said.append(choice.difference.probability)
+        stated.append(choice.difference.probability)
         right.append(lead > 0)
-    # three standard errors of 240 and of 120; intervals about one artefact would cover half as often
+    # Three standard errors of 240 and of 120. Intervals around a single artefact would cover half as often.
     assert np.mean(covered) == pytest.approx(0.95, abs=0.042)
     assert np.mean(lead_covered) == pytest.approx(0.95, abs=0.06)
-    assert np.mean(right) == pytest.approx(np.mean(said), abs=0.1)
+    assert np.mean(right) == pytest.approx(np.mean(stated), abs=0.1)
 
 
-def test_what_serving_changed_is_carried_to_the_mean_over_seeds() -> None:
+def test_the_change_that_serving_made_applies_to_the_mean_over_seeds() -> None:
     frames = build_frames(
         _runs("small", {0: {"x": 66.0}, 1: {"x": 60.0}, 2: {"x": 60.0}}),
         [_served("small", {"x": 66.0}), _served("small", {"x": 64.5}, variant="int8")],
@@ -90,11 +90,11 @@ def test_two_configurations_differ_over_the_targets_that_both_were_scored_on() -
     assert compare_configurations(frames, large, small).value == pytest.approx((5 + 6) / 2)
     choice = analysis.best_for_budget(frames, "p50_ms<=5")
     assert choice.best is not None
-    assert choice.best["size"] == "large", "the small one's 70 is of an easier mean"
+    assert choice.best["size"] == "large", "the small size's 70 includes an easier target"
 
 
-def test_who_leads_is_decided_over_the_seeds_that_both_have() -> None:
-    """A third seed of one alone lifts its mean above the other's, which is better on both seeds they share."""
+def test_the_leader_is_decided_over_shared_seeds() -> None:
+    """A third seed lifts the mean of the small size above the large one, which is better on both shared seeds."""
     frames = build_frames(
         [
             *_runs("small", {0: {"x": 50.0}, 1: {"x": 51.0}, 2: {"x": 90.0}}),
@@ -110,7 +110,7 @@ def test_who_leads_is_decided_over_the_seeds_that_both_have() -> None:
     assert choice.difference.value == pytest.approx(5.5)
 
 
-def test_a_failed_or_partial_repeat_is_left_out_and_takes_nothing_away() -> None:
+def test_a_failed_or_partial_repeat_changes_nothing() -> None:
     runs = [
         *_runs("small", {0: {"x": 50.0, "y": 60.0}, 1: {"x": 52.0, "y": 62.0}}),
         *_runs("large", {0: {"x": 55.0, "y": 65.0}, 1: {"x": 58.0, "y": 70.0}}),
@@ -121,20 +121,22 @@ def test_a_failed_or_partial_repeat_is_left_out_and_takes_nothing_away() -> None
     clean = analysis.best_for_budget(build_frames(runs, served, body_m=BODY_M), "p50_ms<=5").difference
     for scores in ({}, {"x": 5.0}):
         runs_too = [*runs, lost | {"scores": scores}, small | {"scores": {"x": 51.0, "y": 61.0}}]
-        found = analysis.best_for_budget(build_frames(runs_too, served, body_m=BODY_M), "p50_ms<=5").difference
-        assert found == clean
+        difference = analysis.best_for_budget(build_frames(runs_too, served, body_m=BODY_M), "p50_ms<=5").difference
+        assert difference == clean
     assert clean is not None
     assert clean.rests_on == "2 seeds"
 
 
-def test_tuned_gains_leave_out_the_seed_that_a_winner_was_chosen_on() -> None:
-    """Twelve rates of an intermediate task that does nothing, the best on a noisy dev kept: its own seed shows a gain."""
+def test_tuned_gains_leave_out_the_selection_seed() -> None:
+    """Twelve rates of an intermediate task without effect, chosen on noisy dev scores: the selection seed shows a gain."""
     fresh, with_chosen = [], []
     for study in range(60):
         random = np.random.default_rng(study)
         runs = []
         for intermediate, rates in (("none", 1), ("topic", 12)):
-            scores = 60 + random.normal(0, 2, size=rates)  # dev and test alike, so that what is chosen is lucky on both
+            scores = 60 + random.normal(
+                0, 2, size=rates
+            )  # the same on dev and test, so the chosen trial is lucky on both
             for number, score in enumerate(scores):
                 own = {"size": "small", "trial_id": f"{intermediate}{number}", "intermediate": intermediate, "seed": 0}
                 runs.append(own | {"lr_intermediate": 1e-4 * (number + 1), "scores": {"x": float(score)}})
@@ -152,7 +154,9 @@ def test_tuned_gains_leave_out_the_seed_that_a_winner_was_chosen_on() -> None:
         chosen = frames.trials["trial_id"].isin(["none0", *(run["trial_id"] for run in runs if "repeats" not in run)])
         lone = analysis.gains(analysis.StudyFrames(frames.sizes, frames.trials[chosen], *_rest(frames)), cells="tuned")
         with_chosen.append(lone["gain"].iloc[0])
-    assert abs(np.mean(fresh)) < 4 * 2 / math.sqrt(60)  # four standard errors of a mean of 60 differences of spread 2
+    assert abs(np.mean(fresh)) < 4 * 2 / math.sqrt(
+        60
+    )  # four standard errors of the mean of 60 differences with a spread of 2
     assert np.mean(with_chosen) > 2  # the best of twelve is 1.6 standard deviations of 2 above its mean
 
 
@@ -160,7 +164,7 @@ def _rest(frames: analysis.StudyFrames) -> tuple[pd.DataFrame, pd.DataFrame, dic
     return frames.scores, frames.benchmarks, frames.context
 
 
-def test_the_answer_takes_tuned_gains_where_they_rest_on_more_seeds() -> None:
+def test_the_answer_uses_tuned_gains_where_they_have_more_seeds() -> None:
     runs: list[dict[str, Any]] = []
     for intermediate, gain in (("none", 0.0), ("topic", 5.0)):
         own = {"size": "small", "intermediate": intermediate}
@@ -203,21 +207,21 @@ def test_two_sizes_with_one_encoder_have_no_slope_and_are_one_point() -> None:
     assert row["verdict"] == "unclear"
 
 
-def test_a_size_s_seeds_are_no_further_points_of_the_slope() -> None:
-    """Sizes that differ for reasons of their own, and many seeds of each: no trend is found in more than 5 % of studies."""
-    found = 0
+def test_the_seeds_of_a_size_are_not_separate_points_of_the_slope() -> None:
+    """Sizes that differ at random, with many seeds each: a trend appears in at most 5% of studies."""
+    trends = 0
     for study in range(STUDIES):
         random = np.random.default_rng(study)
         own = random.normal(0, 2, size=4)
         noise = random.normal(0, 0.3, size=(4, 8))
         gains = {name: dict(enumerate((own[k] + noise[k]).tolist())) for k, name in enumerate("abcd")}
         table = _gains_by_size(gains, {name: 2.0**k for k, name in enumerate("abcd")})
-        found += table["verdict"].iloc[0] != "unclear"
-    assert found / STUDIES <= ALLOWED
+        trends += table["verdict"].iloc[0] != "unclear"
+    assert trends / STUDIES <= ALLOWED
 
 
 def test_points_of_a_slope_weigh_by_their_standard_errors() -> None:
-    """By hand: one run of size c against two of the others, so that its weight is half theirs."""
+    """By hand: size c has one run and the others two, so its weight is half theirs."""
     gains = {"a": {0: 3.0, 1: 5.0}, "b": {0: 2.0, 1: 4.0}, "c": {0: 5.0}, "d": {0: 0.0, 1: 2.0}}
     (row,) = _gains_by_size(gains, {name: 2.0**k for k, name in enumerate("abcd")}).to_dict("records")
     expected = np.polyfit([0, 1, 2, 3], [4, 3, 5, 1], 1, w=np.sqrt([2, 2, 1, 2]))[0]
@@ -227,11 +231,11 @@ def test_points_of_a_slope_weigh_by_their_standard_errors() -> None:
 def _chosen_study(gains: dict[str, tuple[float, float]], seeds: int) -> tuple[analysis.StudyFrames, dict[str, Any]]:
     """Intermediate tasks that gain on targets x and y, on dev and test; the scores by intermediate and target, seed by seed."""
     random = np.random.default_rng(3)
-    runs, held = [], {}
+    runs, measured = [], {}
     for name, (x, y) in {"none": (0.0, 0.0), **gains}.items():
-        held[name] = {"x": 50 + x + random.normal(0, 1, seeds), "y": 60 + y + random.normal(0, 1, seeds)}
+        measured[name] = {"x": 50 + x + random.normal(0, 1, seeds), "y": 60 + y + random.normal(0, 1, seeds)}
         for seed in range(seeds):
-            scores = {task: float(values[seed]) for task, values in held[name].items()}
+            scores = {task: float(values[seed]) for task, values in measured[name].items()}
             run = {"size": "small", "trial_id": f"{name}{seed}", "intermediate": name, "seed": seed, "scores": scores}
             run |= (
                 {"repeats": f"{name}0"} if seed else {"dev": {"x": 50 + x, "y": 60 + y}, "dev_score": 55 + (x + y) / 2}
@@ -239,16 +243,16 @@ def _chosen_study(gains: dict[str, tuple[float, float]], seeds: int) -> tuple[an
             runs.append(run)
     frames = build_frames(runs, body_m={"small": 1.0})
     frames.context["intermediates"] = ["none", *gains]
-    return frames, held
+    return frames, measured
 
 
-def test_a_choice_s_gain_is_paired_over_the_seeds_it_was_not_made_on() -> None:
-    """By hand: the paired t-test of four seeds, where one intermediate is all there is and the choice for y is none."""
-    frames, held = _chosen_study({"topic": (3.0, -2.0)}, seeds=5)
+def test_the_gain_of_a_choice_is_paired_without_its_selection_seed() -> None:
+    """By hand: the paired t-test of four seeds, with a single intermediate task, and none chosen for y."""
+    frames, measured = _chosen_study({"topic": (3.0, -2.0)}, seeds=5)
     rows = {row["choice"]: row for row in analysis.choices(frames).to_dict("records")}
     by_task = {
-        task: (held["topic"][task] - held["none"][task])[1:] for task in "xy"
-    }  # the first seed is that of the choice
+        task: (measured["topic"][task] - measured["none"][task])[1:] for task in "xy"
+    }  # without the selection seed
     for choice, differences in (
         ("best single", (by_task["x"] + by_task["y"]) / 2),
         ("best per target", by_task["x"] / 2),
@@ -271,10 +275,10 @@ def test_a_choice_has_the_interval_of_the_tuned_average() -> None:
             assert rows[choice][name] == pytest.approx(averages[intermediate][name])
 
 
-def test_one_seed_s_choice_has_no_interval_and_the_page_says_what_picking_does(tmp_path: Path) -> None:
-    frames, held = _chosen_study({"topic": (3.0, 1.0)}, seeds=1)
+def test_a_choice_on_one_seed_has_no_interval_and_the_page_warns_of_selection(tmp_path: Path) -> None:
+    frames, measured = _chosen_study({"topic": (3.0, 1.0)}, seeds=1)
     row = {row["choice"]: row for row in analysis.choices(frames).to_dict("records")}["best single"]
-    assert row["gain"] == pytest.approx(np.mean([held["topic"][t][0] - held["none"][t][0] for t in "xy"]))
+    assert row["gain"] == pytest.approx(np.mean([measured["topic"][t][0] - measured["none"][t][0] for t in "xy"]))
     assert row["seeds"] == 1
     assert math.isnan(row["low"])
     gains = section(write(frames, tmp_path), "Gains of intermediate training")

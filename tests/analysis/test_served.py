@@ -1,4 +1,4 @@
-"""What was served: languages that count, INVALID results, loads within a bound, variants that failed, attempts made again."""
+"""Benchmarks and retries: languages that count, INVALID results, loads within a bound, failed variants, retried attempts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_english_counts_only_where_no_mean_without_it_is_recorded(tmp_path: Path
     frames = _study(benchmarks)
     served = analysis.configurations(frames).set_index("size")
     assert served["score"].to_dict() == {"small": 40.0, "large": 45.0}
-    assert served["on_front"].all()  # with English the large one is slower and worse
+    assert served["on_front"].all()  # including English the large size is slower and worse
     choice = analysis.best_for_budget(frames, "p50_ms<=5")
     assert choice.best is not None
     assert choice.best["size"] == "large"
@@ -69,7 +69,7 @@ def test_the_front_leaves_english_out_and_keeps_machines_apart() -> None:
     frames = _study(
         [
             _served("small", 70.0, task_scores_without_english={"x": 40.0}, p50_ms=2.0),
-            _served("large", 71.0, task_scores_without_english={"x": 39.0}, p50_ms=3.0),  # better with English alone
+            _served("large", 71.0, task_scores_without_english={"x": 39.0}, p50_ms=3.0),  # better only with English
             _served("large", 71.0, task_scores_without_english={"x": 39.0}, p50_ms=1.0, hardware="a gpu"),
             _served("small", 60.0, task_scores_without_english={"x": 30.0}, p50_ms=1.5, variant="int8"),
         ]
@@ -85,19 +85,19 @@ def test_the_front_leaves_english_out_and_keeps_machines_apart() -> None:
     assert analysis.front(_study([])).empty
 
 
-def test_the_dearest_configuration_counts_for_one_doubling() -> None:
+def test_the_most_expensive_configuration_counts_for_one_doubling() -> None:
     def volume(best: float, cost: str = "p50_ms") -> dict[Any, Any]:
         costs = (("small", 50.0, 1.0), ("middle", 60.0, 2.0), ("large", best, 8.0))
         served = [_served(size, score, p50_ms=ms, throughput_sps=8 / ms) for size, score, ms in costs]
         volumes = analysis.hypervolumes(_study(served))
         return dict(volumes[volumes["cost"] == cost].iloc[0])
 
-    # by hand: 50 over one doubling, 60 over two, 70 over the one beyond 8 ms; likewise from 8 down to half a sample a second
+    # By hand: 50 over one doubling, 60 over two, 70 over the one beyond 8 ms; likewise from 8 down to half a sample per second
     for cost, ends in (("p50_ms", (1.0, 16.0)), ("throughput_sps", (8.0, 0.5))):
-        found = volume(70.0, cost)
-        assert found["hypervolume"] == pytest.approx(50 + 2 * 60 + 70)
-        assert found["mean_best_score"] == pytest.approx((50 + 2 * 60 + 70) / 4)
-        assert (found["from_cost"], found["to_cost"]) == pytest.approx(ends)
+        row = volume(70.0, cost)
+        assert row["hypervolume"] == pytest.approx(50 + 2 * 60 + 70)
+        assert row["mean_best_score"] == pytest.approx((50 + 2 * 60 + 70) / 4)
+        assert (row["from_cost"], row["to_cost"]) == pytest.approx(ends)
     assert volume(75.0)["hypervolume"] == pytest.approx(volume(70.0)["hypervolume"] + 5)
 
 
@@ -109,7 +109,7 @@ def test_the_page_says_whose_queries_were_timed(tmp_path: Path) -> None:
     assert "at 2.0 ms median latency of x's queries" in header(page)
 
 
-def test_what_is_invalid_is_used_for_nothing(tmp_path: Path) -> None:
+def test_invalid_results_are_shown_but_not_used(tmp_path: Path) -> None:
     invalid = {"SingleStream": "INVALID", "Offline": "VALID"}
     benchmarks = [
         _served("small", 71.0, p50_ms=1.0, throughput_sps=9.0, results=invalid),
@@ -126,7 +126,7 @@ def test_what_is_invalid_is_used_for_nothing(tmp_path: Path) -> None:
     assert set(points.loc[points["what"] == "throughput (samples/s)", "size"]) == {"small", "large"}
     speeds = analysis.compare(frames, frames).speeds
     assert set(speeds.loc[speeds["size"] == "small", "metric"]) == {"throughput_sps"}
-    assert "1.00 INVALID\n" in section(write(frames, tmp_path), "Benchmarks"), "shown all the same"
+    assert "1.00 INVALID\n" in section(write(frames, tmp_path), "Benchmarks"), "it is shown"
 
 
 def _loaded(size: str, score: float, bound: float, *, qps: float | None, p99: float | None) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _loaded(size: str, score: float, bound: float, *, qps: float | None, p99: fl
 
 
 def test_a_p99_within_the_limit_meets_it_at_the_load_it_was_measured_at(tmp_path: Path) -> None:
-    """Whatever bound the load was sought under: that only decides which load it is."""
+    """The bound of the benchmark only determines the load; it does not matter for the limit."""
     small = _loaded("small", 70.0, 50.0, qps=900.0, p99=48.5)
     frames = _study([small, _loaded("large", 72.0, 100.0, qps=20.0, p99=40.0)])
     choice = analysis.best_for_budget(frames, "server_p99_ms<=50")
@@ -163,7 +163,7 @@ def test_a_p99_within_the_limit_meets_it_at_the_load_it_was_measured_at(tmp_path
     assert analysis.best_for_budget(not_met, "server_p99_ms<=50").fitting == 1
 
 
-def test_what_is_not_measured_is_not_said_to_break_a_budget(tmp_path: Path) -> None:
+def test_a_metric_that_was_not_measured_does_not_break_a_budget(tmp_path: Path) -> None:
     frames = _study([_served("small", 70.0, p50_ms=1.0), _served("large", 72.0, p50_ms=9.0)])
     answered = header(write(frames, tmp_path, budget="energy_j_per_sample<=0.5"))
     assert "It is unknown whether a configuration meets the budget of energy (J/sample) <= 0.5: " in answered
@@ -181,7 +181,7 @@ def test_loads_within_different_bounds_are_kept_apart() -> None:
     frames = _study(
         [_loaded("small", 70.0, 50.0, qps=900.0, p99=48.5), _loaded("large", 72.0, 100.0, qps=20.0, p99=97.0)]
     )
-    # loads within different bounds neither dominate each other nor make one hypervolume
+    # Loads within different bounds neither dominate each other nor share a hypervolume.
     assert analysis.configurations(frames)["on_front_server_qps"].all()
     assert "server_qps" not in set(analysis.hypervolumes(frames)["cost"])
     one_bound = _study(
@@ -191,7 +191,7 @@ def test_loads_within_different_bounds_are_kept_apart() -> None:
     assert analysis.hypervolumes(one_bound)["server_bound_ms"].dropna().tolist() == [50.0]
 
 
-def test_a_variant_that_failed_is_missing_with_its_reason_and_holds_no_value(tmp_path: Path) -> None:
+def test_a_variant_that_failed_is_missing_with_its_reason_and_has_no_values(tmp_path: Path) -> None:
     frames = _study(
         [
             _served("small", 70.0, p50_ms=1.0),
@@ -229,8 +229,8 @@ def test_a_budget_keeps_the_sentence_on_intermediate_training(tmp_path: Path) ->
     assert "Intermediate training changed the test score by +2.0 points" in answered
 
 
-def test_a_repeat_tried_again_counts_once(tmp_path: Path) -> None:
-    """The failed attempt had scored one target of two; its successor has a run and a name of its own."""
+def test_a_retried_repeat_counts_once(tmp_path: Path) -> None:
+    """The failed attempt had scored one of two targets; the retry has its own run and name."""
     client = new_store(tmp_path)
     experiment = client.create_experiment("again", tags={"study.targets": '["x", "y"]', "study.intermediates": "[]"})
     for name, intermediate, gain in (("t0", "none", 0.0), ("t1", "topic", 4.0)):
@@ -281,14 +281,14 @@ def test_a_benchmark_s_mean_without_english_is_read(tmp_path: Path) -> None:
     for variant, name in (("fp32", "test_without_english/score"), ("bf16", "test/score_without_english")):
         metrics = {"test/score": 60.0, name: 50.0, "test/x": 60.0}
         _write(client, experiment, tags | {"variant": variant}, params={}, metrics=metrics)
-    held = analysis.load(f"sqlite:///{tmp_path / 'mlflow.db'}", "read").benchmarks
-    assert held["test_score_without_english"].tolist() == [50.0, 50.0]
-    assert held["task_scores"].tolist() == [{"x": 60.0}] * 2
-    assert set(held["timed_task"]) == {"x"}
+    benchmarks = analysis.load(f"sqlite:///{tmp_path / 'mlflow.db'}", "read").benchmarks
+    assert benchmarks["test_score_without_english"].tolist() == [50.0, 50.0]
+    assert benchmarks["task_scores"].tolist() == [{"x": 60.0}] * 2
+    assert set(benchmarks["timed_task"]) == {"x"}
 
 
-def test_a_curve_s_band_is_that_of_its_own_scale() -> None:
-    """Of noisy points: as wide up as down on the log scale, and for a score the same turned over, never above 100 %."""
+def test_the_band_of_a_curve_is_symmetric_on_its_scale() -> None:
+    """For noisy points: symmetric on the log scale, and mirrored for a score, never above 100%."""
     x = np.array([1.0, 2.0, 4.0, 8.0])
     fit = fit_power(x, np.array([30.0, 60.0, 20.0, 50.0]))
     assert fit is not None
@@ -296,7 +296,7 @@ def test_a_curve_s_band_is_that_of_its_own_scale() -> None:
     low, high = fit.band(at)
     assert fit.predict(at) ** 2 == pytest.approx(low * high)
     assert (low > 0).all()
-    assert (high / fit.predict(at) > 2).any(), "so wide that value - (high - value) would be below zero"
+    assert (high / fit.predict(at) > 2).any(), "so wide that a symmetric band would go below zero"
     curved = fit_saturating(np.geomspace(1, 10, 6), 99 - np.array([30, 10, 9, 2, 1.5, 0.2]), ceiling=100.0)
     assert curved is not None
     assert (curved.band(np.array([1.0, 100.0]))[1] <= 100).all()
@@ -313,20 +313,20 @@ def test_the_band_of_a_score_lies_between_its_ends() -> None:
     assert (100 - low) * (100 - high) == pytest.approx(error**2)
     points = analysis.scaling_points(frames)
     chart = scaling_chart(points, {"best": ("power", fit)}, what=SCORE).to_dict()
-    bands = [row for held in chart["datasets"].values() for row in held if "part" in row] if "datasets" in chart else []
+    bands = [row for rows in chart["datasets"].values() for row in rows if "part" in row] if "datasets" in chart else []
     bands = bands or [row for layer in chart["layer"] for row in layer["data"]["values"] if "part" in row]
     assert bands
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 100 for row in bands)
 
 
 def test_curves_over_operations_count_the_tokens(tmp_path: Path) -> None:
-    """Sizes whose tokenizers cut finer need more operations than their bodies say; latency follows the operations here."""
+    """Sizes with more tokens per query need more operations than their bodies suggest; latency follows the operations."""
     body = {"a": 1.0, "b": 2.0, "c": 4.0, "d": 8.0}
-    pieces = {"a": 10.0, "b": 30.0, "c": 15.0, "d": 20.0}
-    operations = {size: 2 * body[size] * pieces[size] / 1000 for size in body}  # GFLOP
+    tokens = {"a": 10.0, "b": 30.0, "c": 15.0, "d": 20.0}
+    operations = {size: 2 * body[size] * tokens[size] / 1000 for size in body}  # GFLOP
     frames = build_frames(
         [_run(size, {"x": 50.0}) for size in body],
-        [_served(size, 50.0, mean_pieces=pieces[size], p50_ms=3 * operations[size] ** 0.7) for size in body],
+        [_served(size, 50.0, mean_pieces=tokens[size], p50_ms=3 * operations[size] ** 0.7) for size in body],
         body_m=body,
     )
     key = ("p50 latency (ms)", "fp32", "power")

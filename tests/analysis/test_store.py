@@ -25,7 +25,7 @@ def test_sizes_are_ordered_by_parameters(frames: StudyFrames) -> None:
 def test_a_trial_is_one_row_with_its_last_metrics(frames: StudyFrames) -> None:
     trials = frames.trials.set_index("trial_id")
     assert list(trials.index) == ["a0", "a1", "a2", "a3", "a4", "b0", "b1", "b2", "b3"]
-    assert trials.loc["a0", "dev_score"] == 77.0  # the value of the highest step, not the one logged last
+    assert trials.loc["a0", "dev_score"] == 77.0  # the value of the highest step, not the last one logged
     assert math.isnan(trials["lr_intermediate"]["a0"])
     assert trials["lr_intermediate"]["a1"] == 2e-5
     assert trials["outcome"]["a2"] == "stopped_early"
@@ -85,7 +85,7 @@ def test_an_empty_experiment_has_columns_and_no_rows(empty: StudyFrames, frames:
         assert list(table.dtypes) == list(full.dtypes)
 
 
-def test_an_example_file_that_cannot_be_read_costs_its_intervals_and_is_named(study: StudyFrames) -> None:
+def test_an_example_file_that_cannot_be_read_loses_its_intervals_and_is_named(study: StudyFrames) -> None:
     def broken(key: tuple[str, str]) -> pd.DataFrame | None:
         if key == ("2x128", "t0"):
             raise OSError("the disk is gone")

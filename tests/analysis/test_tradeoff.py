@@ -25,7 +25,7 @@ PLANTED = Planted()
         ([(1, 1), (2, 2), (3, 3)], [True, True, True]),
         ([(3, 1), (2, 2), (1, 3)], [False, False, True]),
         ([(1, 5), (1, 5)], [True, True]),  # equal in both: neither dominates
-        ([(1, 5), (2, 5)], [True, False]),  # as good, dearer
+        ([(1, 5), (2, 5)], [True, False]),  # as good, more expensive
         ([(1, 5), (1, 4)], [True, False]),  # as cheap, worse
         ([(math.nan, 9), (1, 5), (0, math.nan)], [False, True, False]),
         ([(math.nan, math.nan)], [False]),
@@ -62,15 +62,15 @@ def test_a_front_is_taken_within_one_hardware(frames: StudyFrames) -> None:
 def test_best_trials_never_look_at_test_scores(frames: StudyFrames) -> None:
     unnamed = frames.sizes.assign(best_trial="")
     trials = frames.trials.assign(test_score=-frames.trials["dev_score"])
-    found = best_trials(StudyFrames(unnamed, trials, frames.scores, frames.benchmarks, frames.context))
-    assert list(found.itertuples(index=False, name=None)) == [("2x128", "a1"), ("4x192", "b0")]
+    rows = best_trials(StudyFrames(unnamed, trials, frames.scores, frames.benchmarks, frames.context))
+    assert list(rows.itertuples(index=False, name=None)) == [("2x128", "a1"), ("4x192", "b0")]
 
 
 def test_the_planted_front_is_found_on_every_cost(study: StudyFrames) -> None:
     served = analysis.configurations(study)
     by_name = {(row["size"], row["variant"]): row for row in served.to_dict("records")}
     for size in PLANTED.sizes:
-        # fp32 costs 2.2 times as much as bf16 for a tenth of a point; only the largest gains by it what nothing else has
+        # fp32 costs 2.2 times as much as bf16 for a tenth of a point; only the largest size is on the front with it.
         assert by_name[size, "fp32"]["on_front"] == (size == "6x256")
         assert by_name[size, "bf16"]["on_front"]
         assert by_name[size, "int8"]["on_front"]
@@ -98,7 +98,7 @@ def test_hypervolume_is_the_score_that_budgets_buy(study: StudyFrames) -> None:
     assert "energy_j_per_sample" not in volumes.index
 
 
-def test_a_budget_buys_the_best_that_fits_and_says_how_sure_that_is(study: StudyFrames, bare: StudyFrames) -> None:
+def test_a_budget_buys_the_best_that_fits_with_its_probability(study: StudyFrames, bare: StudyFrames) -> None:
     choice = analysis.best_for_budget(study, "p50_ms<=3.5")
     assert choice.best is not None
     assert choice.runner_up is not None
@@ -107,7 +107,7 @@ def test_a_budget_buys_the_best_that_fits_and_says_how_sure_that_is(study: Study
     fits = served[served["p50_ms"] <= 3.5].sort_values("seed_mean")
     assert (choice.best["size"], choice.best["variant"]) == tuple(fits[["size", "variant"]].iloc[-1])
     assert choice.fitting == len(fits)
-    # planted: one size is a doubling above the other, worth about 4 points
+    # Planted: the sizes are a doubling apart, worth about 4 points.
     assert choice.runner_up["size"] != choice.best["size"]
     assert choice.difference.low < choice.difference.value < choice.difference.high
     assert choice.difference.probability > 0.95
@@ -115,13 +115,13 @@ def test_a_budget_buys_the_best_that_fits_and_says_how_sure_that_is(study: Study
     assert analysis.best_for_budget(bare, "p50_ms<=3.5").difference.rests_on == "3 seeds"  # type: ignore[union-attr]
 
 
-def test_a_budget_counts_neither_what_is_unknown_nor_what_is_invalid(study: StudyFrames) -> None:
+def test_unknown_and_invalid_results_do_not_meet_a_budget(study: StudyFrames) -> None:
     energy = analysis.best_for_budget(study, "energy_j_per_sample<=0.5")
     assert energy.best is None
     assert len(energy.unknown) == 12
     load = analysis.best_for_budget(study, "server_p99_ms<=1000, throughput_sps>=1")
     assert load.best is not None
-    assert load.fitting == 8  # the four int8 results of Server are INVALID
+    assert load.fitting == 8  # the four int8 Server results are INVALID
     assert all("int8" in name for name in load.unknown)
     served = analysis.configurations(study)  # planted: each p99 up to a tenth below the bound of 100 ms
     within = served.loc[served["server_p99_ms"] <= 95, "size"].count()
@@ -141,7 +141,7 @@ def test_a_budget_counts_neither_what_is_unknown_nor_what_is_invalid(study: Stud
         ("", "must look like p50_ms<=15"),
     ],
 )
-def test_a_budget_that_cannot_be_read_is_refused(study: StudyFrames, budget: str, says: str) -> None:
+def test_a_budget_that_cannot_be_parsed_is_refused(study: StudyFrames, budget: str, says: str) -> None:
     with pytest.raises(analysis.BadBudget, match=says):
         analysis.best_for_budget(study, budget)
 

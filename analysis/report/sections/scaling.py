@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -81,29 +82,10 @@ def _heading(what: str) -> str:
 
 
 def _fits(findings: Findings, page: Page) -> list[str]:
-    rows: list[dict[str, Any]] = []
-    fits = [("N", *item) for item in findings.fits.items()] + [
-        ("F", *item) for item in findings.fits_over_flops.items()
-    ]
-    for variable, (what, series, form), fit in fits:
-        for name, value in fit.parameters.items():
-            low, high = fit.intervals[name]
-            rows.append(
-                {
-                    "what": what,
-                    "series": series,
-                    "form": _formula(what, form, variable),
-                    "parameter": name,
-                    "value": value,
-                    "low": low,
-                    "high": high,
-                    "leave_one_out": fit.leave_one_out,
-                    "sizes": fit.points,
-                }
-            )
+    rows = [*_fit_rows(findings.fits, "N"), *_fit_rows(findings.fits_over_flops, "F")]
     if not rows:
         return []
-    shown = [
+    cells = [
         [
             f"{row['what']} · {row['series']}",
             row["form"],
@@ -115,24 +97,24 @@ def _fits(findings: Findings, page: Page) -> list[str]:
         ]
         for row in rows
     ]
-    columns = [
-        "series",
-        "form",
-        "parameter",
-        "value",
-        "95% interval",
-        "leave-one-out error",
-        "sizes",
-    ]
-    return [
-        page.table(
-            "fits",
-            columns,
-            shown,
-            caption="Fits. N: body parameters (M); F: GFLOP per sample; the error is in the unit of the series",
-            data=pd.DataFrame(rows),
-        )
-    ]
+    columns = ["series", "form", "parameter", "value", "95% interval", "leave-one-out error", "sizes"]
+    caption = "Fits. N: body parameters (M); F: GFLOP per sample; the error is in the unit of the series"
+    return [page.table("fits", columns, cells, caption=caption, data=pd.DataFrame(rows))]
+
+
+def _fit_rows(fits: dict[tuple[str, str, str], Fit], variable: str) -> Iterator[dict[str, Any]]:
+    """One row per parameter of each fit."""
+    for (what, series, form), fit in fits.items():
+        for name, value in fit.parameters.items():
+            low, high = fit.intervals[name]
+            row: dict[str, Any] = {
+                "what": what,
+                "series": series,
+                "form": _formula(what, form, variable),
+                "parameter": name,
+            }
+            row |= {"value": value, "low": low, "high": high}
+            yield row | {"leave_one_out": fit.leave_one_out, "sizes": fit.points}
 
 
 def _formula(what: str, form: str, variable: str) -> str:
