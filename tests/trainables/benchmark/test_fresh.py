@@ -34,6 +34,7 @@ class Obedient:
         return Measured({"pid": os.getpid(), "scored": scored, "cache": cache})
 
 
+@pytest.mark.slow
 def test_a_fresh_process_measures_with_the_environment_of_serving(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     measured = run_fresh(Obedient(), "fine", scored=False)
@@ -44,6 +45,7 @@ def test_a_fresh_process_measures_with_the_environment_of_serving(monkeypatch: p
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "128"
 
 
+@pytest.mark.slow
 def test_a_variant_that_cannot_run_has_a_reason_and_one_that_breaks_raises() -> None:
     assert measure_subject(Obedient(), "unavailable", scored=True) == Unavailable("no such kernel")
     memory = measure_subject(Obedient(), "memory", scored=True)

@@ -21,9 +21,20 @@ from trainables.models.task_model import TaskModel
 # Largest difference from fp32 that 8 bits of mantissa, or 8-bit weights, may cause in logits below 1.
 TOLERANCES = {**dict.fromkeys(("bf16", "compiled_bf16", "openvino_bf16", "int8", "onnx_int8"), 2e-2)}
 
+SLOW = {
+    "compiled",
+    "compiled_bf16",
+    "onnx",
+    "onnx_int8",
+    "openvino",
+    "openvino_bf16",
+}  # they compile or convert the model
+
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("name", list(VARIANTS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in VARIANTS]
+)
 def test_a_variant_agrees_with_fp32_and_does_not_change_the_callers_model(name: str, model: TaskModel) -> None:
     if reason := VARIANTS[name].unavailable(CPU):
         pytest.skip(reason)

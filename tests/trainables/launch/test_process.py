@@ -74,6 +74,7 @@ class OneStep(Stage):
         }
 
 
+@pytest.mark.slow
 def test_an_inline_job_trains_on_the_cpu_though_pytorch_sees_a_gpu(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in NO_GPU}
     done = subprocess.run(

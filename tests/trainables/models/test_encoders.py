@@ -188,6 +188,7 @@ def _tuned_and_loaded(
     return stage, work
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SAVED)
 def test_every_architecture_is_imported_trained_under_zero3_saved_and_loaded(
     family: str, root: Path, tokenizer: PreTrainedTokenizerFast
@@ -199,6 +200,7 @@ def test_every_architecture_is_imported_trained_under_zero3_saved_and_loaded(
     assert read(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WIDE)
 def test_a_layer_of_full_width_goes_through_zero3(
     name: str, root: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch

@@ -56,6 +56,7 @@ print(*(fingerprint(e) for s in study.sizes for c in study.space.defaults() for 
 """
 
 
+@pytest.mark.slow
 def test_another_process_computes_the_same_fingerprints() -> None:
     study = quickstart()
     chains = [study.chain(size, choice) for size in study.sizes for choice in study.space.defaults()]

@@ -69,6 +69,7 @@ def test_each_language_is_a_set_of_the_table_and_counts_in_the_mixture(store: St
     assert STAGE.features[0].sets == (("train", "en"),)
 
 
+@pytest.mark.slow
 def test_the_loss_falls(store: StageStore, tmp_path: Path) -> None:
     longer = dataclasses.replace(STAGE, training=dataclasses.replace(TRAINING, steps=120, learning_rate=1e-2))
     losses, _ = _losses(longer, Workplace(store), tmp_path)

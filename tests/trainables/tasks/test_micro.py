@@ -294,6 +294,7 @@ def bag(first: str, second: str, tokenize: Tokenize) -> dict[str, float]:
     return {**counts, "overlap": len(set(a) & set(b)), "length 1": len(a), "length 2": len(b)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenize", ["words", "subwords"])
 @pytest.mark.parametrize("make", [MicroEntailment, MicroFollows])
 def test_a_bag_of_tokens_learns_nothing(make: type[MicroTask], tokenize: str) -> None:

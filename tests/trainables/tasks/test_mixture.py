@@ -50,6 +50,7 @@ def test_a_mixture_of_one_task_or_a_repeated_task_is_refused() -> None:
         Mixture("mix", TASKS, cap=0)
 
 
+@pytest.mark.slow
 def test_one_stage_trains_the_encoder_on_all_tasks(tmp_path: Path) -> None:
     training = Training(learning_rate=2e-3, steps=24, batch_size=16, seed=0)
     encoder = Pretrain(Vocabulary(MicroCorpus(LANGUAGES, 200), 600), Shape(1, 32), training, 8, trained=False)

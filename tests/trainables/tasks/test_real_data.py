@@ -28,7 +28,7 @@ from trainables.tasks.xtreme.tydiqa import TyDiQA
 from trainables.tasks.xtreme.udpos import Udpos
 from trainables.tasks.xtreme.xquad import XQuAD
 
-pytestmark = needs_data
+pytestmark = [pytest.mark.slow, needs_data]
 XQUAD, TYDIQA = XQuAD(languages_=XQUAD_HERE), TyDiQA(languages_=tuple(TYDIQA_HERE))
 UDPOS, LAREQA = Udpos(languages_=tuple(UDPOS_HERE)), LareqaFromTyDiQA(languages_=XQUAD_HERE)
 VOCABULARIES = ("bpe", "mbert")

@@ -239,6 +239,7 @@ class TestPublishedFiles:
             "th": {"effect?": 500},
         }  # an error in the published data
 
+    @pytest.mark.slow
     def test_udpos(self) -> None:
         task = Udpos(languages_=tuple(UDPOS_HERE))
         assert {language: size(task, "test", language) for language in UDPOS_HERE} == {
@@ -256,6 +257,7 @@ class TestPublishedFiles:
         # 10,018 syntactic words, 280 of which are joined to another by multiword tokens; counted with awk.
         assert len(words) == 9738
 
+    @pytest.mark.slow
     def test_ewt_xpos(self) -> None:
         train, dev = (read_whole(EwtXpos(), split) for split in ("train", "dev"))
         assert (len(train.examples), len(dev.examples)) == (12544, 2001)

@@ -118,6 +118,7 @@ def _killed(features: Path, folder: Path) -> None:
     _train(features, folder, until=KILLED_AT, end=lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
+@pytest.mark.slow
 def test_a_process_killed_outright_is_resumed(features: Path, tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(target=_killed, args=(features, tmp_path))
     process.start()
@@ -173,6 +174,7 @@ def _unfinished(folder: Path) -> str:
     return "was not finished"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [_truncate, _flip, _remove, _unfinished])
 def test_a_damaged_checkpoint_is_reported_and_its_predecessor_used(
     damage: Callable[[Path], str], features: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -200,6 +202,7 @@ def test_a_damaged_checkpoint_is_reported_and_its_predecessor_used(
     assert "step-00000006" in caplog.text
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_group_are_not_used(features: Path, tmp_path: Path) -> None:
     """Another ZeRO stage cannot read the optimizer's state; the training restarts and reports it."""
     _interrupted(features, tmp_path)
@@ -223,6 +226,7 @@ def _stopper(scores: list[float], patience: int) -> EarlyStopper:
     return EarlyStopper(EarlyStopping(every=2, patience=patience), lambda engine: next(left), STEPS, leads=True)
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_weights_also_over_an_interruption(features: Path, tmp_path: Path) -> None:
     best = _train(features, tmp_path / "best", until=STEPS)[0]
     stopper = _stopper([50.0, 70.0, 70.0, 60.0, 90.0], patience=2)

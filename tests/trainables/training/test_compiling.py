@@ -24,6 +24,7 @@ from trainables.training.batching import BatchOrder, FeatureBatches, Share
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 def test_a_stage_trains_the_same_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of Adam, with sums in another order, each within 2^-24 of its value.
 

@@ -54,6 +54,7 @@ def test_the_loss_falls(base: Path, tmp_path: Path) -> None:
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
 
 
+@pytest.mark.slow
 def test_micro_batches_do_not_change_the_loss(base: Path, tmp_path: Path) -> None:
     whole = _losses(TUNED, Workplace(StageStore(base), Share(0, 1, 16)), tmp_path / "whole")
     quarters = _losses(TUNED, Workplace(StageStore(base), Share(0, 1, 4)), tmp_path / "quarters")
@@ -76,6 +77,7 @@ def test_divergence_stops_every_worker_at_the_same_step(base: Path, tmp_path: Pa
     assert first.startswith("diverged at ")
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_model_and_another_does_not(base: Path, tmp_path: Path) -> None:
     work = Workplace(StageStore(base))
     other = dataclasses.replace(TUNED, training=dataclasses.replace(TRAINING, seed=2))
