@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,36 +13,26 @@ from torch import Tensor
 
 from tests.benchmarks import gpu_bench
 from tests.benchmarks.gpu_settings import of_device
-from tests.support.commands import ROOT
+from tests.support.commands import CommandResult
 from trainables.benchmark.measurement import Measured, Unavailable
 from trainables.benchmark.subjects.fresh import MeasurementBroke, Subject, measure_subject
 from trainables.benchmark.subjects.plain import ArchitectureBenchmark
 from trainables.benchmark.variants.compiled import GraphedRows, graph_length
 
 
-def test_the_command_measures_in_fresh_processes_without_ray(tmp_path: Path) -> None:
-    (tmp_path / "ray.py").write_text("raise ImportError('there is no Ray here')\n")
-    options = "--device cpu --tiny --only mt5-xxl --variants fp32 --bandwidth-gbs 10"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.gpu_bench", *options.split()],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout.strip().splitlines()[-1])
-    (measurement,) = document["measurements"]
+def test_the_command_measures_in_fresh_processes_without_ray(
+    run_without_ray: Callable[[str, str], CommandResult],
+) -> None:
+    done = run_without_ray("gpu_bench", "--device cpu --tiny --only mt5-xxl --variants fp32 --bandwidth-gbs 10")
+    (measurement,) = done.document["measurements"]
     assert measurement["outcome"] == "measured", measurement
-    assert measurement["floor_ms"] == pytest.approx(
-        measurement["params_body_m"] * 4 / 10
-    )  # 4 bytes each at 10 GB/s: M x bytes / GB/s are ms
+    # 4 bytes per parameter at 10 GB/s: millions of parameters x bytes / (GB/s) are milliseconds
+    assert measurement["floor_ms"] == pytest.approx(measurement["params_body_m"] * 4 / 10)
     assert measurement["achieved"] == pytest.approx(measurement["floor_ms"] / measurement["p50_ms"])
     assert measurement["weights"] == "random"
     assert measurement["gpu_process_mb"] is None
-    assert {"date", "hardware", "versions", "command", "bandwidth_gbs"} <= document.keys()
-    assert "achieved" in done.stdout
+    assert {"date", "hardware", "versions", "command", "bandwidth_gbs"} <= done.document.keys()
+    assert "achieved" in done.out
 
 
 def test_a_measurement_that_does_not_fit_or_breaks_is_recorded_and_the_next_one_runs(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +13,7 @@ import typer
 
 from tests.benchmarks import gpu_train, row_lengths
 from tests.benchmarks.gpu_settings import TINY_SETTINGS, Plan, peak_of
-from tests.support.commands import ROOT
+from tests.support.commands import CommandResult
 from tests.support.data import DATA_ROOT, needs_data
 from trainables.data.source import DATA_ROOT_VARIABLE
 from trainables.hyperparameters import OutOfMemory
@@ -44,20 +41,12 @@ def _check_figures(figures: dict[str, Any]) -> None:
     assert "not a GPU" in figures["nvml_unavailable"]
 
 
-def test_the_command_measures_in_a_fresh_process(tmp_path: Path) -> None:
-    """ZeRO 3 with offload, as a user runs it, on a machine without Ray."""
-    (tmp_path / "ray.py").write_text("raise ImportError('there is no Ray here')\n")
+def test_the_command_measures_in_a_fresh_process_without_ray(
+    run_without_ray: Callable[[str, str], CommandResult],
+) -> None:
+    """ZeRO 3 with offload."""
     options = f"--device cpu --tiny --only xlm-r-xl --steps {STEPS} --peak-tflops {PEAK_TFLOPS}"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.gpu_train", *options.split()],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout.strip().splitlines()[-1])
+    document = run_without_ray("gpu_train", options).document
     (setting,) = document["settings"]
     _check_figures(setting)
     assert (setting["zero_stage"], setting["offload"], setting["activation_checkpointing"]) == (3, "parameters", True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import XLMRobertaConfig, XLMRobertaModel
 
+from tests.benchmarks.gpu_settings import TINY as TINY_CHANGES
 from trainables.benchmark import Benchmark, BenchmarkSettings, sample_queries
 from trainables.benchmark.scenarios.queries import Query
 from trainables.benchmark.scenarios.warmup import WarmUpRule
+from trainables.benchmark.subjects.plain import random_encoder
 from trainables.benchmark.variants import Variant
 from trainables.data.examples import Example, PairExample
 from trainables.evaluation import Forward
@@ -21,11 +24,7 @@ from trainables.models.task_model import TaskModel
 from trainables.tasks.base import Split, Task
 
 CPU = torch.device("cpu")
-
-
 PAD = 1
-
-
 TINY = BenchmarkSettings(
     min_duration_s=0.2,
     min_queries=11,
@@ -36,6 +35,9 @@ TINY = BenchmarkSettings(
     scenarios=("SingleStream", "Offline"),
     per_language_s=0.02,
     energy=None,
+)
+SHORT = dataclasses.replace(
+    BenchmarkSettings.for_window(0.5), scenarios=("SingleStream", "Offline"), batch_sizes=(1, 4), text_s=0.05
 )
 
 
@@ -116,3 +118,15 @@ class KnownService(Variant):
             return torch.zeros(len(ids_NL), 3)
 
         return forward
+
+
+def plain_folder(folder: Path) -> Path:
+    """The folder, with a tiny XLM-R as `save_pretrained` writes it, without a tokenizer."""
+    random_encoder("xlm-r-base", CPU, tuple(TINY_CHANGES.items())).save_pretrained(folder)
+    return folder
+
+
+def target_stage(output: Path) -> Path:
+    """The folder of a model that the study `tiny` trained for its first target."""
+    (folder, *_) = sorted(output.glob("stages/target-micro_tagging-1x32@*"))
+    return folder

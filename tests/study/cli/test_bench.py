@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import json
 from contextlib import nullcontext
@@ -18,42 +17,27 @@ from study.errors import CannotRun
 from study.recipes import load_recipe
 from study.search.records import TrialOutcome
 from study.search.trial_store import JOURNAL, TrialStore, open_journal, search_name
-from tests.benchmarks.gpu_settings import TINY
 from tests.support import recipes
-from tests.support.commands import CommandResult, study_command
-from trainables.benchmark import BenchmarkSettings
+from tests.support.commands import study_command
+from tests.support.serving import SHORT, plain_folder, target_stage
+from tests.support.shared_runs import TinyRun
 from trainables.benchmark.measurement import Failed, Measured, MeasurementOutcome, Unavailable
 from trainables.benchmark.subjects.fresh import MeasurementBroke, Subject, measure_subject
-from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark, random_encoder
+from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark
 from trainables.benchmark.subjects.rebuild import evaluation_of
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate
 from trainables.store.stage_store import StageStore
 
-TINY_RUN = tuple[Path, CommandResult]
-
-
-SHORT = dataclasses.replace(
-    BenchmarkSettings.for_window(0.5), scenarios=("SingleStream", "Offline"), batch_sizes=(1, 4), text_s=0.05
-)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny XLM-R as `save_pretrained` writes it, without a tokenizer."""
-    path = tmp_path_factory.mktemp("encoder")
-    random_encoder("xlm-r-base", torch.device("cpu"), tuple(TINY.items())).save_pretrained(path)
-    return path
+    return plain_folder(tmp_path_factory.mktemp("encoder"))
 
 
-def _target_stage(output: Path) -> Path:
-    (folder, *_) = sorted(output.glob("stages/target-micro_tagging-1x32@*"))
-    return folder
-
-
-def test_the_command_measures_a_stages_folder(tiny_run: TINY_RUN) -> None:
+def test_the_command_measures_a_stages_folder(tiny_run: TinyRun) -> None:
     output, _ = tiny_run
-    folder = _target_stage(output)
+    folder = target_stage(output)
     ran = study_command(
         *("bench", str(folder), "--variants", "fp32,fp16", "--quick", "--device", "cpu"),
         *("--scenarios", "SingleStream,Server,Offline"),
@@ -81,7 +65,7 @@ def test_the_command_measures_a_stages_folder(tiny_run: TINY_RUN) -> None:
     assert ran.document["command"].startswith("python -m study bench")
 
 
-def test_the_command_measures_the_best_models_of_a_recipe(tiny_run: TINY_RUN) -> None:
+def test_the_command_measures_the_best_models_of_a_recipe(tiny_run: TinyRun) -> None:
     output, _ = tiny_run
     before = {path.name for path in output.glob("benchmarks/*")}
     options = ("--output", str(output), "--sizes", "1x32", "--quick", "--scenarios", "SingleStream", "--device", "cpu")
@@ -96,7 +80,7 @@ def test_the_command_measures_the_best_models_of_a_recipe(tiny_run: TINY_RUN) ->
     assert "not tracked: `run` is what fills MLflow and the report" in ran.out
 
 
-def test_the_command_measures_a_variant_that_a_recipe_defines(tiny_run: TINY_RUN) -> None:
+def test_the_command_measures_a_variant_that_a_recipe_defines(tiny_run: TinyRun) -> None:
     output, _ = tiny_run
     options = ("--output", str(output), "--sizes", "1x32", "--quick", "--scenarios", "SingleStream", "--device", "cpu")
     ran = study_command("bench", "tests/support/own_recipe.py:own_variant", *options)

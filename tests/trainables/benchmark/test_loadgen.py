@@ -21,15 +21,9 @@ from trainables.benchmark.scenarios.percentiles import (
 )
 
 SAMPLES = 200
-
-
 # What sleep, waking a thread and LoadGen's own work add to a service time on a machine with background work.
 SLACK_S = 0.0015
-
-
 BUSY_CORES = 0.5
-
-
 Times = Sequence[float]
 
 
@@ -39,14 +33,8 @@ def _pareto(shape: float, least: float) -> list[float]:
 
 
 CONSTANT: Times = [0.002] * SAMPLES
-
-
 BIMODAL: Times = [0.001] * 170 + [0.006] * 30
-
-
 HEAVY: Times = _pareto(1.5, 0.0005)
-
-
 SERVICES = pytest.mark.parametrize("times", [CONSTANT, BIMODAL, HEAVY], ids=["constant", "bimodal", "heavy-tailed"])
 
 

@@ -8,24 +8,18 @@ from pathlib import Path
 import pytest
 
 from study.recipes import load_recipe
-from tests.support.commands import CommandResult
+from tests.support.serving import target_stage
+from tests.support.shared_runs import TinyRun
 from trainables.benchmark.subjects.rebuild import CannotRebuild, UnknownClass, classes_in, evaluation_of, rebuild
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate
 from trainables.store.fingerprint import canonical
 from trainables.store.stage_store import StageStore
 
-TINY_RUN = tuple[Path, CommandResult]
 
-
-def _target_stage(output: Path) -> Path:
-    (folder, *_) = sorted(output.glob("stages/target-micro_tagging-1x32@*"))
-    return folder
-
-
-def test_the_folder_of_a_stage_leads_to_the_evaluation_of_its_model(tiny_run: TINY_RUN) -> None:
+def test_the_folder_of_a_stage_leads_to_the_evaluation_of_its_model(tiny_run: TinyRun) -> None:
     output, _ = tiny_run
-    folder = _target_stage(output)
+    folder = target_stage(output)
     evaluation = evaluation_of(folder)
     assert isinstance(evaluation, Evaluate)
     identity = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["identity"]

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from study.tracking.examples import write_examples
 from tests.benchmarks.gpu_settings import TINY
-from tests.support.commands import CommandResult
-from trainables.benchmark import BenchmarkSettings
+from tests.support.serving import SHORT, plain_folder, target_stage
+from tests.support.shared_runs import TinyRun
 from trainables.benchmark.measurement import outcome_to_json
 from trainables.benchmark.subjects.checkpoint import CheckpointBenchmark
-from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark, random_encoder
+from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark
 from trainables.benchmark.subjects.rebuild import evaluation_of
 from trainables.store.stage_store import Damaged, StageStore
 from trainables.tasks.micro.entailment import MicroEntailment
 
-TINY_RUN = tuple[Path, CommandResult]
-
-
-SHORT = dataclasses.replace(
-    BenchmarkSettings.for_window(0.5), scenarios=("SingleStream", "Offline"), batch_sizes=(1, 4), text_s=0.05
-)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny XLM-R as `save_pretrained` writes it, without a tokenizer."""
-    path = tmp_path_factory.mktemp("encoder")
-    random_encoder("xlm-r-base", torch.device("cpu"), tuple(TINY.items())).save_pretrained(path)
-    return path
+    return plain_folder(tmp_path_factory.mktemp("encoder"))
 
 
 def test_a_plain_folder_is_measured_and_compared_with_eager_fp32(folder: Path) -> None:
@@ -58,14 +46,9 @@ def test_an_architecture_is_measured_with_random_weights_and_not_scored() -> Non
     assert measured["params_m"] == measured["parameters"] / 1e6
 
 
-def _target_stage(output: Path) -> Path:
-    (folder, *_) = sorted(output.glob("stages/target-micro_tagging-1x32@*"))
-    return folder
-
-
-def test_a_stages_model_is_timed_on_its_own_texts_and_scored_by_the_same_forward(tiny_run: TINY_RUN) -> None:
+def test_a_stages_model_is_timed_on_its_own_texts_and_scored_by_the_same_forward(tiny_run: TinyRun) -> None:
     output, _ = tiny_run
-    evaluation = evaluation_of(_target_stage(output))
+    evaluation = evaluation_of(target_stage(output))
     assert evaluation is not None
     measured = CheckpointBenchmark(str(output), (evaluation,), 1, SHORT).run("fp32")
     recorded = StageStore(output).find(evaluation)
@@ -81,12 +64,12 @@ def test_a_stages_model_is_timed_on_its_own_texts_and_scored_by_the_same_forward
     assert measured["end_to_end_p50_ms"] > measured["tokenise_p50_ms"] > 0
 
 
-def test_a_damaged_model_is_not_measured(tiny_run: TINY_RUN, tmp_path: Path) -> None:
+def test_a_damaged_model_is_not_measured(tiny_run: TinyRun, tmp_path: Path) -> None:
     output, _ = tiny_run
     copied = Path(shutil.copytree(output / "stages", tmp_path / "out" / "stages")).parent
-    evaluation = evaluation_of(_target_stage(copied))
+    evaluation = evaluation_of(target_stage(copied))
     assert evaluation is not None
-    weights = max(_target_stage(copied).rglob("*.safetensors"), key=lambda path: path.stat().st_size)
+    weights = max(target_stage(copied).rglob("*.safetensors"), key=lambda path: path.stat().st_size)
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -94,9 +77,9 @@ def test_a_damaged_model_is_not_measured(tiny_run: TINY_RUN, tmp_path: Path) -> 
         CheckpointBenchmark(str(copied), (evaluation,), 1, SHORT).run("fp32")
 
 
-def test_scores_by_example_are_written_in_the_form_of_a_trials(tiny_run: TINY_RUN, tmp_path: Path) -> None:
+def test_scores_by_example_are_written_in_the_form_of_a_trials(tiny_run: TinyRun, tmp_path: Path) -> None:
     output, _ = tiny_run
-    evaluation = evaluation_of(_target_stage(output))
+    evaluation = evaluation_of(target_stage(output))
     assert evaluation is not None
     path = tmp_path / "new" / "examples.parquet"
     CheckpointBenchmark(str(output), (evaluation,), 1, SHORT, examples=str(path)).run("fp32")
