@@ -167,7 +167,9 @@ def _forest(
     if size is not None:
         base = base.transform_filter(f"datum.size == {SIZE}")
     title = {"intermediate": "intermediate task"}.get(by, by)
-    colour = alt.Color(f"{by}:N", title=title, scale=cycled(PALETTE, names), legend=legend(columns=4))
+    colour = alt.Color(
+        f"{by}:N", title=title, scale=cycled(PALETTE, names), legend=legend(columns=_legend_columns(names))
+    )
     bars = (
         base.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=2)
@@ -186,6 +188,11 @@ def _forest(
     layers = [zero, bars, points] if any(not pd.isna(row["low"]) for row in rows) else [zero, points]
     chart = alt.layer(*layers).properties(width="container", height=alt.Step(14))
     return chart if size is None else chart.add_params(selector(SIZE, size))
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    """As many entries per row as fit beside the labels of a narrow screen."""
+    return max(1, min(4, 24 // max(map(len, names), default=1)))
 
 
 def _cell(row: dict[Hashable, Any]) -> dict[str, Any]:

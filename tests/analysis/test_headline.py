@@ -16,6 +16,7 @@ from analysis.report.answer import Answer, answer
 from analysis.report.findings import Findings
 from analysis.store.examples import Examples
 from analysis.tables.chance import NEAR_CHANCE_POINTS, at_chance
+from analysis.tables.formatting import interval
 from tests.analysis.helpers import default_cells, header, section, with_chance, write
 from tests.support.studies import build_frames
 
@@ -184,9 +185,13 @@ def test_a_target_at_chance_is_named_and_left_out_of_the_headline(tmp_path: Path
     assert "test score, targets above chance (%)\n" in benchmarks
     assert "66.0\n55.2\n" in benchmarks, "both means"
     gains = section(page, "Gains of intermediate training")
-    assert "targets above chance\n" in gains
+    assert "corrected p (Holm), above chance\n" in gains
     averages = gains[gains.index("Average gains as a table") : gains.index("One intermediate task for all")]
-    assert "topic\n−1.5\n+2.0\n" in averages
+    above = analysis.average_gains(frames, above_chance=True).to_dict("records")[0]
+    assert "small\ntopic\n−1.5\n" in averages
+    assert f"\n+2.0\n{interval(above['low'], above['high'])}\n" in averages, (
+        "the mean of the headline, and its interval"
+    )
     chance = gains[gains.index("Targets at chance") :]
     assert "y\n50.0\n" in chance
 

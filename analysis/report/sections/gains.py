@@ -102,35 +102,44 @@ def _averages(findings: Findings, page: Page) -> list[str]:
 
 
 def _average_table(findings: Findings, page: Page) -> str:
-    """With the mean over targets above chance as well, where that differs."""
-    above = findings.averages_above_chance
-    above_of = dict(zip(zip(above["size"], above["intermediate"], strict=True), above["gain"], strict=True))
-    data = findings.averages.copy()
-    keys = zip(data["size"], data["intermediate"], strict=True)
-    data["gain_above_chance"] = pd.Series([above_of.get(key) for key in keys], index=data.index, dtype="float64")
+    """Where a target is at chance also the mean without it, with the interval and p that the headline rests on."""
+    data = findings.averages
+    names = ["gain", "low", "high", "p_holm", "seeds", "targets"]
     both = bool(findings.at_chance)
+    if both:
+        above = findings.averages_above_chance[["size", "intermediate", *names]]
+        renamed = above.rename(columns={name: f"{name}_above_chance" for name in names})
+        data = data.merge(renamed, on=["size", "intermediate"], how="left")
     rows = [
         [
             row["size"],
             row["intermediate"],
-            Number(signed(row["gain"])),
-            *([_gain_above_chance(row)] if both else []),
-            interval(row["low"], row["high"]) or Absent("one seed, no examples"),
-            p_cell(row["p_holm"], absent=_untested(row["seeds"])),
-            Number(row["seeds"]),
-            Number(row["targets"]),
+            *_average_cells(row, ""),
+            *(_average_cells(row, "_above_chance") if both else []),
         ]
         for row in data.to_dict("records")
     ]
-    columns = ["size", "intermediate task", "mean gain", *(["targets above chance"] if both else []), "95% interval"]
-    columns += ["corrected p (Holm)", "seeds", "targets"]
+    shown = ["mean gain", "95% interval", "corrected p (Holm)", "seeds", "targets"]
+    columns = ["size", "intermediate task", *shown, *([f"{name}, above chance" for name in shown] if both else [])]
     caption = "Mean gains over targets without a contamination flag, in points"
+    caption += "; then over those above chance, as in the headline" if both else ""
     return page.table("average_gains", columns, rows, caption=caption, data=data)
 
 
-def _gain_above_chance(row: dict[Any, Any]) -> str:
-    known = pd.notna(row["gain_above_chance"])
-    return Number(signed(row["gain_above_chance"])) if known else Absent("no such target")
+def _average_cells(row: dict[Any, Any], suffix: str) -> list[str]:
+    """Mean gain, interval, corrected p, seeds and targets."""
+    gain, low, high, p, seeds, targets = (
+        row[f"{name}{suffix}"] for name in ("gain", "low", "high", "p_holm", "seeds", "targets")
+    )
+    if pd.isna(gain):
+        return [Absent("no such target")] * 5
+    return [
+        Number(signed(gain)),
+        interval(low, high) or Absent("one seed, no examples"),
+        p_cell(p, absent=_untested(seeds)),
+        Number(int(seeds)),
+        Number(int(targets)),
+    ]
 
 
 def _choices(findings: Findings, page: Page) -> list[str]:
