@@ -133,6 +133,7 @@ def test_the_checks_see_what_they_forbid() -> None:
 HEAVY = {"torch", "ray", "mlflow", "transformers", "deepspeed", "optuna"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "needless"),
     [

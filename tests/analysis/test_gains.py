@@ -136,6 +136,7 @@ def test_gains_are_paired_by_seed_on_default_cells(frames: StudyFrames) -> None:
     assert large["reason"] == ""
 
 
+@pytest.mark.slow
 def test_gains_that_are_not_transfer_are_flagged_in_table_and_chart(frames: StudyFrames, tmp_path: Path) -> None:
     marks = {(row["intermediate"], row["task"]): row["mark"] for row in gains(frames).to_dict("records")}
     assert {pair: mark for pair, mark in marks.items() if mark} == {

@@ -133,6 +133,7 @@ def _null_study(number: int) -> StudyFrames:
     return dataclasses.replace(frames, examples=Examples.from_tables(tables, resamples=50))
 
 
+@pytest.mark.slow
 def test_the_tables_make_false_discoveries_in_no_more_studies_than_stated() -> None:
     """200 studies without any effect through the functions that the report calls; each table is one family of Holm's.
 

@@ -94,6 +94,7 @@ def test_a_study_that_lacks_a_part_still_gives_a_report(frames: StudyFrames, par
     assert ("No trial is recorded" in missing) == (part == "trials")
 
 
+@pytest.mark.slow
 def test_charts_and_tables_are_written_as_files(study: StudyFrames, tmp_path: Path) -> None:
     old = tmp_path / "report_files" / "charts" / "of-an-earlier-state.svg"
     old.parent.mkdir(parents=True)
@@ -118,6 +119,7 @@ def test_charts_and_tables_are_written_as_files(study: StudyFrames, tmp_path: Pa
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_budget_and_a_comparison_open_the_report(study: StudyFrames, tmp_path: Path) -> None:
     report = write(study, tmp_path, budget="p50_ms<=3.5", other=study)
     assert "Within p50 latency (ms) <= 3.5, the best is size" in header(report)

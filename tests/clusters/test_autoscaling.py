@@ -9,8 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.commands import ROOT
 from tests.support.scaled_cluster import scaled_cluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 GROUPS = {
     "train-a100": {"resources": {"CPU": 1, "GPU": 1, "accelerator_type:A100": 1}, "max_workers": 2},

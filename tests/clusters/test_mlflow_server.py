@@ -23,6 +23,8 @@ import pytest
 
 from tests.support.commands import ROOT
 
+pytestmark = pytest.mark.slow
+
 START = ROOT / "clusters" / "mlflow_server.sh"
 
 

@@ -27,6 +27,8 @@ from trainables.stages.base import Workplace, ensure
 from trainables.stages.finetune import FineTune
 from trainables.store.stage_store import StageStore
 
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "resources": {"accelerator_type:A100": 1}}
 
 

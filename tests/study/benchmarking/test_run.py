@@ -19,6 +19,8 @@ from trainables.benchmark.variants import VARIANTS
 from trainables.store.fingerprint import canonical
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_a_variant_that_raises_in_its_actor_does_not_affect_the_others_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def test_the_benchmark_s_bound_can_be_set_for_a_folder_that_has_run(
     assert [study.benchmark.resolved_settings().bound_ms for study in asked] == [100.0, 25.0]
 
 
+@pytest.mark.slow
 def test_all_errors_are_reported_at_once() -> None:
     ran = study_command("run", "quickstart", "--sizes", "a,b", timeout_s=60)
     assert ran.code == 2
@@ -78,6 +79,7 @@ def test_all_errors_are_reported_at_once() -> None:
     assert ran.out == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
 def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
@@ -86,6 +88,7 @@ def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> N
     assert "no permission to write" in ran.err
 
 
+@pytest.mark.slow
 def test_an_output_folder_in_use_is_refused(tmp_path: Path) -> None:
     import fcntl
 
@@ -98,6 +101,7 @@ def test_an_output_folder_in_use_is_refused(tmp_path: Path) -> None:
     assert "another run is using it" in ran.err
 
 
+@pytest.mark.slow
 def test_plan_shows_sizes_parameters_and_shared_stages() -> None:
     ran = study_command("plan", "quickstart", timeout_s=60)
     assert ran.code == 0

@@ -13,6 +13,7 @@ from study.cli.app import app
 from tests.support.commands import study_command
 
 
+@pytest.mark.slow
 def test_doctor_checks_this_machine() -> None:
     """Disk and memory depend on the machine; what is installed must be fit, or the other tests could not run."""
     ran = study_command("doctor", timeout_s=120)

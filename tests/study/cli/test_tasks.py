@@ -13,6 +13,8 @@ from tests.support.commands import CommandResult, study_command
 from trainables.data.source import DATA_ROOT_VARIABLE
 from trainables.tasks.registry import TASKS
 
+pytestmark = pytest.mark.slow
+
 NARROW = {"COLUMNS": "80", DATA_ROOT_VARIABLE: ""}
 
 

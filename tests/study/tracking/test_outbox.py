@@ -82,6 +82,7 @@ def test_a_store_that_takes_nothing_is_refused_at_the_start(stub: Stub, status: 
     assert len(stub.requests) <= 1
 
 
+@pytest.mark.slow
 def test_the_command_refuses_with_exit_code_2_and_without_the_password(tmp_path: Path) -> None:
     uri = NO_SERVER.replace("//", f"//user:{SECRET}@")
     ran = study_command(
@@ -215,6 +216,7 @@ def test_a_crash_between_a_delivery_and_its_offset_duplicates_nothing(stub: Stub
         _check(stub)
 
 
+@pytest.mark.slow
 def test_a_killed_sync_is_finished_by_the_next(stub: Stub, tmp_path: Path) -> None:
     with _open(stub, tmp_path, offline=True) as tracker:
         _write(tracker)
