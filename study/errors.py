@@ -1,4 +1,4 @@
-"""Classifies errors: storage, lost node, or the program's own."""
+"""Errors that end a run, and how they are worded: refusals, failures of the storage, and the cause of any other error."""
 
 from __future__ import annotations
 

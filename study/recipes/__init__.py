@@ -15,6 +15,7 @@ from study.recipes.quickstart import quickstart, quickstart_mixtures
 from study.recipes.real_offline import real_offline
 from study.recipes.xtreme_r import xtreme_r
 from study.spec import InvalidStudy, Study
+from trainables.data.source import DataError
 
 RECIPES: dict[str, Callable[[], Study]] = {
     recipe.__name__: recipe
@@ -43,7 +44,12 @@ def load_recipe(reference: str) -> Study:
     function = getattr(_import_file(Path(path)), name, None)
     if not callable(function):
         raise UnknownRecipe(f"{path} has no function {name!r}")
-    study = function()
+    try:
+        study = function()
+    except ValueError as error:  # a value that some part of the study refuses
+        raise (
+            error if isinstance(error, (InvalidStudy, DataError)) else InvalidStudy([f"{reference}: {error}"])
+        ) from error
     if not isinstance(study, Study):
         raise InvalidStudy([f"{reference} returned {type(study).__name__}, not a Study"])
     return study

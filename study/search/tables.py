@@ -31,7 +31,7 @@ def trial_table(result: SearchResult) -> Table:
             choice.intermediate,
             "-" if choice.lr_intermediate is None else f"{choice.lr_intermediate:g}",
             f"{choice.lr_target:g}",
-            trial.outcome.tag,
+            trial.outcome.replace("_", " "),
             str(metrics.get(TARGETS_FINISHED, 0)),
             f"{metrics[DEV_SCORE]:.1f}" if DEV_SCORE in metrics else "-",
             f"{metrics['test_score']:.1f}" if "test_score" in metrics else "-",

@@ -13,7 +13,7 @@ from study.spec.space import DEFAULT_REPEATS, NONE, Choice, Repeats, Space, memb
 from study.spec.tuning import TaskTuning
 from study.spec.validation import InvalidStudy, study_errors
 from trainables.hyperparameters import Training
-from trainables.models.published_encoder import PublishedEncoder
+from trainables.models.published_encoder import FOLDER, PublishedEncoder
 from trainables.resources import Resources
 from trainables.stages.base import Root
 from trainables.stages.evaluate import Evaluate
@@ -97,9 +97,9 @@ class Study:
 
     @property
     def unpinned(self) -> list[str]:
-        """Sources whose revision is unknown because the hub did not answer. With any, the study can be planned but not run."""
+        """Sources whose revision is unknown because the hub did not tell it. With any, the study can be planned but not run."""
         encoders = [
-            f"{size.encoder.repository}: its commit on the hub, which did not answer"
+            f"{size.encoder.repository}: not in {FOLDER}/ of --data-root, and the hub has no such repository or did not answer"
             for size in self.sizes
             if isinstance(size.encoder, PublishedEncoder) and size.encoder.revision is None
         ]

@@ -79,8 +79,8 @@ def added_field(default: T) -> T:
 
 
 def identity_name(cls: type) -> str:
-    """The name a class is hashed under: its own unless it has an `IDENTITY_NAME`."""
-    return str(getattr(cls, "IDENTITY_NAME", cls.__name__))
+    """The name a class is hashed under: its own unless it has an `IDENTITY_NAME`, which its subclasses do not inherit."""
+    return str(cls.__dict__.get("IDENTITY_NAME", cls.__name__))
 
 
 def canonical_extras(value: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from study.planning import memory
 from study.planning.accelerators import ACCELERATORS
 from study.planning.architecture import architecture_of
 from study.planning.stages import training_stages
+from study.recipes import load_recipe
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.recipes.xtreme_r import xtreme_r
+from study.spec import InvalidStudy
 from trainables.stages.mixture import FineTuneMixture
 from trainables.tasks.suites import XTREME_R
 
@@ -75,3 +78,13 @@ def test_one_vs_ten_billion_fits_its_cards() -> None:
     assert memory.serving_fits(xxl, "fp32", "TPU-V4") is None
     rates = {size.name: training_stages(study, size)["target-panx"][0].training.learning_rate for size in study.sizes}
     assert rates["mt5-xl"] == 10 * rates["xlm-r-xl"] == 1e-4
+
+
+def test_a_value_that_a_recipe_may_not_hold_is_an_invalid_study(tmp_path: Path) -> None:
+    """An unknown family is refused where the encoder is built, before there is a study."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from study.spec import PublishedEncoder\n\ndef mine():\n    PublishedEncoder('e', 'org/e', family='gpt')\n"
+    )
+    with pytest.raises(InvalidStudy, match=r"mine.py:mine: e: no family 'gpt'; use one of .*xlm-roberta"):
+        load_recipe(f"{path}:mine")

@@ -16,7 +16,7 @@ import pytest
 from study.recipes.quickstart import quickstart
 from trainables.hyperparameters import Training
 from trainables.resources import Resources
-from trainables.store.fingerprint import LENGTH, UnfitForFingerprint, canonical, fingerprint
+from trainables.store.fingerprint import LENGTH, UnfitForFingerprint, added_field, canonical, fingerprint
 
 TRAINING = Training(learning_rate=1e-3, steps=10, batch_size=4, seed=0)
 
@@ -147,3 +147,26 @@ def test_resources_identify_nothing() -> None:
         for choice in study.space.defaults():
             stages, others = study.chain(size, choice), moved.chain(other, choice)
             assert [fingerprint(stage) for stage in stages] == [fingerprint(stage) for stage in others]
+
+
+@dataclass(frozen=True)
+class Renamed:
+    IDENTITY_NAME: ClassVar[str] = "Plain"
+    value: object = 0
+    later: int = added_field(3)
+
+
+@dataclass(frozen=True)
+class Derived(Renamed):
+    pass
+
+
+def test_a_renamed_class_keeps_its_fingerprints_and_its_subclasses_have_their_own() -> None:
+    assert fingerprint(Renamed(1)) == fingerprint(Plain(1))
+    assert canonical(Derived(1))["type"] == "Derived"
+
+
+def test_an_added_field_counts_only_where_it_is_set() -> None:
+    assert "later" not in canonical(Renamed(1))
+    assert canonical(Renamed(1, later=4))["later"] == 4
+    assert fingerprint(Renamed(1, later=4)) != fingerprint(Plain(1))
