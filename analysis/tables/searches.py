@@ -1,4 +1,4 @@
-"""The search: which hyperparameters mattered, how well early rungs predict the end, what stopping and sharing saved."""
+"""The search: which hyperparameters mattered, how well the first targets predict the end, what stopping and sharing saved."""
 
 from __future__ import annotations
 
@@ -103,11 +103,11 @@ def savings(frames: StudyFrames) -> pd.DataFrame:
 
 
 def rung_agreement(frames: StudyFrames) -> pd.DataFrame:
-    """Agreement of the ranking by mean dev score after each rung with the final ranking, over complete trials.
+    """Agreement of the ranking by mean dev score after n targets with the final ranking, over complete trials.
 
     Kendall's tau-b with a 95% interval (Fisher's z with variance 0.437 / (n - 4), Fieller, Hartley and Pearson 1957), NaN below
-    five trials. `best_kept`: the trial best at the end is in the better half at that rung. The score at a rung averages the
-    dev scores of the `targets` with a dev set finished by then, as the search does; rungs that add no dev set are left out.
+    five trials. `best_kept`: the trial best at the end is in the better half after them. The score averages the dev scores of
+    the `targets` with a dev set finished by then, as the search does; targets without a dev set are left out.
     """
     dev = frames.scores[(frames.scores["split"] == "dev") & (frames.scores["language"] == MEAN)]
     complete = frames.searched[frames.searched["outcome"] == "complete"]

@@ -57,7 +57,7 @@ def pareto_front(table: pd.DataFrame, *, cost: str, benefit: str) -> pd.Series[b
 def hypervolume(costs: npt.ArrayLike, benefits: npt.ArrayLike, *, reference: tuple[float, float]) -> float:
     """Area dominated by points (cost, benefit) up to a reference (highest cost, lowest benefit); points beyond it are ignored.
 
-    The measure of Zitzler and Thiele (1998) for two objectives, one minimized and one maximized.
+    The measure of Zitzler and Thiele (1998) for two objectives, one minimised and one maximised.
     """
     highest, lowest = reference
     points = np.column_stack([np.asarray(costs, dtype="float64"), np.asarray(benefits, dtype="float64")])

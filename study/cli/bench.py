@@ -1,4 +1,4 @@
-"""`python -m study bench`: compares serving variants of a study's models, of a checkpoint, or of an architecture."""
+"""`python -m study bench`: times serving variants of a study's models, of a checkpoint, or of an architecture."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="600 s per scenario, MLPe
 Repeats = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="fresh processes per variant; default: 5, with --quick 1")
 ]
-Threads = Annotated[int, typer.Option(min=1, metavar="N", help="threads that serve")]
+Threads = Annotated[int, typer.Option(min=1, metavar="N", help="serving threads")]
 BoundMs = Annotated[
     float | None,
     typer.Option(min=0.001, metavar="MS", help="bound on p99 latency in the Server scenario; default: 100"),
@@ -115,7 +115,7 @@ def bench(
     data_root: DataRoot = None,
     sizes: Sizes = None,
 ) -> None:
-    """Measure latency, throughput, memory and energy of serving variants.
+    """Time serving variants: latency, throughput, memory and energy.
 
     The last line on standard output is a JSON document.
     """

@@ -12,7 +12,7 @@ from study.cli.options import DataRoot, Recipe, Repeats, Seed, Sizes, Trials, co
 COLUMNS = 170  # a narrower table would cut its numbers
 
 Price = Annotated[
-    float | None, typer.Option(min=0.0, metavar="PRICE", help="of a GPU-hour in any currency; adds the cost")
+    float | None, typer.Option(min=0.0, metavar="PRICE", help="price per GPU-hour, in any currency; adds the cost")
 ]
 
 

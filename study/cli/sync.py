@@ -1,4 +1,4 @@
-"""`python -m study sync`: sends to MLflow what it lacks of a run."""
+"""`python -m study sync`: sends MLflow the results of a run that it does not have yet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Again = Annotated[
 
 
 def sync(folder: Folder, tracking_uri: TrackingUri = None, again: Again = False) -> None:
-    """Send to MLflow what it lacks of a run.
+    """Send MLflow the results of a run that it does not have yet.
 
     For results written with --offline or while the store was unavailable.
     With --tracking-uri they can also go to another store.

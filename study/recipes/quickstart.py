@@ -76,7 +76,7 @@ def quickstart(seed: int = 0) -> Study:
 def quickstart_mixtures(seed: int = 0) -> Study:
     """The smallest size with an intermediate task alone, mixed with another, and mixed with masked language modelling.
 
-    The last of these continues pre-training on text of the target languages while the English task is learnt.
+    The last of these continues pre-training on text of the target languages while the English task is learned.
     """
     study = quickstart(seed)
     text = MicroMaskedLm(languages_=LANGUAGES)

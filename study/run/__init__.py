@@ -1,1 +1,13 @@
-"""Runs a study: the driver and its phases, the output folder and its identity, the JSON document, the report."""
+"""Runs a study: the driver and its phases, the output folder and its identity, the JSON document, the report.
+
+| question | file |
+|---|---|
+| In which order do the phases of a run follow? | `driver` |
+| Which study does an output folder hold? | `identity` |
+| Who locks the folder, and what is left over in it? | `output_folder` |
+| How are encoders made before the searches? | `pretraining` |
+| What goes to MLflow about the study and its sizes? | `mlflow_records` |
+| What does `run` print last, and which failures does it name? | `document` |
+| How is the report written and attached? | `report` |
+| How is peak memory measured? | `peak_memory` |
+"""

@@ -9,7 +9,7 @@ from typing import Any
 
 from study.spec.space import Choice
 
-DEV_SCORE = "dev_score"  # what a search maximizes: the mean English dev score of the finished targets, in percent
+DEV_SCORE = "dev_score"  # what a search maximises: the mean English dev score of the finished targets, in percent
 TARGETS_FINISHED = "targets_finished"  # the number of targets that a trial has trained and scored; ASHA's unit of rungs
 
 # How the reason of a diverged trial starts: its only mark in optuna.journal and MLflow, which know it as failed.

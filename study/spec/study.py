@@ -32,7 +32,8 @@ from trainables.tasks.pinning import OPEN
 class Study:
     """A complete study.
 
-    Raising `version` trains every stage again. `tuning` and `intermediate_tuning` hold what trials do not choose; the trial
+    `version` is part of `study.json`, not of any stage: raised, it trains nothing again, but the same output folder refuses
+    the study. `tuning` and `intermediate_tuning` hold what trials do not choose; the trial
     sets their learning rates. `own_tuning` lists tasks that need other steps or lengths. `trials` is the budget of each size,
     and `repeats` says what runs again with further seeds. `corpus`, `vocabulary_size`, `group_pairs` and `translation_share`
     (`Pretrain`) are shared by the encoders of a ladder; a study of published encoders alone has none of them.

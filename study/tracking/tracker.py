@@ -1,8 +1,8 @@
 """The runs of a study in MLflow: one experiment, one parent run per size, with trials, repeats and benchmarks as its children.
 
-Only the driver writes. Every write goes to the outbox in the output folder first (`study.tracking.outbox`), and a sender takes
-it to MLflow (`study.tracking.sender`): no write waits for a server, fails or is lost. A write that would change nothing is left
-out, so the same command run again adds nothing.
+Only the driver writes, and `sync` sends what it left. Every write goes to the outbox in the output folder first
+(`study.tracking.outbox`), and a sender takes it to MLflow (`study.tracking.sender`): no write waits for a server, fails or is
+lost. A write that would change nothing is left out, so the same command run again adds nothing.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 |----------------------------------------|------------------------------------------------------|------------------------------|
 | a trial's process killed               | restarted; no trial too many                         | here                         |
 | an error in a trial                    | retried once, then FAILED with the reason            | here                         |
+| a trial or encoder diverges            | recorded, named in every run, not trained again      | test_checkpoints, test_study |
 | a Ray Train worker killed              | the trial restarts and completes                     | test_groups                  |
 | the driver and its own Ray killed      | trials resume under their ids; nothing is repeated   | test_study, study/search     |
 | SIGTERM to the driver                  | exit 143 at once; trial store and outbox are written | test_study                   |

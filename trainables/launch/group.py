@@ -30,8 +30,8 @@ CONTROLLER_FAILURES = 3  # Ray retries without end by default, even a request th
 def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[Any] = (), failures: int = 0) -> None:
     """Run on a Ray Train group; `name` is the resume key and must be the same when the trial is run again.
 
-    Reports go to `callbacks` (`TuneReportCallback` inside a trial). A lost machine or worker process is no failure: the group
-    restarts, and its stage resumes from its last checkpoint.
+    Reports go to `callbacks` (`TuneReportCallback` inside a trial). A lost machine or worker process is not a failure: the
+    group restarts, and its stage resumes from its last checkpoint.
 
     Raises:
         ray.train.TrainingFailedError: a worker failed more than `failures` times, too many workers were lost, they did not

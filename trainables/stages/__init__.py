@@ -1,1 +1,12 @@
-"""Stages: units of work with an identity, from vocabularies and pre-training to the scores of a chain."""
+"""Stages: units of work with an identity, from vocabularies and pre-training to the scores of a chain.
+
+| question | file |
+|---|---|
+| What is a stage, and when is it produced, waited for or refused? | `base` |
+| What does a trial run, and what does it report? | `chain` |
+| Where does an encoder come from? | `vocabulary` and `pretrain`, or `import_encoder` |
+| How is a task trained, or several at once? | `finetune`, `mixture` |
+| What do all trainings share? | `fit` |
+| How are a task's texts tokenised? | `tokenise` |
+| How is a model scored? | `evaluate` |
+"""

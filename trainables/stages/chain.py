@@ -19,9 +19,9 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
 
     Metrics are in percent: `dev_score` (mean English dev score of the finished targets that have one), `test_score` (mean over
     finished targets of the mean over languages), `dev/<task>`, `test/<task>`, `test/<task>/<language>`, `part/<task>/<name>`
-    (mean over languages of F1, EM, precision and so on), and `chance/<task>`. `targets_finished` is the rung at which trials
-    are compared. Once every task and language of a suite is scored, `suite/<name>` and `suite_without_english/<name>` are its
-    official averages.
+    (mean over languages of F1, EM, precision and so on), and `chance/<task>`. `targets_finished` is their number: trials
+    are compared after as many targets. Once every task and language of a suite is scored, `suite/<name>` and
+    `suite_without_english/<name>` are its official averages.
     """
     metrics: dict[str, Any] = {}
     dev: list[float] = []

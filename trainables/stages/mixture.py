@@ -1,4 +1,4 @@
-"""Stage: fine-tune an encoder on several tasks at once, with one task's batch a step."""
+"""Stage: fine-tune an encoder on several tasks at once, with one task's batch per step."""
 
 from __future__ import annotations
 

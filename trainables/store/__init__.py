@@ -1,1 +1,12 @@
-"""Everything about files that outlive a process: the stage store, manifests, fingerprints, locks and atomic writes."""
+"""Everything about files that outlive a process: the stage store, manifests, fingerprints, locks and atomic writes.
+
+| question | file |
+|---|---|
+| What is a stage's identity, and what may change without changing it? | `fingerprint` |
+| Where is a stage, who may produce it, and which diverged? | `stage_store` |
+| When is a folder finished, and how is damage found? | `manifests` |
+| How is a file written whole or not at all? | `atomic` |
+| Does the file system have the locks that are needed? | `locks` |
+| How are scores by example kept? | `examples` |
+| Which package versions does a result record? | `versions` |
+"""

@@ -70,7 +70,7 @@ class Share:
             raise ValueError(f"no worker {self.rank} of {self.workers} with micro-batches of {self.micro_batch}")
 
     def accumulation(self, batch_size: int, group: int = 1) -> int:
-        """Micro-batches a step. `group` features stay together, and a micro-batch holds at least one group.
+        """Micro-batches per step. `group` features stay together, and a micro-batch holds at least one group.
 
         Raises:
             ValueError: the batch cannot be divided evenly over the workers.

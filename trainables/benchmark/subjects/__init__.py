@@ -1,2 +1,2 @@
-"""What can be measured: a study's checkpoints, an encoder's folder, a published architecture; and how to do so in a fresh
-process."""
+"""What a benchmark can measure: a study's checkpoints, an encoder in a folder, or a published architecture. It is loaded and
+measured in a fresh process."""

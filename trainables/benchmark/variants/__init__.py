@@ -1,6 +1,7 @@
 """Serving variants: the ways to run a trained model for inference.
 
-To add a built-in variant, put a subclass of `Variant` in a module of this folder; nothing else lists it. A variant for a single
+To add a built-in variant, put a subclass of `Variant` in a module of this folder; `docs/benchmark.md` has a row for
+each, and nothing else lists it. A variant for a single
 recipe stays in the recipe's file: a `BenchmarkPlan` takes an instance wherever it takes a name.
 """
 

@@ -1,1 +1,1 @@
-"""Substitutes, under their own names, for tasks whose published training data are unavailable."""
+"""Stand-ins, under their own names, for tasks whose published training data are unavailable."""

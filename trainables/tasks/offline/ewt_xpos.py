@@ -1,4 +1,4 @@
-"""Fine-grained English part-of-speech tags of UD English-EWT, a free substitute for CCG supertagging."""
+"""Fine-grained English part-of-speech tags of UD English-EWT, a free stand-in for CCG supertagging."""
 
 from __future__ import annotations
 

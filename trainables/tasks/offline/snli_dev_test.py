@@ -1,4 +1,4 @@
-"""SNLI's dev and test sets as training data, a free substitute for a large NLI training set. (Bowman et al. 2015)"""
+"""SNLI's dev and test sets as training data, a free stand-in for a large NLI training set. (Bowman et al. 2015)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Universal NER, a free substitute for WikiANN: names tagged by hand on UD treebanks. (Mayhew et al. 2024)"""
+"""Universal NER, a free stand-in for WikiANN: names tagged by hand on UD treebanks. (Mayhew et al. 2024)"""
 
 from __future__ import annotations
 
