@@ -20,6 +20,7 @@ from trainables.benchmark.subjects.plain import ArchitectureBenchmark
 from trainables.benchmark.variants.compiled import GraphedRows, graph_length
 
 
+@pytest.mark.slow
 def test_the_command_measures_in_fresh_processes_without_ray(
     run_without_ray: Callable[[str, str], CommandResult],
 ) -> None:
@@ -35,6 +36,7 @@ def test_the_command_measures_in_fresh_processes_without_ray(
     assert "achieved" in done.out
 
 
+@pytest.mark.slow
 def test_a_measurement_that_does_not_fit_or_breaks_is_recorded_and_the_next_one_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,7 @@ def _check_figures(figures: dict[str, Any]) -> None:
     assert "not a GPU" in figures["nvml_unavailable"]
 
 
+@pytest.mark.slow
 def test_the_command_measures_in_a_fresh_process_without_ray(
     run_without_ray: Callable[[str, str], CommandResult],
 ) -> None:

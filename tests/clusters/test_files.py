@@ -236,6 +236,7 @@ def test_google_s_nodes_have_accounts_for_the_registry_and_disks_that_their_mach
         assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced", name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["aws", "gcp"])
 def test_a_gpu_node_that_torch_cannot_use_fails_its_set_up(name: str) -> None:
     """A group's commands replace the common ones, so they must include them."""

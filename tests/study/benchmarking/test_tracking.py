@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from mlflow import MlflowClient
 from ray.exceptions import ActorDiedError
 
@@ -64,6 +65,7 @@ def test_a_run_has_tags_of_what_was_timed_and_scores_with_and_without_english(
     assert len(list(tmp_path.glob("**/artifacts/examples.parquet"))) == 1
 
 
+@pytest.mark.slow
 def test_a_run_carries_the_context_of_its_measurement_and_the_report_lists_what_weakens_it(
     tmp_path: Path, replace_actor: ReplaceActor
 ) -> None:

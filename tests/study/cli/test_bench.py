@@ -103,6 +103,7 @@ def own_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store.folder(evaluation.model)
 
 
+@pytest.mark.slow
 def test_a_folder_is_measured_on_the_task_of_its_recipe(own_task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainables.benchmark.settings.QUICK", SHORT)
     options = ["--quick", "--variants", "reversed,fp32", "--device", "cpu"]
