@@ -250,7 +250,7 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def _expected(frames: StudyFrames, row: dict[str, Any], tasks: list[str]) -> float:
-    """Mean over seeds and these targets where the runs have them, else the score as served."""
+    """The mean over seeds and these targets if the runs have scores of them; otherwise the score as served."""
     runs = seed_runs(frames, (str(row["size"]), str(row["trial_id"])), tasks, str(row["judged_by"]))
     scores = served_scores(row, tasks, runs)
     return float(np.mean(list(scores.values()))) if scores else float(row["score"])

@@ -30,8 +30,8 @@ def report(
 ) -> None:
     """Write the report from what MLflow holds.
 
-    Next to it come its charts as SVG and PNG, and its tables as CSV and
-    LaTeX.
+    Also writes its charts as SVG and PNG and its tables as CSV and LaTeX,
+    in a folder beside it.
     """
     from study.run.report import NoStudy, report_on
 

@@ -32,7 +32,7 @@ class Load:
 
 
 def stages_of(stage: Stage) -> Iterator[Stage]:
-    """The stage and everything it rests on."""
+    """The stage itself and all its ancestors; one that several paths reach comes several times."""
     yield stage
     for parent in stage.parents:
         yield from stages_of(parent)

@@ -46,7 +46,7 @@ def record_language_shares(study: Study, output: Path, *, tracker: Tracker) -> N
 def record_size(
     study: Study, size: Size, *, result: SearchResult, output: Path, tracker: Tracker, failure: str | None = None
 ) -> None:
-    """A size's counts and best trial; `failure` is why the size was not searched in this run."""
+    """Record a size's counts and best trial. `failure` says why this run did not search the size."""
     run, count = tracker.size(size.name), encoder_parameters(study, size, output=output)
     if failure is not None or tracker.tag(run, "reason"):
         tracker.tags(run, {"reason": failure or ""})

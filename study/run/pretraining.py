@@ -67,7 +67,7 @@ def _launched(study: Study, size: Size, *, output: Path, progress: ProgressRepor
 
 
 def encoder_parameters(study: Study, size: Size, *, output: Path) -> ParameterCount:
-    """As counted when the encoder was trained or imported; estimated where it is missing."""
+    """The parameters counted when the encoder was trained or imported; an estimate if it is not in the store."""
     encoder = StageStore(output).find(study.encoder_stage(size))
     if encoder is None:
         return parameters(study, size)

@@ -51,8 +51,10 @@ def _charts(findings: Findings, page: Page) -> tuple[list[str], list[str]]:
         text = f"Importance of hyperparameters needs {FEWEST_TRIALS} complete trials of a size, and scores that differ."
         notes.append(paragraph(text, kind="note"))
     if len(agreement := findings.agreement):
-        label = "; ".join(f"{r['size']} rung {r['rung']}: {r['kendall_tau']:.2f}" for r in agreement.to_dict("records"))
-        caption = "Agreement of early rungs with the final ranking"
+        label = "; ".join(
+            f"{r['size']} after {r['rung']} targets: {r['kendall_tau']:.2f}" for r in agreement.to_dict("records")
+        )
+        caption = "Agreement of the ranking after n targets with the final ranking"
         figures.append(page.chart("rungs", agreement_chart(agreement, sizes=sizes), caption=caption, label=label))
         page.tables["rungs"] = agreement
     return figures, notes
@@ -80,8 +82,10 @@ def _agreement(agreement: pd.DataFrame, page: Page) -> list[str]:
     ]
     return [
         folded(
-            "Rungs as a table",
-            page.table("rungs", columns, rows, caption="Agreement of each rung with the final ranking", data=agreement),
+            "Agreement as a table",
+            page.table(
+                "rungs", columns, rows, caption="Agreement after n targets with the final ranking", data=agreement
+            ),
         )
     ]
 
