@@ -38,6 +38,7 @@ def _served(size: str, scores: dict[str, float], **rest: Any) -> dict[str, Any]:
     return {"size": size, "trial_id": "t", "task_scores": scores, "p50_ms": 1.0} | rest
 
 
+@pytest.mark.slow
 def test_score_intervals_and_leads_are_those_of_the_mean_over_seeds() -> None:
     """Eight seeds of spread 2 about 60 and 59, one of them served: the truth is covered in 95%, and "better" is calibrated."""
     covered, lead_covered, stated, right = [], [], [], []

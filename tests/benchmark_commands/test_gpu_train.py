@@ -182,6 +182,7 @@ def test_committed_lengths() -> None:
     assert all(3 <= rows[0] <= rows[-1] <= row_lengths.MAX_LENGTH for rows in map(lengths.of, lengths.counts))
 
 
+@pytest.mark.slow
 @needs_data
 def test_committed_lengths_are_those_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(DATA_ROOT))  # monkeypatch restores it: reading sets it
