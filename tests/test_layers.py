@@ -155,6 +155,7 @@ def test_a_process_imports_what_it_needs(module: str, needless: set[str]) -> Non
     assert not loaded & needless
 
 
+@pytest.mark.slow
 def test_tables_load_no_chart_library() -> None:
     """A notebook or a command that wants numbers does not wait for Altair."""
     names = [module_name(path) for path in modules("analysis.tables")]

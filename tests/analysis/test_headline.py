@@ -36,6 +36,7 @@ def _answer(frames: StudyFrames) -> Answer:
     return answer(Findings(frames))
 
 
+@pytest.mark.slow
 def test_the_best_configuration_is_the_one_chosen_on_dev_and_a_better_one_is_named(tmp_path: Path) -> None:
     frames = build_frames(
         [
@@ -103,6 +104,7 @@ def test_the_fastest_is_only_sought_among_those_that_are_faster(others: list[dic
     assert _answer(frames).fastest.startswith(says)
 
 
+@pytest.mark.slow
 def test_one_seed_is_said_to_be_not_tested(tmp_path: Path) -> None:
     frames = default_cells({"none": 50.0, "topic": 52.0, "order": 49.0}, sd=0.0, seeds=1)
     gain = _answer(frames).gain
@@ -116,6 +118,7 @@ def test_one_seed_is_said_to_be_not_tested(tmp_path: Path) -> None:
     assert "undecided\n" not in gains
 
 
+@pytest.mark.slow
 def test_a_gain_that_is_tested_shows_the_corrected_p_it_rests_on(tmp_path: Path) -> None:
     frames = default_cells({"none": 50.0, "topic": 56.0, "order": 50.0}, sd=0.5, seeds=6)
     averages = analysis.average_gains(frames).set_index("intermediate")
@@ -133,6 +136,7 @@ def test_a_gain_that_is_tested_shows_the_corrected_p_it_rests_on(tmp_path: Path)
     assert "An interval is for one comparison alone. A verdict rests on the corrected p" in page
 
 
+@pytest.mark.slow
 def test_a_slope_whose_interval_excludes_zero_shows_the_corrected_p_of_its_verdict(tmp_path: Path) -> None:
     """A row with p = 0.035 and a smaller one before it in a table of three: Holm doubles it."""
     sizes = dict(zip("abcd", (0, 1, 2, 3), strict=True))
@@ -153,6 +157,7 @@ def test_a_slope_whose_interval_excludes_zero_shows_the_corrected_p_of_its_verdi
     assert f"{topic['p_holm']:.3f}\nundecided" in shown
 
 
+@pytest.mark.slow
 def test_a_target_at_chance_is_named_and_left_out_of_the_headline(tmp_path: Path) -> None:
     runs: list[dict[str, Any]] = []
     for size, bonus in (("small", 0.0), ("large", 4.0)):

@@ -98,6 +98,7 @@ def test_studies_are_compared_without_english() -> None:
     assert set(bare["judged_by"]) == {MEAN}, "the only mean that both have"
 
 
+@pytest.mark.slow
 def test_english_counts_where_no_other_mean_is_recorded_and_the_report_says_so(tmp_path: Any) -> None:
     frames = _study(recorded=False)
     assert set(analysis.gains(frames)["judged_by"]) == {MEAN}
@@ -110,6 +111,7 @@ def test_english_counts_where_no_other_mean_is_recorded_and_the_report_says_so(t
     assert OTHER_LANGUAGES not in page
 
 
+@pytest.mark.slow
 def test_a_target_without_that_mean_keeps_its_own_and_is_named(tmp_path: Any) -> None:
     frames = _study(x=True, y=False)
     gained = analysis.gains(frames).groupby("task")["gain"].mean()
@@ -130,6 +132,7 @@ def test_one_trial_that_lacks_the_mean_has_its_target_judged_over_all() -> None:
     assert dataclasses.replace(frames, scores=frames.scores[~lost]).judged_by == {"x": MEAN}
 
 
+@pytest.mark.slow
 def test_the_bootstrap_takes_the_examples_of_the_languages_that_are_judged() -> None:
     frames = _study()
 

@@ -70,6 +70,7 @@ def test_the_report_escapes_recorded_text(report: str) -> None:
     assert "--output <out>" in section(report, "Run context")
 
 
+@pytest.mark.slow
 def test_text_in_a_chart_cannot_end_its_script(frames: StudyFrames, tmp_path: Path) -> None:
     hostile = frames.benchmarks.assign(variant="</script><b>out</b>")
     study = StudyFrames(frames.sizes, frames.trials, frames.scores, hostile, frames.context)
@@ -84,6 +85,7 @@ def test_the_report_of_an_empty_study_says_so(empty: StudyFrames, tmp_path: Path
     assert "vegaEmbed" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["sizes", "trials", "scores", "benchmarks"])
 def test_a_study_that_lacks_a_part_still_gives_a_report(frames: StudyFrames, part: str, tmp_path: Path) -> None:
     tables = {name: getattr(frames, name) for name in ("sizes", "trials", "scores", "benchmarks")}

@@ -128,6 +128,7 @@ def test_a_failed_or_partial_repeat_changes_nothing() -> None:
     assert clean.rests_on == "2 seeds"
 
 
+@pytest.mark.slow
 def test_tuned_gains_leave_out_the_selection_seed() -> None:
     """Twelve rates of an intermediate task without effect, chosen on noisy dev scores: the selection seed shows a gain."""
     fresh, with_chosen = [], []
@@ -208,6 +209,7 @@ def test_two_sizes_with_one_encoder_have_no_slope_and_are_one_point() -> None:
     assert row["verdict"] == "unclear"
 
 
+@pytest.mark.slow
 def test_the_seeds_of_a_size_are_not_separate_points_of_the_slope() -> None:
     """Sizes that differ at random, with many seeds each: a trend appears in at most 5% of studies."""
     trends = 0
@@ -276,6 +278,7 @@ def test_a_choice_has_the_interval_of_the_tuned_average() -> None:
             assert rows[choice][name] == pytest.approx(averages[intermediate][name])
 
 
+@pytest.mark.slow
 def test_a_choice_on_one_seed_has_no_interval_and_the_page_warns_of_selection(tmp_path: Path) -> None:
     frames, measured = _chosen_study({"topic": (3.0, 1.0)}, seeds=1)
     row = {row["choice"]: row for row in analysis.choices(frames).to_dict("records")}["best single"]

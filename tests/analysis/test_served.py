@@ -38,6 +38,7 @@ def _study(benchmarks: list[dict[str, Any]]) -> StudyFrames:
     return build_frames(runs, benchmarks, body_m=BODY_M)
 
 
+@pytest.mark.slow
 def test_english_counts_only_where_no_mean_without_it_is_recorded(tmp_path: Path) -> None:
     benchmarks = [
         _served("small", 70.0, task_scores_without_english={"x": 40.0}, p50_ms=1.0),
@@ -109,6 +110,7 @@ def test_the_page_says_whose_queries_were_timed(tmp_path: Path) -> None:
     assert "at 2.0 ms median latency of x's queries" in header(page)
 
 
+@pytest.mark.slow
 def test_invalid_results_are_shown_but_not_used(tmp_path: Path) -> None:
     invalid = {"SingleStream": "INVALID", "Offline": "VALID"}
     benchmarks = [
@@ -133,6 +135,7 @@ def _loaded(size: str, score: float, bound: float, *, qps: float | None, p99: fl
     return _served(size, score, server_bound_ms=bound, server_qps=qps, server_p99_ms=p99, p50_ms=1.0)
 
 
+@pytest.mark.slow
 def test_a_p99_within_the_limit_meets_it_at_the_load_it_was_measured_at(tmp_path: Path) -> None:
     """The bound of the benchmark only determines the load; it does not matter for the limit."""
     small = _loaded("small", 70.0, 50.0, qps=900.0, p99=48.5)
@@ -163,6 +166,7 @@ def test_a_p99_within_the_limit_meets_it_at_the_load_it_was_measured_at(tmp_path
     assert analysis.best_for_budget(not_met, "server_p99_ms<=50").fitting == 1
 
 
+@pytest.mark.slow
 def test_a_metric_that_was_not_measured_does_not_break_a_budget(tmp_path: Path) -> None:
     frames = _study([_served("small", 70.0, p50_ms=1.0), _served("large", 72.0, p50_ms=9.0)])
     answered = header(write(frames, tmp_path, budget="energy_j_per_sample<=0.5"))
@@ -191,6 +195,7 @@ def test_loads_within_different_bounds_are_kept_apart() -> None:
     assert analysis.hypervolumes(one_bound)["server_bound_ms"].dropna().tolist() == [50.0]
 
 
+@pytest.mark.slow
 def test_a_variant_that_failed_is_missing_with_its_reason_and_has_no_values(tmp_path: Path) -> None:
     frames = _study(
         [
@@ -220,6 +225,7 @@ def test_a_budget_opens_a_report_that_has_no_scored_benchmark() -> None:
     assert "by +2.0 points" in answered.gain
 
 
+@pytest.mark.slow
 def test_a_budget_keeps_the_sentence_on_intermediate_training(tmp_path: Path) -> None:
     runs = [_run("small", {"x": 60.0}), _run("small", {"x": 62.0}, trial_id="u", intermediate="topic")]
     frames = build_frames(runs, body_m=BODY_M)
@@ -229,6 +235,7 @@ def test_a_budget_keeps_the_sentence_on_intermediate_training(tmp_path: Path) ->
     assert "Intermediate training changed the test score by +2.0 points" in answered
 
 
+@pytest.mark.slow
 def test_a_retried_repeat_counts_once(tmp_path: Path) -> None:
     """The failed attempt had scored one of two targets; the retry has its own run and name."""
     client = new_store(tmp_path)
@@ -319,6 +326,7 @@ def test_the_band_of_a_score_lies_between_its_ends() -> None:
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 100 for row in bands)
 
 
+@pytest.mark.slow
 def test_curves_over_operations_count_the_tokens(tmp_path: Path) -> None:
     """Sizes with more tokens per query need more operations than their bodies suggest; latency follows the operations."""
     body = {"a": 1.0, "b": 2.0, "c": 4.0, "d": 8.0}

@@ -56,6 +56,7 @@ def test_the_command_measures_in_a_fresh_process_without_ray(
     assert {"date", "hardware", "versions", "command", "lengths", "precision", "warm_up_steps"} <= document.keys()
 
 
+@pytest.mark.slow
 def test_a_setting_that_does_not_fit_is_recorded_and_the_next_one_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

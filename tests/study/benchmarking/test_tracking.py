@@ -105,6 +105,7 @@ def test_a_run_carries_the_context_of_its_measurement_and_the_report_lists_what_
     )
 
 
+@pytest.mark.slow
 def test_a_cpu_has_no_gpu_state(tmp_path: Path, replace_actor: ReplaceActor) -> None:
     replace_actor(lambda variant, *, scored: Measured({**measurement(variant, scored=scored).values, "samples": 662}))
     rows, (run,) = tracked(planned("fp32", repeats=2), tmp_path)
@@ -115,6 +116,7 @@ def test_a_cpu_has_no_gpu_state(tmp_path: Path, replace_actor: ReplaceActor) -> 
     assert "662 queries per repeat" not in page
 
 
+@pytest.mark.slow
 def test_nothing_of_an_earlier_plan_is_reported_with_the_current_one(
     tmp_path: Path, replace_actor: ReplaceActor
 ) -> None:

@@ -156,6 +156,7 @@ def test_an_outage_costs_one_call_per_pause_and_is_caught_up_in_order(stub: Stub
     assert len(lines) == 2
 
 
+@pytest.mark.slow
 def test_a_slow_server_blocks_no_write(stub: Stub, tmp_path: Path) -> None:
     with _open(stub, tmp_path) as tracker:
         stub.gate.clear()
@@ -167,6 +168,7 @@ def test_a_slow_server_blocks_no_write(stub: Stub, tmp_path: Path) -> None:
     _check(stub, 50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [401, 403, 500])
 def test_a_server_that_starts_to_refuse_fails_no_study(stub: Stub, status: int, tmp_path: Path) -> None:
     lines: list[str] = []

@@ -56,6 +56,7 @@ def test_a_measurement_of_a_known_service(model: TaskModel) -> None:
     assert measured.context["sweep_stopped"].startswith("out of memory at batch size 8")
 
 
+@pytest.mark.slow
 def test_a_rare_language_is_served_on_its_own_and_one_with_few_queries_is_not(model: TaskModel) -> None:
     pools = [("en", queries([4] * 3000)), ("sw", queries([9] * 20)), ("yo", queries([12] * 5))]
     settings = dataclasses.replace(TINY, per_language_s=1.0)
@@ -74,6 +75,7 @@ SERVER_ALONE = dataclasses.replace(
 )
 
 
+@pytest.mark.slow
 def test_there_is_no_search_if_a_single_query_exceeds_the_bound(model: TaskModel) -> None:
     start = time.perf_counter()
     measured = benchmark_of(model, SERVER_ALONE).measure(KnownService(seconds=0.15))
@@ -84,6 +86,7 @@ def test_there_is_no_search_if_a_single_query_exceeds_the_bound(model: TaskModel
     assert "Server" not in measured.valid
 
 
+@pytest.mark.slow
 def test_the_search_for_a_rate_ends_within_seconds_for_a_service_near_the_bound(model: TaskModel) -> None:
     settings = dataclasses.replace(SERVER_ALONE, bound_ms=50.0)
     start = time.perf_counter()

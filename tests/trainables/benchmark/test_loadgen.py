@@ -90,6 +90,7 @@ def test_offline_throughput_is_one_over_the_mean_service(times: Times) -> None:
     assert 1 / result.samples_per_s <= quiet.limit(1 / (0.75 * rate))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [CONSTANT, BIMODAL], ids=["constant", "bimodal"])
 def test_server_response_times_agree_with_queueing_theory(times: Times) -> None:
     """At a load of one half."""
@@ -123,6 +124,7 @@ def _with_overhead(times: Times) -> list[float]:
     return [seconds + extra for seconds in times]
 
 
+@pytest.mark.slow
 def test_server_saturates_at_one_over_the_service_time() -> None:
     """At 1.5 times its capacity the queue grows without limit; serving what waits in batches empties it again."""
     load, quiet = LoadSettings(min_duration_s=0.5, min_queries=FEWEST[99], max_duration_s=20.0), Quiet()
@@ -136,6 +138,7 @@ def test_server_saturates_at_one_over_the_service_time() -> None:
     assert together.p99_s < quiet.limit(over.p99_s / 4)
 
 
+@pytest.mark.slow
 def test_a_stall_of_a_second_shows_in_servers_p99_and_not_in_single_streams() -> None:
     """Coordinated omission: a single user who waits sends nothing meanwhile and misses the stall; many users meet it."""
     stalled = False

@@ -221,6 +221,7 @@ def test_a_layer_of_full_width_goes_through_zero3(
     assert cut > 0.99 * in_all
 
 
+@pytest.mark.slow
 def test_a_table_of_the_full_vocabulary_goes_through_zero3(
     root: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
