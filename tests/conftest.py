@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture in MARKERS_BY_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
             for marker in MARKERS_BY_FIXTURE[fixture]:
                 item.add_marker(marker)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_heap() -> None:
+    """Leaves out of garbage collection what is imported so far: an engine collects at each release, over millions of objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
