@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,12 +93,8 @@ def run(
     hide_password(tracking_uri)
     use_data_root(data_root)
     load = partial(load_study, recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, bound_ms=bound_ms)
-    folder = output or Path("runs") / load().name
+    study, folder = _study_and_folder(load, output)
     _check_output(folder)
-    from study.spec.precision import resumed_precision
-
-    with resumed_precision(folder):
-        study = load()
     from study.run.driver import RunOptions
 
     result = _run(
@@ -111,6 +108,19 @@ def run(
         raise typer.Exit(FAILED)
 
 
+def _study_and_folder(load: Callable[[], Study], output: Path | None) -> tuple[Study, Path]:
+    """The recipe's study, with the precision of the one that its folder holds, and the folder: by default the study's name."""
+    from study.spec.precision import resumed_precision
+
+    if output is None:
+        study = load()
+        output = Path("runs") / study.name
+        if not output.exists():
+            return study, output
+    with resumed_precision(output):
+        return load(), output
+
+
 def _run(study: Study, options: RunOptions) -> RunResult:
     from study.errors import CannotRun, StorageFailed
     from study.run.driver import run_study
@@ -118,7 +128,8 @@ def _run(study: Study, options: RunOptions) -> RunResult:
     from study.tracking.sync import TrackingUnavailable
     from trainables.data.source import DataError
 
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # a stopped job has seconds to clean up
+    # A stopped job has seconds to clean up. The handler before it is put back: tests call this command in their own process.
+    former = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
     try:
         return run_study(study, options)
     except (CannotRun, DataError, TrialStoreBroken, TrackingUnavailable) as error:
@@ -131,6 +142,8 @@ def _run(study: Study, options: RunOptions) -> RunResult:
         number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
         print("interrupted: finished work is kept; run the same command again to resume", file=sys.stderr, flush=True)
         os._exit(128 + number)  # without cleanup: search threads still wait for Ray
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _as_storage_failure(error: OSError, output: Path) -> Exception:
