@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainables.benchmark.scenarios.timing import timed_calls
 from trainables.hyperparameters import Precision
 
 if TYPE_CHECKING:
@@ -113,15 +114,16 @@ def interleaved_medians(candidates: dict[str, Callable[[], None]]) -> dict[str, 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for run in candidates.values():
-            run()
-        times: dict[str, list[float]] = {name: [] for name in candidates}
-        until = time.perf_counter() + MEASURED_S
-        while time.perf_counter() < until or min(map(len, times.values())) < FEWEST_ROUNDS:
-            for name, run in candidates.items():
-                start = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - start)
+        names = list(candidates)
+        times: dict[str, list[float]] = {name: [] for name in names}
+        calls = timed_calls(lambda number: candidates[names[number % len(names)]](), time.perf_counter)
+        elapsed_s = 0.0
+        for number, timed in enumerate(calls):
+            if number >= len(names):
+                times[names[number % len(names)]].append(timed.seconds)
+                elapsed_s += timed.seconds
+            if elapsed_s >= MEASURED_S and len(times[names[-1]]) >= FEWEST_ROUNDS:
+                break
     finally:
         torch.set_num_threads(threads)
     return {name: statistics.median(values) for name, values in times.items()}
