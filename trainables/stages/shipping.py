@@ -1,6 +1,6 @@
 """Encoders that are shipped with the package: how a ladder that a study pre-trained gets there.
 
-    python -m trainables.models.shipping OUTPUT LADDER
+    python -m trainables.stages.shipping OUTPUT LADDER
 
 copies every encoder that the study in OUTPUT pre-trained to `trainables/models/shipped/LADDER/`, weights in half precision. A
 recipe names one as `shipped_encoder("micro-ladder", "2x128")`. Its identity is the digest of its files, like that of any
@@ -17,11 +17,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainables.models.published_encoder import SHIPPED, PublishedEncoder, pinned_encoder
+from trainables.models import published_encoder
+from trainables.models.published_encoder import PublishedEncoder, pinned_encoder
+from trainables.models.task_model import ENCODER
+from trainables.stages.vocabulary import TOKENIZER
+from trainables.store.manifests import MANIFEST
 
-FAMILY = "xlm-roberta"  # the ladder's architecture
-MANIFEST = "manifest.json"
-POOLING = "mean"  # what the ladder's ranking objective pools with
+POOLING = "mean"  # what the ranking objective of pre-training pools with
 
 
 def shipped_encoder(ladder: str, size: str) -> PublishedEncoder:
@@ -30,11 +32,13 @@ def shipped_encoder(ladder: str, size: str) -> PublishedEncoder:
     Raises:
         ValueError: the package has no such encoder.
     """
-    encoder = PublishedEncoder(size, f"{ladder}/{size}", FAMILY)
-    if not (SHIPPED / encoder.repository).is_dir():
-        sizes = sorted(path.name for path in (SHIPPED / ladder).glob("*/"))
-        raise ValueError(f"no shipped encoder {encoder.repository}; {ladder} has {', '.join(sizes) or 'none'}")
-    return pinned_encoder(encoder)
+    shipped = published_encoder.SHIPPED / ladder
+    try:
+        family = json.loads((shipped / size / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except OSError:
+        sizes = ", ".join(sorted(path.name for path in shipped.glob("*/"))) or "none"
+        raise ValueError(f"no shipped encoder {ladder}/{size}; this ladder's sizes: {sizes}") from None
+    return pinned_encoder(PublishedEncoder(size, f"{ladder}/{size}", family))
 
 
 def ship(output: Path, ladder: str) -> list[Path]:
@@ -52,20 +56,22 @@ def ship(output: Path, ladder: str) -> list[Path]:
 def _ship_one(stage: Path, ladder: str) -> Path:
     manifest = json.loads((stage / MANIFEST).read_text(encoding="utf-8"))
     shape = manifest["identity"]["shape"]
-    folder = SHIPPED / ladder / f"{shape['layers']}x{shape['width']}"
+    folder = published_encoder.SHIPPED / ladder / f"{shape['layers']}x{shape['width']}"
     if folder.exists():
         shutil.rmtree(folder)
-    shutil.copytree(stage / "tokenizer", folder)
-    config = json.loads((stage / "encoder" / "config.json").read_text(encoding="utf-8"))
+    shutil.copytree(stage / TOKENIZER, folder)
+    config = json.loads((stage / ENCODER / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "pooling": POOLING}, indent=1), encoding="utf-8")
-    weights = load_file(stage / "encoder" / "model.safetensors")
+    weights = load_file(stage / ENCODER / "model.safetensors")
     halved = {name: value.to(torch.float16).contiguous() for name, value in weights.items()}
     save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
-    origin = {"stage": stage.name, **{key: manifest[key] for key in ("identity", "metrics", "versions")}}
+    origin = {"stage": stage.name, **{key: manifest[key] for key in ("identity", "metrics", "context")}}
     (folder / MANIFEST).write_text(json.dumps(origin, indent=1), encoding="utf-8")
     return folder
 
 
 if __name__ == "__main__":
-    for shipped in ship(Path(sys.argv[1]), sys.argv[2]):
-        print(shipped, f"{sum(file.stat().st_size for file in shipped.iterdir()) / 1e6:.1f} MB")
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m trainables.stages.shipping OUTPUT LADDER")
+    for shipped_folder in ship(Path(sys.argv[1]), sys.argv[2]):
+        print(shipped_folder, f"{sum(file.stat().st_size for file in shipped_folder.iterdir()) / 1e6:.1f} MB")
