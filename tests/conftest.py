@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen_heap() -> None:
-    """Leaves out of garbage collection what is imported so far: an engine collects at each release, over millions of objects."""
+    """What is imported so far is not collected again: an engine collects at each release, over millions of objects."""
     gc.collect()
     gc.freeze()
 

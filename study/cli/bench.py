@@ -242,7 +242,7 @@ def _evaluation(folder: Path, study: Study | None) -> Evaluate | None:
 
     classes = {}
     if study is not None:
-        chains = [study.chain(size, choice) for size in study.sizes for choice in study.space.defaults()]
+        chains = [study.chain(size, choice) for size in study.sizes for choice in study.space_of(size).defaults()]
         classes = classes_in((study, *chains))
     try:
         return evaluation_of(folder, classes)

@@ -25,9 +25,9 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         f"study {study.name}, seed {study.seed}, version {study.version}",
         f"training precision: {explain_precision(study)}",
         f"targets, in the order trials score them: {', '.join(task.name for task in study.targets)}",
-        f"each size: every intermediate choice once at the default learning rates ({len(study.space.names)} trials, never "
-        f"stopped early), then trials that Optuna suggests ({_suggested(study)}); ASHA keeps one in {study.reduction_factor} "
-        f"at each rung, the first after {study.first_rung} targets",
+        f"each size: every intermediate choice once at the default learning rates ({_defaults(study)}, never stopped "
+        f"early), then trials that Optuna suggests ({_suggested(study)}); ASHA keeps one in {study.reduction_factor} at each "
+        f"rung, the first after {study.first_rung} targets",
         _repeats(study),
         "stages: of the default cells; 'not shared' is how many their trials would run without sharing",
         *_padding(study),
@@ -61,9 +61,19 @@ def _architectures(study: Study) -> tuple[dict[str, Architecture], list[str]]:
     return architectures, notes
 
 
+def _defaults(study: Study) -> str:
+    """How many trials of each size have a default cell."""
+    counts = {size.name: len(study.space_of(size).names) for size in study.sizes}
+    return f"{_by_size(counts)} trials" if len(set(counts.values())) == 1 else _by_size(counts)
+
+
 def _suggested(study: Study) -> str:
-    """How many trials of each size Optuna suggests; one number if all sizes have the same."""
-    counts = {size.name: study.budget(size) - len(study.space.names) for size in study.sizes}
+    """How many trials of each size Optuna suggests."""
+    return _by_size({size.name: study.budget(size) - len(study.space_of(size).names) for size in study.sizes})
+
+
+def _by_size(counts: Mapping[str, int]) -> str:
+    """A number for each size; one number if all have the same."""
     if len(set(counts.values())) == 1:
         return str(next(iter(counts.values())))
     return ", ".join(f"{count} of {name}" for name, count in counts.items())

@@ -55,11 +55,12 @@ class SearchCost:
 def search_cost(study: Study, size: Size, stage_cost: StageCost) -> SearchCost:
     """The cost of a size's search, by a simulation with fixed seeds."""
     rungs = _Rungs(study, size, stage_cost)
-    defaults = study.space.defaults()
+    space = study.space_of(size)
+    defaults = space.defaults()
     sampled = study.budget(size) - len(defaults)
-    grid = [choice for choice in study.space.grid() or () if choice not in defaults]
-    runs = [_simulate(study, rungs, seed, grid, sampled) for seed in range(SIMULATIONS if sampled else 1)]
-    longest = [dataclasses.replace(choice, epochs=max(study.space.epochs)) for choice in defaults]
+    grid = [choice for choice in space.grid() or () if choice not in defaults]
+    runs = [_simulate(study, size, rungs, seed, grid, sampled) for seed in range(SIMULATIONS if sampled else 1)]
+    longest = [dataclasses.replace(choice, epochs=max(space.epochs)) for choice in defaults]
     whole = [sum(rungs.of(choice)[-1].values()) for choice in (*defaults, *longest, *grid)]
     of_defaults = sum(_union(rungs.of(choice)[-1] for choice in defaults).values())
     repeats = 0 if study.repeats is None else study.repeats.seeds * (study.repeats.top + 1)
@@ -94,12 +95,15 @@ class _Rungs:
         return rungs
 
 
-def _simulate(study: Study, rungs: _Rungs, seed: int, grid: Sequence[Choice], sampled: int) -> tuple[float, float]:
+def _simulate(
+    study: Study, size: Size, rungs: _Rungs, seed: int, grid: Sequence[Choice], sampled: int
+) -> tuple[float, float]:
     """The cost of one random search, with shared stages and without; scores are random, stops are ASHA's."""
     rng = random.Random(seed)
-    choices = study.space.defaults()
-    choices += rng.sample(grid, sampled) if grid else [study.space.sample(rng) for _ in range(sampled)]
-    scheduler = asha(study)
+    space = study.space_of(size)
+    choices = space.defaults()
+    choices += rng.sample(grid, sampled) if grid else [space.sample(rng) for _ in range(sampled)]
+    scheduler = asha(study, size)
     trained: dict[str, float] = {}
     not_shared = 0.0
     for index, choice in enumerate(choices):

@@ -40,7 +40,7 @@ def stages_of(stage: Stage) -> Iterator[Stage]:
 
 def default_stages(study: Study, size: Size) -> list[Stage]:
     """All stages of a size's default cells, each once."""
-    chains = (study.chain(size, choice) for choice in study.space.defaults())
+    chains = (study.chain(size, choice) for choice in study.space_of(size).defaults())
     by_fingerprint = {fingerprint(stage): stage for chain in chains for leaf in chain for stage in stages_of(leaf)}
     return list(by_fingerprint.values())
 
@@ -58,7 +58,7 @@ def training_stages(study: Study, size: Size) -> dict[str, list[TrainingStage]]:
 
 def stage_counts(study: Study, size: Size) -> tuple[int, int]:
     """How many stages a size's default cells have, and how many their trials would run if they shared none."""
-    chains = [study.chain(size, choice) for choice in study.space.defaults()]
+    chains = [study.chain(size, choice) for choice in study.space_of(size).defaults()]
     by_chain = [{fingerprint(stage) for leaf in chain for stage in stages_of(leaf)} for chain in chains]
     return len(set().union(*by_chain)), sum(len(stages) for stages in by_chain)
 

@@ -2,7 +2,7 @@
 
 python -m study run micro_ladder
 
-`python -m trainables.models.shipping OUTPUT LADDER` copies its encoders into the package, for recipes to import with
+`python -m trainables.stages.shipping OUTPUT LADDER` copies its encoders into the package, for recipes to import with
 `shipped_encoder`.
 """
 
@@ -12,12 +12,12 @@ from study.recipes.quickstart import LANGUAGES
 from study.spec import BenchmarkPlan, LadderEncoder, Resources, Shape, Size, Space, Study, Training
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.corpus import MicroCorpus
-from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.tasks.micro.follows import MicroFollows
+from trainables.tasks.micro.mention import MicroMention
 from trainables.tasks.micro.span import MicroSpan
 from trainables.tasks.micro.tagging import MicroTagging
 
-STEPS = 3000
+STEPS = 4000
 
 
 def micro_ladder(seed: int = 0) -> Study:
@@ -32,7 +32,7 @@ def micro_ladder(seed: int = 0) -> Study:
         translation_share=0.5,
         sizes=(_size(1, 64, 4e-3, seed), _size(2, 128, 3e-3, seed), _size(4, 192, 1.5e-3, seed)),
         targets=tuple(
-            task(languages_=LANGUAGES) for task in (MicroTagging, MicroEntailment, MicroFollows, MicroSpan, MicroBitext)
+            task(languages_=LANGUAGES) for task in (MicroTagging, MicroMention, MicroFollows, MicroSpan, MicroBitext)
         ),
         space=Space(intermediates=(), lr_intermediate=(3e-4,), lr_target=(1e-3,)),
         intermediate_tuning=Training(learning_rate=3e-4, steps=100, batch_size=32, seed=seed),

@@ -23,10 +23,10 @@ from study.spec import (
 )
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.corpus import MicroCorpus
-from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.tasks.micro.follows import MicroFollows
 from trainables.tasks.micro.intermediate import MicroOddOneOut, MicroOrdering, MicroParaphrase, MicroTopic
 from trainables.tasks.micro.masked_lm import MicroMaskedLm
+from trainables.tasks.micro.mention import MicroMention
 from trainables.tasks.micro.span import MicroSpan
 from trainables.tasks.micro.tagging import MicroTagging
 
@@ -52,7 +52,7 @@ def quickstart(seed: int = 0) -> Study:
         ),
         targets=tuple(
             task(languages_=LANGUAGES, test_size=32)
-            for task in (MicroTagging, MicroEntailment, MicroFollows, MicroSpan, MicroBitext)
+            for task in (MicroTagging, MicroMention, MicroFollows, MicroSpan, MicroBitext)
         ),
         space=Space(
             intermediates=(MicroParaphrase(), MicroTopic(), MicroOddOneOut(), MicroOrdering()),

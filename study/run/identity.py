@@ -54,6 +54,7 @@ def _sizes(study: Study) -> dict[str, dict[str, Any]]:
             "encoder": canonical(size.encoder),
             "rate_factor": size.rate_factor,
             "trials": study.budget(size),
+            **({} if size.intermediates is None else {"intermediates": list(size.intermediates)}),
         }
         for size in study.sizes
     }

@@ -130,7 +130,7 @@ class TrialLog(Callback):  # type: ignore[misc]
         }
         if (repeated := repeated_id(trial_id)) is not None:
             return self.tracker.repeat(self.size.name, trial_id, of=repeated, params=params)
-        default = self.study.space.is_default(choice)
+        default = self.study.space_of(self.size).is_default(choice)
         return self.tracker.trial(self.size.name, trial_id, default_cell=default, params=params)
 
     def _say_end(self, trial: Any, ending: str) -> None:

@@ -18,11 +18,11 @@ from study.errors import reason_of
 from study.search.records import DEV_SCORE, TARGETS_FINISHED, TrialRecord
 from study.search.searcher import TrialStoreSearcher
 from study.search.trial import choice_of
-from study.spec import Study
+from study.spec import Size, Study
 from study.spec.space import Choice
 
 
-def asha(study: Study, records: Sequence[TrialRecord] = ()) -> RunDefaultsToTheEnd:
+def asha(study: Study, size: Size, records: Sequence[TrialRecord] = ()) -> RunDefaultsToTheEnd:
     """The scheduler of a size's search, with the scores of its earlier trials at the rungs.
 
     The caller sets its `searcher` before Tune runs it.
@@ -35,7 +35,7 @@ def asha(study: Study, records: Sequence[TrialRecord] = ()) -> RunDefaultsToTheE
         reduction_factor=study.reduction_factor,
         max_t=len(study.targets) + 1,  # Ray stops a trial at `max_t`; one that has scored every target ends by itself
     )
-    scheduler.is_default = study.space.is_default
+    scheduler.is_default = study.space_of(size).is_default
     scheduler.replay(records)
     return scheduler
 

@@ -46,7 +46,7 @@ class Interrupted(RuntimeError):
 
 def load_result(study: Study, size: Size, *, storage: JournalStorage) -> tuple[SearchResult, bool]:
     """The stored result of a size, and whether it is final: the budget is used up and every wanted repeat has ended."""
-    store = TrialStore(storage, search_name(size.name), space=study.space)
+    store = TrialStore(storage, search_name(size.name), space=study.space_of(size))
     result = SearchResult(size.name, store.records)
     searched = not store.unfinished and store.counted >= study.budget(size)
     wanted = wanted_repeats(study, result)
@@ -109,15 +109,18 @@ class Sweep:
             StorageFailed: the output folder is full, read-only or gone.
             Interrupted: `stop` was set.
         """
-        store = TrialStore(storage, search_name(self.size.name), space=self.study.space)
+        space = self.study.space_of(self.size)
+        store = TrialStore(storage, search_name(self.size.name), space=space)
         if self.retry_failed:
             store.retry_failed()
         left = self.study.budget(self.size) - store.counted + len(store.unfinished)
         if left > 0:
             running = list(store.unfinished.values())
-            suggester = Suggester(self.study.space, self.study.seed, known=store.records, running=running)
+            suggester = Suggester(space, self.study.seed, known=store.records, running=running)
             searcher = self._searcher(store, suggester=suggester)
-            self._run(searcher, asha(self.study, store.records), trials=left, name=search_name(self.size.name))
+            self._run(
+                searcher, asha(self.study, self.size, store.records), trials=left, name=search_name(self.size.name)
+            )
         return SearchResult(self.size.name, store.records)
 
     def repeat(self, storage: JournalStorage, result: SearchResult) -> SearchResult:
@@ -225,7 +228,7 @@ def _wanted_records(repeats: TrialStore, wanted: Mapping[Choice, str]) -> tuple[
 
 
 def _repeats_store(study: Study, size: Size, storage: JournalStorage) -> TrialStore:
-    return TrialStore(storage, repeats_name(size.name), space=study.space, repeats=True)
+    return TrialStore(storage, repeats_name(size.name), space=study.space_of(size), repeats=True)
 
 
 # Tune passes the driver's AWS keys to its trials in a runtime environment, which Ray logs and shows on its dashboard. Trials

@@ -11,6 +11,7 @@ from trainables.models.encoder import Shape
 from trainables.models.families import FAMILIES, Family
 from trainables.models.published_encoder import PublishedEncoder
 from trainables.resources import Resources
+from trainables.store.fingerprint import added_field
 
 LADDER_FAMILY = "xlm-roberta"
 
@@ -30,7 +31,8 @@ class Size:
     """One point of the scaling axis: an encoder and its resources.
 
     `trials` is this size's own budget; None takes the study's. `rate_factor` multiplies every learning rate of a trial, for
-    architectures that need rates of another magnitude than the rest of the study.
+    architectures that need rates of another magnitude than the rest of the study. `intermediates` names the study's
+    intermediate tasks that this size tries, beside none; None tries all. The others then have no gain at this size.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Size:
     resources: Resources
     trials: int | None = None
     rate_factor: float = 1.0
+    intermediates: tuple[str, ...] | None = added_field(None)
 
     @property
     def family(self) -> Family:

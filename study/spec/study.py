@@ -179,7 +179,14 @@ class Study:
 
     def budget(self, size: Size) -> int:
         """How many trials a size gets: the recipe's number, but no more than there are different choices."""
-        return int(min(self.trials if size.trials is None else size.trials, self.space.choice_count))
+        return int(min(self.trials if size.trials is None else size.trials, self.space_of(size).choice_count))
+
+    def space_of(self, size: Size) -> Space:
+        """What this size's trials choose from: the study's space, with no intermediate tasks but those that the size names."""
+        if size.intermediates is None:
+            return self.space
+        tried = tuple(task for task in self.space.intermediates if task.name in size.intermediates)
+        return dataclasses.replace(self.space, intermediates=tried)
 
     def repeats_of(self, choice: Choice) -> list[Choice]:
         """The choice with each further seed: the first ones after the study's that the search does not use.

@@ -70,9 +70,10 @@ def _search_errors(study: Study) -> Iterator[str]:
     repeats = study.repeats
     if repeats is not None and (repeats.top < 1 or repeats.seeds < 1):
         yield f"repeats {repeats}: at least one configuration and one further seed; None for no repeats"
-    smallest = min([study.trials, *(size.trials for size in study.sizes if size.trials is not None)])
-    if smallest < len(study.space.names):
-        yield f"trials {smallest}: at least {len(study.space.names)}, since every intermediate choice runs once"
+    for size in study.sizes:
+        trials, choices = study.trials if size.trials is None else size.trials, len(study.space_of(size).names)
+        if trials < choices:
+            yield f"trials {trials} of {size.name}: at least {choices}, since every intermediate choice runs once"
     if study.reduction_factor < 2:
         yield f"reduction_factor {study.reduction_factor}: at least 2; ASHA keeps one trial in so many at each rung"
     if study.first_rung < 1:
@@ -112,6 +113,8 @@ def _ladder_errors(study: Study) -> Iterator[str]:
 def _size_errors(study: Study, size: Size) -> Iterator[str]:
     if not size.rate_factor > 0:
         yield f"sizes[{size.name}]: rate_factor {size.rate_factor} must be positive"
+    unknown = sorted({*(size.intermediates or ())} - {*study.space.names[1:]})
+    yield from (f"sizes[{size.name}]: no intermediate task {name!r} in this study" for name in unknown)
     yield from _batch_errors(study, size)
     yield from _masking_errors(study, size)
     if size.resources.unpad and (reason := _obstacle_to_unpadding(study, size)) is not None:

@@ -342,7 +342,9 @@ class Contestant:
         """The scheduler; where default cells do not run first, they are stopped like others."""
         if self.asha == "none":
             return FIFOScheduler()
-        scheduler = asha(study if self.asha == "own" else dataclasses.replace(study, first_rung=self.asha))
+        scheduler = asha(
+            study if self.asha == "own" else dataclasses.replace(study, first_rung=self.asha), study.sizes[0]
+        )
         if not self.has_defaults:
             scheduler.is_default = _nothing
         return scheduler
