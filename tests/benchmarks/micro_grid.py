@@ -17,7 +17,7 @@ import torch
 
 from study.planning.stages import stages_of
 from study.recipes.quickstart import LANGUAGES, quickstart
-from study.spec import Choice, LadderEncoder, Size, Study
+from study.spec import Choice, Size, Study
 from study.spec.space import Rates, Space
 from trainables.stages.base import Root, Stage, Workplace, ensure
 from trainables.stages.evaluate import Evaluate
@@ -45,7 +45,6 @@ MIXED = (
 class Lengths:
     """Steps of each kind of training; None is the quickstart's."""
 
-    pretraining: int | None = None
     intermediate: int | None = None
     target: int | None = None
 
@@ -54,10 +53,6 @@ def micro_grid(*, lr_intermediate: Rates, lr_target: Rates, lengths: Lengths = L
     """The study over these learning rates; its only size trains on one worker."""
     study = quickstart(seed)
     size = study.sizes[0]
-    assert isinstance(size.encoder, LadderEncoder)
-    if lengths.pretraining is not None:
-        pretraining = dataclasses.replace(size.encoder.pretraining, steps=lengths.pretraining)
-        size = dataclasses.replace(size, encoder=dataclasses.replace(size.encoder, pretraining=pretraining))
     space = Space((*SINGLE, *MIXED), lr_intermediate, lr_target)
     assert len(space.names) == 9
     assert len(study.targets) == 5
@@ -120,12 +115,9 @@ def workplace(output: Path) -> Workplace:
     return Workplace(StageStore(output), Share(0, 1, 64))
 
 
-def prepare(study: Study, output: Path) -> float:
-    """Produce the pre-trained encoder in the store; returns the seconds that it and its vocabulary took."""
-    root, work = study.encoder_stage(size_of(study)), workplace(output)
-    ensure(root, work)
-    stages = {fingerprint(stage): stage for stage in stages_of(root)}
-    return sum(seconds_of(work.store, stages).values())
+def prepare(study: Study, output: Path) -> None:
+    """Import the encoder into the store."""
+    ensure(study.encoder_stage(size_of(study)), workplace(output))
 
 
 def elapsed_since(start: float) -> float:

@@ -154,8 +154,8 @@ def train_grid(study: Study, output: Path, *, workers: int) -> Grid:
     stages: dict[str, Stage] = {}
     choices = list(choices_of(study))
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        pretraining_s = pool.submit(prepare, study, output).result()
-        console.print(f"pre-training, not counted: {pretraining_s:.0f} s; {len(choices)} choices to train")
+        pool.submit(prepare, study, output).result()
+        console.print(f"{len(choices)} choices to train")
         started = time.perf_counter()
         for number, (choice, reports) in enumerate(
             zip(choices, pool.map(partial(_train, study, output), choices), strict=True), 1
@@ -439,7 +439,7 @@ def main(
     started = time.perf_counter()
     lengths = Lengths()
     if quick:
-        seeds, lengths = min(seeds, 2), Lengths(pretraining=4, intermediate=2, target=2)
+        seeds, lengths = min(seeds, 2), Lengths(intermediate=2, target=2)
     study = micro_grid(lr_intermediate=LR_INTERMEDIATE, lr_target=LR_TARGET, lengths=lengths)
     if quick:
         few = dataclasses.replace(study.space, intermediates=study.space.intermediates[:1])

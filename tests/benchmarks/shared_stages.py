@@ -7,13 +7,12 @@ two learning rates for the targets.
 
 1. shared: trials as the study runs them, chain by chain over one stage store.
 2. naive: each (intermediate, target) pair as a separate run that trains the intermediate task, then the target, and scores it,
-   in a store with only the pre-trained encoder. Separate fine-tuning scripts work through a grid in this way: an encoder is
-   downloaded, or pre-trained once, and everything else is done for each pair. A learning rate is not repeated for a target that
+   in a store with only the encoder. Separate fine-tuning scripts work through a grid in this way: an encoder is downloaded
+   once, and everything else is done for each pair. A learning rate is not repeated for a target that
    is not trained.
 
-Two other ways of counting are computed from the same seconds. `by_trial`: runs that keep the intermediate checkpoint for their
-own five targets and share nothing with other runs. `with_pretraining`: naive runs that also pre-train their encoder, as runs of
-a ladder without sharing would. All other figures leave pre-training out.
+Another way of counting is computed from the same seconds. `by_trial`: runs that keep the intermediate checkpoint for their own
+five targets and share nothing with other runs.
 
 Seconds are those of the stages' manifests. `train_seconds_ratio` counts intermediate and target trainings only;
 `stage_seconds_ratio` also tokenising and scoring. What sharing can save follows from counting: with trainings of equal length
@@ -119,7 +118,7 @@ def main(
     started = time.perf_counter()
     lengths = Lengths(intermediate=intermediate_steps or steps, target=steps)
     if quick:
-        lengths = Lengths(pretraining=4, intermediate=3, target=3)
+        lengths = Lengths(intermediate=3, target=3)
     study = micro_grid(lr_intermediate=LR_INTERMEDIATE, lr_target=LR_TARGET, lengths=lengths)
     names = study.space.names[:2] if quick else study.space.names
     os.environ.update({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": "1"})  # for the processes that train
@@ -128,18 +127,16 @@ def main(
         ProcessPoolExecutor(workers, get_context("spawn")) as pool,
     ):
         output = Path(folder)
-        pretraining_s = pool.submit(prepare, study, output / "shared").result()
-        console.print(f"pre-training, for both sides: {pretraining_s:.0f} s")
+        pool.submit(prepare, study, output / "shared").result()
         pairs: list[Pair] = []
         for of_choice in pool.map(partial(_both, study, output), names, range(len(names))):
             pairs += of_choice
             naive_s, shared_s = _seconds(of_choice, naive=True), _shared(of_choice)
             console.print(f"{of_choice[0].intermediate}: {naive_s:.1f} s naive, {shared_s:.1f} s shared")
-    document = _document(study, pairs, pretraining_s)
+    document = _document(study, pairs)
     _show(pairs, document)
     document |= {
         "steps": {
-            "pretraining": "given",
             "intermediate": study.intermediate_tuning.steps,
             "target": study.tuning.steps,
         },
@@ -255,7 +252,7 @@ def _by_trial(pairs: Sequence[Pair]) -> float:
     return sum(_shared(of_trial) for of_trial in trials.values())
 
 
-def _document(study: Study, pairs: Sequence[Pair], pretraining_s: float) -> dict[str, Any]:
+def _document(study: Study, pairs: Sequence[Pair]) -> dict[str, Any]:
     one_rate = [pair for pair in pairs if pair.first_rate]
     grids = {"one_rate": one_rate, "two_rates": pairs}
     repeated = _repeated(pairs)
@@ -283,14 +280,10 @@ def _document(study: Study, pairs: Sequence[Pair], pretraining_s: float) -> dict
                 },
                 "stage_seconds_ratio": round(pairs_ratio(grid, everything=True), 3),
                 "by_trial": round(_by_trial(grid) / _shared(grid), 3),
-                "with_pretraining": round(
-                    (_seconds(grid, naive=True) + len(grid) * pretraining_s) / (_shared(grid) + pretraining_s), 2
-                ),
                 "by_length": {f"{longer:g}": round(pairs_ratio(grid, longer=longer), 2) for longer in LONGER},
             }
             for name, grid in grids.items()
         },
-        "pretraining_s": round(pretraining_s, 1),
         "choices": list(_names(pairs)),
         "targets": [task.name for task in study.targets],
     }
@@ -331,7 +324,6 @@ def _show(pairs: Sequence[Pair], document: Mapping[str, Any]) -> None:
         "by trial",
         "all stages",
         *(f"x{factor:g}" for factor in LONGER),
-        "with pre-training",
     )
     longer.title, longer.title_justify = "ratios, naive over shared; xN: intermediate trainings N times as long", "left"
     for name, grid in document["grids"].items():
@@ -344,7 +336,6 @@ def _show(pairs: Sequence[Pair], document: Mapping[str, Any]) -> None:
             f"{grid['by_trial']:.2f}",
             f"{grid['stage_seconds_ratio']:.2f}",
             *(f"{ratio:.2f}" for ratio in grid["by_length"].values()),
-            f"{grid['with_pretraining']:.1f}",
         )
     console.print(longer)
     ratio = document["train_seconds_ratio"]

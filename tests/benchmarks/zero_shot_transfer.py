@@ -1,4 +1,4 @@
-"""Is zero-shot transfer real? The middle size of the quickstart against the same network without pre-training.
+"""Is zero-shot transfer real? The middle size of the shipped ladder against the same network without pre-training.
 
     python -m tests.benchmarks.zero_shot_transfer [--output runs/quickstart]
 
@@ -9,6 +9,7 @@ finished quickstart, its stages are reused. The last line is one JSON document.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -19,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from study.recipes.micro_ladder import micro_ladder
 from study.recipes.quickstart import quickstart
 from trainables.stages.base import Workplace
 from trainables.stages.chain import run_chain
@@ -33,10 +35,8 @@ def main(
     output: Annotated[Path, typer.Option(help="output folder; the stages of a finished quickstart are reused")] = Path(
         "runs/quickstart"
     ),
-    size: Annotated[str, typer.Option(help="a size of the quickstart")] = "3x160",
-    seeds: Annotated[
-        int, typer.Option(min=1, help="how many seeds of pre-training and fine-tuning; 1 is the quickstart's seed")
-    ] = 1,
+    size: Annotated[str, typer.Option(help="a size of the quickstart")] = "2x128",
+    seeds: Annotated[int, typer.Option(min=1, help="how many seeds of fine-tuning; 1 is the quickstart's seed")] = 1,
 ) -> None:
     """Print the margins over chance with and without pre-training, and their ratio."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -66,9 +66,13 @@ def main(
 def _scores(output: Path, name: str, seed: int, *, trained: bool) -> dict[str, tuple[float, float]]:
     """Test score (percent, mean over languages without English) and chance, by target."""
     study = quickstart(seed)
-    chain = study.chain(study.size(name), study.space.defaults()[0], trained=trained)
+    size = study.size(name)
+    if not trained:
+        study = dataclasses.replace(micro_ladder(), targets=study.targets, tuning=study.tuning, seed=seed)
+        size = dataclasses.replace(study.size(name), rate_factor=size.rate_factor)
+    chain = study.chain(size, quickstart(seed).space.defaults()[0], trained=trained)
     metrics: dict[str, float] = {}
-    work = Workplace(StageStore(output), Share(0, 1, study.size(name).resources.micro_batch), progress=_show)
+    work = Workplace(StageStore(output), Share(0, 1, size.resources.micro_batch), progress=_show)
     run_chain(chain, work, metrics.update)
     names = [evaluate.task.name for evaluate in chain]
     return {name: (metrics[f"test_without_english/{name}"], metrics[f"chance/{name}"]) for name in names}

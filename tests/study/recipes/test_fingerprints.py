@@ -60,7 +60,7 @@ def _with_fixed_message(choice: Any) -> Any:
 
 def _stages(study: Study) -> Iterator[tuple[str, str]]:
     for size in study.sizes:
-        for choice in study.space.defaults():
+        for choice in study.space_of(size).defaults():
             for repeat in (choice, *study.repeats_of(choice)):
                 for evaluation in study.chain(size, repeat):
                     yield from ((fingerprint(stage), stage.label) for stage in stages_of(evaluation))

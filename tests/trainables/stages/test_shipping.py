@@ -10,11 +10,12 @@ import torch
 from tests.support import recipes
 from trainables.models import published_encoder
 from trainables.models.encoder import load_encoder, pooling_of
+from trainables.models.published_encoder import shipped_encoder
 from trainables.models.task_model import ENCODER
 from trainables.resources import Resources
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.import_encoder import ImportEncoder
-from trainables.stages.shipping import ship, shipped_encoder
+from trainables.stages.shipping import ship
 from trainables.store.stage_store import StageStore
 from trainables.training.batching import Share
 

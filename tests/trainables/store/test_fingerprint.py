@@ -52,14 +52,14 @@ from study.recipes.quickstart import quickstart
 from trainables.store.fingerprint import fingerprint
 
 study = quickstart()
-print(*(fingerprint(e) for s in study.sizes for c in study.space.defaults() for e in study.chain(s, c)))
+print(*(fingerprint(e) for s in study.sizes for c in study.space_of(s).defaults() for e in study.chain(s, c)))
 """
 
 
 @pytest.mark.slow
 def test_another_process_computes_the_same_fingerprints() -> None:
     study = quickstart()
-    chains = [study.chain(size, choice) for size in study.sizes for choice in study.space.defaults()]
+    chains = [study.chain(size, choice) for size in study.sizes for choice in study.space_of(size).defaults()]
     here = [fingerprint(stage) for chain in chains for stage in chain]
     command = [sys.executable, "-c", _OTHER_PROCESS]
     # This process has a random hash seed unless it was given one; 0 would disable randomisation.

@@ -28,6 +28,7 @@ from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.tasks.micro.follows import MicroFollows
 from trainables.tasks.micro.intermediate import MicroParaphrase
+from trainables.tasks.micro.mention import MicroMention
 from trainables.tasks.micro.tagging import split_words
 from trainables.tasks.registry import MICRO
 
@@ -216,7 +217,7 @@ def test_tagged_words_join_to_the_list_they_were_cut_from() -> None:
             assert language in ("ja", "my", "th", "zh") or words == list(example.words)
 
 
-@pytest.mark.parametrize("make", [MicroEntailment, MicroParaphrase])
+@pytest.mark.parametrize("make", [MicroEntailment, MicroMention, MicroParaphrase])
 @pytest.mark.parametrize("split", SPLITS)
 def test_labels_are_balanced(make: type[MicroTask], split: Split) -> None:
     labels = [example.label for example in make().examples(split, "en") if isinstance(example, PairExample)]
@@ -296,7 +297,7 @@ def bag(first: str, second: str, tokenize: Tokenize) -> dict[str, float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tokenize", ["words", "subwords"])
-@pytest.mark.parametrize("make", [MicroEntailment, MicroFollows])
+@pytest.mark.parametrize("make", [MicroEntailment, MicroFollows, MicroMention])
 def test_a_bag_of_tokens_learns_nothing(make: type[MicroTask], tokenize: str) -> None:
     task = make(train_size=2000, test_size=1000)
     cut = words if tokenize == "words" else subwords()
@@ -326,7 +327,7 @@ def test_a_bag_of_tokens_learns_nothing(make: type[MicroTask], tokenize: str) ->
     assert 100 * hits.mean() <= bound
 
 
-@pytest.mark.parametrize("make", [MicroEntailment, MicroParaphrase])
+@pytest.mark.parametrize("make", [MicroEntailment, MicroMention, MicroParaphrase])
 def test_no_word_of_the_second_text_goes_with_a_label(make: type[MicroTask]) -> None:
     labels: dict[str, list[int]] = defaultdict(list)
     examples = [e for e in make(train_size=2000).examples("train", "en") if isinstance(e, PairExample)]
