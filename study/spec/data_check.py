@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from study.spec.study import Study
+from trainables.data.examples import doubt
 from trainables.tasks.base import Task
 from trainables.tasks.contamination import ContaminationFlag, contamination_flag
 from trainables.tasks.mixture import Mixture
@@ -22,7 +23,7 @@ def all_tasks(study: Study) -> Iterator[Task]:
 
 
 def check_data(study: Study, say: Callable[[str], None]) -> None:
-    """Read every split that the study needs, and report how many rows cannot be used.
+    """Read every split that the study needs, and report how many rows cannot be used, or are used and hardly can be right.
 
     Raises:
         DataError: a data set breaks a rule of its format.
@@ -30,6 +31,13 @@ def check_data(study: Study, say: Callable[[str], None]) -> None:
     for task in all_tasks(study):
         for split, language in task.splits():
             read = task.read(split, language)
+            doubts = [(example.id, reason) for example in read.examples if (reason := doubt(example))]
+            if doubts:
+                id, reason = doubts[0]
+                say(
+                    f"{task.name}, {split} {language}: {len(doubts)} of {len(read.examples)} examples are doubtful and kept; "
+                    f"the first is {id!r}: {reason}"
+                )
             if rejected := read.rejected:
                 first = rejected[0]
                 say(

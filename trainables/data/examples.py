@@ -98,6 +98,31 @@ Example = (
 )
 
 
+# What files hold where a text is missing.
+_PLACEHOLDERS = frozenset({"n/a", "na", "nan", "none", "ns", "null"})
+
+
+def doubt(example: Example) -> str | None:
+    """Why an example may be worth nothing although its row breaks no rule: a text is empty or a placeholder for one."""
+    texts: dict[str, str | None]
+    match example:
+        case PairExample():
+            texts = {"first text": example.first, "second text": example.second}
+        case ChoiceExample():
+            texts = {"context": example.context}
+            texts |= {f"alternative {number}": text for number, text in enumerate(example.choices, 1)}
+        case SpanExample():
+            texts = {"question": example.question, "context": example.context}
+        case _:
+            return None
+    for name, text in texts.items():
+        if text is not None and not text.strip():
+            return f"its {name} is empty"
+        if text is not None and not name.startswith("alternative") and text.strip().lower() in _PLACEHOLDERS:
+            return f"its {name} is {text.strip()!r}, which stands for a missing text"
+    return None
+
+
 @dataclass(frozen=True)
 class RejectedRow:
     """A row that cannot be used: its file or data set, its line, and the rule that it breaks."""

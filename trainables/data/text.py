@@ -1,4 +1,7 @@
-"""Text files line by line: encoding and columns are checked, and every error names file, line and rule."""
+"""Text files line by line: encoding and columns are checked, and every error names file, line and rule.
+
+Errors of the parsers of JSON and CSV become a DataError here, so that no reader handles them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without their line ends. Only a line feed ends a line, because some texts hold other separators.
 
     Raises:
-        DataError: no such file, or a line is not UTF-8.
+        DataError: no such file, a line is not UTF-8, or the lines of the file end in carriage returns alone.
     """
     try:
         stream = open(path, "rb")  # noqa: SIM115 - closed below
@@ -25,6 +28,8 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(path, None, error.strerror or str(error)) from error
     with stream:
         for number, raw in enumerate(stream, 1):
+            if number == 1 and b"\r" in raw.rstrip(b"\r\n") and not raw.endswith(b"\n"):
+                raise DataError(path, 1, "lines end in carriage returns alone; convert them to line feeds")
             try:
                 yield number, raw.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -35,10 +40,7 @@ def json_lines(path: Path) -> Rows:
     """One JSON object a line; empty lines are skipped."""
     for number, line in lines(path):
         if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(path, number, f"not JSON: {error}") from error
+            row = _parsed(line, path, number)
             if not isinstance(row, dict):
                 raise DataError(path, number, f"expected a JSON object, got {type(row).__name__}")
             yield number, row
@@ -46,27 +48,60 @@ def json_lines(path: Path) -> Rows:
 
 def json_document(path: Path) -> Any:
     """A file that is one JSON document."""
-    text = "\n".join(line for _, line in lines(path))
+    return _parsed("\n".join(line for _, line in lines(path)), path, 1)
+
+
+def _parsed(text: str, path: Path, first_line: int) -> Any:
+    """The value of a JSON text that begins in that line of the file.
+
+    Raises:
+        DataError: not JSON, nested too deeply, or a string in it is no text.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if "\\u" in text:  # only an escape can be half of a surrogate pair
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError as error:
-        raise DataError(path, error.lineno, f"not JSON: {error.msg}") from error
+        raise DataError(path, first_line + error.lineno - 1, f"not JSON: {error.msg}") from error
+    except UnicodeEncodeError as error:
+        raise DataError(
+            path, first_line, f"half of a surrogate pair, {error.object[error.start]!r}, is no text"
+        ) from error
+    except RecursionError as error:
+        raise DataError(path, first_line, "not JSON that can be read: nested too deeply") from error
+    except ValueError as error:  # a number of too many digits
+        raise DataError(path, first_line, f"not JSON that can be read: {error}") from error
 
 
 def separated(path: Path, columns: Sequence[str] | None = None, *, delimiter: str = "\t", quoted: bool = False) -> Rows:
-    """Rows of a table. `columns` names the columns of a file without a header; `quoted` reads CSV quotes, also across lines."""
-    source = lines(path)
-    if quoted:
-        reader = csv.reader((line + "\n" for _, line in source), delimiter=delimiter)
-        rows: Iterator[tuple[int, list[str]]] = ((reader.line_num, row) for row in reader)
-    else:
-        rows = ((number, line.split(delimiter)) for number, line in source)
+    """Rows of a table; blank lines are skipped.
+
+    `columns` names the columns of a file without a header; `quoted` reads CSV quotes, also across lines.
+    """
+    rows = _quoted_rows(path, delimiter) if quoted else _plain_rows(path, delimiter)
     names = list(columns) if columns is not None else next(rows, (0, []))[1]
     for number, values in rows:
-        if values and len(values) != len(names):
+        if len(values) != len(names):
             raise DataError(path, number, f"{len(values)} columns, expected {len(names)}: {', '.join(names)}")
-        if values:
-            yield number, dict(zip(names, values, strict=True))
+        yield number, dict(zip(names, values, strict=True))
+
+
+def _plain_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    return ((number, line.split(delimiter)) for number, line in lines(path) if line.strip(" "))
+
+
+def _quoted_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader((line + "\n" for _, line in lines(path)), delimiter=delimiter)
+    try:
+        yield from ((reader.line_num, row) for row in reader if row)
+    except csv.Error as error:
+        raise DataError(path, reader.line_num, f"not CSV: {error}") from error
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number in the digits 0 to 9; `str.isdigit` also accepts superscripts, which `int` does not."""
+    return text.isascii() and text.isdigit()
 
 
 def read_rows(rows: Rows, where: Location, build: Callable[[Record], Example | str]) -> ReadResult:

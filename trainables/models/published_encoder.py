@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -69,6 +70,21 @@ def pinned_encoder(encoder: PublishedEncoder) -> PublishedEncoder:
         return dataclasses.replace(encoder, revision=HfApi().model_info(encoder.repository).sha)
     except hub_errors():
         return encoder
+
+
+def shipped_encoder(ladder: str, size: str) -> PublishedEncoder:
+    """An encoder of a ladder that comes with the package, pinned: its identity is the digest of its files.
+
+    Raises:
+        ValueError: the package has no such encoder.
+    """
+    shipped = SHIPPED / ladder
+    try:
+        family = json.loads((shipped / size / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except OSError:
+        sizes = ", ".join(sorted(path.name for path in shipped.glob("*/"))) or "none"
+        raise ValueError(f"no shipped encoder {ladder}/{size}; this ladder's sizes: {sizes}") from None
+    return pinned_encoder(PublishedEncoder(size, f"{ladder}/{size}", family))
 
 
 def local_folder(encoder: PublishedEncoder) -> Path | None:

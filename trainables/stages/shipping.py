@@ -3,8 +3,7 @@
     python -m trainables.stages.shipping OUTPUT LADDER
 
 copies every encoder that the study in OUTPUT pre-trained to `trainables/models/shipped/LADDER/`, weights in half precision. A
-recipe names one as `shipped_encoder("micro-ladder", "2x128")`. Its identity is the digest of its files, like that of any
-encoder read from a folder.
+recipe names one as `shipped_encoder("micro-ladder", "2x128")` (`trainables.models.published_encoder`).
 """
 
 from __future__ import annotations
@@ -18,27 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainables.models import published_encoder
-from trainables.models.published_encoder import PublishedEncoder, pinned_encoder
 from trainables.models.task_model import ENCODER
 from trainables.stages.vocabulary import TOKENIZER
 from trainables.store.manifests import MANIFEST
 
 POOLING = "mean"  # what the ranking objective of pre-training pools with
-
-
-def shipped_encoder(ladder: str, size: str) -> PublishedEncoder:
-    """An encoder of a shipped ladder, pinned.
-
-    Raises:
-        ValueError: the package has no such encoder.
-    """
-    shipped = published_encoder.SHIPPED / ladder
-    try:
-        family = json.loads((shipped / size / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except OSError:
-        sizes = ", ".join(sorted(path.name for path in shipped.glob("*/"))) or "none"
-        raise ValueError(f"no shipped encoder {ladder}/{size}; this ladder's sizes: {sizes}") from None
-    return pinned_encoder(PublishedEncoder(size, f"{ladder}/{size}", family))
 
 
 def ship(output: Path, ladder: str) -> list[Path]:
@@ -64,7 +47,9 @@ def _ship_one(stage: Path, ladder: str) -> Path:
     (folder / "config.json").write_text(json.dumps({**config, "pooling": POOLING}, indent=1), encoding="utf-8")
     weights = load_file(stage / ENCODER / "model.safetensors")
     halved = {name: value.to(torch.float16).contiguous() for name, value in weights.items()}
-    save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
+    weights_file = folder / "model.safetensors"
+    save_file(halved, weights_file, metadata={"format": "pt"})
+    weights_file.chmod(0o644)  # safetensors lets only the owner read it
     origin = {"stage": stage.name, **{key: manifest[key] for key in ("identity", "metrics", "context")}}
     (folder / MANIFEST).write_text(json.dumps(origin, indent=1), encoding="utf-8")
     return folder

@@ -12,6 +12,7 @@ from trainables.data.examples import ReadResult, RejectedRow, TaggingExample
 from trainables.data.formats.tagged import Block, blocks
 from trainables.data.record import label_index
 from trainables.data.source import DataError
+from trainables.data.text import is_number
 
 COLUMNS = 10
 HIDDEN = "_"
@@ -117,15 +118,19 @@ def _sentence(block: Block, path: Path) -> Sentence:
         name = columns[0]
         if span := re.fullmatch(r"(\d+)-(\d+)", name):
             tokens[int(span[1]), int(span[2])] = columns[1]
-        elif name.isdigit():
+        elif is_number(name):
             if int(name) != len(words) + 1:
                 raise DataError(path, number, f"word {name} follows word {len(words)}")
             words.append(Word(number, columns[1], columns[3], columns[4], _heads(columns, path, number)))
         elif not re.fullmatch(r"\d+\.\d+", name):  # an empty node, which only the enhanced graph has
             raise DataError(path, number, f"id {name!r} is neither a word, nor a range of words, nor an empty node")
-    for first, last in tokens:
+    end = 0
+    for first, last in sorted(tokens):
         if not 0 < first <= last <= len(words):
             raise DataError(path, block.lines[0][0], f"sentence {block.id}: no words for token {first}-{last}")
+        if first <= end:
+            raise DataError(path, block.lines[0][0], f"sentence {block.id}: token {first}-{last} begins inside another")
+        end = last
     for word in words:
         if max(word.heads, default=0) > len(words):
             raise DataError(path, word.line, f"head {max(word.heads)} in a sentence of {len(words)} words")
@@ -133,10 +138,10 @@ def _sentence(block: Block, path: Path) -> Sentence:
 
 
 def _heads(columns: list[str], path: Path, number: int) -> tuple[int, ...]:
-    if not columns[6].isdigit():
+    if not is_number(columns[6]):
         raise DataError(path, number, f"head {columns[6]!r} is not a number")
     enhanced = (edge.partition(":")[0] for edge in columns[8].split("|"))
-    return (int(columns[6]), *(int(head) for head in enhanced if head.isdigit()))
+    return (int(columns[6]), *(int(head) for head in enhanced if is_number(head)))
 
 
 def treebanks(root: Path | None, language: str, split: Literal["train", "dev", "test"]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from trainables.data.examples import ReadResult
 from trainables.data.formats.choices import Parts, read_choices
 from trainables.data.record import Record
 from trainables.data.source import DataError, Location, Row, Rows
-from trainables.data.text import json_lines, lines
+from trainables.data.text import is_number, json_lines, lines
 
 QUESTIONS = ("cause", "effect")
 
@@ -62,7 +62,7 @@ def copa_items(path: Path, first: int, last: int | None) -> Rows:
 
 def _number(item: ElementTree.Element, path: Path, line: int) -> int:
     name = item.get("id", "")
-    if not name.isdigit():
+    if not is_number(name):
         raise DataError(path, line, f"item id {name!r} is not a number")
     return int(name)
 
