@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from study.cli.options import FAILED, DataRoot, refuse, split_names, use_data_root
+from study.cli.options import FAILED, DataRoot, not_empty, refuse, split_names, to_path, use_data_root
 from study.redact import redacted
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ Target = Annotated[
         metavar="RECIPE_OR_CHECKPOINT",
         help="a folder with an encoder (a stage's, or any that save_pretrained wrote), the name of a published encoder "
         "(random weights: speed only), or a recipe that has run",
+        parser=not_empty,
     ),
 ]
 VariantNames = Annotated[
@@ -83,7 +84,8 @@ RecipeOfFolder = Annotated[
     ),
 ]
 Output = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="output folder of the recipe's run; default: runs/STUDY")
+    Path | None,
+    typer.Option(metavar="DIR", help="output folder of the recipe's run; default: runs/STUDY", parser=to_path),
 ]
 Sizes = Annotated[str | None, typer.Option(metavar="A,B", help="only these sizes of the recipe")]
 

@@ -22,8 +22,36 @@ RECIPE_PANEL, TRACKING_PANEL, CLUSTER_PANEL = "Instead of the recipe's own", "Ou
 
 console = Console(highlight=False, soft_wrap=True)
 
+LONGEST_NAME = 255  # bytes of a file or folder name on Linux
+
+
+def not_empty(text: str) -> str:
+    """The text itself.
+
+    Raises:
+        typer.BadParameter: it is empty, as an unset variable of a shell is.
+    """
+    if not text.strip():
+        raise typer.BadParameter("is empty; is a variable of the shell unset?")
+    return text
+
+
+def to_path(text: str) -> Path:
+    """The path that an option or argument names.
+
+    Raises:
+        typer.BadParameter: it is empty, as an unset variable of a shell is, or no file system could hold it.
+    """
+    not_empty(text)
+    if not text.isprintable():
+        raise typer.BadParameter(f"{text!r} has characters that do not print")
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(text).parts):
+        raise typer.BadParameter(f"has a name of more than {LONGEST_NAME} bytes")
+    return Path(text)
+
+
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="a built-in recipe, or path/to/file.py:function")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="output folder of a run")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="output folder of a run", parser=to_path)]
 Trials = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="trials of each size", rich_help_panel=RECIPE_PANEL)
 ]
@@ -48,7 +76,7 @@ BoundMs = Annotated[
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="read published data from this folder instead of the hub"),
+    typer.Option(metavar="DIR", help="read published data from this folder instead of the hub", parser=to_path),
 ]
 RetryFailed = Annotated[
     bool,

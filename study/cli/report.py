@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
-from study.cli.options import console, refuse
+from study.cli.options import console, not_empty, refuse, to_path
 from study.redact import redacted
 
-Source = Annotated[str, typer.Argument(metavar="DIR_OR_URI", help="output folder of a run, or an MLflow URI")]
+Source = Annotated[
+    str, typer.Argument(metavar="DIR_OR_URI", help="output folder of a run, or an MLflow URI", parser=not_empty)
+]
 Experiment = Annotated[str | None, typer.Option(metavar="NAME", help="the study's name, where the store holds several")]
-To = Annotated[Path | None, typer.Option(metavar="FILE", help="file to write; default: report.html in the folder")]
+To = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="file to write; default: report.html in the folder", parser=to_path)
+]
 Budget = Annotated[str | None, typer.Option(metavar="BOUND", help='what a model may cost, such as "p50_ms<=15"')]
 Compare = Annotated[
     str | None, typer.Option(metavar="OTHER", help="another study to compare with: a folder, URI or URI#name")

@@ -29,6 +29,7 @@ from study.cli.options import (
     hide_password,
     load_study,
     refuse,
+    to_path,
     use_data_root,
 )
 from study.redact import redacted
@@ -37,10 +38,15 @@ if TYPE_CHECKING:
     from study.run.driver import RunOptions, RunResult
     from study.spec import Study
 
+LONGEST_FOLDER = 480  # bytes: SQLite refuses paths of more than 512, and adds a suffix for its journal
+
 Output = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="folder for stages, results and report; default: runs/STUDY", rich_help_panel=TRACKING_PANEL
+        metavar="DIR",
+        help="folder for stages, results and report; default: runs/STUDY",
+        rich_help_panel=TRACKING_PANEL,
+        parser=to_path,
     ),
 ]
 TrackingUri = Annotated[
@@ -156,8 +162,19 @@ def _as_storage_failure(error: OSError, output: Path) -> Exception:
     return StorageFailed(problem, output)
 
 
+def _unfit_for_sqlite(folder: Path) -> str | None:
+    """Why the address of the folder's SQLite database could not be written as a URI, or its file not be opened."""
+    if found := sorted({"?", "#", "%"} & set(str(folder))):
+        return f"the path holds {' and '.join(found)}, which the address of a database cannot"
+    if len(os.fsencode(folder)) > LONGEST_FOLDER:
+        return f"the path has {len(os.fsencode(folder))} bytes, and SQLite opens no database below more than {LONGEST_FOLDER}"
+    return None
+
+
 def _check_output(folder: Path) -> None:
     """Refuse a folder that cannot be created: its nearest existing ancestor must be a writable folder."""
+    if problem := _unfit_for_sqlite(folder.absolute()):
+        refuse(f"--output {folder}: {problem}; choose another folder")
     ancestor = folder.absolute()
     while not ancestor.exists():
         ancestor = ancestor.parent

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray.cloudpickle
 
@@ -24,7 +27,7 @@ RECIPES: dict[str, Callable[[], Study]] = {
 
 
 class UnknownRecipe(ValueError):
-    """No built-in recipe of that name, or no such function in that file."""
+    """No built-in recipe of that name, no such function in that file, or a file that cannot be imported."""
 
 
 def load_recipe(reference: str) -> Study:
@@ -39,20 +42,46 @@ def load_recipe(reference: str) -> Study:
             raise UnknownRecipe(
                 f"no recipe {reference!r}; built in are {', '.join(sorted(RECIPES))}; give your own as path/to/file.py:function"
             )
-        return RECIPES[reference]()
+        return _called(RECIPES[reference], reference)
     path, _, name = reference.rpartition(":")
     function = getattr(_import_file(Path(path)), name, None)
     if not callable(function):
         raise UnknownRecipe(f"{path} has no function {name!r}")
-    try:
-        study = function()
-    except ValueError as error:  # a value that some part of the study refuses
-        raise (
-            error if isinstance(error, (InvalidStudy, DataError)) else InvalidStudy([f"{reference}: {error}"])
-        ) from error
+    if required := _required_arguments(function):
+        raise UnknownRecipe(f"{reference} needs {', '.join(required)}; a recipe is called without arguments")
+    study = _called(function, reference)
     if not isinstance(study, Study):
         raise InvalidStudy([f"{reference} returned {type(study).__name__}, not a Study"])
     return study
+
+
+def _called(function: Callable[[], Any], reference: str) -> Any:
+    """The recipe's result; what it raises becomes one sentence.
+
+    Raises:
+        InvalidStudy: some part of the study refuses a value, or the recipe's code fails.
+    """
+    try:
+        return function()
+    except (InvalidStudy, DataError):
+        raise
+    except ValueError as error:  # its message is meant for the recipe's author
+        raise InvalidStudy([f"{reference}: {error}"]) from error
+    except Exception as error:
+        raise InvalidStudy([f"{reference}: {_place_and_reason(error)}"]) from error
+
+
+def _required_arguments(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in optional]
+
+
+def _place_and_reason(error: BaseException) -> str:
+    """The kind and message of an error of user code, and the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{message} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else message
 
 
 def _import_file(path: Path) -> object:
@@ -63,6 +92,13 @@ def _import_file(path: Path) -> object:
         raise UnknownRecipe(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UnknownRecipe(f"{error.filename}, line {error.lineno}: not Python: {error.msg}") from error
+    except (InvalidStudy, DataError):
+        raise
+    except Exception as error:
+        raise UnknownRecipe(f"{path} cannot be imported: {_place_and_reason(error)}") from error
     ray.cloudpickle.register_pickle_by_value(module)  # workers cannot import a file on the driver's disk
     return module

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from study.search.records import DEV_SCORE, DIVERGED_REASON, TrialOutcome, TrialRecord
 from study.spec.space import NONE, Choice, LogUniform, Rates, Space
+from study.spec.validation import REPEATS
 
 JOURNAL = "optuna.journal"
 STATES: dict[TrialOutcome, TrialState] = {
@@ -113,7 +114,7 @@ def search_name(size: str) -> str:
 
 def repeats_name(size: str) -> str:
     """The name of a size's repeats in the journal."""
-    return f"{size}.repeats"
+    return size + REPEATS
 
 
 def _ways_out(output: Path) -> str:

@@ -36,7 +36,7 @@ class LogUniform:
 
     @property
     def valid(self) -> bool:
-        return 0 < self.low <= self.default <= self.high and self.low < self.high
+        return 0 < self.low <= self.default <= self.high < math.inf and self.low < self.high
 
 
 Rates = tuple[float, ...] | LogUniform
@@ -51,6 +51,11 @@ def _sample_rate(rates: Rates, rng: random.Random) -> float:
     if isinstance(rates, LogUniform):
         return math.exp(rng.uniform(math.log(rates.low), math.log(rates.high)))
     return rng.choice(rates)
+
+
+def _different_and_positive(values: tuple[float, ...]) -> bool:
+    """Whether there are values, all different, positive and finite."""
+    return bool(values) and all(0 < value < math.inf for value in values) and len(set(values)) == len(values)
 
 
 @dataclass(frozen=True)
@@ -147,15 +152,14 @@ class Space:
             if isinstance(rates, LogUniform):
                 if not rates.valid:
                     errors.append(f"space.{field} {rates}: must have 0 < low <= default <= high and low < high")
-            elif not rates or any(not rate > 0 for rate in rates) or len(set(rates)) < len(rates):
-                errors.append(f"space.{field} {rates}: must be one or more different positive learning rates")
-        if (
-            not self.epochs
-            or any(not multiple > 0 for multiple in self.epochs)
-            or len(set(self.epochs)) < len(self.epochs)
-        ):
+            elif not _different_and_positive(rates):
+                errors.append(
+                    f"space.{field} {rates}: must be one or more different, positive and finite learning rates"
+                )
+        if not _different_and_positive(self.epochs):
             errors.append(
-                f"space.epochs {self.epochs}: must be one or more different positive multiples of the recipe's steps"
+                f"space.epochs {self.epochs}: must be one or more different, positive and finite multiples of the recipe's "
+                "steps"
             )
         if len(set(self.seeds)) < len(self.seeds):
             errors.append(f"space.seeds {self.seeds}: must be different")

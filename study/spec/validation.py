@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from study.spec.sizes import LadderEncoder, Size
+from study.spec.space import NONE
 from trainables.models.families import why_padded
 from trainables.models.published_encoder import PublishedEncoder
 from trainables.tasks.base import Task
@@ -17,7 +19,12 @@ from trainables.training.batching import Share
 if TYPE_CHECKING:
     from study.spec.study import Study
 
-STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+# Names of studies, sizes, tasks and mixtures become folders, experiments, MLflow tags and filters, and parts of metric names.
+STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+SIZE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+CHOICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+LARGEST_SEED = 2**31 - 1  # seeds of repeats follow it, and numpy takes 32 bits
+REPEATS = ".repeats"  # appended to a size's name for the repeats of its winners
 LADDER_FIELDS = ("corpus", "vocabulary_size", "group_pairs")
 
 
@@ -47,10 +54,20 @@ def study_errors(study: Study) -> list[str]:
 
 def _name_errors(study: Study) -> Iterator[str]:
     if not STUDY_NAME.fullmatch(study.name):
-        yield f"name {study.name!r}: lower-case letters, digits, - and _ only (it names folders and experiments)"
+        yield f"name {study.name!r}: at most 100 lower-case letters, digits, - and _ (it names folders and experiments)"
     if not study.sizes:
         yield "sizes: at least one"
+    for size in study.sizes:
+        if not SIZE_NAME.fullmatch(size.name):
+            yield f"sizes: name {size.name!r}: at most 100 letters, digits, ., - and _ (it names folders and runs)"
+        elif size.name.endswith(REPEATS):
+            yield f"sizes: name {size.name!r}: may not end with {REPEATS}, which names a size's repeats"
     yield from (f"sizes: {name!r} appears twice" for name in _repeated(size.name for size in study.sizes))
+    for choice in (*study.targets, *study.space.intermediates):
+        if not CHOICE_NAME.fullmatch(choice.name):
+            yield f"task name {choice.name!r}: at most 100 letters, digits, - and _ (it names folders and metrics)"
+        elif choice.name == NONE:
+            yield f"task name {NONE!r}: it stands for no intermediate task"
 
 
 def _role_errors(study: Study) -> Iterator[str]:
@@ -66,8 +83,10 @@ def _role_errors(study: Study) -> Iterator[str]:
 
 
 def _search_errors(study: Study) -> Iterator[str]:
-    """The budget, the repeats and ASHA's settings."""
+    """The seed, the budget, the repeats and ASHA's settings."""
     repeats = study.repeats
+    if not 0 <= study.seed <= LARGEST_SEED:
+        yield f"seed {study.seed}: must be from 0 to {LARGEST_SEED}"
     if repeats is not None and (repeats.top < 1 or repeats.seeds < 1):
         yield f"repeats {repeats}: at least one configuration and one further seed; None for no repeats"
     for size in study.sizes:
@@ -111,8 +130,8 @@ def _ladder_errors(study: Study) -> Iterator[str]:
 
 
 def _size_errors(study: Study, size: Size) -> Iterator[str]:
-    if not size.rate_factor > 0:
-        yield f"sizes[{size.name}]: rate_factor {size.rate_factor} must be positive"
+    if not (math.isfinite(size.rate_factor) and size.rate_factor > 0):
+        yield f"sizes[{size.name}]: rate_factor {size.rate_factor} must be positive and finite"
     unknown = sorted({*(size.intermediates or ())} - {*study.space.names[1:]})
     yield from (f"sizes[{size.name}]: no intermediate task {name!r} in this study" for name in unknown)
     yield from _batch_errors(study, size)

@@ -29,11 +29,22 @@ from trainables.data.source import DATA_ROOT_VARIABLE
         (["run", "tests/support/recipes.py:absent"], "no function 'absent'"),
         (["run", "tests/support/recipes.py:not_a_study"], "not a Study"),
         (["run", "quickstart", "--sizes", "7x7,8x8"], "no size '7x7'"),
-        (["run", "quickstart", "--trials", "2"], "trials 2: at least 5"),
+        (["run", "quickstart", "--trials", "2"], "trials 2 of 1x64: at least 5"),
         (["run", "quickstart", "--trials", "many"], "valid integer"),
         (["run", "quickstart", "--bound-ms", "0"], "0.001"),
         (["run", "quickstart", "--data-root", "/no/such/folder"], "no such folder"),
         (["run", "quickstart", "--output", "/dev/null/x"], "is a file"),
+        (["run", "quickstart", "--output", ""], "is empty"),
+        (["run", "quickstart", "--output", "x" * 256], "more than 255 bytes"),
+        (["run", "quickstart", "--output", "/".join(["x" * 100] * 6)], "SQLite opens no database"),
+        (["run", "quickstart", "--output", "a?b"], "the path holds ?"),
+        (["run", "quickstart", "--output", "a%20b#"], "the path holds # and %"),
+        (["run", "quickstart", "--output", "a\nb"], "do not print"),
+        (["run", "quickstart", "--seed", str(2**31)], "seed 2147483648: must be from 0"),
+        (["report", ""], "is empty"),
+        (["bench", ""], "is empty"),
+        (["sync", ""], "is empty"),
+        (["tasks", "--data-root", ""], "is empty"),
         (["plan", "nope"], "no recipe 'nope'"),
         (["report", "/no/such/folder"], "neither a folder with an mlflow.db"),
         (["ui", "/no/such/folder"], "no mlflow.db"),
@@ -50,6 +61,27 @@ def test_bad_input_is_refused_with_one_message_and_exit_code_2(
     assert says in ran.stderr
     assert ran.stdout == ""
     assert not (tmp_path / "out").exists(), "nothing may be created before the input is checked"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("\ndef study(:\n", "recipe.py, line 2: not Python: invalid syntax"),
+        (
+            "import no_such_module\n",
+            "recipe.py cannot be imported: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+        ("def study(size):\n    pass\n", "needs size; a recipe is called without arguments"),
+        ("def study():\n    return {}['absent']\n", "recipe.py, line 2)"),
+        ("def study():\n    raise ValueError('a rule')\n", "recipe.py:study: a rule"),
+    ],
+)
+def test_a_recipe_that_fails_is_refused_with_its_line(content: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.py").write_text(content, encoding="utf-8")
+    ran = CliRunner().invoke(app, ["plan", f"{tmp_path / 'recipe.py'}:study"])
+    assert ran.exit_code == 2
+    assert says in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
 
 
 def test_the_benchmark_s_bound_can_be_set_for_a_folder_that_has_run(

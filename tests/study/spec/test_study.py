@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -13,6 +14,8 @@ from tests.support.recipes import published_study
 from trainables.models.catalogue import published
 from trainables.resources import Resources
 from trainables.stages.finetune import FineTune
+from trainables.tasks.micro.intermediate import MicroParaphrase, MicroTopic
+from trainables.tasks.mixture import Mixture
 
 
 def test_a_study_of_published_encoders_needs_no_corpus_and_a_ladder_does() -> None:
@@ -40,6 +43,54 @@ def test_unpadded_training_is_refused_where_attention_needs_padding() -> None:
         published_study(Size("x", published("xlm-r-base"), Resources(unpad=True, gpus=1)))
     with pytest.raises(InvalidStudy, match=r"sizes\[x\]: unpad: .* needs a GPU"):
         published_study(Size("x", published("xlm-r-base"), Resources(unpad=True)))
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a/b", "a\nb", "it's", "a b", "x" * 101, ".hidden"])
+def test_a_size_s_name_is_fit_for_folders_and_filters(name: str) -> None:
+    study = recipes.inline()
+    with pytest.raises(InvalidStudy, match=r"sizes: name .*: at most 100 letters"):
+        dataclasses.replace(study, sizes=(dataclasses.replace(study.sizes[0], name=name),))
+
+
+def test_names_that_stand_for_something_else_are_refused() -> None:
+    study = recipes.inline()
+    (size,) = study.sizes
+    with pytest.raises(InvalidStudy, match=r"'1x32.repeats': may not end with .repeats"):
+        dataclasses.replace(study, sizes=(size, dataclasses.replace(size, name="1x32.repeats")))
+    members = (MicroTopic(), MicroParaphrase())
+    for name, rule in (("none", "stands for no intermediate task"), ("a/b", "at most 100 letters")):
+        with pytest.raises(InvalidStudy, match=rule):
+            dataclasses.replace(study, space=dataclasses.replace(study.space, intermediates=(Mixture(name, members),)))
+
+
+def test_values_are_finite() -> None:
+    study = recipes.inline()
+    with pytest.raises(InvalidStudy) as refused:
+        dataclasses.replace(
+            study,
+            seed=2**31,
+            sizes=(dataclasses.replace(study.sizes[0], rate_factor=math.inf),),
+            space=dataclasses.replace(
+                study.space,
+                lr_intermediate=(math.inf,),
+                lr_target=LogUniform(1e-4, math.inf, 1e-3),
+                epochs=(math.inf,),
+            ),
+        )
+    assert [error.split(":")[0].split(" ")[0] for error in refused.value.errors] == [
+        *("space.lr_intermediate", "space.lr_target", "space.epochs", "seed", "sizes[1x32]"),
+    ]
+
+
+def test_a_size_tries_the_intermediate_tasks_that_it_names() -> None:
+    study = recipes.inline()
+    names = study.space.names[1:]
+    size = dataclasses.replace(study.sizes[0], intermediates=names[:1])
+    restricted = dataclasses.replace(study, sizes=(size,))
+    assert restricted.space_of(size).names == ("none", names[0])
+    assert restricted.budget(size) <= restricted.space_of(size).choice_count
+    with pytest.raises(InvalidStudy, match=r"sizes\[1x32\]: no intermediate task 'absent' in this study"):
+        dataclasses.replace(study, sizes=(dataclasses.replace(size, intermediates=("absent",)),))
 
 
 def test_all_faults_of_a_study_are_reported_at_once() -> None:
