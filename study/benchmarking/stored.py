@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ import torch
 from study.benchmarking.placement import device_of
 from study.search.records import TrialRecord
 from study.spec import Size, Study
-from trainables.benchmark.measurement import Failed, Measured, MeasurementOutcome, Unavailable, outcome_to_json
+from trainables.benchmark.measurement import METRICS, Failed, Measured, MeasurementOutcome, Unavailable, outcome_to_json
 from trainables.benchmark.repeats import combined
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.variants import Variant, variant_named
@@ -22,8 +23,10 @@ from trainables.stages.evaluate import Evaluate
 from trainables.store.atomic import write_text
 from trainables.store.examples import EXAMPLES
 from trainables.store.fingerprint import canonical, fingerprint
+from trainables.store.kept import KeptFileUnusable, read_object
 
 CONTEXT = "context.json"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -145,16 +148,36 @@ class StoredMeasurements:
         return {"models": list(self.model.fingerprints), "how": canonical(self.model.method)}
 
     def _read(self) -> dict[str, Any] | None:
-        """The file's content, if it is of these models."""
-        if not self.path.exists():
+        """The file's content, if it is of these models. A damaged file is named and counts as absent: it is measured again."""
+        try:
+            document = read_object(self.path, ("of", "measured"))
+            if document is not None and not _is_measured(document):
+                raise KeptFileUnusable(self.path, "its measurements have another form")
+        except KeptFileUnusable as error:
+            logger.warning("%s; it is measured again", error)
             return None
-        document: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-        return document if document["of"] == self._identity else None
+        return document if document is not None and document["of"] == self._identity else None
 
     def _unavailable_here(self) -> str | None:
         """Why the variant cannot run on this machine, which may not be the one that measures."""
         on_gpu = device_of(self.model.study.benchmark) == "cuda" and torch.cuda.is_available()
         return self.variant.unavailable(torch.device("cuda" if on_gpu else "cpu"))
+
+
+def _is_measured(document: Mapping[str, Any]) -> bool:
+    """Whether it holds the reason why there are no measurements, or a list of them."""
+    measured = document["measured"]
+    if isinstance(measured, str):
+        return "here" in document
+    return isinstance(measured, list) and bool(measured) and all(map(_has_conditions, measured))
+
+
+def _has_conditions(values: object) -> bool:
+    """Whether these are the figures of a repeat: what it ran on is the first thing that is compared."""
+    if not (isinstance(values, dict) and set(METRICS) <= values.keys()):
+        return False
+    context = values.get("context")
+    return isinstance(context, dict) and {"hardware", "device_name", "versions"} <= context.keys()
 
 
 def has_scores(repeats: Sequence[Measured]) -> bool:

@@ -13,6 +13,7 @@ from study.spec import Study
 from study.spec.precision import explain_precision
 from trainables.store.atomic import write_text
 from trainables.store.fingerprint import canonical
+from trainables.store.kept import KeptFileUnusable, read_object
 
 STUDY_FILE = "study.json"
 
@@ -62,18 +63,22 @@ def _sizes(study: Study) -> dict[str, dict[str, Any]]:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_object(path, ("sizes",)) or {"sizes": {}}
         sizes = stored.pop("sizes")
-    except (ValueError, KeyError) as error:
+        if not isinstance(sizes, dict) or not all(isinstance(size, dict) for size in sizes.values()):
+            raise KeptFileUnusable(path, "its sizes are no JSON objects")
+    except KeptFileUnusable as error:
         raise CannotRun(
-            f"{path} is damaged ({error}), so the study that the folder holds is unknown. If it is this one, remove the file"
+            f"{path} is damaged ({error.reason}), so the study that the folder holds is unknown. If it is this one, remove the "
+            "file"
         ) from error
     return stored, sizes
 
 
 def _precision_hint(study: Study, stored: Mapping[str, Any]) -> str | None:
     """What to do where the stored study was started on a CPU with other instructions."""
-    precision = stored.get("tuning", {}).get("precision")
+    tuning = stored.get("tuning")
+    precision = tuning.get("precision") if isinstance(tuning, dict) else None
     if precision == study.tuning.precision:
         return None
     return (

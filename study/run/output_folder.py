@@ -6,7 +6,6 @@ One process at a time may use a folder: two would overwrite each other's stages 
 from __future__ import annotations
 
 import fcntl
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from study.errors import CannotRun
 from trainables.store.locks import lock_problem
-from trainables.store.manifests import MANIFEST
+from trainables.store.manifests import MANIFEST, read_manifest
 
 LOCK = ".lock"
 
@@ -59,6 +58,8 @@ def seconds_by_stage_kind(output: Path) -> dict[str, float]:
     """Seconds of all stages by kind, longest first, from their manifests; stages that ran at the same time add up."""
     seconds: dict[str, float] = {}
     for path in output.glob(f"stages/*/{MANIFEST}"):
-        kind = path.parent.name.split("-")[0]
-        seconds[kind] = seconds.get(kind, 0.0) + json.loads(path.read_text(encoding="utf-8"))["context"]["seconds"]
+        context = (read_manifest(path.parent) or {}).get("context")
+        if isinstance(context, dict) and isinstance(took := context.get("seconds"), (int, float)):
+            kind = path.parent.name.split("-")[0]
+            seconds[kind] = seconds.get(kind, 0.0) + took
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from trainables.benchmark.scenarios.timing import timed_calls
 from trainables.hyperparameters import Precision
+from trainables.store.kept import KeptFileUnusable, read_object
 
 if TYPE_CHECKING:
     from study.spec.study import Study
@@ -68,9 +68,11 @@ def resumed_precision(output: Path) -> Iterator[None]:
 
 def _stored(path: Path) -> Precision | None:
     try:
-        precision = json.loads(path.read_text(encoding="utf-8"))["tuning"]["precision"]
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = read_object(path, ("tuning",)) or {}
+    except KeptFileUnusable:
         return None
+    tuning = stored.get("tuning")
+    precision = tuning.get("precision") if isinstance(tuning, dict) else None
     return precision if precision in get_args(Precision) else None
 
 

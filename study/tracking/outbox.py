@@ -2,7 +2,8 @@
 
 The outbox is an append-only file of JSON lines. It keeps every write of a study, so another store can be sent everything too. A
 killed writer leaves at most one partial last line, which is removed when the file is opened next. For each store, a file next
-to it holds the delivery offset: how far that store has received the outbox.
+to it holds the delivery offset: how far that store has received the outbox. It counts only while the outbox holds the
+line that it vouches for; otherwise everything is sent again, which duplicates nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from trainables.store.atomic import write_text
+from trainables.store.kept import KeptFileUnusable, read_object
 
 Entry = dict[str, Any]
 Say = Callable[[str], None]
 FOLDER = "outbox"  # in the output folder
 FORMAT = 1
+READ_BACK = 4096  # bytes
 
 
 class OutboxUnusable(RuntimeError):
@@ -103,6 +106,28 @@ class Outbox:
                 offset += len(line)
                 entries.append(StoredEntry(json.loads(line), offset))
         return entries
+
+    def sync(self) -> None:
+        """Flush what is written to the disk: a delivery offset must not survive a power cut that its entries do not.
+
+        Raises:
+            OSError: the disk refuses it.
+        """
+        os.fsync(self._file)
+
+    def last_line(self, offset: int) -> str | None:
+        """A digest of the line that ends at the offset; None where no line does. The offset 0 has that of nothing."""
+        if not 0 <= offset <= self._end:
+            return None
+        line, start = b"", offset
+        with open(self._path, "rb") as file:
+            while start > 0 and b"\n" not in line[:-1]:
+                start, end = max(0, start - READ_BACK), start
+                file.seek(start)
+                line = file.read(end - start) + line
+        if line and not line.endswith(b"\n"):
+            return None
+        return hashlib.sha256(line[line.rfind(b"\n", 0, -1) + 1 :]).hexdigest()[:16]
 
     def count(self, offset: int) -> int:
         """The number of entries from the offset on, including those that wait in memory."""
@@ -185,17 +210,20 @@ class Outbox:
 
 
 class DeliveryOffset:
-    """How far one store has received the outbox: a byte offset, and the writes that it refused."""
+    """How far one store has received an outbox: a byte offset, and the writes that it refused."""
 
-    def __init__(self, folder: Path, destination: str) -> None:
-        self.destination = destination
-        self._path = folder / f"receipt-{hashlib.sha256(destination.encode()).hexdigest()[:12]}.json"
-        stored = self._read()
-        self.offset: int = stored.get("offset", 0)
-        self.refused: list[str] = stored.get("refused", [])
+    def __init__(self, outbox: Outbox, destination: str) -> None:
+        self.destination, self._outbox = destination, outbox
+        self._path = outbox.folder / f"receipt-{hashlib.sha256(destination.encode()).hexdigest()[:12]}.json"
+        self.offset, self.refused = self._read()
 
     def advance(self, offset: int, refusals: list[str] | None = None) -> None:
-        """Everything before the offset is delivered, or refused for these reasons."""
+        """Everything before the offset is delivered, or refused for these reasons.
+
+        Raises:
+            OSError: the outbox cannot be flushed to the disk, or the offset not be written.
+        """
+        self._outbox.sync()
         self.offset = offset
         self.refused += refusals or []
         self._save()
@@ -207,20 +235,35 @@ class DeliveryOffset:
 
     @staticmethod
     def destinations(folder: Path) -> list[str]:
-        """Every store that the outbox was ever meant for."""
-        stored = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("receipt-*.json")))
-        return [str(content["destination"]) for content in stored]
+        """Every store that the outbox was ever meant for, but those whose files are damaged."""
+        stored = (_usable(path) for path in sorted(folder.glob("receipt-*.json")))
+        return [str(content["destination"]) for content in stored if content is not None]
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            stored: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}  # everything is sent again, which duplicates nothing
-        return stored
+    def _read(self) -> tuple[int, list[str]]:
+        """The stored offset and refusals; nothing is delivered where the outbox does not hold what the offset vouches for."""
+        stored = _usable(self._path)
+        if stored is None:
+            return 0, []
+        # Files of earlier versions have no digest: their offset counts where a line ends.
+        line = self._outbox.last_line(stored["offset"])
+        if line is None or stored.get("line", line) != line:
+            return 0, []
+        return stored["offset"], stored["refused"]
 
     def _save(self) -> None:
         content = {"destination": self.destination, "offset": self.offset, "refused": self.refused}
-        write_text(self._path, json.dumps(content))
+        write_text(self._path, json.dumps({**content, "line": self._outbox.last_line(self.offset)}))
+
+
+def _usable(path: Path) -> dict[str, Any] | None:
+    """The content of a file with a delivery offset; None where there is none, or it is damaged."""
+    try:
+        content = read_object(path, ("destination", "offset", "refused"))
+    except KeptFileUnusable:
+        return None
+    if content is None or type(content["offset"]) is not int or not isinstance(content["refused"], list):
+        return None
+    return content
 
 
 def folder_id(output: Path) -> str:

@@ -45,7 +45,7 @@ def send(output: Path, uri: str | None = None, *, again: bool = False, say: Say)
 
 
 def _send_to(outbox: Outbox, uri: str, *, output: Path, again: bool, say: Say) -> bool:
-    delivery = DeliveryOffset(outbox.folder, destination_of(uri, output))
+    delivery = DeliveryOffset(outbox, destination_of(uri, output))
     store = open_store(outbox, delivery, uri=uri, output=output)
     if again:
         delivery.reset()

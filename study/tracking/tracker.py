@@ -99,7 +99,7 @@ class Tracker:
             raise TrackingUnavailable(str(error)) from error
         for entry in self._outbox.take_recovered():
             self._apply(entry)
-        self._delivery = DeliveryOffset(self._outbox.folder, sync.destination_of(uri, output))
+        self._delivery = DeliveryOffset(self._outbox, sync.destination_of(uri, output))
         if offline:
             self._delivery.advance(self._delivery.offset)  # saves the destination for `sync`
             say("MLflow: offline, results are kept for later")

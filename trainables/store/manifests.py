@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.store.atomic import write_text
+from trainables.store.kept import KeptFileUnusable, read_object
 
 MANIFEST = "manifest.json"
 HASHING_THREADS = 8  # hashing releases the interpreter's lock
@@ -55,11 +56,16 @@ def sync_folder(folder: Path) -> None:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The folder's manifest, or None where it is missing or not valid."""
     try:
-        with open(folder / MANIFEST, encoding="utf-8") as file:
-            manifest = json.load(file)
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        manifest = read_object(folder / MANIFEST, ("files",))
+    except KeptFileUnusable:
         return None
-    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) else None
+    return manifest if manifest is not None and _lists_files(manifest["files"]) else None
+
+
+def _lists_files(files: object) -> bool:
+    return isinstance(files, dict) and all(
+        isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in files.values()
+    )
 
 
 def wrong_sizes(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -19,7 +20,10 @@ from typing import IO, Any, Protocol, Self
 
 from trainables.store.atomic import write_text
 from trainables.store.fingerprint import canonical, fingerprint
+from trainables.store.kept import KeptFileUnusable, read_object
 from trainables.store.manifests import MANIFEST, read_manifest, sync_folder, write_manifest, wrong_contents, wrong_sizes
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 # Stages that this process has verified, with the manifest it checked them against. Hashing runs at 1 to 2 GB/s per file, or at
@@ -118,7 +122,8 @@ class StageStore:
         if not folder.exists():
             return None
         manifest = read_manifest(folder)
-        if manifest is None or not {"format", "identity", "metrics"} <= set(manifest):
+        parts = {} if manifest is None else {name: manifest.get(name) for name in ("identity", "metrics", "context")}
+        if manifest is None or "format" not in manifest or not all(isinstance(part, dict) for part in parts.values()):
             return f"{MANIFEST}: missing or unreadable"
         if manifest["format"] != FORMAT:
             return f"{MANIFEST}: of format {manifest['format']}, {FORMAT} expected"
@@ -166,8 +171,10 @@ class StageStore:
             },
         )
         final = self.folder(stage)
-        if final.exists():  # damaged, or the caller would have found it
+        if final.is_dir():  # damaged, or the caller would have found it
             shutil.rmtree(final)
+        elif final.exists():
+            final.unlink()
         os.replace(workspace, final)
         sync_folder(self._stages)  # before anybody records that the stage exists
         _verified[final] = manifest
@@ -187,10 +194,11 @@ class StageStore:
     def failure(self, stage: Identity) -> Mapping[str, Any] | None:
         """The reason that `record_failure` recorded for the stage, if any."""
         try:
-            failure: dict[str, Any] = json.loads(self._failure(stage).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            failure = read_object(self._failure(stage), ("identity", "step", "loss"))
+        except KeptFileUnusable as error:
+            logger.warning("%s; the stage is tried again", error)
             return None
-        return failure if failure["identity"] == canonical(stage) else None
+        return failure if failure is not None and failure["identity"] == canonical(stage) else None
 
     def _failure(self, stage: Identity) -> Path:
         return self._failures / f"{self.folder(stage).name}.json"

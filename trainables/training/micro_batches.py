@@ -16,6 +16,7 @@ from typing import Any
 from trainables.resources import Resources
 from trainables.store.atomic import write_text
 from trainables.store.fingerprint import fingerprint
+from trainables.store.kept import KeptFileUnusable, read_object
 
 Limits = Mapping[str, int]  # the largest micro-batch to try, by the memory key of a stage
 IRRELEVANT = ("micro_batch", "checkpoint_every_s", "fewest_workers")  # resources that do not change what fits a device
@@ -34,10 +35,12 @@ def known_limits(output: Path, resources: Resources) -> dict[str, int]:
     limits: dict[str, int] = {}
     for path in sorted(_folder(output).glob("*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            stage, recorded, micro_batch = record["stage"], record["resources"], record["micro_batch"]
-        except (OSError, ValueError, TypeError, KeyError):
+            record = read_object(path, ("stage", "resources", "micro_batch"))
+        except KeptFileUnusable:
             continue
+        if record is None:
+            continue
+        stage, recorded, micro_batch = record["stage"], record["resources"], record["micro_batch"]
         if (
             isinstance(stage, str)
             and isinstance(micro_batch, int)

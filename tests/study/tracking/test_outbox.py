@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import analysis
-from study.tracking.outbox import Outbox, OutboxUnusable
+from study.tracking.outbox import DeliveryOffset, Outbox, OutboxUnusable
 from study.tracking.sync import TrackingUnavailable, send
 from study.tracking.tracker import Tracker
 from tests.support.commands import ROOT, study_command
@@ -210,12 +210,69 @@ def test_a_crash_between_a_delivery_and_its_offset_duplicates_nothing(stub: Stub
     assert send(tmp_path, say=lambda line: None)
     expected = stub.content()
     whole = json.loads(offset_file.read_text())
+    del whole["line"]  # as files of earlier versions, whose offsets count where a line ends
     lines = (tmp_path / "outbox" / "journal.jsonl").read_bytes().splitlines(keepends=True)
     for count in range(0, len(lines), 3):
         offset_file.write_text(json.dumps({**whole, "offset": sum(map(len, lines[:count]))}))
         assert send(tmp_path, say=lambda line: None)
         assert stub.content() == expected
         _check(stub)
+
+
+@pytest.mark.parametrize("damage", ["last line lost", "end cut off", "last line is another"])
+def test_an_offset_that_the_outbox_does_not_bear_out_is_not_believed(stub: Stub, damage: str, tmp_path: Path) -> None:
+    with _open(stub, tmp_path) as tracker:
+        _write(tracker)
+        assert tracker.flush()
+    journal = tmp_path / "outbox" / "journal.jsonl"
+    content = journal.read_bytes()
+    before, last = content[: content.rfind(b"\n", 0, -1) + 1], content[content.rfind(b"\n", 0, -1) + 1 :]
+    damaged = {
+        "last line lost": before,
+        "end cut off": content[:-25],
+        "last line is another": before + last.replace(b"t2", b"t1"),
+    }
+    journal.write_bytes(damaged[damage])
+    with _open(stub, tmp_path) as tracker:
+        _write(tracker, 4)
+        assert tracker.flush()
+    _check(stub, 4)
+    lines: list[str] = []
+    assert send(tmp_path, say=lines.append)
+    assert lines[-1].endswith("has everything; 0 writes were sent")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "", "{", '{"offset": 3}', '{"destination": "x", "offset": -5, "refused": []}', "\xff"]
+)
+def test_a_damaged_offset_sends_everything_again(stub: Stub, content: str, tmp_path: Path) -> None:
+    with _open(stub, tmp_path) as tracker:
+        _write(tracker)
+    (offset_file,) = (tmp_path / "outbox").glob("receipt-*.json")
+    offset_file.write_bytes(content.encode("latin-1"))
+    lines: list[str] = []
+    assert send(tmp_path, stub.uri, say=lines.append)
+    _check(stub)
+    journal = (tmp_path / "outbox" / "journal.jsonl").read_bytes()
+    assert f"{journal.count(bytes([10]))} writes were sent" in lines[-1]
+
+
+def test_entries_are_on_the_disk_before_the_offset_that_vouches_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox(tmp_path / "outbox", "demo")
+    delivery = DeliveryOffset(outbox, "a store")
+    outbox.append({"do": "tag"})
+    saved: list[bool] = []
+
+    def fsync(descriptor: int) -> None:
+        saved.append(bool(list(outbox.folder.glob("receipt-*.json"))))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    delivery.advance(outbox.end)
+    assert saved == [False], "the outbox is flushed once, before there is an offset"
+    outbox.close()
+    assert DeliveryOffset(outbox, "a store").offset == outbox.end
 
 
 @pytest.mark.slow
