@@ -28,6 +28,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
@@ -171,7 +172,7 @@ def _shortened(study: Study) -> Study:
 def _monotone(cells: Sequence[Cell], sizes: Sequence[str]) -> bool:
     """Whether every seed of a size scores higher than every seed of the next smaller one."""
     means = [[cell.mean for cell in cells if (cell.size, cell.intermediate) == (size, NONE)] for size in sizes]
-    return all(min(larger) > max(smaller) for smaller, larger in zip(means, means[1:], strict=False))
+    return all(min(larger) > max(smaller) for smaller, larger in pairwise(means))
 
 
 def _above_chance(cells: Sequence[Cell], sizes: Sequence[str]) -> list[str]:
