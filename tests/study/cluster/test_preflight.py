@@ -133,9 +133,11 @@ def free_space(monkeypatch: pytest.MonkeyPatch, **free: float) -> None:
 
 
 @pytest.mark.parametrize(("free", "warns"), [(0.5 * GB, True), (20 * GB, False)])
-def test_little_space_for_the_output_is_a_warning(free: float, warns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    free_space(monkeypatch, data=free)
-    warning = preflight.check_disk(Path("/data/not/there/yet")).warning
+def test_little_space_for_the_output_is_a_warning(
+    free: float, warns: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_space(monkeypatch, **{tmp_path.parts[1]: free})
+    warning = preflight.check_disk(tmp_path / "not" / "there" / "yet").warning
     assert (warning is not None and "0.5 GB free" in warning) == warns
 
 
@@ -329,11 +331,11 @@ def test_doctor_and_run_agree_where_ray_cannot_start(tmp_path: Path) -> None:
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "token")}
     output = str(tmp_path / "out")
     ran = study_command(
-        "run", "tests/support/recipes.py:inline", "--output", output, environment=environment, timeout_s=120
+        "run", "tests/support/recipes.py:inline", "--output", output, environment=environment, timeout_s=240
     )
     assert ran.code == 2, ran.err
     assert "error: Ray cannot start on this machine (" in ran.err
     assert "Traceback" not in ran.err
-    checked = study_command("doctor", environment=environment, timeout_s=120)
+    checked = study_command("doctor", environment=environment, timeout_s=240)
     assert checked.code == 1, checked.out
     assert "FAIL ray: Ray cannot start on this machine (" in checked.out
