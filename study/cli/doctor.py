@@ -6,14 +6,19 @@ import importlib.util
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from study.cli.options import FAILED, console
 
-MIN_DISK_GB, MIN_MEMORY_GB = 5, 6
+if TYPE_CHECKING:
+    from study.cluster.preflight import Checked
+
+    Check = Callable[[], str | Checked]
 
 
 class Unfit(RuntimeError):
@@ -23,20 +28,27 @@ class Unfit(RuntimeError):
 def doctor() -> None:
     """Check what a study needs; each line says ok, or how to fix it.
 
-    Exit code: 0 if all is ok, else 1.
+    A line with warn says what may go wrong in a larger study.
+
+    Exit code: 1 if a check failed, else 0.
     """
     passed = [_passes(name, check) for name, check in CHECKS.items()]
     if not all(passed):
         raise typer.Exit(FAILED)
 
 
-def _passes(name: str, check: Callable[[], str]) -> bool:
+def _passes(name: str, check: Check) -> bool:
     """Run one check and print its line."""
+    from study.errors import CannotRun
+
     try:
-        console.print(f"ok   {name}: {check()}", markup=False)
-    except Unfit as error:
+        found = check()
+    except (Unfit, CannotRun) as error:
         console.print(f"FAIL {name}: {error}", markup=False)
         return False
+    warning = None if isinstance(found, str) else found.warning
+    line = f"ok   {name}: {found if isinstance(found, str) else found.found}"
+    console.print(line if warning is None else f"warn {name}: {warning}", markup=False)
     return True
 
 
@@ -85,18 +97,34 @@ def _deepspeed() -> str:
 
 
 def _ray() -> str:
+    """Start Ray as `run` does."""
     import ray
+
+    from study.cluster.connection import try_local_start
 
     if importlib.util.find_spec("aiohttp") is None or importlib.util.find_spec("opencensus") is None:
         raise Unfit("Ray's job server is not installed; pip install 'ray[default,tune,train]'")
-    return f"{ray.__version__} with the job server"
+    started = time.perf_counter()
+    try_local_start()
+    return f"{ray.__version__} with the job server; started and stopped in {time.perf_counter() - started:.0f} s"
 
 
-def _disk() -> str:
-    free = shutil.disk_usage(Path.cwd()).free / 1e9
-    if free < MIN_DISK_GB:
-        raise Unfit(f"{free:.1f} GB free here, {MIN_DISK_GB} GB needed; free some, or use --output elsewhere")
-    return f"{free:.0f} GB free here"
+def _temporary_folder() -> Checked:
+    from study.cluster.preflight import check_temporary_folder
+
+    return check_temporary_folder()
+
+
+def _ports() -> Checked:
+    from study.cluster.preflight import check_ports
+
+    return check_ports()
+
+
+def _disk() -> Checked:
+    from study.cluster.preflight import check_disk
+
+    return check_disk(Path.cwd())
 
 
 def _locks() -> str:
@@ -111,13 +139,10 @@ def _locks() -> str:
     return "file locks work here" + ("" if limit is None else f", perhaps on one node only: {limit}")
 
 
-def _memory() -> str:
-    import psutil
+def _memory() -> Checked:
+    from study.cluster.preflight import check_memory
 
-    available = psutil.virtual_memory().available / 1e9
-    if available < MIN_MEMORY_GB:
-        raise Unfit(f"{available:.1f} GB available, {MIN_MEMORY_GB} GB needed for the quickstart; close other programs")
-    return f"{available:.0f} GB available"
+    return check_memory()
 
 
 def _gpus() -> str:
@@ -134,11 +159,13 @@ def _gpus() -> str:
         pynvml.nvmlShutdown()
 
 
-CHECKS: dict[str, Callable[[], str]] = {
+CHECKS: dict[str, Check] = {
     "python": _python,
     "compiler": _compiler,
     "torch": _torch,
     "deepspeed": _deepspeed,
+    "temporary folder": _temporary_folder,
+    "ports": _ports,
     "ray": _ray,
     "disk": _disk,
     "locks": _locks,

@@ -15,10 +15,13 @@ Port = Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="port 
 
 def ui(folder: Folder, port: Port = 5000) -> None:
     """Serve MLflow's UI over a run's store, on 127.0.0.1."""
+    from study.cluster.preflight import port_problem
     from study.tracking.tracker import default_uri
 
     if not (folder / "mlflow.db").is_file():
         refuse(f"{folder}: no mlflow.db; give the output folder of a run")
+    if problem := port_problem(port):
+        refuse(f"--port {port}: {problem}; choose another port")
     arguments = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", default_uri(folder)]
     arguments += ["--host", "127.0.0.1", "--port", str(port)]
     console.print(f"http://127.0.0.1:{port}")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import ray
 from ray.exceptions import AuthenticationError
 
+from study.cluster.preflight import OBJECT_STORE_BYTES, ray_folder
 from study.errors import CannotRun
+from study.redact import redacted
 from trainables.data.source import DATA_ROOT_VARIABLE, data_root
-
-# Stages go through the store, so Ray's shared memory carries configs and progress only.
-OBJECT_STORE_BYTES = 256 * 2**20
 
 WORKER_ENVIRONMENT = {
     # From version 2.56 on Ray leaves a node's GPUs visible to workers that requested none. With this variable, which every
@@ -55,13 +55,9 @@ def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
     A Ray started here has `cpus` cores or those of the machine, whichever is more.
 
     Raises:
-        CannotRun: no cluster answers at the address.
+        CannotRun: no cluster answers at the address, or Ray cannot start here.
     """
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    root = data_root()
-    # On a cluster the data root is a folder that every node can read.
-    environment = WORKER_ENVIRONMENT if root is None else {**WORKER_ENVIRONMENT, DATA_ROOT_VARIABLE: str(root)}
+    environment = _environment()
     if external := cluster_address(address):
         _join(external, environment)
     else:
@@ -74,6 +70,30 @@ def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+def try_local_start(timeout_s: float = 60.0) -> None:
+    """Start Ray on this machine as a study does, run one task, and stop it.
+
+    Raises:
+        CannotRun: it does not start, or runs no task in time.
+    """
+    _start(1, _environment())
+    try:
+        ray.get(ray.remote(lambda: None).remote(), timeout=timeout_s)
+    except ray.exceptions.RayError as error:
+        raise _cannot_start(error) from error
+    finally:
+        ray.shutdown()
+
+
+def _environment() -> dict[str, str]:
+    """Set the defaults of this process, and return the environment of workers."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    root = data_root()
+    # On a cluster the data root is a folder that every node can read.
+    return WORKER_ENVIRONMENT if root is None else {**WORKER_ENVIRONMENT, DATA_ROOT_VARIABLE: str(root)}
 
 
 def cluster_address(address: str | None) -> str | None:
@@ -97,20 +117,57 @@ def _join(address: str, environment: dict[str, str]) -> None:
 
 
 def _start(cpus: int, environment: dict[str, str]) -> None:
+    """Start Ray here: "local" never joins another Ray of this machine.
+
+    Every port is a free one but 52365, that of the agent which submitted jobs need. A Ray without jobs works where it is taken.
+    """
     # Nobody preempts this machine, and the watcher is an extra process for every group.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    folder = ray_folder()
     # The process that frees the cores of a stopped group calls the State API. That finds its cluster through a file of the last
     # `ray start` on the machine, possibly another cluster's or a dead one's, unless the environment names the address.
     port = _free_port()
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=True,
-        dashboard_port=port,
-        log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"env_vars": {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}},
+    try:
+        with _changed_environment(folder.environment):
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=True,
+                dashboard_port=port,
+                log_to_driver=False,
+                logging_level="CRITICAL",  # Ray logs the end of its log files before it raises what says the same
+                runtime_env={"env_vars": {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}},
+                _temp_dir=str(folder.path),
+            )
+    except Exception as error:  # Ray raises many classes, `Exception` itself among them
+        ray.shutdown()
+        raise _cannot_start(error) from error
+    logging.getLogger("ray").setLevel("ERROR")
+
+
+@contextmanager
+def _changed_environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for processes that start in the block."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _cannot_start(error: Exception) -> CannotRun:
+    lines = [line.strip(" .") for line in str(error).splitlines() if line.strip(" .")]
+    message = lines[-1] if "Traceback (most recent call last):" in lines else ". ".join(lines)
+    logs = ray_folder().path / "session_latest" / "logs"
+    return CannotRun(
+        f"Ray cannot start on this machine ({type(error).__name__}: {redacted(message)[:400]}); see the logs in {logs}, or run "
+        "on a cluster with --address"
     )
 
 

@@ -12,8 +12,9 @@ from optuna.storages import JournalStorage
 from study.benchmarking.placement import placement_of
 from study.benchmarking.run import benchmark_size
 from study.benchmarking.stored import BestModel
-from study.cluster.connection import connected
+from study.cluster.connection import cluster_address, connected
 from study.cluster.fit import cores_per_trial, max_concurrent_trials, slot_amounts
+from study.cluster.preflight import check_disk, check_local_start
 from study.cluster.progress_actor import ProgressActor, ProgressReporter
 from study.console import Console, Timeline
 from study.errors import CannotRun, joined
@@ -67,7 +68,8 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
     """Run the study, or resume it.
 
     Raises:
-        CannotRun: the output folder is unusable, in use or holds another study; or the cluster is too small.
+        CannotRun: the output folder is unusable, in use or holds another study; or the cluster is too small, or Ray cannot
+            start on this machine.
         DataError: a data set breaks a rule of its format.
         TrackingUnavailable: the MLflow store does not answer, or the local journal of what it lacks cannot be read.
         TrialStoreBroken: the journal of earlier searches cannot be read, or lacks trials that MLflow has.
@@ -77,6 +79,8 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
         raise CannotRun(joined(f"not pinned when the study was built: {what}" for what in study.unpinned))
     timeline, peak_memory = Timeline(), PeakMemory()
     console = Console(timeline)
+    if warning := check_disk(options.output).warning:
+        console.say(warning)
     with ExitStack() as stack:
         stack.enter_context(locked(options.output))
         check_identity(study, options.output)
@@ -181,6 +185,9 @@ class _Run:
     def _connect(self, stack: ExitStack) -> Slots:
         """Connect to Ray, and refuse the study at once if a size or the benchmark can never get its nodes."""
         sizes, address = self.study.sizes, self.options.address
+        if cluster_address(address) is None:
+            for warning in check_local_start():
+                self.console.say(warning)
         stack.enter_context(connected(address, cpus=max(cores_per_trial(size.resources) for size in sizes)))
         if problem := one_node_problem(self.options.output):
             self.console.say(f"{problem}: its locks may hold on one node only; two nodes could train the same stage")

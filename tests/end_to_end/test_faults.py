@@ -24,6 +24,10 @@
 | clocks moved back or forth             | nothing is repeated: no time stamp counts            | here, test_study             |
 | clocks moved back (MLflow)             | time stamps do not: a metric's last value stands     | study/tracking               |
 | a compilation killed, its lock left    | removed in time, whatever clock stamped it           | test_loop                    |
+| a TMPDIR too long, missing, unwritable | another folder is used, and one line says so         | study/cluster                |
+| too little disk or memory to start     | refused in one line before anything is trained       | study/cluster                |
+| another Ray on the machine             | a local Ray starts beside it and does not join it    | study/cluster                |
+| a local Ray that cannot start          | exit 2 with one sentence; the doctor fails too       | study/cluster                |
 | two runs with one output folder        | the second is refused                                | study/cli                    |
 | twenty trials stopped early            | all resources are free again                         | here; groups: test_groups    |
 | MLflow down, slow or refusing          | training goes on; results are sent later, in order   | study/tracking               |
