@@ -19,7 +19,7 @@ def ui(folder: Folder, port: Port = 5000) -> None:
     Prints links to the best trials and benchmarks, to all trials, and to a
     page that compares the benchmarks.
     """
-    from study.tracking.links import links
+    from study.run.links import links
     from study.tracking.tracker import default_uri
 
     if not (folder / "mlflow.db").is_file():

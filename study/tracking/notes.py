@@ -22,7 +22,7 @@ _RUNS = """\
 
 - `tags.best = 'true'`: the sizes' best trials and their benchmarks
 - `tags.kind = 'trial' and tags.outcome = 'complete'`
-- `tags.size = '{size}'`: everything of one size
+- `tags.size = 'SIZE'`: everything of one size
 
 *Views*, above the runs table, has two of these with their columns.
 
@@ -42,8 +42,9 @@ _RUNS = """\
 def experiment_note(name: str, targets: Sequence[str]) -> str:
     """What the experiment holds: kinds of runs, tags to filter by, metrics and units, and where the report is."""
     return (
-        f"**Study {name}**: which encoder size, prepared by which intermediate task, scores best on {_listed(targets)}, and "
-        f"how fast it serves.\n\n{_RUNS}"
+        f"**Study {name}**: its runs, tags, metrics and report\n\n"
+        f"Which encoder size, prepared by which intermediate task, scores best on {_listed(targets)}, and how fast does it "
+        f"serve?\n\n{_RUNS}"
     )
 
 
@@ -71,9 +72,12 @@ def benchmark_note(size: str, variant: str) -> str:
 
 def _choice(params: Mapping[str, object]) -> str:
     intermediate, rate = params["intermediate"], params.get("lr_intermediate")
-    first = f"trained on {intermediate} at learning rate {rate}" if rate is not None else "no intermediate task"
-    steps = "" if params.get("epochs", 1.0) == 1.0 else f", {params['epochs']} times the usual steps"
-    return f"{first}, then on each target at learning rate {params['lr_target']}{steps}, seed {params['seed']}"
+    first = "" if rate is None else f"trained on {intermediate} at learning rate {rate}, then "
+    instead = ", without an intermediate task" if rate is None else ""
+    steps = "" if params.get("epochs", 1.0) == 1.0 else f" and {params['epochs']} times the usual steps"
+    return (
+        f"{first}trained on each target at learning rate {params['lr_target']}{steps}{instead}, seed {params['seed']}"
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
