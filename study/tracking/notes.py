@@ -34,7 +34,7 @@ _RUNS = """\
 - `bench/p50_ms`, `bench/p90_ms`, `bench/p99_ms` (ms): latency of single queries.
 - `bench/throughput_sps` (samples/s): at `bench/batch_size`.
 - `bench/server_qps` (queries/s): load at which 99% of answers come within `bench/server_bound_ms`.
-- `bench/peak_memory_mb`, `bench/rss_mb` (MB), `bench/cold_start_ms` (ms), `bench/energy_j_per_sample` (J).
+- `bench/peak_memory_mb`, `bench/rss_mb` (MB), `bench/cold_start_ms` (ms), `bench/energy_j_per_sample` (J/sample).
 - `params_m`, `params_body_m` (millions): parameters, and those without the embeddings.
 """
 
