@@ -2,7 +2,7 @@
 
 Delivering an entry again duplicates nothing. Runs are looked up by their `key` tag before they are created. Metrics carry the
 step and time of their entry, and a store keeps one of two equal points. Of tags, status and files the last write counts, except
-that the experiment's description, kind and views stay as somebody left them in MLflow's UI.
+that descriptions, and the experiment's kind and views, stay as somebody left them in MLflow's UI.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class MlflowStore:
             if entry["do"] == "run" and self._create(entry):
                 run = self._ids[entry["run"]]  # created with its tags
             else:
-                tags |= entry.get("tags", {})
+                tags |= {name: text for name, text in entry.get("tags", {}).items() if name != NOTE_TAG}
             params = entry.get("params", {}) | params  # MLflow refuses to change a parameter, so the first value stays
             metrics += [Metric(name, v, entry["at"], entry["step"]) for name, v in entry.get("metrics", {}).items()]
         run = run or self._run_id(batch[0]["run"])

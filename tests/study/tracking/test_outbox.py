@@ -150,13 +150,17 @@ def test_an_experiment_of_an_earlier_version_gets_what_the_ui_shows_through_the_
 def test_what_somebody_edited_in_the_ui_stays(stub: Stub, tmp_path: Path) -> None:
     with _open(stub, tmp_path) as tracker:
         tracker.describe({"mlflow.note.content": "ours", "study.seed": 0})
+        _write(tracker)
+    run = stub.by_key()["trial:s:t0"]["tags"]
+    assert "Trial of size s" in run["mlflow.note.content"]
+    run["mlflow.note.content"] = "edited"
     tags = stub.experiments["demo"]["tags"]
     assert tags["mlflow.note.content"] == "ours"
     tags |= {"mlflow.note.content": "edited", "mlflow.experimentKind": "genai_development"}
     with _open(stub, tmp_path) as tracker:
         tracker.describe({"mlflow.note.content": "ours, of a later version", **ui_tags(), "study.seed": 1})
     assert send(tmp_path, stub.uri, again=True, say=lambda line: None)
-    assert tags["mlflow.note.content"] == "edited"
+    assert run["mlflow.note.content"] == tags["mlflow.note.content"] == "edited"
     assert tags["mlflow.experimentKind"] == "genai_development"
     assert tags["study.seed"] == "1"
 
