@@ -45,6 +45,7 @@ def track_outcome(model: BestModel, variant: str, outcome: MeasurementOutcome, *
     if former is not None and former != run:
         tracker.tags(former, {"kind": FORMER})
     tracker.tags(parent, {current: run})
+    tracker.mark_best(model.size.name, model.trial.trial_id)
 
 
 def _track_measured(model: BestModel, measured: Measured, stored: StoredMeasurements, *, tracker: Tracker) -> str:

@@ -105,7 +105,14 @@ def run(
 
     result = _run(
         study,
-        RunOptions(folder, tracking_uri=tracking_uri, address=address, offline=offline, retry_failed=retry_failed),
+        RunOptions(
+            folder,
+            tracking_uri=tracking_uri,
+            address=address,
+            offline=offline,
+            retry_failed=retry_failed,
+            recipe=recipe,
+        ),
     )
     print(json.dumps(result.document), flush=True)
     if result.failures:

@@ -14,15 +14,23 @@ Port = Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="port 
 
 
 def ui(folder: Folder, port: Port = 5000) -> None:
-    """Serve MLflow's UI over a run's store, on 127.0.0.1."""
+    """Serve MLflow's UI over a run's store, on 127.0.0.1.
+
+    Prints links to the best trials and benchmarks, to all trials, and to a
+    page that compares the benchmarks.
+    """
     from study.cluster.preflight import port_problem
+    from study.run.links import links
     from study.tracking.tracker import default_uri
 
     if not (folder / "mlflow.db").is_file():
         refuse(f"{folder}: no mlflow.db; give the output folder of a run")
     if problem := port_problem(port):
         refuse(f"--port {port}: {problem}; choose another port")
-    arguments = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", default_uri(folder)]
+    uri, address = default_uri(folder), f"http://127.0.0.1:{port}"
+    arguments = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     arguments += ["--host", "127.0.0.1", "--port", str(port)]
-    console.print(f"http://127.0.0.1:{port}")
+    console.print(address)
+    for shown, link in links(uri, address=address).items():
+        console.print(f"{shown}\n  {link}", markup=False)
     os.execv(sys.executable, arguments)

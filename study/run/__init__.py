@@ -7,6 +7,8 @@
 | Who locks the folder, and what is left over in it? | `output_folder` |
 | How are encoders made before the searches? | `pretraining` |
 | What goes to MLflow about the study and its sizes? | `mlflow_records` |
+| Where do MLflow's runs come from: recipe, commit, user? | `source` |
+| Which of MLflow's pages does `study ui` link to? | `links` |
 | What does `run` print last, and which failures does it name? | `document` |
 | How is the report written and attached? | `report` |
 | How is peak memory measured? | `peak_memory` |

@@ -25,6 +25,7 @@ from study.run.output_folder import locked, remove_leftovers, seconds_by_stage_k
 from study.run.peak_memory import PeakMemory
 from study.run.pretraining import IMPORTING, PRETRAINING, activity, prepare_encoders
 from study.run.report import report_run
+from study.run.source import source_tags
 from study.search.callback import TrialLog
 from study.search.parallel import ParallelSearches
 from study.search.records import SearchResult
@@ -46,7 +47,7 @@ class RunOptions:
 
     By default `tracking_uri` is SQLite in `output`, and `address` a Ray that this process starts. `offline` does not call
     MLflow and keeps everything for a later run or `sync`. `retry_failed` runs failed trials of earlier runs again, except
-    diverged ones.
+    diverged ones. `recipe` is the study's recipe as on the command line, for MLflow.
     """
 
     output: Path
@@ -54,6 +55,7 @@ class RunOptions:
     address: str | None = None
     offline: bool = False
     retry_failed: bool = False
+    recipe: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,14 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
         remove_leftovers(options.output)
         uri = options.tracking_uri or default_uri(options.output)
         tracker = stack.enter_context(
-            Tracker(uri, study.name, output=options.output, offline=options.offline, say=console.say)
+            Tracker(
+                uri,
+                study.name,
+                output=options.output,
+                offline=options.offline,
+                source=source_tags(options.recipe),
+                say=console.say,
+            )
         )
         storage = open_journal(options.output)
         check_nothing_lost(storage, options.output, known=tracker.trials)

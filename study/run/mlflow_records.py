@@ -9,14 +9,18 @@ from study.run.pretraining import encoder_parameters, language_shares
 from study.search.records import SearchResult, TrialOutcome
 from study.spec import Size, Study
 from study.spec.data_check import all_tasks, contamination_flags
+from study.tracking.notes import NOTE_TAG, experiment_note
 from study.tracking.tracker import Tracker
+from study.tracking.views import ui_tags
 from trainables.benchmark.probes.hardware import describe_hardware
 from trainables.heads import HEADS
 from trainables.store.versions import versions
 
 
 def record_study(study: Study, tracker: Tracker) -> None:
-    """The experiment's tags: command, versions, hardware, tasks and their data."""
+    """The experiment's tags: command, versions, hardware, tasks and their data; and what MLflow's UI shows of it."""
+    targets = [task.name for task in study.targets]
+    tracker.describe({NOTE_TAG: experiment_note(study.name, targets), **ui_tags()})
     tracker.describe(
         {
             "study.command": " ".join(["python -m study", *sys.argv[1:]]),
@@ -24,7 +28,7 @@ def record_study(study: Study, tracker: Tracker) -> None:
             "study.hardware": describe_hardware(),
             "study.precision": study.tuning.precision,
             "study.seed": study.seed,
-            "study.targets": [task.name for task in study.targets],
+            "study.targets": targets,
             "study.intermediates": list(study.space.names),
             "study.selection": "English dev",
             "study.marks": contamination_flags(study),
@@ -62,4 +66,5 @@ def record_size(
     )
     if result.best is not None:
         tracker.tags(run, {"best_trial": result.best.trial_id})
+        tracker.mark_best(size.name, result.best.trial_id)
     tracker.finish(run)

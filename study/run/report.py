@@ -67,7 +67,13 @@ def report_run(
     report = analysis.write_report(frames, tracker.output / REPORT)
     if attach:
         try:
-            attach_report(tracker.uri, experiment, report=report, exports=analysis.exports_folder(report))
+            attach_report(
+                tracker.uri,
+                experiment,
+                report=report,
+                exports=analysis.exports_folder(report),
+                source=tracker.source,
+            )
         except (MlflowException, OSError) as error:
             say(_not_attached(error))
     front: list[dict[str, Any]] = json.loads(analysis.front(frames).to_json(orient="records"))

@@ -7,5 +7,7 @@
 | Where does a result wait until a server takes it? | `outbox` |
 | When is it sent, and what happens while the server is away? | `sender` |
 | How does another store get everything (`study sync`)? | `sync` |
+| What do MLflow's pages say about the study and its runs? | `notes` |
+| Which runs and columns do they show? | `views` |
 | What are a trial's scores by example? | `examples` |
 """

@@ -1,14 +1,15 @@
 """One MLflow store. No other file writes to MLflow.
 
 Delivering an entry again duplicates nothing. Runs are looked up by their `key` tag before they are created. Metrics carry the
-step and time of their entry, and a store keeps one of two equal points. Of tags, status and files the last write counts.
+step and time of their entry, and a store keeps one of two equal points. Of tags, status and files the last write counts, except
+that descriptions, and the experiment's kind and views, stay as somebody left them in MLflow's UI.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from study.redact import redacted
+from study.tracking.notes import NOTE_TAG, REPORT_NOTE
 from study.tracking.outbox import Entry, folder_id
 
 FOLDER_TAG = "study.folder"  # of an experiment: the id of the output folder that it belongs to
@@ -59,6 +61,7 @@ class MlflowStore:
         self._ids: dict[str, str] = {}
         self._doubtful: set[str] = set()  # keys of runs that a lost request may have created
         self._created_here = False
+        self._editable: set[str] = set()  # the experiment's tags that MLflow's UI can edit, as found
 
     def open(self, outbox_id: str) -> bool:
         """Connect, and create the experiment if it is new; returns whether it is marked as having received the outbox.
@@ -91,6 +94,7 @@ class MlflowStore:
                     "this study another name or another --tracking-uri, or rename that experiment or delete it permanently"
                 )
             self._id = experiment.experiment_id
+            self._editable = {tag for tag in experiment.tags if tag.startswith("mlflow.")}
             if owner is None:
                 self._client.set_experiment_tag(self._id, FOLDER_TAG, folder)
             return received
@@ -114,7 +118,8 @@ class MlflowStore:
                     pass  # the header of the outbox
                 case "describe":
                     for name, value in first["tags"].items():
-                        self._client.set_experiment_tag(self._id, name, value)
+                        if name not in self._editable:
+                            self._client.set_experiment_tag(self._id, name, value)
                 case "run" | "write":
                     self._write(batch)
                 case "file":
@@ -139,7 +144,7 @@ class MlflowStore:
             if entry["do"] == "run" and self._create(entry):
                 run = self._ids[entry["run"]]  # created with its tags
             else:
-                tags |= entry.get("tags", {})
+                tags |= {name: text for name, text in entry.get("tags", {}).items() if name != NOTE_TAG}
             params = entry.get("params", {}) | params  # MLflow refuses to change a parameter, so the first value stays
             metrics += [Metric(name, v, entry["at"], entry["step"]) for name, v in entry.get("metrics", {}).items()]
         run = run or self._run_id(batch[0]["run"])
@@ -191,11 +196,13 @@ class MlflowStore:
         self._client.log_artifact(run, str(path))
 
 
-def attach_report(uri: str, experiment: str, *, report: Path, exports: Path) -> None:
+def attach_report(
+    uri: str, experiment: str, *, report: Path, exports: Path, source: Mapping[str, str] | None = None
+) -> None:
     """Attach the report and the folder of its charts and tables to the experiment's one run of kind "report".
 
     MLflow keeps artifacts with runs, not with experiments. The report is made from what MLflow holds, so it does not go through
-    the outbox. Does nothing where the experiment does not exist.
+    the outbox. `source` are tags of the run, if it is new. Does nothing where the experiment does not exist.
 
     Raises:
         MlflowException, OSError: the store does not take it.
@@ -205,7 +212,8 @@ def attach_report(uri: str, experiment: str, *, report: Path, exports: Path) -> 
     if stored is None:
         return
     runs = client.search_runs([stored.experiment_id], "tags.key = 'report'", max_results=1)
-    tags = {"kind": "report", "key": "report"}
+    tags = {"kind": "report", "key": "report", NOTE_TAG: REPORT_NOTE}
+    tags |= {name: redacted(value) for name, value in (source or {}).items()}
     run = runs[0] if runs else client.create_run(stored.experiment_id, run_name="report", tags=tags)
     client.log_artifact(run.info.run_id, str(report))
     if exports.is_dir():

@@ -20,9 +20,11 @@ from typing import Self, TypeVar
 
 from study.redact import environment_secrets, redacted
 from study.tracking import sync
+from study.tracking.notes import NOTE_TAG, benchmark_note, repeat_note, size_note, trial_note
 from study.tracking.outbox import FOLDER, DeliveryOffset, Entry, Outbox, OutboxUnusable, Say
 from study.tracking.sender import Sender
 from study.tracking.sync import LAST_CALL_S, PATIENCE_S, TrackingUnavailable
+from study.tracking.views import BEST_TAG
 
 T = TypeVar("T")
 Value = str | float | int | None
@@ -75,11 +77,13 @@ class Tracker:
         *,
         output: Path,
         offline: bool = False,
+        source: Mapping[str, str] | None = None,
         say: Say = lambda line: None,
         clock_ms: Callable[[], int] = _now_ms,
     ) -> None:
         """Open the outbox, and the store unless `offline`: then a later run or `sync` sends everything.
 
+        `source` are tags of every run that this process creates: where it comes from. Runs that exist keep theirs.
         `clock_ms` is the time since the epoch that writes are stamped with. It may go back; stamps never do.
 
         Raises:
@@ -87,6 +91,7 @@ class Tracker:
                 outbox is damaged, in use or another study's.
         """
         self.uri, self.experiment, self.output = uri, experiment, output
+        self.source = dict(source or {})
         self._say, self._secrets = say, environment_secrets()
         self._clock_ms, self._latest_ms = clock_ms, 0
         self._lock = threading.RLock()
@@ -126,19 +131,19 @@ class Tracker:
 
     def size(self, name: str) -> str:
         """The parent run of a size."""
-        return self._run(f"size:{name}", name, {"kind": "size", "size": name})
+        return self._run(f"size:{name}", name, {"kind": "size", "size": name}, note=size_note(name))
 
     def trial(self, size: str, trial_id: str, *, default_cell: bool, params: Mapping[str, Value]) -> str:
         """The run of a trial, a child of its size's run. Parameters that do not apply are None here and "none" in MLflow."""
         tags = {"kind": "trial", "size": size, "trial_id": trial_id, "default_cell": str(default_cell).lower()}
-        name = f"{size} {params['intermediate']}"
-        return self._run(f"trial:{size}:{trial_id}", name, tags, parent=self.size(size), params=params)
+        name, note = f"{size} {params['intermediate']}", trial_note(size, params)
+        return self._run(f"trial:{size}:{trial_id}", name, tags, note=note, parent=self.size(size), params=params)
 
     def repeat(self, size: str, trial_id: str, *, of: str, params: Mapping[str, Value]) -> str:
         """The run that repeats the finished trial `of` with another seed, a child of its size's run."""
         tags = {"kind": "repeat", "size": size, "trial_id": trial_id, "repeats": of}
-        name = f"{size} {params['intermediate']} seed {params['seed']}"
-        return self._run(f"repeat:{size}:{trial_id}", name, tags, parent=self.size(size), params=params)
+        name, note = f"{size} {params['intermediate']} seed {params['seed']}", repeat_note(size, params, of=of)
+        return self._run(f"repeat:{size}:{trial_id}", name, tags, note=note, parent=self.size(size), params=params)
 
     @property
     def trials(self) -> dict[str, set[str]]:
@@ -153,7 +158,21 @@ class Tracker:
     def benchmark(self, size: str, variant: str, *, tags: Mapping[str, str]) -> str:
         """The run of a benchmark, a child of its size's run."""
         all_tags = {"kind": "benchmark", "size": size, "variant": variant, **tags}
-        return self._run(f"benchmark:{size}:{variant}", f"{size} {variant}", all_tags, parent=self.size(size))
+        note = benchmark_note(size, all_tags["variant"])
+        return self._run(
+            f"benchmark:{size}:{variant}", f"{size} {variant}", all_tags, note=note, parent=self.size(size)
+        )
+
+    def mark_best(self, size: str, trial_id: str) -> None:
+        """Tag the size's best trial and its benchmarks as the best, and no others: the runs table can filter by it."""
+        with self._lock:
+            for key, run in list(self._runs.items()):
+                if run.tags.get("size") != size or run.tags.get("kind") == "size":
+                    continue
+                current = run.tags.get("kind") in ("trial", "benchmark")
+                best = current and run.tags.get("trial_id") == trial_id
+                if best or BEST_TAG in run.tags:
+                    self.tags(key, {BEST_TAG: str(best).lower()})
 
     def metrics(self, run: str, metrics: Mapping[str, Value], *, step: int = 0) -> None:
         """Log the numbers that changed at a step. A NaN or infinite one becomes a tag `unavailable:<metric>`."""
@@ -249,14 +268,16 @@ class Tracker:
         name: str,
         tags: Mapping[str, str],
         *,
+        note: str,
         parent: str | None = None,
         params: Mapping[str, Value] | None = None,
     ) -> str:
+        """Create the run, or complete the one that exists. Its source and its note are written only with its creation."""
         texts = {name: "none" if value is None else str(value) for name, value in (params or {}).items()}
         with self._lock:
             state = self._runs.get(key)
             if state is None:
-                clean = self._changed({}, tags)
+                clean = self._changed({}, {**self.source, NOTE_TAG: note, **tags})
                 self._append({"do": "run", "run": key, "name": name, "parent": parent, "tags": clean, "params": texts})
             elif missing := {name: text for name, text in texts.items() if name not in state.params}:
                 self._append({"do": "write", "run": key, "params": missing})

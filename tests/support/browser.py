@@ -96,6 +96,28 @@ class Browser:
         self.wait_for("document.readyState === 'complete'")
         self.wait_for("!document.querySelector('.chart') || document.documentElement.dataset.drawn > 0")
 
+    def visit(self, url: str, *, timeout_s: float = 60, width: int = 2600, height: int = 900) -> None:
+        """Show a page of a server that may still be starting; a page that is shown already is loaded again.
+
+        Raises:
+            TimeoutError: the server did not answer in time.
+        """
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._call("Page.navigate", url="about:blank")
+        deadline = time.monotonic() + timeout_s
+        while "errorText" in self._call("Page.navigate", url=url):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{url} does not answer")
+            time.sleep(0.5)
+
+    def wait_for_text(self, text: str, timeout_s: float = 120) -> None:
+        """Wait until the page shows a text.
+
+        Raises:
+            TimeoutError: it did not in time.
+        """
+        self.wait_for(f"(document.body?.innerText ?? '').includes({json.dumps(text)})", timeout_s)
+
     def prefer(self, *, dark: bool) -> None:
         """Set the colour scheme that the reader's system prefers."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

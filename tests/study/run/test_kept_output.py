@@ -46,6 +46,10 @@ class KeptOutput:
         with sqlite3.connect(self.folder / "mlflow.db") as connection:
             return dict(connection.execute("SELECT run_uuid, status FROM runs"))
 
+    def experiment_tags(self) -> dict[str, str]:
+        with sqlite3.connect(self.folder / "mlflow.db") as connection:
+            return dict(connection.execute("SELECT key, value FROM experiment_tags"))
+
 
 @pytest.fixture
 def kept(tmp_path: Path) -> KeptOutput:
@@ -92,6 +96,8 @@ def test_the_same_command_repeats_nothing(kept: KeptOutput) -> None:
     assert kept.manifests() == manifests
     assert {path: path.read_bytes() for path in kept.folder.glob("benchmarks/*.json")} == benchmarks
     assert kept.runs() == runs
+    assert kept.experiment_tags()["mlflow.experimentKind"] == "custom_model_development"
+    assert "tags.best = 'true'" in kept.experiment_tags()["mlflow.note.content"]
     assert (kept.folder / "report.html").is_file()
     assert command.document.keys() == kept.document.keys()
     assert _without(command.document, OF_A_RUN) == _without(kept.document, OF_A_RUN)

@@ -21,6 +21,7 @@ import analysis
 from study.tracking.outbox import DeliveryOffset, Outbox, OutboxUnusable
 from study.tracking.sync import TrackingUnavailable, send
 from study.tracking.tracker import Tracker
+from study.tracking.views import ui_tags
 from tests.support.commands import ROOT, study_command
 from tests.support.mlflow_stub import Stub, stub_server
 
@@ -125,6 +126,43 @@ def test_the_report_reads_the_outbox_if_a_complete_store_cannot_be_read(
     assert list(frames.trials["outcome"]) == ["complete"] * 3
     assert list(frames.trials["dev_score"]) == [2.0, 12.0, 22.0]
     assert ["MLflow cannot be read" in line for line in lines] == ([True] if broken else [])
+
+
+def test_an_experiment_of_an_earlier_version_gets_what_the_ui_shows_through_the_journal(
+    stub: Stub, tmp_path: Path
+) -> None:
+    with _open(stub, tmp_path) as tracker:
+        _write(tracker)
+    tags = stub.experiments["demo"]["tags"]
+    assert not [tag for tag in tags if tag.startswith("mlflow.")]
+    journal = tmp_path / "outbox" / "journal.jsonl"
+    for _ in range(2):  # the second time adds nothing
+        with _open(stub, tmp_path, offline=True) as tracker:
+            tracker.describe(ui_tags())
+            entries = journal.read_text().splitlines()
+            assert [json.loads(line)["do"] for line in entries].count("describe") == 2
+    assert "mlflow.experimentKind" not in tags
+    assert send(tmp_path, say=lambda line: None)
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert {tag: tags[tag] for tag in ui_tags()} == ui_tags()
+
+
+def test_what_somebody_edited_in_the_ui_stays(stub: Stub, tmp_path: Path) -> None:
+    with _open(stub, tmp_path) as tracker:
+        tracker.describe({"mlflow.note.content": "ours", "study.seed": 0})
+        _write(tracker)
+    run = stub.by_key()["trial:s:t0"]["tags"]
+    assert "Trial of size s" in run["mlflow.note.content"]
+    run["mlflow.note.content"] = "edited"
+    tags = stub.experiments["demo"]["tags"]
+    assert tags["mlflow.note.content"] == "ours"
+    tags |= {"mlflow.note.content": "edited", "mlflow.experimentKind": "genai_development"}
+    with _open(stub, tmp_path) as tracker:
+        tracker.describe({"mlflow.note.content": "ours, of a later version", **ui_tags(), "study.seed": 1})
+    assert send(tmp_path, stub.uri, again=True, say=lambda line: None)
+    assert run["mlflow.note.content"] == tags["mlflow.note.content"] == "edited"
+    assert tags["mlflow.experimentKind"] == "genai_development"
+    assert tags["study.seed"] == "1"
 
 
 def test_an_outage_costs_one_call_per_pause_and_is_caught_up_in_order(stub: Stub, tmp_path: Path) -> None:

@@ -115,6 +115,50 @@ def test_a_resumed_study_writes_only_what_is_new(tmp_path: Path) -> None:
         assert sorted((point.step, point.value) for point in history) == [(1, 50.0), (2, 60.0)]
 
 
+def test_a_run_says_what_it_is_and_where_it_comes_from_when_it_is_created(tmp_path: Path) -> None:
+    """A resumed study leaves the runs that exist as they are."""
+    uri = default_uri(tmp_path)
+    params = {**PARAMS, "intermediate": "topics", "lr_intermediate": 2e-3, "epochs": 2.0}
+    with Tracker(uri, "demo", output=tmp_path, source={"mlflow.user": "ada", "mlflow.source.name": "first"}) as tracker:
+        trial = tracker.trial("s", "t1", default_cell=True, params=params)
+    with Tracker(uri, "demo", output=tmp_path, source={"mlflow.source.name": "second"}) as resumed:
+        resumed.trial("s", "t1", default_cell=True, params=params)
+        repeat = resumed.repeat("s", "t1-s3", of="t1", params={**PARAMS, "seed": 3})
+        benchmark = resumed.benchmark("s", "fp32@abc", tags={"variant": "fp32"})
+        runs = _runs(resumed)
+    assert runs[trial].info.user_id == "ada"
+    sources = {key: run.data.tags["mlflow.source.name"] for key, run in runs.items()}
+    assert sources == {"size:s": "first", trial: "first", repeat: "second", benchmark: "second"}
+    notes = {key: run.data.tags["mlflow.note.content"] for key, run in runs.items()}
+    assert notes[trial] == (
+        "Trial of size s: trained on topics at learning rate 0.002, then trained on each target at learning rate 0.001 and 2.0 "
+        "times the usual steps, seed 0."
+    )
+    assert "Repeat of trial t1 of size s with seed 3" in notes[repeat]
+    assert "without an intermediate task" in notes[repeat]
+    assert "variant fp32 of the best model of size s" in notes[benchmark]
+    assert "size s" in notes["size:s"]
+
+
+def test_only_the_best_trial_and_its_current_benchmarks_are_marked(tmp_path: Path) -> None:
+    with Tracker(default_uri(tmp_path), "demo", output=tmp_path) as tracker:
+        for size in ("s", "other"):
+            for trial_id in ("t1", "t2"):
+                tracker.trial(size, trial_id, default_cell=False, params=PARAMS)
+                tracker.benchmark(size, f"fp32@{trial_id}", tags={"variant": "fp32", "trial_id": trial_id})
+        tracker.repeat("s", "t1-s3", of="t1", params=PARAMS)
+        tracker.mark_best("s", "t1")
+        assert _best(tracker) == {"trial:s:t1", "benchmark:s:fp32@t1"}
+        tracker.mark_best("s", "t2")
+        tracker.tags("benchmark:s:fp32@t2", {"kind": "former benchmark"})
+        tracker.mark_best("s", "t2")
+        assert _best(tracker) == {"trial:s:t2"}
+
+
+def _best(tracker: Tracker) -> set[str]:
+    return {key for key, run in _runs(tracker).items() if run.data.tags.get("best") == "true"}
+
+
 def test_several_threads_of_the_driver_can_write_at_the_same_time(tracker: Tracker) -> None:
     def search(size: str) -> None:
         for number in range(6):

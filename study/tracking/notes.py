@@ -1,0 +1,84 @@
+"""What MLflow's pages say about the experiment and each run, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+NOTE_TAG = "mlflow.note.content"  # MLflow shows it as the description of a run or an experiment
+
+REPORT_NOTE = "The study's report, with its charts and tables, as artifacts. It is made from the other runs."
+
+_RUNS = """\
+**Runs** differ in their tag `kind`:
+
+- `size`: an encoder size, the parent of all runs below. Its tag `best_trial` names the trial with the best dev score.
+- `trial`: one choice of intermediate task and learning rates, trained on every target. Its tag `outcome` is `complete`,
+  `stopped_early` or `failed`.
+- `repeat`: a trial again with another seed.
+- `benchmark`: a serving variant of the size's best model, timed. A `former benchmark` was replaced by a newer one.
+- `report`: the report, under *Artifacts*. The output folder has it as `report.html`.
+
+**Filters** for the runs table:
+
+- `tags.best = 'true'`: the sizes' best trials and their benchmarks
+- `tags.kind = 'trial' and tags.outcome = 'complete'`
+- `tags.size = 'SIZE'`: everything of one size
+
+*Views*, above the runs table, has two of these with their columns.
+
+**Metrics**
+
+- `dev/score` (%): mean English dev score over the targets. The search maximises it.
+- `test/score`, `test_without_english/score` (%): mean test score over targets and languages.
+- `dev/TASK`, `test/TASK`, `test/TASK/LANGUAGE`, `chance/TASK` (%): one target.
+- `bench/p50_ms`, `bench/p90_ms`, `bench/p99_ms` (ms): latency of single queries.
+- `bench/throughput_sps` (samples/s): at `bench/batch_size`.
+- `bench/server_qps` (queries/s): load at which 99% of answers come within `bench/server_bound_ms`.
+- `bench/peak_memory_mb`, `bench/rss_mb` (MB), `bench/cold_start_ms` (ms), `bench/energy_j_per_sample` (J/sample).
+- `params_m`, `params_body_m` (millions): parameters, and those without the embeddings.
+"""
+
+
+def experiment_note(name: str, targets: Sequence[str]) -> str:
+    """What the experiment holds: kinds of runs, tags to filter by, metrics and units, and where the report is."""
+    return (
+        f"**Study {name}**: its runs, tags, metrics and report\n\n"
+        f"Which encoder size, prepared by which intermediate task, scores best on {_listed(targets)}, and how fast does it "
+        f"serve?\n\n{_RUNS}"
+    )
+
+
+def size_note(size: str) -> str:
+    """The parent run of a size."""
+    return f"Encoder size {size}: its trials, their repeats and the benchmarks of its best model are the child runs."
+
+
+def trial_note(size: str, params: Mapping[str, object]) -> str:
+    """A trial of the search."""
+    return f"Trial of size {size}: {_choice(params)}."
+
+
+def repeat_note(size: str, params: Mapping[str, object], *, of: str) -> str:
+    """A trial's repeat with another seed."""
+    return f"Repeat of trial {of} of size {size} with seed {params['seed']}: {_choice(params)}."
+
+
+def benchmark_note(size: str, variant: str) -> str:
+    """The benchmark of a variant."""
+    return (
+        f"Benchmark of serving variant {variant} of the best model of size {size}. `context.json` has its conditions."
+    )
+
+
+def _choice(params: Mapping[str, object]) -> str:
+    intermediate, rate = params["intermediate"], params.get("lr_intermediate")
+    first = "" if rate is None else f"trained on {intermediate} at learning rate {rate}, then "
+    instead = ", without an intermediate task" if rate is None else ""
+    steps = "" if params.get("epochs", 1.0) == 1.0 else f" and {params['epochs']} times the usual steps"
+    return (
+        f"{first}trained on each target at learning rate {params['lr_target']}{steps}{instead}, seed {params['seed']}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
