@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -62,10 +64,11 @@ def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
     root = data_root()
     # On a cluster the data root is a folder that every node can read.
     environment = WORKER_ENVIRONMENT if root is None else {**WORKER_ENVIRONMENT, DATA_ROOT_VARIABLE: str(root)}
-    if external := cluster_address(address):
-        _join(external, environment)
-    else:
-        _start(max(len(os.sched_getaffinity(0)), cpus), environment)
+    with _own_handler():
+        if external := cluster_address(address):
+            _join(external, environment)
+        else:
+            _start(max(len(os.sched_getaffinity(0)), cpus), environment)
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -79,6 +82,17 @@ def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
 def cluster_address(address: str | None) -> str | None:
     """The address of an existing cluster, given or in the environment; None where this process starts its own Ray."""
     return address or os.environ.get("RAY_ADDRESS") or None
+
+
+@contextmanager
+def _own_handler() -> Iterator[None]:
+    """Put the handler of SIGTERM back that `ray.init` replaces: by one in Python, then by one that prints a stack trace."""
+    former = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, former)
 
 
 def _join(address: str, environment: dict[str, str]) -> None:
