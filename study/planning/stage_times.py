@@ -41,18 +41,20 @@ class Pace:
 
 
 def fast(gflops: float) -> Pace:
-    """The shortest that is likely on cores of so many GFLOP/s in a feed-forward block: short rows, an idle machine."""
-    return Pace(gflops * 1e9 * 1.2, 0.01, 0.3, 8.0, 8.0, 1.0, 4.0, 4.0)
+    """The shortest that is likely on cores of so many GFLOP/s in a feed-forward block: rows of a third of
+    the length, an idle machine."""
+    return Pace(gflops * 1e9 * 3.0, 0.01, 0.3, 8.0, 8.0, 1.0, 4.0, 4.0)
 
 
 def usual(gflops: float) -> Pace:
     """Between `fast` and `slow`."""
-    return Pace(gflops * 1e9 * 0.6, 0.025, 0.7, 14.0, 15.0, 1.4, 8.0, 8.0)
+    return Pace(gflops * 1e9 * 1.5, 0.02, 0.7, 14.0, 15.0, 1.4, 8.0, 8.0)
 
 
 def slow(gflops: float) -> Pace:
-    """The longest that is likely: rows at full length, small matrix products, processes that start slowly."""
-    return Pace(gflops * 1e9 * 0.3, 0.05, 1.5, 25.0, 30.0, 2.5, 20.0, 20.0)
+    """The longest that is likely: rows at their longest, small matrix
+    products, processes that start slowly."""
+    return Pace(gflops * 1e9 * 0.8, 0.04, 1.0, 25.0, 30.0, 2.0, 20.0, 20.0)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class PlannedStage:
     def kind(self) -> str:
         """What the stage does: pretrain, target, evaluate and so on."""
         return self.label.partition("-")[0]
+
+    @property
+    def likenesses(self) -> tuple[str, ...]:
+        """What it has in common with other stages, the closest first: its label, its kind, that it computes."""
+        return (self.label, self.kind, "") if self.flops else (self.label, self.kind)
 
     def expected_s(self, pace: Pace) -> float:
         """Seconds at the pace."""
@@ -97,14 +104,15 @@ def planned(study: Study, size: Size, stage: Stage) -> PlannedStage:
 class StageTimes:
     """Seconds of stages: expected ones times how much longer finished stages took than expected.
 
-    The factor is the median over finished stages of the same label (size and task), else of the same kind, else of all.
+    The factor is the median over finished stages of the same label (size and task), else of the same kind, else of all that
+    compute: a vocabulary or a table tells nothing of a training.
     """
 
     def __init__(self, pace: Pace, stages: Iterable[PlannedStage], measured_s: Mapping[str, float]) -> None:
         self._pace = pace
         factors: dict[str, list[float]] = {}
         for stage in {stage.name: stage for stage in stages if stage.name in measured_s}.values():
-            for key in (stage.label, stage.kind, ""):
+            for key in stage.likenesses:
                 factors.setdefault(key, []).append(measured_s[stage.name] / stage.expected_s(pace))
         self._factors = {key: median(values) for key, values in factors.items()}
 
@@ -113,7 +121,7 @@ class StageTimes:
         return kind in self._factors
 
     def seconds(self, stage: PlannedStage) -> float:
-        factor = next((self._factors[key] for key in (stage.label, stage.kind, "") if key in self._factors), 1.0)
+        factor = next((self._factors[key] for key in stage.likenesses if key in self._factors), 1.0)
         return factor * stage.expected_s(self._pace)
 
 

@@ -39,7 +39,8 @@ def duration_line(estimate: StudyEstimate) -> str:
     likely = estimate.range_s(fast(gflops), slow(gflops))
     if likely is None:
         return "how long the study takes here, its first trials will tell"
-    return f"the whole study takes {about(*likely)} here"
+    what = "the rest of the study" if estimate.snapshot().stages_done else "the whole study"
+    return f"{what} takes {about(*likely)} here"
 
 
 class StudyStatus:

@@ -56,14 +56,16 @@ def _store_trial(study: Study, size: Size, choice: Choice, output: Path, seconds
 def test_a_stage_takes_as_long_as_those_like_it() -> None:
     """In this order: stages of the same label, of the same kind, any; and what the pace says where none is measured."""
     names = ("target-a-small", "target-a-large", "evaluate-a-small")
-    a, large, scored = (PlannedStage(f"{label}@1", label, steps=9) for label in names)
+    a, large, scored = (PlannedStage(f"{label}@1", label, flops=1.0, steps=9) for label in names)
     again = dataclasses.replace(a, name="target-a-small@2", steps=19)
     stages = (a, again, large, scored)
     assert [StageTimes(PACE, stages, {}).seconds(stage) for stage in stages] == [10.0, 20.0, 10.0, 10.0]
     times = StageTimes(PACE, stages, {a.name: 30.0, scored.name: 5.0})
     assert times.seconds(again) == 60.0, "twice the expected time, three times as slow"
     assert times.seconds(large) == 30.0, "of the same kind"
-    assert times.seconds(PlannedStage("import-x@1", "import-x")) == pytest.approx(1.75), "the median of all"
+    pretraining = PlannedStage("pretrain-x@1", "pretrain-x", flops=1.0, steps=9)
+    assert times.seconds(pretraining) == pytest.approx(17.5), "the median of all that compute"
+    assert times.seconds(PlannedStage("import-x@1", "import-x")) == 1.0, "trainings tell nothing of an import"
     assert times.knows("target")
     assert not times.knows("import")
 
