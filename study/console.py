@@ -6,18 +6,22 @@ Everything goes to standard error: standard output carries the result.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
 
-import ray
 import rich.console
+from rich.live import Live
+from rich.text import Text
 
 from study.redact import redacted
 
-SHOW_EVERY_S = 15.0
+SHOW_EVERY_S = 15.0  # a line of progress, where standard error is no terminal
+REFRESH_S = 1.0  # of the live display on a terminal
+WIDTH = 70  # of a line of progress after the time
 
 
 class Timeline:
@@ -26,6 +30,7 @@ class Timeline:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock, self._start = clock, clock()
         self.seconds: dict[str, float] = {}
+        self.current = ""  # the phase that runs
 
     @property
     def wall_s(self) -> float:
@@ -33,15 +38,35 @@ class Timeline:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        started = self._clock()
+        started, self.current = self._clock(), name
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - started
 
 
+@dataclass(frozen=True)
+class Status:
+    """Where a study is: a line on all of it, a line for each size, and one for each running stage."""
+
+    study: str
+    sizes: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+
+    def line(self, number: int) -> str:
+        """The line of progress with this number: the study and the running stages take turns."""
+        if number % 2 == 0 or not self.stages:
+            return self.study
+        shown = self.stages[0]
+        for count, stage in enumerate(self.stages[1:], 1):
+            if len(shown) + len(stage) + 2 > WIDTH:
+                return f"{shown}; {len(self.stages) - count} more"
+            shown += f"; {stage}"
+        return shown
+
+
 class Console:
-    """Prints timed lines, and from time to time the progress of the workers."""
+    """Prints timed lines, and the progress of the study: a live display on a terminal, a line from time to time elsewhere."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
@@ -49,35 +74,45 @@ class Console:
         self._stop = threading.Event()
 
     def say(self, line: str) -> None:
-        minutes, seconds = divmod(int(self._timeline.wall_s), 60)
-        self._console.print(f"[{minutes:02d}:{seconds:02d}] {redacted(line)}", markup=False)
+        self._console.print(f"{self._time()} {redacted(line)}", markup=False)
 
     def show(self, item: object) -> None:
         """Print a rich table or text."""
         self._console.print(item)
 
     @contextlib.contextmanager
-    def watch(self, progress_actor: Any) -> Iterator[None]:
-        """Print the progress of running stages every SHOW_EVERY_S seconds while the block runs."""
+    def watch(self, read: Callable[[], Status]) -> Iterator[None]:
+        """Show the status while the block runs; other lines appear above a live display. `read` is called in a thread."""
         self._stop.clear()
-        thread = threading.Thread(target=self._report, args=(progress_actor,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
-
-    def _report(self, progress_actor: Any) -> None:
-        while not self._stop.wait(SHOW_EVERY_S):
+        with contextlib.ExitStack() as stack:
+            live = None
+            if self._console.is_terminal and not self._console.is_dumb_terminal:
+                live = Live(console=self._console, transient=True, redirect_stdout=False, auto_refresh=False)
+                stack.enter_context(live)
+            thread = threading.Thread(target=self._report, args=(read, live), daemon=True)
+            thread.start()
             try:
-                latest = ray.get(progress_actor.read.remote(), timeout=5)
-            except ray.exceptions.GetTimeoutError:
-                continue  # the head is busy
-            except ray.exceptions.RayError as error:
-                self.say(
-                    f"workers' progress is no longer shown: the progress actor is unavailable ({type(error).__name__})"
-                )
+                yield
+            finally:
+                self._stop.set()
+                thread.join()
+
+    def _report(self, read: Callable[[], Status], live: Live | None) -> None:
+        for number in itertools.count():
+            if self._stop.wait(SHOW_EVERY_S if live is None else REFRESH_S):
                 return
-            for stage, (done, total, value) in latest.items():
-                self.say(f"  {stage}: {done}/{total}, loss {value:.3f}")
+            status = read()
+            if live is None:
+                self.say(f"  {status.line(number)}")
+            else:
+                live.update(self._rendered(status), refresh=True)
+
+    def _rendered(self, status: Status) -> Text:
+        """At most as many lines as the terminal has, each cut to its width."""
+        lines = [f"{self._time()} {self._timeline.current}: {status.study}"]
+        lines += [f"  {line}" for line in (*status.sizes, *status.stages)]
+        return Text(redacted("\n".join(lines[: max(1, self._console.height - 1)])), no_wrap=True, overflow="ellipsis")
+
+    def _time(self) -> str:
+        minutes, seconds = divmod(int(self._timeline.wall_s), 60)
+        return f"[{minutes:02d}:{seconds:02d}]"

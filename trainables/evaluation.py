@@ -21,6 +21,7 @@ from trainables.tasks.base import Task
 from trainables.training.batching import Share
 
 Forward = Callable[[Tensor, Tensor], Tensor]  # input ids and attention mask of shape (rows, length) to logits
+Observer = Callable[[int, int], None]  # rows of this worker that are encoded, and all of its rows
 logger = logging.getLogger(__name__)
 TOKENS_A_BATCH = 4096  # padded; without gradients, batches can be larger than in training
 
@@ -60,13 +61,15 @@ def score_sets(
     share: Share,
     device: torch.device,
     lockstep: bool = False,
+    observe: Observer = lambda done, total: None,
 ) -> list[Score]:
     """A score for each set with something to score; sets of candidates only are searched and get none.
 
     The workers of a group share the work, and each returns all scores. With `lockstep`, all workers take part in every forward
     pass (ZeRO 3), so each of them scores everything.
     """
-    return score_outputs(predict(forward, sets, pad_id, share=share, device=device, lockstep=lockstep), task)
+    outputs = predict(forward, sets, pad_id, share=share, device=device, lockstep=lockstep, observe=observe)
+    return score_outputs(outputs, task)
 
 
 def score_outputs(outputs: Sequence[Outputs[Any]], task: Task) -> list[Score]:
@@ -95,6 +98,7 @@ def predict(
     share: Share,
     device: torch.device,
     lockstep: bool = False,
+    observe: Observer = lambda done, total: None,
 ) -> list[Outputs[Any]]:
     """The model's outputs for all sets, computed over their distinct rows in batches of similar length."""
     features = [list(scored.features) for scored in sets]
@@ -103,7 +107,7 @@ def predict(
         indices.setdefault(row, len(indices))
     rows = list(indices)
     share = Share(0, 1, 1) if lockstep else share
-    by_row = _forward_rows(forward, rows, pad_id, share=share, device=device, lockstep=lockstep)
+    by_row = _forward_rows(forward, rows, pad_id, share=share, device=device, lockstep=lockstep, observe=observe)
     logits = _gather(by_row, len(rows), share)
     return [
         Outputs(
@@ -138,6 +142,7 @@ def _forward_rows(
     share: Share,
     device: torch.device,
     lockstep: bool,
+    observe: Observer,
 ) -> dict[int, np.ndarray]:
     """Logits by row for this worker's share; values for each token are cut to the row's own length.
 
@@ -146,7 +151,8 @@ def _forward_rows(
     """
     lengths = [len(row) for row in rows]
     logits: dict[int, np.ndarray] = {}
-    left = batches_by_length(lengths, range(share.rank, len(rows), share.workers))[::-1]
+    own = range(share.rank, len(rows), share.workers)
+    left = batches_by_length(lengths, own)[::-1]
     while left:
         indices = left.pop()
         try:
@@ -162,6 +168,7 @@ def _forward_rows(
             continue
         for index, values in zip(indices, output, strict=True):
             logits[index] = (values[: lengths[index]] if output.ndim == 3 else values).copy()
+        observe(len(logits), len(own))
     return logits
 
 

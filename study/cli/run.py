@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from study.cli.interrupts import interruptible
 from study.cli.options import (
     CLUSTER_PANEL,
     FAILED,
@@ -96,24 +96,25 @@ def run(
     Exit code: 0; 1 if an encoder, trial or benchmark failed and the rest
     finished; 2 if the study was refused before any work.
     """
-    hide_password(tracking_uri)
-    use_data_root(data_root)
-    load = partial(load_study, recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, bound_ms=bound_ms)
-    study, folder = _study_and_folder(load, output)
-    _check_output(folder)
-    from study.run.driver import RunOptions
+    with interruptible():
+        hide_password(tracking_uri)
+        use_data_root(data_root)
+        load = partial(load_study, recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, bound_ms=bound_ms)
+        study, folder = _study_and_folder(load, output)
+        _check_output(folder)
+        from study.run.driver import RunOptions
 
-    result = _run(
-        study,
-        RunOptions(
-            folder,
-            tracking_uri=tracking_uri,
-            address=address,
-            offline=offline,
-            retry_failed=retry_failed,
-            recipe=recipe,
-        ),
-    )
+        result = _run(
+            study,
+            RunOptions(
+                folder,
+                tracking_uri=tracking_uri,
+                address=address,
+                offline=offline,
+                retry_failed=retry_failed,
+                recipe=recipe,
+            ),
+        )
     print(json.dumps(result.document), flush=True)
     if result.failures:
         for line in result.failures:
@@ -141,8 +142,6 @@ def _run(study: Study, options: RunOptions) -> RunResult:
     from study.tracking.sync import TrackingUnavailable
     from trainables.data.source import DataError
 
-    # A stopped job has seconds to clean up. The handler before it is put back: tests call this command in their own process.
-    former = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
     try:
         return run_study(study, options)
     except (CannotRun, DataError, TrialStoreBroken, TrackingUnavailable) as error:
@@ -151,12 +150,6 @@ def _run(study: Study, options: RunOptions) -> RunResult:
         failure = error if isinstance(error, StorageFailed) else _as_storage_failure(error, options.output)
         print(f"error: {redacted(str(failure))}", file=sys.stderr)
         raise typer.Exit(FAILED) from error
-    except (KeyboardInterrupt, SystemExit) as error:
-        number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
-        print("interrupted: finished work is kept; run the same command again to resume", file=sys.stderr, flush=True)
-        os._exit(128 + number)  # without cleanup: search threads still wait for Ray
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 def _as_storage_failure(error: OSError, output: Path) -> Exception:

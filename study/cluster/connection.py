@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -58,10 +60,11 @@ def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
         CannotRun: no cluster answers at the address, or Ray cannot start here.
     """
     environment = _environment()
-    if external := cluster_address(address):
-        _join(external, environment)
-    else:
-        _start(max(len(os.sched_getaffinity(0)), cpus), environment)
+    with _own_handler():
+        if external := cluster_address(address):
+            _join(external, environment)
+        else:
+            _start(max(len(os.sched_getaffinity(0)), cpus), environment)
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -99,6 +102,17 @@ def _environment() -> dict[str, str]:
 def cluster_address(address: str | None) -> str | None:
     """The address of an existing cluster, given or in the environment; None where this process starts its own Ray."""
     return address or os.environ.get("RAY_ADDRESS") or None
+
+
+@contextmanager
+def _own_handler() -> Iterator[None]:
+    """Put the handler of SIGTERM back that `ray.init` replaces: by one in Python, then by one that prints a stack trace."""
+    former = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, former)
 
 
 def _join(address: str, environment: dict[str, str]) -> None:

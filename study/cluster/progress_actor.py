@@ -12,6 +12,8 @@ import ray
 # unit of this resource.
 ON_HEAD = {"node:__internal_head__": 0.001}
 
+# Steps, sets or examples done and in all, and the last loss of a training.
+Progress = tuple[int, int, float | None]
 SILENT_S = 120.0  # after so long without a report, a stage was stopped or its worker is lost
 
 
@@ -20,18 +22,18 @@ class LatestProgress:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._posted: dict[str, tuple[float, tuple[int, int, float]]] = {}
+        self._posted: dict[str, tuple[float, Progress]] = {}
 
-    def post(self, stage: str, done: int, total: int, value: float, before: str | None = None) -> None:
+    def post(self, stage: str, done: int, total: int, loss: float | None, before: str | None = None) -> None:
         """Store a stage's progress; `before` is the stage that the same worker reported last."""
         if before != stage:
             self._posted.pop(before or "", None)
-        self._posted[stage] = (self._clock(), (done, total, value))
+        self._posted[stage] = (self._clock(), (done, total, loss))
         if done == total:
             del self._posted[stage]
 
-    def read(self) -> dict[str, tuple[int, int, float]]:
-        """Steps done, steps in all, and the last loss, by stage."""
+    def read(self) -> dict[str, Progress]:
+        """The progress of each running stage, by label."""
         oldest = self._clock() - SILENT_S
         self._posted = {stage: entry for stage, entry in self._posted.items() if entry[0] >= oldest}
         return {stage: progress for stage, (_, progress) in self._posted.items()}
@@ -51,9 +53,9 @@ class ProgressReporter:
         self._actor, self._every_s, self._clock, self._last = progress_actor, every_s, clock, -every_s
         self._stage: str | None = None
 
-    def __call__(self, stage: str, done: int, total: int, value: float) -> None:
+    def __call__(self, stage: str, done: int, total: int, loss: float | None) -> None:
         now = self._clock()
         if done == total or now - self._last >= self._every_s:
             self._last = now
-            self._actor.post.remote(stage, done, total, value, self._stage)
+            self._actor.post.remote(stage, done, total, loss, self._stage)
             self._stage = stage

@@ -57,6 +57,30 @@ def parameters(study: Study, size: Size) -> ParameterCount:
 
 
 @lru_cache(maxsize=64)
+def outline(encoder: LadderEncoder | PublishedEncoder, vocabulary_size: int | None) -> Architecture:
+    """As `architecture_of`, with the weights of matrices alone counted and no model built: for estimates during a run.
+
+    Raises:
+        UnknownArchitecture: as in `architecture_of`.
+    """
+    config = _config(encoder, vocabulary_size)
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention_width = config.num_attention_heads * head_width
+    feed_forward = getattr(config, "intermediate_size", None) or getattr(config, "d_ff", 4 * config.hidden_size)
+    body = config.num_hidden_layers * config.hidden_size * (4 * attention_width + 2 * feed_forward)
+    return Architecture(
+        count=ParameterCount(body + config.vocab_size * config.hidden_size, body),
+        largest=0,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        attention_width=attention_width,
+        heads=config.num_attention_heads,
+        fused_attention=False,
+        vocabulary=config.vocab_size,
+    )
+
+
+@lru_cache(maxsize=64)
 def _architecture(size_encoder: LadderEncoder | PublishedEncoder, vocabulary_size: int | None) -> Architecture:
     config = _config(size_encoder, vocabulary_size)
     family = FAMILIES[config.model_type]

@@ -18,14 +18,16 @@ from study.cluster.preflight import check_disk, check_local_start
 from study.cluster.progress_actor import ProgressActor, ProgressReporter
 from study.console import Console, Timeline
 from study.errors import CannotRun, joined
+from study.planning.study_estimate import StudyEstimate
 from study.run.document import failure_lines, size_documents
 from study.run.identity import check_identity
 from study.run.mlflow_records import record_language_shares, record_size, record_study
 from study.run.output_folder import locked, remove_leftovers, seconds_by_stage_kind
 from study.run.peak_memory import PeakMemory
-from study.run.pretraining import IMPORTING, PRETRAINING, activity, prepare_encoders
+from study.run.pretraining import activities, prepare_encoders
 from study.run.report import report_run
 from study.run.source import source_tags
+from study.run.status import StudyStatus, duration_line, estimate_of
 from study.search.callback import TrialLog
 from study.search.parallel import ParallelSearches
 from study.search.records import SearchResult
@@ -102,7 +104,8 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
         check_nothing_lost(storage, options.output, known=tracker.trials)
         record_study(study, tracker)
         stack.enter_context(peak_memory.measure())
-        run = _Run(study, options, timeline=timeline, console=console, tracker=tracker, storage=storage)
+        estimate = estimate_of(study, options.output, address=options.address)
+        run = _Run(study, options, timeline, console, tracker, storage, estimate)
         results, encoder_failures = run.finished_results(), dict[str, str]()
         if results is None:
             results, encoder_failures = run.search(stack)
@@ -136,6 +139,7 @@ class _Run:
     console: Console
     tracker: Tracker
     storage: JournalStorage
+    estimate: StudyEstimate
 
     def finished_results(self) -> dict[str, SearchResult] | None:
         """Every size's result if all searches and benchmarks are finished: such a run does not start Ray."""
@@ -162,34 +166,51 @@ class _Run:
         """
         study, output = self.study, self.options.output
         self.console.say(f"training precision: {explain_precision(study)}")
+        self._resume_estimate()
+        self.console.say(duration_line(self.estimate))
         with self.timeline.phase("start-up"):
             slots = self._connect(stack)
+        self.estimate.capacity, self.estimate.limits = slots.capacity, slots.limits
         with self.timeline.phase("reading data"):
             check_data(study, self.console.say)
         with self.timeline.phase("start-up"):
             progress_actor = ProgressActor.remote()  # type: ignore[attr-defined]
-        with self.console.watch(progress_actor):
-            with self.timeline.phase(PRETRAINING):
-                failures = prepare_encoders(study, output, progress_actor=progress_actor, console=self.console)
-            searches = ParallelSearches(
-                study,
-                [size for size in study.sizes if size.name not in failures],
-                output,
-                self.storage,
-                slots,
-                self.tracker,
-                self.console,
-                ProgressReporter(progress_actor),
-                on_search_end=self._search_ended,
-                retry_failed=self.options.retry_failed,
-            )
-            with self.timeline.phase("search"):
-                results = searches.run()
+        stack.enter_context(self.console.watch(StudyStatus(self.estimate, progress_actor, say=self.console.say).read))
+        with self.timeline.phase(activities(study)):
+            failures = prepare_encoders(study, output, progress_actor=progress_actor, console=self.console)
+        for name in failures:
+            self.estimate.searched(name)
+        searches = ParallelSearches(
+            study,
+            [size for size in study.sizes if size.name not in failures],
+            output,
+            self.storage,
+            slots,
+            self.tracker,
+            self.console,
+            ProgressReporter(progress_actor),
+            on_search_end=self._search_ended,
+            retry_failed=self.options.retry_failed,
+            observer=self.estimate,
+        )
+        with self.timeline.phase("search"):
+            results = searches.run()
         for name, reason in failures.items():
             size = study.size(name)
             results[name], _ = load_result(study, size, storage=self.storage)
             self._settle(size, results[name], log=self._trial_log(size), failure=reason)
         return {size.name: results[size.name] for size in study.sizes}, failures
+
+    def _resume_estimate(self) -> None:
+        """Tell the estimate of the trials that earlier runs of the command finished."""
+        for size in self.study.sizes:
+            result, _ = load_result(self.study, size, storage=self.storage)
+            again = self.options.retry_failed
+            search, repeats = (
+                [trial.choice for trial in trials if not (trial.retried or (again and trial.retriable))]
+                for trials in (result.trials, result.repeats)
+            )
+            self.estimate.resume(size.name, search, repeats)
 
     def _connect(self, stack: ExitStack) -> Slots:
         """Connect to Ray, and refuse the study at once if a size or the benchmark can never get its nodes."""
@@ -222,17 +243,18 @@ class _Run:
     def benchmark(self, results: dict[str, SearchResult]) -> dict[str, dict[str, MeasurementOutcome]]:
         """By size and variant, the measurement of the size's best model, or why there is none."""
         with self.timeline.phase("benchmark"):
-            return {
-                size.name: benchmark_size(
-                    self.study,
-                    size,
-                    result=results[size.name],
-                    output=self.options.output,
-                    tracker=self.tracker,
-                    console=self.console,
-                )
-                for size in self.study.sizes
-            }
+            return {size.name: self._benchmark_size(size, results[size.name]) for size in self.study.sizes}
+
+    def _benchmark_size(self, size: Size, result: SearchResult) -> dict[str, MeasurementOutcome]:
+        with self.estimate.benchmark_of(size.name):
+            return benchmark_size(
+                self.study,
+                size,
+                result=result,
+                output=self.options.output,
+                tracker=self.tracker,
+                console=self.console,
+            )
 
     def report(self) -> tuple[Path, list[dict[str, Any]]]:
         """The report's path, and the front of score against latency."""
@@ -241,9 +263,7 @@ class _Run:
 
     def summarise(self, peak_memory: PeakMemory, report: Path) -> None:
         """Print where the time went, peak memory and the report's path."""
-        only_imports = all(activity(self.study, size) == IMPORTING for size in self.study.sizes)
-        names = {PRETRAINING: IMPORTING} if only_imports else {}
-        phases = [f"{names.get(name, name)} {seconds:.0f} s" for name, seconds in self.timeline.seconds.items()]
+        phases = [f"{name} {seconds:.0f} s" for name, seconds in self.timeline.seconds.items()]
         stages = [f"{kind} {seconds:.0f} s" for kind, seconds in seconds_by_stage_kind(self.options.output).items()]
         self.console.say("time by phase: " + ", ".join(phases))
         self.console.say("time by stage: " + ", ".join(stages))

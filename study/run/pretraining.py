@@ -21,6 +21,12 @@ from trainables.store.stage_store import StageStore
 PRETRAINING, IMPORTING = "pre-training", "importing"
 
 
+def activities(study: Study) -> str:
+    """The name of the phase that prepares the encoders: IMPORTING where none is pre-trained."""
+    trains = any(activity(study, size) == PRETRAINING for size in study.sizes)
+    return PRETRAINING if trains else IMPORTING
+
+
 def activity(study: Study, size: Size) -> str:
     """How the size gets its encoder: PRETRAINING, or IMPORTING a published one."""
     return PRETRAINING if isinstance(study.encoder_stage(size), Pretrain) else IMPORTING

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ray.tune import Callback
 
 from study.console import Console
 from study.search.records import DEV_SCORE, TARGETS_FINISHED, SearchResult, TrialOutcome, TrialRecord, repeated_id
-from study.search.tables import describe_choice
+from study.search.tables import describe_choice, describe_scores
 from study.search.trial import STORAGE, choice_of, outcome_of
 from study.spec import Size, Study
 from study.spec.space import Choice
@@ -36,6 +35,23 @@ _CONSOLE_WORDS = {
 }
 
 
+class TrialObserver(Protocol):
+    """Is told when trials and repeats of a size start and end, and tells how long the study still takes. Raises nothing."""
+
+    def trial_started(self, size: str, choice: Choice) -> None: ...
+
+    def trial_ended(self, size: str, choice: Choice) -> None: ...
+
+    def repeating(self, size: str, repeats: Sequence[Choice]) -> None:
+        """The size's search is over, and these are its repeats."""
+
+    def searched(self, size: str) -> None:
+        """The size's search and repeats are over."""
+
+    def time_left(self) -> str:
+        """In words; empty where nothing tells it."""
+
+
 @dataclass
 class TrialLog(Callback):  # type: ignore[misc]
     """Tune's callback of one size. An exception in it would end the sweep; writing through a `Tracker` raises none."""
@@ -44,8 +60,7 @@ class TrialLog(Callback):  # type: ignore[misc]
     size: Size
     tracker: Tracker
     console: Console
-    clock: Callable[[], float] = time.perf_counter
-    _started: float | None = None  # when the first trial did: the time before it was spent waiting for a slot
+    observer: TrialObserver | None = None
     _ended: int = 0  # trials, in this run of the command
     _ended_before: int = 0  # in earlier runs
     _expected: int | None = None
@@ -55,20 +70,18 @@ class TrialLog(Callback):  # type: ignore[misc]
 
     def expect(self, trials: int, *, finished: int = 0) -> None:
         """Count up to so many trials from now on, of which some are finished. Until then, the search's budget is expected."""
-        self._started, self._ended, self._ended_before, self._expected = None, 0, finished, trials
+        self._ended, self._ended_before, self._expected = 0, finished, trials
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self._started = self.clock() if self._started is None else self._started
+        if self.observer is not None:
+            self.observer.trial_started(self.size.name, choice_of(trial.config))
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         if TARGETS_FINISHED not in result:
             return
         choice, finished = choice_of(trial.config), int(result[TARGETS_FINISHED])
-        score = f"dev {result[DEV_SCORE]:.1f}, " if DEV_SCORE in result else ""
-        self.console.say(
-            f"  {self.size.name} {describe_choice(choice)}: {finished}/{len(self.study.targets)} targets, "
-            f"{score}test {result['test_score']:.1f}"
-        )
+        name = f"{self.size.name} {trial.config['trial']} ({choice.intermediate})"
+        self.console.say(f"  {name}: {describe_scores(result, self.study.targets[finished - 1].name)}")
         self.tracker.metrics(self._run(trial.config["trial"], choice), mlflow_metrics(result), step=finished)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -137,12 +150,13 @@ class TrialLog(Callback):  # type: ignore[misc]
         self._ended += 1
         budget = self.study.budget(self.size) if self._expected is None else self._expected
         number = self._ended_before + self._ended
-        left = budget - number
-        eta = ""
-        if left > 0 and self._started is not None:
-            eta = f"; about {(self.clock() - self._started) / self._ended * left:.0f} s for {left} more"
-        choice = describe_choice(choice_of(trial.config))
-        self.console.say(f"{self.size.name} trial {number}/{budget} {ending}: {choice}{eta}")
+        choice, time_left = choice_of(trial.config), ""
+        if self.observer is not None:
+            self.observer.trial_ended(self.size.name, choice)
+            time_left = self.observer.time_left()
+        self.console.say(f"{self.size.name} trial {number}/{budget} {ending}: {describe_choice(choice)}")
+        if time_left:
+            self.console.say(f"  study: {time_left}")
 
 
 def mlflow_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:

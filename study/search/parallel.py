@@ -10,7 +10,7 @@ from pathlib import Path
 from optuna.storages import JournalStorage
 
 from study.console import Console
-from study.search.callback import TrialLog
+from study.search.callback import TrialLog, TrialObserver
 from study.search.records import SearchResult, TrialRecord
 from study.search.slots import Slots, trial_request
 from study.search.sweep import Interrupted, Sweep, load_result, wanted_repeats
@@ -37,6 +37,7 @@ class ParallelSearches:
     progress: Progress
     on_search_end: Callable[[Size, SearchResult, TrialLog], None]
     retry_failed: bool = False
+    observer: TrialObserver | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> dict[str, SearchResult]:
@@ -80,7 +81,7 @@ class ParallelSearches:
         return sorted(self.sizes, key=demand)
 
     def _search(self, size: Size) -> SearchResult:
-        log = TrialLog(self.study, size, self.tracker, self.console)
+        log = TrialLog(self.study, size, self.tracker, self.console, self.observer)
         sweep = Sweep(
             self.study,
             size,
@@ -103,7 +104,11 @@ class ParallelSearches:
                 f"repeating {size.name}'s winners with further seeds: {_trial_count(len(repeats), finished)}"
             )
             log.expect(len(repeats), finished=finished)
+            if self.observer is not None:
+                self.observer.repeating(size.name, list(repeats))
             result = sweep.repeat(self.storage, result)
+        if self.observer is not None:
+            self.observer.searched(size.name)
         self.on_search_end(size, result, log)
         return result
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.table import Table
 
 from study.search.records import DEV_SCORE, TARGETS_FINISHED, SearchResult, TrialOutcome, TrialRecord
@@ -14,6 +17,17 @@ def describe_choice(choice: Choice) -> str:
     """A choice in a few words."""
     through = "" if choice.lr_intermediate is None else f" at {choice.lr_intermediate:g}"
     return f"{choice.intermediate}{through}, target at {choice.lr_target:g}"
+
+
+def describe_scores(metrics: Mapping[str, Any], target: str) -> str:
+    """The score of the target that was finished last, and the mean that the search maximises."""
+    if f"dev/{target}" in metrics:
+        own = f"dev {metrics[f'dev/{target}']:.1f}"
+    else:
+        own = f"test {metrics[f'test/{target}']:.1f}, without dev"
+    count = sum(name.startswith("dev/") for name in metrics)
+    mean = f", mean of {count} target{'s' if count > 1 else ''} {metrics[DEV_SCORE]:.1f}" if count else ""
+    return f"{target} {own}{mean}"
 
 
 def trial_table(result: SearchResult) -> Table:

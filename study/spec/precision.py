@@ -76,11 +76,21 @@ def _stored(path: Path) -> Precision | None:
     return precision if precision in get_args(Precision) else None
 
 
-@lru_cache
+def training_gflops(precision: Precision) -> float:
+    """What one thread of this CPU does in a precision, in GFLOP/s, as `cpu_precision` measured it."""
+    return _rates(WIDTH, TOKENS)["bf16" if precision == "bf16_mixed" else "fp32"]
+
+
 def _measured(width: int, tokens: int) -> ResolvedPrecision:
+    rates = _rates(width, tokens)
+    return resolve(rates["fp32"], rates["bf16"])
+
+
+@lru_cache
+def _rates(width: int, tokens: int) -> dict[str, float]:
     step, operations = _training_step(width, tokens)
     seconds = interleaved_medians({"fp32": lambda: step(False), "bf16": lambda: step(True)})
-    return resolve(operations / seconds["fp32"] / 1e9, operations / seconds["bf16"] / 1e9)
+    return {name: operations / seconds[name] / 1e9 for name in ("fp32", "bf16")}
 
 
 def resolve(fp32_gflops: float, bf16_gflops: float) -> ResolvedPrecision:

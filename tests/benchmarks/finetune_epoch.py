@@ -294,7 +294,7 @@ def _ours(setting: Setting, model: TaskModel, *, trims: bool) -> list[float]:
         StageStore(setting.folder),
         Share(0, 1, BATCH),
         Resources(trim_vocabulary=trims),
-        progress=lambda stage, done, total, loss: losses.append(loss),
+        progress=lambda stage, done, total, loss: losses.extend([] if loss is None else [loss]),
     )
     fit(model, setting.batches, setting.training, work, "epoch", lookups=setting.lookups(model))
     return losses

@@ -580,7 +580,7 @@ def _matches_tune(grid: Grid, study: Study) -> bool:
     return same
 
 
-def _silent(stage: str, done: int, total: int, value: float) -> None:
+def _silent(stage: str, done: int, total: int, loss: float | None) -> None:
     """Progress of a trial that only reads a table: discarded."""
 
 

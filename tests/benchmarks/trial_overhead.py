@@ -319,7 +319,7 @@ def _trial(reports: Sequence[dict[str, float]], seconds: float) -> Callable[...,
     return trial
 
 
-def _silent(stage: str, done: int, total: int, value: float) -> None:
+def _silent(stage: str, done: int, total: int, loss: float | None) -> None:
     """Progress of these trials: discarded."""
 
 

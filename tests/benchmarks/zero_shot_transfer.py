@@ -78,7 +78,7 @@ def _scores(output: Path, name: str, seed: int, *, trained: bool) -> dict[str, t
     return {name: (metrics[f"test_without_english/{name}"], metrics[f"chance/{name}"]) for name in names}
 
 
-def _show(stage: str, done: int, total: int, value: float) -> None:
+def _show(stage: str, done: int, total: int, value: float | None) -> None:
     if done and done % 50 == 0:
         console.print(f"{stage}: {done}/{total}")
 

@@ -84,7 +84,7 @@ def _study(trials: int) -> Study:
 
 
 def _sweep(study: Study, output: Path, trial: Callable[..., None] | None) -> Sweep:
-    def progress(stage: str, done: int, total: int, value: float) -> None:
+    def progress(stage: str, done: int, total: int, value: float | None) -> None:
         pass
 
     return Sweep(study, study.sizes[0], output, Slots(check_capacity(study.sizes)), progress, trial=trial)

@@ -57,7 +57,7 @@ def cluster() -> Iterator[None]:
 
 
 def _search(study: Study, output: Path) -> SearchResult:
-    def progress(stage: str, done: int, total: int, value: float) -> None:
+    def progress(stage: str, done: int, total: int, value: float | None) -> None:
         pass
 
     size = study.size("1x64")
@@ -176,5 +176,5 @@ def test_workers_that_request_no_gpu_see_none(tmp_path: Path) -> None:
     ] * 2
 
 
-def _silent(stage: str, done: int, total: int, value: float) -> None:
+def _silent(stage: str, done: int, total: int, loss: float | None) -> None:
     """Progress that nobody reads."""

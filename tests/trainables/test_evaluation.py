@@ -62,3 +62,18 @@ def test_a_single_row_that_does_not_fit_is_an_error() -> None:
 def test_workers_in_lockstep_do_not_halve_batches() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         _sums(Device(1500), lockstep=True)
+
+
+@pytest.mark.parametrize("max_tokens", [10_000, 1500])
+def test_progress_counts_rows_up_to_all_of_them(max_tokens: int) -> None:
+    seen: list[tuple[int, int]] = []
+    predict(
+        *(Device(max_tokens), _sets(), PAD),
+        share=ALONE,
+        device=CPU,
+        observe=lambda done, total: seen.append((done, total)),
+    )
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert len(seen) > 1
+    assert {total for _, total in seen} == {200}, "rows of the second set are rows of the first"
+    assert seen[-1] == (200, 200)

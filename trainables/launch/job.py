@@ -76,5 +76,5 @@ def workplace(job: Job, share: Share, *, device: torch.device, progress: Progres
     return Workplace(StageStore(output), share, job.resources, limits=job.limits, device=device, progress=progress)
 
 
-def no_progress(stage: str, done: int, total: int, value: float) -> None:
+def no_progress(stage: str, done: int, total: int, loss: float | None) -> None:
     """Progress of a worker that does not lead."""

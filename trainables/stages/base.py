@@ -25,7 +25,9 @@ from trainables.training.micro_batches import Limits
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss (or share scored)
+Progress = Callable[
+    [str, int, int, float | None], None
+]  # stage; steps, sets or examples done, and in all; loss of a training
 POLL_S = 0.5  # between two attempts to claim a stage that another process is producing
 
 
@@ -41,7 +43,7 @@ class Workplace:
     resources: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    progress: Progress = lambda stage, done, total, value: None
+    progress: Progress = lambda stage, done, total, loss: None
 
     @property
     def leads(self) -> bool:

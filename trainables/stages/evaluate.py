@@ -48,9 +48,7 @@ class Evaluate(Stage):
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         model = load_task_model(work.store.folder(self.model), self.task, device=work.device).to(work.device)
-        work.progress(self.label, 0, 1, 0.0)
         scores = self.scores(model.logits, work)
-        work.progress(self.label, 1, 1, 0.0)
         if work.leads:
             write_example_scores(example_scores(scores), folder / EXAMPLES)
         return summary(self.task, scores)
@@ -58,7 +56,13 @@ class Evaluate(Stage):
     def scores(self, forward: Forward, work: Workplace) -> list[Score]:
         """Scores of any forward function for the model, for every set with something to score."""
         pad_id = load_tokenizer(tokenizer_of(self.model, work)).pad_token_id
-        return score_sets(forward, self.task, self.sets(work), pad_id, share=work.share, device=work.device)
+        sets = self.sets(work)
+        examples = sum(len(scored.examples) for scored in sets)
+
+        def observe(done: int, total: int) -> None:
+            work.progress(self.label, examples * done // total, examples, None)
+
+        return score_sets(forward, self.task, sets, pad_id, share=work.share, device=work.device, observe=observe)
 
     def sets(self, work: Workplace) -> list[ExampleSet]:
         """The sets to score: examples with their features."""

@@ -55,7 +55,7 @@ class Tokenise(Stage):
                 counts[name] = len(examples)
                 if read.rejected:
                     rejected[name] = len(read.rejected)
-                work.progress(self.label, len(counts), len(self.sets), 0.0)
+                work.progress(self.label, len(counts), len(self.sets), None)
                 for first in range(0, len(examples), EXAMPLES_A_CALL):
                     chunk = examples[first : first + EXAMPLES_A_CALL]
                     features = head.features(chunk, task=self.task, tokenizer=tokenizer, max_length=self.max_length)

@@ -13,7 +13,7 @@ import ray
 from study.console import Console, Timeline
 from study.errors import StorageFailed
 from study.run import pretraining
-from study.run.pretraining import IMPORTING, PRETRAINING, activity, prepare_encoders
+from study.run.pretraining import IMPORTING, PRETRAINING, activities, activity, prepare_encoders
 from study.spec import LadderEncoder, Size, Study
 from tests.support import recipes
 from trainables.models.catalogue import published
@@ -54,6 +54,8 @@ def test_published_encoders_are_imported_and_ladder_encoders_pre_trained(
     study, trained, imported = _with_a_published_size()
     assert activity(study, trained) == PRETRAINING
     assert activity(study, imported) == IMPORTING
+    assert activities(study) == PRETRAINING
+    assert activities(dataclasses.replace(study, sizes=(imported,))) == IMPORTING
 
     def get(name: str) -> None:
         if name == f"pretrain-{imported.name}":

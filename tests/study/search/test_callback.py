@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,29 +102,66 @@ def test_an_end_that_cannot_be_written_does_not_end_the_sweep_and_is_written_lat
     assert log.tracker.tag(run, "outcome") == "complete"
 
 
-def test_each_end_is_a_console_line_with_its_number_and_the_time_left(
+class Observer:
+    """Remembers what it was told, and always answers the same."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, Choice]] = []
+
+    def trial_started(self, size: str, choice: Choice) -> None:
+        self.told.append(("started", size, choice))
+
+    def trial_ended(self, size: str, choice: Choice) -> None:
+        self.told.append(("ended", size, choice))
+
+    def repeating(self, size: str, repeats: Sequence[Choice]) -> None:
+        raise AssertionError
+
+    def searched(self, size: str) -> None:
+        raise AssertionError
+
+    def time_left(self) -> str:
+        return "about 3 minutes left"
+
+
+def _trial(report: dict[str, Any]) -> SimpleNamespace:
+    return SimpleNamespace(config={"trial": "t0001", **dataclasses.asdict(DEFAULT)}, last_result=report)
+
+
+def test_each_end_is_a_console_line_with_its_number_and_the_study_s_time_left(
     log: TrialLog, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # The clock is read at the first start, not before it, and at each end.
-    now_s = itertools.count(1000.0, 10.0)
-    log = dataclasses.replace(log, console=Console(Timeline()), clock=lambda: next(now_s))
+    observer = Observer()
+    log = dataclasses.replace(log, console=Console(Timeline()), observer=observer)
     log.expect(8, finished=1)
-
-    def trial(report: dict[str, Any]) -> SimpleNamespace:
-        return SimpleNamespace(config={"trial": "t0001", **dataclasses.asdict(DEFAULT)}, last_result=report)
-
-    log.on_trial_start(0, [], trial(COMPLETE))
-    log.on_trial_start(0, [], trial(COMPLETE))
-    log.on_trial_complete(1, [], trial(COMPLETE))
-    log.on_trial_error(2, [], trial(COMPLETE))
+    log.on_trial_start(0, [], _trial(COMPLETE))
+    log.on_trial_complete(1, [], _trial(COMPLETE))
+    log.on_trial_error(2, [], _trial(COMPLETE))
     for report in (PARTIAL, {"diverged": "loss nan"}, {"error": "x"}, {"storage": "full"}, COMPLETE):
-        log.on_trial_complete(3, [], trial(report))
+        log.on_trial_complete(3, [], _trial(report))
     lines = capsys.readouterr().err.splitlines()
-    endings = [line.partition(f"{SIZE.name} trial ")[2].partition(": none")[0] for line in lines]
+    assert [line.partition("]   ")[2] for line in lines[1::2]] == 7 * ["study: about 3 minutes left"]
+    endings = [line.partition(f"{SIZE.name} trial ")[2].partition(": none")[0] for line in lines[::2]]
     assert endings == [
         *("2/8 done", "3/8 failed", "4/8 stopped early", "5/8 diverged", "6/8 failed"),
         *("7/8 postponed: the output folder cannot be written", "8/8 done"),
     ]
-    assert lines[0].endswith("about 60 s for 6 more")
-    assert lines[1].endswith("about 50 s for 5 more")
-    assert "more" not in lines[-1]
+    assert observer.told == [("started", SIZE.name, DEFAULT), *(7 * [("ended", SIZE.name, DEFAULT)])]
+
+
+def test_a_report_shows_the_target_s_own_score_beside_the_mean(
+    log: TrialLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = dataclasses.replace(log, console=Console(Timeline()))
+    tagging, entailment, bitext = (task.name for task in STUDY.targets)
+    one = {f"dev/{tagging}": 63.1, "dev_score": 63.1, "test_score": 60.0, "targets_finished": 1}
+    two = {**one, f"dev/{entailment}": 79.3, "dev_score": 71.2, "targets_finished": 2}
+    three = {**two, f"test/{bitext}": 20.0, "targets_finished": 3}
+    for report in (one, two, three):
+        log.on_trial_result(1, [], _trial(report), report)
+    lines = [line.partition(f"{SIZE.name} t0001 (none): ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        f"{tagging} dev 63.1, mean of 1 target 63.1",
+        f"{entailment} dev 79.3, mean of 2 targets 71.2",
+        f"{bitext} test 20.0, without dev, mean of 2 targets 71.2",
+    ]

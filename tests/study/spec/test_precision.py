@@ -48,13 +48,13 @@ def test_the_choice_follows_what_is_measured_and_not_what_the_cpu_claims(monkeyp
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True)
     for seconds, chosen in (({"fp32": 1.0, "bf16": 1.7}, "fp32"), ({"fp32": 1.0, "bf16": 0.5}, "bf16_mixed")):
         monkeypatch.setattr(precision, "interleaved_medians", lambda candidates, seconds=seconds: seconds)
-        precision._measured.cache_clear()
+        precision._rates.cache_clear()
         assert cpu_precision().value == chosen
-    precision._measured.cache_clear()
+    precision._rates.cache_clear()
 
 
 def test_both_precisions_are_timed_for_real() -> None:
-    precision._measured.cache_clear()
+    precision._rates.cache_clear()
     reason = cpu_precision(width=64, tokens=64).reason
     assert reason.startswith("measured here on one thread: fp32 ")
 

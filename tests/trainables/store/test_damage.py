@@ -32,7 +32,7 @@ class Copied(Stage):
         return () if self.base is None else (self.base,)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
-        work.progress(self.label, 1, 1, 0.0)
+        work.progress(self.label, 1, 1, None)
         if work.leads:
             (folder / "weights").write_bytes(_weights(self.base, work.store))
         return {}

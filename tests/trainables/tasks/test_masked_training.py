@@ -49,7 +49,12 @@ def _losses(stage: FineTuneMixture, work: Workplace, folder: Path) -> tuple[list
     """The losses of a stage's steps and its final weights, produced without the store's bookkeeping."""
     losses: list[float] = []
     folder.mkdir(parents=True, exist_ok=True)
-    stage.produce(dataclasses.replace(work, progress=lambda name, done, total, loss: losses.append(loss)), folder)
+    stage.produce(
+        dataclasses.replace(
+            work, progress=lambda name, done, total, loss: losses.extend([] if loss is None else [loss])
+        ),
+        folder,
+    )
     return losses, dict(load_encoder(folder / ENCODER).state_dict()) if work.leads else {}
 
 

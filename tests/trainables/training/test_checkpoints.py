@@ -265,7 +265,7 @@ def test_a_stage_resumes_from_its_checkpoint_and_removes_it(base: Path) -> None:
     stage = FineTune(PRETRAINED, TARGET.for_training(), dataclasses.replace(TRAINING, seed=3))
     store = StageStore(base)
 
-    def interrupt(name: str, done: int, total: int, loss: float) -> None:
+    def interrupt(name: str, done: int, total: int, loss: float | None) -> None:
         if done == KILLED_AT and name == stage.label:
             raise Killed
 

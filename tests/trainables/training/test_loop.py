@@ -35,7 +35,10 @@ def _losses(stage: FineTune, work: Workplace, folder: Path) -> list[float]:
     """Loss of every step of a fine-tuning, outside the store's bookkeeping."""
     seen: list[float] = []
     folder.mkdir(parents=True, exist_ok=True)
-    stage.produce(dataclasses.replace(work, progress=lambda name, done, total, loss: seen.append(loss)), folder)
+    stage.produce(
+        dataclasses.replace(work, progress=lambda name, done, total, loss: seen.extend([] if loss is None else [loss])),
+        folder,
+    )
     return seen
 
 

@@ -82,7 +82,7 @@ def _tuned(folder: Path, rank: int, name: str, *, trims: bool, on_meta: bool) ->
         StageStore(folder),
         Share(rank, WORKERS, 4),
         Resources(zero_stage=3, trim_vocabulary=trims),
-        progress=lambda stage, done, total, loss: losses.append(loss),
+        progress=lambda stage, done, total, loss: losses.extend([] if loss is None else [loss]),
     )
     order = BatchOrder(features.lengths, TRAINING.batch_size, TRAINING.seed)
     batches = FeatureBatches(features, MicroEntailment(), PAD, order)

@@ -125,7 +125,8 @@ def _tune(
     torch.manual_seed(0)  # for the weights
     built, losses = MODELS[model](), list[float]()
 
-    def progress(stage: str, done: int, total: int, loss: float) -> None:
+    def progress(stage: str, done: int, total: int, loss: float | None) -> None:
+        assert loss is not None
         losses.append(loss)
         if done == killed_at:
             raise Killed

@@ -1,0 +1,283 @@
+"""Where a running study is, and how long the rest of it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+
+from study.planning.stage_times import Pace, PlannedStage, StageTimes, StoredTimes, planned, usual
+from study.planning.stages import stages_of
+from study.planning.time_left import SizeWork, about, chance_of_target, side_by_side_s
+from study.search.slots import Amounts, trial_request
+from study.spec import Choice, Size, Study
+from trainables.stages.base import Stage
+
+NOMINAL_GFLOPS = 100.0  # of a core that was not measured: then only relations between stages count
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Stages done and in all, trials ended and in all by size, and the seconds left: None where nothing tells them."""
+
+    stages_done: int
+    stages: int
+    trials: Mapping[str, tuple[int, int]]
+    seconds_left: float | None
+
+
+@dataclass
+class Trials:
+    """The trials of a size's search, or its repeats: those that started, and predictions of those to come."""
+
+    predicted: list[Choice]
+    started: list[Choice] = field(default_factory=list)
+    ended: set[Choice] = field(default_factory=set)
+
+    @property
+    def choices(self) -> list[Choice]:
+        """As many as were predicted: what started, then predictions."""
+        to_come = [choice for choice in self.predicted if choice not in self.started]
+        return self.started + to_come[: max(0, len(self.predicted) - len(self.started))]
+
+    @property
+    def left(self) -> list[Choice]:
+        return [choice for choice in self.choices if choice not in self.ended]
+
+    def start(self, choice: Choice) -> None:
+        if choice not in self.started:
+            self.started.append(choice)
+
+    def end(self, choice: Choice) -> None:
+        self.start(choice)
+        self.ended.add(choice)
+
+    def close(self) -> None:
+        """Nothing else will start."""
+        self.predicted, self.ended = list(self.started), set(self.started)
+
+
+def predicted_search(study: Study, size: Size) -> list[Choice]:
+    """The choices that a search will try: its default cells, then random ones in the place of Optuna's."""
+    space, rng = study.space_of(size), random.Random(study.seed)
+    choices = space.defaults()
+    grid = space.grid()
+    others = [choice for choice in grid or () if choice not in choices]
+    sampled = study.budget(size) - len(choices)
+    return choices + (rng.sample(others, sampled) if grid else [space.sample(rng) for _ in range(sampled)])
+
+
+def predicted_repeats(study: Study, size: Size) -> list[Choice]:
+    """Repeats of as many default cells as there will be winners, the one without an intermediate task included."""
+    if study.repeats is None:
+        return []
+    winners = study.space_of(size).defaults()[: study.repeats.top + 1]
+    return [repeat for choice in winners for repeat in study.repeats_of(choice)]
+
+
+class StudyEstimate:
+    """What a study has done and how long the rest takes. The driver's threads tell it of trials and phases.
+
+    Stages in the store cost nothing, and tell how long others take.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        output: Path,
+        *,
+        capacity: Amounts,
+        gflops: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`gflops` is the measured rate of a core; None where the study trains elsewhere, or on GPUs."""
+        self.capacity: Amounts = capacity
+        self.limits: Mapping[str, int] = {}
+        self.gflops = gflops
+        self._study, self._clock = study, clock
+        self._lock = threading.RLock()
+        self._stored = StoredTimes(output)
+        self._searches = {size.name: Trials(predicted_search(study, size)) for size in study.sizes}
+        self._repeats = {size.name: Trials(predicted_repeats(study, size)) for size in study.sizes}
+        self._to_benchmark = {size.name for size in study.sizes}
+        self._benchmark_started: float | None = None
+        self._trial_starts: dict[tuple[str, Choice], tuple[float, frozenset[str]]] = {}
+        self._overheads: dict[str, list[float]] = {}  # seconds of a trial outside its stages, by size
+        self._planned = lru_cache(maxsize=None)(self._plan)
+        self._chain = lru_cache(maxsize=None)(self._plan_chain)
+
+    def resume(self, size: str, search: Iterable[Choice], repeats: Iterable[Choice]) -> None:
+        """Trials and repeats that earlier runs of the command finished."""
+        with self._lock:
+            for choice in search:
+                self._searches[size].end(choice)
+            for choice in repeats:
+                self._repeats[size].end(choice)
+
+    def repeating(self, size: str, repeats: Iterable[Choice]) -> None:
+        """The size's search is over, and these are its repeats."""
+        with self._lock:
+            self._searches[size].close()
+            self._repeats[size].predicted = list(repeats)
+            self._repeats[size].started = [choice for choice in self._repeats[size].started if choice in repeats]
+
+    def searched(self, size: str) -> None:
+        """The size's search and repeats are over, or its encoder failed."""
+        with self._lock:
+            self._searches[size].close()
+            self._repeats[size].close()
+
+    def trial_started(self, size: str, choice: Choice) -> None:
+        with self._lock:
+            self._trials(size, choice).start(choice)
+            self._trial_starts[size, choice] = self._clock(), frozenset(self._stored.read())
+
+    def trial_ended(self, size: str, choice: Choice) -> None:
+        with self._lock:
+            self._trials(size, choice).end(choice)
+            started_s, before = self._trial_starts.pop((size, choice), (None, frozenset()))
+            if started_s is not None:
+                measured = self._stored.read()
+                own = {stage.name for stages in self._chain(size, choice) for stage in stages} - before
+                in_stages = sum(measured.get(name, 0.0) for name in own)
+                overhead = max(0.0, self._clock() - started_s - in_stages)
+                self._overheads.setdefault(size, []).append(overhead)
+
+    @contextlib.contextmanager
+    def benchmark_of(self, size: str) -> Iterator[None]:
+        """The size is benchmarked in this block."""
+        with self._lock:
+            self._benchmark_started = self._clock()
+        yield
+        with self._lock:
+            self._to_benchmark.discard(size)
+            self._benchmark_started = None
+
+    def snapshot(self, running: Mapping[str, float] = {}) -> Snapshot:
+        """Where the study is now. `running` holds the share done of running stages, by label."""
+        with self._lock:
+            measured = self._stored.read()
+            pace = usual(self.gflops or NOMINAL_GFLOPS)
+            known = {stage.name for stage in self._all_stages()}
+            done = len(known & measured.keys())
+            to_come: dict[str, float] = {}
+            for size in self._study.sizes:
+                to_come |= {name: chance for name, (_, chance) in self._missing(size, measured).items()}
+                to_come |= {stage.name: 1.0 for stage in self._encoder(size) if stage.name not in measured}
+            trials = {
+                name: (len(search.ended), len(search.choices))
+                for name, search in self._searches.items()
+                if search.choices
+            }
+            basis = self.gflops is not None or self._times(pace, measured).knows("target")
+            left = self._left(pace, measured, running) if basis else None
+            return Snapshot(done, done + round(sum(to_come.values())), trials, left)
+
+    def time_left(self) -> str:
+        """The time left in words; empty where nothing tells it."""
+        seconds = self.snapshot().seconds_left
+        return "" if seconds is None else f"{about(seconds)} left"
+
+    def range_s(self, fast: Pace, slow: Pace) -> tuple[float, float] | None:
+        """The shortest and the longest that the study is likely to take from its start; None where nothing tells."""
+        with self._lock:
+            measured = self._stored.read()
+            if self.gflops is None and not self._times(slow, measured).knows("target"):
+                return None
+            low, high = self._left(fast, measured, {}), self._left(slow, measured, {})
+        return min(low, high) + fast.start_s, max(low, high) + slow.start_s
+
+    def _left(self, pace: Pace, measured: Mapping[str, float], running: Mapping[str, float]) -> float:
+        times = self._times(pace, measured)
+        search = {size.name: self._search_work(size, times, pace, measured, running) for size in self._study.sizes}
+        requests = {size.name: trial_request(size) for size in self._study.sizes}
+        search_s = side_by_side_s(search, requests, capacity=self.capacity, limits=self.limits)
+        return self._encoders_s(times, pace, measured, running) + search_s + self._benchmark_s(pace) + pace.report_s
+
+    def _encoders_s(
+        self, times: StageTimes, pace: Pace, measured: Mapping[str, float], running: Mapping[str, float]
+    ) -> float:
+        """Encoders of one process are prepared side by side, then those of groups one by one."""
+        inline: list[float] = []
+        groups_s = 0.0
+        for size in self._study.sizes:
+            missing = [stage for stage in self._encoder(size) if stage.name not in measured]
+            seconds = sum(times.seconds(stage) * (1 - running.get(stage.label, 0.0)) for stage in missing)
+            if self._study.encoder_resources(size).inline:
+                inline.append(seconds)
+            elif missing:
+                groups_s += seconds + pace.launch_s
+        return max(sum(inline) / max(1.0, self.capacity.get("CPU", 1.0)), max(inline, default=0.0)) + groups_s
+
+    def _search_work(
+        self,
+        size: Size,
+        times: StageTimes,
+        pace: Pace,
+        measured: Mapping[str, float],
+        running: Mapping[str, float],
+    ) -> SizeWork:
+        shares_done = dict(running)  # of a label's stages one is running
+        seconds = 0.0
+        for stage, chance in self._missing(size, measured).values():
+            seconds += times.seconds(stage) * max(0.0, chance - shares_done.pop(stage.label, 0.0))
+        trials = len(self._searches[size.name].left) + len(self._repeats[size.name].left)
+        assumed = 0.0 if size.resources.inline else pace.launch_s
+        overhead_s = median(self._overheads[size.name]) if size.name in self._overheads else assumed
+        return SizeWork(trials, seconds + trials * overhead_s)
+
+    def _benchmark_s(self, pace: Pace) -> float:
+        plan = self._study.benchmark
+        if not plan.variants:
+            return 0.0
+        settings = plan.resolved_settings()
+        windows = {"Server": settings.probes * settings.probe_s}
+        window_s = sum(windows.get(scenario, settings.min_duration_s) for scenario in settings.scenarios)
+        a_size = len(plan.variants) * plan.repeats * (pace.windows * window_s + pace.benchmark_s)
+        spent = 0.0 if self._benchmark_started is None else min(self._clock() - self._benchmark_started, a_size)
+        return max(0.0, a_size * len(self._to_benchmark) - spent)
+
+    def _missing(self, size: Size, measured: Mapping[str, float]) -> dict[str, tuple[PlannedStage, float]]:
+        """Stages that the size's trials still need, with the highest chance that a trial needs them."""
+        encoder = {stage.name for stage in self._encoder(size)}
+        missing: dict[str, tuple[PlannedStage, float]] = {}
+        for choice in itertools.chain(self._searches[size.name].left, self._repeats[size.name].left):
+            for index, stages in enumerate(self._chain(size.name, choice)):
+                chance = chance_of_target(self._study, size, choice, index)
+                for stage in stages:
+                    if stage.name not in measured and stage.name not in encoder:
+                        _, other = missing.get(stage.name, (stage, 0.0))
+                        missing[stage.name] = stage, max(chance, other)
+        return missing
+
+    def _times(self, pace: Pace, measured: Mapping[str, float]) -> StageTimes:
+        return StageTimes(pace, self._all_stages(), measured)
+
+    def _all_stages(self) -> Iterator[PlannedStage]:
+        for size in self._study.sizes:
+            yield from self._encoder(size)
+            for trials in (self._searches[size.name], self._repeats[size.name]):
+                for choice in trials.choices:
+                    yield from itertools.chain(*self._chain(size.name, choice))
+
+    def _encoder(self, size: Size) -> list[PlannedStage]:
+        return [self._planned(size.name, stage) for stage in dict.fromkeys(stages_of(self._study.encoder_stage(size)))]
+
+    def _plan(self, size: str, stage: Stage) -> PlannedStage:
+        return planned(self._study, self._study.size(size), stage)
+
+    def _plan_chain(self, size: str, choice: Choice) -> list[list[PlannedStage]]:
+        """For each target, the stages that its score needs."""
+        chain = self._study.chain(self._study.size(size), choice)
+        return [[self._planned(size, stage) for stage in dict.fromkeys(stages_of(leaf))] for leaf in chain]
+
+    def _trials(self, size: str, choice: Choice) -> Trials:
+        """The search's trials, or the repeats: their seeds are others."""
+        return self._repeats[size] if choice in self._repeats[size].predicted else self._searches[size]

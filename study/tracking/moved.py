@@ -1,0 +1,37 @@
+"""An output folder that moved: its SQLite store holds the absolute path of the files of its runs, and follows it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from analysis.store.database import ARTIFACTS, PATIENCE_S
+
+
+def follow_folder(database: Path) -> None:
+    """Point a store at the folder `artifacts` beside it, where the folder has moved, or is a copy.
+
+    Otherwise new files would go to the old place, into another study's records where that is the original of a copy.
+
+    Raises:
+        sqlite3.Error: the database cannot be written, or does not have MLflow's tables.
+    """
+    if not database.is_file() or not (database.parent / ARTIFACTS).is_dir():
+        return
+    here = (database.parent / ARTIFACTS).resolve().as_uri()
+    with closing(sqlite3.connect(database, timeout=PATIENCE_S)) as connection, connection:
+        stored = connection.execute(
+            "SELECT experiment_id, artifact_location FROM experiments "
+            f"WHERE artifact_location LIKE 'file:%/{ARTIFACTS}' AND artifact_location != ?",
+            (here,),
+        ).fetchall()
+        for experiment, there in stored:
+            connection.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (here, experiment)
+            )
+            connection.execute(
+                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+                "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+                (here, len(there) + 1, experiment, len(there) + 1, f"{there}/"),
+            )

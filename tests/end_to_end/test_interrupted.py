@@ -1,0 +1,108 @@
+"""SIGTERM and Ctrl-C in each phase of a run: one line, the exit code, and no stack traces."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from study.cli.interrupts import INTERRUPTED
+from tests.support.commands import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+
+class Running:
+    """A command, and the lines that it has written to standard error."""
+
+    def __init__(self, recipe: str, output: Path) -> None:
+        command = (sys.executable, "-m", "study", "run", f"tests/support/recipes.py:{recipe}", "--output", str(output))
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+
+    def wait_for(self, ready: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 300
+        while not ready():
+            assert self.process.poll() is None, "\n".join(["ended early", *self.lines])
+            assert time.monotonic() < deadline, "\n".join(["too slow", *self.lines])
+            time.sleep(0.05)
+
+    def says(self, words: str) -> Callable[[], bool]:
+        return lambda: any(words in line for line in self.lines)
+
+    def interrupt(self, number: int) -> tuple[list[str], str]:
+        """What it writes to standard error from the signal to its end, and to standard output."""
+        before = len(self.lines)
+        self.process.send_signal(number)
+        self.process.wait(60)
+        self._reader.join(10)
+        assert self.process.stdout is not None
+        return self.lines[before:], self.process.stdout.read()
+
+
+@contextmanager
+def _running(recipe: str, output: Path) -> Iterator[Running]:
+    running = Running(recipe, output)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            os.kill(running.process.pid, signal.SIGKILL)
+
+
+def _ends_with_one_line(running: Running, number: int) -> None:
+    lines, out = running.interrupt(number)
+    assert running.process.returncode == 128 + number
+    assert out == ""
+    # A line of progress may cross the signal.
+    assert [line for line in lines if not line.startswith("[")] == [INTERRUPTED]
+    assert lines[-1] == INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("says", "number"),
+    [
+        ("training precision", signal.SIGINT),  # Ray starts
+        ("pre-training 1x32", signal.SIGTERM),
+        ("searching 1x32", signal.SIGINT),
+    ],
+)
+def test_an_interrupted_phase_ends_with_one_line(says: str, number: int, tmp_path: Path) -> None:
+    with _running("inline", tmp_path / "out") as running:
+        running.wait_for(running.says(says))
+        time.sleep(1.0)
+        _ends_with_one_line(running, number)
+
+
+def test_a_search_with_a_ray_train_group_and_a_benchmark_end_with_one_line(tmp_path: Path) -> None:
+    """SIGTERM while a group trains; the same command resumes, and gets Ctrl-C in the benchmark."""
+    output = tmp_path / "out"
+    with _running("tiny", output) as running:
+        running.wait_for(lambda: list(output.glob("stages/target-*-1x64*/manifest.json")))
+        _ends_with_one_line(running, signal.SIGTERM)
+    with _running("tiny", output) as running:
+        running.wait_for(running.says("benchmark 1x32"))
+        time.sleep(1.0)
+        _ends_with_one_line(running, signal.SIGINT)
