@@ -24,7 +24,7 @@ from analysis.store.frames import (
     StudyFrames,
     frame,
 )
-from analysis.store.runs import ExampleFiles, StoredRun, fetch_study
+from analysis.store.runs import ExampleFiles, StoredRun, deleted_runs, fetch_study
 
 _LANGUAGE_OF = {"dev": MEAN, "test": MEAN, "test_without_english": MEAN_WITHOUT_ENGLISH}
 _CONTEXT = ("command", "hardware", "precision", "seed", "selection")
@@ -43,6 +43,12 @@ def load(tracking_uri: str, experiment: str | None = None) -> StudyFrames:
         ValueError: the store or the experiment does not exist, several studies are possible, or a value does not parse.
     """
     client, chosen, runs = fetch_study(tracking_uri, experiment)
+    deleted = deleted_runs(client, chosen)
+    if deleted and not runs:
+        raise ValueError(
+            f"all {deleted} runs of the experiment {chosen.name!r} were deleted in MLflow; restore them there, or send them "
+            "again: `python -m study sync DIR --again`"
+        )
     by_kind: dict[str, list[StoredRun]] = {kind: [] for kind in ("size", "trial", "repeat", "benchmark")}
     for run in runs:
         by_kind.setdefault(run.tags.get("kind", ""), []).append(run)
@@ -56,7 +62,7 @@ def load(tracking_uri: str, experiment: str | None = None) -> StudyFrames:
         trials=_by_size(_with_default_repeats(frame((_trial_row(run) for run in counted), TRIALS)), rank),
         scores=_by_size(frame((row for run in counted for row in _score_rows(run)), SCORES), rank),
         benchmarks=_by_size(frame((_benchmark_row(run) for run in benchmarks), BENCHMARKS), rank),
-        context=_context(chosen),
+        context=_context(chosen) | {"deleted_runs": deleted},
         speed_by_language=_by_size(
             frame((row for run in benchmarks for row in _speed_rows(run)), SPEED_BY_LANGUAGE), rank
         ),

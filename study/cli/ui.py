@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from typing import Annotated
 
@@ -19,8 +20,10 @@ def ui(folder: Folder, port: Port = 5000) -> None:
     Prints links to the best trials and benchmarks, to all trials, and to a
     page that compares the benchmarks.
     """
+    from analysis.store.database import check_readable
     from study.cluster.preflight import port_problem
     from study.run.links import links
+    from study.tracking.moved import follow_folder
     from study.tracking.tracker import default_uri
 
     if not (folder / "mlflow.db").is_file():
@@ -28,6 +31,11 @@ def ui(folder: Folder, port: Port = 5000) -> None:
     if problem := port_problem(port):
         refuse(f"--port {port}: {problem}; choose another port")
     uri, address = default_uri(folder), f"http://127.0.0.1:{port}"
+    try:
+        check_readable(folder / "mlflow.db")
+        follow_folder(uri, folder)
+    except (ValueError, sqlite3.Error) as error:
+        refuse(str(error))
     arguments = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     arguments += ["--host", "127.0.0.1", "--port", str(port)]
     console.print(address)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 import analysis
 from study.redact import redacted
 from study.tracking.mlflow_store import attach_report
+from study.tracking.moved import follow_folder
 from study.tracking.tracker import Tracker, default_uri
 
 REPORT = "report.html"
@@ -40,18 +43,30 @@ def report_on(
         frames = analysis.load(uri_of(source), experiment)
         other = None if compare is None else _load_other(compare)
         path = to or (Path() if "://" in source else Path(source)) / REPORT
+        if path.is_dir():
+            raise NoStudy(f"--to {path}: a folder; give the file to write")
         written = analysis.write_report(frames, path, budget=budget, other=other)
     except ValueError as error:
         raise NoStudy(str(error)) from error
+    except OSError as error:
+        raise NoStudy(f"{path} cannot be written: {error.strerror or error}; give another file with --to") from error
+    if deleted := frames.context["deleted_runs"]:
+        print(
+            f"{deleted} runs were deleted in MLflow and are not in the report; `python -m study sync DIR --again` sends them "
+            "again",
+            file=sys.stderr,
+        )
     if attach:
         try:
+            if "://" not in source:
+                follow_folder(uri_of(source), Path(source))
             attach_report(
                 uri_of(source),
                 str(frames.context["experiment"]),
                 report=written,
                 exports=analysis.exports_folder(written),
             )
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
             print(_not_attached(error), file=sys.stderr)
     return written
 

@@ -29,6 +29,7 @@ from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from study.redact import redacted
+from study.tracking.moved import follow_folder
 from study.tracking.notes import NOTE_TAG, REPORT_NOTE
 from study.tracking.outbox import Entry, folder_id
 
@@ -74,6 +75,7 @@ class MlflowStore:
         """
         with _translated_errors():
             folder = folder_id(self._output)
+            follow_folder(self.uri, self._output)
             self._client = MlflowClient(tracking_uri=self.uri)
             experiment = self._client.get_experiment_by_name(self._name)
             if experiment is not None and experiment.lifecycle_stage == "deleted":

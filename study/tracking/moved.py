@@ -6,20 +6,21 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from analysis.store.database import ARTIFACTS, PATIENCE_S
+from analysis.store.database import ARTIFACTS, PATIENCE_S, PREFIX
 
 
-def follow_folder(database: Path) -> None:
-    """Point a store at the folder `artifacts` beside it, where the folder has moved, or is a copy.
+def follow_folder(uri: str, output: Path) -> None:
+    """Point the store in an output folder at the files beside it, where the folder has moved, or is a copy.
 
     Otherwise new files would go to the old place, into another study's records where that is the original of a copy.
 
     Raises:
         sqlite3.Error: the database cannot be written, or does not have MLflow's tables.
     """
-    if not database.is_file() or not (database.parent / ARTIFACTS).is_dir():
-        return
-    here = (database.parent / ARTIFACTS).resolve().as_uri()
+    database, artifacts = Path(uri.removeprefix(PREFIX)), output.resolve() / ARTIFACTS
+    if database.parent != output.resolve() or not database.is_file() or not artifacts.is_dir():
+        return  # another store, which has its own place for files, or a new one
+    here = artifacts.as_uri()
     with closing(sqlite3.connect(database, timeout=PATIENCE_S)) as connection, connection:
         stored = connection.execute(
             "SELECT experiment_id, artifact_location FROM experiments "

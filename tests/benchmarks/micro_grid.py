@@ -2,7 +2,7 @@
 
 The nine are none, MicroXTREME's four intermediate tasks, and four mixtures of them, one of which has masked language
 modelling in it: every kind of choice that a study's space can hold. Encoder, targets and steps are those of the quickstart's
-smallest size.
+middle size.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Lengths:
 def micro_grid(*, lr_intermediate: Rates, lr_target: Rates, lengths: Lengths = Lengths(), seed: int = 0) -> Study:
     """The study over these learning rates; its only size trains on one worker."""
     study = quickstart(seed)
-    size = study.sizes[0]
+    size = study.size("2x128")
     space = Space((*SINGLE, *MIXED), lr_intermediate, lr_target)
     assert len(space.names) == 9
     assert len(study.targets) == 5

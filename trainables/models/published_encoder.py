@@ -94,6 +94,12 @@ def local_folder(encoder: PublishedEncoder) -> Path | None:
     return next((path for folder in folders if (path := folder / encoder.repository).is_dir()), None)
 
 
+def is_shipped(encoder: PublishedEncoder) -> bool:
+    """Whether the checkpoint is one that comes with the package."""
+    folder = local_folder(encoder)
+    return folder is not None and folder.is_relative_to(SHIPPED)
+
+
 def digest(folder: Path) -> str:
     """Twelve hexadecimal digits over the names and contents of the files that are read."""
     total = hashlib.sha256()
