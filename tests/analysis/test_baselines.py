@@ -150,6 +150,12 @@ def test_two_points_that_touch_have_no_arrow() -> None:
     assert [layer for layer in layers if layer["mark"].get("filled") is False]
 
 
+def test_a_size_that_has_no_baseline_is_named(compared: StudyFrames, tmp_path: Path) -> None:
+    scores = compared.benchmarks["baseline_test_score"].mask(compared.benchmarks["size"] == "small")
+    frames = dataclasses.replace(compared, benchmarks=compared.benchmarks.assign(baseline_test_score=scores))
+    assert "None was scored as served for small." in section(write(frames, tmp_path), "Accuracy against cost")
+
+
 def test_the_table_of_benchmarks_says_which_model_was_timed(page: str) -> None:
     table = section(page, "Benchmarks")
     assert "has the costs of the row above it: same model shape, measured once" in table
