@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 import pandas as pd
@@ -44,8 +45,9 @@ def answer(findings: Findings) -> Answer:
     served = [row for row in findings.served.to_dict("records") if pd.notna(row["score"])]
     if not served:
         return Answer(*_best_unserved(findings), gain=gain, left_out=left_out)
-    score = _headline_score(findings, served)
-    best = max(served, key=lambda row: (row[score], -row["p50_ms"] if pd.notna(row["p50_ms"]) else -math.inf))
+    chosen = [row for row in served if not row["baseline"]]
+    score = _headline_score(findings, chosen)
+    best = max(chosen, key=lambda row: (row[score], -row["p50_ms"] if pd.notna(row["p50_ms"]) else -math.inf))
     return Answer(
         _best(findings, best, score),
         _better_than_served(findings, best, score),
@@ -110,23 +112,59 @@ def _selection(findings: Findings) -> str:
 
 
 def _better_than_served(findings: Findings, best: dict[Hashable, Any], score: str) -> str:
+    """A better baseline that was served, and a trial that is better still and was not; "" if there is neither."""
     tasks = _headline_tasks(findings, best, score)
-    row = {str(name): value for name, value in best.items()}
-    key = (str(best["size"]), str(best["trial_id"]))
-    by_seed = served_scores(row, tasks, seed_runs(findings.frames, key, tasks, str(best["judged_by"])))
-    if not tasks or not by_seed:
+    own = _by_seed(findings, best, tasks)
+    if not tasks or not own:
         return ""
     served = findings.served[findings.served["score"].notna()]
     keys = set(served[["size", "trial_id"]].itertuples(index=False, name=None))
-    return _better(
+    baseline, highest = _better_baseline(findings, best, tasks, than=mean(own))
+    unserved = _better(
         findings,
         tasks=tasks,
         language=str(best["judged_by"]),
-        than=sum(by_seed.values()) / len(by_seed),
-        seeds=len(by_seed),
+        than=mean(own),
+        seeds=len(own),
         known=keys,
         lacks="and not served",
+        above=highest,
     )
+    return f"{baseline} {unserved}".strip()
+
+
+def _by_seed(findings: Findings, row: dict[Hashable, Any], tasks: list[str]) -> list[float]:
+    """The scores of a configuration over these tasks, one per seed."""
+    runs = seed_runs(findings.frames, (str(row["size"]), str(row["trial_id"])), tasks, str(row["judged_by"]))
+    return list(served_scores({str(name): value for name, value in row.items()}, tasks, runs).values())
+
+
+def _better_baseline(
+    findings: Findings, best: dict[Hashable, Any], tasks: list[str], *, than: float
+) -> tuple[str, float]:
+    """The best baseline in a sentence and its mean score over seeds, if it is above `than`; else "" and `than`."""
+    served = findings.served[findings.served["baseline"] & findings.served["score"].notna()].to_dict("records")
+    scored = [(row, scores) for row in served if (scores := _by_seed(findings, row, tasks))]
+    row, scores = max(
+        scored, key=lambda pair: (round(mean(pair[1]), 1), _served_alike(pair[0], best)), default=(best, [than])
+    )
+    if mean(scores) < than + LEAST_POINTS:
+        return "", than
+    if _served_alike(row, best):
+        named = f"the same size, served as {row['variant']} at the same latency,"
+    else:
+        named = f"size {row['size']}, served as {row['variant']},"
+    own = len(_by_seed(findings, best, tasks))
+    return (
+        f"Without an intermediate task {named} has {mean(scores):.1f}% (mean of {counted(len(scores), 'seed')}) against "
+        f"{than:.1f}% (mean of {counted(own, 'seed')}).",
+        mean(scores),
+    )
+
+
+def _served_alike(row: dict[Hashable, Any], other: dict[Hashable, Any]) -> bool:
+    """Whether two configurations have the same size and serving variant."""
+    return (row["size"], row["variant"]) == (other["size"], other["variant"])
 
 
 def _better(
@@ -138,12 +176,13 @@ def _better(
     seeds: int,
     known: set[tuple[str, str]],
     lacks: str,
+    above: float = -math.inf,
 ) -> str:
-    """The trial with the highest mean test score, if it is above `than` and not one of `known`; "" if there is none."""
+    """The trial with the highest mean test score, if it is above `than` and `above` and not one of `known`; else ""."""
     means = trial_means(findings.frames, tasks, language=language)
     others = [row for row in means.to_dict("records") if (row["size"], row["trial_id"]) not in known]
     top = max(others, key=lambda row: row["score"], default=None)
-    if top is None or top["score"] < than + LEAST_POINTS:
+    if top is None or top["score"] < max(than, above) + LEAST_POINTS:
         return ""
     return (
         f"A better one was measured, but not chosen on {_selection(findings)} {lacks}".rstrip()
@@ -157,7 +196,7 @@ def _fastest(served: list[dict[Hashable, Any]], best: dict[Hashable, Any], score
     if pd.isna(best["p50_ms"]):
         return ""
     timed = [row for row in served if row["hardware"] == best["hardware"] and pd.notna(row["p50_ms"])]
-    if len(timed) == 1:
+    if sum(not row["baseline"] for row in timed) == 1:
         return "No other configuration was timed on the same hardware."
     faster = [row for row in timed if row["p50_ms"] < best["p50_ms"]]
     if not faster:
@@ -165,7 +204,7 @@ def _fastest(served: list[dict[Hashable, Any]], best: dict[Hashable, Any], score
     near = [row for row in faster if row[score] >= best[score] - WITHIN_POINTS]
     if not near:
         return f"No faster configuration on the same hardware comes within {WITHIN_POINTS:g} points of it."
-    fast = min(near, key=lambda row: row["p50_ms"])
+    fast = min(near, key=lambda row: (row["p50_ms"], row["baseline"]))  # at the same cost the one that was chosen
     return (
         f"The fastest within {WITHIN_POINTS:g} points of it is size {fast['size']} served as {fast['variant']}, "
         f"{trained_on(fast['intermediate'])}: {fast[score]:.1f}% at {fast['p50_ms']:.1f} ms, "

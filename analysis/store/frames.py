@@ -95,6 +95,11 @@ BENCHMARKS = {
     "params_body_m": "float64",
     "task_scores": "object",
     "task_scores_without_english": "object",
+    "baseline_trial_id": "str",
+    "baseline_test_score": "float64",
+    "baseline_test_score_without_english": "float64",
+    "baseline_task_scores": "object",
+    "baseline_task_scores_without_english": "object",
     "unavailable": "object",
     "results": "object",
     "interference": "str",
@@ -160,7 +165,8 @@ class StudyFrames:
     `benchmarks`: one row per size and serving variant. `timed_task` is the target whose queries were timed. `task_scores`
     maps task to percent, `unavailable` metric to reason, `results` scenario to VALID or INVALID. A row with a `reason` could
     not be measured and has no values. `samples` queries, drawn from `queries` distinct ones, were timed over all `repeats`.
-    `slowed_by`, `mig` and `driver` describe the GPU; "" on a CPU or where not recorded.
+    `slowed_by`, `mig` and `driver` describe the GPU; "" on a CPU or where not recorded. Columns that begin with `baseline_` are
+    about the size's best trial without an intermediate task, scored in the same variant; "", NaN or {} where there is none.
     `speed_by_language`: one row per benchmark and language.
     `context`: what the study recorded about itself, None or empty where it recorded nothing.
     `examples`: per-example sums behind the scores, read on demand.

@@ -132,11 +132,12 @@ def _without_english(run: StoredRun) -> float | None:
 
 
 def _task_scores(run: StoredRun, prefix: str) -> dict[str, float]:
-    named = (name.split("/") for name in run.metrics)
+    """The scores `<prefix>/<task>` by task."""
+    named = (name.rpartition("/") for name in run.metrics)
     return {
-        parts[1]: run.metrics["/".join(parts)]
-        for parts in named
-        if len(parts) == 2 and parts[0] == prefix and not parts[1].startswith("score")
+        task: run.metrics[f"{prefix}/{task}"]
+        for before, _, task in named
+        if before == prefix and not task.startswith("score")
     }
 
 
@@ -181,6 +182,10 @@ def _benchmark_row(run: StoredRun) -> dict[str, Any]:
         "test_score_without_english": _without_english(run),
         "task_scores": _task_scores(run, "test"),
         "task_scores_without_english": _task_scores(run, "test_without_english"),
+        "baseline_test_score": metrics.get("baseline/test/score"),
+        "baseline_test_score_without_english": metrics.get("baseline/test_without_english/score"),
+        "baseline_task_scores": _task_scores(run, "baseline/test"),
+        "baseline_task_scores_without_english": _task_scores(run, "baseline/test_without_english"),
         "unavailable": reasons,
         "results": results,
     }

@@ -117,7 +117,7 @@ def best_for_budget(frames: StudyFrames, budget: str | tuple[Limit, ...]) -> Pic
         scored = pd.notna(configuration["score"])
         if scored and all(result is True for result in checks):
             fitting.append(configuration)
-        if False in checks:
+        if False in checks or configuration["baseline"]:  # a baseline lacks what the row that was timed lacks
             continue
         for missing in (result for result in checks if isinstance(result, Missing)):
             unknown.append(f"{_name(configuration)} ({missing.why})")
@@ -134,10 +134,9 @@ def _top_two(
     if not fitting:
         return None, None, None
     shared = sorted(set.intersection(*(set(row["task_scores"]) for row in fitting)))
-    means = {(row["size"], row["variant"]): _expected(frames, row, shared) for row in fitting}
+    means = {_key(row): _expected(frames, row, shared) for row in fitting}
     ranked = sorted(
-        fitting,
-        key=lambda row: (-means[row["size"], row["variant"]], row["p50_ms"] if pd.notna(row["p50_ms"]) else math.inf),
+        fitting, key=lambda row: (-means[_key(row)], row["p50_ms"] if pd.notna(row["p50_ms"]) else math.inf)
     )
     best = ranked[0]
     others = [row for row in ranked[1:] if (row["size"], row["trial_id"]) != (best["size"], best["trial_id"])]
@@ -148,6 +147,11 @@ def _top_two(
     if difference.value < 0:
         return runner_up, best, compare_configurations(frames, runner_up, best)
     return best, runner_up, difference
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str, str]:
+    """What names a configuration: size and variant are those of its baseline too."""
+    return str(row["size"]), str(row["variant"]), str(row["trial_id"])
 
 
 def compare_configurations(frames: StudyFrames, first: dict[str, Any], second: dict[str, Any]) -> Difference:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.store.frames import BENCH_METRICS, MEAN, StudyFrames, frame, zero_shot
+from analysis.store.frames import BENCH_METRICS, MEAN, NONE, StudyFrames, frame, zero_shot
 from analysis.tables.chance import at_chance, mean_over
 from analysis.tables.seeds import mean_over_seeds
 
@@ -16,6 +17,7 @@ from analysis.tables.seeds import mean_over_seeds
 # bound, it is close to that bound for every configuration.
 COSTS = ("p50_ms", "server_qps", "throughput_sps", "energy_j_per_sample", "peak_memory_mb")
 MORE_IS_BETTER = frozenset({"throughput_sps", "server_qps"})
+_OF_A_TRIAL = ("trial_id", "test_score", "test_score_without_english", "task_scores", "task_scores_without_english")
 BEYOND_DOUBLINGS = 1.0  # from the most expensive configuration to the reference point of a hypervolume
 
 _HYPERVOLUMES = {
@@ -109,15 +111,20 @@ def _hypervolume_row(known: pd.DataFrame, cost: str) -> dict[str, Any]:
 
 
 def front(frames: StudyFrames) -> pd.DataFrame:
-    """The configurations on the Pareto front of p50 latency, fastest first for each hardware."""
+    """The configurations on the Pareto front of p50 latency, fastest first for each hardware.
+
+    A `baseline` has the size and variant of the configuration it is compared with.
+    """
     served = configurations(frames)
     rows = served[served["on_front"]].sort_values(["hardware", "p50_ms"], kind="stable")
-    return rows[["size", "variant", "hardware", "p50_ms", "score", "judged_by"]].reset_index(drop=True)
+    names = ["size", "variant", "intermediate", "baseline", "hardware", "p50_ms", "score", "judged_by"]
+    return rows[names].reset_index(drop=True)
 
 
 def configurations(frames: StudyFrames) -> pd.DataFrame:
-    """The benchmarks, each with the `intermediate` task of the trial it serves and whether it is on a Pareto front.
+    """The benchmarks and their baselines, each with the `intermediate` task of its trial and whether it is on a Pareto front.
 
+    A row that is a `baseline` follows the benchmark it is compared with and has its costs (`with_baselines`).
     `score` is the mean test score over targets of the artefact that was timed, without English where that is recorded
     (`judged_by`, one of `frames.AGGREGATES`; `judged_scores` by target). `score_above_chance` is the same mean over the targets
     that some size scores above chance (`chance.at_chance` names the others); NaN where a target's score is missing.
@@ -127,8 +134,8 @@ def configurations(frames: StudyFrames) -> pd.DataFrame:
     of a scenario with an INVALID result are NaN.
     """
     trials = frames.trials[["size", "trial_id", "intermediate"]].drop_duplicates(["size", "trial_id"])
-    served = valid(frames.benchmarks).merge(trials, on=["size", "trial_id"], how="left")
-    served["intermediate"] = served["intermediate"].fillna("")
+    served = with_baselines(valid(frames.benchmarks)).merge(trials, on=["size", "trial_id"], how="left")
+    served["intermediate"] = served["intermediate"].fillna("").mask(served["baseline"], NONE)
     served["judged_by"], served["score"] = zero_shot(served)
     served["judged_scores"] = [
         row["task_scores" if row["judged_by"] == MEAN else "task_scores_without_english"]
@@ -149,6 +156,24 @@ def configurations(frames: StudyFrames) -> pd.DataFrame:
     served["seeds"] = pd.Series([mean.seeds for mean in means], dtype="int64")
     served["interval_covers"] = pd.Series([mean.covers for mean in means], dtype="str")
     return served
+
+
+def with_baselines(benchmarks: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `StudyFrames.benchmarks`, each followed by its baseline as a row of its own, if it has one.
+
+    A `baseline` has its own trial and scores. Its costs are those of `timed_trial`: models that differ only in their weights
+    are timed once.
+    """
+    measured = benchmarks.assign(baseline=False, timed_trial=benchmarks["trial_id"])
+    compared = measured[measured["baseline_test_score"].notna() & measured["reason"].eq("")]
+    own = {name: compared[f"baseline_{name}"] for name in _OF_A_TRIAL}
+    table = pd.concat([measured, compared.assign(baseline=True, **own)]).sort_index(kind="stable")
+    return table.drop(columns=[f"baseline_{name}" for name in _OF_A_TRIAL]).reset_index(drop=True)
+
+
+def configuration_name(row: Mapping[Any, Any]) -> str:
+    """A row of `configurations` by its size and serving variant."""
+    return f"{row['size']} {row['variant']}" + (" without an intermediate task" if row["baseline"] else "")
 
 
 def _scores_above_chance(frames: StudyFrames, served: pd.DataFrame) -> pd.Series[float]:

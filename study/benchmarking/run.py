@@ -30,10 +30,12 @@ def benchmark_size(
 
     Empty if the size has no complete trial.
     """
-    if result.best is None:
+    model = BestModel.of(study, size, result=result, output=output)
+    if model is None:
         console.say(f"benchmark {size.name}: no complete trial, nothing to measure")
         return {}
-    model = BestModel(study, size, result.best, output)
+    if model.variants and result.baseline is None:
+        console.say(f"benchmark {size.name}: no complete trial without an intermediate task to compare with")
     outcomes = measure_size(model, console)
     for variant, outcome in outcomes.items():
         track_outcome(model, variant, outcome, tracker=tracker)
@@ -75,14 +77,16 @@ def _measure_repeat(model: BestModel, stored: StoredMeasurements, *, turn: int, 
         plan.resolved_settings(),
         device_of(plan),
         examples=str(stored.examples.resolve()),
+        baseline=model.baseline_chain,
     )
-    return run_in_actor(
+    outcome = run_in_actor(
         subject,
         model.variants[stored.variant.name],
         scored=scored,
         label=f"{model.size.name} {stored.variant.name} {turn}",
         placement=placement_of(plan),
     )
+    return stored.with_baseline(outcome) if isinstance(outcome, Measured) else outcome
 
 
 def _store(

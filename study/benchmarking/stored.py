@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 
 from study.benchmarking.placement import device_of
-from study.search.records import TrialRecord
+from study.search.records import SearchResult, TrialRecord
 from study.spec import Size, Study
 from trainables.benchmark.measurement import METRICS, Failed, Measured, MeasurementOutcome, Unavailable, outcome_to_json
 from trainables.benchmark.repeats import combined
@@ -42,21 +42,42 @@ class Method:
 
 @dataclass(frozen=True)
 class BestModel:
-    """What is benchmarked: the models of a size's best trial, one per target, in the output folder of their study."""
+    """What is benchmarked: the models of a size's best trial, one per target, in the output folder of their study.
+
+    `baseline` is the size's best trial without an intermediate task, if the best has one. Its models are scored beside the
+    others and not timed, because they have the same shape.
+    """
 
     study: Study
     size: Size
     trial: TrialRecord
     output: Path
+    baseline: TrialRecord | None = None
+
+    @classmethod
+    def of(cls, study: Study, size: Size, *, result: SearchResult, output: Path) -> Self | None:
+        """The best model of a size that was searched; None if no trial is complete."""
+        if result.best is None:
+            return None
+        return cls(study, size, result.best, output, None if result.baseline is result.best else result.baseline)
 
     @cached_property
     def chain(self) -> tuple[Evaluate, ...]:
         return self.study.chain(self.size, self.trial.choice)
 
     @cached_property
+    def baseline_chain(self) -> tuple[Evaluate, ...] | None:
+        return None if self.baseline is None else self.study.chain(self.size, self.baseline.choice)
+
+    @cached_property
     def fingerprints(self) -> tuple[str, ...]:
         """Of the evaluations, which identify the models and their test sets."""
         return tuple(fingerprint(evaluate) for evaluate in self.chain)
+
+    @cached_property
+    def baseline_fingerprints(self) -> tuple[str, ...]:
+        """As `fingerprints`, of the baseline. They identify no measurement: one without a baseline's scores is as valid."""
+        return tuple(fingerprint(evaluate) for evaluate in self.baseline_chain or ())
 
     @cached_property
     def method(self) -> Method:
@@ -133,14 +154,30 @@ class StoredMeasurements:
         repeats = self.load()
         if isinstance(repeats, Unavailable):
             return repeats
-        return combined(repeats) if len(repeats) >= self.model.study.benchmark.repeats else None
+        return self._combined(repeats) if len(repeats) >= self.model.study.benchmark.repeats else None
 
     def outcome(self) -> MeasurementOutcome:
         """As `complete`, but from fewer repeats too if one of them is scored."""
         repeats = self.load()
         if isinstance(repeats, Unavailable):
             return repeats
-        return combined(repeats) if has_scores(repeats) else Failed("no two repeats ran on the same machine")
+        return self._combined(repeats) if has_scores(repeats) else Failed("no two repeats ran on the same machine")
+
+    def with_baseline(self, measured: Measured) -> Measured:
+        """The repeat, its baseline's scores marked with the trial and the models that they belong to."""
+        baseline, trial = measured.get("baseline"), self.model.baseline
+        if baseline is None or trial is None:
+            return measured
+        marked = {"trial_id": trial.trial_id, "models": list(self.model.baseline_fingerprints), **baseline}
+        return Measured({**measured.values, "baseline": marked})
+
+    def _combined(self, repeats: Sequence[Measured]) -> Measured:
+        """The repeats combined, without the scores of a former baseline: a longer search may find a better one."""
+        values = dict(combined(repeats).values)
+        baseline = values.get("baseline")
+        if baseline is not None and baseline.get("models") != list(self.model.baseline_fingerprints):
+            del values["baseline"]
+        return Measured(values)
 
     @property
     def _identity(self) -> dict[str, Any]:

@@ -33,6 +33,11 @@ def remarks(outcomes: Mapping[str, MeasurementOutcome]) -> Iterator[str]:
     yield from _conditions(first)
     yield from _by_language(first)
     for variant, outcome in measured.items():
+        if (baseline := outcome.get("baseline")) is not None:
+            yield (
+                f"{variant}: without an intermediate task (trial {baseline['trial_id']}, the same shape and speed) the score "
+                f"is {baseline['test_score']:.2f}"
+            )
         if outcome.disturbed:
             yield f"{variant}: disturbed: {outcome['interference']['text']}"
         if outcome["context"]["sweep_stopped"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from trainables.benchmark.measurement import (
 from trainables.store.fingerprint import fingerprint
 
 FORMER = "former benchmark"  # the kind of a run that another measurement has replaced
-SCORES = ("scores", "test_score", "test_score_without_english")
+SCORES = ("scores", "test_score", "test_score_without_english", "baseline")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def track_outcome(model: BestModel, variant: str, outcome: MeasurementOutcome, *
 
 def _track_measured(model: BestModel, measured: Measured, stored: StoredMeasurements, *, tracker: Tracker) -> str:
     tags = {"trial_id": model.trial.trial_id, **_tags(measured)}
+    if model.baseline is not None and measured.get("baseline") is not None:
+        tags["baseline_trial_id"] = model.baseline.trial_id
     metrics = {name: value for name, value in _metrics(measured).items() if value is not None}
     tracked = TrackedMeasurement(model.fingerprints, model.method, tuple(sorted([*tags, *metrics])))
     run = tracker.benchmark(model.size.name, f"{measured['variant']}@{fingerprint(tracked)}", tags=tags)
@@ -107,9 +110,16 @@ def _metrics(measured: Measured) -> dict[str, Any]:
     metrics |= {"bench/repeats": measured["repeats"], "bench/samples": measured["samples"]}
     metrics |= {"bench/queries": measured["context"]["queries"]["queries"]}
     metrics |= {name: measured[name] for name in ("params_m", "params_body_m")}
-    metrics |= {"test/score": measured["test_score"]}
-    metrics |= {"test_without_english/score": measured["test_score_without_english"]}
-    for task, score in measured["scores"].items():
+    metrics |= _score_metrics(measured.values)
+    if (baseline := measured.get("baseline")) is not None:
+        metrics |= {f"baseline/{name}": value for name, value in _score_metrics(baseline).items()}
+    return metrics
+
+
+def _score_metrics(scored: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean scores over targets and of each, with and without English."""
+    metrics = {"test/score": scored["test_score"], "test_without_english/score": scored["test_score_without_english"]}
+    for task, score in scored["scores"].items():
         metrics |= {
             f"test/{task}": score["test_mean"],
             f"test_without_english/{task}": score["test_mean_without_english"],

@@ -339,10 +339,9 @@ def _measure_recipe(
         raise not_searched
     with locked(folder):
         storage = open_journal(folder)
-        best = {size.name: load_result(study, size, storage=storage)[0].best for size in study.sizes}
-        models = [
-            BestModel(study, size, trial, folder) for size in study.sizes if (trial := best[size.name]) is not None
-        ]
+        results = [(size, load_result(study, size, storage=storage)[0]) for size in study.sizes]
+        best = [BestModel.of(study, size, result=result, output=folder) for size, result in results]
+        models = [model for model in best if model is not None]
         if not models:
             raise not_searched
         study_console = StudyConsole(Timeline())

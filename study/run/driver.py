@@ -148,7 +148,8 @@ class _Run:
             result, done = load_result(self.study, size, storage=self.storage)
             if not done or (self.options.retry_failed and any(trial.retriable for trial in result.failures)):
                 return None
-            if result.best is not None and not BestModel(self.study, size, result.best, self.options.output).measured:
+            model = BestModel.of(self.study, size, result=result, output=self.options.output)
+            if model is not None and not model.measured:
                 return None
             results[size.name] = result
         return results

@@ -91,8 +91,16 @@ def report_run(
             )
         except (MlflowException, OSError) as error:
             say(_not_attached(error))
-    front: list[dict[str, Any]] = json.loads(analysis.front(frames).to_json(orient="records"))
-    return report, front
+    return report, front_points(frames)
+
+
+def front_points(frames: analysis.StudyFrames) -> list[dict[str, Any]]:
+    """The front as JSON. A baseline shares its size and variant with another point, and alone names its intermediate task."""
+    points: list[dict[str, Any]] = json.loads(analysis.front(frames).to_json(orient="records"))
+    for point in points:
+        if not point.pop("baseline"):
+            del point["intermediate"]
+    return points
 
 
 def _not_attached(error: Exception) -> str:

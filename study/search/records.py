@@ -87,6 +87,11 @@ class SearchResult:
         return next(iter(self.ranked), None)
 
     @property
+    def baseline(self) -> TrialRecord | None:
+        """The best trial without an intermediate task, which may be `best` itself; None if no such trial is complete."""
+        return next((trial for trial in self.ranked if trial.choice.lr_intermediate is None), None)
+
+    @property
     def ranked(self) -> list[TrialRecord]:
         """The complete trials by English dev score, best first; the earlier of equals first."""
         complete = [trial for trial in self.trials if trial.dev_score is not None]

@@ -72,7 +72,7 @@ def wanted_repeats(study: Study, result: SearchResult) -> dict[Choice, str]:
     for trial in result.ranked:
         best.setdefault(replace(trial.choice, seed=None), trial)
     ranked = list(best.values())
-    baseline = [trial for trial in ranked if trial.choice.lr_intermediate is None][:1]
+    baseline = [] if result.baseline is None else [result.baseline]
     return {
         repeat: repeat_id(trial, repeat.seed)
         for trial in [*ranked[: study.repeats.top], *baseline]

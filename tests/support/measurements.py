@@ -12,7 +12,7 @@ import pytest
 from study.benchmarking import run as benchmarking
 from study.benchmarking.run import measure_size
 from study.benchmarking.stored import BestModel
-from study.search.records import TrialOutcome, TrialRecord
+from study.search.records import SearchResult, TrialOutcome, TrialRecord
 from study.spec import Study
 from tests.support import recipes
 from trainables.benchmark.measurement import METRICS, Measured, MeasurementOutcome, Unavailable
@@ -44,8 +44,23 @@ def best_model(study: Study, output: Path) -> BestModel:
     return BestModel(study, study.sizes[0], record, output)
 
 
-def measurement(variant: str, *, scored: bool, machine: str = "Box", p50_ms: float = 2.0) -> Measured:
-    """A repeat as the actor returns it."""
+def compared_model(study: Study, output: Path, *, baseline: str = "t0", seed: int | None = None) -> BestModel:
+    """The best model has an intermediate task, and the trial `baseline` none."""
+    none, topic = study.space.defaults()[:2]
+    metrics = {"dev_score": 50.0, "test_score": 40.0}
+    best = TrialRecord("t1", topic, TrialOutcome.COMPLETE, metrics)
+    other = TrialRecord(
+        baseline, dataclasses.replace(none, seed=seed), TrialOutcome.COMPLETE, metrics | {"dev_score": 45.0}
+    )
+    model = BestModel.of(study, study.sizes[0], result=SearchResult(study.sizes[0].name, (best, other)), output=output)
+    assert model is not None
+    return model
+
+
+def measurement(
+    variant: str, *, scored: bool, machine: str = "Box", p50_ms: float = 2.0, baseline: float | None = None
+) -> Measured:
+    """A repeat as the actor returns it; `baseline` is the score of a model without an intermediate task."""
     values: dict[str, Any] = {
         **dict.fromkeys(METRICS, 1.0),
         "variant": variant,
@@ -73,6 +88,10 @@ def measurement(variant: str, *, scored: bool, machine: str = "Box", p50_ms: flo
     if scored:
         scores = {"micro_tagging": {"test_mean": 40.0, "test_mean_without_english": 30.0}}
         values |= {"scores": scores, "test_score": 40.0, "test_score_without_english": 30.0}
+    if scored and baseline is not None:
+        task = {"test_mean": baseline, "test_mean_without_english": baseline - 10}
+        values["baseline"] = {"scores": {"micro_tagging": task}, "test_score": baseline}
+        values["baseline"]["test_score_without_english"] = baseline - 10
     return Measured(values)
 
 

@@ -149,12 +149,14 @@ def build_frames(
             "timed_task": "",
             "interference": "none seen",
             "reason": "",
-            **dict.fromkeys(("slowed_by", "mig", "driver"), ""),
+            **dict.fromkeys(("slowed_by", "mig", "driver", "baseline_trial_id"), ""),
         }
-        measurement |= {"unavailable": {}, "results": {}, "task_scores_without_english": {}} | dict(benchmark)
+        measurement |= {"unavailable": {}, "results": {}, "task_scores_without_english": {}}
+        measurement |= {f"baseline_task_scores{mean}": {} for mean in ("", "_without_english")} | dict(benchmark)
         for name, by_task in (
-            ("test_score", "task_scores"),
-            ("test_score_without_english", "task_scores_without_english"),
+            (f"{whose}test_score{mean}", f"{whose}task_scores{mean}")
+            for whose in ("", "baseline_")
+            for mean in ("", "_without_english")
         ):
             if measurement.get(by_task):
                 measurement.setdefault(name, float(np.mean(list(measurement[by_task].values()))))

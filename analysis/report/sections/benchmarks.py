@@ -10,9 +10,12 @@ from analysis.report.findings import Findings
 from analysis.report.page import Absent, Number, Page, folded, number, paragraph, section
 from analysis.store.frames import BENCH_METRICS
 from analysis.store.names import METRIC_DIGITS, METRIC_NAMES
-from analysis.tables.tradeoff import COSTS, invalid_scenario
+from analysis.tables.tradeoff import COSTS, invalid_scenario, with_baselines
 
 TITLE = "Benchmarks"
+SCORED_ONLY = (
+    ". A baseline without an intermediate task has the costs of the row above it: same model shape, measured once"
+)
 NO_REASON = "no reason recorded"
 
 
@@ -21,7 +24,8 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
     served = findings.served
     if served.empty:
         return section(TITLE, paragraph("No benchmark is recorded."))
-    measured = findings.frames.benchmarks  # the same rows, still with their INVALID values
+    measured = with_baselines(findings.frames.benchmarks)  # the same rows, still with their INVALID values
+    compared = bool(served["baseline"].any())
     tasks = list(dict.fromkeys(task for scores in served["task_scores"] for task in scores))
     metrics = ["test_score", "test_score_without_english"]
     metrics += [name for name in BENCH_METRICS if measured[name].notna().any() or name in COSTS]
@@ -37,6 +41,7 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
             *(_value(as_measured, name) for name in metrics),
             *(number(row["task_scores"].get(task), absent="not scored") for task in tasks),
             row["trial_id"],
+            *([row["timed_trial"]] if compared else []),
             row["hardware"] or "not recorded",
             row["timed_task"] or "not recorded",
             row["interference"] or "not recorded",
@@ -48,12 +53,14 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
     columns = ["size · serving variant", "intermediate task", "on the front"]
     columns += ["test score, targets above chance (%)"] if both else []
     columns += [*(METRIC_NAMES[name] for name in metrics), *(f"{task} (%)" for task in tasks)]
-    columns += ["trial", "hardware", "queries of", "interference", *(["GPU"] if on_gpu else []), "scenarios"]
+    columns += ["trial", *(["costs measured with trial"] if compared else []), "hardware", "queries of", "interference"]
+    columns += [*(["GPU"] if on_gpu else []), "scenarios"]
+    caption = "Every configuration served, with its costs and its scores as served"
     table = page.table(
         "benchmarks",
         columns,
         rows,
-        caption="Every configuration served, with its costs and its scores as served",
+        caption=caption + (SCORED_ONLY if compared else ""),
         data=_exported(findings, tasks),
     )
     return section(TITLE, folded("All measurements", table))
@@ -63,6 +70,8 @@ def _exported(findings: Findings, tasks: list[str]) -> pd.DataFrame:
     served = findings.served
     objects = [name for name in served if served[name].dtype == "object"]
     data = served.drop(columns=objects).dropna(axis="columns", how="all")
+    if not served["baseline"].any():
+        data = data.drop(columns=["baseline", "timed_trial"])
     if not findings.at_chance:
         data = data.drop(columns="score_above_chance", errors="ignore")  # the same as `score`
     return data.assign(**{f"test_{task}": [scores.get(task) for scores in served["task_scores"]] for task in tasks})

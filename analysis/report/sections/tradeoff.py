@@ -7,13 +7,14 @@ import pandas as pd
 from analysis.charts.tradeoff import tradeoff_chart
 from analysis.report.findings import Findings
 from analysis.report.page import Number, Page, grid, paragraph, section
-from analysis.store.frames import AGGREGATE_NAMES
+from analysis.store.frames import AGGREGATE_NAMES, NONE
 from analysis.store.names import METRIC_DIGITS, METRIC_NAMES
 from analysis.tables.formatting import quantity
-from analysis.tables.tradeoff import COSTS, comparable_groups
+from analysis.tables.tradeoff import COSTS, comparable_groups, configuration_name
 
 HERO = "p50_ms"
 TITLE = "Accuracy against cost"
+HOLLOW = "Hollow: without an intermediate task, same speed (measured once: same model shape)"
 
 
 def hero(findings: Findings, page: Page) -> str:
@@ -46,7 +47,24 @@ def _explained(served: pd.DataFrame) -> str:
     return (
         "Each point is one size in one serving variant, scored as served. The dashed line is the Pareto front: the best "
         "accuracy measured within each budget. Bars are 95% intervals; that of the score is for its mean over seeds and "
-        f"centred on that mean. Without a bar there was one seed or one measurement. {queries}"
+        f"centred on that mean. Without a bar there was one seed or one measurement. {queries}{_compared(served)}"
+    )
+
+
+def _compared(served: pd.DataFrame) -> str:
+    """What the hollow points are, and which sizes have none; "" where there is no hollow point at all."""
+    sizes = [str(size) for size in dict.fromkeys(served.loc[served["baseline"], "size"])]
+    if not sizes:
+        return ""
+    trained = served.loc[
+        ~served["baseline"] & served["score"].notna() & ~served["intermediate"].isin(["", NONE]), "size"
+    ]
+    without = [str(size) for size in dict.fromkeys(trained) if size not in sizes]
+    missing = f" None was scored as served for {', '.join(without)}." if without else ""
+    return (
+        " A hollow point is the size's best trial without an intermediate task, also chosen on dev and served as the same "
+        "variant; the arrow is what the intermediate task changed. It has no bars. Both models have the same shape, so "
+        f"only one was timed.{missing}"
     )
 
 
@@ -61,7 +79,7 @@ def _charts(findings: Findings, page: Page, cost: str, *, height: int) -> list[s
     groups = comparable_groups(_points(findings.served, cost), cost)
     for number, group in enumerate(groups, 1):
         label = "; ".join(
-            f"{row['size']} {row['variant']}: {row['score']:.1f}% at {quantity(row[cost], METRIC_DIGITS[cost])}"
+            f"{configuration_name(row)}: {row['score']:.1f}% at {quantity(row[cost], METRIC_DIGITS[cost])}"
             for row in group.to_dict("records")
         )
         name = f"tradeoff_{cost}" + (f"_{number}" if len(groups) > 1 else "")
@@ -76,11 +94,12 @@ def _caption(group: pd.DataFrame, cost: str) -> str:
     bound = _bound(group["server_bound_ms"].iloc[0]) if cost == "server_qps" else ""
     languages = AGGREGATE_NAMES[str(group["judged_by"].iloc[0])]
     against = f"{METRIC_NAMES[cost]}{bound}" + (f", queries of {timed}" if timed else "")
-    return f"Mean test score over targets ({languages}) against {against}; {hardware}"
+    hollow = f". {HOLLOW}" if group["baseline"].any() else ""
+    return f"Mean test score over targets ({languages}) against {against}; {hardware}{hollow}"
 
 
 def _not_drawn(findings: Findings, cost: str) -> list[str]:
-    served = findings.served
+    served = findings.served[~findings.served["baseline"]]
     drawn = len(_points(served, cost))
     if not drawn or drawn == len(served):
         return []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from study.search.records import SearchResult, TrialOutcome, TrialRecord
 from study.spec.space import Choice
 
@@ -23,6 +25,18 @@ def test_complete_trials_alone_are_ranked_and_by_dev_score_alone() -> None:
     assert [trial.trial_id for trial in result.ranked] == ["best", "second", "equal"]
     assert result.best is trials[1]
     assert SearchResult("1x32", ()).best is None
+
+
+def test_the_baseline_is_the_best_complete_trial_without_an_intermediate_task() -> None:
+    trained = replace(_trial("trained", TrialOutcome.COMPLETE, dev=60.0, test=1.0), choice=Choice("topic", 1e-3, 1e-3))
+    stopped = _trial("stopped", TrialOutcome.STOPPED_EARLY, dev=59.0, test=1.0)
+    failed = _trial("failed", TrialOutcome.FAILED, dev=58.0, test=1.0)
+    worse, better = (_trial(f"plain {dev}", TrialOutcome.COMPLETE, dev=dev, test=1.0) for dev in (40.0, 50.0))
+    result = SearchResult("1x32", (trained, stopped, failed, worse, better))
+    assert (result.best, result.baseline) == (trained, better)
+    assert SearchResult("1x32", (trained, stopped, failed)).baseline is None
+    alone = SearchResult("1x32", (better, worse))
+    assert alone.baseline is alone.best
 
 
 def test_a_diverged_trial_is_tagged_failed_and_never_retried() -> None:

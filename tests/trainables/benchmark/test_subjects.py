@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from study.tracking.examples import write_examples
 from tests.benchmarks.gpu_settings import TINY
+from tests.support import recipes
 from tests.support.serving import SHORT, plain_folder, target_stage
 from tests.support.shared_runs import TinyRun
 from trainables.benchmark.measurement import outcome_to_json
 from trainables.benchmark.subjects.checkpoint import CheckpointBenchmark
 from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark
 from trainables.benchmark.subjects.rebuild import evaluation_of
+from trainables.benchmark.variants import VARIANTS, Variant
+from trainables.evaluation import Forward
+from trainables.models.task_model import TaskModel
+from trainables.stages.base import Workplace, ensure
+from trainables.stages.evaluate import Evaluate
 from trainables.store.stage_store import Damaged, StageStore
 from trainables.tasks.micro.entailment import MicroEntailment
 
@@ -44,6 +52,70 @@ def test_an_architecture_is_measured_with_random_weights_and_not_scored() -> Non
     assert measured["weights"] == "random"
     assert not {"agreement", "test_score"} & measured.values.keys()
     assert measured["params_m"] == measured["parameters"] / 1e6
+
+
+class Silent(Variant):
+    """The same answer from every model."""
+
+    name = "silent"
+
+    def prepare(self, model: TaskModel, device: torch.device) -> Forward:
+        forward = VARIANTS["fp32"].prepare(model, device)
+        return lambda ids_NL, mask_NL: torch.zeros_like(forward(ids_NL, mask_NL))
+
+
+@pytest.fixture(scope="module")
+def chains(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Evaluate, ...], tuple[Evaluate, ...]]:
+    """A stage store, and two finished chains in it: with an intermediate task and without."""
+    study = dataclasses.replace(recipes.inline(), targets=recipes.tiny().targets[:2])
+    output = tmp_path_factory.mktemp("chains")
+    by_task = {choice.intermediate: study.chain(study.sizes[0], choice) for choice in study.space.defaults()}
+    for evaluation in (evaluation for chain in by_task.values() for evaluation in chain):
+        ensure(evaluation, Workplace(StageStore(output)))
+    return output, by_task["micro_topic"], by_task["none"]
+
+
+@pytest.mark.slow
+def test_a_baseline_is_scored_as_served_and_not_timed(
+    chains: tuple[Path, tuple[Evaluate, ...], tuple[Evaluate, ...]],
+) -> None:
+    output, chain, baseline = chains
+    subject = CheckpointBenchmark(str(output), chain, 1, SHORT, baseline=baseline)
+    measured = subject.run("fp32")
+    for scored, evaluations in ((measured.values, chain), (measured["baseline"], baseline)):
+        recorded = {evaluation.task.name: StageStore(output).find(evaluation) for evaluation in evaluations}
+        assert {task: score["test_mean"] for task, score in scored["scores"].items()} == {
+            task: pytest.approx(finished.metrics["test_mean"]) for task, finished in recorded.items() if finished
+        }
+        assert scored["scores"].keys() == recorded.keys()
+        means = [score["test_mean_without_english"] for score in scored["scores"].values()]
+        assert scored["test_score_without_english"] == pytest.approx(sum(means) / 2)
+    assert measured["baseline"].keys() == {"scores", "test_score", "test_score_without_english"}
+    assert measured["timed_task"] == chain[0].task.name
+    silent = subject.run(Silent())
+    assert silent["baseline"]["test_score"] == silent["test_score"], "served as the same variant, which answers nothing"
+
+
+@pytest.mark.slow
+def test_without_scores_or_without_a_baseline_nothing_more_is_done(
+    chains: tuple[Path, tuple[Evaluate, ...], tuple[Evaluate, ...]],
+) -> None:
+    output, chain, baseline = chains
+    assert "baseline" not in CheckpointBenchmark(str(output), chain, 1, SHORT).run("fp32").values
+    unscored = CheckpointBenchmark(str(output), chain, 1, SHORT, baseline=baseline).run("fp32", scored=False)
+    assert not {"baseline", "scores"} & unscored.values.keys()
+
+
+@pytest.mark.slow
+def test_a_baseline_that_is_not_finished_is_refused_before_anything_is_timed(
+    chains: tuple[Path, tuple[Evaluate, ...], tuple[Evaluate, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, chain, _ = chains
+    study = recipes.inline()
+    unfinished = study.chain(study.sizes[0], dataclasses.replace(study.space.defaults()[0], seed=9))
+    monkeypatch.setattr(CheckpointBenchmark, "_time", lambda *_: pytest.fail("timed"))
+    with pytest.raises(FileNotFoundError, match="not a finished stage"):
+        CheckpointBenchmark(str(output), chain, 1, SHORT, baseline=unfinished).run("fp32")
 
 
 def test_a_stages_model_is_timed_on_its_own_texts_and_scored_by_the_same_forward(tiny_run: TinyRun) -> None:

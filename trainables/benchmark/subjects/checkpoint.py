@@ -1,4 +1,7 @@
-"""The benchmark of a finished chain: a variant timed on the first target's model and scored on all targets."""
+"""The benchmark of a finished chain: a variant timed on the first target's model and scored on all targets.
+
+A second chain of the same shape can be scored beside it, as served by the same variant, without being timed.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,9 @@ QUERIES = 512  # from the test sets of all languages in proportion to their size
 class CheckpointBenchmark:
     """Measures variants of a chain's models; the first target's model is the one timed.
 
-    `output` is the folder of the stage store; every stage of the chain must be finished. `examples` is the file for scores by
-    example, in the form of a trial's.
+    `output` is the folder of the stage store; every stage of both chains must be finished. `examples` is the file for scores by
+    example, in the form of a trial's. `baseline` is a chain to compare with, whose models differ from the chain's in their
+    weights alone: it is scored but not timed, because its costs are the same.
     """
 
     output: str
@@ -43,19 +47,24 @@ class CheckpointBenchmark:
     settings: BenchmarkSettings = field(default_factory=BenchmarkSettings)
     device: str = "cpu"
     examples: str | None = None
+    baseline: tuple[Evaluate, ...] | None = None
 
     def run(self, variant: str | Variant, *, scored: bool = True) -> Measured:
         """Time a variant and score the same `Forward`.
 
         It adds `timed_task` and the encoder's `params_m` and `params_body_m` to the measurement. If scored, it also adds
         `scores` (a summary per target), `test_score` (their mean over targets, in percent) and `test_score_without_english`
-        (the same over the other languages; None if no target has any).
+        (the same over the other languages; None if no target has any). `baseline` holds these three of the baseline, which is
+        scored last, in the same process; without a baseline the key is absent.
 
         Raises:
             VariantUnavailable: the variant cannot run on this device.
-            FileNotFoundError: a stage of the chain is not finished.
+            FileNotFoundError: a stage of a chain is not finished.
             Damaged: a model's files have changed since they were stored.
         """
+        compared = self.baseline if scored else None
+        for evaluate in compared or ():
+            self._folder(evaluate)  # timing takes minutes, so a stage that is missing is found before it
         timed = {**self._time(variant), "timed_task": self.chain[0].task.name}
         if not scored:
             return Measured(timed)
@@ -66,16 +75,10 @@ class CheckpointBenchmark:
                 for evaluate, its_scores in zip(self.chain, scores, strict=True)
             ]
             write_example_scores(joined_tests(tables), Path(self.examples))
-        targets = [summary(evaluate.task, its_scores) for evaluate, its_scores in zip(self.chain, scores, strict=True)]
-        others = [mean for target in targets if (mean := target["test_mean_without_english"]) is not None]
-        return Measured(
-            {
-                **timed,
-                "scores": {target["task"]: target for target in targets},
-                "test_score": sum(target["test_mean"] for target in targets) / len(targets),
-                "test_score_without_english": sum(others) / len(others) if others else None,
-            }
-        )
+        values = {**timed, **_summarised(self.chain, scores)}
+        if compared is not None:
+            values["baseline"] = _summarised(compared, [self._score(evaluate, variant) for evaluate in compared])
+        return Measured(values)
 
     def _time(self, variant: str | Variant) -> dict[str, Any]:
         evaluate = self.chain[0]
@@ -132,3 +135,14 @@ class CheckpointBenchmark:
     def _check(self, evaluate: Evaluate) -> None:
         """Hash the model's files. Doing so before loading would put them in the page cache and shorten the timed load."""
         self._work().store.find_intact(evaluate.model)
+
+
+def _summarised(chain: Sequence[Evaluate], scores: Sequence[list[Score]]) -> dict[str, Any]:
+    """A summary per target, and their means with and without English."""
+    targets = [summary(evaluate.task, its_scores) for evaluate, its_scores in zip(chain, scores, strict=True)]
+    others = [mean for target in targets if (mean := target["test_mean_without_english"]) is not None]
+    return {
+        "scores": {target["task"]: target for target in targets},
+        "test_score": sum(target["test_mean"] for target in targets) / len(targets),
+        "test_score_without_english": sum(others) / len(others) if others else None,
+    }
