@@ -13,7 +13,7 @@ from study.errors import StorageFailed, causes_of, reason_of, storage_problem
 from study.planning.architecture import parameters
 from study.spec import PublishedEncoder, Size, Study
 from trainables.launch.job import Job
-from trainables.launch.task import run_task
+from trainables.launch.task import run_small_task, run_task
 from trainables.models.encoder import ParameterCount
 from trainables.models.published_encoder import is_shipped
 from trainables.stages.pretrain import Pretrain
@@ -69,10 +69,11 @@ def _launched(study: Study, size: Size, *, output: Path, progress: ProgressRepor
     """The Ray task that trains or imports a size's encoder; a group's launcher waits on the head and computes nothing."""
     resources = study.encoder_resources(size)
     job = Job(str(output.resolve()), resources, stages=(study.encoder_stage(size),), size=size.name)
-    requests: dict[str, Any] = {"num_cpus": resources.cpus} if resources.inline else {"num_cpus": 0, "resources": ON_HEAD}
-    if isinstance(size.encoder, PublishedEncoder) and is_shipped(size.encoder):
-        requests["max_calls"] = 0  # a few megabytes: the process goes on to the next one, and perhaps to a trial
-    return run_task.options(**requests).remote(job, f"pretrain-{size.name}", progress)
+    requests: dict[str, Any] = (
+        {"num_cpus": resources.cpus} if resources.inline else {"num_cpus": 0, "resources": ON_HEAD}
+    )
+    shipped = isinstance(size.encoder, PublishedEncoder) and is_shipped(size.encoder)
+    return (run_small_task if shipped else run_task).options(**requests).remote(job, f"pretrain-{size.name}", progress)
 
 
 def encoder_parameters(study: Study, size: Size, *, output: Path) -> ParameterCount:
