@@ -40,8 +40,8 @@ def quickstart(seed: int = 0) -> Study:
         seed=seed,
         sizes=(
             # Two Ray Train workers with ZeRO-2, so that the study exercises both launchers. To start them takes longer than to
-            # train this size, so it tries one intermediate task and none.
-            _size("1x64", 2.0, Resources(workers=2, zero_stage=2), intermediates=("micro_topic",), trials=2),
+            # train this size, so it runs a single trial.
+            _size("1x64", 2.0, Resources(workers=2, zero_stage=2), intermediates=(), trials=1),
             _size("2x128", 1.0, Resources(workers=1)),
             _size("4x192", 0.5, Resources(workers=1), intermediates=("micro_topic", "micro_ordering"), trials=3),
         ),
@@ -54,8 +54,8 @@ def quickstart(seed: int = 0) -> Study:
             lr_intermediate=(5e-4, 2e-4, 1e-3),
             lr_target=(2e-3, 1e-3),
         ),
-        intermediate_tuning=Training(learning_rate=5e-4, steps=60, batch_size=32, seed=seed, precision=precision),
-        tuning=Training(learning_rate=2e-3, steps=60, batch_size=32, seed=seed, precision=precision),
+        intermediate_tuning=Training(learning_rate=5e-4, steps=50, batch_size=32, seed=seed, precision=precision),
+        tuning=Training(learning_rate=2e-3, steps=50, batch_size=32, seed=seed, precision=precision),
         trials=6,
         repeats=None,  # they take minutes; `--repeats 3` adds them, also to a finished run
         # Measured once, without Server: its p99 takes 662 queries at every rate tried, and the whole study has minutes.

@@ -16,6 +16,7 @@ import torch
 from trainables.benchmark.benchmark import Benchmark
 from trainables.benchmark.measurement import Measured
 from trainables.benchmark.placement import pinned
+from trainables.benchmark.probes.hardware import available_cores
 from trainables.benchmark.scenarios.queries import Query, sample_queries
 from trainables.benchmark.scenarios.texts import Texts, tokens_per_word
 from trainables.benchmark.settings import BenchmarkSettings
@@ -117,7 +118,7 @@ class CheckpointBenchmark:
     def _score(self, evaluate: Evaluate, variant: str | Variant) -> list[Score]:
         model = load_task_model(self._folder(evaluate), evaluate.task, device=torch.device(self.device))
         self._check(evaluate)
-        with pinned(self.threads, ()):
+        with pinned(max(self.threads, available_cores()), ()):  # only the timing is on the plan's threads
             forward = variant_named(variant).prepare(model, torch.device(self.device))
             return evaluate.scores(forward, self._work())
 
