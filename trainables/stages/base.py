@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import logging
 import shutil
@@ -194,3 +195,15 @@ def _produce(stage: Stage, work: Workplace) -> Finished:
         if work.leads:
             shutil.rmtree(folder, ignore_errors=True)
         raise
+    finally:
+        _return_freed_memory()
+
+
+def _return_freed_memory() -> None:
+    """Return to the system what the stage freed, where the C library can (glibc).
+
+    Workers keep freed memory for the next step (`study.cluster.connection`). Kept from stage to stage, it took a process of the
+    quickstart from 1.0 to 1.4 GB; returning it takes 10 to 30 ms.
+    """
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
