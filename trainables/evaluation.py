@@ -40,7 +40,8 @@ class ExampleSet:
 class Score:
     """A set's score in percent, its named parts (F1 and EM, precision and recall), and the sums they are computed from.
 
-    `examples` is the number of scored examples; `per_example` has their sums in order.
+    `examples` is the number of scored examples; `per_example` has their sums in order. `constant`: the model gives all of them
+    one answer, although they differ. Such a score says how often that answer is right, and nothing about the model.
     """
 
     split: str
@@ -50,6 +51,7 @@ class Score:
     examples: int
     counts: Counts
     per_example: tuple[Counts, ...]
+    constant: bool = False
 
 
 def score_sets(
@@ -86,8 +88,20 @@ def score_outputs(outputs: Sequence[Outputs[Any]], task: Task) -> list[Score]:
         if counts:
             total = sum(counts, Counts())
             value, parts = metric.value(total), metric.parts(total)
-            scores.append(Score(output.split, output.language, value, parts, len(counts), total, counts))
+            constant = _is_constant(predictions, references)
+            scores.append(Score(output.split, output.language, value, parts, len(counts), total, counts, constant))
     return scores
+
+
+def _is_constant(predictions: Sequence[object], references: Sequence[object | None]) -> bool:
+    """Whether all scored examples get one answer, and not all want the same. Each tag of a sentence is an answer."""
+    scored = [pair for pair in zip(predictions, references, strict=True) if pair[1] is not None]
+    given, wanted = ({repr(answer) for pair in scored for answer in _answers(pair[side])} for side in (0, 1))
+    return len(scored) > 1 and len(given) == 1 < len(wanted)
+
+
+def _answers(prediction: object) -> Sequence[object]:
+    return prediction if isinstance(prediction, (list, tuple)) and prediction else [prediction]
 
 
 def predict(

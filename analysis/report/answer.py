@@ -103,8 +103,24 @@ def _best(findings: Findings, best: dict[Hashable, Any], score: str) -> str:
     return (
         f"Of the configurations chosen on {_selection(findings)} and served, the most accurate is size {best['size']} "
         f"served as {best['variant']}, {trained_on(best['intermediate'])}: {score_name(best['judged_by'])} "
-        f"{best[score]:.1f}% ({over}), {speed}."
+        f"{best[score]:.1f}% ({over}), {speed}.{_worth_little(findings, best)}"
     )
+
+
+def _worth_little(findings: Findings, best: dict[Hashable, Any]) -> str:
+    """The targets on which the configuration is no better than chance, or gives one answer to everything; "" if none."""
+    chances = findings.frames.scores.groupby("task")["chance"].max()
+    low = [
+        f"{task} ({value:.1f}%, chance {chances[task]:.1f}%)"
+        for task, value in best["judged_scores"].items()
+        if task in chances and value <= chances[task]
+    ]
+    trials = findings.frames.trials
+    served = trials[(trials["size"] == best["size"]) & (trials["trial_id"] == best["trial_id"])]
+    constant = next((text for text in served["constant"] if text), "")
+    sentences = [f"It is no better than chance on {', '.join(low)}."] if low else []
+    sentences += [f"It gives every example the same answer on {constant}."] if constant else []
+    return "".join(f" {sentence}" for sentence in sentences)
 
 
 def _selection(findings: Findings) -> str:
@@ -270,7 +286,7 @@ def _gain(findings: Findings) -> str:
     flagged = int((gained["gain"].notna() & (gained["mark"] != "")).sum())
     missing = len(transfer) - len(with_gain)
     uncounted = [f"{counted(flagged, 'gain')} with a contamination flag"] if flagged else []
-    uncounted += [f"{counted(missing, 'comparison')} with a missing score"] if missing else []
+    uncounted += [f"{counted(missing, 'comparison')} not run, or without a score"] if missing else []
     return f"{text} Not counted: {' and '.join(uncounted)}." if uncounted else text
 
 

@@ -69,6 +69,7 @@ TRIALS = {
     "test_score_without_english": "float64",
     "targets_finished": "Int64",
     "reason": "str",
+    "constant": "str",
 }
 SCORES = {
     "size": "str",

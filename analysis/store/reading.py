@@ -119,6 +119,11 @@ def _trial_row(run: StoredRun) -> dict[str, Any]:
         "test_score_without_english": _without_english(run),
         "targets_finished": metrics.get("targets_finished"),
         "reason": tags.get("reason", ""),
+        "constant": ", ".join(
+            f"{name.removeprefix('constant/')} in {languages:.0f} languages"
+            for name, languages in sorted(metrics.items())
+            if name.startswith("constant/")
+        ),
     }
 
 

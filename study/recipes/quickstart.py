@@ -52,10 +52,10 @@ def quickstart(seed: int = 0) -> Study:
         space=Space(
             intermediates=(MicroParaphrase(), MicroTopic(), MicroOddOneOut(), MicroOrdering()),
             lr_intermediate=(5e-4, 2e-4, 1e-3),
-            lr_target=(2e-3, 1e-3),
+            lr_target=(1e-3, 2e-3),
         ),
-        intermediate_tuning=Training(learning_rate=5e-4, steps=50, batch_size=32, seed=seed, precision=precision),
-        tuning=Training(learning_rate=2e-3, steps=50, batch_size=32, seed=seed, precision=precision),
+        intermediate_tuning=Training(learning_rate=5e-4, steps=60, batch_size=32, seed=seed, precision=precision),
+        tuning=Training(learning_rate=1e-3, steps=80, batch_size=32, seed=seed, precision=precision),
         trials=6,
         repeats=None,  # they take minutes; `--repeats 3` adds them, also to a finished run
         # Measured once, without Server: its p99 takes 662 queries at every rate tried, and the whole study has minutes.

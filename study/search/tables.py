@@ -23,11 +23,23 @@ def describe_scores(metrics: Mapping[str, Any], target: str) -> str:
     """The score of the target that was finished last, and the mean that the search maximises."""
     if f"dev/{target}" in metrics:
         own = f"dev {metrics[f'dev/{target}']:.1f}"
-    else:
+    elif f"test/{target}" in metrics:
         own = f"test {metrics[f'test/{target}']:.1f}, without dev"
+    else:
+        own = "not scored"
     count = sum(name.startswith("dev/") for name in metrics)
     mean = f", mean of {count} target{'s' if count > 1 else ''} {metrics[DEV_SCORE]:.1f}" if count else ""
     return f"{target} {own}{mean}"
+
+
+def _remark(metrics: Mapping[str, Any], target: str) -> str:
+    """Why a target's score says little; "" if nothing is known against it."""
+    score = metrics.get(f"test_without_english/{target}", metrics.get(f"test/{target}"))
+    chance = metrics.get(f"chance/{target}")
+    remarks = ["no better than chance"] if None not in (score, chance) and score <= chance else []
+    if constant := metrics.get(f"constant/{target}"):
+        remarks.append(f"one answer to everything in {constant:.0f} languages")
+    return "; ".join(remarks)
 
 
 def trial_table(result: SearchResult) -> Table:
@@ -54,15 +66,22 @@ def trial_table(result: SearchResult) -> Table:
 
 
 def target_table(study: Study, size: Size, *, trial: TrialRecord) -> Table:
-    """A trial's targets: English dev score, mean test score over languages with and without English, and chance."""
+    """A trial's targets: English dev score, mean test score over languages with and without English, and chance.
+
+    What is no better than chance, or one answer to every example, is said.
+    """
     table = Table(title=f"{size.name}: {describe_choice(trial.choice)}", title_justify="left")
     for column in ("target", "metric", "languages", "dev", "test", "test without en", "chance"):
         table.add_column(column, justify="left" if column in ("target", "metric") else "right")
+    remarks = {task.name: _remark(trial.metrics, task.name) for task in study.targets}
+    if any(remarks.values()):
+        table.add_column("remark")
     for task in study.targets:
         columns = ("dev", "test", "test_without_english", "chance")
         scores = [trial.metrics.get(f"{column}/{task.name}") for column in columns]
         cells = ["-" if score is None else f"{score:.1f}" for score in scores]
-        table.add_row(task.name, task.metric, str(len(task.languages)), *cells)
+        remark = [remarks[task.name]] if any(remarks.values()) else []
+        table.add_row(task.name, task.metric, str(len(task.languages)), *cells, *remark)
     for name in SUITES:
         if f"suite/{name}" in trial.metrics:
             averages = [f"{trial.metrics[f'{prefix}/{name}']:.1f}" for prefix in ("suite", "suite_without_english")]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import tempfile
 import threading
 import time
@@ -25,15 +26,32 @@ from study.tracking.outbox import FOLDER, DeliveryOffset, Entry, Outbox, OutboxU
 from study.tracking.sender import Sender
 from study.tracking.sync import LAST_CALL_S, PATIENCE_S, TrackingUnavailable
 from study.tracking.views import BEST_TAG
+from trainables.store.atomic import write_text
 
 T = TypeVar("T")
 Value = str | float | int | None
+# MLflow's limits, in characters, of the values of a run's tags and parameters.
+MOST_IN_TAG, MOST_IN_PARAM = 8000, 6000
+LONG_VALUES = "long_values"  # folder of the whole values that are longer
 HURRIED_S = 1.0  # instead of both `PATIENCE_S` and `LAST_CALL_S`, when a study is interrupted
 
 
 def default_uri(output: Path) -> str:
     """A SQLite store in the output folder. The path is absolute: Ray changes the working directory of its workers."""
     return f"sqlite:///{output.resolve() / 'mlflow.db'}"
+
+
+def _cut(name: str, text: str, most: int) -> str:
+    """The text within MLflow's limit. MLflow itself would cut it without a word."""
+    if len(text) <= most:
+        return text
+    note = f" [cut: all {len(text)} characters are in the artifact {_file_name(name)}]"
+    return text[: most - len(note)] + note
+
+
+def _file_name(name: str) -> str:
+    """A file's name for the whole value of a tag or parameter."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:100] + ".txt"
 
 
 def _now_ms() -> int:
@@ -126,7 +144,7 @@ class Tracker:
         """Tag the experiment with command, versions, hardware and the like. Values other than strings become JSON."""
         texts = {name: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for name, v in tags.items()}
         with self._lock:
-            if changed := self._changed(self._described.tags, texts):
+            if changed := self._changed(self._described.tags, texts, most=None):
                 self._append({"do": "describe", "tags": changed})
 
     def size(self, name: str) -> str:
@@ -199,6 +217,7 @@ class Tracker:
         with self._lock:
             if changed := self._changed(self._runs[run].tags, tags):
                 self._append({"do": "write", "run": run, "tags": changed})
+        self._attach_long(run, tags, MOST_IN_TAG)
 
     def finish(self, run: str, status: str = "FINISHED") -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
@@ -273,7 +292,8 @@ class Tracker:
         params: Mapping[str, Value] | None = None,
     ) -> str:
         """Create the run, or complete the one that exists. Its source and its note are written only with its creation."""
-        texts = {name: "none" if value is None else str(value) for name, value in (params or {}).items()}
+        whole = {name: "none" if value is None else str(value) for name, value in (params or {}).items()}
+        texts = {name: _cut(name, text, MOST_IN_PARAM) for name, text in whole.items()}
         with self._lock:
             state = self._runs.get(key)
             if state is None:
@@ -281,11 +301,25 @@ class Tracker:
                 self._append({"do": "run", "run": key, "name": name, "parent": parent, "tags": clean, "params": texts})
             elif missing := {name: text for name, text in texts.items() if name not in state.params}:
                 self._append({"do": "write", "run": key, "params": missing})
+        self._attach_long(key, whole, MOST_IN_PARAM)
         self.tags(key, tags)
         return key
 
-    def _changed(self, stored: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
+    def _attach_long(self, run: str, values: Mapping[str, str], most: int) -> None:
+        """Attach what MLflow cannot hold as a tag or parameter as a file of the run."""
+        for name, value in values.items():
+            if len(value) > most:
+                folder = self.output / LONG_VALUES / hashlib.sha256(run.encode()).hexdigest()[:12]
+                folder.mkdir(parents=True, exist_ok=True)
+                write_text(folder / _file_name(name), redacted(value, self._secrets))
+                self.artifact(run, folder / _file_name(name))
+
+    def _changed(
+        self, stored: Mapping[str, str], tags: Mapping[str, str], *, most: int | None = MOST_IN_TAG
+    ) -> dict[str, str]:
         clean = {name: redacted(value, self._secrets) for name, value in tags.items()}
+        if most is not None:
+            clean = {name: _cut(name, value, most) for name, value in clean.items()}
         return {name: value for name, value in clean.items() if stored.get(name) != value}
 
     def _append(self, entry: Entry) -> None:

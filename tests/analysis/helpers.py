@@ -78,7 +78,14 @@ def default_cells(
                 key |= {"default_cell": True, "outcome": "complete"}
                 measured = value + random.normal(0, sd)
                 rates = {"lr_intermediate": None if intermediate == "none" else 1e-4, "lr_target": 1e-3, "seed": seed}
-                rest = {"kind": "trial", "repeats": "", "reason": "", "dev_score": measured, "test_score": measured}
+                rest = {
+                    "kind": "trial",
+                    "repeats": "",
+                    "reason": "",
+                    "constant": "",
+                    "dev_score": measured,
+                    "test_score": measured,
+                }
                 trials.append(key | rates | rest | {"targets_finished": len(targets)})
                 scores += [
                     key | {"task": task, "split": "test", "language": MEAN, "value": measured} for task in targets

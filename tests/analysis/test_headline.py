@@ -246,3 +246,16 @@ def test_few_examples_widen_what_counts_as_chance() -> None:
     flagged = {count: bool(analysis.targets_against_chance(frames(count))["at_chance"].iloc[0]) for count in (40, 4000)}
     assert flagged == {40: True, 4000: False}
     assert NEAR_CHANCE_POINTS == 1.0
+
+
+def test_what_is_no_better_than_chance_or_one_answer_to_everything_is_said_of_the_best() -> None:
+    runs = [
+        _trial("small", "chosen", {"x": 60.0, "y": 33.0}, dev=70.0, constant="y in 3 languages"),
+        _trial("small", "other", {"x": 50.0, "y": 50.0}, dev=60.0),
+    ]
+    frames = build_frames(runs, [_served("small", "chosen", {"x": 60.0, "y": 33.0})], body_m=BODY_M)
+    best = _answer(with_chance(frames, {"x": 50.0, "y": 33.3})).best
+    assert best.endswith(
+        "It is no better than chance on y (33.0%, chance 33.3%). It gives every example the same answer on y in 3 languages."
+    )
+    assert "no better than chance" not in _answer(with_chance(frames, {"x": 50.0, "y": 20.0})).best

@@ -7,8 +7,8 @@
 2. `run_s`, `peak_memory_mb`, `front_points`: `python -m study run quickstart` there, as the run prints them. `front_points` are
    the configurations that nothing measured beats in both score and p50 latency.
 3. Over seeds of fine-tuning, in this process: every size of the quickstart without an intermediate task and with each that it
-   tries, at the default rates. `monotone`: without one, every seed of a size scores higher than every seed of the next smaller
-   one (mean over targets, without English). `above_chance`: targets whose mean over seeds the two larger sizes score above
+   tries, at the default rates. `monotone`: without one, each size's mean score (over targets, without English) exceeds that of
+   the next smaller one by more than the standard deviation over seeds of either. `above_chance`: targets whose mean over seeds the two larger sizes score above
    chance. `gain_beyond_interval`: (size, intermediate task, target) whose 95% t-interval of the gain over seeds is above 0;
    it is of one cell each, not corrected for their number.
 
@@ -51,8 +51,11 @@ PREFIXES = ("test_without_english", "chance")  # of the metrics that a cell keep
 
 console = Console(highlight=False, width=128)
 
+Output = Annotated[
+    Path | None, typer.Option(help="where the quickstart's output folder is kept; it must not exist yet")
+]
 Environment = Annotated[Path | None, typer.Option(help="a virtual environment to use; nothing is installed")]
-Seeds = Annotated[int, typer.Option(min=0, help="seeds of fine-tuning for the findings; 0 leaves them out")]
+Seeds = Annotated[int, typer.Option(min=2, help="seeds of fine-tuning for the findings")]
 Quick = Annotated[bool, typer.Option("--quick", help="this environment, a small recipe, two steps of two seeds")]
 
 
@@ -71,7 +74,7 @@ class Cell:
         return mean(self.scores.values())
 
 
-def main(environment: Environment = None, seeds: Seeds = 3, quick: Quick = False) -> None:
+def main(environment: Environment = None, output: Output = None, seeds: Seeds = 3, quick: Quick = False) -> None:
     """Print tables and one JSON line."""
     started = time.perf_counter()
     recipe = "quickstart"
@@ -80,7 +83,7 @@ def main(environment: Environment = None, seeds: Seeds = 3, quick: Quick = False
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         root, python, install_s = _installed(folder, environment)
-        run = _run(root, python, recipe, folder / "out")
+        run = _run(root, python, recipe, (output or folder / "out").absolute())
         console.print(f"{recipe}: {run['wall_s']:.0f} s, {run['peak_memory_mb'] / 1000:.1f} GB")
         cells = _cells(folder / "stages", seeds, quick=quick)
     sizes = [size.name for size in quickstart().sizes]
@@ -93,7 +96,7 @@ def main(environment: Environment = None, seeds: Seeds = 3, quick: Quick = False
                 "run_s": run["wall_s"],
                 "peak_memory_mb": run["peak_memory_mb"],
                 "front_points": len(run["pareto"]),
-                "monotone": _monotone(cells, sizes) if cells else None,
+                "monotone": _monotone(cells, sizes),
                 "above_chance": _above_chance(cells, sizes[1:]),
                 "gain_beyond_interval": [list(key) for key, (_, low, _) in gained.items() if low > 0],
                 "phases_s": run["seconds"],
@@ -140,8 +143,6 @@ def _run(root: Path, python: Path, recipe: str, output: Path) -> dict[str, Any]:
 def _cells(store: Path, seeds: int, *, quick: bool) -> list[Cell]:
     names = [size.name for size in quickstart().sizes]
     jobs = [(seed, name) for seed in range(seeds) for name in reversed(names)]
-    if not jobs:
-        return []
     os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that train
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
         return [cell for cells in pool.map(partial(_trained, store, quick), jobs) for cell in cells]
@@ -170,9 +171,9 @@ def _shortened(study: Study) -> Study:
 
 
 def _monotone(cells: Sequence[Cell], sizes: Sequence[str]) -> bool:
-    """Whether every seed of a size scores higher than every seed of the next smaller one."""
-    means = [[cell.mean for cell in cells if (cell.size, cell.intermediate) == (size, NONE)] for size in sizes]
-    return all(min(larger) > max(smaller) for smaller, larger in pairwise(means))
+    """Whether each size's mean exceeds that of the next smaller one by more than the standard deviation of either."""
+    scores = [[cell.mean for cell in cells if (cell.size, cell.intermediate) == (size, NONE)] for size in sizes]
+    return all(mean(large) - mean(small) > max(map(stdev, (small, large))) for small, large in pairwise(scores))
 
 
 def _above_chance(cells: Sequence[Cell], sizes: Sequence[str]) -> list[str]:
@@ -180,7 +181,7 @@ def _above_chance(cells: Sequence[Cell], sizes: Sequence[str]) -> list[str]:
     baseline = {size: [cell for cell in cells if (cell.size, cell.intermediate) == (size, NONE)] for size in sizes}
     return [
         target
-        for target in (cells[0].scores if cells else ())
+        for target in cells[0].scores
         if all(mean(c.scores[target] for c in of_size) > of_size[0].chances[target] for of_size in baseline.values())
     ]
 
@@ -203,8 +204,6 @@ def _gains(cells: Sequence[Cell]) -> dict[tuple[str, str, str], tuple[float, flo
 
 
 def _show(cells: Sequence[Cell], gained: Mapping[tuple[str, str, str], tuple[float, float, float]]) -> None:
-    if not cells:
-        return
     targets = list(cells[0].scores)
     table = Table("size", "intermediate", *targets, "mean")
     table.title = "mean over seeds, and the difference from none where it is beyond its interval"

@@ -118,6 +118,7 @@ def build_frames(
             "repeats": "",
             "outcome": "complete",
             "reason": "",
+            "constant": "",
         }
         row |= {
             "lr_intermediate": 1e-4,

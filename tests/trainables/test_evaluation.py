@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables.evaluation import ExampleSet, predict
+from trainables.evaluation import ExampleSet, _is_constant, predict
 from trainables.heads import Feature
 from trainables.training.batching import Share
 
@@ -77,3 +77,22 @@ def test_progress_counts_rows_up_to_all_of_them(max_tokens: int) -> None:
     assert len(seen) > 1
     assert {total for _, total in seen} == {200}, "rows of the second set are rows of the first"
     assert seen[-1] == (200, 200)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "constant"),
+    [
+        ([1, 1, 1], [0, 1, 0], True),
+        ([1, 1, 0], [0, 1, 0], False),
+        ([1, 1, 1], [1, 1, 1], False),
+        ([1, 1, 0], [0, 1, None], True),  # the last example is not scored
+        ([["O", "O"], ["O"]], [["O", "B-X"], ["O"]], True),
+        ([["O", "B-X"], ["O"]], [["O", "B-X"], ["O"]], False),
+        (["", ""], [["a"], ["b"]], True),
+        ([1], [0], False),
+    ],
+)
+def test_one_answer_to_everything_is_recognised(
+    predictions: list[object], references: list[object | None], constant: bool
+) -> None:
+    assert _is_constant(predictions, references) is constant

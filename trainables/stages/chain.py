@@ -11,7 +11,7 @@ from trainables.tasks.suites import SUITES, suite_score
 
 Report = Callable[[dict[str, Any]], None]
 # Prefixes of metric names: `<prefix>/<task>...` or `<prefix>/<suite>`.
-SCORE_PREFIXES = ("dev", "test", "test_without_english", "chance", "part", "suite", "suite_without_english")
+SCORE_PREFIXES = ("dev", "test", "test_without_english", "chance", "constant", "part", "suite", "suite_without_english")
 
 
 def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> None:
@@ -19,7 +19,8 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
 
     Metrics are in percent: `dev_score` (mean English dev score of the finished targets that have one), `test_score` (mean over
     finished targets of the mean over languages), `dev/<task>`, `test/<task>`, `test/<task>/<language>`, `part/<task>/<name>`
-    (mean over languages of F1, EM, precision and so on), and `chance/<task>`. `targets_finished` is their number: trials
+    (mean over languages of F1, EM, precision and so on), and `chance/<task>`. `constant/<task>` is the number of languages in
+    which the model gives every example one answer, where there are any. `targets_finished` is their number: trials
     are compared after as many targets. Once every task and language of a suite is scored, `suite/<name>` and
     `suite_without_english/<name>` are its official averages.
     """
@@ -38,6 +39,8 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
         if scored["test_mean_without_english"] is not None:
             metrics[f"test_without_english/{name}"] = scored["test_mean_without_english"]
         metrics[f"chance/{name}"] = scored["chance"]
+        if constant := scored.get("constant"):  # absent in stages of earlier versions
+            metrics[f"constant/{name}"] = float(len(constant))
         metrics |= {f"test/{name}/{language}": value for language, value in scored["test"].items()}
         metrics |= {f"part/{name}/{part}": value for part, value in _means(scored["parts"]).items()}
         by_language[name] = scored["test"]

@@ -76,7 +76,8 @@ class Evaluate(Stage):
 def summary(task: Task, scores: Sequence[Score]) -> dict[str, Any]:
     """Scores in percent: English dev, test by language, their plain mean with and without English, chance, sample sizes.
 
-    `parts` holds the named components of test scores (F1 and EM, precision and recall) where the metric has any.
+    `parts` holds the named components of test scores (F1 and EM, precision and recall) where the metric has any. `constant`
+    lists the languages of the test in which the model gives every example one answer.
     """
     dev = [score.value for score in scores if score.split == "dev" and score.language == "en"]
     test = [score for score in scores if score.split == "test"]
@@ -92,4 +93,5 @@ def summary(task: Task, scores: Sequence[Score]) -> dict[str, Any]:
         "test_mean": sum(score.value for score in test) / len(test),
         "test_mean_without_english": sum(others) / len(others) if others else None,
         "examples": {score.language: score.examples for score in test},
+        "constant": [score.language for score in test if score.constant],
     }

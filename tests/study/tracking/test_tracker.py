@@ -206,3 +206,21 @@ def test_one_file_alone_writes_to_mlflow() -> None:
         if re.search(r"MlflowClient|mlflow\.(log|set|start)_|^import mlflow$", path.read_text(encoding="utf-8"), re.M)
     }
     assert users == {"study/tracking/mlflow_store.py"}
+
+
+def test_what_mlflow_cannot_hold_is_kept_whole_in_a_file(tmp_path: Path) -> None:
+    """MLflow cuts parameters over 6,000 and tags over 8,000 characters without a word."""
+    reason, intermediate = "because " * 2000, "mixture_" * 1000
+    with Tracker(default_uri(tmp_path), "demo", output=tmp_path, say=lambda line: None) as tracker:
+        for _ in range(2):  # written again, nothing changes
+            run = tracker.trial("s", "t0", default_cell=False, params={**PARAMS, "intermediate": intermediate})
+            tracker.tags(run, {"reason": reason, "a/b c": "short"})
+        assert tracker.flush()
+    client = MlflowClient(default_uri(tmp_path))
+    (experiment,) = (found for found in client.search_experiments() if found.name == "demo")
+    (stored,) = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
+    assert len(stored.data.tags["reason"]) == 8000
+    assert stored.data.tags["reason"].endswith("[cut: all 16000 characters are in the artifact reason.txt]")
+    assert len(stored.data.params["intermediate"]) == 6000
+    files = {path.name: path.read_text() for path in (tmp_path / "artifacts" / stored.info.run_id).rglob("*.txt")}
+    assert files == {"reason.txt": reason, "intermediate.txt": intermediate}
