@@ -91,6 +91,11 @@ class TrialLog(Callback):  # type: ignore[misc]
         outcome, _ = outcome_of(trial.last_result, len(self.study.targets))
         self._say_end(trial, _CONSOLE_WORDS[outcome])
 
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        error = trial.get_pickled_error()
+        reason = "its process was lost" if error is None else str(error).strip().splitlines()[0]
+        self.console.say(f"  {self.size.name} {trial.config['trial']} starts again: {reason}")
+
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._say_end(trial, _CONSOLE_WORDS[TrialOutcome.FAILED])
 

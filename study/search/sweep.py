@@ -20,6 +20,7 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from study.cluster.progress_actor import ON_HEAD
 from study.errors import StorageFailed, reason_of
+from study.search.lost_actors import expect_all_losses
 from study.search.records import SearchResult, TrialRecord, repeat_id
 from study.search.scheduler import RunAllToTheEnd, RunDefaultsToTheEnd, asha
 from study.search.searcher import StopSweep, TrialStoreSearcher
@@ -231,6 +232,7 @@ def _repeats_store(study: Study, size: Size, storage: JournalStorage) -> TrialSt
     return TrialStore(storage, repeats_name(size.name), space=study.space_of(size), repeats=True)
 
 
+expect_all_losses()
 # Tune passes the driver's AWS keys to its trials in a runtime environment, which Ray logs and shows on its dashboard. Trials
 # need none: stages are stored in a folder that every node mounts.
 ENV_VARS_TO_PROPAGATE.difference_update({name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")})

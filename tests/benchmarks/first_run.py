@@ -8,9 +8,9 @@
    the configurations that nothing measured beats in both score and p50 latency.
 3. Over seeds of fine-tuning, in this process: every size of the quickstart without an intermediate task and with each that it
    tries, at the default rates. `monotone`: without one, each size's mean score (over targets, without English) exceeds that of
-   the next smaller one by more than the standard deviation over seeds of either. `above_chance`: targets whose mean over seeds the two larger sizes score above
-   chance. `gain_beyond_interval`: (size, intermediate task, target) whose 95% t-interval of the gain over seeds is above 0;
-   it is of one cell each, not corrected for their number.
+   the next smaller one by more than the standard deviation over seeds of either. `above_chance`: targets whose mean over seeds
+   the two larger sizes score above chance. `gain_beyond_interval`: (size, intermediate task, target) whose 95% t-interval of
+   the gain over seeds is above 0; it is of one cell each, not corrected for their number.
 
 The last line is one JSON document.
 """

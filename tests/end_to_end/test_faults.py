@@ -1,42 +1,4 @@
-"""Faults in a search, what holds under each, and the test that shows it.
-
-| fault                                  | what holds                                           | test                         |
-|----------------------------------------|------------------------------------------------------|------------------------------|
-| a trial's process killed               | restarted; no trial too many                         | here                         |
-| an error in a trial                    | retried once, then FAILED with the reason            | here                         |
-| a trial or encoder diverges            | recorded, named in every run, not trained again      | test_checkpoints, test_study |
-| a Ray Train worker killed              | the trial restarts and completes                     | test_groups                  |
-| the driver and its own Ray killed      | trials resume under their ids; nothing is repeated   | test_study, study/search     |
-| SIGTERM to the driver                  | exit 143 at once; trial store and outbox are written | test_study                   |
-| a stage interrupted by either          | resumes from a checkpoint up to 10 minutes old       | test_checkpoints             |
-| a job stopped                          | submitted again, no finished stage is repeated       | test_jobs                    |
-| a search told to stop                  | finished trials stay, unfinished ones resume         | here                         |
-| a node lost                            | as a trial's process; stages resume from checkpoints | clusters/test_nodes          |
-| disk full, read-only or gone (a trial) | the sweep ends with the reason; no trial is blamed   | here, study/test_errors      |
-| the same while storing trials          | the same, from the driver; no half line stays        | here                         |
-| Tune's state truncated or garbage      | it is not read                                       | here                         |
-| the trial store's last line truncated  | removed; its trial resumes                           | study/search                 |
-| the trial store unreadable             | refused with the reason; no restart from scratch     | study/search                 |
-| the trial store lost or emptied        | refused if MLflow has trials that it lacks           | study/search                 |
-| a stage's files damaged or truncated   | reported at the next use, and trained again          | test_damage, test_store      |
-| a checkpoint damaged or truncated      | reported; the one before is used                     | test_checkpoints             |
-| a power cut (stages, checkpoints)      | files are on disk before their manifest              | test_store                   |
-| clocks moved back or forth             | nothing is repeated: no time stamp counts            | here, test_study             |
-| clocks moved back (MLflow)             | time stamps do not: a metric's last value stands     | study/tracking               |
-| a compilation killed, its lock left    | removed in time, whatever clock stamped it           | test_loop                    |
-| a TMPDIR too long, missing, unwritable | another folder is used, and one line says so         | study/cluster                |
-| too little disk or memory to start     | refused in one line before anything is trained       | study/cluster                |
-| another Ray on the machine             | a local Ray starts beside it and does not join it    | study/cluster                |
-| a local Ray that cannot start          | exit 2 with one sentence; the doctor fails too       | study/cluster                |
-| two runs with one output folder        | the second is refused                                | study/cli                    |
-| twenty trials stopped early            | all resources are free again                         | here; groups: test_groups    |
-| MLflow down, slow or refusing          | training goes on; results are sent later, in order   | study/tracking               |
-| secrets in the environment             | in no log, file or database                          | test_secrets                 |
-| the same, of a job and its head        | nor in the job's entry, its package, Ray's session   | test_jobs                    |
-
-"Killed" means the driver's whole process group with the Ray that it started; no test kills an independent head. The 10 minutes
-are `Resources.checkpoint_every_s`.
-"""
+"""Faults in a search, and what holds under each. `docs/faults.md` lists all faults with the tests that show them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,51 @@
+"""Ray's errors for a process that is gone, made known to Tune.
+
+Tune restarts a trial whose actor died. But where Ray's memory monitor killed the process, or its node, runtime environment or
+results are gone, Ray raises other errors than `RayActorError`. Tune's actor manager knows none of them and ends the whole
+search with its own RuntimeError.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+
+_handle = RayActorManager._actor_task_failed
+
+
+class LostActor(RayActorError):  # type: ignore[misc]
+    """An actor's process is gone, for the reason that the message gives in one line."""
+
+    def __init__(self, reason: str = "its process was lost") -> None:
+        super().__init__(error_msg=reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LostActor, (self.reason,)
+
+
+def as_lost_actor(error: Exception) -> Exception:
+    """The error, as one that Tune takes for a dead actor where it is Ray's and Tune does not expect it."""
+    if not isinstance(error, RayError) or isinstance(error, (RayActorError, RayTaskError)):
+        return error
+    if isinstance(error, OutOfMemoryError):
+        return LostActor(
+            "the machine ran out of memory, and Ray ended the process that used most; give the size more cores per trial or a "
+            "smaller micro_batch, so that fewer run at once or each takes less"
+        )
+    lines = str(error).strip().splitlines() or [""]
+    return LostActor(f"{type(error).__name__}: {lines[0]}"[:500])
+
+
+def expect_all_losses() -> None:
+    """Let Tune treat every error of Ray's about a lost process as a dead actor, in this process and from now on."""
+
+    def handle(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        _handle(manager, tracked_actor_task=tracked_actor_task, exception=as_lost_actor(exception))
+
+    RayActorManager._actor_task_failed = handle
