@@ -18,11 +18,10 @@ from study.errors import CannotRun, joined
 
 GB, MB = 1e9, 1e6
 
-# Measured: a study of two encoders of 1 layer and 32 and 64 units writes 16 MB. Estimated from its parameters: the quickstart
-# writes 0.6 GB.
+# Measured: a study of two encoders of 1 layer and 32 and 64 units writes 16 MB, the quickstart 250 MB.
 LEAST_DISK, ENOUGH_DISK = 16 * MB, 1 * GB
-# Measured: the driver and an idle Ray hold 1.3 GB; the quickstart reached 5.1 GB on two cores (docs/measurements.md).
-LEAST_MEMORY, ENOUGH_MEMORY = 1 * GB, 6 * GB
+# Measured: the driver and an idle Ray hold 1.3 GB; the quickstart reached 4.2 GB on two cores (docs/measurements.md).
+LEAST_MEMORY, ENOUGH_MEMORY = 1 * GB, 5 * GB
 # Measured: Ray's session folder takes 4 MB after a study of minutes.
 LEAST_TEMPORARY, ENOUGH_TEMPORARY = 4 * MB, 100 * MB
 # Stages go through the store, so Ray's shared memory carries configs and progress only.
@@ -157,7 +156,7 @@ def check_disk(output: Path) -> Checked:
             f"{output}: {_size(free)} free, and even a tiny study writes {_size(LEAST_DISK)}; free some space, or use "
             "--output elsewhere"
         )
-    few = f"{output}: {_size(free)} free, and the quickstart writes about 0.6 GB; free some space, or use --output elsewhere"
+    few = f"{output}: {_size(free)} free, and the quickstart writes 0.25 GB; free some space, or use --output elsewhere"
     return Checked(f"{_size(free)} free", few if free < ENOUGH_DISK else None)
 
 
@@ -206,7 +205,7 @@ def check_memory() -> Checked:
             f"{found}, and the driver and Ray need {_size(LEAST_MEMORY)} before anything is trained; close other programs"
             + (", or raise the limit of the container or job" if limit else "")
         )
-    few = f"{found}, and the quickstart takes up to 5.1 GB; processes may be killed: close other programs"
+    few = f"{found}, and the quickstart takes up to 4.2 GB; processes may be killed: close other programs"
     return Checked(found, few if available < ENOUGH_MEMORY else None)
 
 

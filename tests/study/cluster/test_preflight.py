@@ -208,7 +208,7 @@ def test_memory_is_refused_below_what_ray_needs_and_a_warning_below_the_quicksta
     machine.has(2 * GB)
     warning = preflight.check_memory().warning
     assert warning is not None
-    assert warning.startswith("2.0 GB of memory available, and the quickstart takes up to 5.1 GB")
+    assert warning.startswith("2.0 GB of memory available, and the quickstart takes up to 4.2 GB")
     machine.has(0.3 * GB, swap=2 * GB)  # slow, but it can start
     assert preflight.check_memory().warning is not None
     machine.has(0.3 * GB)
