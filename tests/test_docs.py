@@ -112,12 +112,11 @@ def test_every_kept_measurement_is_linked_from_the_page_of_measurements() -> Non
     assert not kept - linked
 
 
-def test_faults_are_those_that_the_tests_name() -> None:
-    """The page says in full what the table in the docstring of the tests says in short, row by row."""
-    docstring = ast.get_docstring(ast.parse(text_of("tests/end_to_end/test_faults.py"))) or ""
-    assert len(re.findall(r"^\|", docstring, re.MULTILINE)) == len(
-        re.findall(r"^\|", text_of("docs/faults.md"), re.MULTILINE)
-    )
+def test_every_fault_names_a_test() -> None:
+    rows = [line for line in text_of("docs/faults.md").splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 40
+    for row in rows:
+        assert re.search(r"`tests/[\w/]+\.py`", row.split("|")[3]), row
 
 
 def test_readme_is_short() -> None:
