@@ -297,7 +297,7 @@ def _tested(findings: Findings, gained: pd.DataFrame) -> str:
         averages = averages[averages["seeds"] > 1]
     by_task = gained.groupby("intermediate")["gain"].mean()
     ranking = (
-        f"The largest mean gain is from {by_task.idxmax()} ({signed(by_task.max())}), the smallest from {by_task.idxmin()} "
+        f"The mean change is best with {by_task.idxmax()} ({signed(by_task.max())}) and worst with {by_task.idxmin()} "
         f"({signed(by_task.min())}). "
         if len(by_task) > 1
         else ""

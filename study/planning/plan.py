@@ -30,6 +30,7 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         f"rung, the first after {study.first_rung} targets",
         _repeats(study),
         "stages: of the default cells; 'not shared' is how many their trials would run without sharing",
+        *_restricted(study),
         *_padding(study),
         *_slow_bf16(study),
         *_benchmark(study, architectures),
@@ -86,6 +87,17 @@ def _repeats(study: Study) -> str:
         f"repeats: each size's {study.repeats.top} best by English dev, and its best without an intermediate task, with "
         f"{study.repeats.seeds} further seeds"
     )
+
+
+def _restricted(study: Study) -> list[str]:
+    """The sizes that try only some of the intermediate tasks."""
+    return [
+        f"{size.name} tries no intermediate task but {', '.join(size.intermediates)}"
+        if size.intermediates
+        else f"{size.name} tries no intermediate task"
+        for size in study.sizes
+        if size.intermediates is not None
+    ]
 
 
 def _padding(study: Study) -> list[str]:
@@ -147,7 +159,8 @@ def _stage_graph(study: Study) -> Tree:
     """The stages of every size: which rests on which, and how many of each the whole grid has."""
     space = study.space
     root = "pretrain" if isinstance(study.sizes[0].encoder, LadderEncoder) else "import"
-    tree = Tree(Text(f"stage graph of each size: {root} (its tokenizer and tokenised tables are stages too)"))
+    which = "each size" if all(size.intermediates is None for size in study.sizes) else "a size with every choice"
+    tree = Tree(Text(f"stage graph of {which}: {root} (its tokenizer and tokenised tables are stages too)"))
     rates = "a rate" if isinstance(space.lr_target, LogUniform) else f"{len(space.lr_target)} rates"
     epochs = f" x {len(space.epochs)} lengths" if len(space.epochs) > 1 else ""
     trained = ", ".join(task.name for task in study.targets if task.trained)

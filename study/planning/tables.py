@@ -120,7 +120,9 @@ def _stage_cell(size: Size, architecture: Architecture, stage: TrainingStage) ->
 def choices_table(study: Study) -> Table:
     """What a trial chooses from."""
     table = _table(
-        f"choices: {study.space.choice_count:g} in all", ("what", "values, the default first"), left=("what",)
+        f"choices of a size with every task: {study.space.choice_count:g}",
+        ("what", "values, the default first"),
+        left=("what",),
     )
     table.columns[1].justify = "left"
     table.add_row("intermediate", ", ".join(study.space.names))

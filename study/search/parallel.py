@@ -118,4 +118,4 @@ class ParallelSearches:
 
 
 def _trial_count(count: int, finished: int) -> str:
-    return f"{count} trials" + (f", {finished} of them finished" if finished else "")
+    return f"{count} trial{'' if count == 1 else 's'}" + (f", {finished} of them finished" if finished else "")

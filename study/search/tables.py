@@ -46,7 +46,11 @@ def trial_table(result: SearchResult) -> Table:
     """A size's trials, best first."""
     table = Table(title=f"{result.size}: trials", title_justify="left")
     for column in ("intermediate", "lr intermediate", "lr target", "outcome", "targets", "dev", "test"):
-        table.add_column(column, justify="left" if column in ("intermediate", "outcome") else "right")
+        table.add_column(
+            column,
+            justify="left" if column in ("intermediate", "outcome") else "right",
+            no_wrap=column == "intermediate",
+        )
 
     def rank(trial: TrialRecord) -> tuple[bool, float]:
         return trial.outcome is not TrialOutcome.COMPLETE, -(trial.dev_score or 0.0)
@@ -72,16 +76,17 @@ def target_table(study: Study, size: Size, *, trial: TrialRecord) -> Table:
     """
     table = Table(title=f"{size.name}: {describe_choice(trial.choice)}", title_justify="left")
     for column in ("target", "metric", "languages", "dev", "test", "test without en", "chance"):
-        table.add_column(column, justify="left" if column in ("target", "metric") else "right")
+        table.add_column(
+            column, justify="left" if column in ("target", "metric") else "right", no_wrap=column == "target"
+        )
     remarks = {task.name: _remark(trial.metrics, task.name) for task in study.targets}
-    if any(remarks.values()):
-        table.add_column("remark")
+    table.caption = "\n".join(f"{name}: {remark}" for name, remark in remarks.items() if remark) or None
+    table.caption_justify = "left"
     for task in study.targets:
         columns = ("dev", "test", "test_without_english", "chance")
         scores = [trial.metrics.get(f"{column}/{task.name}") for column in columns]
         cells = ["-" if score is None else f"{score:.1f}" for score in scores]
-        remark = [remarks[task.name]] if any(remarks.values()) else []
-        table.add_row(task.name, task.metric, str(len(task.languages)), *cells, *remark)
+        table.add_row(task.name, task.metric, str(len(task.languages)), *cells)
     for name in SUITES:
         if f"suite/{name}" in trial.metrics:
             averages = [f"{trial.metrics[f'{prefix}/{name}']:.1f}" for prefix in ("suite", "suite_without_english")]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CLEARLY_FASTER = 1.2
 MEASURED_S = 0.15  # for both precisions together
 FEWEST_ROUNDS = 5
-WIDTH, TOKENS = 192, 768  # a middling encoder of the quickstart, and a batch of 32 rows of 24 tokens
+WIDTH, TOKENS = 192, 768  # the quickstart's largest encoder, and a batch of 32 rows of 24 tokens
 
 _resumed: ContextVar[Precision | None] = ContextVar("resumed", default=None)
 

@@ -94,8 +94,8 @@ from trainables.store.stage_store import StageStore
 from trainables.store.versions import versions
 
 LR_INTERMEDIATE, LR_TARGET = (
-    (3e-4, 1e-4, 1e-3),
-    (2e-3, 1e-3, 4e-3),
+    (5e-4, 2e-4, 1e-3),
+    (1e-3, 2e-3, 4e-3),
 )  # the quickstart's, and one more for the targets
 SHARES = (0.15, 0.25, 0.5, 1.0)  # of the grid's training seconds
 TOLERANCES = (0.0, 0.5, 1.0)  # points of dev score

@@ -67,7 +67,7 @@ from trainables.store.fingerprint import fingerprint
 from trainables.store.stage_store import StageStore
 from trainables.store.versions import versions
 
-LR_INTERMEDIATE, LR_TARGET = (3e-4,), (2e-3, 1e-3)  # the quickstart's
+LR_INTERMEDIATE, LR_TARGET = (5e-4,), (1e-3, 2e-3)  # the quickstart's
 LONGER = (1.0, 2.0, 4.0, 8.0)  # lengths of intermediate trainings, as multiples of the measured one
 GOAL = 3.0
 

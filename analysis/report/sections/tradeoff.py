@@ -103,7 +103,9 @@ def _not_drawn(findings: Findings, cost: str) -> list[str]:
     drawn = len(_points(served, cost))
     if not drawn or drawn == len(served):
         return []
-    text = f"{len(served) - drawn} of {len(served)} benchmarks are not drawn: no score, or no {METRIC_NAMES[cost]}."
+    text = (
+        f"{len(served) - drawn} of {len(served)} benchmarks are not drawn: no score, or no valid {METRIC_NAMES[cost]}."
+    )
     return [paragraph(text, kind="note")]
 
 

@@ -29,7 +29,7 @@ from trainables.data.source import DATA_ROOT_VARIABLE
         (["run", "tests/support/recipes.py:absent"], "no function 'absent'"),
         (["run", "tests/support/recipes.py:not_a_study"], "not a Study"),
         (["run", "quickstart", "--sizes", "7x7,8x8"], "no size '7x7'"),
-        (["run", "quickstart", "--trials", "2"], "trials 2 of 1x64: at least 5"),
+        (["run", "quickstart", "--trials", "2"], "trials 2 of 2x128: at least 5"),
         (["run", "quickstart", "--trials", "many"], "valid integer"),
         (["run", "quickstart", "--bound-ms", "0"], "0.001"),
         (["run", "quickstart", "--data-root", "/no/such/folder"], "no such folder"),
