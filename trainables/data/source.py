@@ -11,13 +11,19 @@ from typing import Any
 from trainables.data.examples import ReadResult
 
 DATA_ROOT_VARIABLE = "XSTILTS_DATA_ROOT"  # in the environment: where files are is not part of a study's identity
+LONGEST_RULE = 1000  # characters
 Location = Path | str  # a file, or the name of a data set
 
 
 class DataError(ValueError):
-    """Data that break a rule of their format; the message names the file (or data set), the line or row, and the rule."""
+    """Data that break a rule of their format; the message names the file (or data set), the line or row, and the rule.
+
+    It is one line, although a rule may quote what was read.
+    """
 
     def __init__(self, where: Location, line: int | None, rule: str) -> None:
+        rule = " ".join(rule.split())
+        rule = rule if len(rule) <= LONGEST_RULE else f"{rule[: LONGEST_RULE - 3]}..."
         super().__init__(f"{where}{'' if line is None else f':{line}'}: {rule}")
         self.where, self.line, self.rule = str(where), line, rule
 
