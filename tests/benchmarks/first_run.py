@@ -56,6 +56,7 @@ Output = Annotated[
 ]
 Environment = Annotated[Path | None, typer.Option(help="a virtual environment to use; nothing is installed")]
 Seeds = Annotated[int, typer.Option(min=2, help="seeds of fine-tuning for the findings")]
+SeedsOnly = Annotated[bool, typer.Option("--seeds-only", help="no quickstart: only the findings over seeds")]
 Quick = Annotated[bool, typer.Option("--quick", help="this environment, a small recipe, two steps of two seeds")]
 
 
@@ -74,7 +75,13 @@ class Cell:
         return mean(self.scores.values())
 
 
-def main(environment: Environment = None, output: Output = None, seeds: Seeds = 3, quick: Quick = False) -> None:
+def main(
+    environment: Environment = None,
+    output: Output = None,
+    seeds: Seeds = 3,
+    seeds_only: SeedsOnly = False,
+    quick: Quick = False,
+) -> None:
     """Print tables and one JSON line."""
     started = time.perf_counter()
     recipe = "quickstart"
@@ -82,9 +89,7 @@ def main(environment: Environment = None, output: Output = None, seeds: Seeds = 
         environment, seeds, recipe = Path(sys.prefix), 2, "tests/support/recipes.py:inline"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        root, python, install_s = _installed(folder, environment)
-        run = _run(root, python, recipe, (output or folder / "out").absolute())
-        console.print(f"{recipe}: {run['wall_s']:.0f} s, {run['peak_memory_mb'] / 1000:.1f} GB")
+        of_run = {} if seeds_only else _first_run(recipe, environment, folder, output=output)
         cells = _cells(folder / "stages", seeds, quick=quick)
     sizes = [size.name for size in quickstart().sizes]
     gained = _gains(cells)
@@ -92,15 +97,10 @@ def main(environment: Environment = None, output: Output = None, seeds: Seeds = 
     print(
         json.dumps(
             {
-                "install_s": install_s,
-                "run_s": run["wall_s"],
-                "peak_memory_mb": run["peak_memory_mb"],
-                "front_points": len(run["pareto"]),
+                **of_run,
                 "monotone": _monotone(cells, sizes),
                 "above_chance": _above_chance(cells, sizes[1:]),
                 "gain_beyond_interval": [list(key) for key, (_, low, _) in gained.items() if low > 0],
-                "phases_s": run["seconds"],
-                "front": run["pareto"],
                 "gains": {" ".join(key): [round(value, 2) for value in interval] for key, interval in gained.items()},
                 "mean_scores": {
                     size: [round(cell.mean, 2) for cell in cells if (cell.size, cell.intermediate) == (size, NONE)]
@@ -115,6 +115,21 @@ def main(environment: Environment = None, output: Output = None, seeds: Seeds = 
             }
         )
     )
+
+
+def _first_run(recipe: str, environment: Path | None, folder: Path, *, output: Path | None) -> dict[str, Any]:
+    """What the installation and the run measured."""
+    root, python, install_s = _installed(folder, environment)
+    run = _run(root, python, recipe, (output or folder / "out").absolute())
+    console.print(f"{recipe}: {run['wall_s']:.0f} s, {run['peak_memory_mb'] / 1000:.1f} GB")
+    return {
+        "install_s": install_s,
+        "run_s": run["wall_s"],
+        "peak_memory_mb": run["peak_memory_mb"],
+        "front_points": len(run["pareto"]),
+        "phases_s": run["seconds"],
+        "front": run["pareto"],
+    }
 
 
 def _installed(folder: Path, environment: Path | None) -> tuple[Path, Path, float | None]:
