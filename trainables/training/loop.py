@@ -14,6 +14,7 @@ import torch.distributed as dist
 from trainables.hyperparameters import Diverged, OutOfMemory, Training
 from trainables.training.batching import Batches, Share
 from trainables.training.checkpoints import Checkpoints, Resumed
+from trainables.training.dropout import cheap_dropout
 from trainables.training.early_stopping import EarlyStopper
 
 Observer = Callable[[int, float], None]  # step counted from 0, loss of the whole batch
@@ -62,8 +63,9 @@ def train(
         total = torch.zeros((), device=device)
         for inputs in micro_batches:
             try:
-                loss = engine(**{name: tensor.to(device) for name, tensor in inputs.items()}) * scale
-                engine.backward(loss)
+                with cheap_dropout(device):  # around the backward pass as well, which may recompute activations
+                    loss = engine(**{name: tensor.to(device) for name, tensor in inputs.items()}) * scale
+                    engine.backward(loss)
                 engine.step()
             except torch.OutOfMemoryError as error:
                 micro_batch = training.batch_size // share.workers // len(micro_batches)
