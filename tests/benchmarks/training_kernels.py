@@ -142,9 +142,9 @@ def main(rounds: Rounds = 7, quick: Quick = False, threads: Threads = 0) -> None
     """Print a table and one JSON line."""
     started = time.perf_counter()
     torch.set_num_threads(threads or available_cores())
-    ways, shapes = dict(WAYS), SHAPES
+    ways, shapes = dict(WAYS), list(SHAPES)
     if quick:
-        rounds, shapes = 2, ((4, 16),)
+        rounds, shapes = 2, [(4, 16)]
         del ways["compiled layers"]
     table = Table("rows x tokens", "precision", "ours ms", *(name for name in ways if name != OURS))
     measured = []
