@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from trainables.data.formats.tagged import read_iob2
 from trainables.data.source import DATA_ROOT_VARIABLE, DataError
 from trainables.metrics import METRICS
 from trainables.store.fingerprint import fingerprint
+from trainables.tasks.contamination import contamination_flag
 from trainables.tasks.english.anli_plus import AnliPlus
 from trainables.tasks.english.ccg import Ccg
 from trainables.tasks.english.commonsense_qa import CommonsenseQA
@@ -24,17 +26,23 @@ from trainables.tasks.english.mnli import Mnli
 from trainables.tasks.english.qqp import Qqp
 from trainables.tasks.english.social_iqa import SocialIQa
 from trainables.tasks.offline.cad_nli import CadNli
+from trainables.tasks.offline.cosmos_qa_validation_as_train import CosmosQAValidationAsTrain
 from trainables.tasks.offline.ewt_xpos import EwtXpos
+from trainables.tasks.offline.hellaswag_validation_as_train import HellaSwagValidationAsTrain
+from trainables.tasks.offline.lareqa_from_tydiqa import LareqaFromTyDiQA
 from trainables.tasks.offline.snli_dev_test import SnliDevTestAsTrain
+from trainables.tasks.offline.tydiqa_english import TyDiQAEnglish
 from trainables.tasks.offline.uner import UnerDevAsTrain
 from trainables.tasks.offline.xcopa_from_copa import XcopaFromCopa
 from trainables.tasks.offline.xnli_from_cad_nli import XnliFromCadNli
+from trainables.tasks.offline.xquad_from_tydiqa import XQuADFromTyDiQA
 from trainables.tasks.pinning import pinned
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.suites import XTREME, XTREME_R
 from trainables.tasks.xtreme import panx, udpos
 from trainables.tasks.xtreme.panx import PanX
 from trainables.tasks.xtreme.pawsx import PawsX
+from trainables.tasks.xtreme.tydiqa import TyDiQA
 from trainables.tasks.xtreme.udpos import Udpos
 from trainables.tasks.xtreme.xcopa import Xcopa
 from trainables.tasks.xtreme.xnli import Xnli
@@ -51,6 +59,8 @@ INTERMEDIATE: tuple[type[PublishedTask], ...] = (
     EwtXpos,
     SnliDevTestAsTrain,
     CadNli,
+    HellaSwagValidationAsTrain,
+    CosmosQAValidationAsTrain,
 )
 TARGETS: tuple[type[PublishedTask], ...] = (
     Xnli,
@@ -213,6 +223,25 @@ class TestPublishedFiles:
         assert size(CosmosQA(), "dev") == (2985, 0)
         assert size(HellaSwag(), "dev") == (10042, 0)
         assert CosmosQA().missing(DATA_ROOT) == [f"train en: no {DATA_ROOT / 'cosmos_qa/train.csv'}"]
+
+    def test_validation_sets_as_training_sets(self) -> None:
+        """A tenth is held out; no context of HellaSwag and no text of Cosmos QA is on both sides."""
+        for task, whole in ((HellaSwagValidationAsTrain(), 10042), (CosmosQAValidationAsTrain(), 2985)):
+            train, dev = (read_whole(task, split) for split in ("train", "dev"))
+            assert len(train.examples) + len(dev.examples) == whole
+            assert whole // 10 - 5 <= len(dev.examples) <= whole // 10
+            assert not {item.context for item in choices(train)} & {item.context for item in choices(dev)}
+        rows = csv.DictReader((DATA_ROOT / "cosmos_qa" / "valid.csv").read_text(encoding="utf-8").splitlines(True))
+        texts = {f"{row['context']} {row['question']}": row["context"] for row in rows}
+        train, dev = (read_whole(CosmosQAValidationAsTrain(), split) for split in ("train", "dev"))
+        assert not {texts[item.context] for item in choices(train)} & {texts[item.context] for item in choices(dev)}
+
+    def test_english_tydiqa_is_the_same_data_before_its_target(self) -> None:
+        for split in ("train", "dev"):
+            assert TyDiQAEnglish().examples(split, "en") == TyDiQA().examples(split, "en")
+        for target in (TyDiQA, XQuADFromTyDiQA, LareqaFromTyDiQA):
+            assert contamination_flag(TyDiQAEnglish.reads, target.reads, target.scores_on) == "same data"
+        assert contamination_flag(TyDiQAEnglish.reads, Udpos.reads, Udpos.scores_on) is None
 
     def test_copa(self) -> None:
         task = XcopaFromCopa(languages_=XCOPA_HERE)
