@@ -103,8 +103,15 @@ def _best(findings: Findings, best: dict[Hashable, Any], score: str) -> str:
     return (
         f"Of the configurations chosen on {_selection(findings)} and served, the most accurate is size {best['size']} "
         f"served as {best['variant']}, {trained_on(best['intermediate'])}: {score_name(best['judged_by'])} "
-        f"{best[score]:.1f}% ({over}), {speed}.{_worth_little(findings, best)}"
+        f"{best[score]:.1f}% ({over}), {speed}.{_worth_little(findings, best)}{_seen(findings, best)}"
     )
+
+
+def _seen(findings: Findings, best: dict[Hashable, Any]) -> str:
+    """The targets that are not zero-shot for the configuration's encoder, as a sentence; "" if there are none."""
+    flags = {task: findings.frames.seen(str(best["size"]), str(task)) for task in findings.scored_targets}
+    named = ", ".join(f"{task} ({what})" for task, what in flags.items() if what)
+    return f" Not zero-shot, as its encoder was trained on such data: {named}." if named else ""
 
 
 def _worth_little(findings: Findings, best: dict[Hashable, Any]) -> str:
@@ -245,7 +252,7 @@ def _best_unserved(findings: Findings) -> tuple[str, str]:
     named = (
         f"The best trial on {_selection(findings)} is {top['trial_id']} of size {top['size']}, "
         f"{trained_on(top['intermediate'])} (dev {top['dev_score']:.1f}%{test}). "
-        "No benchmark has a score, so there is no answer about speed."
+        f"No benchmark has a score, so there is no answer about speed.{_seen(findings, top)}"
     )
     tasks = [task for task in findings.scored_targets if task not in findings.at_chance]
     means = trial_means(frames, tasks, language=judged_by)

@@ -52,6 +52,8 @@ SIZES = {
     "wall_s": "float64",
     "best_trial": "str",
     "reason": "str",
+    "encoder": "str",
+    "seen": "object",
 }
 TRIALS = {
     "size": "str",
@@ -157,7 +159,8 @@ def unique(names: Iterable[Any]) -> list[str]:
 class StudyFrames:
     """One study. Units: scores in percent, latency ms, memory MB, energy J per sample, sizes in millions of parameters.
 
-    `sizes`: one row per size, smallest first.
+    `sizes`: one row per size, smallest first. `encoder` names a published encoder; `seen` maps targets to what it was trained
+    on that makes its scores on them not zero-shot.
     `trials`: one row per trial (`kind` "trial") and per repeat with another seed ("repeat"; `repeats` names the trial).
     `outcome` is "complete", "stopped_early", "failed" or "unfinished". `dev_score` and `test_score` average the
     `targets_finished` targets.
@@ -244,6 +247,21 @@ class StudyFrames:
         """Body parameters in millions by size, where known."""
         known = self.sizes.dropna(subset=["params_body_m"])
         return dict(zip(known["size"], known["params_body_m"], strict=True))
+
+    @cached_property
+    def encoders(self) -> dict[str, str]:
+        """The published encoder of each size that has one and recorded it."""
+        pairs = zip(self.sizes["size"], self.sizes["encoder"], strict=True)
+        return {size: encoder for size, encoder in pairs if isinstance(encoder, str) and encoder}
+
+    def seen(self, size: str, target: str) -> str:
+        """What the size's encoder was trained on that makes its score on the target not zero-shot, else ""."""
+        return self._seen.get(size, {}).get(target, "")
+
+    @cached_property
+    def _seen(self) -> dict[str, dict[str, str]]:
+        pairs = zip(self.sizes["size"], self.sizes["seen"], strict=True)
+        return {size: seen for size, seen in pairs if isinstance(seen, dict)}
 
     def contamination_flag(self, intermediate: str, target: str) -> str:
         """ "same data" or "leak" where a gain of this pair is not transfer, else ""."""

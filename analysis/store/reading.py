@@ -95,7 +95,21 @@ def _size_row(run: StoredRun) -> dict[str, Any]:
         "size": tags.get("size", ""),
         "best_trial": tags.get("best_trial", ""),
         "reason": tags.get("reason", ""),
+        "encoder": tags.get("encoder", ""),
+        "seen": _seen(run),
     }
+
+
+def _seen(run: StoredRun) -> dict[str, str]:
+    """By target what the size's encoder was trained on."""
+    text = run.tags.get("seen", "{}")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"run {run.run_id}: tag seen must be a JSON object, got {text!r}")
+    return {str(target): str(what) for target, what in value.items()}
 
 
 def _was_retried(run: StoredRun) -> bool:

@@ -34,6 +34,7 @@ _GAINS = {
     "verdict": "str",
     "reason": "str",
     "mark": "str",
+    "seen": "str",
 }
 _PAIRS = ["size", "intermediate", "task", "language", "lr_target", "seed"]
 ALPHA = 1 - LEVEL
@@ -59,6 +60,7 @@ def gains(
     "unclear"; "one seed" where nothing was tested; "" without a pair or with a contamination flag. A cell without a pair has
     NaN, n = 0 and a `reason`. `mark` is the contamination flag: "same data" where intermediate task and target share training
     data, "leak" where the intermediate task trains on data the target is scored on, else "". A flagged gain is not transfer.
+    `seen` is what the size's encoder was trained on that makes its scores on the target not zero-shot, else "".
 
     `language` is a code or one of `frames.AGGREGATES`. By default each target is judged by the mean of `StudyFrames.judged_by`;
     `judged_by` names it.
@@ -81,6 +83,7 @@ def gains(
                 row = _cell(pairs_of.get(key), means.get(key), means.get((size, NONE, task)))
                 row |= {"size": size, "intermediate": intermediate, "task": task, "chance": chances.get(task)}
                 row |= {"mark": frames.contamination_flag(intermediate, task), "judged_by": judged_by.get(task, "")}
+                row["seen"] = frames.seen(size, task)
                 row["example_variance"] = (
                     _example_variance(frames, pairs_of.get(key), task) if split == "test" else float("nan")
                 )

@@ -66,7 +66,8 @@ def outline(encoder: LadderEncoder | PublishedEncoder, vocabulary_size: int | No
     config = _config(encoder, vocabulary_size)
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention_width = config.num_attention_heads * head_width
-    feed_forward = getattr(config, "intermediate_size", None) or getattr(config, "d_ff", 4 * config.hidden_size)
+    inner = (getattr(config, name, None) for name in ("intermediate_size", "d_ff", "hidden_dim"))
+    feed_forward = next(filter(None, inner), 4 * config.hidden_size)
     body = config.num_hidden_layers * config.hidden_size * (4 * attention_width + 2 * feed_forward)
     return Architecture(
         count=ParameterCount(body + config.vocab_size * config.hidden_size, body),

@@ -13,9 +13,10 @@ from study.planning.accelerators import ACCELERATORS, declared_accelerator
 from study.planning.architecture import Architecture, UnknownArchitecture, architecture_of
 from study.planning.stages import all_loads
 from study.spec import NONE, LadderEncoder, LogUniform, PublishedEncoder, Study
+from study.spec.data_check import seen_flags
 from study.spec.precision import explain_precision
-from trainables.models.catalogue import CATALOGUE
 from trainables.models.families import why_padded
+from trainables.stages.import_encoder import ImportEncoder
 
 
 def render_plan(study: Study, *, price: float | None = None) -> Group:
@@ -57,9 +58,28 @@ def _architectures(study: Study) -> tuple[dict[str, Architecture], list[str]]:
             architectures[size.name] = architecture_of(study, size)
         except UnknownArchitecture as error:
             notes.append(f"{size.name}: {error}")
-        if isinstance(size.encoder, PublishedEncoder) and (card := CATALOGUE.get(size.encoder.name)) and card.remark:
-            notes.append(f"{size.name}: {size.encoder.repository} at {size.encoder.revision}: {card.remark}")
+        if isinstance(size.encoder, PublishedEncoder):
+            if remark := size.encoder.card.remark:
+                notes.append(f"{size.name}: {size.encoder.repository} at {size.encoder.revision}: {remark}")
+            notes += _read_and_seen(study, size.name, size.encoder)
     return architectures, notes
+
+
+def _read_and_seen(study: Study, size: str, encoder: PublishedEncoder) -> list[str]:
+    """How a published encoder reads texts, and which targets are not zero-shot with it."""
+    stage = ImportEncoder(encoder)
+    pooling = {"first": "the first token", "mean": "the mean over tokens"}.get(encoder.card.pooling or "")
+    marks = encoder.marks_second_segment or not encoder.architecture.second_segment
+    read = [
+        "" if pooling is None else f"heads over whole rows read {pooling}",
+        "" if marks else "no second segment is marked",
+        f"in retrieval, {stage.prefixes}" if str(stage.prefixes) else "",
+    ]
+    notes = [f"{size}: {text}" for text in ["; ".join(filter(None, read))] if text]
+    if flags := seen_flags(study).get(size):
+        targets = ", ".join(f"{target} ({seen})" for target, seen in flags.items())
+        notes.append(f"{size}: not zero-shot, as the encoder has seen such data: {targets}")
+    return notes
 
 
 def _defaults(study: Study) -> str:

@@ -15,6 +15,7 @@ from study.planning.operations import MFU, stage_flops, stage_hours
 from study.planning.search_cost import SearchCost, search_cost
 from study.planning.stages import TrainingStage, all_loads, scoring_rows, stage_counts, training_stages
 from study.spec import LadderEncoder, LogUniform, Mixture, Rates, Size, Study
+from trainables.models.catalogue import description
 from trainables.resources import Offload
 from trainables.tasks.base import Task
 
@@ -38,7 +39,7 @@ def sizes_table(study: Study, architectures: Mapping[str, Architecture]) -> Tabl
         count = architectures[size.name].count if size.name in architectures else None
         table.add_row(
             size.name,
-            f"{encoder.pretraining.steps} steps" if isinstance(encoder, LadderEncoder) else encoder.repository,
+            f"{encoder.pretraining.steps} steps" if isinstance(encoder, LadderEncoder) else description(encoder),
             *(("?",) * 3 if count is None else map(_millions, (count.total, count.embeddings, count.body))),
             f"{resources.workers} x {resources.cpus} CPU"
             + (f" + 1 {resources.accelerator_type or 'GPU'}" if resources.gpus else ""),

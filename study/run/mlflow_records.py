@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 from study.run.pretraining import encoder_parameters, language_shares
 from study.search.records import SearchResult, TrialOutcome
-from study.spec import Size, Study
-from study.spec.data_check import all_tasks, contamination_flags
+from study.spec import PublishedEncoder, Size, Study
+from study.spec.data_check import all_tasks, contamination_flags, seen_flags
 from study.tracking.notes import NOTE_TAG, experiment_note
 from study.tracking.tracker import Tracker
 from study.tracking.views import ui_tags
 from trainables.benchmark.probes.hardware import describe_hardware
 from trainables.heads import HEADS
+from trainables.models.catalogue import description
 from trainables.store.versions import versions
 
 
@@ -33,12 +35,26 @@ def record_study(study: Study, tracker: Tracker) -> None:
             "study.selection": "English dev",
             "study.marks": contamination_flags(study),
             "study.languages": {task.name: list(task.languages) for task in study.targets},
-            "study.protocols": {
-                task.name: protocol for task in study.targets if (protocol := HEADS[task.head].protocol(task))
-            },
+            "study.protocols": _protocols(study),
             "study.data": {task.name: task.revision for task in all_tasks(study)},
         }
     )
+
+
+def _protocols(study: Study) -> dict[str, str]:
+    """By target how vectors are read and searched; where encoders read texts differently, for each of them."""
+    protocols: dict[str, str] = {}
+    for task in study.targets:
+        names: dict[str, list[str]] = {}
+        for size in study.sizes:
+            prefixes = study.encoder_stage(size).tokenizer.prefixes
+            if protocol := HEADS[task.head].protocol(task, prefixes):
+                names.setdefault(protocol, []).append(size.name)
+        if len(names) == 1:
+            protocols[task.name] = next(iter(names))
+        elif names:
+            protocols[task.name] = "; ".join(f"{', '.join(sizes)}: {protocol}" for protocol, sizes in names.items())
+    return protocols
 
 
 def record_language_shares(study: Study, output: Path, *, tracker: Tracker) -> None:
@@ -50,10 +66,13 @@ def record_language_shares(study: Study, output: Path, *, tracker: Tracker) -> N
 def record_size(
     study: Study, size: Size, *, result: SearchResult, output: Path, tracker: Tracker, failure: str | None = None
 ) -> None:
-    """Record a size's counts and best trial. `failure` says why this run did not search the size."""
+    """Record a size's encoder, counts and best trial. `failure` says why this run did not search the size."""
     run, count = tracker.size(size.name), encoder_parameters(study, size, output=output)
     if failure is not None or tracker.tag(run, "reason"):
         tracker.tags(run, {"reason": failure or ""})
+    if isinstance(size.encoder, PublishedEncoder):
+        seen = seen_flags(study).get(size.name, {})
+        tracker.tags(run, {"encoder": description(size.encoder), "seen": json.dumps(seen)})
     tracker.metrics(
         run,
         {

@@ -8,6 +8,7 @@ from study.spec.study import Study
 from study.spec.tuning import TaskTuning
 from study.spec.validation import InvalidStudy
 from trainables.hyperparameters import EarlyStopping, Precision, Training
+from trainables.models.card import Card
 from trainables.models.encoder import Shape
 from trainables.models.published_encoder import PublishedEncoder
 from trainables.resources import Resources
@@ -16,6 +17,7 @@ from trainables.tasks.mixture import Mixture
 __all__ = [
     "NONE",
     "BenchmarkPlan",
+    "Card",
     "Choice",
     "EarlyStopping",
     "InvalidStudy",

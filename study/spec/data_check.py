@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 from study.spec.study import Study
 from trainables.data.examples import doubt
+from trainables.models.published_encoder import PublishedEncoder
 from trainables.tasks.base import Task
-from trainables.tasks.contamination import ContaminationFlag, contamination_flag
+from trainables.tasks.contamination import ContaminationFlag, contamination_flag, seen_data
 from trainables.tasks.mixture import Mixture
 from trainables.tasks.reading import forget_examples
 
@@ -54,4 +55,15 @@ def contamination_flags(study: Study) -> dict[str, dict[str, ContaminationFlag]]
         for target in study.targets:
             if flag := contamination_flag(intermediate.reads, target.reads, target.scores_on):
                 flags.setdefault(intermediate.name, {})[target.name] = flag
+    return flags
+
+
+def seen_flags(study: Study) -> dict[str, dict[str, str]]:
+    """By size and target, what its published encoder has seen that makes the target's score not zero-shot."""
+    flags: dict[str, dict[str, str]] = {}
+    for size in study.sizes:
+        if isinstance(size.encoder, PublishedEncoder):
+            for target in study.targets:
+                if seen := seen_data(frozenset(size.encoder.card.seen or ()), target):
+                    flags.setdefault(size.name, {})[target.name] = ", ".join(seen)
     return flags

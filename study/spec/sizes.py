@@ -6,12 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
+from trainables.fields import added_field
 from trainables.hyperparameters import Training
 from trainables.models.encoder import Shape
 from trainables.models.families import FAMILIES, Family
 from trainables.models.published_encoder import PublishedEncoder
 from trainables.resources import Resources
-from trainables.store.fingerprint import added_field
 
 LADDER_FAMILY = "xlm-roberta"
 

@@ -12,6 +12,7 @@ from study.spec.sizes import LadderEncoder, Size
 from study.spec.space import DEFAULT_REPEATS, NONE, Choice, Repeats, Space, member_tasks
 from study.spec.tuning import TaskTuning
 from study.spec.validation import InvalidStudy, study_errors
+from trainables.fields import added_field
 from trainables.hyperparameters import Training
 from trainables.models.published_encoder import FOLDER, PublishedEncoder
 from trainables.resources import Resources
@@ -22,7 +23,6 @@ from trainables.stages.import_encoder import ImportEncoder
 from trainables.stages.mixture import FineTuneMixture
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.vocabulary import ParallelCorpus, Vocabulary
-from trainables.store.fingerprint import added_field
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.tasks.pinning import OPEN

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from study.spec.sizes import LadderEncoder, Size
 from study.spec.space import NONE
+from trainables.models.catalogue import config_of, layers_error
 from trainables.models.families import why_padded
 from trainables.models.published_encoder import PublishedEncoder
 from trainables.tasks.base import Task
@@ -138,13 +139,28 @@ def _size_errors(study: Study, size: Size) -> Iterator[str]:
     yield from _masking_errors(study, size)
     if size.resources.unpad and (reason := _obstacle_to_unpadding(study, size)) is not None:
         yield f"sizes[{size.name}]: unpad: {reason}"
+    if isinstance(size.encoder, PublishedEncoder) and (error := layers_error(size.encoder)) is not None:
+        yield f"sizes[{size.name}]: {error}"
+    else:
+        yield from _hidden_layer_errors(study, size)
+
+
+def _hidden_layer_errors(study: Study, size: Size) -> Iterator[str]:
+    """Targets that read a hidden layer which the size's encoder, where it is known, does not have."""
+    reading = [task for task in study.targets if task.hidden_layer is not None]
+    if not reading:
+        return
     if isinstance(size.encoder, LadderEncoder):
         layers = size.encoder.shape.layers
-        yield from (
-            f"{task.name}: reads hidden layer {task.hidden_layer}, but {size.name} has {layers} layers"
-            for task in study.targets
-            if not 0 <= (task.hidden_layer or 0) <= layers
-        )
+    elif (config := config_of(size.encoder)) is not None:
+        layers = config.num_hidden_layers
+    else:
+        return
+    yield from (
+        f"{task.name}: reads hidden layer {task.hidden_layer}, but {size.name} has {layers} layers"
+        for task in reading
+        if not 0 <= (task.hidden_layer or 0) <= layers
+    )
 
 
 def _batch_errors(study: Study, size: Size) -> Iterator[str]:

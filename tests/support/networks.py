@@ -83,6 +83,10 @@ def small_encoder(family: str, *, layers: int = 1, dropout: float = 0.1) -> PreT
             **{**shape, "local_attention": 8, "embedding_dropout": dropout, "mlp_dropout": dropout},
             **{"bos_token_id": 0, "cls_token_id": 0, "eos_token_id": 2, "sep_token_id": 2},
         },
+        "distilbert": {
+            **{"dim": WIDTH, "n_layers": layers, "n_heads": 2, "hidden_dim": 64},
+            **{"max_position_embeddings": 40, "dropout": dropout, "attention_dropout": dropout},
+        },
         "deberta-v2": {**usual, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 8},
     }
     config = AutoConfig.for_model(family, vocab_size=ROWS, pad_token_id=PAD, **own.get(family, usual))

@@ -25,6 +25,25 @@ IGNORED = -100  # target of a position that takes no part in the loss
 
 
 @dataclass(frozen=True)
+class Prefixes:
+    """What texts begin with where an encoder was trained with it and sentence vectors are compared."""
+
+    query: str = ""
+    passage: str = ""
+
+    def __str__(self) -> str:
+        """A phrase for a protocol; "" without prefixes."""
+        if not (self.query or self.passage):
+            return ""
+        if self.query == self.passage:
+            return f"texts begin with {self.query!r}"
+        return f"queries begin with {self.query!r} and passages with {self.passage!r}"
+
+
+NO_PREFIXES = Prefixes()
+
+
+@dataclass(frozen=True)
 class Feature:
     """One unit of a batch.
 
@@ -98,6 +117,14 @@ class Head(ABC, Generic[E]):
         `Feature.example` indexes into `examples`. A call takes many examples so that the tokenizer can work in parallel.
         """
 
+    def prefixed(self, examples: Sequence[E], prefixes: Prefixes) -> Sequence[E]:
+        """The examples as an encoder with prefixes reads them: unchanged but for heads that compare sentence vectors.
+
+        Those heads read the encoder as its contrastive training left it. Other heads are trained on rows of their own, where a
+        prefix would only cost tokens.
+        """
+        return examples
+
     def rows_per_feature(self, task: Task) -> int:
         """Rows of a feature of the task's training set, to estimate the cost of a batch before there are features."""
         return 1
@@ -125,7 +152,7 @@ class Head(ABC, Generic[E]):
     def reference(self, example: E, task: Task) -> Any:
         """What the metric compares the prediction with; None if the example is not scored."""
 
-    def protocol(self, task: Task) -> str | None:
+    def protocol(self, task: Task, prefixes: Prefixes = NO_PREFIXES) -> str | None:
         """How vectors are read and searched, for heads whose scores mean little without it."""
         return None
 

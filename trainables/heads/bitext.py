@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,17 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import BitextExample, RetrievalText
-from trainables.heads.base import Feature, Head, HeadModule, Outputs, Pooling, by_example, mean_pool
+from trainables.heads.base import (
+    NO_PREFIXES,
+    Feature,
+    Head,
+    HeadModule,
+    Outputs,
+    Pooling,
+    Prefixes,
+    by_example,
+    mean_pool,
+)
 from trainables.heads.mining import ScoredPair, best_threshold, mined, ratio_margin_candidates
 from trainables.heads.search import nearest
 from trainables.tasks.base import Task
@@ -36,9 +47,11 @@ class EmbeddingModule(HeadModule):
         raise ValueError("bitext tasks are scored, not trained")
 
 
-def _protocol(task: Task, search: str) -> str:
+def _protocol(task: Task, search: str, prefixes: Prefixes) -> str:
+    """Both sides of a translation are alike, so both begin as queries do (the usage of multilingual E5)."""
     layer = "last layer" if task.hidden_layer is None else f"layer {task.hidden_layer}"
-    return f"{layer}, mean over tokens, L2-normalised, {search}"
+    begin = f"texts begin with {prefixes.query!r}, " if prefixes.query else ""
+    return f"{begin}{layer}, mean over tokens, L2-normalised, {search}"
 
 
 class BitextRetrieval(Head[BitextExample]):
@@ -52,6 +65,10 @@ class BitextRetrieval(Head[BitextExample]):
         texts = [text for example in examples for text in (example.source, example.target)]
         rows = [tuple(ids) for ids in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]]
         return [Feature(index, (rows[2 * index], rows[2 * index + 1]), ()) for index in range(len(examples))]
+
+    def prefixed(self, examples: Sequence[BitextExample], prefixes: Prefixes) -> Sequence[BitextExample]:
+        begin = prefixes.query
+        return [replace(pair, source=begin + pair.source, target=begin + pair.target) for pair in examples]
 
     def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
         return EmbeddingModule(task.hidden_layer)
@@ -67,8 +84,8 @@ class BitextRetrieval(Head[BitextExample]):
     def reference(self, example: BitextExample, task: Task) -> str:
         return example.target
 
-    def protocol(self, task: Task) -> str:
-        return _protocol(task, "nearest by cosine, exact search")
+    def protocol(self, task: Task, prefixes: Prefixes = NO_PREFIXES) -> str:
+        return _protocol(task, "nearest by cosine, exact search", prefixes)
 
 
 class BitextMining(Head[RetrievalText]):
@@ -82,6 +99,9 @@ class BitextMining(Head[RetrievalText]):
         texts = [example.text for example in examples]
         rows = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
         return [Feature(index, (tuple(ids),), ()) for index, ids in enumerate(rows)]
+
+    def prefixed(self, examples: Sequence[RetrievalText], prefixes: Prefixes) -> Sequence[RetrievalText]:
+        return [replace(example, text=prefixes.query + example.text) for example in examples]
 
     def module(self, hidden_size: int, task: Task, pooling: Pooling = "mean") -> HeadModule:
         return EmbeddingModule(task.hidden_layer)
@@ -118,8 +138,8 @@ class BitextMining(Head[RetrievalText]):
     def reference(self, example: RetrievalText, task: Task) -> tuple[str, ...] | None:
         return example.gold
 
-    def protocol(self, task: Task) -> str:
-        return _protocol(task, "ratio margin over 4 neighbours, threshold from the language's dev set")
+    def protocol(self, task: Task, prefixes: Prefixes = NO_PREFIXES) -> str:
+        return _protocol(task, "ratio margin over 4 neighbours, threshold from the language's dev set", prefixes)
 
 
 def _scored(outputs: Outputs[RetrievalText]) -> tuple[list[RetrievalText], list[RetrievalText], list[ScoredPair]]:

@@ -7,6 +7,7 @@ description.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import RetrievalPair, RetrievalText
-from trainables.heads.base import Feature, Head, HeadModule, Outputs, Pooling, by_example
+from trainables.heads.base import NO_PREFIXES, Feature, Head, HeadModule, Outputs, Pooling, Prefixes, by_example
 from trainables.heads.bitext import EmbeddingModule
 from trainables.heads.ranking import new_log_scale, ranking_loss
 from trainables.heads.search import nearest
@@ -60,6 +61,16 @@ class DualEncoder(Head[RetrievalPair | RetrievalText]):
             features.append(Feature(index, tuple(rows), ()))
         return features
 
+    def prefixed(
+        self, examples: Sequence[RetrievalPair | RetrievalText], prefixes: Prefixes
+    ) -> Sequence[RetrievalPair | RetrievalText]:
+        return [
+            replace(example, query=prefixes.query + example.query, answer=prefixes.passage + example.answer)
+            if isinstance(example, RetrievalPair)
+            else replace(example, text=(prefixes.passage if example.gold is None else prefixes.query) + example.text)
+            for example in examples
+        ]
+
     def rows_per_feature(self, task: Task) -> int:
         return 2  # the query and its answer
 
@@ -83,8 +94,11 @@ class DualEncoder(Head[RetrievalPair | RetrievalText]):
     def reference(self, example: RetrievalPair | RetrievalText, task: Task) -> tuple[str, ...] | None:
         return (_key(example),) if isinstance(example, RetrievalPair) else example.gold
 
-    def protocol(self, task: Task) -> str:
-        return f"mean over tokens, L2-normalised, {RANKED} nearest by cosine over the candidates of all languages"
+    def protocol(self, task: Task, prefixes: Prefixes = NO_PREFIXES) -> str:
+        begin = f"{prefixes}, " if str(prefixes) else ""
+        return (
+            f"{begin}mean over tokens, L2-normalised, {RANKED} nearest by cosine over the candidates of all languages"
+        )
 
 
 def _query(example: RetrievalPair | RetrievalText) -> tuple[str, str | None] | None:

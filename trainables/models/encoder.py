@@ -117,8 +117,14 @@ def encoder_on_meta(folder: Path, *, device: torch.device = CPU) -> PreTrainedMo
 
 
 def _with_segments(encoder: PreTrainedModel, family: Family) -> PreTrainedModel:
-    """The encoder, which marks the second segment of its rows from now on if its family has one."""
-    if family.second_segment:
+    """The encoder, which marks the second segment of its rows from now on, if it has one.
+
+    `import_encoder` writes into the configuration whether the checkpoint does; earlier versions left it to the family. A
+    checkpoint that no stage imported may not say which token separates texts: then nothing is marked.
+    """
+    config = encoder.config
+    marks = getattr(config, "second_segment", family.second_segment)
+    if marks and getattr(config, "sep_token_id", None) is not None:
         encoder.register_forward_pre_hook(_mark_second_segment, with_kwargs=True)
     return encoder
 

@@ -12,7 +12,7 @@ from trainables.heads.base import Pooling
 from trainables.hyperparameters import Precision
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,14 @@ class Family:
 
     Attributes:
         body: name of the class with only the encoder; `AutoModel` gives mT5's whole encoder-decoder.
-        pooling: what heads over whole rows read.
+        pooling: what heads over whole rows read, unless a checkpoint's card says otherwise.
         pooler: the class adds an unused pooling layer by default.
         fused_attention: it supports PyTorch's fused kernels (`_supports_sdpa` of the class, transformers 5.23).
         mask_token: its tokenizer has one.
         needs_padding: why its rows cannot be computed without padding (`unpadding`), None if they can.
         positions_after_padding: position ids start after the id of padding.
-        second_segment: tokens after the first separator are marked as the second text of a pair.
+        second_segment: tokens after the first separator are marked as the second text of a pair, unless a checkpoint's card
+            says otherwise.
     """
 
     body: str
@@ -63,11 +64,12 @@ _BETWEEN_TOKENS = (
 # to 64 tokens on either side, so the first token sees less of a long row than others do (ModernBertConfig's
 # `classifier_pooling`). BERT was pre-trained with the second text of a pair marked, and XTREME's scripts mark it
 # (google-research/xtreme, third_party/run_classify.py: `token_type_ids` for model type bert only). RoBERTa and its successors
-# have no second segment.
+# have no second segment; neither has DistilBERT, whose pre-training dropped it (Sanh et al. 2019, section 3).
 FAMILIES = {
     "xlm-roberta": Family("XLMRobertaModel", "first", positions_after_padding=True),
     "xlm-roberta-xl": Family("XLMRobertaXLModel", "first", positions_after_padding=True),
     "bert": Family("BertModel", "first", second_segment=True),
+    "distilbert": Family("DistilBertModel", "first", pooler=False),
     "deberta-v2": Family(
         *("DebertaV2Model", "first"),
         pooler=False,
@@ -82,6 +84,19 @@ FAMILIES = {
     ),
     "modernbert": Family("ModernBertModel", "mean", pooler=False),
 }
+
+
+def first_layers(config: PreTrainedConfig, layers: int) -> None:
+    """Shorten a configuration to its first layers; the norm after the last one, where the architecture has it, stays.
+
+    Raises:
+        ValueError: it has fewer layers, or none is kept.
+    """
+    if not 1 <= layers <= config.num_hidden_layers:
+        raise ValueError(f"layers {layers}: the checkpoint has {config.num_hidden_layers}; keep from 1 to all of them")
+    config.num_hidden_layers = layers
+    if (kinds := getattr(config, "layer_types", None)) is not None:
+        config.layer_types = kinds[:layers]  # ModernBERT: which layers attend globally
 
 
 def why_padded(family: Family, device: str, precision: Precision) -> str | None:

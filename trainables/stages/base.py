@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from trainables.heads.base import NO_PREFIXES, Prefixes
 from trainables.hyperparameters import Diverged, OutOfMemory
 from trainables.resources import Resources
 from trainables.store.stage_store import Damaged, Finished, StageStore
@@ -101,6 +102,11 @@ class Stage(ABC):
     @abstractmethod
     def parents(self) -> tuple[Stage, ...]:
         """Stages whose outputs this stage reads."""
+
+    @property
+    def prefixes(self) -> Prefixes:
+        """Of a stage that saves a tokenizer: what its encoder's texts begin with where sentence vectors are compared."""
+        return NO_PREFIXES
 
     @abstractmethod
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:

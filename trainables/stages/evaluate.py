@@ -9,6 +9,7 @@ from typing import Any
 
 from trainables.evaluation import ExampleSet, Forward, Score, score_sets
 from trainables.heads import HEADS
+from trainables.heads.base import NO_PREFIXES, Prefixes
 from trainables.models.encoder import load_tokenizer
 from trainables.models.task_model import load_task_model
 from trainables.stages.base import Root, Stage, Workplace
@@ -51,7 +52,7 @@ class Evaluate(Stage):
         scores = self.scores(model.logits, work)
         if work.leads:
             write_example_scores(example_scores(scores), folder / EXAMPLES)
-        return summary(self.task, scores)
+        return summary(self.task, scores, root_of(self.model).tokenizer.prefixes)
 
     def scores(self, forward: Forward, work: Workplace) -> list[Score]:
         """Scores of any forward function for the model, for every set with something to score."""
@@ -73,7 +74,7 @@ class Evaluate(Stage):
         ]
 
 
-def summary(task: Task, scores: Sequence[Score]) -> dict[str, Any]:
+def summary(task: Task, scores: Sequence[Score], prefixes: Prefixes = NO_PREFIXES) -> dict[str, Any]:
     """Scores in percent: English dev, test by language, their plain mean with and without English, chance, sample sizes.
 
     `parts` holds the named components of test scores (F1 and EM, precision and recall) where the metric has any. `constant`
@@ -86,7 +87,7 @@ def summary(task: Task, scores: Sequence[Score]) -> dict[str, Any]:
         "task": task.name,
         "metric": task.metric,
         "chance": task.chance(),
-        "protocol": HEADS[task.head].protocol(task),
+        "protocol": HEADS[task.head].protocol(task, prefixes),
         "dev": dev[0] if dev else None,
         "test": {score.language: score.value for score in test},
         "parts": {score.language: score.parts for score in test if score.parts},

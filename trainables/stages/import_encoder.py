@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from trainables.data.source import DataError
+from trainables.heads.base import Prefixes
 from trainables.models.encoder import count_parameters
-from trainables.models.families import FAMILIES
-from trainables.models.published_encoder import PublishedEncoder, checkpoint_folder
+from trainables.models.families import first_layers
+from trainables.models.published_encoder import PublishedEncoder, checkpoint_folder, resolved_card
 from trainables.models.task_model import ENCODER
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.vocabulary import TOKENIZER
+from trainables.store.fingerprint import canonical
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,15 +30,15 @@ if TYPE_CHECKING:
 class ImportEncoder(Root):
     """Reads only the encoder in fp32, without decoder, language-model head or pooling layer.
 
-    Its pooling is written into the configuration for later stages: the one its own configuration names, as encoders shipped
-    with the package do, else the family's. So is the separator if the encoder marks segments.
+    How it pools is written into the configuration for later stages: as its card says, else its own configuration (encoders
+    shipped with the package do), else its family. So is whether it marks segments, with the separator if it does.
     """
 
     encoder: PublishedEncoder
 
     def also_identified_by(self) -> dict[str, Any]:
         """How rows are read, where a change of that changed the results of later stages."""
-        return {"second_segment": "marked"} if FAMILIES[self.encoder.family].second_segment else {}
+        return {"second_segment": "marked"} if self.encoder.marks_second_segment else {}
 
     @property
     def label(self) -> str:
@@ -53,20 +56,26 @@ class ImportEncoder(Root):
     def tokenizer(self) -> Stage:
         return self
 
+    @property
+    def prefixes(self) -> Prefixes:
+        return Prefixes(self.encoder.card.query_prefix or "", self.encoder.card.passage_prefix or "")
+
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         if not work.leads:
             return {}
         source = checkpoint_folder(self.encoder)
-        tokenizer = _tokenizer(source)
+        _check_card(self.encoder, source)
+        tokenizer = _tokenizer(source, self.encoder.card.tokenizer)
         model = _encoder(source, self.encoder)
         rows = model.get_input_embeddings().num_embeddings
         if len(tokenizer) > rows:
             raise DataError(
                 source, None, f"its tokenizer has {len(tokenizer)} tokens, and its embedding table has only {rows} rows"
             )
-        family = FAMILIES[self.encoder.family]
-        model.config.pooling = getattr(model.config, "pooling", family.pooling)
+        family = self.encoder.architecture
+        model.config.pooling = self.encoder.card.pooling or getattr(model.config, "pooling", family.pooling)
         if family.second_segment:
+            model.config.second_segment = self.encoder.marks_second_segment
             model.config.sep_token_id = tokenizer.sep_token_id
         model.save_pretrained(folder / ENCODER)
         tokenizer.save_pretrained(folder / TOKENIZER)
@@ -74,20 +83,38 @@ class ImportEncoder(Root):
         return {"parameters": count.total, "parameters_body": count.body, "revision": self.encoder.revision}
 
 
-def _encoder(source: Path, encoder: PublishedEncoder) -> PreTrainedModel:
-    model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
-    if model_type != encoder.family:
+def _check_card(encoder: PublishedEncoder, source: Path) -> None:
+    """That the study was made knowing what the files say: another card would be another identity."""
+    if (card := resolved_card(encoder, source)) != encoder.card:
+        stated = {name: value for name, value in canonical(card).items() if name not in ("type", "version")}
         raise DataError(
             source,
             None,
-            f"model_type is {model_type!r}, and the recipe gives family {encoder.family!r} for {encoder.name}",
+            f"the files say {stated or 'nothing unusual'}, which the study was made without: pass {encoder.name} through "
+            "pinned_encoder where the files or the hub can be read, or state it in the recipe's card",
         )
-    family = FAMILIES[encoder.family]
+
+
+def _encoder(source: Path, encoder: PublishedEncoder) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    if config.model_type != encoder.family:
+        raise DataError(
+            source,
+            None,
+            f"model_type is {config.model_type!r}, and the recipe gives family {encoder.family!r} for {encoder.name}",
+        )
+    if encoder.layers is not None:
+        try:
+            first_layers(config, encoder.layers)
+        except ValueError as error:
+            raise DataError(source, None, str(error)) from error
+    family = encoder.architecture
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # hides a page about unused weights of the decoder or head
     try:
         model, report = family.model_class.from_pretrained(
             source,
+            config=config,
             use_safetensors=True,
             local_files_only=True,
             dtype=torch.float32,
@@ -103,9 +130,11 @@ def _encoder(source: Path, encoder: PublishedEncoder) -> PreTrainedModel:
     return loaded
 
 
-def _tokenizer(source: Path) -> PreTrainedTokenizerFast:
+def _tokenizer(source: Path, class_name: str | None) -> PreTrainedTokenizerFast:
+    """The checkpoint's tokenizer, of the class that its files name unless its card names another."""
+    tokenizer_class = AutoTokenizer if class_name is None else getattr(transformers, class_name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+        tokenizer = tokenizer_class.from_pretrained(source, trust_remote_code=False, local_files_only=True)
     except (ImportError, ValueError, OSError) as error:
         raise DataError(
             source,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
+from trainables.fields import added_field
 from trainables.heads.base import IGNORED, mean_pool, pad_rows, padded_length
 from trainables.heads.masking import Masking
 from trainables.heads.ranking import new_log_scale, ranking_loss
@@ -28,7 +29,6 @@ from trainables.models.task_model import save_encoder
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.fit import fit
 from trainables.stages.vocabulary import TOKENIZER, Vocabulary
-from trainables.store.fingerprint import added_field
 from trainables.training.batching import Share
 
 if TYPE_CHECKING:

@@ -57,7 +57,7 @@ class Tokenise(Stage):
                     rejected[name] = len(read.rejected)
                 work.progress(self.label, len(counts), len(self.sets), None)
                 for first in range(0, len(examples), EXAMPLES_A_CALL):
-                    chunk = examples[first : first + EXAMPLES_A_CALL]
+                    chunk = head.prefixed(examples[first : first + EXAMPLES_A_CALL], self.tokenizer.prefixes)
                     features = head.features(chunk, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
                     yield name, [shifted(feature, first) for feature in features]
 

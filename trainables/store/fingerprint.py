@@ -5,7 +5,8 @@ Identities are frozen dataclasses of plain values. The canonical form is JSON wi
 - `VERSION: ClassVar[int]`, increased when its code changes what it produces;
 - `IDENTITY_NAME: ClassVar[str]`, the name it is hashed under: a renamed class keeps its fingerprints;
 - `also_identified_by()`, a mapping of what identifies a value besides its fields;
-- fields made by `added_field`, which are hashed only where they differ from their default.
+- fields made by `added_field`, which are hashed only where they differ from their default;
+- fields made by `descriptive_field` (`compare=False`), which are never hashed: equal values have equal fingerprints.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import hashlib
 import json
 import math
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
-_ADDED = "added"  # metadata key of fields that a class had not from the start
+from trainables.fields import ADDED
+
 LENGTH = 12  # hexadecimal digits kept: 48 bits, one collision in a million stages has probability 2e-3
 
 
@@ -66,16 +67,10 @@ def _canonical_dataclass(value: Any, where: str) -> dict[str, Any]:
     document: dict[str, Any] = {"type": identity_name(type(value)), "version": getattr(type(value), "VERSION", 1)}
     document |= canonical_extras(value)
     for field in dataclasses.fields(value):
-        if field.metadata.get(_ADDED) and getattr(value, field.name) == field.default:
+        if not field.compare or (field.metadata.get(ADDED) and getattr(value, field.name) == field.default):
             continue
         document[field.name] = canonical(getattr(value, field.name), f"{where}.{field.name}")
     return document
-
-
-def added_field(default: T) -> T:
-    """A dataclass field that a later version of a class adds: values with its default keep their old fingerprints."""
-    field: T = dataclasses.field(default=default, metadata={_ADDED: True})
-    return field
 
 
 def identity_name(cls: type) -> str:

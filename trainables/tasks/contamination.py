@@ -1,10 +1,21 @@
-"""Flags gains that are not transfer, because the intermediate task read data the target is trained or scored on."""
+"""Flags gains that are not transfer, and scores that are not zero-shot.
+
+A gain is not transfer if the intermediate task read data the target is trained or scored on. A score is not zero-shot if the
+published encoder was trained on data of the target, or in the manner of the target.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from trainables.tasks.base import HeadName, Task
+
 ContaminationFlag = Literal["same data", "leak"]
+# Kinds of training that teach what a head is scored on, whatever the corpus: translations align the languages' sentences.
+_TAUGHT: dict[str, tuple[HeadName, ...]] = {
+    "bitext": ("bitext_retrieval", "bitext_mining"),
+    "retrieval": ("dual_encoder",),
+}
 
 
 def contamination_flag(
@@ -26,3 +37,13 @@ def contamination_flag(
     if intermediate_reads & target_reads:
         return "same data"
     return None
+
+
+def seen_data(seen: frozenset[str], target: Task) -> tuple[str, ...]:
+    """What of that which an encoder has `seen` makes the target's score not zero-shot, by name; empty if nothing does.
+
+    "bitext" does for retrieval and mining of translations, "retrieval" for dual encoders, and a corpus for a target that is
+    trained or scored on it.
+    """
+    corpora = target.reads | target.scores_on
+    return tuple(name for name in sorted(seen) if name in corpora or target.head in _TAUGHT.get(name, ()))

@@ -25,6 +25,7 @@ def context_section(findings: Findings) -> str:
         "Selection": context["selection"],
         "Target tasks": ", ".join(map(str, context["targets"])),
         "Intermediate tasks": ", ".join(map(str, context["intermediates"])),
+        **({"Encoders": "; ".join(_encoders(findings))} if frames.encoders else {}),
         "Sample sizes": _samples(findings),
         "Test examples": _examples(findings),
         "Statistics": (
@@ -37,6 +38,15 @@ def context_section(findings: Findings) -> str:
     }
     pairs = "".join(f"<dt>{escape(name)}</dt><dd>{_definition(name, value)}</dd>" for name, value in entries.items())
     return section(TITLE, f"<dl>{pairs}</dl>")
+
+
+def _encoders(findings: Findings) -> list[str]:
+    """The published encoders by size, with the targets that are not zero-shot for them."""
+    frames, entries = findings.frames, []
+    for size, encoder in frames.encoders.items():
+        seen = ", ".join(f"{target} ({what})" for target in frames.targets if (what := frames.seen(size, target)))
+        entries.append(f"{size}: {encoder}" + (f", not zero-shot on {seen}" if seen else ""))
+    return entries
 
 
 def _samples(findings: Findings) -> str:

@@ -278,7 +278,7 @@ def _row(row: dict[Any, Any]) -> list[object]:
         number(row["chance"]),
         Number(row["n"]),
         "in the interval" if row["with_examples"] else "not recorded",
-        row["mark"],
+        ", ".join(filter(None, (row["mark"], f"seen by the encoder: {row['seen']}" if row["seen"] else ""))),
     ]
 
 

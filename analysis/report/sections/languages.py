@@ -178,15 +178,18 @@ def _table(findings: Findings, scores: pd.DataFrame, page: Page) -> str:
     chance = scores.groupby("task")["chance"].max().to_dict()
     scored = {(size, task) for size, task, _ in values}
     rows = [
-        [f"{task} · {size}", trial[size], number(chance[task])]
+        [f"{task} · {size}{' (seen)' if frames.seen(size, task) else ''}", trial[size], number(chance[task])]
         + [number(values.get((size, task, column)), absent="–") for column in columns]
         for task in frames.targets
         for size in frames.size_names
         if (size, task) in scored
     ]
     data = scores[["size", "trial_id", "intermediate", "task", "language", "value", "chance"]]
+    seen = [frames.seen(size, task) for size, task in zip(data["size"], data["task"], strict=True)]
     titles = ["target · size", "trial", "chance", *columns]
-    return page.table("scores", titles, rows, caption="Test score in percent; –: not scored", data=data)
+    caption = "Test score in percent; –: not scored"
+    caption += "; (seen): not zero-shot, as the encoder was trained on such data" if any(seen) else ""
+    return page.table("scores", titles, rows, caption=caption, data=data.assign(seen=seen))
 
 
 def _costs(findings: Findings, page: Page) -> str:

@@ -41,7 +41,7 @@ def scaling_section(findings: Findings, page: Page) -> str:
             *_charts(points, findings.fits_over_flops, page, over="gflops_per_sample"),
         ),
         *_fits(findings, page),
-        folded("The points as a table", _points(points, page)),
+        folded("The points as a table", _points(findings, page)),
         *_published(findings, page),
     )
 
@@ -123,10 +123,13 @@ def _formula(what: str, form: str, variable: str) -> str:
     return f"a {variable}^b"
 
 
-def _points(points: pd.DataFrame, page: Page) -> str:
+def _points(findings: Findings, page: Page) -> str:
+    """With the name of each published encoder, where there is one."""
+    points, encoders = findings.points, findings.frames.encoders
     rows = [
         [
             f"{row['size']} · {row['series']}",
+            *([encoders.get(row["size"], "")] if encoders else []),
             row["what"],
             number(row["value"], 2),
             number(row["sd"], 2, absent="measured once"),
@@ -136,7 +139,16 @@ def _points(points: pd.DataFrame, page: Page) -> str:
         ]
         for row in points.to_dict("records")
     ]
-    columns = ["size · series", "quantity", "value", "sd", "measured", "body parameters (M)", "GFLOP per sample"]
+    columns = [
+        "size · series",
+        *(["encoder"] if encoders else []),
+        "quantity",
+        "value",
+        "sd",
+        "measured",
+        "body parameters (M)",
+        "GFLOP per sample",
+    ]
     return page.table("scaling_points", columns, rows, caption="Measured scores and speeds by size", data=points)
 
 

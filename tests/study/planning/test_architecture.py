@@ -29,6 +29,11 @@ from trainables.resources import Resources
         ("mt5-small", 250_112 * 512, 250_112 * 512 + 8 * (4 * 512 * 384 + 3 * 512 * 1024 + 2 * 512) + 32 * 6 + 512),
         ("mt5-xxl", 250_112 * 4096, 250_112 * 4096 + 24 * (4 * 4096**2 + 3 * 4096 * 10240 + 2 * 4096) + 32 * 64 + 4096),
         ("mbert", (119_547 + 512 + 2) * 768, (119_547 + 515) * 768 + 768 + 12 * (12 * 768**2 + 13 * 768)),
+        ("distil-mbert", (119_547 + 512) * 768, (119_547 + 512) * 768 + 2 * 768 + 6 * (12 * 768**2 + 13 * 768)),
+        # 21.3M of body, as Microsoft says of its model;
+        ("minilm", (250_037 + 512 + 2) * 384, (250_037 + 515) * 384 + 384 + 12 * (12 * 384**2 + 13 * 384)),
+        ("e5-small", (250_037 + 512 + 2) * 384, (250_037 + 515) * 384 + 384 + 12 * (12 * 384**2 + 13 * 384)),
+        ("e5-base", (250_002 + 514 + 1) * 768, 278_043_648 - 768**2 - 768),
         # The 512 relative embeddings and their norm are body.
         ("mdeberta-v3-base", 251_000 * 768, (251_000 + 2 + 512 + 2) * 768 + 12 * (12 * 768**2 + 13 * 768)),
         # Layer: 4 d^2, 3 d x inner, two norms without bias, the first layer one; norms after the embeddings and at the end.
@@ -54,7 +59,7 @@ def test_tied_tables_count_once() -> None:
 
 
 def test_every_checkpoint_is_pinned_and_has_a_known_shape() -> None:
-    assert len({card.encoder.repository for card in CATALOGUE.values()}) == len(CATALOGUE) == 13
+    assert len({card.encoder.repository for card in CATALOGUE.values()}) == len(CATALOGUE) == 17
     for name, card in CATALOGUE.items():
         assert published(name).revision is not None
         assert config_of(card.encoder) is not None

@@ -55,6 +55,13 @@ SAVED: dict[str, tuple[str, dict[str, Any]]] = {
     "xlm-roberta": ("XLMRobertaForMaskedLM", {**USUAL, "max_position_embeddings": 66, "type_vocab_size": 1}),
     "xlm-roberta-xl": ("XLMRobertaXLForMaskedLM", {**USUAL, "max_position_embeddings": 66, "type_vocab_size": 1}),
     "bert": ("BertForPreTraining", {**USUAL, "max_position_embeddings": 64}),
+    "distilbert": (
+        "DistilBertForMaskedLM",
+        {
+            **{"dim": WIDTH, "n_layers": LAYERS, "n_heads": ATTENTION_HEADS, "hidden_dim": INNER},
+            **{"max_position_embeddings": 64, "pad_token_id": 1},
+        },
+    ),
     "deberta-v2": (
         "DebertaV2ForMaskedLM",
         {

@@ -14,9 +14,10 @@ from typing import ClassVar
 import pytest
 
 from study.recipes.quickstart import quickstart
+from trainables.fields import added_field, descriptive_field
 from trainables.hyperparameters import Training
 from trainables.resources import Resources
-from trainables.store.fingerprint import LENGTH, UnfitForFingerprint, added_field, canonical, fingerprint
+from trainables.store.fingerprint import LENGTH, UnfitForFingerprint, canonical, fingerprint
 
 TRAINING = Training(learning_rate=1e-3, steps=10, batch_size=4, seed=0)
 
@@ -170,3 +171,15 @@ def test_an_added_field_counts_only_where_it_is_set() -> None:
     assert "later" not in canonical(Renamed(1))
     assert canonical(Renamed(1, later=4))["later"] == 4
     assert fingerprint(Renamed(1, later=4)) != fingerprint(Plain(1))
+
+
+@dataclass(frozen=True)
+class Described:
+    value: object = 0
+    remark: str = descriptive_field("")
+
+
+def test_a_descriptive_field_counts_in_neither_comparisons_nor_fingerprints() -> None:
+    assert Described(1, "read this") == Described(1)
+    assert fingerprint(Described(1, "read this")) == fingerprint(Described(1))
+    assert "remark" not in canonical(Described(1, "read this"))

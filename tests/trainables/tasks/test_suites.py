@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from trainables.tasks.contamination import ContaminationFlag, contamination_flag
+from trainables.tasks.contamination import ContaminationFlag, contamination_flag, seen_data
 from trainables.tasks.suites import SUITES, Suite, SuiteTask, suite_score
 
 XTREME, XTREME_R = SUITES["xtreme"], SUITES["xtreme_r"]
@@ -108,6 +108,31 @@ class TestScore:
             match=r"^xtreme: no scores for mlqa, bucc; xnli has none in sw, ur; pawsx has none in ko; .*mean",
         ):
             suite_score(XTREME, scores)
+
+
+@pytest.mark.parametrize(
+    ("seen", "flagged"),
+    [
+        (set(), {}),
+        ({"bitext"}, {"tatoeba": ("bitext",), "bucc": ("bitext",)}),
+        ({"retrieval"}, {"lareqa": ("retrieval",), "mewslix": ("retrieval",)}),
+        (
+            {"squad_train", "mnli"},
+            {"xquad": ("squad_train",), "mlqa": ("squad_train",), "xnli": ("mnli",), "lareqa": ("squad_train",)},
+        ),
+        (
+            {"squad_dev", "retrieval"},
+            {"xquad": ("squad_dev",), "lareqa": ("retrieval", "squad_dev"), "mewslix": ("retrieval",)},
+        ),
+        ({"instructions"}, {}),
+    ],
+)
+def test_what_an_encoder_has_seen_flags_the_targets_that_it_teaches(
+    seen: set[str], flagged: dict[str, tuple[str, ...]]
+) -> None:
+    tasks = {task.name: task for suite in (XTREME, XTREME_R) for task in suite.tasks}
+    flags = {name: names for name, task in tasks.items() if (names := seen_data(frozenset(seen), task))}
+    assert flags == flagged
 
 
 class TestContaminationFlag:

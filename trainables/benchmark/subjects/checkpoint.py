@@ -22,11 +22,12 @@ from trainables.benchmark.scenarios.texts import Texts, tokens_per_word
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.variants import Variant, variant_named
 from trainables.evaluation import ExampleSet, Score
+from trainables.heads import HEADS
 from trainables.models.encoder import count_parameters, load_tokenizer
 from trainables.models.task_model import load_task_model
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate, summary
-from trainables.stages.finetune import tokenizer_of
+from trainables.stages.finetune import root_of, tokenizer_of
 from trainables.store.examples import example_scores, joined_tests, write_example_scores
 from trainables.store.stage_store import StageStore
 
@@ -94,6 +95,8 @@ class CheckpointBenchmark:
             (test.language, [feature.rows for feature in test.features]) for test in tests
         ]
         count = count_parameters(model.encoder)
+        head, prefixes = HEADS[evaluate.task.head], root_of(evaluate.model).tokenizer.prefixes
+        read = [head.prefixed(test.examples, prefixes) for test in tests]
         benchmark = Benchmark(
             model,
             sample_queries(pools, QUERIES, seed=0),
@@ -101,7 +104,7 @@ class CheckpointBenchmark:
             torch.device(self.device),
             threads=self.threads,
             settings=self.settings,
-            texts=Texts.sample(evaluate.task, tokenizer, evaluate.max_length, [test.examples for test in tests]),
+            texts=Texts.sample(evaluate.task, tokenizer, evaluate.max_length, read),
             load_s=load_s,
         )
         measured = benchmark.measure(variant).as_dict()

@@ -9,6 +9,7 @@ from typing import Any
 
 from trainables.data.formats.ntrex import NtrexCorpus
 from trainables.hyperparameters import EarlyStopping, Training
+from trainables.models.card import Card
 from trainables.models.encoder import Shape
 from trainables.models.published_encoder import PublishedEncoder
 from trainables.stages.evaluate import Evaluate
@@ -26,7 +27,7 @@ from trainables.tasks.registry import TASKS
 
 _CLASSES: tuple[type, ...] = (
     *(Evaluate, FineTune, FineTuneMixture, Pretrain, ImportEncoder, Tokenise, Vocabulary),
-    *(Shape, PublishedEncoder, Training, EarlyStopping, MicroCorpus, NtrexCorpus, Mixture, *TASKS.values()),
+    *(Shape, PublishedEncoder, Card, Training, EarlyStopping, MicroCorpus, NtrexCorpus, Mixture, *TASKS.values()),
 )
 BUILT_IN: Mapping[str, type] = {identity_name(cls): cls for cls in _CLASSES}
 

@@ -10,7 +10,7 @@ from trainables.models.task_model import TaskModel
 
 # Their positions are looked up, and only attention depends on the boundaries of rows. mT5 and mDeBERTa add a bias by distance
 # to the attention scores; ModernBERT rotates queries and keys by position and attends to neighbours.
-FAMILIES = ("xlm-roberta", "xlm-roberta-xl", "bert")
+FAMILIES = ("xlm-roberta", "xlm-roberta-xl", "bert", "distilbert")
 
 
 class PaddingFree(Variant):

@@ -1,0 +1,74 @@
+"""What MLflow holds of a size's encoder, from the recipe to the report's tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import analysis
+from study.run.mlflow_records import record_size, record_study
+from study.search.records import SearchResult
+from study.spec import Card, Resources, Size, Study
+from study.spec.data_check import seen_flags
+from study.tracking.tracker import Tracker, default_uri
+from tests.analysis.helpers import header, section, write
+from tests.support import recipes
+from trainables.models.catalogue import published
+from trainables.models.published_encoder import pinned_encoder
+
+E5 = "intfloat/multilingual-e5-small, first 6 of 12 layers"
+PARAMS = {"intermediate": "none", "lr_intermediate": None, "lr_target": 1e-3, "seed": 0}
+
+
+def _study() -> Study:
+    """mBERT, which has seen nothing but text, beside six layers of E5, which has seen translations."""
+    encoders = {"plain": published("mbert"), "seen": published("e5-small", layers=6)}
+    sizes = (Size(name, pinned_encoder(encoder), Resources()) for name, encoder in encoders.items())
+    return recipes.published_study(*sizes)
+
+
+def test_targets_are_flagged_by_what_the_encoder_has_seen() -> None:
+    study = _study()
+    bitext = study.targets[2].name
+    assert seen_flags(study) == {"seen": {bitext: "bitext"}}
+    own = dataclasses.replace(study.sizes[0], encoder=published("mbert", card=Card(seen=("bitext", "retrieval"))))
+    assert seen_flags(dataclasses.replace(study, sizes=(own,))) == {"plain": {bitext: "bitext"}}
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> analysis.StudyFrames:
+    output, study = tmp_path_factory.mktemp("run"), _study()
+    with Tracker(default_uri(output), "tiny", output=output) as tracker:
+        record_study(study, tracker)
+        for size in study.sizes:
+            record_size(study, size, result=SearchResult(size.name, ()), output=output, tracker=tracker)
+            run = tracker.trial(size.name, "t0", default_cell=True, params=PARAMS)
+            names = [f"test/{task.name}{language}" for task in study.targets for language in ("", "/en", "/de")]
+            scores = dict.fromkeys(names, 80.0)
+            tracker.metrics(run, {**scores, "test/score": 80.0, "dev/score": 80.0, "targets_finished": 3})
+            tracker.tags(run, {"outcome": "complete"})
+        assert tracker.flush()
+    return analysis.load(default_uri(output), "tiny")
+
+
+def test_the_tables_name_the_encoder_and_mark_what_is_not_zero_shot(
+    frames: analysis.StudyFrames, tmp_path: Path
+) -> None:
+    bitext = _study().targets[2].name
+    assert frames.encoders == {"plain": "google-bert/bert-base-multilingual-cased", "seen": E5}
+    assert (frames.seen("seen", bitext), frames.seen("plain", bitext)) == ("bitext", "")
+    page = write(frames, tmp_path)
+    assert f"seen: {E5}, not zero-shot on {bitext} (bitext)" in section(page, "Run context")
+    cells = section(page, "Languages") + section(page, "Size")
+    assert f"{bitext} · seen (seen)" in cells
+    assert f"{bitext} · plain (seen)" not in cells
+    assert E5 in section(page, "Size")
+    only = dataclasses.replace(frames, trials=frames.trials[frames.trials["size"] == "seen"])
+    assert f"Not zero-shot, as its encoder was trained on such data: {bitext} (bitext)." in header(
+        write(only, tmp_path)
+    )
+    protocols = frames.context["protocols"]
+    assert protocols[bitext].startswith("plain: last layer, ")
+    assert "; seen: texts begin with 'query: ', last layer, " in protocols[bitext]
