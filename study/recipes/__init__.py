@@ -12,6 +12,7 @@ from typing import Any
 
 import ray.cloudpickle
 
+from study.recipes.laptop import laptop, laptop_rates, laptop_tiny
 from study.recipes.micro_ladder import micro_ladder
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.recipes.quickstart import quickstart, quickstart_mixtures
@@ -22,7 +23,10 @@ from trainables.data.source import DataError
 
 RECIPES: dict[str, Callable[[], Study]] = {
     recipe.__name__: recipe
-    for recipe in (quickstart, quickstart_mixtures, micro_ladder, real_offline, xtreme_r, one_vs_ten_billion)
+    for recipe in (
+        *(quickstart, quickstart_mixtures, micro_ladder, laptop, laptop_rates, laptop_tiny),
+        *(real_offline, xtreme_r, one_vs_ten_billion),
+    )
 }
 
 

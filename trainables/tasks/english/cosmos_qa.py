@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from trainables.data import revisions
 from trainables.data.examples import ReadResult
 from trainables.data.formats.choices import Parts, read_choices
 from trainables.data.record import Record
@@ -32,10 +33,9 @@ class CosmosQA(PublishedTask):
 
     def source_of(self, split: Split, language: str) -> Source:
         check_split(self, split, language)
-        revision = "ed50fe83db62b355759053b1cd5eef344ee371e0"  # of refs/convert/parquet: main holds a loading script
         return Source(
             Files((f"cosmos_qa/{FILES[split]}.csv",), read_cosmos_csv),
-            Hub("allenai/cosmos_qa", None, HUB_SPLITS[split], revision, read_cosmos),
+            Hub("allenai/cosmos_qa", None, HUB_SPLITS[split], revisions.COSMOS_QA, read_cosmos),
         )
 
     def chance(self) -> float:

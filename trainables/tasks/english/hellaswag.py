@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from trainables.data import revisions
 from trainables.data.examples import ReadResult
 from trainables.data.formats.choices import Parts, read_choices
 from trainables.data.record import Record
@@ -31,10 +32,9 @@ class HellaSwag(PublishedTask):
 
     def source_of(self, split: Split, language: str) -> Source:
         check_split(self, split, language)
-        revision = "218ec52e09a7e7462a5400043bb9a69a41d06b76"
         return Source(
             Files((f"hellaswag/hellaswag_{FILES[split]}.jsonl",), lambda path: read_hellaswag(json_lines(path), path)),
-            Hub("Rowan/hellaswag", None, HUB_SPLITS[split], revision, read_hellaswag),
+            Hub("Rowan/hellaswag", None, HUB_SPLITS[split], revisions.HELLASWAG, read_hellaswag),
         )
 
     def chance(self) -> float:

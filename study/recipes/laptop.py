@@ -1,0 +1,169 @@
+"""A published encoder on real text without a GPU: multilingual-e5-small with its first 3, its first 6 and all 12 layers.
+
+python -m study run laptop_rates --data-root DIR          # which learning rates? English dev scores without an intermediate task
+python -m study run laptop --data-root DIR [--seed 1]     # two cores: about an hour a size
+python -m study run laptop_tiny --data-root DIR           # 3 layers, three targets, two choices: minutes
+
+Sizes from one checkpoint differ in depth alone: data, tokenizer and width are the same. Every cell is trained once; further
+seeds are further runs, in output folders of their own, since they share nothing but the encoder.
+
+DIR holds what is not on the hub (`python -m study tasks --data-root DIR`) and, without a network, everything: the encoder under
+`encoders/intfloat/multilingual-e5-small/`. Stand-ins replace training sets that are not free or not in DIR; their names say so.
+The encoder has seen bitext and retrieval data, so its Tatoeba is not zero-shot and is marked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from study.spec import (
+    BenchmarkPlan,
+    Mixture,
+    Resources,
+    Size,
+    Space,
+    Study,
+    TaskTuning,
+    Training,
+    cpu_precision,
+)
+from trainables.models.catalogue import published
+from trainables.models.published_encoder import pinned_encoder
+from trainables.tasks.english.commonsense_qa import CommonsenseQA
+from trainables.tasks.offline.cosmos_qa_validation_as_train import CosmosQAValidationAsTrain
+from trainables.tasks.offline.ewt_xpos import EwtXpos
+from trainables.tasks.offline.hellaswag_validation_as_train import HellaSwagValidationAsTrain
+from trainables.tasks.offline.lareqa_from_tydiqa import LareqaFromTyDiQA
+from trainables.tasks.offline.snli_dev_test import SnliDevTestAsTrain
+from trainables.tasks.offline.tydiqa_english import TyDiQAEnglish
+from trainables.tasks.offline.uner import UnerDevAsTrain
+from trainables.tasks.offline.xcopa_from_copa import XcopaFromCopa
+from trainables.tasks.offline.xnli_from_cad_nli import XnliFromCadNli
+from trainables.tasks.offline.xquad_from_tydiqa import XQuADFromTyDiQA
+from trainables.tasks.pinning import pinned_if_possible
+from trainables.tasks.xtreme.tatoeba import Tatoeba
+from trainables.tasks.xtreme.tydiqa import TyDiQA
+from trainables.tasks.xtreme.udpos import Udpos
+
+ENCODER, LAYERS = "e5-small", (3, 6, 12)
+BATCH, WIDTH, TOKENS = 32, 384, 1280  # of a batch of sentence pairs
+READING_BATCH, READING_LENGTH = 16, 256  # of question answering
+# The languages whose test sets are freely available as files.
+POS = ("en", "de", "es", "fr", "ru", "fi", "tr", "ar", "hi", "id", "zh", "af")
+QUESTIONS = ("en", "de", "es", "el", "ru", "tr", "ar", "zh")
+TYDI = ("en", "ar", "fi", "id", "ru")
+CHOICES = ("et", "id", "it", "sw", "th", "tr", "vi", "zh")
+BITEXT = (
+    *("af", "ar", "bg", "de", "el", "es", "et", "fi", "fr", "he"),
+    *("hi", "id", "it", "ja", "ko", "nl", "pt", "ru", "sw", "tr"),
+)
+
+
+def laptop(seed: int = 0) -> Study:
+    """Three sizes, eight targets, seven intermediate choices and none, one seed."""
+    tuning = _tuning(seed)
+    snli, hellaswag = SnliDevTestAsTrain(dev_size=500), HellaSwagValidationAsTrain(dev_size=500)
+    commonsense = CommonsenseQA(dev_size=500)
+    single = tuple(
+        pinned_if_possible(task)
+        for task in (
+            *(snli, hellaswag, commonsense),
+            *(CosmosQAValidationAsTrain(), EwtXpos(dev_size=500), TyDiQAEnglish()),
+        )
+    )
+    return Study(
+        name="laptop",
+        version=1,
+        seed=seed,
+        sizes=tuple(_size(layers) for layers in LAYERS),
+        # Cheap targets first: ASHA compares trials after some of them.
+        targets=tuple(
+            pinned_if_possible(task)
+            for task in (
+                Udpos(languages_=POS, dev_size=500, test_size=300),
+                UnerDevAsTrain(),
+                XcopaFromCopa(languages_=CHOICES),
+                XnliFromCadNli(languages_=("en", "sw"), dev_size=1000, test_size=2000),
+                TyDiQA(languages_=TYDI, test_size=300),
+                XQuADFromTyDiQA(languages_=QUESTIONS, test_size=200),
+                LareqaFromTyDiQA(languages_=QUESTIONS, test_size=300),
+                Tatoeba(languages_=BITEXT),
+            )
+        ),
+        space=Space(
+            intermediates=(*single, Mixture("all_english", single)),
+            lr_intermediate=(1e-4,),
+            lr_target=(2e-4,),
+        ),
+        intermediate_tuning=tuning,
+        tuning=tuning,
+        own_tuning=_own_tunings(tuning),
+        trials=len(single) + 2,  # every cell once, and nothing else
+        first_rung=8,  # no trial is stopped: every cell has all targets
+        repeats=None,
+        benchmark=BenchmarkPlan(("fp32", "bf16", "int8", "onnx_int8"), window_s=20.0, repeats=3),
+    )
+
+
+def laptop_rates(seed: int = 0) -> Study:
+    """The learning rates of `laptop`, chosen on English dev: four rates of the targets, without an intermediate task."""
+    study = laptop(seed)
+    space = dataclasses.replace(study.space, intermediates=(), lr_target=(2e-4, 5e-5, 1e-4, 4e-4))
+    return dataclasses.replace(
+        study,
+        name="laptop_rates",
+        space=space,
+        trials=4,
+        benchmark=dataclasses.replace(study.benchmark, variants=("fp32",), repeats=1, window_s=5.0),
+    )
+
+
+def laptop_tiny(seed: int = 0) -> Study:
+    """The first 3 layers, three targets, SNLI and none: the whole way of `laptop` in minutes."""
+    study = laptop(seed)
+    targets = (
+        Udpos(languages_=("en", "de", "zh"), dev_size=100, test_size=100),
+        TyDiQA(languages_=("en", "fi"), dev_size=60, test_size=60),
+        Tatoeba(languages_=("de", "sw")),
+    )
+    short = dataclasses.replace(study.tuning, steps=40)
+    return dataclasses.replace(
+        study,
+        name="laptop_tiny",
+        sizes=study.sizes[:1],
+        targets=tuple(map(pinned_if_possible, targets)),
+        space=dataclasses.replace(study.space, intermediates=study.space.intermediates[:1]),
+        intermediate_tuning=short,
+        tuning=short,
+        own_tuning=(TaskTuning("tydiqa", dataclasses.replace(_reading(short), steps=20)),),
+        trials=2,
+        first_rung=3,
+        benchmark=BenchmarkPlan(("fp32", "int8"), window_s=3.0, repeats=1, scenarios=("SingleStream", "Offline")),
+    )
+
+
+def _size(layers: int) -> Size:
+    encoder = published(ENCODER, layers=None if layers == LAYERS[-1] else layers)
+    # A pass of 64 rows keeps 12 layers and their activations under 4 GB.
+    return Size(f"{layers}l", pinned_encoder(encoder), Resources(micro_batch=64))
+
+
+def _tuning(seed: int) -> Training:
+    precision = cpu_precision(width=WIDTH, tokens=TOKENS).value
+    return Training(learning_rate=2e-4, steps=200, batch_size=BATCH, seed=seed, precision=precision)
+
+
+def _reading(usual: Training) -> Training:
+    return dataclasses.replace(usual, steps=120, batch_size=READING_BATCH, max_length=READING_LENGTH)
+
+
+def _own_tunings(usual: Training) -> tuple[TaskTuning, ...]:
+    """Question answering reads longer rows; inference needs more steps than tagging, and COPA has 400 examples."""
+    reading, steps = _reading(usual), {"xnli_from_cad_nli": 400, "uner_dev_as_train": 120, "xcopa_from_copa": 120}
+    long = dataclasses.replace(usual, max_length=READING_LENGTH)
+    return (
+        *(TaskTuning(name, reading) for name in ("tydiqa", "xquad_from_tydiqa", "tydiqa_english")),
+        TaskTuning("lareqa_from_tydiqa", dataclasses.replace(reading, steps=80)),
+        *(TaskTuning(name, dataclasses.replace(usual, steps=count)) for name, count in steps.items()),
+        TaskTuning("all_english", long),
+    )
