@@ -1,11 +1,11 @@
 """A published encoder on real text without a GPU: multilingual-e5-small with its first 3, its first 6 and all 12 layers.
 
-python -m study run laptop_rates --data-root DIR          # which learning rates? English dev scores without an intermediate task
-python -m study run laptop --data-root DIR [--seed 1]     # two cores: about an hour a size
+python -m study run laptop_rates --data-root DIR          # which learning rates? on English dev, without an intermediate task
+python -m study run laptop --data-root DIR                # every cell with three seeds; `--repeats 0`: with one
 python -m study run laptop_tiny --data-root DIR           # 3 layers, three targets, two choices: minutes
 
-Sizes from one checkpoint differ in depth alone: data, tokenizer and width are the same. Every cell is trained once; further
-seeds are further runs, in output folders of their own, since they share nothing but the encoder.
+Sizes from one checkpoint differ in depth alone: data, tokenizer and width are the same. Seeds share nothing but the encoder:
+`--repeats 0 --seed 1` in another output folder trains the second one by itself, on another machine for example.
 
 DIR holds what is not on the hub (`python -m study tasks --data-root DIR`) and, without a network, everything: the encoder under
 `encoders/intfloat/multilingual-e5-small/`. Stand-ins replace training sets that are not free or not in DIR; their names say so.
@@ -19,6 +19,7 @@ import dataclasses
 from study.spec import (
     BenchmarkPlan,
     Mixture,
+    Repeats,
     Resources,
     Size,
     Space,
@@ -60,7 +61,7 @@ BITEXT = (
 
 
 def laptop(seed: int = 0) -> Study:
-    """Three sizes, eight targets, seven intermediate choices and none, one seed."""
+    """Three sizes, eight targets, seven intermediate choices and none, three seeds."""
     tuning = _tuning(seed)
     snli, hellaswag = SnliDevTestAsTrain(dev_size=500), HellaSwagValidationAsTrain(dev_size=500)
     commonsense = CommonsenseQA(dev_size=500)
@@ -100,7 +101,7 @@ def laptop(seed: int = 0) -> Study:
         own_tuning=_own_tunings(tuning),
         trials=len(single) + 2,  # every cell once, and nothing else
         first_rung=8,  # no trial is stopped: every cell has all targets
-        repeats=None,
+        repeats=Repeats(top=len(single) + 2, seeds=2),  # of every cell
         benchmark=BenchmarkPlan(("fp32", "bf16", "int8", "onnx_int8"), window_s=20.0, repeats=3),
     )
 
@@ -113,7 +114,9 @@ def laptop_rates(seed: int = 0) -> Study:
         study,
         name="laptop_rates",
         space=space,
+        own_tuning=tuple(own for own in study.own_tuning if own.task in {target.name for target in study.targets}),
         trials=4,
+        repeats=None,
         benchmark=dataclasses.replace(study.benchmark, variants=("fp32",), repeats=1, window_s=5.0),
     )
 
@@ -138,6 +141,7 @@ def laptop_tiny(seed: int = 0) -> Study:
         own_tuning=(TaskTuning("tydiqa", dataclasses.replace(_reading(short), steps=20)),),
         trials=2,
         first_rung=3,
+        repeats=None,
         benchmark=BenchmarkPlan(("fp32", "int8"), window_s=3.0, repeats=1, scenarios=("SingleStream", "Offline")),
     )
 

@@ -33,7 +33,7 @@ from trainables.tasks.pinning import OPEN
 EXPECTED = Path(__file__).with_name("recipe_fingerprints.json")
 NOT_PINNED = f"{OPEN}no files"
 COMMIT = "c" * 40  # the hub's answer for every repository
-OFFLINE = {"real_offline"}  # read from a data root
+OFFLINE = {"real_offline", "laptop", "laptop_rates", "laptop_tiny"}  # read from a data root
 BY_CPU = ("quickstart", "quickstart_mixtures", "real_offline")  # whose precision depends on the CPU
 CASES = [(name, "fp32") for name in sorted(RECIPES)] + [(name, "bf16_mixed") for name in BY_CPU]
 
@@ -77,7 +77,7 @@ def _surroundings(name: str, precision: str) -> Iterator[None]:
         )
         for method in ("dataset_info", "model_info"):
             stack.enter_context(mock.patch(f"huggingface_hub.HfApi.{method}", return_value=hub))
-        for recipe in ("quickstart", "real_offline"):
+        for recipe in ("quickstart", "real_offline", "laptop"):
             module = importlib.import_module(f"study.recipes.{recipe}")
             stack.enter_context(mock.patch.object(module, "cpu_precision", return_value=resolved))
         yield

@@ -13,9 +13,10 @@ from study.planning.accelerators import ACCELERATORS
 from study.planning.architecture import architecture_of
 from study.planning.stages import training_stages
 from study.recipes import load_recipe
+from study.recipes.laptop import laptop, laptop_rates
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.recipes.xtreme_r import xtreme_r
-from study.spec import InvalidStudy
+from study.spec import InvalidStudy, Mixture
 from trainables.stages.mixture import FineTuneMixture
 from trainables.tasks.suites import XTREME_R
 
@@ -78,6 +79,37 @@ def test_one_vs_ten_billion_fits_its_cards() -> None:
     assert memory.serving_fits(xxl, "fp32", "TPU-V4") is None
     rates = {size.name: training_stages(study, size)["target-panx"][0].training.learning_rate for size in study.sizes}
     assert rates["mt5-xl"] == 10 * rates["xlm-r-xl"] == 1e-4
+
+
+@pytest.mark.usefixtures("offline")
+def test_laptop_trains_every_cell_with_three_seeds_and_sizes_of_one_checkpoint() -> None:
+    study = laptop()
+    cells = study.space.defaults()
+    assert study.budget(study.sizes[0]) == len(cells) == study.space.choice_count == 8
+    assert study.first_rung == len(study.targets) == 8  # ASHA never stops a trial
+    assert study.repeats is not None
+    assert study.repeats.top == len(cells)
+    assert [repeat.seed for repeat in study.repeats_of(cells[0])] == [1, 2]
+    shapes = [architecture_of(study, size).count for size in study.sizes]
+    layer = shapes[1].body - shapes[0].body
+    assert [shape.body - shapes[0].body for shape in shapes] == [0, layer, 3 * layer]  # 3, 6 and 12 layers
+    assert len({shape.embeddings for shape in shapes}) == 1
+    mixture = study.space.intermediates[-1]
+    assert isinstance(mixture, Mixture)
+    assert mixture.tasks == study.space.intermediates[:-1]
+    questions = {stage.training.steps for stage in training_stages(study, study.sizes[0])["target-tydiqa"]}
+    assert questions == {120}
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_rates_of_laptop_are_searched_without_an_intermediate_task() -> None:
+    rates, study = laptop_rates(), laptop()
+    assert isinstance(rates.space.lr_target, tuple)
+    assert isinstance(study.space.lr_target, tuple)
+    assert rates.space.names == ("none",)
+    assert rates.budget(rates.sizes[0]) == len(rates.space.lr_target) == 4
+    assert rates.targets == study.targets
+    assert study.space.lr_target[0] in rates.space.lr_target
 
 
 def test_a_value_that_a_recipe_may_not_hold_is_an_invalid_study(tmp_path: Path) -> None:
