@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from trainables.tasks.contamination import ContaminationFlag, contamination_flag, seen_data
+from trainables.tasks.registry import TASKS
 from trainables.tasks.suites import SUITES, Suite, SuiteTask, suite_score
 
 XTREME, XTREME_R = SUITES["xtreme"], SUITES["xtreme_r"]
@@ -130,8 +131,8 @@ class TestScore:
 def test_what_an_encoder_has_seen_flags_the_targets_that_it_teaches(
     seen: set[str], flagged: dict[str, tuple[str, ...]]
 ) -> None:
-    tasks = {task.name: task for suite in (XTREME, XTREME_R) for task in suite.tasks}
-    flags = {name: names for name, task in tasks.items() if (names := seen_data(frozenset(seen), task))}
+    tasks = [TASKS[task.name]() for suite in (XTREME, XTREME_R) for task in suite.tasks]
+    flags = {task.name: names for task in tasks if (names := seen_data(frozenset(seen), task))}
     assert flags == flagged
 
 
