@@ -20,6 +20,7 @@ from study.search.slots import Amounts, trial_request
 from study.spec import Choice, Size, Study
 from trainables.stages.base import Stage
 
+OVERDUE_SHARE = 0.2
 NOMINAL_GFLOPS = 100.0  # of a core that was not measured: then only relations between stages count
 
 
@@ -107,7 +108,8 @@ class StudyEstimate:
         self._searches = {size.name: Trials(predicted_search(study, size)) for size in study.sizes}
         self._repeats = {size.name: Trials(predicted_repeats(study, size)) for size in study.sizes}
         self._to_benchmark = {size.name for size in study.sizes}
-        self._benchmark_started: float | None = None
+        self._benchmarking: tuple[str, float] | None = None  # a size, and when it started
+        self._benchmark_factors: list[float] = []  # seconds that finished ones took over those expected
         self._trial_starts: dict[tuple[str, Choice], tuple[float, frozenset[str]]] = {}
         self._overheads: dict[str, list[float]] = {}  # seconds of a trial outside its stages, by size
         self._planned = lru_cache(maxsize=None)(self._plan)
@@ -154,11 +156,14 @@ class StudyEstimate:
     def benchmark_of(self, size: str) -> Iterator[None]:
         """The size is benchmarked in this block."""
         with self._lock:
-            self._benchmark_started = self._clock()
+            started_s = self._clock()
+            self._benchmarking = size, started_s
         yield
         with self._lock:
+            expected_s = self._size_benchmark_s(size, usual(self.gflops or NOMINAL_GFLOPS))
+            self._benchmark_factors.append((self._clock() - started_s) / max(expected_s, 1e-9))
             self._to_benchmark.discard(size)
-            self._benchmark_started = None
+            self._benchmarking = None
 
     def snapshot(self, running: Mapping[str, float] = {}) -> Snapshot:
         """Where the study is now. `running` holds the share done of running stages, by label."""
@@ -234,15 +239,31 @@ class StudyEstimate:
         return SizeWork(trials, seconds + trials * overhead_s)
 
     def _benchmark_s(self, pace: Pace) -> float:
-        plan = self._study.benchmark
+        """All benchmarks to come: as long as expected, times how much longer the finished ones took.
+
+        One that is overdue goes on for a fifth of what it has taken: a guess, but never "soon" for minutes.
+        """
+        factor = median(self._benchmark_factors) if self._benchmark_factors else 1.0
+        left = {name: self._size_benchmark_s(name, pace) * factor for name in self._to_benchmark}
+        if self._benchmarking is not None:
+            name, started_s = self._benchmarking
+            spent_s = self._clock() - started_s
+            left[name] = max(left[name] - spent_s, OVERDUE_SHARE * spent_s)
+        return sum(left.values())
+
+    def _size_benchmark_s(self, name: str, pace: Pace) -> float:
+        """Every variant's measurements, and its scores in every language: as long as the trials' evaluations."""
+        plan, size = self._study.benchmark, self._study.size(name)
         if not plan.variants:
             return 0.0
         settings = plan.resolved_settings()
         windows = {"Server": settings.probes * settings.probe_s}
         window_s = sum(windows.get(scenario, settings.min_duration_s) for scenario in settings.scenarios)
-        a_size = len(plan.variants) * plan.repeats * (pace.windows * window_s + pace.benchmark_s)
-        spent = 0.0 if self._benchmark_started is None else min(self._clock() - self._benchmark_started, a_size)
-        return max(0.0, a_size * len(self._to_benchmark) - spent)
+        times = self._times(pace, self._stored.read())
+        best = self._study.space_of(size).defaults()[0]
+        evaluations = [stages[0] for stages in self._chain(name, best)]
+        scoring_s = sum(times.seconds(stage) for stage in evaluations)
+        return len(plan.variants) * (plan.repeats * (pace.windows * window_s + pace.benchmark_s) + scoring_s)
 
     def _missing(self, size: Size, measured: Mapping[str, float]) -> dict[str, tuple[PlannedStage, float]]:
         """Stages that the size's trials still need, with the highest chance that a trial needs them."""

@@ -163,6 +163,51 @@ def test_the_estimate_is_of_the_whole_study(tmp_path: Path) -> None:
     assert left(estimate) < benchmark - 3.0
 
 
+def test_a_benchmark_scores_each_variant_and_an_overdue_one_is_not_nearly_over(tmp_path: Path) -> None:
+    study = dataclasses.replace(recipes.inline(), benchmark=recipes.tiny().benchmark)
+    (size,) = study.sizes
+    clock = Clock()
+    estimate = _estimate(study, tmp_path, clock=clock)
+    estimate.resume(size.name, study.space.defaults(), ())
+    estimate.searched(size.name)
+
+    def left() -> float:
+        seconds = estimate.snapshot().seconds_left
+        assert seconds is not None
+        return seconds
+
+    scored_fast = left()
+    _store_trial(study, size, study.space.defaults()[0], tmp_path, seconds=100.0)
+    evaluations = 100.0 * len(study.targets) * len(study.benchmark.variants)
+    assert left() > scored_fast + 0.9 * evaluations
+    after = left() - evaluations
+    with estimate.benchmark_of(size.name):
+        clock.now = 10_000.0
+        assert left() == pytest.approx(0.2 * 10_000.0, rel=0.01), "overdue by far"
+    assert left() < after
+
+
+def test_other_benchmarks_take_as_much_longer_as_the_finished_ones(tmp_path: Path) -> None:
+    study = recipes.inline()
+    (size,) = study.sizes
+    two = dataclasses.replace(
+        study,
+        sizes=(size, dataclasses.replace(size, name="other")),
+        benchmark=recipes.tiny().benchmark,
+    )
+    clock = Clock()
+    estimate = _estimate(two, tmp_path, clock=clock)
+    for name in (size.name, "other"):
+        estimate.searched(name)
+    both = estimate.snapshot().seconds_left
+    assert both is not None
+    with estimate.benchmark_of(size.name):
+        clock.now = 10 * both
+    other = estimate.snapshot().seconds_left
+    assert other is not None
+    assert other > 9 * both
+
+
 def test_repeats_replace_their_prediction(tmp_path: Path) -> None:
     study = dataclasses.replace(recipes.inline(), repeats=Repeats(seeds=2, top=1))
     (size,) = study.sizes
