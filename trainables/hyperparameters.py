@@ -75,7 +75,7 @@ class Diverged(RuntimeError):
 
 
 class OutOfMemory(RuntimeError):
-    """A micro-batch does not fit on the device; it counts batch entries, and `stage` is the stage's `memory_key`."""
+    """A micro-batch does not fit on the device; it counts rows, and `stage` is the stage's `memory_key`."""
 
     def __init__(self, step: int, micro_batch: int, reason: str, stage: str = "") -> None:
         super().__init__(f"out of memory at step {step} with a micro-batch of {micro_batch}: {reason}")

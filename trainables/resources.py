@@ -19,7 +19,8 @@ class Resources:
         cpus, gpus: cores and devices (0 or 1) of each worker.
         accelerator_type: kind of GPU, by Ray's name.
         zero_stage: of DeepSpeed, 0 to 3.
-        micro_batch: features a worker processes at once. Gradient accumulation keeps the global batch.
+        micro_batch: rows of token ids that a worker processes at once in training; a question with five alternatives has five.
+            Gradient accumulation keeps the global batch.
         trim_vocabulary: fine-tuning trains only the rows of the embedding table that occur in its data, with the same result
             (`trimming`). None trims where fewer than half of them occur.
         offload: what is kept in host memory instead of the device's: the optimizer's state (ZeRO 1 to 3), or that and the

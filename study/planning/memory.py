@@ -109,7 +109,8 @@ def activations_gb(architecture: Architecture, resources: Resources, load: Load)
     scores over the whole vocabulary, with their softmax, of 15% of the tokens.
     """
     training = load.training
-    micro_batches = Share(0, resources.workers, resources.micro_batch).accumulation(training.batch_size, load.group)
+    share = Share(0, resources.workers, resources.micro_batch)
+    micro_batches = share.accumulation(training.batch_size, group=load.group, rows=load.rows)
     features = training.batch_size // resources.workers // micro_batches
     tokens = features * load.rows * training.max_length
     layer = _layer_bytes(architecture, tokens, training.max_length)

@@ -48,4 +48,6 @@ def _size(layers: int, width: int, learning_rate: float, seed: int) -> Size:
     pretraining = Training(
         learning_rate=learning_rate, steps=STEPS, batch_size=2, seed=seed, precision="bf16_mixed", max_length=64
     )
-    return Size(f"{layers}x{width}", LadderEncoder(Shape(layers, width), pretraining), Resources())
+    # Both groups of a batch, of 64 rows each, in one pass.
+    resources = Resources(micro_batch=128)
+    return Size(f"{layers}x{width}", LadderEncoder(Shape(layers, width), pretraining), resources)

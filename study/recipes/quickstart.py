@@ -42,8 +42,9 @@ def quickstart(seed: int = 0) -> Study:
             # Two Ray Train workers with ZeRO-2, so that the study exercises both launchers. To start them takes longer than to
             # train this size, so it runs a single trial.
             _size("1x64", 2.0, Resources(workers=2, zero_stage=2), intermediates=(), trials=1),
-            _size("2x128", 1.0, Resources(workers=1)),
-            _size("4x192", 0.5, Resources(workers=1), intermediates=("micro_topic",), trials=2),
+            # Encoders this small train whole batches at once: 32 examples of up to three rows.
+            _size("2x128", 1.0, Resources(micro_batch=96)),
+            _size("4x192", 0.5, Resources(micro_batch=96), intermediates=("micro_topic",), trials=2),
         ),
         targets=tuple(
             task(languages_=LANGUAGES, test_size=48)

@@ -168,7 +168,7 @@ def _batch_errors(study: Study, size: Size) -> Iterator[str]:
     for name, batch_size, group in sorted(_batches(study, size)):
         for workers in size.resources.worker_counts:
             try:
-                Share(0, workers, size.resources.micro_batch).accumulation(batch_size, group)
+                Share(0, workers, size.resources.micro_batch).accumulation(batch_size, group=group)
             except ValueError as error:
                 yield f"sizes[{size.name}], {name}: {error}"
 

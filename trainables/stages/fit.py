@@ -53,7 +53,13 @@ def fit(
     """
     label = stage if isinstance(stage, str) else stage.label
     trimmed = _trim(model, lookups, work.resources)
-    layout = Layout(work.share, work.resources.zero_stage, work.resources.offload, batches.group, work.device)
+    resources = work.resources
+    layout = Layout(
+        *(work.share, resources.zero_stage, resources.offload),
+        group=batches.group,
+        rows=batches.rows,
+        device=work.device,
+    )
     if is_on_meta(model):
         assert weights is not None
         settings = engine_settings(training, layout)

@@ -96,7 +96,10 @@ class MixtureModel(nn.Module):
 
 
 class MixtureBatches:
-    """Batches of several tasks, one task a step; the schedule holds each step's task and that task's own step."""
+    """Batches of several tasks, one task a step; the schedule holds each step's task and that task's own step.
+
+    A step has as many micro-batches as the rows of its own task need: fewer than the engine's, where another task has more.
+    """
 
     def __init__(self, parts: Sequence[FeatureBatches], schedule: Sequence[tuple[int, int]]) -> None:
         self._parts, self._schedule = parts, schedule
@@ -104,6 +107,10 @@ class MixtureBatches:
     @property
     def group(self) -> int:
         return max(part.group for part in self._parts)
+
+    @property
+    def rows(self) -> int:
+        return max(part.rows for part in self._parts)
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         task, task_step = self._schedule[step]

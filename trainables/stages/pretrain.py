@@ -188,11 +188,15 @@ class GroupBatches:
     def group(self) -> int:
         return 1  # an entry of the batch is a whole group of pairs
 
+    @property
+    def rows(self) -> int:
+        return 2 * self.pairs
+
     def weight(self, step: int) -> float:
         return float(self.groups)
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
-        return [self._collate(step, groups) for groups in share.cut(range(self.groups))]
+        return [self._collate(step, groups) for groups in share.cut(range(self.groups), rows=self.rows)]
 
     def _is_translated(self, step: int) -> bool:
         """Whether a step is translation language modelling: the share's steps, spread evenly."""

@@ -59,7 +59,11 @@ class BatchOrder:
 
 @dataclass(frozen=True)
 class Share:
-    """A worker's part of every batch, cut into micro-batches of at most `micro_batch` features."""
+    """A worker's part of every batch, cut into micro-batches of at most `micro_batch` rows of token ids.
+
+    An entry of a batch can have several rows, each with activations of its own: five alternatives of a question, or the 64
+    sentences of a group of pairs. Memory follows the rows.
+    """
 
     rank: int
     workers: int
@@ -69,8 +73,12 @@ class Share:
         if self.workers < 1 or not 0 <= self.rank < self.workers or self.micro_batch < 1:
             raise ValueError(f"no worker {self.rank} of {self.workers} with micro-batches of {self.micro_batch}")
 
-    def accumulation(self, batch_size: int, group: int = 1) -> int:
-        """Micro-batches per step. `group` features stay together, and a micro-batch holds at least one group.
+    def accumulation(self, batch_size: int, *, group: int = 1, rows: int = 1) -> int:
+        """Micro-batches per step, all of one size. A micro-batch holds at least one group, even of more than its rows.
+
+        Args:
+            group: entries that stay together.
+            rows: rows of an entry.
 
         Raises:
             ValueError: the batch cannot be divided evenly over the workers.
@@ -79,12 +87,12 @@ class Share:
         if rest or not each:
             groups = "" if group == 1 else f" in groups of {group}"
             raise ValueError(f"a batch of {batch_size} cannot be divided evenly over {self.workers} workers{groups}")
-        limit = max(1, self.micro_batch // group)
+        limit = max(1, self.micro_batch // (group * rows))
         return next(count for count in range(1, each + 1) if each % count == 0 and each // count <= limit)
 
-    def cut(self, batch: Sequence[int], group: int = 1) -> list[Sequence[int]]:
+    def cut(self, batch: Sequence[int], *, group: int = 1, rows: int = 1) -> list[Sequence[int]]:
         """This worker's micro-batches of a batch. Groups are dealt to the workers in turn, which balances lengths."""
-        count = self.accumulation(len(batch), group)
+        count = self.accumulation(len(batch), group=group, rows=rows)
         groups = [batch[start : start + group] for start in range(0, len(batch), group)][self.rank :: self.workers]
         indices = [index for members in groups for index in members]
         size = len(indices) // count
@@ -97,6 +105,10 @@ class Batches(Protocol):
     @property
     def group(self) -> int:
         """The number of batch entries that stay together on one worker."""
+
+    @property
+    def rows(self) -> int:
+        """The most rows that a batch entry has."""
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         """Keyword arguments of the model for each micro-batch of a worker's share of a step."""
@@ -112,16 +124,20 @@ class FeatureBatches:
         self, features: FeatureTable, task: Task, pad_id: int, order: BatchOrder, *, masking: Masking | None = None
     ) -> None:
         self._features, self._head, self._pad_id, self._order = features, HEADS[task.head], pad_id, order
-        self._group, self._masking = task.group, masking
+        self._group, self._rows, self._masking = task.group, self._head.rows_per_feature(task), masking
 
     @property
     def group(self) -> int:
         return self._group
 
+    @property
+    def rows(self) -> int:
+        return self._rows
+
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         return [
             collate(self._read(step, indices), self._head, self._pad_id)
-            for indices in share.cut(self._order.at(step), self.group)
+            for indices in share.cut(self._order.at(step), group=self.group, rows=self.rows)
         ]
 
     def weight(self, step: int) -> float:

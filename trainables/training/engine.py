@@ -34,13 +34,15 @@ _OPERATOR = "deepspeed_shm_comm"  # DeepSpeed's communication on CPUs, compiled 
 class Layout:
     """How an engine spreads a training over workers and memory.
 
-    `group` is the number of batch entries that stay together on one worker; `device` is this worker's.
+    `group` is the number of batch entries that stay together on one worker, `rows` the most rows that an entry has; `device` is
+    this worker's.
     """
 
     share: Share
     zero_stage: int = 0
     offload: Offload = "none"
     group: int = 1
+    rows: int = 1
     device: torch.device = CPU
 
 
@@ -192,7 +194,7 @@ def release(engine: Any) -> None:
 
 def engine_settings(training: Training, layout: Layout) -> dict[str, Any]:
     """DeepSpeed's configuration."""
-    accumulation = layout.share.accumulation(training.batch_size, layout.group)
+    accumulation = layout.share.accumulation(training.batch_size, group=layout.group, rows=layout.rows)
     return {
         "train_batch_size": training.batch_size,
         "train_micro_batch_size_per_gpu": training.batch_size // layout.share.workers // accumulation,

@@ -58,19 +58,21 @@ def train(
             group["lr"] = training.learning_rate_at(step)
         torch.manual_seed(random.Random(f"{training.seed}|{step}|{share.rank}").getrandbits(63))
         micro_batches = batches.micro_batches(step, share)
-        # The engine averages over workers and micro-batches. The loss is the sum over the whole batch divided by its weight.
-        scale = share.workers * len(micro_batches) / batches.weight(step)
+        # The engine divides by the workers and by its number of micro-batches, of which a step of a mixture may have fewer. The
+        # loss is the sum over the whole batch divided by its weight, however the batch is cut.
+        accumulation = engine.gradient_accumulation_steps()
+        scale = share.workers * accumulation / batches.weight(step)
         total = torch.zeros((), device=device)
-        for inputs in micro_batches:
+        for number, inputs in enumerate(micro_batches, 1):
+            engine.set_gradient_accumulation_boundary(number == len(micro_batches))
             try:
                 with cheap_dropout(device):  # around the backward pass as well, which may recompute activations
                     loss = engine(**{name: tensor.to(device) for name, tensor in inputs.items()}) * scale
                     engine.backward(loss)
                 engine.step()
             except torch.OutOfMemoryError as error:
-                micro_batch = training.batch_size // share.workers // len(micro_batches)
-                raise OutOfMemory(step, micro_batch, str(error)) from error
-            total += loss.detach() / len(micro_batches)
+                raise OutOfMemory(step, len(inputs["input_ids"]), str(error)) from error
+            total += loss.detach() / accumulation
         due = checkpoints is not None and checkpoints.due()
         if share.workers > 1:
             sums = torch.stack([total, torch.full_like(total, due)])

@@ -108,14 +108,15 @@ def test_activations_by_hand_and_what_fits() -> None:
 
 
 def test_the_widest_batch_decides_what_fits() -> None:
-    """64 rows of 512 tokens have 33 GB of activations in bf16: a card of 40 GB holds one row a feature, but not two."""
+    """64 rows of 512 tokens have 33 GB of activations in bf16: a card of 40 GB holds them, but not a group of 64 pairs."""
     network = dataclasses.replace(SMALL, layers=24, width=1024)
     training = Training(1e-3, 1, 64, 0, precision="bf16_mixed", max_length=512)
-    one, two = Load(training), Load(training, rows=2)
+    one, two = Load(training), Load(training, rows=2, group=64)
     card = Resources(gpus=1, accelerator_type="A100-40G")
     assert memory.activations_gb(network, card, one) == pytest.approx(24 * 64 * 512 * 34 * 1024 / 1e9)
     assert memory.training_fits(network, card, [one]) is True
     assert memory.training_fits(network, card, [one, two]) is False
+    assert memory.activations_gb(network, card, Load(training, rows=2)) == memory.activations_gb(network, card, one)
 
 
 def test_buffers_by_hand() -> None:

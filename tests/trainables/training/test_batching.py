@@ -12,6 +12,7 @@ from trainables.heads import Feature
 from trainables.heads.features import FeatureTable, read_features, write_features
 from trainables.hyperparameters import Training
 from trainables.tasks.micro.entailment import MicroEntailment
+from trainables.tasks.micro.intermediate import MicroOddOneOut
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
 
 LENGTHS = tuple(random.Random(0).randrange(3, 40) for _ in range(96))
@@ -102,10 +103,10 @@ def test_features_survive_a_round_trip_to_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_groups_stay_together(workers: int) -> None:
     batch = list(range(32))
-    cuts = [Share(rank, workers, 8).cut(batch, 8) for rank in range(workers)]
+    cuts = [Share(rank, workers, 8).cut(batch, group=8) for rank in range(workers)]
     assert sorted(tuple(micro) for cut in cuts for micro in cut) == [tuple(range(n, n + 8)) for n in range(0, 32, 8)]
     with pytest.raises(ValueError, match="32 cannot be divided evenly over 3 workers in groups of 8"):
-        Share(0, 3, 8).cut(batch, 8)
+        Share(0, 3, 8).cut(batch, group=8)
 
 
 def test_feature_batches_weigh_the_whole_batch(tmp_path: Path) -> None:
@@ -147,3 +148,21 @@ def test_learning_rate_never_exceeds_its_peak(warmup: float, steps: int) -> None
 def test_a_group_is_not_cut_for_a_small_micro_batch() -> None:
     assert Share(0, 1, 8).accumulation(64, group=32) == 2
     assert [len(micro) for micro in Share(0, 1, 8).cut(range(64), group=32)] == [32, 32]
+
+
+@pytest.mark.parametrize(("micro_batch", "questions"), [(160, 32), (159, 16), (64, 8), (32, 4), (5, 1), (4, 1)])
+def test_a_micro_batch_has_at_most_so_many_rows_and_at_least_one_entry(micro_batch: int, questions: int) -> None:
+    """Thirty-two questions of five rows: the largest equal parts of at most so many rows, or single questions."""
+    share = Share(0, 1, micro_batch)
+    assert [len(micro) for micro in share.cut(range(32), rows=5)] == [questions] * (32 // questions)
+    assert share.accumulation(32, rows=5) == 32 // questions
+    # Two rows each and 16 that stay together: 32 rows at least.
+    assert {len(micro) for micro in share.cut(range(32), group=16, rows=2)} == {32 if micro_batch >= 64 else 16}
+
+
+def test_the_batches_of_a_task_count_the_rows_of_its_features(tmp_path: Path) -> None:
+    features = [Feature(n, ((5, 6), (7,), (8, 9, 10)), (n % 3,)) for n in range(96)]
+    batches = FeatureBatches(table(features, tmp_path), MicroOddOneOut(), 1, order())
+    rows = [len(inputs["input_ids"]) for inputs in batches.micro_batches(0, Share(0, 1, 12))]
+    assert rows == [12, 12]
+    assert [len(inputs["labels"]) for inputs in batches.micro_batches(0, Share(1, 2, 1))] == [1] * 4

@@ -9,29 +9,35 @@ import pytest
 
 from tests.support import recipes
 from tests.support.pair import Pair
+from tests.support.recipes import SMALL
 from trainables.hyperparameters import Diverged, Training
 from trainables.resources import Resources
 from trainables.stages.base import Workplace, ensure
-from trainables.stages.finetune import FineTune
+from trainables.stages.finetune import FineTune, Tuned
+from trainables.stages.mixture import FineTuneMixture
 from trainables.store.stage_store import StageStore
+from trainables.tasks.micro.intermediate import MicroOddOneOut, MicroTopic
+from trainables.tasks.mixture import Mixture
 from trainables.training.batching import Share
 
 STUDY = recipes.tiny()
 PRETRAINED = STUDY.encoder_stage(STUDY.sizes[0])
 TRAINING = Training(learning_rate=3e-3, steps=12, batch_size=16, seed=1)
 TUNED = FineTune(PRETRAINED, STUDY.targets[0], TRAINING)
+# A step of the first task has one row an example, one of the second three.
+MIXED = FineTuneMixture(PRETRAINED, Mixture("mix", (MicroTopic(**SMALL), MicroOddOneOut(**SMALL))), TRAINING)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds the pre-trained encoder."""
     root = tmp_path_factory.mktemp("base")
-    for stage in (PRETRAINED, TUNED.features):
+    for stage in (PRETRAINED, TUNED.features, *MIXED.features):
         ensure(stage, Workplace(StageStore(root)))
     return root
 
 
-def _losses(stage: FineTune, work: Workplace, folder: Path) -> list[float]:
+def _losses(stage: Tuned, work: Workplace, folder: Path) -> list[float]:
     """Loss of every step of a fine-tuning, outside the store's bookkeeping."""
     seen: list[float] = []
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,9 +48,9 @@ def _losses(stage: FineTune, work: Workplace, folder: Path) -> list[float]:
     return seen
 
 
-def _tuned(rank: int, zero_stage: int, base: Path, folder: Path, stage: FineTune) -> list[float] | str:
-    """The losses of a fine-tuning on one of two workers, or where it diverged."""
-    work = Workplace(StageStore(base), Share(rank, 2, 64), Resources(zero_stage=zero_stage))
+def _tuned(rank: int, zero_stage: int, base: Path, folder: Path, stage: Tuned, rows: int = 64) -> list[float] | str:
+    """The losses of a fine-tuning on one of two workers, or where it diverged; `rows` is the micro-batch."""
+    work = Workplace(StageStore(base), Share(rank, 2, rows), Resources(zero_stage=zero_stage))
     try:
         return _losses(stage, work, folder / f"rank{rank}")
     except Diverged as error:
@@ -69,6 +75,17 @@ def test_zero_stages_on_two_workers_agree_with_one(zero_stage: int, base: Path, 
     """Losses after the first step depend on gradients and optimizer, so equal losses mean equal training."""
     alone = _losses(TUNED, Workplace(StageStore(base)), tmp_path / "alone")
     first, second = pair.run(_tuned, zero_stage, base, tmp_path, TUNED)
+    assert first == second
+    assert first == pytest.approx(alone, rel=1e-3)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_steps_of_a_mixture_cut_into_more_or_fewer_micro_batches_train_the_same(
+    zero_stage: int, base: Path, tmp_path: Path, pair: Pair
+) -> None:
+    """Eight examples a worker in micro-batches of eight rows: one for the first task, four of two examples for the second."""
+    alone = _losses(MIXED, Workplace(StageStore(base)), tmp_path / "alone")
+    first, second = pair.run(_tuned, zero_stage, base, tmp_path, MIXED, 8)
     assert first == second
     assert first == pytest.approx(alone, rel=1e-3)
 
