@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 Offload = Literal["none", "optimizer", "parameters"]
 OFFLOAD_FROM: dict[Offload, int] = {"none": 0, "optimizer": 1, "parameters": 3}  # the lowest ZeRO stage that can
+GB = 1e9
+WAITING_BYTES = 256 * 2**20  # memory that the process of a trial requests which only waits for its group of workers
 ACCELERATOR = "accelerator_type:"  # prefix of the Ray resource that every node with such an accelerator has
 
 
@@ -31,6 +34,8 @@ class Resources:
         unpad: training computes only the real tokens of a batch (`unpadding`), on GPUs in bf16. Off by default, as it has not
             been run on a GPU.
         compile: training compiles each layer of the encoder separately; not under ZeRO 3.
+        memory_gb: host memory that each worker requests of its node, so that no more run there than fit. None requests what a
+            worker on CPUs is estimated to take (`study.planning.worker_memory`), and nothing for one on a GPU.
         fewest_workers: where lost machines do not come back, a trial continues with half its workers, down to this number,
             within the same global batch; an interrupted stage then restarts. None waits for all workers.
     """
@@ -48,6 +53,7 @@ class Resources:
     unpad: bool = False
     compile: bool = False
     fewest_workers: int | None = None
+    memory_gb: float | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus < 1 or self.gpus not in (0, 1) or self.micro_batch < 1:
@@ -67,6 +73,8 @@ class Resources:
             raise ValueError(
                 "compile: impossible under ZeRO stage 3, whose hooks gather and release weights inside the layers"
             )
+        if self.memory_gb is not None and not (math.isfinite(self.memory_gb) and self.memory_gb > 0):
+            raise ValueError(f"memory_gb {self.memory_gb}: must be positive, or None to estimate it")
         if not 1 <= (self.fewest_workers or self.workers) <= self.workers:
             raise ValueError(f"fewest_workers {self.fewest_workers}: must be from 1 to workers ({self.workers})")
 
@@ -86,7 +94,8 @@ class Resources:
 
 def worker_request(resources: Resources) -> dict[str, float]:
     """What one worker requests of a node, as amounts of Ray resources; a trial requests `workers` times as much."""
-    request: dict[str, float] = {"CPU": resources.cpus, "GPU": resources.gpus}
+    memory = int((resources.memory_gb or 0.0) * GB)
+    request: dict[str, float] = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": memory}
     if resources.accelerator_type:
         request[ACCELERATOR + resources.accelerator_type] = 0.001  # the amount with which Ray requests a type
     return {name: amount for name, amount in request.items() if amount}

@@ -18,10 +18,12 @@ import ray
 import yaml
 
 from study.errors import CannotRun
-from trainables.resources import ACCELERATOR, Resources, worker_request
+from trainables.resources import ACCELERATOR, GB, Resources, worker_request
 
 BENCHMARK = "benchmark"  # resource of the nodes that sizes are timed on
-_INTERNAL = ("node:", "object_store_memory", "memory")  # resources that no size requests
+MEMORY = "memory"
+MEMORY_STEP = 100e6  # bytes; nodes of one kind differ by less
+_INTERNAL = ("node:", "object_store_memory")  # resources that no size requests
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ class Capacity:
         return self.max_requests(worker_request(resources)) // resources.workers
 
     def totals(self) -> dict[str, float]:
-        """The most of CPU, GPU, and GPU:<type> of every accelerator type that the cluster can have at once."""
+        """The most that the cluster can have at once of CPU, GPU, GPU:<type> of every accelerator type, and bytes of memory.
+
+        Without memory where the nodes of some group do not say how much they have.
+        """
         types = {
             name.removeprefix(ACCELERATOR)
             for group in self.groups
@@ -70,6 +75,7 @@ class Capacity:
             "CPU": self._total("CPU"),
             "GPU": self._total("GPU"),
             **{f"GPU:{name}": self._total("GPU", having=ACCELERATOR + name) for name in types},
+            **({MEMORY: self._total(MEMORY)} if all(MEMORY in group.resources for group in self.groups) else {}),
         }
 
     def _total(self, name: str, *, having: str | None = None) -> float:
@@ -120,7 +126,9 @@ def capacity_of_config(config: Mapping[str, Any]) -> Capacity:
 def capacity_of_nodes(nodes: Sequence[Mapping[str, Any]]) -> Capacity:
     """From the output of `ray.nodes()`; equal nodes form a group."""
     counts = Counter(
-        tuple(sorted((name, amount) for name, amount in node["Resources"].items() if not _internal(name)))
+        tuple(
+            sorted((name, _rounded(name, amount)) for name, amount in node["Resources"].items() if not _internal(name))
+        )
         for node in nodes
         if node["Alive"]
     )
@@ -133,7 +141,14 @@ def capacity_of_nodes(nodes: Sequence[Mapping[str, Any]]) -> Capacity:
 
 
 def _formatted(name: str, amount: float) -> str:
+    if name == MEMORY:
+        return f"{amount / GB:.1f} GB of memory"
     return name.removeprefix(ACCELERATOR) if name.startswith(ACCELERATOR) else f"{amount:g} {name}"
+
+
+def _rounded(name: str, amount: float) -> float:
+    """An amount of a node as that of its group: memory is rounded down."""
+    return amount // MEMORY_STEP * MEMORY_STEP if name == MEMORY else amount
 
 
 def _internal(name: str) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from study.cluster.capacity import cluster_capacity
+from study.cluster.capacity import MEMORY, Capacity, NodeGroup, cluster_capacity
 from study.cluster.connection import cluster_address
 from study.errors import CannotRun, joined
 from study.spec import Size
-from trainables.resources import Resources, worker_request
+from trainables.resources import GB, WAITING_BYTES, Resources, worker_request
+
+MB = 1e6
 
 
 def cores_per_trial(resources: Resources) -> int:
@@ -18,7 +22,7 @@ def cores_per_trial(resources: Resources) -> int:
 
 
 def check_capacity(sizes: Sequence[Size]) -> dict[str, float]:
-    """The most CPU, GPU and GPU:<accelerator type> the cluster can have, including nodes its autoscaler can still start.
+    """The most CPU, GPU, GPU:<accelerator type> and memory that the cluster can have, with nodes that it can still start.
 
     Raises:
         CannotRun: the cluster can never hold one trial of some size. The message names every such size, its request and the
@@ -57,6 +61,69 @@ def slot_amounts(sizes: Sequence[Size], address: str | None, *, say: Callable[[s
     return {**amounts, "CPU": min(amounts["CPU"], float(cores))}
 
 
+def with_memory(
+    sizes: Sequence[Size], needed_gb: Mapping[str, float | None], *, say: Callable[[str], object]
+) -> tuple[Size, ...]:
+    """The sizes with the memory that each worker requests: what it is estimated to need, or what its recipe names.
+
+    Where not even one trial fits, it requests what there is, so that trials run one by one: Ray would wait for ever for more. A
+    size whose nodes do not say how much memory they have requests none. `say` is told where memory and not cores limits how
+    many trials run.
+    """
+    capacity = cluster_capacity()
+    return tuple(_with_memory(size, needed_gb.get(size.name), capacity, say) for size in sizes)
+
+
+def _with_memory(size: Size, estimate: float | None, capacity: Capacity, say: Callable[[str], object]) -> Size:
+    without = dataclasses.replace(size.resources, memory_gb=None)
+    needed = size.resources.memory_gb or estimate
+    if needed is None:
+        return size
+    granted = _largest_request(without, needed, capacity)
+    resources = dataclasses.replace(without, memory_gb=granted)
+    if granted is not None and granted < needed:
+        say(
+            f"{size.name}: a worker is estimated to take {needed:.1f} GB of memory and can get {granted:.1f}: one trial runs "
+            "at a time, and may run out; a smaller micro_batch takes less"
+        )
+    elif (trials := capacity.max_trials(resources)) < (by_cores := capacity.max_trials(without)):
+        say(f"{size.name}: trials at once: {trials}, not {by_cores}, as a worker takes up to {needed:.1f} GB of memory")
+    return dataclasses.replace(size, resources=resources)
+
+
+def _largest_request(resources: Resources, needed: float, capacity: Capacity) -> float | None:
+    """The most GB up to `needed` that each worker of one trial can request; None where no node says what it has.
+
+    Less than `needed` is an equal part of some node's memory for each of the workers that run there.
+    """
+    request = worker_request(resources)
+    groups = [group for group in capacity.groups if group.max_nodes and group.requests_per_node(request)]
+    if not groups or any(not group.resources.get(MEMORY) for group in groups):
+        return None
+    if not resources.inline:
+        capacity = _after_waiting(capacity)
+    parts = {
+        math.floor(group.resources[MEMORY] / share / MB - 1) * MB / GB
+        for group in capacity.groups
+        if group.resources.get(MEMORY)
+        for share in range(1, resources.workers + 1)
+    }
+    for part in sorted({needed, *parts}, reverse=True):
+        if 0 < part <= needed and capacity.max_trials(dataclasses.replace(resources, memory_gb=part)):
+            return part
+    return None
+
+
+def _after_waiting(capacity: Capacity) -> Capacity:
+    """The capacity with the process of a trial that waits for its workers on each node: any of them may have it."""
+
+    def left(group: NodeGroup) -> NodeGroup:
+        memory = max(0.0, group.resources.get(MEMORY, 0.0) - WAITING_BYTES)
+        return dataclasses.replace(group, resources={**group.resources, MEMORY: memory})
+
+    return dataclasses.replace(capacity, groups=tuple(map(left, capacity.groups)))
+
+
 def max_concurrent_trials(sizes: Sequence[Size]) -> dict[str, int]:
     """How many trials of each size the cluster can hold if only that size runs; no worker spans two nodes."""
     capacity = cluster_capacity()
@@ -66,6 +133,6 @@ def max_concurrent_trials(sizes: Sequence[Size]) -> dict[str, int]:
 def _formatted(resources: Resources) -> str:
     request = ", ".join(
         f"{amount:g} {name}" if amount >= 1 else name.partition(":")[2]
-        for name, amount in worker_request(resources).items()
+        for name, amount in worker_request(dataclasses.replace(resources, memory_gb=None)).items()
     )
     return f"{resources.workers} x ({request})"

@@ -17,11 +17,10 @@ from study.spec import Size, Study
 from trainables.benchmark.variants import Variant, variant_named
 from trainables.evaluation import TOKENS_A_BATCH
 from trainables.heads.masking import MASKED_SHARE
-from trainables.resources import Resources
+from trainables.resources import GB, Resources
 from trainables.training.batching import Share
 from trainables.training.engine import import_deepspeed
 
-GB = 1e9
 GPUS_A_NODE = 8
 SCORE_BYTES = 10  # a vocabulary entry of a masked token: 2 for the score in bf16, 4 in fp32, 4 for its softmax
 # Elements: DeepSpeed's defaults of `reduce_bucket_size` and `stage3_max_live_parameters`.
@@ -90,13 +89,15 @@ def model_states(architecture: Architecture, resources: Resources) -> Memory:
 def buffers_gb(architecture: Architecture, resources: Resources, load: Load) -> float:
     """GB that the engine holds besides model states while it trains.
 
-    From stage 1 on, DeepSpeed reduces gradients through a buffer of `BUCKET` elements, whatever the model's size. bf16 adds a
-    second buffer for gradients sent as bf16, whose elements also take 4 bytes in stages 1 and 2. In bf16 the weights of matrix
+    From stage 1 on, DeepSpeed reduces gradients through a buffer of `BUCKET` elements, whatever the model's size; a CPU has no
+    pages for the elements that no gradient is written to. bf16 adds a second buffer for gradients sent as bf16, whose elements
+    also take 4 bytes in stages 1 and 2. In bf16 the weights of matrix
     products are copied, 2 bytes each, and kept for the backward pass; stage 3 frees its copies with the gathered weights.
     """
     stage, mixed = resources.zero_stage, load.training.precision == "bf16_mixed"
-    buckets = 0 if stage == 0 else 4 * BUCKET
-    buckets += (2 if stage == 3 else 4) * BUCKET if stage and mixed else 0
+    bucket = BUCKET if resources.gpus else min(BUCKET, architecture.count.total)
+    buckets = 0 if stage == 0 else 4 * bucket
+    buckets += (2 if stage == 3 else 4) * bucket if stage and mixed else 0
     copied = architecture.count.body + (architecture.vocabulary * architecture.width if load.masked else 0)
     return (buckets + (2 * copied if mixed and stage < 3 else 0)) / GB
 
@@ -109,15 +110,25 @@ def activations_gb(architecture: Architecture, resources: Resources, load: Load)
     scores over the whole vocabulary, with their softmax, of 15% of the tokens.
     """
     training = load.training
-    share = Share(0, resources.workers, resources.micro_batch)
-    micro_batches = share.accumulation(training.batch_size, group=load.group, rows=load.rows)
-    features = training.batch_size // resources.workers // micro_batches
-    tokens = features * load.rows * training.max_length
+    tokens = tokens_at_once(resources, load)
     layer = _layer_bytes(architecture, tokens, training.max_length)
     kept = tokens * 2 * architecture.width if resources.activation_checkpointing else layer
     wider = 1 if training.precision == "bf16_mixed" else 2
-    scores = MASKED_SHARE * tokens * architecture.vocabulary * SCORE_BYTES if load.masked else 0
+    scores = scores_bytes(architecture, load, tokens)
     return (wider * (architecture.layers * kept + (layer if resources.activation_checkpointing else 0)) + scores) / GB
+
+
+def tokens_at_once(resources: Resources, load: Load) -> int:
+    """Tokens of a worker's micro-batch of the longest rows."""
+    training, share = load.training, Share(0, resources.workers, resources.micro_batch)
+    micro_batches = share.accumulation(training.batch_size, group=load.group, rows=load.rows)
+    features = training.batch_size // resources.workers // micro_batches
+    return features * load.rows * training.max_length
+
+
+def scores_bytes(architecture: Architecture, load: Load, tokens: int) -> float:
+    """Bytes of the scores over the vocabulary of the masked ones among so many tokens."""
+    return MASKED_SHARE * tokens * architecture.vocabulary * SCORE_BYTES if load.masked else 0.0
 
 
 def training_gb(architecture: Architecture, resources: Resources, load: Load) -> float:

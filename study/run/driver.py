@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from study.benchmarking.placement import placement_of
 from study.benchmarking.run import benchmark_size
 from study.benchmarking.stored import BestModel
 from study.cluster.connection import cluster_address, connected
-from study.cluster.fit import cores_per_trial, max_concurrent_trials, slot_amounts
+from study.cluster.fit import cores_per_trial, max_concurrent_trials, slot_amounts, with_memory
 from study.cluster.preflight import check_disk, check_local_start
 from study.cluster.progress_actor import ProgressActor, ProgressReporter
 from study.console import Console, Timeline
 from study.errors import CannotRun, joined
 from study.planning.study_estimate import StudyEstimate
+from study.planning.worker_memory import worker_gb
 from study.run.document import failure_lines, size_documents
 from study.run.identity import check_identity
 from study.run.mlflow_records import record_language_shares, record_size, record_study
@@ -170,7 +172,7 @@ class _Run:
         self._resume_estimate()
         self.console.say(duration_line(self.estimate))
         with self.timeline.phase("start-up"):
-            slots = self._connect(stack)
+            study, slots = self._connect(stack)
         self.estimate.capacity, self.estimate.limits = slots.capacity, slots.limits
         with self.timeline.phase("reading data"):
             check_data(study, self.console.say)
@@ -213,8 +215,11 @@ class _Run:
             )
             self.estimate.resume(size.name, search, repeats)
 
-    def _connect(self, stack: ExitStack) -> Slots:
-        """Connect to Ray, and refuse the study at once if a size or the benchmark can never get its nodes."""
+    def _connect(self, stack: ExitStack) -> tuple[Study, Slots]:
+        """Connect to Ray, and refuse the study at once if a size or the benchmark can never get its nodes.
+
+        Returns the study with the memory that its workers request of this cluster, and the slots.
+        """
         sizes, address = self.study.sizes, self.options.address
         if cluster_address(address) is None:
             for warning in check_local_start():
@@ -222,10 +227,13 @@ class _Run:
         stack.enter_context(connected(address, cpus=max(cores_per_trial(size.resources) for size in sizes)))
         if problem := one_node_problem(self.options.output):
             self.console.say(f"{problem}: its locks may hold on one node only; two nodes could train the same stage")
-        slots = Slots(slot_amounts(sizes, address, say=self.console.say), max_concurrent_trials(sizes))
+        amounts = slot_amounts(sizes, address, say=self.console.say)
+        needed_gb = {size.name: worker_gb(self.study, size) for size in sizes}
+        sizes = with_memory(sizes, needed_gb, say=self.console.say)
+        slots = Slots(amounts, max_concurrent_trials(sizes))
         if self.study.benchmark.variants:
             placement_of(self.study.benchmark)
-        return slots
+        return dataclasses.replace(self.study, sizes=sizes), slots
 
     def _search_ended(self, size: Size, result: SearchResult, log: TrialLog) -> None:
         self._settle(size, result, log=log)

@@ -16,6 +16,7 @@ from trainables.launch.job import Job
 from trainables.launch.task import run_small_task, run_task
 from trainables.models.encoder import ParameterCount
 from trainables.models.published_encoder import is_shipped
+from trainables.resources import worker_request
 from trainables.stages.pretrain import Pretrain
 from trainables.store.stage_store import StageStore
 
@@ -69,9 +70,9 @@ def _launched(study: Study, size: Size, *, output: Path, progress: ProgressRepor
     """The Ray task that trains or imports a size's encoder; a group's launcher waits on the head and computes nothing."""
     resources = study.encoder_resources(size)
     job = Job(str(output.resolve()), resources, stages=(study.encoder_stage(size),), size=size.name)
-    requests: dict[str, Any] = (
-        {"num_cpus": resources.cpus} if resources.inline else {"num_cpus": 0, "resources": ON_HEAD}
-    )
+    requests: dict[str, Any] = {"num_cpus": 0, "resources": ON_HEAD}
+    if resources.inline:
+        requests = {"num_cpus": resources.cpus, "memory": worker_request(resources).get("memory")}
     shipped = isinstance(size.encoder, PublishedEncoder) and is_shipped(size.encoder)
     return (run_small_task if shipped else run_task).options(**requests).remote(job, f"pretrain-{size.name}", progress)
 

@@ -9,20 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from study.spec import Size
-from trainables.resources import worker_request
+from trainables.resources import WAITING_BYTES, worker_request
 
-Amounts = Mapping[str, float]  # of CPU, GPU and GPU:<accelerator type>
+Amounts = Mapping[str, float]  # of CPU, GPU, GPU:<accelerator type> and memory in bytes
 TOLERANCE = 1e-9  # of sums of fractional resources
 POLL_S = 1.0
 
 
 def trial_request(size: Size) -> dict[str, float]:
-    """The resources of one trial over all its workers: CPU, GPU, and GPU:<type> where the size asks for a type."""
+    """The resources of one trial over all its workers: CPU, GPU, and GPU:<type> and memory where the size asks for them."""
     resources = size.resources
     worker = worker_request(resources)
     request = {name: resources.workers * float(worker.get(name, 0)) for name in ("CPU", "GPU")}
     if request["GPU"] and resources.accelerator_type:
         request[f"GPU:{resources.accelerator_type}"] = request["GPU"]
+    if memory := resources.workers * float(worker.get("memory", 0)):
+        request["memory"] = memory + (0 if resources.inline else WAITING_BYTES)
     return request
 
 

@@ -30,10 +30,9 @@ from study.search.trial import run_trial
 from study.search.trial_store import TrialStore, repeats_name, search_name
 from study.spec import Size, Study
 from study.spec.space import Choice
-from trainables.resources import worker_request
+from trainables.resources import WAITING_BYTES, worker_request
 from trainables.stages.base import Progress
 
-TRIAL_DRIVER_BYTES = 256 * 2**20
 # How often a trial is restarted after its process or node was lost. On spot machines that is no fault of the trial, and its
 # stages resume from their checkpoints. A trial's own error is retried by `study.search.trial`.
 MOST_LOSSES = 10
@@ -209,7 +208,7 @@ class Sweep:
     def _registered(self, name: str) -> str:
         """Register the trial function with Tune under the name, and return the name."""
         # A trial that launches a group only waits for it, but Tune requires a request for resources.
-        waiting = {"memory": TRIAL_DRIVER_BYTES, **ON_HEAD}
+        waiting = {"memory": WAITING_BYTES, **ON_HEAD}
         request = worker_request(self.size.resources) if self.size.resources.inline else waiting
         with _registering:
             trainable = tune.with_parameters(

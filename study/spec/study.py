@@ -94,7 +94,9 @@ class Study:
 
         A single process imports a published encoder: a group would idle in a collective until it times out.
         """
-        return size.resources if isinstance(size.encoder, LadderEncoder) else Resources()
+        if isinstance(size.encoder, LadderEncoder):
+            return size.resources
+        return Resources(memory_gb=size.resources.memory_gb)
 
     @property
     def unpinned(self) -> list[str]:

@@ -52,7 +52,6 @@ from rich.table import Table
 
 from study.cluster.connection import WORKER_ENVIRONMENT, connected
 from study.cluster.progress_actor import ProgressActor, ProgressReporter
-from study.search.sweep import TRIAL_DRIVER_BYTES
 from tests.support import recipes
 from trainables.benchmark.probes.hardware import hardware
 from trainables.benchmark.subjects.fresh import environment
@@ -60,7 +59,7 @@ from trainables.launch.group import run_group
 from trainables.launch.inline import run_inline
 from trainables.launch.job import Job
 from trainables.launch.task import run_task
-from trainables.resources import Resources
+from trainables.resources import WAITING_BYTES, Resources
 from trainables.stages.base import Progress, Stage, Workplace
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import FineTune
@@ -277,7 +276,7 @@ class Ends(tune.Callback):  # type: ignore[misc]
 def _sweep(launcher: Launcher, trials: Sequence[Trial], output: Path, name: str, progress: Progress) -> list[float]:
     """Run the trials one after another; returns the time at which each ended."""
     ends = Ends()
-    needs = {"memory": TRIAL_DRIVER_BYTES} if launcher.group else {"CPU": launcher.resources.cpus}
+    needs = {"memory": WAITING_BYTES} if launcher.group else {"CPU": launcher.resources.cpus}
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(_trial, launcher=launcher, output=str(output), progress=progress), needs

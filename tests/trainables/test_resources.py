@@ -14,6 +14,7 @@ from trainables.resources import Resources, worker_request
     [
         (Resources(workers=4, cpus=2), {"CPU": 2}),
         (Resources(cpus=8, gpus=1), {"CPU": 8, "GPU": 1}),
+        (Resources(memory_gb=1.5), {"CPU": 1, "memory": 1_500_000_000}),
         (
             Resources(workers=2, gpus=1, accelerator_type="H100"),
             {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001},
@@ -39,6 +40,7 @@ def test_a_trial_may_shrink_to_its_fewest_workers() -> None:
         ({"zero_stage": 4}, "zero_stage 4: DeepSpeed has stages 0 to 3"),
         ({"offload": "disk"}, "must be one of none, optimizer, parameters"),
         ({"offload": "parameters", "zero_stage": 2}, "with zero_stage 2: needs ZeRO stage 3 or higher"),
+        ({"memory_gb": 0.0}, "memory_gb 0.0: must be positive"),
         ({"workers": 2, "fewest_workers": 3}, r"must be from 1 to workers \(2\)"),
     ],
 )

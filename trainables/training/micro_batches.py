@@ -19,7 +19,8 @@ from trainables.store.fingerprint import fingerprint
 from trainables.store.kept import KeptFileUnusable, read_object
 
 Limits = Mapping[str, int]  # the largest micro-batch to try, by the memory key of a stage
-IRRELEVANT = ("micro_batch", "checkpoint_every_s", "fewest_workers")  # resources that do not change what fits a device
+# Resources that do not change what fits a device.
+IRRELEVANT = ("micro_batch", "checkpoint_every_s", "fewest_workers", "memory_gb")
 
 
 @dataclass(frozen=True)

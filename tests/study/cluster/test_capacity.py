@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 
 from study.cluster import fit
-from study.cluster.capacity import capacity_of_config, capacity_of_nodes
-from study.cluster.fit import check_capacity, slot_amounts
+from study.cluster.capacity import Capacity, capacity_of_config, capacity_of_nodes
+from study.cluster.fit import check_capacity, slot_amounts, with_memory
 from study.errors import CannotRun
 from study.spec import Size
 from tests.support import recipes
-from trainables.resources import Resources
+from trainables.resources import WAITING_BYTES, Resources, worker_request
 
 GROUPS = {
     "head_node_type": "head",
@@ -84,3 +84,59 @@ def test_a_ray_of_this_machine_offers_no_more_cores_than_it_has(monkeypatch: pyt
     assert slot_amounts(sizes, None, say=lines.append) == {"CPU": 2.0, "GPU": 0.0}
     assert lines == ["large requests 16 cores and this machine has 2: its workers share them"]
     assert slot_amounts(sizes, "ray://there", say=lines.append) == {"CPU": 16.0, "GPU": 0.0}
+
+
+def _requested(
+    monkeypatch: pytest.MonkeyPatch, resources: Resources, needed_gb: float | None, *nodes: dict[str, float]
+) -> tuple[Resources, Capacity, list[str]]:
+    """What a size requests on these nodes, their capacity, and what is said about it."""
+    capacity, lines = capacity_of_nodes([{"Alive": True, "Resources": node} for node in nodes]), list[str]()
+    monkeypatch.setattr(fit, "cluster_capacity", lambda: capacity)
+    size = Size("a", recipes.tiny().sizes[0].encoder, resources)
+    (requesting,) = with_memory([size], {"a": needed_gb}, say=lines.append)
+    return requesting.resources, capacity, lines
+
+
+def test_as_many_trials_run_as_fit_into_memory_and_a_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = {"CPU": 4.0, "memory": 10.04e9, "object_store_memory": 1e9}
+    resources, capacity, lines = _requested(monkeypatch, Resources(), 2.0, node)
+    assert worker_request(resources) == {"CPU": 1, "memory": 2_000_000_000}
+    assert (capacity.max_trials(resources), lines) == (4, [])
+    resources, capacity, lines = _requested(monkeypatch, Resources(), 4.0, node, node)
+    assert capacity.totals() == {"CPU": 8, "GPU": 0, "memory": 20e9}, "equal nodes, though memory differs by some bytes"
+    assert capacity.max_trials(resources) == 4, "two on each node, not five over both"
+    assert lines == ["a: trials at once: 4, not 8, as a worker takes up to 4.0 GB of memory"]
+    of_recipe, _, _ = _requested(monkeypatch, Resources(memory_gb=1.0), 4.0, node)
+    assert of_recipe.memory_gb == 1.0
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_trial_that_needs_more_than_there_is_runs_alone(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would wait for ever for what no node has: the workers share what there is besides the process that waits."""
+    resources, capacity, lines = _requested(monkeypatch, Resources(workers=workers), 9.0, {"CPU": 4.0, "memory": 6e9})
+    assert resources.memory_gb is not None
+    taken = resources.memory_gb * workers * 1e9 + (0 if workers == 1 else WAITING_BYTES)
+    assert 5.9e9 < taken <= 6e9
+    assert capacity.max_trials(resources) == 1
+    assert [line.split(":")[0] for line in lines] == ["a"]
+    assert "a worker is estimated to take 9.0 GB of memory" in lines[0]
+    assert "one trial runs at a time" in lines[0]
+
+
+def test_workers_of_a_trial_too_large_for_one_node_use_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = {"CPU": 4.0, "memory": 6e9}
+    resources, capacity, lines = _requested(monkeypatch, Resources(workers=2), 4.0, node, node)
+    assert (resources.memory_gb, capacity.max_trials(resources)) == (4.0, 1)
+    assert lines == ["a: trials at once: 1, not 4, as a worker takes up to 4.0 GB of memory"]
+
+
+def test_nothing_is_requested_where_the_need_is_unknown_or_a_node_group_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An autoscaler starts no node for a resource that its description lacks."""
+    assert (
+        _requested(monkeypatch, Resources(gpus=1), None, {"CPU": 4.0, "GPU": 1.0, "memory": 6e9})[0].memory_gb is None
+    )
+    monkeypatch.setattr(fit, "cluster_capacity", lambda: capacity_of_config(GROUPS))
+    (size,) = with_memory([recipes.tiny().sizes[0]], {"1x32": 2.0}, say=print)
+    assert size.resources.memory_gb is None

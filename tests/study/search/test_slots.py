@@ -10,7 +10,7 @@ import pytest
 from study.search.slots import Slots, shares, trial_request
 from study.spec import Size
 from tests.support import recipes
-from trainables.resources import Resources
+from trainables.resources import WAITING_BYTES, Resources
 
 SIZE = recipes.tiny().sizes[0]
 ONE, TWO = {"CPU": 1.0}, {"CPU": 2.0}
@@ -47,6 +47,15 @@ def test_a_trial_requests_the_resources_of_all_its_workers() -> None:
     size = dataclasses.replace(SIZE, resources=Resources(workers=4, cpus=3, gpus=1, accelerator_type="H100"))
     assert trial_request(size) == {"CPU": 12, "GPU": 4, "GPU:H100": 4}
     assert trial_request(Size("x", SIZE.encoder, Resources(workers=2))) == {"CPU": 2, "GPU": 0}
+    alone, group = (Size("x", SIZE.encoder, Resources(workers=count, memory_gb=2.0)) for count in (1, 3))
+    assert trial_request(alone) == {"CPU": 1, "GPU": 0, "memory": 2e9}
+    assert trial_request(group) == {"CPU": 3, "GPU": 0, "memory": 6e9 + WAITING_BYTES}, "with the process that waits"
+
+
+def test_no_more_trials_run_than_fit_into_memory() -> None:
+    slots = Slots({"CPU": 4, "memory": 5e9})
+    with slots.admitted("a", {"CPU": 1, "memory": 2e9}, trials=9):
+        assert [slots.acquire("a") for _ in range(3)] == [True, True, False]
 
 
 def test_a_new_search_gets_its_share_as_trials_end() -> None:
