@@ -14,6 +14,7 @@ from pathlib import Path
 from study.errors import CannotRun
 from trainables.store.locks import lock_problem
 from trainables.store.manifests import MANIFEST, read_manifest
+from trainables.training.attempts import FOLDER as ATTEMPTS
 
 LOCK = ".lock"
 
@@ -46,7 +47,8 @@ def locked(output: Path) -> Iterator[None]:
 
 
 def remove_leftovers(output: Path) -> None:
-    """Remove unfinished stages, and checkpoints of stages that finished but were interrupted before they removed them."""
+    """Remove unfinished stages and notes of what was trained, and checkpoints that finished stages could not remove."""
+    shutil.rmtree(output / ATTEMPTS, ignore_errors=True)
     for folder in output.glob("stages/.unfinished-*"):
         shutil.rmtree(folder)
     for checkpoints in output.glob("checkpoints/*"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ from study.errors import StorageFailed, causes_of, reason_of, storage_problem
 from study.planning.architecture import parameters
 from study.spec import PublishedEncoder, Size, Study
 from trainables.launch.job import Job
+from trainables.launch.retry import MAX_LOSSES
 from trainables.launch.task import run_small_task, run_task
 from trainables.models.encoder import ParameterCount
 from trainables.models.published_encoder import is_shipped
 from trainables.resources import worker_request
 from trainables.stages.pretrain import Pretrain
 from trainables.store.stage_store import StageStore
+from trainables.training.attempts import halve_after_kill
 
 PRETRAINING, IMPORTING = "pre-training", "importing"
 
@@ -46,18 +50,16 @@ def prepare_encoders(study: Study, output: Path, *, progress_actor: Any, console
     missing = [size for size in study.sizes if store.find(study.encoder_stage(size)) is None]
     inline = [size for size in missing if study.encoder_resources(size).inline]
     groups = [size for size in missing if not study.encoder_resources(size).inline]
+    launch = partial(_launched, study, output=output, progress=ProgressReporter(progress_actor))
     failures: dict[str, str] = {}
     for batch in ([inline] if inline else []) + [[size] for size in groups]:
         for doing in (PRETRAINING, IMPORTING):
             if names := [size.name for size in batch if activity(study, size) == doing]:
                 console.say(f"{doing} {', '.join(names)}")
-        tasks = {
-            size.name: _launched(study, size, output=output, progress=ProgressReporter(progress_actor))
-            for size in batch
-        }
+        tasks = {size.name: launch(size) for size in batch}
         for size in batch:
             try:
-                ray.get(tasks[size.name])
+                _wait(study, size, tasks[size.name], launch=launch, output=output, console=console)
             except ray.exceptions.RayError as error:
                 if (problem := storage_problem(error, output)) is not None:
                     raise StorageFailed(problem, output) from error
@@ -66,15 +68,42 @@ def prepare_encoders(study: Study, output: Path, *, progress_actor: Any, console
     return failures
 
 
+def _wait(
+    study: Study, size: Size, task: Any, *, launch: Callable[[Size], Any], output: Path, console: Console
+) -> None:
+    """Wait for a task; launch it again where its process is killed for memory, if possible with half its micro-batch.
+
+    Raises:
+        RayError: it raised, was lost, or was killed too often.
+    """
+    for _ in range(MAX_LOSSES):
+        try:
+            ray.get(task)
+            return
+        except ray.exceptions.OutOfMemoryError:
+            smaller = halve_after_kill(output, study.encoder_resources(size), _job_name(size))
+            change = "" if smaller is None else f": {smaller}"
+            console.say(f"{activity(study, size)} {size.name} was killed for memory and starts again{change}")
+            task = launch(size)
+    ray.get(task)
+
+
+def _job_name(size: Size) -> str:
+    return f"pretrain-{size.name}"
+
+
 def _launched(study: Study, size: Size, *, output: Path, progress: ProgressReporter) -> Any:
     """The Ray task that trains or imports a size's encoder; a group's launcher waits on the head and computes nothing."""
     resources = study.encoder_resources(size)
-    job = Job(str(output.resolve()), resources, stages=(study.encoder_stage(size),), size=size.name)
+    job = Job(
+        *(str(output.resolve()), resources), stages=(study.encoder_stage(size),), size=size.name, name=_job_name(size)
+    )
     requests: dict[str, Any] = {"num_cpus": 0, "resources": ON_HEAD}
     if resources.inline:
-        requests = {"num_cpus": resources.cpus, "memory": worker_request(resources).get("memory")}
+        request = worker_request(resources)
+        requests = {"num_cpus": resources.cpus} | ({"memory": request["memory"]} if "memory" in request else {})
     shipped = isinstance(size.encoder, PublishedEncoder) and is_shipped(size.encoder)
-    return (run_small_task if shipped else run_task).options(**requests).remote(job, f"pretrain-{size.name}", progress)
+    return (run_small_task if shipped else run_task).options(**requests).remote(job, _job_name(size), progress)
 
 
 def encoder_parameters(study: Study, size: Size, *, output: Path) -> ParameterCount:

@@ -9,15 +9,17 @@ from typing import Any, Protocol
 from ray.tune import Callback
 
 from study.console import Console
+from study.search.lost_actors import LostActor
 from study.search.records import DEV_SCORE, TARGETS_FINISHED, SearchResult, TrialOutcome, TrialRecord, repeated_id
 from study.search.tables import describe_choice, describe_scores
-from study.search.trial import STORAGE, choice_of, outcome_of
+from study.search.trial import STORAGE, choice_of, job_name, outcome_of
 from study.spec import Size, Study
 from study.spec.space import Choice
 from study.tracking.examples import write_examples
 from study.tracking.tracker import Tracker
 from trainables.stages.chain import SCORE_PREFIXES
 from trainables.stages.evaluate import Evaluate
+from trainables.training.attempts import halve_after_kill
 
 # MLflow's names of metrics that trials report under others.
 _RENAMED = {DEV_SCORE: "dev/score", "test_score": "test/score"}
@@ -94,10 +96,26 @@ class TrialLog(Callback):  # type: ignore[misc]
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         error = trial.get_pickled_error()
         reason = "its process was lost" if error is None else str(error).strip().splitlines()[0]
+        if isinstance(error, LostActor) and error.for_memory:
+            reason += self._after_kill(trial)
         self.console.say(f"  {self.size.name} {trial.config['trial']} starts again: {reason}")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._say_end(trial, _CONSOLE_WORDS[TrialOutcome.FAILED])
+
+    def _after_kill(self, trial: Any) -> str:
+        """Halve the micro-batch that a trial was killed with for memory, and note it; returns what changed, in words.
+
+        Tune calls this before the trial's next process starts, which reads the limit.
+        """
+        name = trial.config["trial"]
+        try:
+            smaller = halve_after_kill(self.tracker.output, self.size.resources, job_name(self.size, name))
+        except OSError as error:
+            return f"; its micro-batch stays, as the output folder cannot be written ({error.strerror})"
+        change = "" if smaller is None else f"; {smaller}"
+        self.tracker.tags(self._run(name, choice_of(trial.config)), {"killed_for_memory": f"yes{change}"})
+        return change
 
     def log_missing(self, result: SearchResult) -> None:
         """Write the ends of a search's trials and repeats that MLflow does not have yet."""

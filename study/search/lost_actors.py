@@ -16,17 +16,21 @@ _handle = RayActorManager._actor_task_failed
 
 
 class LostActor(RayActorError):  # type: ignore[misc]
-    """An actor's process is gone, for the reason that the message gives in one line."""
+    """An actor's process is gone, for the reason that the message gives in one line; `for_memory`: Ray's memory monitor."""
 
-    def __init__(self, reason: str = "its process was lost") -> None:
+    def __init__(self, reason: str = "its process was lost", *, for_memory: bool = False) -> None:
         super().__init__(error_msg=reason)
-        self.reason = reason
+        self.reason, self.for_memory = reason, for_memory
 
     def __str__(self) -> str:
         return self.reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LostActor, (self.reason,)
+        return _lost_actor, (self.reason, self.for_memory)
+
+
+def _lost_actor(reason: str, for_memory: bool) -> LostActor:
+    return LostActor(reason, for_memory=for_memory)
 
 
 def as_lost_actor(error: Exception) -> Exception:
@@ -35,8 +39,9 @@ def as_lost_actor(error: Exception) -> Exception:
         return error
     if isinstance(error, OutOfMemoryError):
         return LostActor(
-            "the machine ran out of memory, and Ray ended the process that used most; give the size more cores per trial or a "
-            "smaller micro_batch, so that fewer run at once or each takes less"
+            "the machine ran out of memory, and Ray ended the process that used most; a larger memory_gb lets fewer run at "
+            "once, and a smaller micro_batch takes less",
+            for_memory=True,
         )
     lines = str(error).strip().splitlines() or [""]
     return LostActor(f"{type(error).__name__}: {lines[0]}"[:500])

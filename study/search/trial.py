@@ -47,6 +47,11 @@ def choice_of(config: dict[str, Any]) -> Choice:
     return Choice(**{name: value for name, value in config.items() if name != "trial"})
 
 
+def job_name(size: Size, trial: str) -> str:
+    """The name of a trial's job, by which an interrupted group and notes of what is trained are found."""
+    return f"{size.name}-{trial}"
+
+
 def run_trial(config: dict[str, Any], *, study: Study, size: Size, output: str, progress: Progress) -> None:
     """Run a Tune trial: the chain of its choice, inline or on a Ray Train group.
 
@@ -55,11 +60,12 @@ def run_trial(config: dict[str, Any], *, study: Study, size: Size, output: str, 
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            job = Job(output, size.resources, chain=study.chain(size, choice_of(config)), size=size.name)
+            name = job_name(size, config["trial"])
+            chain = study.chain(size, choice_of(config))
+            job = Job(output, size.resources, chain=chain, size=size.name, name=name)
             if size.resources.inline:
                 run_inline(job, report=tune.report, progress=progress)
             else:
-                name = f"{size.name}-{config['trial']}"
                 run_group(job, name=name, progress=progress, callbacks=[TuneReportCallback()])
             return
         except Exception as error:

@@ -29,7 +29,8 @@ DIVERGED = "diverged"  # key of a chain's last report if its training diverged; 
 class Job:
     """Stages to produce, then a chain to score, under the output folder.
 
-    `size` names the size whose resources these are, in log lines. Launchers fill in `limits`: smaller micro-batches for stages
+    `size` names the size whose resources these are, in log lines. `name` is the job's own, the same whenever it is started
+    again; no two jobs that run at the same time share one. Launchers fill in `limits`: smaller micro-batches for stages
     whose usual one did not fit.
     """
 
@@ -38,6 +39,7 @@ class Job:
     stages: tuple[Stage, ...] = ()
     chain: tuple[Evaluate, ...] = ()
     size: str = ""
+    name: str = ""
     limits: Limits = field(default_factory=dict)
 
     def with_resources(self, **changes: Any) -> Job:
@@ -73,7 +75,9 @@ def workplace(job: Job, share: Share, *, device: torch.device, progress: Progres
     output = Path(job.output)
     if not output.is_dir():
         raise OutputMissing(f"{output} is missing on {platform.node()}: is the shared folder mounted?")
-    return Workplace(StageStore(output), share, job.resources, limits=job.limits, device=device, progress=progress)
+    return Workplace(
+        *(StageStore(output), share, job.resources), limits=job.limits, device=device, progress=progress, job=job.name
+    )
 
 
 def no_progress(stage: str, done: int, total: int, loss: float | None) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import ray
 import ray.train
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from trainables.hyperparameters import OutOfMemory
 from trainables.launch.job import Job
+from trainables.training.attempts import halve_after_kill
 from trainables.training.micro_batches import known_limits, record_limit
 
 Launch = Callable[[Job], None]
@@ -53,9 +54,10 @@ def retry_lost_workers(job: Job, launch: Launch) -> None:
 
 
 def retry_out_of_memory(job: Job, launch: Launch) -> None:
-    """Launch, and launch again with half the micro-batch in the stage that ran out of device memory.
+    """Launch, and launch again with half the micro-batch in the stage that ran out of memory: the device's, or the node's.
 
-    The global batch stays the same, and so does the result. Finished stages are found in the store, and the stage that ran out
+    Where the node's memory ran out, Ray has killed a worker of a group; what that was training is in its note (`attempts`). The
+    global batch stays the same, and so does the result. Finished stages are found in the store, and the stage that ran out
     of memory resumes from its last checkpoint. The limit is recorded in the output folder (`micro_batches`) for similar stages.
     """
     output, resources = Path(job.output), job.resources
@@ -65,6 +67,10 @@ def retry_out_of_memory(job: Job, launch: Launch) -> None:
             launch(job)
             return
         except Exception as error:
+            if killed_for_memory(error) and (smaller := halve_after_kill(output, resources, job.name)) is not None:
+                logger.warning("%s: a worker was killed for memory; continuing %s", job.size, smaller)
+                job = dataclasses.replace(job, limits={**job.limits, smaller.stage: smaller.rows})
+                continue
             exhausted = _out_of_memory(error)
             stage, half = ("", 0) if exhausted is None else (exhausted.stage, exhausted.micro_batch // 2)
             # A single example, or a single group that stays together, cannot be halved.
@@ -74,6 +80,18 @@ def retry_out_of_memory(job: Job, launch: Launch) -> None:
         job = dataclasses.replace(job, limits={**job.limits, stage: half})
         logger.warning("%s: %s; continuing with %d", job.size, reason, half)
         record_limit(output, resources, stage, micro_batch=half, because=reason)
+
+
+def killed_for_memory(error: BaseException) -> bool:
+    """Whether Ray's memory monitor killed a process whose error this is, or a worker of its group."""
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    failures = [error, *getattr(error, "worker_failures", {}).values()]
+    causes = [
+        failure.health_check_failure if isinstance(failure, WorkerHealthCheckFailedError) else failure
+        for failure in failures
+    ]
+    return any(isinstance(cause, OutOfMemoryError) for cause in causes)
 
 
 def never_started(error: BaseException) -> bool:

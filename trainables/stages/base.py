@@ -37,7 +37,8 @@ POLL_S = 0.5  # between two attempts to claim a stage that another process is pr
 class Workplace:
     """Where stages run: the store, this worker's share of every batch, the resources, its device and a progress callback.
 
-    `limits` holds smaller micro-batches than the share's, by the `memory_key` of stages that ran out of memory.
+    `limits` holds smaller micro-batches than the share's, by the `memory_key` of stages that ran out of memory. `job` names the
+    job that runs here, under which its trainings are noted (`attempts`); without a name they are not.
     """
 
     store: StageStore
@@ -46,6 +47,7 @@ class Workplace:
     limits: Limits = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = lambda stage, done, total, loss: None
+    job: str = ""
 
     @property
     def leads(self) -> bool:

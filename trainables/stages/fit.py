@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from trainables.hyperparameters import Training
 from trainables.models.encoder import checkpoint_activations, compile_layers, encoder_of, is_on_meta
 from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
+from trainables.training.attempts import Attempt, noted
 from trainables.training.batching import Batches
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.early_stopping import DevScore, EarlyStopper
@@ -66,7 +69,7 @@ def fit(
         read_partitioned(model, weights, settings, trimmed=trimmed, leads=work.leads, device=work.device)
     _adapt(model, work.resources)
     stopper = _early_stopper(label, training, dev_score, leads=work.leads)
-    with managed_engine(model, training, layout) as engine:
+    with _noted(stage, training, layout, work), managed_engine(model, training, layout) as engine:
         trained = train(
             engine,
             batches,
@@ -85,6 +88,16 @@ def fit(
     if lookups is not None:
         metrics["embedding_rows_trained"] = lookups.embedding.num_embeddings
     return state, metrics
+
+
+def _noted(stage: Stage | str, training: Training, layout: Layout, work: Workplace) -> AbstractContextManager[None]:
+    """Note, on the leading worker, what is trained with how many rows at once, in case the process is killed for memory."""
+    if isinstance(stage, str) or not work.leads:
+        return contextlib.nullcontext()
+    share, together = layout.share, layout.group * layout.rows
+    micro_batches = share.accumulation(training.batch_size, group=layout.group, rows=layout.rows)
+    rows = training.batch_size // share.workers // micro_batches * layout.rows
+    return noted(work.store.root, work.job, Attempt(stage.memory_key, rows, together))
 
 
 def _trim(model: nn.Module, lookups: Lookups | None, resources: Resources) -> Trimmed | None:

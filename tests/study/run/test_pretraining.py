@@ -16,7 +16,12 @@ from study.run import pretraining
 from study.run.pretraining import IMPORTING, PRETRAINING, activities, activity, prepare_encoders
 from study.spec import LadderEncoder, Size, Study
 from tests.support import recipes
+from tests.support.killed import leave_note
+from trainables.launch.retry import MAX_LOSSES
 from trainables.models.catalogue import published
+from trainables.resources import Resources
+from trainables.training.attempts import Attempt
+from trainables.training.micro_batches import known_limits
 
 
 def _with_a_published_size() -> tuple[Study, Size, Size]:
@@ -84,3 +89,38 @@ def test_a_folder_that_cannot_be_written_ends_the_run(
     monkeypatch.setattr(ray, "get", get)
     with pytest.raises(StorageFailed, match="No space left on device"):
         prepare_encoders(study, tmp_path, progress_actor=None, console=Console(Timeline()))
+
+
+def test_a_pretraining_killed_for_memory_is_launched_again_and_given_up_after_ten_kills(
+    task: _Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = recipes.inline()
+    size, kills = study.sizes[0], [1]
+
+    def get(name: str) -> None:
+        if len(task.launched) <= kills[0]:
+            if len(task.launched) == 1:  # the others were killed before they trained
+                leave_note(tmp_path, name, Attempt("pretrain", 64, 16))
+            raise ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")
+
+    monkeypatch.setattr(ray, "get", get)
+    assert prepare_encoders(study, tmp_path, progress_actor=None, console=Console(Timeline())) == {}
+    assert len(task.launched) == 2
+    assert known_limits(tmp_path, size.resources) == {"pretrain": 32}
+    assert "starts again: pretrain with micro-batches of 32 rows instead of 64" in capsys.readouterr().err
+    task.launched.clear()
+    kills[0] = 99
+    failures = prepare_encoders(study, tmp_path, progress_actor=None, console=Console(Timeline()))
+    assert list(failures) == [size.name]
+    assert len(task.launched) == 1 + MAX_LOSSES
+
+
+def test_a_pretraining_requests_the_memory_of_its_size(
+    task: _Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, *sizes = _with_a_published_size()
+    sized = tuple(dataclasses.replace(size, resources=Resources(memory_gb=2.0)) for size in sizes)
+    monkeypatch.setattr(ray, "get", lambda name: None)
+    study = dataclasses.replace(study, sizes=sized)
+    prepare_encoders(study, tmp_path, progress_actor=None, console=Console(Timeline()))
+    assert [requests for _, requests in task.launched] == [{"num_cpus": 1, "memory": 2_000_000_000}] * 2

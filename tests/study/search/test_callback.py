@@ -13,10 +13,14 @@ import pytest
 import analysis
 from study.console import Console, Timeline
 from study.search.callback import TrialLog
+from study.search.lost_actors import LostActor
 from study.search.records import SearchResult, TrialOutcome, TrialRecord
 from study.spec.space import Choice
 from study.tracking.tracker import Tracker, default_uri
 from tests.support import recipes
+from tests.support.killed import leave_note
+from trainables.training.attempts import Attempt
+from trainables.training.micro_batches import known_limits
 
 STUDY = recipes.inline()
 SIZE = STUDY.sizes[0]
@@ -165,3 +169,22 @@ def test_a_report_shows_the_target_s_own_score_beside_the_mean(
         f"{entailment} dev 79.3, mean of 2 targets 71.2",
         f"{bitext} test 20.0, without dev, mean of 2 targets 71.2",
     ]
+
+
+@pytest.mark.parametrize("for_memory", [True, False])
+def test_only_a_kill_for_memory_halves_the_micro_batch_and_is_noted(
+    for_memory: bool, log: TrialLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = dataclasses.replace(log, console=Console(Timeline()))  # on the standard error that `capsys` captures
+    output = log.tracker.output
+    leave_note(output, f"{SIZE.name}-t0000", Attempt("tune", 64, 1))
+    error = LostActor("gone", for_memory=for_memory)
+    config = {"trial": "t0000", **dataclasses.asdict(DEFAULT)}
+    trial = SimpleNamespace(config=config, get_pickled_error=lambda: error)
+    log.on_trial_recover(0, [], trial)
+    change = "tune with micro-batches of 32 rows instead of 64"
+    said = f"{SIZE.name} t0000 starts again: gone" + (f"; {change}" if for_memory else "")
+    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
+    assert known_limits(output, SIZE.resources) == ({"tune": 32} if for_memory else {})
+    if for_memory:
+        assert log.tracker.tag(f"trial:{SIZE.name}:t0000", "killed_for_memory") == f"yes; {change}"

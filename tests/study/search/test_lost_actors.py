@@ -40,7 +40,9 @@ def test_tune_takes_every_loss_for_a_dead_actor(error: Exception) -> None:
     assert [type(raised) for raised in told] == [LostActor, LostActor]
     assert isinstance(told[0], RayActorError)
     assert "\n" not in str(told[0])
-    assert str(pickle.loads(pickle.dumps(told[0]))) == str(told[0])
+    again = pickle.loads(pickle.dumps(told[0]))
+    assert str(again) == str(told[0])
+    assert again.for_memory == isinstance(error, OutOfMemoryError), "only then do micro-batches get smaller"
 
 
 def test_a_kill_for_memory_says_what_to_do() -> None:

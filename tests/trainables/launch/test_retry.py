@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import ray
 import ray.train
+from ray.exceptions import OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
+from tests.support.killed import leave_note
 from trainables.launch import retry
 from trainables.launch.job import Job
 from trainables.resources import Resources
+from trainables.training.attempts import Attempt
 
 
 @pytest.fixture
@@ -66,6 +71,32 @@ def test_a_worker_killed_on_a_living_machine_is_restarted(dead: list[str]) -> No
     with pytest.raises(ray.train.TrainingFailedError):
         retry.retry_lost_workers(Job("unused", Resources(workers=2)), launch_on_a_broken_machine)
     assert len(launched) == retry.MAX_LOSSES + 1
+
+
+def test_a_group_killed_for_memory_starts_again_with_half_the_rows(dead: list[str], tmp_path: Path) -> None:
+    """Another loss leaves the micro-batch as it is, and so does a kill between two trainings."""
+    out_of_memory = OutOfMemoryError("Task was killed due to the node running low on memory.")
+    losses: list[Exception | None] = [
+        WorkerHealthCheckFailedError("died", out_of_memory),
+        WorkerHealthCheckFailedError("died", ray.exceptions.ActorDiedError()),
+        out_of_memory,
+        None,
+    ]
+    limits: list[dict[str, int]] = []
+
+    def launch(job: Job) -> None:
+        loss = losses[len(limits)]
+        limits.append(dict(job.limits))
+        if loss is not None:
+            if len(limits) < 3:
+                leave_note(tmp_path, "a-t0000", Attempt("tune", 64 if len(limits) == 1 else 32, 1))
+            else:
+                (tmp_path / "attempts" / "a-t0000.json").unlink()  # it was not training
+            raise _failure(loss)
+
+    job = Job(str(tmp_path), Resources(workers=2), name="a-t0000")
+    retry.retry_lost_workers(job, lambda job: retry.retry_out_of_memory(job, launch))
+    assert limits == [{}, {"tune": 32}, {"tune": 32}, {"tune": 32}]
 
 
 def test_missing_machines_leave_a_smaller_group_if_the_size_allows_it(dead: list[str]) -> None:

@@ -1,0 +1,85 @@
+"""What each job trains at the moment, noted for whoever learns why its process is gone.
+
+A process that is killed for memory says nothing: not that it was memory, nor what it was training. So the leading worker
+writes a file when a training starts and removes it when the training ends, however it ends; only a kill leaves it behind. Ray
+tells the reason of a kill to another process: the driver for a trial or a pre-training, the trial for the workers of its group.
+Where that was memory, the process turns the file into a limit on micro-batches (`micro_batches`), and the job starts again with
+half the rows. After any other loss the next attempt of the job replaces the file, and nothing gets smaller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from trainables.resources import Resources
+from trainables.store.atomic import write_text
+from trainables.store.kept import KeptFileUnusable, read_object
+from trainables.training.micro_batches import record_limit
+
+FOLDER = "attempts"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A training: its stage's memory key, the rows of its micro-batches, and the fewest that they can have."""
+
+    stage: str
+    rows: int
+    fewest_rows: int
+
+
+@dataclass(frozen=True)
+class SmallerMicroBatches:
+    """What a job is started again with."""
+
+    stage: str
+    rows: int
+    before: int
+
+    def __str__(self) -> str:
+        return f"{self.stage} with micro-batches of {self.rows} rows instead of {self.before}"
+
+
+@contextlib.contextmanager
+def noted(output: Path, job: str, attempt: Attempt) -> Iterator[None]:
+    """Note the job's training for the time of the block; a job without a name notes nothing."""
+    if not job:
+        yield
+        return
+    path = _path(output, job)
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps(asdict(attempt)))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def halve_after_kill(output: Path, resources: Resources, job: str) -> SmallerMicroBatches | None:
+    """Record half the rows as the limit of the training that the job was killed in; called where the reason was memory.
+
+    None where the job was not training, or where its micro-batches cannot be smaller.
+    """
+    path = _path(output, job)
+    try:
+        content = read_object(path, ("stage", "rows", "fewest_rows"))
+    except KeptFileUnusable:
+        content = None
+    path.unlink(missing_ok=True)
+    if content is None:
+        return None
+    attempt = Attempt(str(content["stage"]), int(content["rows"]), int(content["fewest_rows"]))
+    if attempt.rows <= attempt.fewest_rows:
+        return None
+    half = attempt.rows // 2
+    because = f"{job} was killed for memory with micro-batches of {attempt.rows} rows"
+    record_limit(output, resources, attempt.stage, micro_batch=half, because=because)
+    return SmallerMicroBatches(attempt.stage, half, attempt.rows)
+
+
+def _path(output: Path, job: str) -> Path:
+    return output / FOLDER / f"{job}.json"
