@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from study.cli.options import DataRoot, Recipe, Repeats, Seed, Sizes, Trials, console, load_study, use_data_root
-
-COLUMNS = 170  # a narrower table would cut its numbers
 
 Price = Annotated[
     float | None, typer.Option(min=0.0, metavar="PRICE", help="price per GPU-hour, in any currency; adds the cost")
@@ -27,11 +24,11 @@ def plan(
 ) -> None:
     """Show what would run and what it would cost; starts nothing.
 
-    Prints sizes and parameters, memory, trials, shared stages and GPU-hours.
-    Its tables are 170 columns wide.
+    Prints sizes and parameters, memory, trials, shared stages and GPU-hours:
+    as tables where the terminal is wide enough for them.
     """
     from study.planning.plan import render_plan
 
     use_data_root(data_root)
     study = load_study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats)
-    Console(highlight=False, width=max(console.width, COLUMNS)).print(render_plan(study, price=price))
+    console.print(render_plan(study, price=price), soft_wrap=False)

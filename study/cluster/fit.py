@@ -62,15 +62,19 @@ def slot_amounts(sizes: Sequence[Size], address: str | None, *, say: Callable[[s
 
 
 def with_memory(
-    sizes: Sequence[Size], needed_gb: Mapping[str, float | None], *, say: Callable[[str], object]
+    sizes: Sequence[Size],
+    needed_gb: Mapping[str, float | None],
+    *,
+    capacity: Capacity | None = None,
+    say: Callable[[str], object] = lambda line: None,
 ) -> tuple[Size, ...]:
     """The sizes with the memory that each worker requests: what it is estimated to need, or what its recipe names.
 
     Where not even one trial fits, it requests what there is, so that trials run one by one: Ray would wait for ever for more. A
     size whose nodes do not say how much memory they have requests none. `say` is told where memory and not cores limits how
-    many trials run.
+    many trials run. By default `capacity` is that of the connected cluster.
     """
-    capacity = cluster_capacity()
+    capacity = capacity or cluster_capacity()
     return tuple(_with_memory(size, needed_gb.get(size.name), capacity, say) for size in sizes)
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from rich.console import Group
 from rich.text import Text
 from rich.tree import Tree
 
+from study.cluster.capacity import capacity_of_nodes
+from study.cluster.fit import cores_per_trial, with_memory
+from study.cluster.preflight import LEAST_MEMORY, available_memory
 from study.planning import memory, tables
 from study.planning.accelerators import ACCELERATORS, declared_accelerator
 from study.planning.architecture import Architecture, UnknownArchitecture, architecture_of
+from study.planning.fitted import Fitted
 from study.planning.stages import all_loads
+from study.planning.worker_memory import worker_gb
 from study.spec import NONE, LadderEncoder, LogUniform, PublishedEncoder, Study
 from study.spec.data_check import seen_flags
 from study.spec.precision import explain_precision
 from trainables.models.families import why_padded
+from trainables.resources import GB
 from trainables.stages.import_encoder import ImportEncoder
 
 
@@ -34,6 +41,7 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         *_restricted(study),
         *_padding(study),
         *_slow_bf16(study),
+        *_memory_of_cpu_workers(study),
         *_benchmark(study, architectures),
         *notes,
         *(f"not pinned yet, which a run requires: {source}" for source in study.unpinned),
@@ -41,10 +49,15 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
     return Group(
         *(Text(line) for line in lines),
         _stage_graph(study),
-        tables.sizes_table(study, architectures),
-        tables.memory_table(study, architectures),
-        tables.operations_table(study, architectures),
-        tables.cost_table(study, architectures, price),
+        *map(
+            Fitted,
+            (
+                tables.sizes_table(study, architectures),
+                tables.memory_table(study, architectures),
+                tables.operations_table(study, architectures),
+                tables.cost_table(study, architectures, price),
+            ),
+        ),
         tables.choices_table(study),
     )
 
@@ -149,6 +162,32 @@ def _slow_bf16(study: Study) -> list[str]:
         "is no slower"
         for card, names in names_by_card.items()
     ]
+
+
+def _memory_of_cpu_workers(study: Study) -> list[str]:
+    """What a worker on CPUs takes, and how many trials fit this machine if only their size runs."""
+    cores, free = len(os.sched_getaffinity(0)), max(0.0, available_memory()[0] - LEAST_MEMORY)
+    lines = []
+    for size in study.sizes:
+        needed = size.resources.memory_gb or worker_gb(study, size)
+        if size.resources.gpus or needed is None:
+            continue
+        # Ray on one machine starts with as many cores as a trial needs.
+        node = {"CPU": float(max(cores, cores_per_trial(size.resources))), "memory": free}
+        capacity = capacity_of_nodes([{"Alive": True, "Resources": node}])
+        (requesting,) = with_memory([size], {size.name: needed}, capacity=capacity)
+        trials = capacity.max_trials(requesting.resources)
+        fits = requesting.resources.memory_gb == needed
+        lines.append(
+            f"{size.name}: a worker on CPUs takes up to {needed:.1f} GB of memory; on this machine ({cores} cores, "
+            f"{free / GB:.1f} GB free beside Ray) "
+            + (
+                f"{trials} trial{'' if trials == 1 else 's'} at once"
+                if fits
+                else "one trial at a time, which may run out"
+            )
+        )
+    return lines
 
 
 def _benchmark(study: Study, architectures: Mapping[str, Architecture]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from io import StringIO
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from study.errors import CannotRun
-from study.planning import tables
+from study.planning import plan, tables
 from study.planning.architecture import architecture_of
 from study.planning.operations import stage_hours
 from study.planning.plan import render_plan
@@ -29,9 +30,9 @@ from trainables.stages.import_encoder import ImportEncoder
 from trainables.store.stage_store import StageStore
 
 
-def _lines(study: Study) -> list[str]:
-    """The plan as it is printed."""
-    console = Console(width=300, record=True, file=StringIO())
+def _lines(study: Study, columns: int = 300) -> list[str]:
+    """The plan as it is printed on so many columns."""
+    console = Console(width=columns, record=True, file=StringIO())
     console.print(render_plan(study))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
@@ -113,3 +114,41 @@ def test_bf16_without_tensor_cores_is_pointed_out_and_hours_follow_the_precision
     assert fp32 is not None
     assert bf16 is not None
     assert fp32 == pytest.approx(bf16 * 989 / 67)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_plan_on_80_columns_keeps_every_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = one_vs_ten_billion().replace(trials=3)
+    lines = _lines(study, 80)
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert "params 10695.95 M; embeddings 1029.71 M; body 9666.24 M" in text
+    assert "scoring 43.92 + 342.3" in text
+    wide = [line for line in _lines(study) if "10695.95 M" in line]
+    assert len(wide) == 1, "a table, where it fits"
+
+
+def test_the_plan_says_what_a_cpu_worker_takes_and_how_many_trials_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = recipes.inline()
+    (size,) = study.sizes
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)))
+    told = {}
+    for free_gb, resources in ((9.0, Resources(memory_gb=3.0)), (3.0, Resources(memory_gb=3.0)), (9.0, Resources())):
+        monkeypatch.setattr(plan, "available_memory", lambda gb=free_gb: (gb * 1e9, None))
+        sized = dataclasses.replace(study, sizes=(dataclasses.replace(size, resources=resources),))
+        told[free_gb, resources.memory_gb] = [line for line in _lines(sized) if "a worker on CPUs takes" in line]
+    start = f"{size.name}: a worker on CPUs takes up to"
+    assert told[9.0, 3.0] == [
+        f"{start} 3.0 GB of memory; on this machine (4 cores, 8.0 GB free beside Ray) 2 trials at once"
+    ]
+    assert told[3.0, 3.0][0].endswith("(4 cores, 2.0 GB free beside Ray) one trial at a time, which may run out")
+    assert told[9.0, None][0].endswith("4 trials at once")
+
+
+def test_the_buckets_of_a_tiny_size_on_cpus_are_no_larger_than_its_gradients() -> None:
+    study = recipes.tiny()
+    sized = [dataclasses.replace(size, resources=Resources(workers=2, zero_stage=2)) for size in study.sizes]
+    mixed = dataclasses.replace(study.tuning, precision="bf16_mixed")
+    study = dataclasses.replace(study, sizes=tuple(sized), tuning=mixed)
+    architectures = {size.name: architecture_of(study, size) for size in study.sizes}
+    assert float(_row(tables.memory_table(study, architectures), sized[0].name)["buffers"]) < 0.01
