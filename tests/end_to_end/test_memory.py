@@ -52,7 +52,7 @@ def cluster() -> Iterator[None]:
     memory = psutil.virtual_memory()
     if memory.available < 2 * ROOM_BYTES:
         pytest.skip(
-            f"{memory.available / 1e9:.1f} GB of memory available, and the test takes {ROOM_BYTES / 1e9:.1f} for a moment"
+            f"{memory.available / 1e9:.1f} GB of memory available; the test takes {ROOM_BYTES / 1e9:.1f} for a moment"
         )
     with pytest.MonkeyPatch.context() as patch:
         most = memory.total - memory.available + ROOM_BYTES
@@ -122,7 +122,7 @@ def test_a_trial_killed_for_memory_starts_again_with_half_its_micro_batch(
 
 @dataclass(frozen=True)
 class HungryStudy(Study):
-    def encoder_stage(self, size: Size) -> Any:
+    def encoder_stage(self, size: Size, *, trained: bool = True) -> Any:
         return Hungry("pretrain")
 
 
