@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ray.tune import Callback
 
 from study.console import Console
-from study.search.lost_actors import LostActor
+from study.search.lost_actors import LostActor, latest_error
 from study.search.records import DEV_SCORE, TARGETS_FINISHED, SearchResult, TrialOutcome, TrialRecord, repeated_id
 from study.search.tables import describe_choice, describe_scores
 from study.search.trial import STORAGE, choice_of, job_name, outcome_of
@@ -94,7 +94,7 @@ class TrialLog(Callback):  # type: ignore[misc]
         self._say_end(trial, _CONSOLE_WORDS[outcome])
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        error = trial.get_pickled_error()
+        error = latest_error(trial)
         reason = "its process was lost" if error is None else str(error).strip().splitlines()[0]
         if isinstance(error, LostActor) and error.for_memory:
             reason += self._after_kill(trial)

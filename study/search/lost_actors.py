@@ -7,8 +7,10 @@ search with its own RuntimeError.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import ray.cloudpickle
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
@@ -45,6 +47,18 @@ def as_lost_actor(error: Exception) -> Exception:
         )
     lines = str(error).strip().splitlines() or [""]
     return LostActor(f"{type(error).__name__}: {lines[0]}"[:500])
+
+
+def latest_error(trial: Any) -> Exception | None:
+    """What a Tune trial was last lost to or failed with; None if Tune kept no error.
+
+    Tune writes it on this machine. Its own `get_pickled_error` looks in the storage, where the file arrives at the end.
+    """
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return None
+    error: Exception = ray.cloudpickle.loads(Path(path).read_bytes())
+    return error
 
 
 def expect_all_losses() -> None:

@@ -79,7 +79,7 @@ class Hungry(Stage):
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         with noted(work.store.root, work.job, Attempt(self.memory_key, work.share.micro_batch, 1)):
             if work.share.micro_batch > 32:
-                taken = []
+                taken: list[bytes] = []
                 while len(taken) * STEP_BYTES < MOST_BYTES:
                     taken.append(b"x" * int(STEP_BYTES))
                     time.sleep(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,14 +174,15 @@ def test_a_report_shows_the_target_s_own_score_beside_the_mean(
 
 @pytest.mark.parametrize("for_memory", [True, False])
 def test_only_a_kill_for_memory_halves_the_micro_batch_and_is_noted(
-    for_memory: bool, log: TrialLog, capsys: pytest.CaptureFixture[str]
+    for_memory: bool, log: TrialLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = dataclasses.replace(log, console=Console(Timeline()))  # on the standard error that `capsys` captures
     output = log.tracker.output
     leave_note(output, f"{SIZE.name}-t0000", Attempt("tune", 64, 1))
-    error = LostActor("gone", for_memory=for_memory)
+    error = tmp_path / "error.pkl"
+    error.write_bytes(pickle.dumps(LostActor("gone", for_memory=for_memory)))
     config = {"trial": "t0000", **dataclasses.asdict(DEFAULT)}
-    trial = SimpleNamespace(config=config, get_pickled_error=lambda: error)
+    trial = SimpleNamespace(config=config, pickled_error_file=str(error))
     log.on_trial_recover(0, [], trial)
     change = "tune with micro-batches of 32 rows instead of 64"
     said = f"{SIZE.name} t0000 starts again: gone" + (f"; {change}" if for_memory else "")
