@@ -108,7 +108,7 @@ class Probe(nn.Module):
 class OneBatch:
     """The same batch at every step."""
 
-    group = 1
+    group = rows = 1
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         return [{"inputs": torch.ones(1, SHAPE[1])}]
