@@ -22,13 +22,14 @@ class Load:
     """One kind of batch that a stage trains on.
 
     Each entry of a batch is a feature of `rows` rows; `group` features stay together on one worker. `masked`: masked tokens
-    are scored over the whole vocabulary.
+    are scored over the whole vocabulary. `fills_rows`: rows are as long as the maximum, and not sentences.
     """
 
     training: Training
     rows: int = 1
     group: int = 1
     masked: bool = False
+    fills_rows: bool = True
 
 
 def stages_of(stage: Stage) -> Iterator[Stage]:
@@ -68,7 +69,13 @@ def loads_of(stage: TrainingStage) -> list[Load]:
     if isinstance(stage, Pretrain):  # an entry of its batches is a group of sentence pairs
         return [Load(stage.training, rows=2 * stage.group_pairs, masked=True)]
     return [
-        Load(stage.training, rows=head.rows_per_feature(task), group=task.group, masked=head.masks)
+        Load(
+            stage.training,
+            rows=head.rows_per_feature(task),
+            group=task.group,
+            masked=head.masks,
+            fills_rows=head.fills_rows,
+        )
         for task in member_tasks(stage.task)
         for head in (HEADS[task.head],)
     ]

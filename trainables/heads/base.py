@@ -103,10 +103,15 @@ class Outputs(Generic[E]):
 
 
 class Head(ABC, Generic[E]):
-    """The interface of every head. `masks`: each step draws new masked tokens and scores them over the whole vocabulary."""
+    """The interface of every head.
+
+    `masks`: each step draws new masked tokens and scores them over the whole vocabulary. `fills_rows`: its texts are passages,
+    which fill rows up to the maximum length; sentences seldom do.
+    """
 
     name: ClassVar[str]
     masks: ClassVar[bool] = False
+    fills_rows: ClassVar[bool] = False
 
     @abstractmethod
     def features(

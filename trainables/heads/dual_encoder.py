@@ -41,6 +41,7 @@ class DualEncoder(Head[RetrievalPair | RetrievalText]):
     """A pair's rows are query and answer; a text of a retrieval set has one row."""
 
     name = "dual_encoder"
+    fills_rows = True
 
     def features(
         self,

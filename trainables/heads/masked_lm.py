@@ -75,6 +75,7 @@ class MaskedLanguageModelling(Head[TextExample]):
     """A feature is one unmasked row: each step draws its masks, and with them its target and weight."""
 
     name = "masked_lm"
+    fills_rows = True
     masks: ClassVar[bool] = True
 
     def features(

@@ -44,6 +44,7 @@ class SpanExtraction(Head[SpanExample]):
     """A feature's layout holds each token's start and end character, -1 outside the context; target (0, 0) is no answer."""
 
     name = "span_extraction"
+    fills_rows = True
 
     def features(
         self, examples: Sequence[SpanExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int

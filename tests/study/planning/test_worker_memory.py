@@ -34,6 +34,8 @@ def test_training_by_hand() -> None:
     assert _training_bytes(load, activation_checkpointing=True) == pytest.approx(
         20 * 800 + 4 * 1000 + 2 * 128 * 8 * 4 + layer
     )
+    sentences = dataclasses.replace(load, fills_rows=False)
+    assert _training_bytes(sentences) == pytest.approx(20 * 800 + 4 * 1000 + 2 * 64 * (100 * 8 + 22 * 2 * 8))
     # Scores over the vocabulary of 15% of the tokens; they need the whole table.
     masked = dataclasses.replace(load, masked=True)
     assert _training_bytes(masked) == pytest.approx(20 * 1000 + 2 * layer + 0.15 * 128 * 50 * 10)
