@@ -85,6 +85,7 @@ SCORES = {
     "value": "float64",
     "chance": "float64",
 }
+CEILINGS = {"size": "str", "task": "str", "language": "str", "value": "float64"}
 BENCHMARKS = {
     "size": "str",
     "variant": "str",
@@ -166,6 +167,7 @@ class StudyFrames:
     `targets_finished` targets.
     `scores`: one row per trial, task, split and language. `language` is a code, or one of `AGGREGATES` for a mean over
     languages; every dev row is such a mean. `chance` is the score of guessing.
+    `ceilings`: the highest score that any model of a size could reach, by task and language, where its head bounds it.
     `benchmarks`: one row per size and serving variant. `timed_task` is the target whose queries were timed. `task_scores`
     maps task to percent, `unavailable` metric to reason, `results` scenario to VALID or INVALID. A row with a `reason` could
     not be measured and has no values. `samples` queries, drawn from `queries` distinct ones, were timed over all `repeats`.
@@ -184,6 +186,7 @@ class StudyFrames:
     context: dict[str, Any]
     speed_by_language: pd.DataFrame = field(default_factory=lambda: frame((), SPEED_BY_LANGUAGE))
     examples: Examples = field(default_factory=Examples)
+    ceilings: pd.DataFrame = field(default_factory=lambda: frame((), CEILINGS))
     retried: pd.DataFrame = field(default_factory=lambda: frame((), TRIALS))
 
     @property

@@ -52,7 +52,9 @@ class Evaluate(Stage):
         scores = self.scores(model.logits, work)
         if work.leads:
             write_example_scores(example_scores(scores), folder / EXAMPLES)
-        return summary(self.task, scores, root_of(self.model).tokenizer.prefixes)
+        ceiling = work.from_leader(lambda: self.features.ceiling(work))
+        scored = summary(self.task, scores, root_of(self.model).tokenizer.prefixes)
+        return scored | ({"ceiling": ceiling} if ceiling else {})
 
     def scores(self, forward: Forward, work: Workplace) -> list[Score]:
         """Scores of any forward function for the model, for every set with something to score."""
