@@ -18,6 +18,7 @@ AGGREGATES = (MEAN, MEAN_WITHOUT_ENGLISH)
 ENGLISH = "en"
 AGGREGATE_NAMES = {MEAN: "all languages, English included", MEAN_WITHOUT_ENGLISH: "languages other than English"}
 
+FLIPS = ("flips_scored", "flips_batch", "flips_padding")  # predictions that change with the batch, in percent
 # Metrics `bench/<name>` of a benchmark run; each may come with `<name>_low` and `<name>_high`.
 BENCH_METRICS = (
     "p50_ms",
@@ -39,6 +40,8 @@ BENCH_METRICS = (
     "repeats",
     "samples",
     "queries",
+    *FLIPS,
+    "flips_examples",
 )
 BENCH_BY_LANGUAGE = ("p50_ms", "throughput_sps", "mean_pieces", "pieces_per_word")  # `bench/<name>/<language>`
 

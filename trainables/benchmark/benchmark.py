@@ -63,7 +63,7 @@ class Benchmark:
             VariantUnavailable: the variant cannot run on this device.
         """
         variant = variant_named(variant)
-        if reason := variant.unavailable(self.device):
+        if reason := variant.unavailable(self.device):  # before cores are restricted: runtimes count them when loaded
             raise VariantUnavailable(variant.name, reason)
         cores = serving_cores(self.threads) if self.device.type == "cpu" else ()
         watch = InterferenceWatch(self.device, self.threads)

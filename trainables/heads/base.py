@@ -149,6 +149,10 @@ class Head(ABC, Generic[E]):
         """Predictions for each set. Heads that search the texts of several sets override this."""
         return [self.decode(outputs, task) for outputs in sets]
 
+    def decisions(self, outputs: Outputs[E], task: Task) -> list[Any]:
+        """The single answers for one set taken by itself, to compare two ways of serving it; None where none is asked for."""
+        return self.decode(outputs, task)
+
     @abstractmethod
     def reference(self, example: E, task: Task) -> Any:
         """What the metric compares the prediction with; None if the example is not scored."""
