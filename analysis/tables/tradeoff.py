@@ -167,9 +167,8 @@ def with_baselines(benchmarks: pd.DataFrame) -> pd.DataFrame:
     measured = benchmarks.assign(baseline=False, timed_trial=benchmarks["trial_id"])
     compared = measured[measured["baseline_test_score"].notna() & measured["reason"].eq("")]
     own = {name: compared[f"baseline_{name}"] for name in _OF_A_TRIAL}
-    own |= dict.fromkeys(
-        (*FLIPS, "flips_examples"), np.nan
-    )  # only the predictions of the benchmark's own model are compared
+    unknown = pd.Series(np.nan, index=compared.index)  # only the predictions of the benchmark's own model are compared
+    own |= dict.fromkeys((*FLIPS, "flips_examples"), unknown)
     table = pd.concat([measured, compared.assign(baseline=True, **own)]).sort_index(kind="stable")
     return table.drop(columns=[f"baseline_{name}" for name in _OF_A_TRIAL]).reset_index(drop=True)
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from trainables.heads import HEADS, Feature
-from trainables.heads.features import FeatureTable, read_features, write_features
+from trainables.heads.features import FeatureTable, read_features, token_ids_in, write_features
 from trainables.metrics import METRICS, Counts
 from trainables.models.encoder import load_tokenizer
 from trainables.stages.base import Stage, Workplace
@@ -92,6 +94,10 @@ class Tokenise(Stage):
     def table(self, work: Workplace) -> FeatureTable:
         """The finished stage's features."""
         return read_features(work.store.folder(self) / TABLE)
+
+    def token_ids(self, work: Workplace) -> np.ndarray:
+        """Every token id in the finished stage's features, ascending."""
+        return token_ids_in(work.store.folder(self) / TABLE)
 
 
 def _best_scores(task: Task, best: Counts) -> dict[str, float]:

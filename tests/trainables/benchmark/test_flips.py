@@ -43,7 +43,7 @@ def sets_of(task: Task, count: int) -> list[ExampleSet]:
         examples: list[Example] = []
         features = []
         for index in range(count):
-            rows = (row(place * count + index),)
+            rows: tuple[tuple[int, ...], ...] = (row(place * count + index),)
             layout: tuple[int, ...] = ()
             name = f"{language}{index}"
             if task.head == "tagging":
@@ -169,7 +169,7 @@ def test_shares_are_means_over_tasks_and_a_measurement_without_them_says_why() -
     assert values["flips_examples"] == 128
     assert values["flips"]["b"]["decisions"] == 1000
     assert Measured({"scores": {}, **values}).flips == {name: values[name] for name in FLIPS}
-    for earlier, reason in (({"scores": {}}, "earlier version"), ({}, "nothing was scored")):
-        unknown = Measured(earlier).flips
+    for earlier, reason in ((Measured({"scores": {}}), "earlier version"), (Measured({}), "nothing was scored")):
+        unknown = earlier.flips
         assert isinstance(unknown, Unavailable)
         assert reason in unknown.reason

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from trainables.benchmark.benchmark import Benchmark
@@ -21,7 +22,7 @@ from trainables.benchmark.probes.hardware import available_cores
 from trainables.benchmark.scenarios.queries import Query, sample_queries
 from trainables.benchmark.scenarios.texts import Texts, tokens_per_word
 from trainables.benchmark.settings import BenchmarkSettings
-from trainables.benchmark.variants import Variant, variant_named
+from trainables.benchmark.variants import ServedTokens, Variant, variant_named
 from trainables.evaluation import ExampleSet, Score, score_outputs
 from trainables.heads import HEADS
 from trainables.models.encoder import count_parameters, load_tokenizer
@@ -66,6 +67,7 @@ class CheckpointBenchmark:
             FileNotFoundError: a stage of a chain is not finished.
             Damaged: a model's files have changed since they were stored.
         """
+        variant = variant_named(variant).for_texts(self._tokens)
         compared = self.baseline if scored else None
         for evaluate in compared or ():
             self._folder(evaluate)  # timing takes minutes, so a stage that is missing is found before it
@@ -87,7 +89,7 @@ class CheckpointBenchmark:
             values["baseline"] = _summarised(compared, scores)
         return Measured(values)
 
-    def _time(self, variant: str | Variant) -> dict[str, Any]:
+    def _time(self, variant: Variant) -> dict[str, Any]:
         evaluate = self.chain[0]
         folder = self._folder(evaluate)
         start = time.perf_counter()
@@ -118,17 +120,26 @@ class CheckpointBenchmark:
                 measured["languages"].setdefault(test.language, {})["pieces_per_word"] = tokens
         return {**measured, "params_m": count.total / 1e6, "params_body_m": count.body / 1e6}
 
+    def _tokens(self) -> ServedTokens:
+        """The tokens of every set that an evaluation of the chain reads, in all languages."""
+        work = self._work()
+        for evaluate in self.chain:
+            self._folder(evaluate)
+        tokenizer = load_tokenizer(tokenizer_of(self.chain[0].model, work))
+        ids = np.concatenate([evaluate.features.token_ids(work) for evaluate in self.chain])
+        return ServedTokens.of(tokenizer, np.unique(ids).tolist())
+
     def _tests(self, evaluate: Evaluate) -> list[ExampleSet]:
         """The test sets of the task's languages; users do not send pools of candidates."""
         sets = evaluate.sets(self._work())
         return [test for test in sets if test.split == "test" and test.language in evaluate.task.languages]
 
-    def _serve(self, evaluate: Evaluate, variant: str | Variant, *, audited: bool) -> tuple[list[Score], Flips | None]:
+    def _serve(self, evaluate: Evaluate, variant: Variant, *, audited: bool) -> tuple[list[Score], Flips | None]:
         """The scores of a model as served, and if audited what the batch changes in its predictions."""
         model = load_task_model(self._folder(evaluate), evaluate.task, device=torch.device(self.device))
         self._check(evaluate)
         with pinned(max(self.threads, available_cores()), ()):  # only the timing is on the plan's threads
-            forward = variant_named(variant).prepare(model, torch.device(self.device))
+            forward = variant.prepare(model, torch.device(self.device))
             outputs = evaluate.outputs(forward, self._work())
             scores, task = score_outputs(outputs, evaluate.task), evaluate.task
             if not audited:
