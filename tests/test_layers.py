@@ -28,7 +28,7 @@ LAYERS = {
         *("store", "training", "evaluation", "stages", "launch", "benchmark"),
     ),
     "trainables.benchmark": (
-        *("placement", "scenarios", "probes", "settings", "measurement", "repeats"),
+        *("placement", "scenarios", "probes", "settings", "measurement", "repeats", "flips"),
         *("results", "variants", "benchmark", "subjects", "actor"),
     ),
     "analysis": ("store", "tables", "charts", "report"),

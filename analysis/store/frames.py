@@ -18,6 +18,7 @@ AGGREGATES = (MEAN, MEAN_WITHOUT_ENGLISH)
 ENGLISH = "en"
 AGGREGATE_NAMES = {MEAN: "all languages, English included", MEAN_WITHOUT_ENGLISH: "languages other than English"}
 
+FLIPS = ("flips_scored", "flips_batch", "flips_padding")  # predictions that change with the batch, in percent
 # Metrics `bench/<name>` of a benchmark run; each may come with `<name>_low` and `<name>_high`.
 BENCH_METRICS = (
     "p50_ms",
@@ -39,6 +40,8 @@ BENCH_METRICS = (
     "repeats",
     "samples",
     "queries",
+    *FLIPS,
+    "flips_examples",
 )
 BENCH_BY_LANGUAGE = ("p50_ms", "throughput_sps", "mean_pieces", "pieces_per_word")  # `bench/<name>/<language>`
 
@@ -85,6 +88,7 @@ SCORES = {
     "value": "float64",
     "chance": "float64",
 }
+CEILINGS = {"size": "str", "task": "str", "language": "str", "value": "float64"}
 BENCHMARKS = {
     "size": "str",
     "variant": "str",
@@ -166,6 +170,7 @@ class StudyFrames:
     `targets_finished` targets.
     `scores`: one row per trial, task, split and language. `language` is a code, or one of `AGGREGATES` for a mean over
     languages; every dev row is such a mean. `chance` is the score of guessing.
+    `ceilings`: the highest score that any model of a size could reach, by task and language, where its head bounds it.
     `benchmarks`: one row per size and serving variant. `timed_task` is the target whose queries were timed. `task_scores`
     maps task to percent, `unavailable` metric to reason, `results` scenario to VALID or INVALID. A row with a `reason` could
     not be measured and has no values. `samples` queries, drawn from `queries` distinct ones, were timed over all `repeats`.
@@ -184,6 +189,7 @@ class StudyFrames:
     context: dict[str, Any]
     speed_by_language: pd.DataFrame = field(default_factory=lambda: frame((), SPEED_BY_LANGUAGE))
     examples: Examples = field(default_factory=Examples)
+    ceilings: pd.DataFrame = field(default_factory=lambda: frame((), CEILINGS))
     retried: pd.DataFrame = field(default_factory=lambda: frame((), TRIALS))
 
     @property

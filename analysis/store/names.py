@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from analysis.store.frames import MEAN_WITHOUT_ENGLISH
 
+FLIPS_BATCH = 32  # queries; `trainables.benchmark.flips.BATCH`
 METRIC_NAMES = {
     "p50_ms": "p50 latency (ms)",
     "p90_ms": "p90 latency (ms)",
@@ -24,6 +25,10 @@ METRIC_NAMES = {
     "repeats": "repeats",
     "samples": "queries timed",
     "queries": "distinct queries",
+    "flips_scored": "predictions that differ from the scored ones when served singly (%)",
+    "flips_batch": f"predictions that batches of {FLIPS_BATCH} change (%)",
+    "flips_padding": "predictions that padding alone changes (%)",
+    "flips_examples": "examples compared",
     "test_score": "test score, all languages (%)",
     "test_score_without_english": "test score without English (%)",
     "params_m": "parameters (M)",
@@ -40,6 +45,7 @@ METRIC_DIGITS = dict.fromkeys(METRIC_NAMES, 2) | {
     "repeats": 0,
     "samples": 0,
     "queries": 0,
+    "flips_examples": 0,
 }
 VERDICT_NAMES = {
     "gain": "gain",

@@ -14,6 +14,7 @@ from analysis.store.frames import (
     BENCH_BY_LANGUAGE,
     BENCH_METRICS,
     BENCHMARKS,
+    CEILINGS,
     MEAN,
     MEAN_WITHOUT_ENGLISH,
     NONE,
@@ -27,6 +28,7 @@ from analysis.store.frames import (
 from analysis.store.runs import ExampleFiles, StoredRun, deleted_runs, fetch_study
 
 _LANGUAGE_OF = {"dev": MEAN, "test": MEAN, "test_without_english": MEAN_WITHOUT_ENGLISH}
+_CEILING_OF = ["size", "task", "language"]  # it depends on the tokenizer and the tests, not on the trial
 _CONTEXT = ("command", "hardware", "precision", "seed", "selection")
 _CONTEXT_JSON = {
     **dict.fromkeys(("targets", "intermediates"), list),
@@ -67,6 +69,9 @@ def load(tracking_uri: str, experiment: str | None = None) -> StudyFrames:
             frame((row for run in benchmarks for row in _speed_rows(run)), SPEED_BY_LANGUAGE), rank
         ),
         examples=Examples(ExampleFiles(client, counted + benchmarks)),
+        ceilings=_by_size(
+            frame((row for run in counted for row in _ceiling_rows(run)), CEILINGS).drop_duplicates(_CEILING_OF), rank
+        ),
         retried=_by_size(frame((_trial_row(run) for run in attempts if _was_retried(run)), TRIALS), rank),
     )
 
@@ -183,6 +188,14 @@ def _score_rows(run: StoredRun) -> Iterator[tuple[Any, ...]]:
         task, _, language = rest.partition("/")
         split_name = "dev" if split == "dev" else "test"
         yield *key, task, split_name, language or _LANGUAGE_OF[split], value, metrics.get(f"chance/{task}")
+
+
+def _ceiling_rows(run: StoredRun) -> Iterator[tuple[str, str, str, float]]:
+    for name, value in run.metrics.items():
+        prefix, _, rest = name.partition("/")
+        task, _, language = rest.partition("/")
+        if prefix == "ceiling" and language:
+            yield run.tags.get("size", ""), task, language, value
 
 
 def _benchmark_row(run: StoredRun) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.store.frames import BENCH_METRICS, MEAN, NONE, StudyFrames, frame, zero_shot
+from analysis.store.frames import BENCH_METRICS, FLIPS, MEAN, NONE, StudyFrames, frame, zero_shot
 from analysis.tables.chance import at_chance, mean_over
 from analysis.tables.seeds import mean_over_seeds
 
@@ -161,12 +161,14 @@ def configurations(frames: StudyFrames) -> pd.DataFrame:
 def with_baselines(benchmarks: pd.DataFrame) -> pd.DataFrame:
     """Rows of `StudyFrames.benchmarks`, each followed by its baseline as a row of its own, if it has one.
 
-    A `baseline` has its own trial and scores. Its costs are those of `timed_trial`: models that differ only in their weights
-    are timed once.
+    A `baseline` has its own trial and scores, and no flips. Its costs are those of `timed_trial`: models that differ only in
+    their weights are timed once.
     """
     measured = benchmarks.assign(baseline=False, timed_trial=benchmarks["trial_id"])
     compared = measured[measured["baseline_test_score"].notna() & measured["reason"].eq("")]
     own = {name: compared[f"baseline_{name}"] for name in _OF_A_TRIAL}
+    unknown = pd.Series(np.nan, index=compared.index)  # only the predictions of the benchmark's own model are compared
+    own |= dict.fromkeys((*FLIPS, "flips_examples"), unknown)
     table = pd.concat([measured, compared.assign(baseline=True, **own)]).sort_index(kind="stable")
     return table.drop(columns=[f"baseline_{name}" for name in _OF_A_TRIAL]).reset_index(drop=True)
 

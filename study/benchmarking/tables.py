@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
-from trainables.benchmark.measurement import Measured, MeasurementOutcome
+from trainables.benchmark.flips import BATCH
+from trainables.benchmark.measurement import Measured, MeasurementOutcome, Unavailable
 
 COLUMNS = (
     *("variant", "p50 ms", "p90 ms", "p99 ms", "Server, queries/s", "Offline, samples/s", "peak MB"),
@@ -32,6 +33,7 @@ def remarks(outcomes: Mapping[str, MeasurementOutcome]) -> Iterator[str]:
     first = next(iter(measured.values()))
     yield from _conditions(first)
     yield from _by_language(first)
+    yield from _flips(measured)
     for variant, outcome in measured.items():
         if (baseline := outcome.get("baseline")) is not None:
             yield (
@@ -43,6 +45,20 @@ def remarks(outcomes: Mapping[str, MeasurementOutcome]) -> Iterator[str]:
         if outcome["context"]["sweep_stopped"]:
             yield f"{variant}: {outcome['context']['sweep_stopped']}"
         yield from (f"{variant}, {scenario}: {'; '.join(why)}" for scenario, why in outcome["problems"].items())
+
+
+def _flips(measured: Mapping[str, Measured]) -> Iterator[str]:
+    """Whether scores hold for single queries, which are what p50 is timed on."""
+    for variant, outcome in measured.items():
+        if isinstance(flips := outcome.flips, Unavailable):
+            if outcome.scored:
+                yield f"{variant}: flips are not known: {flips.reason}"
+            continue
+        yield (
+            f"{variant}: of the predictions for {outcome['flips_examples']} examples, those that differ from single queries: "
+            f"{flips['flips_scored']:.2f}% in the batches scored, {flips['flips_batch']:.2f}% in batches of {BATCH}, "
+            f"{flips['flips_padding']:.2f}% by the padding of these alone"
+        )
 
 
 def _conditions(measured: Measured) -> Iterator[str]:

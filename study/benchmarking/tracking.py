@@ -13,6 +13,7 @@ from trainables.benchmark.measurement import (
     METRICS,
     Measured,
     MeasurementOutcome,
+    Unavailable,
     outcome_to_json,
 )
 from trainables.store.fingerprint import fingerprint
@@ -110,6 +111,9 @@ def _metrics(measured: Measured) -> dict[str, Any]:
     metrics |= {"bench/repeats": measured["repeats"], "bench/samples": measured["samples"]}
     metrics |= {"bench/queries": measured["context"]["queries"]["queries"]}
     metrics |= {name: measured[name] for name in ("params_m", "params_body_m")}
+    if not isinstance(flips := measured.flips, Unavailable):
+        metrics |= {f"bench/{name}": share for name, share in flips.items()}
+        metrics["bench/flips_examples"] = measured["flips_examples"]
     metrics |= _score_metrics(measured.values)
     if (baseline := measured.get("baseline")) is not None:
         metrics |= {f"baseline/{name}": value for name, value in _score_metrics(baseline).items()}

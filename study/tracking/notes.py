@@ -32,11 +32,13 @@ _RUNS = """\
 - `dev/score` (%): mean English dev score over the targets. The search maximises it.
 - `test/score`, `test_without_english/score` (%): mean test score over targets and languages.
 - `dev/TASK`, `test/TASK`, `test/TASK/LANGUAGE`, `chance/TASK` (%): one target. `constant/TASK`: in so many languages the model
-  gives one answer to everything.
+  gives one answer to everything. `ceiling/TASK`, `ceiling/TASK/LANGUAGE`: the most that any model could score.
 - `bench/p50_ms`, `bench/p90_ms`, `bench/p99_ms` (ms): latency of single queries.
 - `bench/throughput_sps` (samples/s): at `bench/batch_size`.
 - `bench/server_qps` (queries/s): load at which 99% of answers come within `bench/server_bound_ms`.
 - `bench/peak_memory_mb`, `bench/rss_mb` (MB), `bench/cold_start_ms` (ms), `bench/energy_j_per_sample` (J/sample).
+- `bench/flips_scored`, `bench/flips_batch`, `bench/flips_padding` (%): predictions for `bench/flips_examples` examples that
+  differ from those for single queries: in the batches scored, in batches of 32 of any length, by that padding alone.
 - `params_m`, `params_body_m` (millions): parameters, and those without the embeddings.
 """
 

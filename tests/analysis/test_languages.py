@@ -168,3 +168,12 @@ def test_languages_have_scripts_gaps_and_costs(study: StudyFrames) -> None:
     rho = associations(languages).set_index(["size", "what"])["spearman"]
     assert rho["4x192", "latency with pieces"] == pytest.approx(1.0)
     assert rho["4x192", "language effect with pieces"] < -0.6  # planted: a point less with each further language
+
+
+def test_the_page_names_languages_in_which_no_model_could_score_100(tmp_path: Path) -> None:
+    frames = study_of({("qa", "fi"): 50.0, ("qa", "en"): 60.0, ("qa", "ar"): 40.0})
+    rows = [("a", "qa", "fi", 93.64), ("a", "qa", "en", 99.9), ("a", "qa", "ar", 95.18), ("other", "qa", "fi", 1.0)]
+    bounded = dataclasses.replace(frames, ceilings=tables.frame(rows, tables.CEILINGS))
+    page = write(bounded, tmp_path)
+    assert "where it is below 99.5: qa: ar 95.2, fi 93.6." in section(page, "Languages")
+    assert "Highest reachable score" not in write(frames, tmp_path)

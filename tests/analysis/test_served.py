@@ -348,3 +348,26 @@ def test_curves_over_operations_count_the_tokens(tmp_path: Path) -> None:
     unknown = build_frames([_run(size, {"x": 50.0}) for size in body], body_m=body)
     assert "Operations per sample cannot be counted" in section(write(unknown, tmp_path), "Size")
     assert pd.isna(analysis.scaling_points(unknown)["gflops_per_sample"]).all()
+
+
+def test_the_page_says_which_predictions_change_with_the_batch(tmp_path: Path) -> None:
+    def flips(scored: float, batch: float, padding: float) -> dict[str, Any]:
+        return {"flips_scored": scored, "flips_batch": batch, "flips_padding": padding, "flips_examples": 64.0}
+
+    baseline = {"baseline_trial_id": "t", "baseline_test_score": 65.0, "baseline_task_scores": {"x": 65.0}}
+    frames = _study(
+        [
+            _served("small", 70.0, p50_ms=2.0, **flips(0.0, 0.0, 0.0), **baseline),
+            _served("small", 69.0, p50_ms=1.0, variant="int8", **flips(0.5, 1.42, 0.5)),
+            _served("large", 71.0, p50_ms=3.0, variant="int8", **flips(0.25, 1.5, 0.25)),
+            _served("large", 71.0, p50_ms=4.0, variant="earlier"),
+        ]
+    )
+    page = section(write(frames, tmp_path), "Benchmarks")
+    assert "(the most of any size): fp32 0.00 / 0.00 / 0.00; int8 0.50 / 1.50 / 0.50." in page
+    assert "measured by an earlier version" in page
+    assert "only the predictions of the model that was timed were compared" in page
+    served = analysis.configurations(frames)
+    assert served.loc[served["baseline"], "flips_batch"].isna().all()
+    earlier = section(write(_study([_served("small", 70.0, p50_ms=2.0)]), tmp_path), "Benchmarks")
+    assert "single queries" not in earlier

@@ -13,7 +13,7 @@ from trainables.benchmark.placement import pinned, serving_cores
 from trainables.benchmark.probes.energy import Energy, EnergyRule, measure_energy
 from trainables.benchmark.probes.hardware import available_cores
 from trainables.benchmark.probes.interference import Interference, InterferenceWatch
-from trainables.benchmark.probes.memory import MB, PeakMemory, host_rss_mb
+from trainables.benchmark.probes.memory import MB, PeakMemory, host_rss_mb, resident_mb
 from trainables.benchmark.probes.nvml import gpu_uuid, read_gpu
 from trainables.benchmark.results import StepResults, context_of, language_metrics, metrics_of
 from trainables.benchmark.scenarios.loadgen import ServerResult, offline, server, single_stream
@@ -63,7 +63,7 @@ class Benchmark:
             VariantUnavailable: the variant cannot run on this device.
         """
         variant = variant_named(variant)
-        if reason := variant.unavailable(self.device):
+        if reason := variant.unavailable(self.device):  # before cores are restricted: runtimes count them when loaded
             raise VariantUnavailable(variant.name, reason)
         cores = serving_cores(self.threads) if self.device.type == "cpu" else ()
         watch = InterferenceWatch(self.device, self.threads)
@@ -240,9 +240,14 @@ class Benchmark:
         )
 
     def _caller_weights_mb(self) -> float:
-        """Weights of the caller's model in the memory whose peak is read; a deployment would not hold them as well."""
+        """Weights of the caller's model in the memory whose peak is read; a deployment would not hold them as well.
+
+        The files of a loaded model are mapped, so rows of its embedding table that nothing has read take no memory of the host.
+        """
         weights = {tensor.data_ptr(): tensor for tensor in self.model.state_dict().values()}  # tied weights count once
         here = [tensor for tensor in weights.values() if tensor.device.type == self.device.type]
+        if self.device.type == "cpu":
+            return sum(resident_mb(tensor.data_ptr(), tensor.numel() * tensor.element_size()) for tensor in here)
         return sum(tensor.numel() * tensor.element_size() for tensor in here) / MB
 
     def _measurement(
@@ -270,5 +275,6 @@ class Benchmark:
                 device=self.device,
                 threads=self.threads,
                 cores=cores,
-            ),
+            )
+            | variant.context(self.sample.queries),
         )

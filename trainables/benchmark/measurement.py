@@ -18,6 +18,10 @@ METRICS = (
     *("cold_start_ms", "tokenise_p50_ms", "end_to_end_p50_ms", "mean_pieces"),
 )
 LANGUAGE_METRICS = ("p50_ms", "throughput_sps", "mean_pieces", "pieces_per_word")
+# Shares in percent, of the repeat that is scored (`flips.Flips`). They are not among `METRICS`, which every stored measurement
+# has: earlier versions did not compare batches.
+FLIPS = ("flips_scored", "flips_batch", "flips_padding")
+NOT_COMPARED = "measured by an earlier version, which did not compare batches"
 FAILED = "failed: "  # in JSON, marks a failure among the reasons
 
 
@@ -97,6 +101,15 @@ class Measured:
     @property
     def scored(self) -> bool:
         return "scores" in self.values
+
+    @property
+    def flips(self) -> Mapping[str, float] | Unavailable:
+        """`FLIPS` by name, or why they are not known."""
+        if not self.scored:
+            return Unavailable("nothing was scored")
+        if not set(FLIPS) <= self.values.keys():
+            return Unavailable(NOT_COMPARED)
+        return {name: self[name] for name in FLIPS}
 
     @property
     def disturbed(self) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import Example
+from trainables.metrics import Counts
 from trainables.tasks.base import Task
 
 E = TypeVar("E", bound=Example)
@@ -153,9 +154,22 @@ class Head(ABC, Generic[E]):
         """Predictions for each set. Heads that search the texts of several sets override this."""
         return [self.decode(outputs, task) for outputs in sets]
 
+    def decisions(self, outputs: Outputs[E], task: Task) -> list[Any]:
+        """The single answers for one set taken by itself, to compare two ways of serving it; None where none is asked for."""
+        return self.decode(outputs, task)
+
     @abstractmethod
     def reference(self, example: E, task: Task) -> Any:
         """What the metric compares the prediction with; None if the example is not scored."""
+
+    def ceiling(
+        self, examples: Sequence[E], features: Sequence[Feature], *, task: Task, language: str
+    ) -> Counts | None:
+        """The metric's sums for the best predictions that `decode` can give; None if it can give every right one.
+
+        `features` are those of the examples.
+        """
+        return None
 
     def protocol(self, task: Task, prefixes: Prefixes = NO_PREFIXES) -> str | None:
         """How vectors are read and searched, for heads whose scores mean little without it."""

@@ -135,6 +135,14 @@ class BitextMining(Head[RetrievalText]):
             predictions.append([tuple(translations.get(example.id, ())) for example in outputs.examples])
         return predictions
 
+    def decisions(self, outputs: Outputs[RetrievalText], task: Task) -> list[Any]:
+        """The nearest candidate to each source sentence, without a margin and a threshold, which need whole sets."""
+        vectors_ND = np.concatenate(by_example(outputs))
+        is_query = np.array([example.gold is not None for example in outputs.examples])
+        candidates = [example.id for example in outputs.examples if example.gold is None]
+        rows = iter(nearest(vectors_ND[is_query], vectors_ND[~is_query], 1)[1][:, 0])
+        return [None if example.gold is None else candidates[next(rows)] for example in outputs.examples]
+
     def reference(self, example: RetrievalText, task: Task) -> tuple[str, ...] | None:
         return example.gold
 

@@ -92,6 +92,10 @@ class DualEncoder(Head[RetrievalPair | RetrievalText]):
             predictions |= dict(zip(of_split, _ranked([sets[number] for number in of_split]), strict=True))
         return [predictions[number] for number in range(len(sets))]
 
+    def decisions(self, outputs: Outputs[RetrievalPair | RetrievalText], task: Task) -> list[Any]:
+        """The nearest candidate to each query."""
+        return [None if ranked is None else ranked[0] for ranked in self.decode(outputs, task)]
+
     def reference(self, example: RetrievalPair | RetrievalText, task: Task) -> tuple[str, ...] | None:
         return (_key(example),) if isinstance(example, RetrievalPair) else example.gold
 

@@ -121,6 +121,11 @@ def write_features(path: Path, batches: Iterable[tuple[str, Sequence[Feature]]])
     return written
 
 
+def token_ids_in(path: Path) -> np.ndarray:
+    """`FeatureTable.token_ids` of a table that is not kept: its mapped file takes no memory afterwards."""
+    return FeatureTable(datasets.Dataset.from_file(str(path))).token_ids()
+
+
 @lru_cache(maxsize=64)
 def read_features(path: Path) -> FeatureTable:
     """The memory-mapped table. It can be cached, because the file belongs to a finished stage and never changes."""

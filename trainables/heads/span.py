@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import SpanExample
 from trainables.heads.base import Feature, Head, HeadModule, Outputs, Pooling
+from trainables.heads.ceiling import best_answer
+from trainables.metrics import METRICS, Counts
 from trainables.tasks.base import Task
 
 STRIDE = (
@@ -83,7 +85,7 @@ class SpanExtraction(Head[SpanExample]):
         best: list[tuple[float, str]] = [(-np.inf, "")] * len(outputs.examples)
         no_answer = [np.inf] * len(outputs.examples)
         for feature, values in zip(outputs.features, outputs.logits, strict=True):
-            offsets_L2 = np.array(feature.layout).reshape(-1, 2)
+            offsets_L2 = _offsets(feature)
             no_answer[feature.example] = min(no_answer[feature.example], float(values[0, 0].sum()))
             for score, start, end in _spans(values[0], offsets_L2[:, 0] >= 0):
                 if score > best[feature.example][0]:
@@ -96,6 +98,29 @@ class SpanExtraction(Head[SpanExample]):
 
     def reference(self, example: SpanExample, task: Task) -> tuple[str, ...]:
         return tuple(text for text, _ in example.answers)
+
+    def ceiling(
+        self, examples: Sequence[SpanExample], features: Sequence[Feature], *, task: Task, language: str
+    ) -> Counts:
+        windows: list[list[np.ndarray]] = [[] for _ in examples]
+        for feature in features:
+            windows[feature.example].append(_offsets(feature))
+        best = (
+            best_answer(
+                *(example, of_example),
+                metric=METRICS[task.metric],
+                language=language,
+                longest=MAX_ANSWER_TOKENS,
+                unanswerable=task.unanswerable,
+            )
+            for example, of_example in zip(examples, windows, strict=True)
+        )
+        return sum(best, Counts())
+
+
+def _offsets(feature: Feature) -> np.ndarray:
+    """Start and end character of each token, (L, 2)."""
+    return np.array(feature.layout).reshape(-1, 2)
 
 
 def _truncated(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, longest: int) -> list[str]:

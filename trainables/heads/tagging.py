@@ -79,6 +79,10 @@ class Tagging(Head[TaggingExample]):
                 tags[feature.example][word] = labels[best[position]]
         return tags
 
+    def decisions(self, outputs: Outputs[TaggingExample], task: Task) -> list[Any]:
+        """Every tag."""
+        return [tag for tags in self.decode(outputs, task) for tag in tags]
+
     def reference(self, example: TaggingExample, task: Task) -> list[str]:
         return list(example.tags)
 

@@ -11,7 +11,10 @@ from trainables.tasks.suites import SUITES, suite_score
 
 Report = Callable[[dict[str, Any]], None]
 # Prefixes of metric names: `<prefix>/<task>...` or `<prefix>/<suite>`.
-SCORE_PREFIXES = ("dev", "test", "test_without_english", "chance", "constant", "part", "suite", "suite_without_english")
+SCORE_PREFIXES = (
+    *("dev", "test", "test_without_english", "chance", "constant", "ceiling", "part"),
+    *("suite", "suite_without_english"),
+)
 
 
 def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> None:
@@ -20,9 +23,10 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
     Metrics are in percent: `dev_score` (mean English dev score of the finished targets that have one), `test_score` (mean over
     finished targets of the mean over languages), `dev/<task>`, `test/<task>`, `test/<task>/<language>`, `part/<task>/<name>`
     (mean over languages of F1, EM, precision and so on), and `chance/<task>`. `constant/<task>` is the number of languages in
-    which the model gives every example one answer, where there are any. `targets_finished` is their number: trials
-    are compared after as many targets. Once every task and language of a suite is scored, `suite/<name>` and
-    `suite_without_english/<name>` are its official averages.
+    which the model gives every example one answer, where there are any. `ceiling/<task>/<language>` is the highest score that
+    a head can reach whose predictions are bounded (spans), and `ceiling/<task>` its mean over languages. `targets_finished` is
+    their number: trials are compared after as many targets. Once every task and language of a suite is scored, `suite/<name>`
+    and `suite_without_english/<name>` are its official averages.
     """
     metrics: dict[str, Any] = {}
     dev: list[float] = []
@@ -41,6 +45,10 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
         metrics[f"chance/{name}"] = scored["chance"]
         if constant := scored.get("constant"):  # absent in stages of earlier versions
             metrics[f"constant/{name}"] = float(len(constant))
+        if ceiling := scored.get("ceiling"):  # absent in stages of earlier versions
+            best = {language: values["score"] for language, values in ceiling.items()}
+            metrics |= {f"ceiling/{name}/{language}": value for language, value in best.items()}
+            metrics[f"ceiling/{name}"] = sum(best.values()) / len(best)
         metrics |= {f"test/{name}/{language}": value for language, value in scored["test"].items()}
         metrics |= {f"part/{name}/{part}": value for part, value in _means(scored["parts"]).items()}
         by_language[name] = scored["test"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.evaluation import ExampleSet, Forward, Score, score_sets
-from trainables.heads import HEADS
+from trainables.evaluation import ExampleSet, Forward, Score, predict, score_outputs
+from trainables.heads import HEADS, Outputs
 from trainables.heads.base import NO_PREFIXES, Prefixes
 from trainables.models.encoder import load_tokenizer
 from trainables.models.task_model import load_task_model
@@ -52,10 +52,16 @@ class Evaluate(Stage):
         scores = self.scores(model.logits, work)
         if work.leads:
             write_example_scores(example_scores(scores), folder / EXAMPLES)
-        return summary(self.task, scores, root_of(self.model).tokenizer.prefixes)
+        ceiling = work.from_leader(lambda: self.features.ceiling(work))
+        scored = summary(self.task, scores, root_of(self.model).tokenizer.prefixes)
+        return scored | ({"ceiling": ceiling} if ceiling else {})
 
     def scores(self, forward: Forward, work: Workplace) -> list[Score]:
         """Scores of any forward function for the model, for every set with something to score."""
+        return score_outputs(self.outputs(forward, work), self.task)
+
+    def outputs(self, forward: Forward, work: Workplace) -> list[Outputs[Any]]:
+        """What any forward function for the model gives for every set."""
         pad_id = load_tokenizer(tokenizer_of(self.model, work)).pad_token_id
         sets = self.sets(work)
         examples = sum(len(scored.examples) for scored in sets)
@@ -63,7 +69,7 @@ class Evaluate(Stage):
         def observe(done: int, total: int) -> None:
             work.progress(self.label, examples * done // total, examples, None)
 
-        return score_sets(forward, self.task, sets, pad_id, share=work.share, device=work.device, observe=observe)
+        return predict(forward, sets, pad_id, share=work.share, device=work.device, observe=observe)
 
     def sets(self, work: Workplace) -> list[ExampleSet]:
         """The sets to score: examples with their features."""

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from trainables.heads import HEADS, Feature
-from trainables.heads.features import FeatureTable, read_features, write_features
+from trainables.heads.features import FeatureTable, read_features, token_ids_in, write_features
+from trainables.metrics import METRICS, Counts
 from trainables.models.encoder import load_tokenizer
 from trainables.stages.base import Stage, Workplace
 from trainables.stages.vocabulary import TOKENIZER
@@ -47,6 +50,7 @@ class Tokenise(Stage):
         head = HEADS[self.task.head]
         counts: dict[str, int] = {}
         rejected: dict[str, int] = {}
+        reachable: dict[str, Counts] = {}
 
         def batches() -> Iterator[tuple[str, Sequence[Feature]]]:
             for split, language in self.sets:
@@ -59,10 +63,27 @@ class Tokenise(Stage):
                 for first in range(0, len(examples), EXAMPLES_A_CALL):
                     chunk = head.prefixed(examples[first : first + EXAMPLES_A_CALL], self.tokenizer.prefixes)
                     features = head.features(chunk, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
+                    if split == "test":
+                        best = head.ceiling(chunk, features, task=self.task, language=language)
+                        if best is not None:
+                            reachable[language] = reachable.get(language, Counts()) + best
                     yield name, [shifted(feature, first) for feature in features]
 
         written = write_features(folder / TABLE, batches())
-        return {"features": written, "examples": counts, "rejected": rejected}
+        ceiling = {language: _best_scores(self.task, best) for language, best in reachable.items()}
+        return {"features": written, "examples": counts, "rejected": rejected} | (
+            {"ceiling": ceiling} if ceiling else {}
+        )
+
+    def ceiling(self, work: Workplace) -> dict[str, dict[str, float]]:
+        """The highest score in percent, and its parts, that the head can reach on the finished stage's tests, by language.
+
+        Empty if nothing but the model bounds them, and for stages of earlier versions.
+        """
+        finished = work.store.find(self)
+        assert finished is not None  # callers have this stage as a parent
+        by_language: dict[str, dict[str, float]] = finished.metrics.get("ceiling", {})
+        return by_language
 
     def count(self, work: Workplace) -> int:
         """Examples in all sets of the finished stage."""
@@ -73,6 +94,15 @@ class Tokenise(Stage):
     def table(self, work: Workplace) -> FeatureTable:
         """The finished stage's features."""
         return read_features(work.store.folder(self) / TABLE)
+
+    def token_ids(self, work: Workplace) -> np.ndarray:
+        """Every token id in the finished stage's features, ascending."""
+        return token_ids_in(work.store.folder(self) / TABLE)
+
+
+def _best_scores(task: Task, best: Counts) -> dict[str, float]:
+    metric = METRICS[task.metric]
+    return {"score": metric.value(best), **metric.parts(best)}
 
 
 def training_sets(task: Task) -> tuple[tuple[Split, str], ...]:

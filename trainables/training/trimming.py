@@ -10,10 +10,11 @@ two moments) shrinks with the table.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from trainables.heads.features import FeatureTable
 from trainables.hyperparameters import Training
 
+M = TypeVar("M", bound=nn.Module)
 PAYS_BELOW = 0.5  # share of the rows that occur
 
 
@@ -69,9 +71,8 @@ def obstacle(model: nn.Module, embedding: nn.Embedding) -> str | None:
         return "the table is already partitioned over workers"
     if not table.requires_grad:
         return "the table is not trained"
-    for name, module in _owners(model, table):
-        if not isinstance(module, nn.Embedding):
-            return f"the output layer {name} is tied to the table and gives every row a gradient"
+    if (name := _tied_layer(model, table)) is not None:
+        return f"the output layer {name} is tied to the table and gives every row a gradient"
     return None
 
 
@@ -114,9 +115,35 @@ def trim(model: nn.Module, lookups: Lookups) -> Trimmed:
     return Trimmed(name, table.detach(), ids)
 
 
+def cut(model: M, embedding: nn.Embedding, ids: Tensor, *, unknown: int) -> M:
+    """A copy of the model to serve texts with these ids: the table has only their rows, and that of `unknown` for all others.
+
+    The model's own table is read and never copied. Weights are copied with their dtype and device.
+
+    Raises:
+        ValueError: an output layer reads every row.
+    """
+    table = embedding.weight
+    if (name := _tied_layer(model, table)) is not None:
+        raise ValueError(f"the output layer {name} is tied to the table and reads every row")
+    ids = torch.unique(torch.cat([ids, torch.tensor([unknown])])).to(table.device)
+    row_numbers = torch.full((len(table),), int((ids == unknown).nonzero()), device=table.device)
+    row_numbers[ids] = torch.arange(len(ids), device=table.device)
+    rows = nn.Parameter(table.detach()[ids], requires_grad=table.requires_grad)
+    small = copy.deepcopy(model, {id(table): rows})
+    for _, module in _owners(small, rows):
+        _replace_rows(module, rows, row_numbers)
+    return small
+
+
 def unseen_decay(training: Training, steps: int) -> float:
     """The factor by which AdamW's weight decay shrinks a row without gradient in the first `steps` steps."""
     return math.prod(1 - training.learning_rate_at(step) * training.weight_decay for step in range(steps))
+
+
+def _tied_layer(model: nn.Module, table: Tensor) -> str | None:
+    """The name of a layer, other than an embedding, that has the table as its weights."""
+    return next((name for name, module in _owners(model, table) if not isinstance(module, nn.Embedding)), None)
 
 
 def _owners(model: nn.Module, table: Tensor) -> list[tuple[str, nn.Module]]:

@@ -8,8 +8,8 @@ import pandas as pd
 
 from analysis.report.findings import Findings
 from analysis.report.page import Absent, Number, Page, folded, number, paragraph, section
-from analysis.store.frames import BENCH_METRICS
-from analysis.store.names import METRIC_DIGITS, METRIC_NAMES
+from analysis.store.frames import BENCH_METRICS, FLIPS
+from analysis.store.names import FLIPS_BATCH, METRIC_DIGITS, METRIC_NAMES
 from analysis.tables.tradeoff import COSTS, invalid_scenario, with_baselines
 
 TITLE = "Benchmarks"
@@ -17,6 +17,8 @@ SCORED_ONLY = (
     ". A baseline without an intermediate task has the costs of the row above it: same model shape, measured once"
 )
 NO_REASON = "no reason recorded"
+NOT_COMPARED = "predictions were not compared between batches: measured by an earlier version"
+OF_BASELINE = "only the predictions of the model that was timed were compared"
 
 
 def benchmarks_section(findings: Findings, page: Page) -> str:
@@ -63,7 +65,28 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
         caption=caption + (SCORED_ONLY if compared else ""),
         data=_exported(findings, tasks),
     )
-    return section(TITLE, folded("All measurements", table))
+    return section(TITLE, *_flips(served), folded("All measurements", table))
+
+
+def _flips(served: pd.DataFrame) -> list[str]:
+    """Whether the scores hold for single queries, which p50 latency is timed on: the most of any size, by variant."""
+    known = served.dropna(subset=list(FLIPS))
+    if known.empty:
+        return []
+    most = known.groupby("variant", sort=False)[list(FLIPS)].max()
+    shares = "; ".join(
+        f"{variant} {' / '.join(f'{share:.2f}' for share in of_variant)}" for variant, *of_variant in most.itertuples()
+    )
+    several = " (the most of any size)" if known["size"].nunique() > 1 else ""
+    return [
+        paragraph(
+            "Scores come from the batches of an evaluation, p50 latency from single queries. Predictions for "
+            f"{known['flips_examples'].max():.0f} test examples were compared: in percent, those that differ between single "
+            f"queries and the batches scored / batches of {FLIPS_BATCH} queries of any length / single queries with the "
+            f"padding of such a batch{several}: {shares}.",
+            kind="note",
+        )
+    ]
 
 
 def _exported(findings: Findings, tasks: list[str]) -> pd.DataFrame:
@@ -83,12 +106,18 @@ def _gpu(row: dict[Any, Any]) -> str:
     return state if row["driver"] else "none"
 
 
+def _why_absent(row: dict[Any, Any], name: str) -> str:
+    if name not in (*FLIPS, "flips_examples"):
+        return NO_REASON
+    return OF_BASELINE if row["baseline"] else NOT_COMPARED
+
+
 def _value(row: dict[Any, Any], name: str) -> str:
     """A measured value with its range, or the reason why there is none."""
     if row["reason"]:
         return Absent(row["reason"])
     digits = METRIC_DIGITS[name]
-    text = number(row[name], digits, absent=row["unavailable"].get(name, NO_REASON))
+    text = number(row[name], digits, absent=row["unavailable"].get(name, _why_absent(row, name)))
     if isinstance(text, Absent):
         return text
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")

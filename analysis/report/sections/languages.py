@@ -14,6 +14,7 @@ from analysis.tables.languages import language_name
 
 TITLE = "Languages"
 EFFECT = "language effect (points)"
+REACHABLE = 99.5  # a ceiling of at least this hides no difference worth a remark
 _ASSOCIATIONS = {
     "language effect with pieces": "language effect with tokens per query",
     "language effect with pieces per word": "language effect with tokens per word",
@@ -60,6 +61,7 @@ def languages_section(findings: Findings, page: Page) -> str:
         *_association_table(findings, page),
         *_scripts(findings, page),
         *_not_comparable(findings.languages),
+        *_bounded(findings, sizes),
         folded("All scores by language", _table(findings, scores, page)),
         folded("Languages: script, pre-training share, tokens, cost", _costs(findings, page)),
     )
@@ -93,6 +95,34 @@ def _not_comparable(table: pd.DataFrame) -> list[str]:
         paragraph(
             f"Without an effect: {', '.join(apart)}. No shared target links them to the other languages, so it is unknown "
             "whether these languages or their targets are harder.",
+            kind="note",
+        )
+    ]
+
+
+def _bounded(findings: Findings, sizes: list[str]) -> list[str]:
+    """Targets and languages in which no model could score 100, by size unless all sizes have the same tokenizer."""
+    ceilings = findings.frames.ceilings
+    low = ceilings[ceilings["size"].isin(sizes) & ceilings["value"].lt(REACHABLE)]
+    by_size: dict[str, str] = {}
+    for size, of_size in low.groupby("size", sort=False):
+        by_task = (
+            f"{task}: {', '.join(f'{language} {value:.1f}' for language, value in values)}"
+            for task, values in (
+                (task, sorted(zip(rows["language"], rows["value"], strict=True)))
+                for task, rows in of_size.groupby("task", sort=False)
+            )
+        )
+        by_size[str(size)] = "; ".join(by_task)
+    if not by_size:
+        return []
+    same = len(by_size) == len(sizes) and len(set(by_size.values())) == 1
+    bounds = [next(iter(by_size.values()))] if same else [f"size {size}: {text}" for size, text in by_size.items()]
+    return [
+        paragraph(
+            "No model could score 100 here, because the longest answer that can be predicted has 30 tokens (XTREME's bound), "
+            "and some answers are longer or begin or end inside a token. Highest reachable score in percent, where it is "
+            f"below {REACHABLE}: {'. '.join(bounds)}.",
             kind="note",
         )
     ]
@@ -186,10 +216,13 @@ def _table(findings: Findings, scores: pd.DataFrame, page: Page) -> str:
     ]
     data = scores[["size", "trial_id", "intermediate", "task", "language", "value", "chance"]]
     seen = [frames.seen(size, task) for size, task in zip(data["size"], data["task"], strict=True)]
+    data = data.assign(seen=seen)
+    if len(ceilings := frames.ceilings.rename(columns={"value": "ceiling"})):
+        data = data.merge(ceilings, on=["size", "task", "language"], how="left")
     titles = ["target · size", "trial", "chance", *columns]
     caption = "Test score in percent; –: not scored"
     caption += "; (seen): not zero-shot, as the encoder was trained on such data" if any(seen) else ""
-    return page.table("scores", titles, rows, caption=caption, data=data.assign(seen=seen))
+    return page.table("scores", titles, rows, caption=caption, data=data)
 
 
 def _costs(findings: Findings, page: Page) -> str:

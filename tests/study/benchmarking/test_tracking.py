@@ -20,6 +20,7 @@ from study.search.records import SearchResult
 from study.spec import Study
 from study.tracking.tracker import Tracker
 from tests.support.measurements import RecordingConsole, ReplaceActor, best_model, measurement, planned
+from trainables.benchmark.flips import Flips, summarised
 from trainables.benchmark.measurement import Measured
 from trainables.benchmark.probes.nvml import GpuState
 from trainables.benchmark.settings import BenchmarkSettings
@@ -164,3 +165,24 @@ def test_the_runs_of_measurements_keep_the_names_of_earlier_versions() -> None:
     """The hash comes from the version in which the class was called `_Tracked`."""
     method = Method(BenchmarkSettings.for_window(0.5, scenarios=("SingleStream", "Offline")), 1, "cpu")
     assert fingerprint(TrackedMeasurement(("a", "b"), method, ("x", "y"))) == "58303391592c"
+
+
+def test_flips_are_metrics_of_the_run_and_absent_from_those_of_earlier_versions(
+    tmp_path: Path, replace_actor: ReplaceActor
+) -> None:
+    def compared(variant: str, *, scored: bool) -> Measured:
+        values = summarised({"micro_tagging": Flips(64, 200, scored=1, batch=4, padding=2)})
+        return Measured(
+            {**measurement(variant, scored=scored).values, **(values if scored and variant == "bf16" else {})}
+        )
+
+    replace_actor(compared)
+    rows, runs = tracked(planned("fp32", "bf16", repeats=2), tmp_path)
+    named = ("bench/flips_scored", "bench/flips_batch", "bench/flips_padding", "bench/flips_examples")
+    of_variant = {run["variant"]: [run.get(name) for name in named] for run in runs}
+    assert of_variant == {"fp32": [None] * 4, "bf16": [0.5, 2.0, 1.0, 64]}
+    columns = ["flips_scored", "flips_batch", "flips_padding", "flips_examples"]
+    assert rows.loc[rows["variant"] == "bf16", columns].to_numpy().tolist() == [[0.5, 2.0, 1.0, 64]]
+    assert rows.loc[rows["variant"] == "fp32", columns].isna().all(axis=None)
+    (context,) = tmp_path.glob("benchmarks/*-bf16@*/context.json")
+    assert json.loads(context.read_text(encoding="utf-8"))["flips"]["micro_tagging"]["decisions"] == 200

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import analysis
 from study.planning.stages import stages_of
 from study.search.sweep import load_result
 from study.search.trial_store import open_journal
@@ -80,6 +81,19 @@ def _stages(folder: Path) -> Iterator[Stage]:
 def test_every_stage_is_found_under_its_old_name(kept: KeptOutput) -> None:
     store = StageStore(kept.folder)
     assert {store.folder(stage).name for stage in _stages(kept.folder)} == set(kept.manifests())
+
+
+def test_it_still_reports_without_what_was_not_recorded_then(kept: KeptOutput) -> None:
+    """Earlier versions compared no batches and knew no ceilings of scores."""
+    frames = analysis.load(f"sqlite:///{kept.folder / 'mlflow.db'}")
+    assert len(frames.benchmarks) == 2
+    assert frames.benchmarks["test_score"].notna().all()
+    assert frames.benchmarks[["flips_scored", "flips_batch", "flips_padding", "flips_examples"]].isna().all(axis=None)
+    assert frames.ceilings.empty
+    page = analysis.write_report(frames, kept.folder / "report.html", exports=False).read_text(encoding="utf-8")
+    assert "p50 latency (ms)" in page
+    assert "single queries" not in page
+    assert "No model could score 100" not in page
 
 
 @pytest.mark.slow

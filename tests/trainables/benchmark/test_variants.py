@@ -14,15 +14,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.support.serving import CPU, PAD, KnownService, benchmark_of, queries
 from trainables.benchmark import VARIANTS, VariantUnavailable
 from trainables.benchmark.scenarios.serving import ModelServer
-from trainables.benchmark.variants import Variant, variant_named
+from trainables.benchmark.variants import ServedTokens, Variant, variant_named
 from trainables.benchmark.variants.base import copy_to
 from trainables.models.task_model import TaskModel
 
 # Largest difference from fp32 that 8 bits of mantissa, or 8-bit weights, may cause in logits below 1.
-TOLERANCES = {**dict.fromkeys(("bf16", "compiled_bf16", "openvino_bf16", "int8", "onnx_int8"), 2e-2)}
+_BF16, _INT8 = ("bf16", "compiled_bf16", "openvino_bf16"), ("int8", "onnx_int8", "cut_int8", "cut_onnx_int8")
+TOLERANCES = dict.fromkeys((*_BF16, *_INT8), 2e-2)
 SLOW = {
     "compiled",
     "compiled_bf16",
+    "cut_onnx_int8",
     "onnx",
     "onnx_int8",
     "openvino",
@@ -39,7 +41,8 @@ def test_a_variant_agrees_with_fp32_and_does_not_change_the_callers_model(name: 
         pytest.skip(reason)
     before = copy.deepcopy(model.state_dict())
     reference = ModelServer(model.logits, queries([6, 9]), pad_id=PAD, device=CPU, threads=1)
-    server = ModelServer(VARIANTS[name].prepare(model, CPU), queries([6, 9]), pad_id=PAD, device=CPU, threads=1)
+    variant = VARIANTS[name].for_texts(lambda: ServedTokens(tuple(range(50)), unknown=3))
+    server = ModelServer(variant.prepare(model, CPU), queries([6, 9]), pad_id=PAD, device=CPU, threads=1)
     tolerance = TOLERANCES.get(name, 1e-5)
     assert torch.allclose(server.serve_batch([0, 1]), reference.serve_batch([0, 1]), atol=tolerance)
     assert not torch.allclose(reference.serve_batch([0]), torch.zeros(1, 3), atol=5 * tolerance)

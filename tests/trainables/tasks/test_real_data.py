@@ -234,3 +234,19 @@ def test_lareqas_right_answers_are_found_in_all_languages(lareqa: list[ExampleSe
     assert [len(of_set) for of_set in counts] == [1190] * len(XQUAD_HERE)
     scores = [METRICS[LAREQA.metric].value(sum(of_set, Counts())) for of_set in counts]
     assert scores == pytest.approx([100.0] * len(scores))
+
+
+@pytest.mark.parametrize(("language", "score", "exact"), [("fi", 93.64, 89.90), ("ar", 95.18, 91.75)])
+def test_the_ceiling_of_tydiqa_follows_from_answers_that_are_too_long(
+    tokenizers: dict[str, PreTrainedTokenizerFast], language: str, score: float, exact: float
+) -> None:
+    """A search over all spans of 4 of these answers in each language found none that scores more."""
+    head, metric, examples = HEADS[TYDIQA.head], METRICS[TYDIQA.metric], TYDIQA.examples("test", language)
+    features = head.features(examples, task=TYDIQA, tokenizer=tokenizers["mbert"], max_length=384)
+    best = head.ceiling(examples, features, task=TYDIQA, language=language)
+    assert best is not None
+    assert metric.value(best) == pytest.approx(score, abs=0.01)
+    assert metric.parts(best)["exact"] == pytest.approx(exact, abs=0.01)
+    # No more answers are unreachable than are too long for 30 tokens or begin or end inside a token.
+    unreachable = best["total"] - best["exact"]
+    assert unreachable <= TOO_LONG["tydiqa"][language] + INSIDE_A_TOKEN["tydiqa"][language]

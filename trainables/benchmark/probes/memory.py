@@ -7,11 +7,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
 MB = 1e6
-STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS, CLEAR_REFS, PAGEMAP = (Path("/proc/self", name) for name in ("status", "clear_refs", "pagemap"))
 RESET_PEAK = "5"  # proc_pid_clear_refs(5): reset the peak resident set size to the current one
 
 
@@ -53,6 +54,23 @@ class PeakMemory:
 def host_rss_mb() -> float:
     """Current resident set size from psutil, in MB."""
     return psutil.Process().memory_info().rss / MB
+
+
+def resident_mb(address: int, size: int) -> float:
+    """MB of this process's memory from the address on that are resident, by pages; all of them if the kernel does not say.
+
+    A page's entry in proc_pid_pagemap(5) is 8 bytes, and bit 63 says whether it is present.
+    """
+    page = resource.getpagesize()
+    first, last = address // page, (address + max(size, 1) - 1) // page
+    try:
+        with PAGEMAP.open("rb", buffering=0) as file:
+            file.seek(8 * first)
+            entries = np.frombuffer(file.read(8 * (last - first + 1)), dtype=np.uint64)
+    except OSError:
+        return size / MB
+    present = int((entries >> np.uint64(63)).sum())
+    return size / MB * present / (last - first + 1)
 
 
 def host_peak_mb() -> float:

@@ -47,11 +47,11 @@ class ModelServer:
         """Serve a single query."""
         self.serve_batch([index])
 
-    def serve_batch(self, indices: Sequence[int]) -> Tensor:
-        """The logits of some queries, row by row."""
+    def serve_batch(self, indices: Sequence[int], *, padded_to: int | None = None) -> Tensor:
+        """The logits of some queries, row by row, padded to the longest of them or to a larger length."""
         self._set_up_thread()
         rows = torch.tensor([row for index in indices for row in self._rows[index]])
-        longest = max(self._longest[index] for index in indices)
+        longest = padded_to or max(self._longest[index] for index in indices)
         with torch.inference_mode():  # not around the whole test: the mode is local to a thread
             return self._logits(self._ids_RL[rows, :longest], self._mask_RL[rows, :longest])
 

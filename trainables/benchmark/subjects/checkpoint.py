@@ -11,17 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from trainables.benchmark.benchmark import Benchmark
+from trainables.benchmark.flips import Flips, count_flips, summarised
 from trainables.benchmark.measurement import Measured
 from trainables.benchmark.placement import pinned
 from trainables.benchmark.probes.hardware import available_cores
 from trainables.benchmark.scenarios.queries import Query, sample_queries
 from trainables.benchmark.scenarios.texts import Texts, tokens_per_word
 from trainables.benchmark.settings import BenchmarkSettings
-from trainables.benchmark.variants import Variant, variant_named
-from trainables.evaluation import ExampleSet, Score
+from trainables.benchmark.variants import ServedTokens, Variant, variant_named
+from trainables.evaluation import ExampleSet, Score, score_outputs
 from trainables.heads import HEADS
 from trainables.models.encoder import count_parameters, load_tokenizer
 from trainables.models.task_model import load_task_model
@@ -56,7 +58,8 @@ class CheckpointBenchmark:
 
         It adds `timed_task` and the encoder's `params_m` and `params_body_m` to the measurement. If scored, it also adds
         `scores` (a summary per target), `test_score` (their mean over targets, in percent) and `test_score_without_english`
-        (the same over the other languages; None if no target has any). `baseline` holds these three of the baseline, which is
+        (the same over the other languages; None if no target has any), and `FLIPS` with what was counted by task (`flips`), if
+        predictions changed with the batch. `baseline` holds these three of the baseline, which is
         scored last, in the same process; without a baseline the key is absent.
 
         Raises:
@@ -64,25 +67,29 @@ class CheckpointBenchmark:
             FileNotFoundError: a stage of a chain is not finished.
             Damaged: a model's files have changed since they were stored.
         """
+        variant = variant_named(variant).for_texts(self._tokens)
         compared = self.baseline if scored else None
         for evaluate in compared or ():
             self._folder(evaluate)  # timing takes minutes, so a stage that is missing is found before it
         timed = {**self._time(variant), "timed_task": self.chain[0].task.name}
         if not scored:
             return Measured(timed)
-        scores = [self._score(evaluate, variant) for evaluate in self.chain]
+        served = [self._serve(evaluate, variant, audited=True) for evaluate in self.chain]
+        scores = [its_scores for its_scores, _ in served]
         if self.examples is not None:
             tables = [
                 (evaluate.task.name, example_scores(its_scores))
                 for evaluate, its_scores in zip(self.chain, scores, strict=True)
             ]
             write_example_scores(joined_tests(tables), Path(self.examples))
-        values = {**timed, **_summarised(self.chain, scores)}
+        flips = {evaluate.task.name: its for evaluate, (_, its) in zip(self.chain, served, strict=True) if its}
+        values = {**timed, **_summarised(self.chain, scores), **summarised(flips)}
         if compared is not None:
-            values["baseline"] = _summarised(compared, [self._score(evaluate, variant) for evaluate in compared])
+            scores = [self._serve(evaluate, variant, audited=False)[0] for evaluate in compared]
+            values["baseline"] = _summarised(compared, scores)
         return Measured(values)
 
-    def _time(self, variant: str | Variant) -> dict[str, Any]:
+    def _time(self, variant: Variant) -> dict[str, Any]:
         evaluate = self.chain[0]
         folder = self._folder(evaluate)
         start = time.perf_counter()
@@ -113,17 +120,32 @@ class CheckpointBenchmark:
                 measured["languages"].setdefault(test.language, {})["pieces_per_word"] = tokens
         return {**measured, "params_m": count.total / 1e6, "params_body_m": count.body / 1e6}
 
+    def _tokens(self) -> ServedTokens:
+        """The tokens of every set that an evaluation of the chain reads, in all languages."""
+        work = self._work()
+        for evaluate in self.chain:
+            self._folder(evaluate)
+        tokenizer = load_tokenizer(tokenizer_of(self.chain[0].model, work))
+        ids = np.concatenate([evaluate.features.token_ids(work) for evaluate in self.chain])
+        return ServedTokens.of(tokenizer, np.unique(ids).tolist())
+
     def _tests(self, evaluate: Evaluate) -> list[ExampleSet]:
         """The test sets of the task's languages; users do not send pools of candidates."""
         sets = evaluate.sets(self._work())
         return [test for test in sets if test.split == "test" and test.language in evaluate.task.languages]
 
-    def _score(self, evaluate: Evaluate, variant: str | Variant) -> list[Score]:
+    def _serve(self, evaluate: Evaluate, variant: Variant, *, audited: bool) -> tuple[list[Score], Flips | None]:
+        """The scores of a model as served, and if audited what the batch changes in its predictions."""
         model = load_task_model(self._folder(evaluate), evaluate.task, device=torch.device(self.device))
         self._check(evaluate)
         with pinned(max(self.threads, available_cores()), ()):  # only the timing is on the plan's threads
-            forward = variant_named(variant).prepare(model, torch.device(self.device))
-            return evaluate.scores(forward, self._work())
+            forward = variant.prepare(model, torch.device(self.device))
+            outputs = evaluate.outputs(forward, self._work())
+            scores, task = score_outputs(outputs, evaluate.task), evaluate.task
+            if not audited:
+                return scores, None
+            pad_id = load_tokenizer(tokenizer_of(evaluate.model, self._work())).pad_token_id
+            return scores, count_flips(forward, task, outputs, pad_id=pad_id, device=torch.device(self.device))
 
     def _work(self) -> Workplace:
         return Workplace(StageStore(Path(self.output)), device=torch.device(self.device))

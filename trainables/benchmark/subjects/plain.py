@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from trainables.benchmark.scenarios.queries import XNLI_LENGTHS, Query, QuerySam
 from trainables.benchmark.scenarios.serving import ModelServer
 from trainables.benchmark.scenarios.texts import Texts
 from trainables.benchmark.settings import BenchmarkSettings
-from trainables.benchmark.variants import Variant, variant_named
+from trainables.benchmark.variants import ServedTokens, Variant, variant_named
 from trainables.data.examples import Example
 from trainables.heads import HEADS
 from trainables.heads.bitext import EmbeddingModule
@@ -64,13 +65,15 @@ class FolderBenchmark:
         ).eval()
         load_s = time.perf_counter() - start
         tokenizer = tokenizer_beside(Path(self.folder))
-        texts = None
+        texts, variant = None, variant_named(variant)
         if tokenizer is None:
             sample, pad_id = random_sample(model.encoder), model.encoder.config.pad_token_id or 0
         else:
             pools, examples = _read(self.task, tokenizer)
             sample, pad_id = sample_queries(pools, QUERIES, seed=0), tokenizer.pad_token_id
             texts = Texts.sample(self.task, tokenizer, MAX_LENGTH, examples)
+            rows = [row for _, pool in pools for query in pool for row in query]
+            variant = variant.for_texts(lambda: ServedTokens.of(tokenizer, itertools.chain.from_iterable(rows)))
         benchmark = Benchmark(
             *(model, sample, pad_id, torch.device(self.device)),
             threads=self.threads,

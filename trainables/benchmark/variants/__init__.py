@@ -12,9 +12,9 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 
-from trainables.benchmark.variants.base import Variant, VariantUnavailable
+from trainables.benchmark.variants.base import ServedTokens, Variant, VariantUnavailable
 
-__all__ = ["VARIANTS", "Variant", "VariantUnavailable", "variant_named"]
+__all__ = ["VARIANTS", "ServedTokens", "Variant", "VariantUnavailable", "variant_named"]
 
 
 def _built_in() -> Iterator[Variant]:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
+from trainables.benchmark.scenarios.queries import Query
 from trainables.evaluation import Forward
 from trainables.models.task_model import TaskModel
 
@@ -22,6 +28,27 @@ class VariantUnavailable(RuntimeError):
     def __reduce__(self) -> tuple[type[VariantUnavailable], tuple[str, str]]:
         # An exception is unpickled from its message alone, which lacks an argument; this one leaves worker processes.
         return type(self), (self.name, self.reason)
+
+
+@dataclass(frozen=True)
+class ServedTokens:
+    """The token ids of the texts that are served, ascending; `unknown` is that of the unknown token, if there is one."""
+
+    ids: tuple[int, ...]
+    unknown: int | None
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerFast, ids: Iterable[int]) -> Self:
+        """Those ids, and the tokenizer's special tokens."""
+        return cls(tuple(sorted({*map(int, ids), *tokenizer.all_special_ids})), tokenizer.unk_token_id)
+
+    def missing_in(self, queries: Iterable[Query]) -> int:
+        """How many tokens of the queries are not among the ids."""
+        return sum(token not in self._set for query in queries for row in query for token in row)
+
+    @cached_property
+    def _set(self) -> frozenset[int]:
+        return frozenset(self.ids)
 
 
 class Variant(ABC):
@@ -41,6 +68,14 @@ class Variant(ABC):
         Raises:
             VariantUnavailable: this model cannot run in this way.
         """
+
+    def for_texts(self, tokens: Callable[[], ServedTokens]) -> Variant:
+        """The variant for texts with these tokens. `tokens` reads all of them: call it only if they matter."""
+        return self
+
+    def context(self, queries: Sequence[Query]) -> dict[str, Any]:
+        """What a measurement of these queries should record about the variant besides its name. JSON values."""
+        return {}
 
     def unavailable(self, device: torch.device) -> str | None:
         """Why the variant cannot run on the device; None if it can."""
