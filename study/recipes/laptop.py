@@ -102,7 +102,7 @@ def laptop(seed: int = 0) -> Study:
         trials=len(single) + 2,  # every cell once, and nothing else
         first_rung=8,  # no trial is stopped: every cell has all targets
         repeats=Repeats(top=len(single) + 2, seeds=2),  # of every cell
-        benchmark=BenchmarkPlan(("fp32", "bf16", "int8", "onnx_int8"), window_s=20.0, repeats=3),
+        benchmark=BenchmarkPlan(("fp32", "cut", "int8", "cut_onnx_int8"), window_s=20.0, repeats=3),
     )
 
 
