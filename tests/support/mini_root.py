@@ -38,6 +38,7 @@ from trainables.tasks.xtreme.xquad import XQuAD
 T = TypeVar("T")
 SEED = 20240607
 TRAIN, TEST = 36, 10  # rows of a file
+HELD_OUT_FROM = 40  # rows of a file that a stand-in holds a tenth out of
 HELD_OUT_FAMILIES = 190  # of three rows: CAD and SNLI hold out 500 rows, and some must be left for training
 DOCUMENTS = 70  # of five sentences: Universal NER holds out 300
 ARTICLES = 60  # a tenth is held out as dev
@@ -195,12 +196,12 @@ class MiniRoot:
         def sentences(count: int) -> list[str]:
             return [self.english.sentence() for _ in range(count)]
 
-        for file, count in (("train", TRAIN), ("val", TEST)):
+        for file, count in (("train", TRAIN), ("val", HELD_OUT_FROM)):
             rows: list[dict[str, Any]] = [
                 {"ctx": sentences(1)[0], "endings": sentences(4), "label": self.pick(range(4))} for _ in range(count)
             ]
             self.json_lines(f"hellaswag/hellaswag_{file}.jsonl", rows)
-        for file, count in (("train", TRAIN), ("valid", TEST)):
+        for file, count in (("train", TRAIN), ("valid", HELD_OUT_FROM)):
             path = self.root / f"cosmos_qa/{file}.csv"
             path.parent.mkdir(exist_ok=True)
             with open(path, "w", encoding="utf-8", newline="") as stream:

@@ -72,7 +72,9 @@ def test_a_second_training_leaves_no_more_than_the_first(features: FeatureTable,
     engines, held = _live()
     assert engines == before
     _fit(features, zero_stage)
-    assert _live() == (engines, held)
+    engines_after, held_after = _live()
+    assert engines_after == engines
+    assert held_after <= held  # what earlier tests left can go meanwhile
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
