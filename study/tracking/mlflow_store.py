@@ -269,7 +269,7 @@ def _translated_errors() -> Iterator[None]:
     except requests.HTTPError as error:
         status = None if error.response is None else error.response.status_code
         raise (WriteRefused if status in _REFUSING_STATUS else StoreUnavailable)(_summary(error)) from None
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, OSError, ImportError) as error:  # the last for a database without its driver
         raise StoreUnavailable(_summary(error)) from None
 
 
