@@ -284,6 +284,9 @@ def _rates_distribution(rates: Rates) -> BaseDistribution:
 
 
 def _record(trial: FrozenTrial, *, retried: bool = False) -> TrialRecord:
+    """Raises ValueError: the trial is complete, and its metrics were lost."""
+    if trial.state == TrialState.COMPLETE and trial.user_attrs.get("metrics", {}).get(DEV_SCORE) != trial.value:
+        raise ValueError(f"its trial {_name(trial)} is complete and lacks its scores")
     return TrialRecord(
         _name(trial),
         _choice(trial),

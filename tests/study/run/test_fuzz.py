@@ -44,6 +44,9 @@ NOT_NOTICED = {("mlflow.db", damage) for damage in ("flipped", "not UTF-8", "wit
 # A missing measurement is measured again without a word about the file: the run says what it measures.
 MISSING = ("removed", "its folder removed", "a link to nowhere")
 
+# A trial whose end is missing resumes, and finds its stages finished.
+RESUMES = {("optuna.journal", "a line lost"), ("optuna.journal", "cut")}
+
 COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {  # of the output folder and the damaged file
     "run": lambda output, file: ["run", RECIPE, "--output", str(output)],
     "report": lambda output, file: ["report", str(output)],
@@ -185,7 +188,8 @@ def problem_with(study: Finished, outcome: Outcome, command: str, file: Path, da
     usual = study.usual[command]
     if problem := problem_of(outcome.ran, outcome.said):
         return problem
-    if command == "run" and outcome.starts_ray and damage not in MISSING and not _is_named(file, outcome.said):
+    expected = damage in MISSING or (file.name, damage) in RESUMES
+    if command == "run" and outcome.starts_ray and not expected and not _is_named(file, outcome.said):
         return f"would start Ray without naming the file: {outcome.said}"
     if outcome.ran.exit_code or (file.name, damage) in NOT_NOTICED or usual.tables is None or outcome.tables is None:
         return None
