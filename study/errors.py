@@ -14,6 +14,8 @@ from trainables.store.stage_store import OutputMissing
 
 PROBE_BYTES = 2**20
 _ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
+# Where a path of the output folder is meant: a folder is where a file should be, or a file where a folder should, or no access.
+_IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EACCES, errno.EPERM, errno.ELOOP}
 # safetensors and PyTorch raise their own error classes, with or without the system's message.
 _WORDS = re.compile(
     rf"\(os error ({'|'.join(str(int(number)) for number in sorted(_ERRORS))})\)"
@@ -62,10 +64,18 @@ def storage_problem(error: BaseException, output: Path) -> str | None:
     for cause in causes_of(error):
         if isinstance(cause, OutputMissing) or (isinstance(cause, OSError) and cause.errno in _ERRORS):
             return reason_of(cause)
+        if isinstance(cause, OSError) and cause.errno in _IN_THE_WAY and _is_within(output, cause):
+            return reason_of(cause)
         if match := _WORDS.search(str(cause)):
             line = next(line for line in str(cause).splitlines() if match[0] in line)
             return redacted(f"{type(cause).__name__}: {line.strip()}")[:500]
     return unwritable(output)
+
+
+def _is_within(output: Path, error: OSError) -> bool:
+    """Whether the error names a path of the output folder."""
+    paths = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    return any(Path(path).absolute().is_relative_to(output.absolute()) for path in paths)
 
 
 def unwritable(output: Path) -> str | None:

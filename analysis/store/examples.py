@@ -67,7 +67,7 @@ class Examples:
             try:
                 table = self.read(key)
                 self._sums[key] = {} if table is None else _by_task(table)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 self.problems[key] = f"{type(error).__name__}: {error}"
                 self._sums[key] = {}
         return self._sums[key]

@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from mlflow.entities import Experiment, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -54,7 +56,7 @@ def fetch_study(tracking_uri: str, experiment: str | None) -> tuple[MlflowClient
         client = MlflowClient(tracking_uri=tracking_uri)
         chosen = _choose(client, experiment)
         return client, chosen, runs_of_experiment(client, tracking_uri, chosen.experiment_id)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # the last for a missing driver
         raise ValueError(
             f"no MLflow store answers at {tracking_uri!r}: {str(error).strip().splitlines()[0]}"
         ) from error
@@ -138,14 +140,27 @@ class ExampleFiles:
         parts = urlparse(uri)
         if parts.scheme in ("", "file"):
             path = Path(unquote(parts.path)) / EXAMPLES_FILE
-            return pd.read_parquet(path) if path.is_file() else None
+            return _read_examples(path) if path.is_file() else None
         try:
             if EXAMPLES_FILE not in {artifact.path for artifact in self._client.list_artifacts(run_id)}:
                 return None
             with tempfile.TemporaryDirectory() as folder:
-                return pd.read_parquet(self._client.download_artifacts(run_id, EXAMPLES_FILE, folder))
+                return _read_examples(Path(self._client.download_artifacts(run_id, EXAMPLES_FILE, folder)))
         except MlflowException as error:
             raise OSError(str(error)) from error
+
+
+def _read_examples(path: Path) -> pd.DataFrame:
+    """A table of scores by example, its checksums verified where it has some.
+
+    Raises:
+        OSError: it is damaged.
+    """
+    try:
+        # Without pandas' own metadata, which a damaged file makes it choke on in many ways.
+        return pq.read_table(path, page_checksum_verification=True).to_pandas(ignore_metadata=True)
+    except (ValueError, pa.ArrowException) as error:
+        raise OSError(f"{path} is damaged ({' '.join(str(error).split())})") from error
 
 
 def _pages(search: Any, **query: Any) -> Iterator[Any]:

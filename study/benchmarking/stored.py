@@ -23,7 +23,7 @@ from trainables.stages.evaluate import Evaluate
 from trainables.store.atomic import write_text
 from trainables.store.examples import EXAMPLES
 from trainables.store.fingerprint import canonical, fingerprint
-from trainables.store.kept import KeptFileUnusable, read_object
+from trainables.store.kept import KeptFileUnusable, read_object, sealed
 
 CONTEXT = "context.json"
 logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ class StoredMeasurements:
             document |= {"measured": outcome_to_json(content), "here": self._unavailable_here()}
         else:
             document["measured"] = [outcome_to_json(repeat) for repeat in content]
-        write_json(self.path, document)
+        write_json(self.path, sealed(document))
 
     def complete(self) -> Measured | Unavailable | None:
         """The combined repeats, or why the variant cannot run; None if a repeat is missing."""
@@ -206,15 +206,19 @@ def _is_measured(document: Mapping[str, Any]) -> bool:
     measured = document["measured"]
     if isinstance(measured, str):
         return "here" in document
-    return isinstance(measured, list) and bool(measured) and all(map(_has_conditions, measured))
+    return isinstance(measured, list) and bool(measured) and all(map(_is_repeat, measured))
 
 
-def _has_conditions(values: object) -> bool:
-    """Whether these are the figures of a repeat: what it ran on is the first thing that is compared."""
-    if not (isinstance(values, dict) and set(METRICS) <= values.keys()):
+def _is_repeat(values: object) -> bool:
+    """Whether these are the figures of a repeat, with what it ran on: a file of an earlier version is not sealed."""
+    if not (isinstance(values, dict) and {"variant", "samples", *METRICS} <= values.keys()):
         return False
-    context = values.get("context")
-    return isinstance(context, dict) and {"hardware", "device_name", "versions"} <= context.keys()
+    objects = ("languages", "valid", "problems", "unavailable", "interference", "context")
+    if not all(isinstance(values.get(name), dict) for name in objects):
+        return False
+    context = values["context"]
+    known = {"hardware", "device", "device_name", "versions", "torch_threads", "queries"} <= context.keys()
+    return known and isinstance(context["hardware"], dict) and "summary" in context["hardware"]
 
 
 def has_scores(repeats: Sequence[Measured]) -> bool:

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from study.cli.options import FAILED, DataRoot, not_empty, refuse, split_names, to_path, use_data_root
+from study.cli.options import (
+    FAILED,
+    DataRoot,
+    refuse,
+    split_names,
+    to_path,
+    to_path_or_uri,
+    to_text,
+    use_data_root,
+)
 from study.redact import redacted
 
 if TYPE_CHECKING:
@@ -42,22 +51,31 @@ Target = Annotated[
         metavar="RECIPE_OR_CHECKPOINT",
         help="a folder with an encoder (a stage's, or any that save_pretrained wrote), the name of a published encoder "
         "(random weights: speed only), or a recipe that has run",
-        parser=not_empty,
+        parser=to_path_or_uri,
     ),
 ]
 VariantNames = Annotated[
     str | None,
     typer.Option(
-        "--variants", metavar="A,B", help="serving variants; default: those of the recipe, or all built-in ones"
+        "--variants",
+        metavar="A,B",
+        help="serving variants; default: those of the recipe, or all built-in ones",
+        parser=to_text,
     ),
 ]
 Scenarios = Annotated[
     str | None,
-    typer.Option(metavar="A,B", help="LoadGen scenarios, of SingleStream, Server and Offline; default: all"),
+    typer.Option(
+        metavar="A,B", help="LoadGen scenarios, of SingleStream, Server and Offline; default: all", parser=to_text
+    ),
 ]
 Device = Annotated[
     str,
-    typer.Option(metavar="NAME", help="cpu, cuda, or auto: a GPU if this machine, or a recipe's cluster, has one"),
+    typer.Option(
+        metavar="NAME",
+        help="cpu, cuda, or auto: a GPU if this machine, or a recipe's cluster, has one",
+        parser=to_text,
+    ),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="a few seconds per variant, once")]
 Strict = Annotated[bool, typer.Option("--strict", help="600 s per scenario, MLPerf's rule")]
@@ -72,7 +90,10 @@ BoundMs = Annotated[
 TaskName = Annotated[
     str,
     typer.Option(
-        "--task", metavar="NAME", help="task whose test sets a folder's encoder reads; `study tasks` lists them"
+        "--task",
+        metavar="NAME",
+        help="task whose test sets a folder's encoder reads; `study tasks` lists them",
+        parser=to_text,
     ),
 ]
 RecipeOfFolder = Annotated[
@@ -81,13 +102,14 @@ RecipeOfFolder = Annotated[
         "--recipe",
         metavar="RECIPE",
         help="for a stage's folder: the recipe whose own tasks and variants it needs, as path/to/file.py:function",
+        parser=to_path_or_uri,
     ),
 ]
 Output = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="output folder of the recipe's run; default: runs/STUDY", parser=to_path),
 ]
-Sizes = Annotated[str | None, typer.Option(metavar="A,B", help="only these sizes of the recipe")]
+Sizes = Annotated[str | None, typer.Option(metavar="A,B", help="only these sizes of the recipe", parser=to_text)]
 
 
 @dataclass(frozen=True)

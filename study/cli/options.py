@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -23,6 +24,8 @@ RECIPE_PANEL, TRACKING_PANEL, CLUSTER_PANEL = "Instead of the recipe's own", "Ou
 console = Console(highlight=False, soft_wrap=True)
 
 LONGEST_NAME = 255  # bytes of a file or folder name on Linux
+LONGEST_TEXT = 4096  # bytes of a path on Linux
+IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
 
 
 def not_empty(text: str) -> str:
@@ -36,27 +39,71 @@ def not_empty(text: str) -> str:
     return text
 
 
+def to_text(text: str) -> str:
+    """The text itself.
+
+    Raises:
+        typer.BadParameter: it is empty or very long, or has characters that no file or server takes.
+    """
+    not_empty(text)
+    if len(text.encode(errors="replace")) > LONGEST_TEXT:
+        raise typer.BadParameter(f"has more than {LONGEST_TEXT} bytes")
+    if not text.isprintable():
+        raise typer.BadParameter(f"{text!r} has characters that do not print")
+    return text
+
+
+def to_uri(text: str) -> str:
+    """The URI of a store or cluster itself.
+
+    Raises:
+        typer.BadParameter: as for `to_text`, or it is no URI, or of a database that ends with this process.
+    """
+    try:
+        urlsplit(to_text(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no URI ({error})") from error
+    if text.partition("?")[0] in IN_MEMORY:
+        raise typer.BadParameter(
+            f"{text!r} is a database in memory, which would be lost; give a file: sqlite:////path/x.db"
+        )
+    return text
+
+
+def to_path_or_uri(text: str) -> str:
+    """The path, with or without a function or study after it, or the URI.
+
+    Raises:
+        typer.BadParameter: as for `to_path` or `to_uri`.
+    """
+    if "://" in text:
+        return to_uri(text)
+    to_path(text)
+    return text
+
+
 def to_path(text: str) -> Path:
     """The path that an option or argument names.
 
     Raises:
         typer.BadParameter: it is empty, as an unset variable of a shell is, or no file system could hold it.
     """
-    not_empty(text)
-    if not text.isprintable():
-        raise typer.BadParameter(f"{text!r} has characters that do not print")
+    to_text(text)
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(text).parts):
         raise typer.BadParameter(f"has a name of more than {LONGEST_NAME} bytes")
     return Path(text)
 
 
-Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="a built-in recipe, or path/to/file.py:function")]
+Recipe = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="a built-in recipe, or path/to/file.py:function", parser=to_path_or_uri)
+]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="output folder of a run", parser=to_path)]
 Trials = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="trials of each size", rich_help_panel=RECIPE_PANEL)
 ]
 Sizes = Annotated[
-    str | None, typer.Option(metavar="A,B", help="only these sizes of the recipe", rich_help_panel=RECIPE_PANEL)
+    str | None,
+    typer.Option(metavar="A,B", help="only these sizes of the recipe", rich_help_panel=RECIPE_PANEL, parser=to_text),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="random seed", rich_help_panel=RECIPE_PANEL)]
 Repeats = Annotated[

@@ -7,19 +7,27 @@ from typing import Annotated
 
 import typer
 
-from study.cli.options import console, not_empty, refuse, to_path
+from study.cli.options import console, refuse, to_path, to_path_or_uri, to_text
 from study.redact import redacted
 
 Source = Annotated[
-    str, typer.Argument(metavar="DIR_OR_URI", help="output folder of a run, or an MLflow URI", parser=not_empty)
+    str, typer.Argument(metavar="DIR_OR_URI", help="output folder of a run, or an MLflow URI", parser=to_path_or_uri)
 ]
-Experiment = Annotated[str | None, typer.Option(metavar="NAME", help="the study's name, where the store holds several")]
+Experiment = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="the study's name, where the store holds several", parser=to_text),
+]
 To = Annotated[
     Path | None, typer.Option(metavar="FILE", help="file to write; default: report.html in the folder", parser=to_path)
 ]
-Budget = Annotated[str | None, typer.Option(metavar="BOUND", help='what a model may cost, such as "p50_ms<=15"')]
+Budget = Annotated[
+    str | None, typer.Option(metavar="BOUND", help='what a model may cost, such as "p50_ms<=15"', parser=to_text)
+]
 Compare = Annotated[
-    str | None, typer.Option(metavar="OTHER", help="another study to compare with: a folder, URI or URI#name")
+    str | None,
+    typer.Option(
+        metavar="OTHER", help="another study to compare with: a folder, URI or URI#name", parser=to_path_or_uri
+    ),
 ]
 Attach = Annotated[bool, typer.Option(help="attach the report to the study's MLflow experiment")]
 

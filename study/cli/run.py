@@ -30,6 +30,7 @@ from study.cli.options import (
     load_study,
     refuse,
     to_path,
+    to_uri,
     use_data_root,
 )
 from study.redact import redacted
@@ -56,6 +57,7 @@ TrackingUri = Annotated[
         envvar=TRACKING_URI,
         help="MLflow store; default: SQLite in the output folder",
         rich_help_panel=TRACKING_PANEL,
+        parser=to_uri,
     ),
 ]
 Offline = Annotated[
@@ -69,7 +71,10 @@ Offline = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        metavar="RAY", help="an existing Ray cluster; default: Ray on this machine", rich_help_panel=CLUSTER_PANEL
+        metavar="RAY",
+        help="an existing Ray cluster; default: Ray on this machine",
+        rich_help_panel=CLUSTER_PANEL,
+        parser=to_uri,
     ),
 ]
 

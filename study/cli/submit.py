@@ -20,34 +20,53 @@ from study.cli.options import (
     Trials,
     refuse,
     split_names,
+    to_path_or_uri,
+    to_text,
+    to_uri,
 )
 
 JOB_PANEL = "Job"
 
 Recipe = Annotated[
     str | None,
-    typer.Argument(metavar="RECIPE", help="a built-in recipe, or path/to/file.py:function in the current folder"),
+    typer.Argument(
+        metavar="RECIPE",
+        help="a built-in recipe, or path/to/file.py:function in the current folder",
+        parser=to_path_or_uri,
+    ),
 ]
-Address = Annotated[str, typer.Option(metavar="URL", help="the cluster's job server", rich_help_panel=JOB_PANEL)]
+Address = Annotated[
+    str, typer.Option(metavar="URL", help="the cluster's job server", rich_help_panel=JOB_PANEL, parser=to_uri)
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="follow the job until it ends", rich_help_panel=JOB_PANEL)]
 Status = Annotated[
-    str | None, typer.Option(metavar="JOB", help="print a job's status, submit nothing", rich_help_panel=JOB_PANEL)
+    str | None,
+    typer.Option(metavar="JOB", help="print a job's status, submit nothing", rich_help_panel=JOB_PANEL, parser=to_text),
 ]
 Stop = Annotated[
     str | None,
-    typer.Option(metavar="JOB", help="stop a job; submitted again, the study resumes", rich_help_panel=JOB_PANEL),
+    typer.Option(
+        metavar="JOB", help="stop a job; submitted again, the study resumes", rich_help_panel=JOB_PANEL, parser=to_text
+    ),
 ]
 Output = Annotated[
     str | None,
     typer.Option(
-        metavar="DIR", help="required: absolute path of a folder that every node sees", rich_help_panel=TRACKING_PANEL
+        metavar="DIR",
+        help="required: absolute path of a folder that every node sees",
+        rich_help_panel=TRACKING_PANEL,
+        parser=to_path_or_uri,
     ),
 ]
 TrackingUri = Annotated[
-    str | None, typer.Option(metavar="URI", help="MLflow store as the head reaches it", rich_help_panel=TRACKING_PANEL)
+    str | None,
+    typer.Option(
+        metavar="URI", help="MLflow store as the head reaches it", rich_help_panel=TRACKING_PANEL, parser=to_uri
+    ),
 ]
 DataRoot = Annotated[
-    str | None, typer.Option(metavar="DIR", help="folder of published data files, by its path on the nodes")
+    str | None,
+    typer.Option(metavar="DIR", help="folder of published data files, by its path on the nodes", parser=to_path_or_uri),
 ]
 
 

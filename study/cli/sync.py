@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-from study.cli.options import FAILED, TRACKING_URI, Folder, console, hide_password, refuse
+from study.cli.options import FAILED, TRACKING_URI, Folder, console, hide_password, refuse, to_uri
 
 TrackingUri = Annotated[
     str | None,
-    typer.Option(metavar="URI", envvar=TRACKING_URI, help="MLflow store; default: the one given to the run"),
+    typer.Option(
+        metavar="URI", envvar=TRACKING_URI, help="MLflow store; default: the one given to the run", parser=to_uri
+    ),
 ]
 Again = Annotated[
     bool, typer.Option(show_default=False, help="send everything, to a store that lost some of it; duplicates nothing")

@@ -16,7 +16,7 @@ from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import Tuned
 from trainables.stages.pretrain import Pretrain
 from trainables.store.fingerprint import fingerprint
-from trainables.store.manifests import read_manifest
+from trainables.store.manifests import read_manifest, seconds_of
 
 SCORED_ROWS = 1000  # of an evaluation, until one is measured
 
@@ -137,5 +137,5 @@ class StoredTimes:
         with contextlib.suppress(OSError):
             for path in self._stages.glob("*@*"):
                 if path.name not in self._seconds and (manifest := read_manifest(path)) is not None:
-                    self._seconds[path.name] = float(manifest.get("context", {}).get("seconds", 0.0))
+                    self._seconds[path.name] = seconds_of(manifest)
         return dict(self._seconds)

@@ -71,7 +71,7 @@ def _called(function: Callable[[], Any], reference: str) -> Any:
         raise
     except ValueError as error:  # its message is meant for the recipe's author
         raise InvalidStudy([f"{reference}: {error}"]) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidStudy([f"{reference}: {_place_and_reason(error)}"]) from error
 
 
@@ -102,7 +102,7 @@ def _import_file(path: Path) -> object:
         raise UnknownRecipe(f"{error.filename}, line {error.lineno}: not Python: {error.msg}") from error
     except (InvalidStudy, DataError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UnknownRecipe(f"{path} cannot be imported: {_place_and_reason(error)}") from error
     ray.cloudpickle.register_pickle_by_value(module)  # workers cannot import a file on the driver's disk
     return module

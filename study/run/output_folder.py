@@ -13,7 +13,7 @@ from pathlib import Path
 
 from study.errors import CannotRun
 from trainables.store.locks import lock_problem
-from trainables.store.manifests import MANIFEST, read_manifest
+from trainables.store.manifests import MANIFEST, read_manifest, seconds_of
 from trainables.training.attempts import FOLDER as ATTEMPTS
 
 LOCK = ".lock"
@@ -60,8 +60,7 @@ def seconds_by_stage_kind(output: Path) -> dict[str, float]:
     """Seconds of all stages by kind, longest first, from their manifests; stages that ran at the same time add up."""
     seconds: dict[str, float] = {}
     for path in output.glob(f"stages/*/{MANIFEST}"):
-        context = (read_manifest(path.parent) or {}).get("context")
-        if isinstance(context, dict) and isinstance(took := context.get("seconds"), (int, float)):
+        if took := seconds_of(read_manifest(path.parent) or {}):
             kind = path.parent.name.split("-")[0]
             seconds[kind] = seconds.get(kind, 0.0) + took
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))

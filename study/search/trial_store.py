@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from study.search.records import DEV_SCORE, DIVERGED_REASON, TrialOutcome, TrialRecord
 from study.spec.space import NONE, Choice, LogUniform, Rates, Space
 from study.spec.validation import REPEATS
+from trainables.store.kept import sealed, unsealed
 
 JOURNAL = "optuna.journal"
 STATES: dict[TrialOutcome, TrialState] = {
@@ -47,12 +48,19 @@ class _JournalFile(JournalFileBackend):  # type: ignore[misc]
 
     _failed: OSError | None = None
 
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Raises ValueError: a line is no JSON object, or is not what was sealed."""
+        for log in super().read_logs(log_number_from):
+            if not isinstance(log, dict):
+                raise ValueError(f"a JSON object is expected, not {type(log).__name__}")
+            yield unsealed(log)
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         if self._failed is not None:
             raise self._failed
         size = os.path.getsize(self._file_path)
         try:
-            super().append_logs(logs)
+            super().append_logs([sealed(log) for log in logs])
         except OSError as error:
             self._failed = error
             with contextlib.suppress(OSError):  # if this fails as well, `open_journal` removes the partial line
@@ -276,6 +284,9 @@ def _rates_distribution(rates: Rates) -> BaseDistribution:
 
 
 def _record(trial: FrozenTrial, *, retried: bool = False) -> TrialRecord:
+    """Raises ValueError: the trial is complete, and its metrics were lost."""
+    if trial.state == TrialState.COMPLETE and trial.user_attrs.get("metrics", {}).get(DEV_SCORE) != trial.value:
+        raise ValueError(f"its trial {_name(trial)} is complete and lacks its scores")
     return TrialRecord(
         _name(trial),
         _choice(trial),

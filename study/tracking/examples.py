@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainables.stages.evaluate import Evaluate
-from trainables.store.examples import EXAMPLES, joined_tests, read_example_scores, write_example_scores
+from trainables.store.examples import (
+    EXAMPLES,
+    ExamplesUnusable,
+    joined_tests,
+    read_example_scores,
+    write_example_scores,
+)
 from trainables.store.fingerprint import fingerprint
 from trainables.store.stage_store import StageStore
 
@@ -22,7 +28,7 @@ def write_examples(chain: Sequence[Evaluate], output: Path) -> Path | None:
     if not evaluations or any(evaluation is None for evaluation in evaluations):
         return None
     path = output / "examples" / f"{chain[0].model.label}@{fingerprint(tuple(chain))}" / EXAMPLES
-    if path.exists():
+    if _is_usable(path):
         return path
     tables = [
         (evaluate.task.name, read_example_scores(evaluation.folder / EXAMPLES))
@@ -31,3 +37,12 @@ def write_examples(chain: Sequence[Evaluate], output: Path) -> Path | None:
     ]
     write_example_scores(joined_tests(tables), path)
     return path
+
+
+def _is_usable(path: Path) -> bool:
+    """Whether the joined file exists and can be read; a damaged one is written again."""
+    try:
+        read_example_scores(path)
+    except ExamplesUnusable:
+        return False
+    return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
+from analysis.store.database import check_readable, file_of
 from study.redact import redacted
 from study.tracking.moved import follow_folder
 from study.tracking.notes import NOTE_TAG, REPORT_NOTE
@@ -75,6 +77,7 @@ class MlflowStore:
         """
         with _translated_errors():
             folder = folder_id(self._output)
+            _check_file(self.uri)
             follow_folder(self.uri, self._output)
             self._client = MlflowClient(tracking_uri=self.uri)
             experiment = self._client.get_experiment_by_name(self._name)
@@ -198,6 +201,25 @@ class MlflowStore:
         self._client.log_artifact(run, str(path))
 
 
+def _check_file(uri: str) -> None:
+    """Refuse the file of an SQLite store that cannot be opened: MLflow itself would try for almost two minutes.
+
+    Raises:
+        OSError, StoreUnavailable: it is damaged, locked or no file.
+    """
+    file = file_of(uri)
+    if file is None:
+        return
+    try:
+        file.stat()
+    except FileNotFoundError:
+        return  # MLflow creates it
+    try:
+        check_readable(file)
+    except ValueError as error:
+        raise StoreUnavailable(str(error)) from None
+
+
 def attach_report(
     uri: str, experiment: str, *, report: Path, exports: Path, source: Mapping[str, str] | None = None
 ) -> None:
@@ -269,7 +291,12 @@ def _translated_errors() -> Iterator[None]:
     except requests.HTTPError as error:
         status = None if error.response is None else error.response.status_code
         raise (WriteRefused if status in _REFUSING_STATUS else StoreUnavailable)(_summary(error)) from None
-    except (SQLAlchemyError, OSError) as error:
+    except (
+        SQLAlchemyError,
+        sqlite3.Error,
+        OSError,
+        ImportError,
+    ) as error:  # the last for a database without its driver
         raise StoreUnavailable(_summary(error)) from None
 
 

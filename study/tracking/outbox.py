@@ -21,13 +21,29 @@ from pathlib import Path
 from typing import Any
 
 from trainables.store.atomic import write_text
-from trainables.store.kept import KeptFileUnusable, read_object
+from trainables.store.kept import KeptFileUnusable, parse_object, read_object, sealed
 
 Entry = dict[str, Any]
 Say = Callable[[str], None]
 FOLDER = "outbox"  # in the output folder
 FORMAT = 1
 READ_BACK = 4096  # bytes
+
+
+_NEEDED = {  # keys of an entry, by what it does
+    "journal": {"id", "experiment"},
+    "describe": {"tags"},
+    "run": {"run", "name", "parent", "tags", "params", "at"},
+    "write": {"run", "at"},
+    "file": {"run", "path", "sha256"},
+    "end": {"run", "status", "at"},
+}
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("id", "experiment", "run", "name", "path", "sha256", "status"), str),
+    **dict.fromkeys(("tags", "params", "metrics"), dict),
+    **dict.fromkeys(("at", "step"), int),
+    "parent": (str, type(None)),
+}
 
 
 class OutboxUnusable(RuntimeError):
@@ -81,7 +97,7 @@ class Outbox:
 
         If the disk refuses it, which `error` then shows, it waits in memory, in order, for the next call.
         """
-        line = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(sealed(entry), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             self._unwritten.append(line)
             self._write()
@@ -104,7 +120,7 @@ class Outbox:
             while offset < self._end and (limit is None or len(entries) < limit):
                 line = file.readline()
                 offset += len(line)
-                entries.append(StoredEntry(json.loads(line), offset))
+                entries.append(StoredEntry(parse_object(line), offset))
         return entries
 
     def sync(self) -> None:
@@ -173,12 +189,12 @@ class Outbox:
         self._end = content.rfind(b"\n") + 1
         os.ftruncate(self._file, self._end)
         entries = []
-        for number, line in enumerate(content[: self._end].splitlines(), 1):
+        for number, line in enumerate(content[: self._end].split(b"\n")[:-1], 1):
             try:
-                entry = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                entry = parse_object(line)
+            except ValueError as error:
                 raise self._damaged(number) from error
-            if not isinstance(entry, dict) or "do" not in entry:
+            if not _is_entry(entry):
                 raise self._damaged(number)
             entries.append(entry)
         return entries
@@ -255,6 +271,13 @@ class DeliveryOffset:
         write_text(self._path, json.dumps({**content, "line": self._outbox.last_line(self.offset)}))
 
 
+def _is_entry(entry: Entry) -> bool:
+    """Whether an entry of an earlier version, which is not sealed, has what its readers need."""
+    needed = _NEEDED.get(str(entry.get("do")))
+    known = all(isinstance(entry[key], kind) for key, kind in _TYPES.items() if key in entry)
+    return needed is not None and needed <= entry.keys() and known
+
+
 def _usable(path: Path) -> dict[str, Any] | None:
     """The content of a file with a delivery offset; None where there is none, or it is damaged."""
     try:
@@ -274,8 +297,9 @@ def folder_id(output: Path) -> str:
     """
     path = output / "study.id"
     with suppress(FileNotFoundError):
-        if stored := path.read_text(encoding="utf-8").strip():
-            return stored
+        stored = path.read_text(encoding="utf-8", errors="replace").strip()
+        if stored.isalnum() and stored.isascii():
+            return stored  # anything else is damaged
     generated = uuid.uuid4().hex
     write_text(path, generated)
     return generated

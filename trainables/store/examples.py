@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from trainables.metrics import Counts
 from trainables.store.atomic import replacing
 
 EXAMPLES = "examples.parquet"  # in the folder of a finished evaluation
+
+
+class ExamplesUnusable(ValueError):
+    """A table of scores by example that exists and cannot be used; the message names it and the reason."""
 
 
 class ScoredSet(Protocol):
@@ -55,9 +61,17 @@ def write_example_scores(table: pd.DataFrame, path: Path) -> None:
     """Write a table atomically; the folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        table.to_parquet(temporary, index=False, compression="zstd")
+        table.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True)
 
 
 def read_example_scores(path: Path) -> pd.DataFrame:
-    """A table as `write_example_scores` wrote it."""
-    return pd.read_parquet(path)
+    """A table as `write_example_scores` wrote it.
+
+    Raises:
+        ExamplesUnusable: it cannot be read, or is not what was written.
+    """
+    try:
+        # Without pandas' own metadata, which a damaged file makes it choke on in many ways.
+        return pq.read_table(path, page_checksum_verification=True).to_pandas(ignore_metadata=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise ExamplesUnusable(f"{path}: {' '.join(str(error).split())}") from error

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from trainables.store.atomic import write_text
-from trainables.store.kept import KeptFileUnusable, read_object
+from trainables.store.kept import KeptFileUnusable, read_object, sealed
 
 MANIFEST = "manifest.json"
+OBJECTS = ("identity", "metrics", "context")  # in a stage's manifest
 HASHING_THREADS = 8  # hashing releases the interpreter's lock
 
 
@@ -36,7 +37,7 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     for directory in (*(path for path in entries if path.is_dir()), folder):
         sync_folder(directory)
     manifest = {**content, "files": files}
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False), durable=True)
+    write_text(folder / MANIFEST, json.dumps(sealed(manifest), indent=1, allow_nan=False), durable=True)
     sync_folder(folder)
     return manifest
 
@@ -59,7 +60,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = read_object(folder / MANIFEST, ("files",))
     except KeptFileUnusable:
         return None
-    return manifest if manifest is not None and _lists_files(manifest["files"]) else None
+    if manifest is None or not _lists_files(manifest["files"]):
+        return None
+    return manifest if all(isinstance(manifest.get(name, {}), dict) for name in OBJECTS) else None
+
+
+def seconds_of(manifest: Mapping[str, Any]) -> float:
+    """The seconds that the stage took; 0 where its manifest does not say."""
+    seconds = manifest.get("context", {}).get("seconds")
+    return float(seconds) if isinstance(seconds, (int, float)) else 0.0
 
 
 def _lists_files(files: object) -> bool:

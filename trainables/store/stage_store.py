@@ -21,7 +21,15 @@ from typing import IO, Any, Protocol, Self
 from trainables.store.atomic import write_text
 from trainables.store.fingerprint import canonical, fingerprint
 from trainables.store.kept import KeptFileUnusable, read_object
-from trainables.store.manifests import MANIFEST, read_manifest, sync_folder, write_manifest, wrong_contents, wrong_sizes
+from trainables.store.manifests import (
+    MANIFEST,
+    OBJECTS,
+    read_manifest,
+    sync_folder,
+    write_manifest,
+    wrong_contents,
+    wrong_sizes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +130,7 @@ class StageStore:
         if not folder.exists():
             return None
         manifest = read_manifest(folder)
-        parts = {} if manifest is None else {name: manifest.get(name) for name in ("identity", "metrics", "context")}
-        if manifest is None or "format" not in manifest or not all(isinstance(part, dict) for part in parts.values()):
+        if manifest is None or not {"format", *OBJECTS} <= manifest.keys():
             return f"{MANIFEST}: missing or unreadable"
         if manifest["format"] != FORMAT:
             return f"{MANIFEST}: of format {manifest['format']}, {FORMAT} expected"

@@ -146,7 +146,7 @@ def test_stored_measurements_keep_the_form_and_the_file_names_of_earlier_version
     document = json.loads(path.read_text(encoding="utf-8"))
     assert document["of"] == {"models": list(model.fingerprints), "how": canonical(model.method)}
     assert document["measured"] == [measurement("fp32", scored=True).values]
-    assert document.keys() == {"of", "measured"}
+    assert document.keys() == {"of", "measured", "seal"}
 
     model.stored("fp32").save(Unavailable("no compiler"))
     document = json.loads(path.read_text(encoding="utf-8"))

@@ -8,11 +8,7 @@ version's checkpoint is therefore not tested here.
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,46 +20,16 @@ from study.search.sweep import load_result
 from study.search.trial_store import open_journal
 from tests.support import recipes
 from tests.support.commands import study_command
+from tests.support.kept_output import KeptOutput, unpack
 from trainables.stages.base import Stage
 from trainables.store.stage_store import StageStore
 
-ARCHIVE = Path(__file__).with_name("kept_output.tar.xz")
-WRITTEN_TO = "/kept/output/folder"  # where the folder was; MLflow stores absolute paths of artifacts
 OF_A_RUN = {"output", "report", "wall_s", "seconds", "peak_memory_mb"}  # keys whose values differ from run to run
-
-
-@dataclass(frozen=True)
-class KeptOutput:
-    """The unpacked folder, and the document that the command printed when it was written."""
-
-    folder: Path
-    document: dict[str, Any]
-
-    def manifests(self) -> dict[str, bytes]:
-        return {path.parent.name: path.read_bytes() for path in self.folder.glob("stages/*/manifest.json")}
-
-    def runs(self) -> dict[str, str]:
-        """The status of every MLflow run."""
-        with sqlite3.connect(self.folder / "mlflow.db") as connection:
-            return dict(connection.execute("SELECT run_uuid, status FROM runs"))
-
-    def experiment_tags(self) -> dict[str, str]:
-        with sqlite3.connect(self.folder / "mlflow.db") as connection:
-            return dict(connection.execute("SELECT key, value FROM experiment_tags"))
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> KeptOutput:
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
-    folder = tmp_path / "output"
-    with sqlite3.connect(folder / "mlflow.db") as connection:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-            connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (WRITTEN_TO, str(folder)))
-    targets = json.loads((folder / "study.json").read_text(encoding="utf-8"))["targets"]
-    if {target["data"] for target in targets} != {target.revision for target in recipes.tiny().targets}:
-        pytest.skip(f"written with the data {targets[0]['data']}, and another version of Babel makes others")
-    return KeptOutput(folder, json.loads((tmp_path / "document.json").read_text(encoding="utf-8")))
+    return unpack(tmp_path)
 
 
 def _stages(folder: Path) -> Iterator[Stage]:

@@ -47,6 +47,28 @@ def test_an_unreadable_journal_is_refused_and_kept(make_searcher: MakeSearcher, 
     assert (tmp_path / JOURNAL).read_bytes().endswith(content)
 
 
+def test_a_byte_that_changed_inside_a_score_is_found(make_searcher: MakeSearcher, tmp_path: Path) -> None:
+    searcher = make_searcher(tmp_path)
+    searcher.suggest("t0")
+    searcher.on_trial_complete("t0", COMPLETE)
+    content = (tmp_path / JOURNAL).read_bytes()
+    at = re.search(rb'"dev_score":\d', content)
+    assert at is not None
+    (tmp_path / JOURNAL).write_bytes(content[: at.end() - 1] + b"9" + content[at.end() :])
+    with pytest.raises(TrialStoreBroken, match="has changed since it was written"):
+        make_searcher(tmp_path)
+
+
+def test_a_complete_trial_that_lost_its_scores_is_found(make_searcher: MakeSearcher, tmp_path: Path) -> None:
+    searcher = make_searcher(tmp_path)
+    searcher.suggest("t0")
+    searcher.on_trial_complete("t0", COMPLETE)
+    lines = (tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)
+    (tmp_path / JOURNAL).write_bytes(b"".join(line for line in lines if b'"dev_score"' not in line))
+    with pytest.raises(TrialStoreBroken, match="t0000 is complete and lacks its scores"):
+        make_searcher(tmp_path)
+
+
 @pytest.fixture
 def searched(make_searcher: MakeSearcher, tmp_path: Path) -> set[str]:
     """A folder with three trials, one of them unfinished, and a repeat, in journal and outbox; returns their names."""

@@ -24,6 +24,7 @@ from study.tracking.tracker import Tracker
 from study.tracking.views import ui_tags
 from tests.support.commands import ROOT, study_command
 from tests.support.mlflow_stub import Stub, stub_server
+from trainables.store.kept import parse_object, sealed
 
 PARAMS = {"intermediate": "none", "lr_intermediate": None, "lr_target": 1e-3, "seed": 0}
 NO_SERVER = "http://127.0.0.1:9"  # the discard port
@@ -265,10 +266,11 @@ def test_an_offset_that_the_outbox_does_not_bear_out_is_not_believed(stub: Stub,
     journal = tmp_path / "outbox" / "journal.jsonl"
     content = journal.read_bytes()
     before, last = content[: content.rfind(b"\n", 0, -1) + 1], content[content.rfind(b"\n", 0, -1) + 1 :]
+    another = json.dumps(parse_object(last)).replace("t2", "t1")
     damaged = {
         "last line lost": before,
         "end cut off": content[:-25],
-        "last line is another": before + last.replace(b"t2", b"t1"),
+        "last line is another": before + json.dumps(sealed(json.loads(another))).encode() + b"\n",
     }
     journal.write_bytes(damaged[damage])
     with _open(stub, tmp_path) as tracker:

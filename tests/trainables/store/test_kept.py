@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainables.resources import Resources
-from trainables.store.kept import KeptFileUnusable, read_object
+from trainables.store.kept import KeptFileUnusable, read_object, sealed
 from trainables.store.manifests import MANIFEST, read_manifest
 from trainables.training.micro_batches import known_limits
 
@@ -56,3 +56,17 @@ def test_a_damaged_limit_of_a_micro_batch_is_skipped(content: bytes, tmp_path: P
     (tmp_path / "micro_batches" / "x@1.json").write_bytes(content)
     (tmp_path / "micro_batches" / "y@1.json").write_text(json.dumps({"stage": [], "resources": {}, "micro_batch": 1}))
     assert known_limits(tmp_path, Resources()) == {}
+
+
+def test_a_byte_that_changed_inside_a_number_breaks_the_seal(tmp_path: Path) -> None:
+    path, content = tmp_path / "kept.json", {"a": 41.25, "b": [("x", 1)], "c": {"d": None}}
+    path.write_text(json.dumps(sealed(content)))
+    assert read_object(path, ("a",)) == {**content, "b": [["x", 1]]}
+    path.write_bytes(path.read_bytes().replace(b"41.25", b"91.25"))
+    with pytest.raises(KeptFileUnusable, match="has changed since it was written"):
+        read_object(path)
+
+
+def test_what_an_earlier_version_wrote_without_a_seal_counts(tmp_path: Path) -> None:
+    (tmp_path / "kept.json").write_text('{"a": 1}')
+    assert read_object(tmp_path / "kept.json") == {"a": 1}

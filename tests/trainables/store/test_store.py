@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from trainables.store.kept import sealed
 from trainables.store.locks import lock_problem, one_node_problem
-from trainables.store.manifests import MANIFEST
+from trainables.store.manifests import MANIFEST, read_manifest
 from trainables.store.stage_store import Damaged, Finished, StageStore
 
 
@@ -96,14 +97,14 @@ def list_for_manifest(folder: Path) -> None:
 
 
 def manifest_of_another(folder: Path) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_manifest(folder) or {}
     manifest["identity"]["number"] = 1
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    (folder / MANIFEST).write_text(json.dumps(sealed(manifest)))
 
 
 def manifest_of_another_format(folder: Path) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps({**manifest, "format": manifest["format"] + 1}))
+    manifest = read_manifest(folder) or {}
+    (folder / MANIFEST).write_text(json.dumps(sealed({**manifest, "format": manifest["format"] + 1})))
 
 
 def truncate_file(folder: Path) -> None:

@@ -53,11 +53,12 @@ def evaluation_of(folder: Path, classes: Mapping[str, type] | None = None) -> Ev
     manifest = read_manifest(folder)
     if manifest is None:
         return None
-    if manifest["identity"]["type"] == identity_name(Evaluate):
-        return _evaluation(manifest["identity"], known)
+    identity = manifest.get("identity", {})
+    if identity.get("type") == identity_name(Evaluate):
+        return _evaluation(identity, known)
     for path in sorted(folder.parent.glob(f"*/{MANIFEST}")):
         other = read_manifest(path.parent)
-        if other is not None and other["identity"].get("model") == manifest["identity"]:
+        if other is not None and identity and other.get("identity", {}).get("model") == identity:
             return _evaluation(other["identity"], known)
     return None
 
@@ -94,12 +95,15 @@ def rebuild(document: Any, known: Mapping[str, type] = BUILT_IN) -> Any:
         return tuple(rebuild(item, known) for item in document)
     if not isinstance(document, dict):
         return document
-    cls = known.get(document["type"])
+    name = document.get("type")
+    if not isinstance(name, str):
+        raise CannotRebuild("its manifest names no class")
+    cls = known.get(name)
     if cls is None:
-        raise UnknownClass(f"its class {document['type']} is not built in")
+        raise UnknownClass(f"its class {name} is not built in")
     names = {field.name for field in dataclasses.fields(cls)}
-    values = {name: rebuild(value, known) for name, value in document.items() if name in names}
+    values = {field: rebuild(value, known) for field, value in document.items() if field in names}
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
-        raise CannotRebuild(f"{document['type']}: {error}") from error
+        raise CannotRebuild(f"{name}: {error}") from error
