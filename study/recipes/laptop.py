@@ -147,9 +147,10 @@ def laptop_tiny(seed: int = 0) -> Study:
 
 
 def _size(layers: int) -> Size:
-    encoder = published(ENCODER, layers=None if layers == LAYERS[-1] else layers)
-    # A pass of 64 rows keeps 12 layers and their activations under 4 GB.
-    return Size(f"{layers}l", pinned_encoder(encoder), Resources(micro_batch=64))
+    """Twelve layers take so much memory that two trials may not fit; one then has two cores."""
+    whole = layers == LAYERS[-1]
+    encoder = published(ENCODER, layers=None if whole else layers)
+    return Size(f"{layers}l", pinned_encoder(encoder), Resources(cpus=2 if whole else 1, micro_batch=32))
 
 
 def _tuning(seed: int) -> Training:
