@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ray.exceptions import RayError
@@ -24,11 +25,18 @@ ROUNDS = 2  # a first repeat under new conditions discards the stored ones; the 
 
 
 def benchmark_size(
-    study: Study, size: Size, *, result: SearchResult, output: Path, tracker: Tracker, console: Console
+    study: Study,
+    size: Size,
+    *,
+    result: SearchResult,
+    output: Path,
+    tracker: Tracker,
+    console: Console,
+    measured: Callable[[], object] = lambda: None,
 ) -> dict[str, MeasurementOutcome]:
     """Measure and track every variant of the plan on a size's best model; stored measurements are not repeated.
 
-    Empty if the size has no complete trial.
+    Empty if the size has no complete trial. `measured` is called after each repeat that was measured now.
     """
     model = BestModel.of(study, size, result=result, output=output)
     if model is None:
@@ -36,13 +44,15 @@ def benchmark_size(
         return {}
     if model.variants and result.baseline is None:
         console.say(f"benchmark {size.name}: no complete trial without an intermediate task to compare with")
-    outcomes = measure_size(model, console)
+    outcomes = measure_size(model, console, measured=measured)
     for variant, outcome in outcomes.items():
         track_outcome(model, variant, outcome, tracker=tracker)
     return outcomes
 
 
-def measure_size(model: BestModel, console: Console) -> dict[str, MeasurementOutcome]:
+def measure_size(
+    model: BestModel, console: Console, *, measured: Callable[[], object] = lambda: None
+) -> dict[str, MeasurementOutcome]:
     """The outcome of each variant of the plan. Variants take turns, and each repeat is stored as soon as it is measured.
 
     A failure ends its own variant only. It is not stored, so that the next run tries again.
@@ -64,6 +74,7 @@ def measure_size(model: BestModel, console: Console) -> dict[str, MeasurementOut
             # Without a node for one variant there is none for the others, and each would wait as long.
             failures |= dict.fromkeys(stored.keys() - failures.keys() if isinstance(error, NoNode) else {name}, failure)
             continue
+        measured()
         _store(stored[name], repeats, outcome, title=title, console=console)
     return {name: _outcome(stored[name], failures.get(name)) for name in stored}
 

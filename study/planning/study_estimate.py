@@ -153,17 +153,31 @@ class StudyEstimate:
                 self._overheads.setdefault(size, []).append(overhead)
 
     @contextlib.contextmanager
-    def benchmark_of(self, size: str) -> Iterator[None]:
-        """The size is benchmarked in this block."""
+    def benchmark_of(self, size: str) -> Iterator[Callable[[], None]]:
+        """The size is benchmarked in this block, which calls what it gets after each repeat of a variant that was measured.
+
+        Repeats that are stored take no time, and tell nothing of the other sizes.
+        """
+        repeats = 0
+
+        def measured() -> None:
+            nonlocal repeats
+            repeats += 1
+
         with self._lock:
             started_s = self._clock()
             self._benchmarking = size, started_s
-        yield
-        with self._lock:
-            expected_s = self._size_benchmark_s(size, usual(self.gflops or NOMINAL_GFLOPS))
-            self._benchmark_factors.append((self._clock() - started_s) / max(expected_s, 1e-9))
-            self._to_benchmark.discard(size)
-            self._benchmarking = None
+        try:
+            yield measured
+        finally:
+            with self._lock:
+                self._to_benchmark.discard(size)
+                self._benchmarking = None
+                plan = self._study.benchmark
+                if repeats:
+                    share = repeats / (len(plan.variants) * plan.repeats)
+                    expected_s = share * self._size_benchmark_s(size, usual(self.gflops or NOMINAL_GFLOPS))
+                    self._benchmark_factors.append((self._clock() - started_s) / expected_s)
 
     def snapshot(self, running: Mapping[str, float] = {}) -> Snapshot:
         """Where the study is now. `running` holds the share done of running stages, by label."""

@@ -187,25 +187,48 @@ def test_a_benchmark_scores_each_variant_and_an_overdue_one_is_not_nearly_over(t
     assert left() < after
 
 
-def test_other_benchmarks_take_as_much_longer_as_the_finished_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("measured", "longer"), [(True, True), (False, False)])
+def test_other_benchmarks_take_as_much_longer_as_the_measured_ones(
+    tmp_path: Path, measured: bool, longer: bool
+) -> None:
+    """A benchmark that was stored, or had nothing to measure, tells nothing of the other size's."""
     study = recipes.inline()
     (size,) = study.sizes
-    two = dataclasses.replace(
-        study,
-        sizes=(size, dataclasses.replace(size, name="other")),
-        benchmark=recipes.tiny().benchmark,
-    )
+    plan = recipes.tiny().benchmark
+    two = dataclasses.replace(study, sizes=(size, dataclasses.replace(size, name="other")), benchmark=plan)
     clock = Clock()
     estimate = _estimate(two, tmp_path, clock=clock)
     for name in (size.name, "other"):
         estimate.searched(name)
-    both = estimate.snapshot().seconds_left
-    assert both is not None
-    with estimate.benchmark_of(size.name):
-        clock.now = 10 * both
-    other = estimate.snapshot().seconds_left
-    assert other is not None
-    assert other > 9 * both
+
+    def left() -> float:
+        seconds = estimate.snapshot().seconds_left
+        assert seconds is not None
+        return seconds
+
+    both = left()
+    with estimate.benchmark_of(size.name) as repeat_measured:
+        clock.now = 10 * both if measured else 0.1
+        for _ in range(len(plan.variants) * plan.repeats if measured else 0):
+            repeat_measured()
+    assert (left() > 5 * both) is longer
+    assert left() > 0.4 * both, "the other size's benchmark is still to come"
+
+
+def test_a_benchmark_that_fails_is_over(tmp_path: Path) -> None:
+    study = dataclasses.replace(recipes.inline(), benchmark=recipes.tiny().benchmark)
+    (size,) = study.sizes
+    clock = Clock()
+    estimate = _estimate(study, tmp_path, clock=clock)
+    estimate.searched(size.name)
+    before = estimate.snapshot().seconds_left
+    with pytest.raises(RuntimeError, match="no node"), estimate.benchmark_of(size.name):
+        raise RuntimeError("no node")
+    clock.now = 1000.0
+    after = estimate.snapshot().seconds_left
+    assert before is not None
+    assert after is not None
+    assert after < before
 
 
 def test_repeats_replace_their_prediction(tmp_path: Path) -> None:
