@@ -108,10 +108,10 @@ def _best(findings: Findings, best: dict[Hashable, Any], score: str) -> str:
 
 
 def _seen(findings: Findings, best: dict[Hashable, Any]) -> str:
-    """The targets that are not zero-shot for the configuration's encoder, as a sentence; "" if there are none."""
+    """The targets whose data the configuration's encoder has seen, as a sentence; "" if there are none."""
     flags = {task: findings.frames.seen(str(best["size"]), str(task)) for task in findings.scored_targets}
     named = ", ".join(f"{task} ({what})" for task, what in flags.items() if what)
-    return f" Not zero-shot, as its encoder was trained on such data: {named}." if named else ""
+    return f" Its encoder was trained on data of these targets before: {named}." if named else ""
 
 
 def _worth_little(findings: Findings, best: dict[Hashable, Any]) -> str:

@@ -163,8 +163,8 @@ def unique(names: Iterable[Any]) -> list[str]:
 class StudyFrames:
     """One study. Units: scores in percent, latency ms, memory MB, energy J per sample, sizes in millions of parameters.
 
-    `sizes`: one row per size, smallest first. `encoder` names a published encoder; `seen` maps targets to what it was trained
-    on that makes its scores on them not zero-shot.
+    `sizes`: one row per size, smallest first. `encoder` names a published encoder; `seen` maps targets to those of
+    their data that it was trained on before.
     `trials`: one row per trial (`kind` "trial") and per repeat with another seed ("repeat"; `repeats` names the trial).
     `outcome` is "complete", "stopped_early", "failed" or "unfinished". `dev_score` and `test_score` average the
     `targets_finished` targets.
@@ -261,7 +261,7 @@ class StudyFrames:
         return {size: encoder for size, encoder in pairs if isinstance(encoder, str) and encoder}
 
     def seen(self, size: str, target: str) -> str:
-        """What the size's encoder was trained on that makes its score on the target not zero-shot, else ""."""
+        """What of the target's data the size's encoder was trained on before, else ""."""
         return self._seen.get(size, {}).get(target, "")
 
     @cached_property

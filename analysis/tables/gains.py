@@ -60,7 +60,7 @@ def gains(
     "unclear"; "one seed" where nothing was tested; "" without a pair or with a contamination flag. A cell without a pair has
     NaN, n = 0 and a `reason`. `mark` is the contamination flag: "same data" where intermediate task and target share training
     data, "leak" where the intermediate task trains on data the target is scored on, else "". A flagged gain is not transfer.
-    `seen` is what the size's encoder was trained on that makes its scores on the target not zero-shot, else "".
+    `seen` is what of the target's data the size's encoder was trained on before, else "".
 
     `language` is a code or one of `frames.AGGREGATES`. By default each target is judged by the mean of `StudyFrames.judged_by`;
     `judged_by` names it.

@@ -79,7 +79,7 @@ def _architectures(study: Study) -> tuple[dict[str, Architecture], list[str]]:
 
 
 def _read_and_seen(study: Study, size: str, encoder: PublishedEncoder) -> list[str]:
-    """How a published encoder reads texts, and which targets are not zero-shot with it."""
+    """How a published encoder reads texts, and what it has seen of the targets."""
     stage = ImportEncoder(encoder)
     pooling = {"first": "the first token", "mean": "the mean over tokens"}.get(encoder.card.pooling or "")
     marks = encoder.marks_second_segment or not encoder.architecture.second_segment
@@ -91,7 +91,9 @@ def _read_and_seen(study: Study, size: str, encoder: PublishedEncoder) -> list[s
     notes = [f"{size}: {text}" for text in ["; ".join(filter(None, read))] if text]
     if flags := seen_flags(study).get(size):
         targets = ", ".join(f"{target} ({seen})" for target, seen in flags.items())
-        notes.append(f"{size}: not zero-shot, as the encoder has seen such data: {targets}")
+        notes.append(
+            f"{size}: the encoder was trained on data of these targets before, and their scores are marked: {targets}"
+        )
     return notes
 
 

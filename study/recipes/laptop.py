@@ -9,7 +9,7 @@ Sizes from one checkpoint differ in depth alone: data, tokenizer and width are t
 
 DIR holds what is not on the hub (`python -m study tasks --data-root DIR`) and, without a network, everything: the encoder under
 `encoders/intfloat/multilingual-e5-small/`. Stand-ins replace training sets that are not free or not in DIR; their names say so.
-The encoder has seen bitext and retrieval data, so its Tatoeba is not zero-shot and is marked.
+The encoder was trained on translations, retrieval data, NLI, SQuAD and Mr. TyDi before; `plan` lists the targets marked for it.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def contamination_flags(study: Study) -> dict[str, dict[str, ContaminationFlag]]
 
 
 def seen_flags(study: Study) -> dict[str, dict[str, str]]:
-    """By size and target, what its published encoder has seen that makes the target's score not zero-shot."""
+    """By size and target, what of the target's data its published encoder was trained on before."""
     flags: dict[str, dict[str, str]] = {}
     for size in study.sizes:
         if isinstance(size.encoder, PublishedEncoder):

@@ -14,7 +14,9 @@ from trainables.models.catalogue import config_of, layers_error
 from trainables.models.families import why_padded
 from trainables.models.published_encoder import PublishedEncoder
 from trainables.tasks.base import Task
+from trainables.tasks.contamination import TAUGHT
 from trainables.tasks.mixture import Mixture
+from trainables.tasks.registry import TASKS
 from trainables.training.batching import Share
 
 if TYPE_CHECKING:
@@ -143,6 +145,20 @@ def _size_errors(study: Study, size: Size) -> Iterator[str]:
         yield f"sizes[{size.name}]: {error}"
     else:
         yield from _hidden_layer_errors(study, size)
+    if isinstance(size.encoder, PublishedEncoder):
+        yield from _card_errors(study, size.name, size.encoder)
+
+
+def _card_errors(study: Study, size: str, encoder: PublishedEncoder) -> Iterator[str]:
+    """What an encoder is said to have seen and no target could be marked for: most likely a misspelling."""
+    tasks: tuple[Task | type[Task], ...] = (*TASKS.values(), *study.targets)
+    known = set(TAUGHT).union(*(task.reads | task.scores_on for task in tasks))
+    listed = ", ".join(sorted(known))
+    yield from (
+        f"sizes[{size}]: the card of {encoder.name} has seen {name!r}, which marks no task; there are {listed}"
+        for name in encoder.card.seen or ()
+        if name not in known
+    )
 
 
 def _hidden_layer_errors(study: Study, size: Size) -> Iterator[str]:

@@ -12,7 +12,7 @@ _RUNS = """\
 **Runs** differ in their tag `kind`:
 
 - `size`: an encoder size, the parent of all runs below. Its tag `best_trial` names the trial with the best dev score. Of a
-  published encoder, `encoder` names it, and `seen` the targets that are not zero-shot, as it was trained on such data.
+  published encoder, `encoder` names it, and `seen` the targets on whose data it was trained before.
 - `trial`: one choice of intermediate task and learning rates, trained on every target. Its tag `outcome` is `complete`,
   `stopped_early` or `failed`.
 - `repeat`: a trial again with another seed.

@@ -15,12 +15,12 @@ _MIT, _APACHE = "MIT", "Apache-2.0"
 def _e5(*, second_segment: bool | None = None, remark: str | None = None) -> Card:
     """Multilingual E5 (Wang et al. 2024, 2402.05672): mean pooling; texts began with "query: " or "passage: ".
 
-    Its contrastive training read translations (NLLB) and retrieval data, among them questions of SQuAD and of Mr. TyDi, which
-    are TyDi QA's (embeddings-benchmark/mteb, e5_models.py: training data). That list is not complete.
+    Its fine-tuning read translations (NLLB), retrieval data, NLI, Quora's question pairs, SQuAD and Mr. TyDi (the report's
+    table of supervised data; Mr. TyDi's questions are TyDi QA's). Its pre-training read xP3, whose tasks are not listed here.
     """
     return Card(
         *("mean", second_segment, "query: ", "passage: "),
-        seen=("bitext", "retrieval", "squad_train", "tydiqa_en"),
+        seen=("bitext", "retrieval", "snli", "mnli", "qqp", "squad_train", "tydiqa_en"),
         licence=_MIT,
         remark=remark,
     )
@@ -29,7 +29,6 @@ def _e5(*, second_segment: bool | None = None, remark: str | None = None) -> Car
 # mmBERT's last training phase read instructions (Tulu FLAN, 1% of its tokens, says jhu-clsp/mmBERT-decay-data).
 _MMBERT = Card(
     "mean",
-    seen=("instructions",),
     licence=_MIT,
     remark="its last pre-training phase read instruction data (Tulu FLAN), which hold English training sets of some tasks",
 )

@@ -1,7 +1,8 @@
-"""Flags gains that are not transfer, and scores that are not zero-shot.
+"""Flags gains that are not transfer, and scores of encoders that have seen data of the target.
 
-A gain is not transfer if the intermediate task read data the target is trained or scored on. A score is not zero-shot if the
-published encoder was trained on data of the target, or in the manner of the target.
+A gain is not transfer if the intermediate task read data the target is trained or scored on. A score is marked as seen if the
+published encoder was trained on a corpus of the target, or in its manner. With translations it is not zero-shot; with an
+English corpus it still is, but the encoder is not new to the task.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from trainables.tasks.base import HeadName, Task
 
 ContaminationFlag = Literal["same data", "leak"]
 # Kinds of training that teach what a head is scored on, whatever the corpus: translations align the languages' sentences.
-_TAUGHT: dict[str, tuple[HeadName, ...]] = {
+TAUGHT: dict[str, tuple[HeadName, ...]] = {
     "bitext": ("bitext_retrieval", "bitext_mining"),
     "retrieval": ("dual_encoder",),
 }
@@ -40,10 +41,10 @@ def contamination_flag(
 
 
 def seen_data(seen: frozenset[str], target: Task) -> tuple[str, ...]:
-    """What of that which an encoder has `seen` makes the target's score not zero-shot, by name; empty if nothing does.
+    """What of that which an encoder has `seen` marks the target's score, by name; empty if nothing does.
 
     "bitext" does for retrieval and mining of translations, "retrieval" for dual encoders, and a corpus for a target that is
     trained or scored on it.
     """
     corpora = target.reads | target.scores_on
-    return tuple(name for name in sorted(seen) if name in corpora or target.head in _TAUGHT.get(name, ()))
+    return tuple(name for name in sorted(seen) if name in corpora or target.head in TAUGHT.get(name, ()))

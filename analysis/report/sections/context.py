@@ -41,11 +41,11 @@ def context_section(findings: Findings) -> str:
 
 
 def _encoders(findings: Findings) -> list[str]:
-    """The published encoders by size, with the targets that are not zero-shot for them."""
+    """The published encoders by size, with the targets whose data they have seen."""
     frames, entries = findings.frames, []
     for size, encoder in frames.encoders.items():
         seen = ", ".join(f"{target} ({what})" for target in frames.targets if (what := frames.seen(size, target)))
-        entries.append(f"{size}: {encoder}" + (f", not zero-shot on {seen}" if seen else ""))
+        entries.append(f"{size}: {encoder}" + (f", which has seen data of {seen}" if seen else ""))
     return entries
 
 

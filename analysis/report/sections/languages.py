@@ -221,7 +221,7 @@ def _table(findings: Findings, scores: pd.DataFrame, page: Page) -> str:
         data = data.merge(ceilings, on=["size", "task", "language"], how="left")
     titles = ["target · size", "trial", "chance", *columns]
     caption = "Test score in percent; –: not scored"
-    caption += "; (seen): not zero-shot, as the encoder was trained on such data" if any(seen) else ""
+    caption += "; (seen): the encoder was trained on data of this target before" if any(seen) else ""
     return page.table("scores", titles, rows, caption=caption, data=data)
 
 

@@ -17,6 +17,7 @@ from study.recipes.laptop import laptop, laptop_rates
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.recipes.xtreme_r import xtreme_r
 from study.spec import InvalidStudy, Mixture
+from study.spec.data_check import seen_flags
 from trainables.stages.mixture import FineTuneMixture
 from trainables.tasks.suites import XTREME_R
 
@@ -99,6 +100,14 @@ def test_laptop_trains_every_cell_with_three_seeds_and_sizes_of_one_checkpoint()
     assert mixture.tasks == study.space.intermediates[:-1]
     questions = {stage.training.steps for stage in training_stages(study, study.sizes[0])["target-tydiqa"]}
     assert questions == {120}
+
+
+@pytest.mark.usefixtures("offline")
+def test_laptop_marks_what_its_encoder_has_seen() -> None:
+    seen = seen_flags(laptop())["12l"]
+    assert seen["xnli_from_cad_nli"] == "snli"
+    assert seen["tatoeba"] == "bitext"
+    assert {"udpos", "uner_dev_as_train", "xcopa_from_copa"}.isdisjoint(seen)
 
 
 @pytest.mark.usefixtures("offline")

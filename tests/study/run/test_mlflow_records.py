@@ -10,12 +10,12 @@ import pytest
 import analysis
 from study.run.mlflow_records import record_size, record_study
 from study.search.records import SearchResult
-from study.spec import Card, Resources, Size, Study
+from study.spec import Card, InvalidStudy, Resources, Size, Study
 from study.spec.data_check import seen_flags
 from study.tracking.tracker import Tracker, default_uri
 from tests.analysis.helpers import header, section, write
 from tests.support import recipes
-from trainables.models.catalogue import published
+from trainables.models.catalogue import CATALOGUE, published
 from trainables.models.published_encoder import pinned_encoder
 
 E5 = "intfloat/multilingual-e5-small, first 6 of 12 layers"
@@ -37,6 +37,22 @@ def test_targets_are_flagged_by_what_the_encoder_has_seen() -> None:
     assert seen_flags(dataclasses.replace(study, sizes=(own,))) == {"plain": {bitext: "bitext"}}
 
 
+def test_seen_data_that_no_task_has_are_refused() -> None:
+    study = _study()
+    own = dataclasses.replace(study.sizes[0], encoder=published("mbert", card=Card(seen=("squad_trian", "bitext"))))
+    with pytest.raises(
+        InvalidStudy, match=r"sizes\[plain\]: the card of mbert has seen 'squad_trian', .* squad_train, "
+    ) as error:
+        dataclasses.replace(study, sizes=(own,))
+    assert "seen 'bitext'" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_known_card_names_data_of_tasks(name: str) -> None:
+    size = Size("any", pinned_encoder(published(name)), Resources())
+    assert recipes.published_study(size).sizes == (size,)
+
+
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> analysis.StudyFrames:
     output, study = tmp_path_factory.mktemp("run"), _study()
@@ -53,20 +69,18 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> analysis.StudyFrames:
     return analysis.load(default_uri(output), "tiny")
 
 
-def test_the_tables_name_the_encoder_and_mark_what_is_not_zero_shot(
-    frames: analysis.StudyFrames, tmp_path: Path
-) -> None:
+def test_the_tables_name_the_encoder_and_mark_what_it_has_seen(frames: analysis.StudyFrames, tmp_path: Path) -> None:
     bitext = _study().targets[2].name
     assert frames.encoders == {"plain": "google-bert/bert-base-multilingual-cased", "seen": E5}
     assert (frames.seen("seen", bitext), frames.seen("plain", bitext)) == ("bitext", "")
     page = write(frames, tmp_path)
-    assert f"seen: {E5}, not zero-shot on {bitext} (bitext)" in section(page, "Run context")
+    assert f"seen: {E5}, which has seen data of {bitext} (bitext)" in section(page, "Run context")
     cells = section(page, "Languages") + section(page, "Size")
     assert f"{bitext} · seen (seen)" in cells
     assert f"{bitext} · plain (seen)" not in cells
     assert E5 in section(page, "Size")
     only = dataclasses.replace(frames, trials=frames.trials[frames.trials["size"] == "seen"])
-    assert f"Not zero-shot, as its encoder was trained on such data: {bitext} (bitext)." in header(
+    assert f"Its encoder was trained on data of these targets before: {bitext} (bitext)." in header(
         write(only, tmp_path)
     )
     protocols = frames.context["protocols"]

@@ -125,7 +125,7 @@ class TestScore:
             {"squad_dev", "retrieval"},
             {"xquad": ("squad_dev",), "lareqa": ("retrieval", "squad_dev"), "mewslix": ("retrieval",)},
         ),
-        ({"instructions"}, {}),
+        ({"hellaswag"}, {}),
     ],
 )
 def test_what_an_encoder_has_seen_flags_the_targets_that_it_teaches(
