@@ -33,7 +33,7 @@ from transformers import XLMRobertaConfig, XLMRobertaModel
 from trainables.benchmark.probes.hardware import available_cores, hardware
 from trainables.models.encoder import compile_layers
 from trainables.store.versions import versions
-from trainables.training.dropout import cheap_dropout
+from trainables.training.dropout import packed_dropout
 
 ROWS, LAYERS, WIDTH, DROPOUT = 8000, 6, 384, 0.1
 SHAPES = ((32, 40), (32, 128), (8, 384))  # rows x tokens: pairs of sentences, documents, questions with their passages
@@ -91,7 +91,7 @@ class Contestant:
     def step_s(self, inputs: dict[str, Tensor]) -> float:
         """Seconds of one training step."""
         start = time.perf_counter()
-        with cheap_dropout(CPU) if self.way.packed_masks else contextlib.nullcontext():
+        with packed_dropout(CPU) if self.way.packed_masks else contextlib.nullcontext():
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
                 hidden_NLD = self.model(**inputs).last_hidden_state
             hidden_NLD.float().pow(2).mean().backward()

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from trainables.hyperparameters import Diverged, OutOfMemory, Training
 from trainables.training.batching import Batches, Share
 from trainables.training.checkpoints import Checkpoints, Resumed
-from trainables.training.dropout import cheap_dropout
+from trainables.training.dropout import packed_dropout
 from trainables.training.early_stopping import EarlyStopper
 
 Observer = Callable[[int, float], None]  # step counted from 0, loss of the whole batch
@@ -66,7 +66,7 @@ def train(
         for number, inputs in enumerate(micro_batches, 1):
             engine.set_gradient_accumulation_boundary(number == len(micro_batches))
             try:
-                with cheap_dropout(device):  # around the backward pass as well, which may recompute activations
+                with packed_dropout(device):  # around the backward pass as well, which may recompute activations
                     loss = engine(**{name: tensor.to(device) for name, tensor in inputs.items()}) * scale
                     engine.backward(loss)
                 engine.step()
