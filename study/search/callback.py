@@ -104,7 +104,7 @@ class TrialLog(Callback):  # type: ignore[misc]
         self._say_end(trial, _CONSOLE_WORDS[TrialOutcome.FAILED])
 
     def _after_kill(self, trial: Any) -> str:
-        """Halve the micro-batch that a trial was killed with for memory, and note it; returns what changed, in words.
+        """Halve the micro-batch that a trial was killed with for memory, and tag its run; returns what changed, in words.
 
         Tune calls this before the trial's next process starts, which reads the limit.
         """

@@ -32,7 +32,7 @@ from trainables.launch.inline import run_inline
 from trainables.launch.job import Job, no_progress
 from trainables.stages.base import Stage, Workplace
 from trainables.store.stage_store import StageStore
-from trainables.training.attempts import FOLDER, Attempt, noted
+from trainables.training.attempts import FOLDER, Attempt, recorded_attempt
 from trainables.training.micro_batches import known_limits
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -77,7 +77,7 @@ class Hungry(Stage):
         return ()
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
-        with noted(work.store.root, work.job, Attempt(self.memory_key, work.share.micro_batch, 1)):
+        with recorded_attempt(work.store.root, work.job, Attempt(self.memory_key, work.share.micro_batch, 1)):
             if work.share.micro_batch > 32:
                 taken: list[bytes] = []
                 while len(taken) * STEP_BYTES < MOST_BYTES:

@@ -56,9 +56,10 @@ def retry_lost_workers(job: Job, launch: Launch) -> None:
 def retry_out_of_memory(job: Job, launch: Launch) -> None:
     """Launch, and launch again with half the micro-batch in the stage that ran out of memory: the device's, or the node's.
 
-    Where the node's memory ran out, Ray has killed a worker of a group; what that was training is in its note (`attempts`). The
-    global batch stays the same, and so does the result. Finished stages are found in the store, and the stage that ran out
-    of memory resumes from its last checkpoint. The limit is recorded in the output folder (`micro_batches`) for similar stages.
+    Where the node's memory ran out, Ray has killed a worker of a group; what that trained is on record (`attempts`). The global
+    batch stays the same, and so does the gradient's expectation, but dropout draws other masks. Finished stages are found in
+    the store, and the stage that ran out of memory resumes from its last checkpoint. The limit is recorded in the output
+    folder (`micro_batches`) for similar stages.
     """
     output, resources = Path(job.output), job.resources
     job = dataclasses.replace(job, limits=known_limits(output, resources))

@@ -38,7 +38,7 @@ class Workplace:
     """Where stages run: the store, this worker's share of every batch, the resources, its device and a progress callback.
 
     `limits` holds smaller micro-batches than the share's, by the `memory_key` of stages that ran out of memory. `job` names the
-    job that runs here, under which its trainings are noted (`attempts`); without a name they are not.
+    job that runs here, under which its trainings are recorded (`attempts`); without a name they are not.
     """
 
     store: StageStore

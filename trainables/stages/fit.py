@@ -14,7 +14,7 @@ from trainables.hyperparameters import Training
 from trainables.models.encoder import checkpoint_activations, compile_layers, encoder_of, is_on_meta
 from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
-from trainables.training.attempts import Attempt, noted
+from trainables.training.attempts import Attempt, recorded_attempt
 from trainables.training.batching import Batches
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.early_stopping import DevScore, EarlyStopper
@@ -69,7 +69,7 @@ def fit(
         read_partitioned(model, weights, settings, trimmed=trimmed, leads=work.leads, device=work.device)
     _adapt(model, work.resources)
     stopper = _early_stopper(label, training, dev_score, leads=work.leads)
-    with _noted(stage, training, layout, work), managed_engine(model, training, layout) as engine:
+    with _recorded(stage, training, layout, work), managed_engine(model, training, layout) as engine:
         trained = train(
             engine,
             batches,
@@ -90,14 +90,14 @@ def fit(
     return state, metrics
 
 
-def _noted(stage: Stage | str, training: Training, layout: Layout, work: Workplace) -> AbstractContextManager[None]:
-    """Note, on the leading worker, what is trained with how many rows at once, in case the process is killed for memory."""
+def _recorded(stage: Stage | str, training: Training, layout: Layout, work: Workplace) -> AbstractContextManager[None]:
+    """Record, on the leading worker, what is trained with how many rows at once, in case a process is killed for memory."""
     if isinstance(stage, str) or not work.leads:
         return contextlib.nullcontext()
     share, together = layout.share, layout.group * layout.rows
     micro_batches = share.accumulation(training.batch_size, group=layout.group, rows=layout.rows)
     rows = training.batch_size // share.workers // micro_batches * layout.rows
-    return noted(work.store.root, work.job, Attempt(stage.memory_key, rows, together))
+    return recorded_attempt(work.store.root, work.job, Attempt(stage.memory_key, rows, together))
 
 
 def _trim(model: nn.Module, lookups: Lookups | None, resources: Resources) -> Trimmed | None:

@@ -1,10 +1,12 @@
-"""What each job trains at the moment, noted for whoever learns why its process is gone.
+"""What each job trains at the moment, recorded for the process that learns why a worker is gone.
 
 A process that is killed for memory says nothing: not that it was memory, nor what it was training. So the leading worker
-writes a file when a training starts and removes it when the training ends, however it ends; only a kill leaves it behind. Ray
-tells the reason of a kill to another process: the driver for a trial or a pre-training, the trial for the workers of its group.
-Where that was memory, the process turns the file into a limit on micro-batches (`micro_batches`), and the job starts again with
-half the rows. After any other loss the next attempt of the job replaces the file, and nothing gets smaller.
+writes a file when a training starts, and removes it when the training ends or fails by itself. The file stays after a kill,
+and after any other error: where another worker of the group is killed, the leader's collective operation fails.
+
+Ray tells the reason of a kill to another process: the driver for a trial or a pre-training, the trial for the workers of its
+group. Where that was memory, the process turns the file into a limit on micro-batches (`micro_batches`), and the job starts
+again with half the rows. After any other loss the next training of the job replaces the file, and nothing gets smaller.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from trainables.hyperparameters import Diverged, OutOfMemory
 from trainables.resources import Resources
 from trainables.store.atomic import write_text
 from trainables.store.kept import KeptFileUnusable, read_object
@@ -45,8 +48,11 @@ class SmallerMicroBatches:
 
 
 @contextlib.contextmanager
-def noted(output: Path, job: str, attempt: Attempt) -> Iterator[None]:
-    """Note the job's training for the time of the block; a job without a name notes nothing."""
+def recorded_attempt(output: Path, job: str, attempt: Attempt) -> Iterator[None]:
+    """Record the job's training for the time of the block; a job without a name records nothing.
+
+    `Diverged` and `OutOfMemory` are the training's own errors and remove the record. Any other may follow from a kill.
+    """
     if not job:
         yield
         return
@@ -55,8 +61,10 @@ def noted(output: Path, job: str, attempt: Attempt) -> Iterator[None]:
     write_text(path, json.dumps(asdict(attempt)))
     try:
         yield
-    finally:
+    except (Diverged, OutOfMemory):
         path.unlink(missing_ok=True)
+        raise
+    path.unlink(missing_ok=True)
 
 
 def halve_after_kill(output: Path, resources: Resources, job: str) -> SmallerMicroBatches | None:

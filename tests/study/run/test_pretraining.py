@@ -16,7 +16,7 @@ from study.run import pretraining
 from study.run.pretraining import IMPORTING, PRETRAINING, activities, activity, prepare_encoders
 from study.spec import LadderEncoder, Size, Study
 from tests.support import recipes
-from tests.support.killed import leave_note
+from tests.support.killed import leave_record
 from trainables.launch.retry import MAX_LOSSES
 from trainables.models.catalogue import published
 from trainables.resources import Resources
@@ -100,7 +100,7 @@ def test_a_pretraining_killed_for_memory_is_launched_again_and_given_up_after_te
     def get(name: str) -> None:
         if len(task.launched) <= kills[0]:
             if len(task.launched) == 1:  # the others were killed before they trained
-                leave_note(tmp_path, name, Attempt("pretrain", 64, 16))
+                leave_record(tmp_path, name, Attempt("pretrain", 64, 16))
             raise ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")
 
     monkeypatch.setattr(ray, "get", get)

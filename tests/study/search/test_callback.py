@@ -19,7 +19,7 @@ from study.search.records import SearchResult, TrialOutcome, TrialRecord
 from study.spec.space import Choice
 from study.tracking.tracker import Tracker, default_uri
 from tests.support import recipes
-from tests.support.killed import leave_note
+from tests.support.killed import leave_record
 from trainables.training.attempts import Attempt
 from trainables.training.micro_batches import known_limits
 
@@ -173,12 +173,12 @@ def test_a_report_shows_the_target_s_own_score_beside_the_mean(
 
 
 @pytest.mark.parametrize("for_memory", [True, False])
-def test_only_a_kill_for_memory_halves_the_micro_batch_and_is_noted(
+def test_only_a_kill_for_memory_halves_the_micro_batch_and_is_recorded(
     for_memory: bool, log: TrialLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = dataclasses.replace(log, console=Console(Timeline()))  # on the standard error that `capsys` captures
     output = log.tracker.output
-    leave_note(output, f"{SIZE.name}-t0000", Attempt("tune", 64, 1))
+    leave_record(output, f"{SIZE.name}-t0000", Attempt("tune", 64, 1))
     error = tmp_path / "error.pkl"
     error.write_bytes(pickle.dumps(LostActor("gone", for_memory=for_memory)))
     config = {"trial": "t0000", **dataclasses.asdict(DEFAULT)}

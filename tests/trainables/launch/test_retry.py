@@ -10,11 +10,11 @@ import ray.train
 from ray.exceptions import OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
-from tests.support.killed import leave_note
+from tests.support.killed import leave_record
 from trainables.launch import retry
 from trainables.launch.job import Job
 from trainables.resources import Resources
-from trainables.training.attempts import Attempt
+from trainables.training.attempts import Attempt, recorded_attempt
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_group_killed_for_memory_starts_again_with_half_the_rows(dead: list[st
         limits.append(dict(job.limits))
         if loss is not None:
             if len(limits) < 3:
-                leave_note(tmp_path, "a-t0000", Attempt("tune", 64 if len(limits) == 1 else 32, 1))
+                leave_record(tmp_path, "a-t0000", Attempt("tune", 64 if len(limits) == 1 else 32, 1))
             else:
                 (tmp_path / "attempts" / "a-t0000.json").unlink()  # it was not training
             raise _failure(loss)
@@ -97,6 +97,26 @@ def test_a_group_killed_for_memory_starts_again_with_half_the_rows(dead: list[st
     job = Job(str(tmp_path), Resources(workers=2), name="a-t0000")
     retry.retry_lost_workers(job, lambda job: retry.retry_out_of_memory(job, launch))
     assert limits == [{}, {"tune": 32}, {"tune": 32}, {"tune": 32}]
+
+
+def test_a_group_is_halved_where_the_leader_only_lost_its_connection(dead: list[str], tmp_path: Path) -> None:
+    """Ray kills the second worker, and the first one's collective operation fails."""
+    limits: list[dict[str, int]] = []
+
+    def launch(job: Job) -> None:
+        limits.append(dict(job.limits))
+        rows = job.limits.get("tune", 64)
+        try:
+            with recorded_attempt(tmp_path, job.name, Attempt("tune", rows, 1)):
+                if rows > 16:
+                    raise RuntimeError("Connection closed by peer")
+        except RuntimeError as of_leader:
+            killed = WorkerHealthCheckFailedError("died", OutOfMemoryError("the node was running low on memory"))
+            raise ray.train.v2.api.exceptions.WorkerGroupError("failed", {0: of_leader, 1: killed}) from None
+
+    job = Job(str(tmp_path), Resources(workers=2), name="a-t0000")
+    retry.retry_lost_workers(job, lambda job: retry.retry_out_of_memory(job, launch))
+    assert limits == [{}, {"tune": 32}, {"tune": 16}]
 
 
 def test_missing_machines_leave_a_smaller_group_if_the_size_allows_it(dead: list[str]) -> None:
