@@ -121,9 +121,7 @@ def activations_gb(architecture: Architecture, resources: Resources, load: Load)
 def tokens_at_once(resources: Resources, load: Load) -> int:
     """Tokens of a worker's micro-batch of the longest rows."""
     training, share = load.training, Share(0, resources.workers, resources.micro_batch)
-    micro_batches = share.accumulation(training.batch_size, group=load.group, rows=load.rows)
-    features = training.batch_size // resources.workers // micro_batches
-    return features * load.rows * training.max_length
+    return share.micro_batch_rows(training.batch_size, group=load.group, rows=load.rows) * training.max_length
 
 
 def scores_bytes(architecture: Architecture, load: Load, tokens: int) -> float:

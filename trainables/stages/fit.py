@@ -69,7 +69,7 @@ def fit(
         read_partitioned(model, weights, settings, trimmed=trimmed, leads=work.leads, device=work.device)
     _adapt(model, work.resources)
     stopper = _early_stopper(label, training, dev_score, leads=work.leads)
-    with _recorded(stage, training, layout, work), managed_engine(model, training, layout) as engine:
+    with _recorded(stage, batches, training, work), managed_engine(model, training, layout) as engine:
         trained = train(
             engine,
             batches,
@@ -90,14 +90,12 @@ def fit(
     return state, metrics
 
 
-def _recorded(stage: Stage | str, training: Training, layout: Layout, work: Workplace) -> AbstractContextManager[None]:
+def _recorded(stage: Stage | str, batches: Batches, training: Training, work: Workplace) -> AbstractContextManager[None]:
     """Record, on the leading worker, what is trained with how many rows at once, in case a process is killed for memory."""
     if isinstance(stage, str) or not work.leads:
         return contextlib.nullcontext()
-    share, together = layout.share, layout.group * layout.rows
-    micro_batches = share.accumulation(training.batch_size, group=layout.group, rows=layout.rows)
-    rows = training.batch_size // share.workers // micro_batches * layout.rows
-    return recorded_attempt(work.store.root, work.job, Attempt(stage.memory_key, rows, together))
+    rows = batches.micro_batch_rows(training.batch_size, work.share)
+    return recorded_attempt(work.store.root, work.job, Attempt(stage.memory_key, rows, batches.group * batches.rows))
 
 
 def _trim(model: nn.Module, lookups: Lookups | None, resources: Resources) -> Trimmed | None:

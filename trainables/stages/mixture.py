@@ -98,7 +98,8 @@ class MixtureModel(nn.Module):
 class MixtureBatches:
     """Batches of several tasks, one task a step; the schedule holds each step's task and that task's own step.
 
-    A step has as many micro-batches as the rows of its own task need: fewer than the engine's, where another task has more.
+    A step has as many micro-batches as the rows of its own task need: fewer than the engine's, where another task's entries
+    have more rows. No task has groups, which `Mixture` refuses.
     """
 
     def __init__(self, parts: Sequence[FeatureBatches], schedule: Sequence[tuple[int, int]]) -> None:
@@ -106,11 +107,14 @@ class MixtureBatches:
 
     @property
     def group(self) -> int:
-        return max(part.group for part in self._parts)
+        return 1
 
     @property
     def rows(self) -> int:
         return max(part.rows for part in self._parts)
+
+    def micro_batch_rows(self, batch_size: int, share: Share) -> int:
+        return max(part.micro_batch_rows(batch_size, share) for part in self._parts)
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         task, task_step = self._schedule[step]

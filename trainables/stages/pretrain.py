@@ -192,6 +192,9 @@ class GroupBatches:
     def rows(self) -> int:
         return 2 * self.pairs
 
+    def micro_batch_rows(self, batch_size: int, share: Share) -> int:
+        return share.micro_batch_rows(batch_size, rows=self.rows)
+
     def weight(self, step: int) -> float:
         return float(self.groups)
 

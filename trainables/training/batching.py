@@ -90,6 +90,10 @@ class Share:
         limit = max(1, self.micro_batch // (group * rows))
         return next(count for count in range(1, each + 1) if each % count == 0 and each // count <= limit)
 
+    def micro_batch_rows(self, batch_size: int, *, group: int = 1, rows: int = 1) -> int:
+        """The rows of a micro-batch; arguments and errors as in `accumulation`."""
+        return batch_size // self.workers // self.accumulation(batch_size, group=group, rows=rows) * rows
+
     def cut(self, batch: Sequence[int], *, group: int = 1, rows: int = 1) -> list[Sequence[int]]:
         """This worker's micro-batches of a batch. Groups are dealt to the workers in turn, which balances lengths."""
         count = self.accumulation(len(batch), group=group, rows=rows)
@@ -109,6 +113,9 @@ class Batches(Protocol):
     @property
     def rows(self) -> int:
         """The most rows that a batch entry has."""
+
+    def micro_batch_rows(self, batch_size: int, share: Share) -> int:
+        """The most rows that a micro-batch of a worker's share has."""
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         """Keyword arguments of the model for each micro-batch of a worker's share of a step."""
@@ -133,6 +140,9 @@ class FeatureBatches:
     @property
     def rows(self) -> int:
         return self._rows
+
+    def micro_batch_rows(self, batch_size: int, share: Share) -> int:
+        return share.micro_batch_rows(batch_size, group=self.group, rows=self.rows)
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         return [
