@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import random
 import threading
@@ -98,9 +99,7 @@ class StudyEstimate:
         gflops: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`gflops` is the measured rate of a core; None where the study trains elsewhere, or on GPUs."""
-        self.capacity: Amounts = capacity
-        self.limits: Mapping[str, int] = {}
+        """`capacity` holds until `on_cluster`; `gflops` is the measured rate of a core, None where the study trains elsewhere."""
         self.gflops = gflops
         self._study, self._clock = study, clock
         self._lock = threading.RLock()
@@ -114,6 +113,14 @@ class StudyEstimate:
         self._overheads: dict[str, list[float]] = {}  # seconds of a trial outside its stages, by size
         self._planned = lru_cache(maxsize=None)(self._plan)
         self._chain = lru_cache(maxsize=None)(self._plan_chain)
+        # How much memory there is, only the cluster tells.
+        self.on_cluster([_without_memory(size) for size in study.sizes], capacity)
+
+    def on_cluster(self, sizes: Iterable[Size], capacity: Amounts, *, limits: Mapping[str, int] = {}) -> None:
+        """The study runs on this capacity, with the requests of these sizes; arguments as those of `Slots`."""
+        with self._lock:
+            self._requests = {size.name: trial_request(size) for size in sizes}
+            self._capacity, self._limits = capacity, limits
 
     def resume(self, size: str, search: Iterable[Choice], repeats: Iterable[Choice]) -> None:
         """Trials and repeats that earlier runs of the command finished."""
@@ -216,8 +223,7 @@ class StudyEstimate:
     def _left(self, pace: Pace, measured: Mapping[str, float], running: Mapping[str, float]) -> float:
         times = self._times(pace, measured)
         search = {size.name: self._search_work(size, times, pace, measured, running) for size in self._study.sizes}
-        requests = {size.name: trial_request(size) for size in self._study.sizes}
-        search_s = side_by_side_s(search, requests, capacity=self.capacity, limits=self.limits)
+        search_s = side_by_side_s(search, self._requests, capacity=self._capacity, limits=self._limits)
         return self._encoders_s(times, pace, measured, running) + search_s + self._benchmark_s(pace) + pace.report_s
 
     def _encoders_s(
@@ -233,7 +239,7 @@ class StudyEstimate:
                 inline.append(seconds)
             elif missing:
                 groups_s += seconds + pace.launch_s
-        return max(sum(inline) / max(1.0, self.capacity.get("CPU", 1.0)), max(inline, default=0.0)) + groups_s
+        return max(sum(inline) / max(1.0, self._capacity.get("CPU", 1.0)), max(inline, default=0.0)) + groups_s
 
     def _search_work(
         self,
@@ -316,3 +322,7 @@ class StudyEstimate:
     def _trials(self, size: str, choice: Choice) -> Trials:
         """The search's trials, or the repeats: their seeds are others."""
         return self._repeats[size] if choice in self._repeats[size].predicted else self._searches[size]
+
+
+def _without_memory(size: Size) -> Size:
+    return dataclasses.replace(size, resources=dataclasses.replace(size.resources, memory_gb=None))

@@ -173,7 +173,7 @@ class _Run:
         self.console.say(duration_line(self.estimate))
         with self.timeline.phase("start-up"):
             study, slots = self._connect(stack)
-        self.estimate.capacity, self.estimate.limits = slots.capacity, slots.limits
+        self.estimate.on_cluster(study.sizes, slots.capacity, limits=slots.limits)
         with self.timeline.phase("reading data"):
             check_data(study, self.console.say)
         with self.timeline.phase("start-up"):

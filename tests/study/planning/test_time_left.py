@@ -299,6 +299,37 @@ def test_the_range_is_narrow_where_stages_were_measured(tmp_path: Path) -> None:
     assert width(_estimate(study, tmp_path)) < 1.6
 
 
+def test_trials_that_fill_the_memory_run_one_after_the_other(tmp_path: Path) -> None:
+    """Two sizes whose trials fit the four cores side by side, and take all of the memory each."""
+    (size,) = recipes.inline().sizes
+    study = dataclasses.replace(recipes.inline(), sizes=(size, dataclasses.replace(size, name="other")))
+    estimate = _estimate(study, tmp_path, cores=4.0)
+    amounts = {"CPU": 4.0, "memory": 4e9}
+
+    def left(memory_gb: float) -> float:
+        sized = [
+            dataclasses.replace(one, resources=dataclasses.replace(one.resources, memory_gb=memory_gb))
+            for one in study.sizes
+        ]
+        estimate.on_cluster(sized, amounts)
+        seconds = estimate.snapshot().seconds_left
+        assert seconds is not None
+        return seconds
+
+    before = estimate.snapshot().seconds_left
+    assert before == left(1.0), "memory for four trials"
+    assert left(2.0) > 1.2 * left(1.0)
+    assert left(4.0) > 1.2 * left(2.0)
+
+
+def test_before_the_cluster_is_known_only_cores_count(tmp_path: Path) -> None:
+    study = recipes.inline()
+    (size,) = study.sizes
+    named = dataclasses.replace(size, resources=dataclasses.replace(size.resources, memory_gb=1.0))
+    with_memory = _estimate(dataclasses.replace(study, sizes=(named,)), tmp_path, cores=4.0)
+    assert with_memory.snapshot() == _estimate(study, tmp_path, cores=4.0).snapshot()
+
+
 def test_an_unreadable_manifest_is_no_measurement(tmp_path: Path) -> None:
     study = recipes.inline()
     (size,) = study.sizes
