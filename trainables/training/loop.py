@@ -41,8 +41,8 @@ def train(
 ) -> Trained:
     """Train the model of a DeepSpeed engine, whose `forward` returns a summed loss; the engine holds the result.
 
-    Batches and random numbers (dropout) depend only on the seed and the step: a training resumed from a checkpoint equals an
-    uninterrupted one.
+    Batches depend only on the seed and the step, and dropout's random numbers on the worker's rank besides: a training resumed
+    from a checkpoint equals an uninterrupted one of as many workers and micro-batches.
 
     Raises:
         Diverged: the loss of some step is NaN or infinite.
