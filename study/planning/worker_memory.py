@@ -1,7 +1,7 @@
 """Host memory of a worker that trains and scores on CPUs, estimated before anything starts.
 
 It decides how many trials run at once. Passages are taken to fill rows up to the maximum length, and sentences half of them.
-Constants were measured with `torch` 2.14 on x86-64 under glibc, with the allocator settings of `study.cluster.connection`.
+Constants were measured with `torch` 2.13 on x86-64 under glibc, with the allocator settings of `study.cluster.connection`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from trainables.resources import GB, Resources
 PROCESS_GB = 0.9
 # Bytes from a forward to a backward pass, with what the allocator keeps of freed memory: for each layer and token, so many for
 # each unit of width, and for each head and token attended to (PyTorch keeps attention scores on CPUs where dropout is on).
-# Measured, in GB over the states: 6 x 384 units and 32 rows of 128 tokens 1.4 (estimated 1.4), 12 layers 2.6 (2.7); 4 x 256 and
-# 16 rows of 512 tokens 2.3 (2.2). bf16 takes little less than fp32, as autocast keeps copies: 64 rows of 128 tokens 2.2 (2.7).
+# Measured, in GB over the states, with heads of 64 units: 6 x 384 units and 32 rows of 128 tokens 1.4 (estimated 1.4), 12
+# layers 2.6 (2.7); 4 x 256 and 16 rows of 512 tokens 2.3 (2.3). bf16 takes little less than fp32, as autocast keeps copies:
+# 6 x 384 and 64 rows of 128 tokens 2.2 (2.7).
 PASS_BYTES, ATTENTION_BYTES = 100, 22
 # Sentences do not fill rows: the quickstart's 4x192 took 1.1 GB, where rows of the maximum length would make it 2.7.
 SENTENCES_FILL = 0.5

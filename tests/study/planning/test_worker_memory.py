@@ -1,4 +1,4 @@
-"""Host memory of workers on CPUs, against counts by hand and against what a training was measured to take."""
+"""Host memory of workers on CPUs, against counts by hand and against what trainings were measured to take."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from study.planning import worker_memory
-from study.planning.architecture import architecture_of
+from study.planning.architecture import Architecture, architecture_of
 from study.planning.stages import Load
 from study.planning.worker_memory import PROCESS_GB, worker_gb
 from study.recipes.quickstart import quickstart
 from tests.support import recipes
 from tests.support.architectures import SMALL
-from trainables.hyperparameters import Training
+from trainables.hyperparameters import Precision, Training
+from trainables.models.encoder import ParameterCount
 from trainables.resources import Resources
 
 
@@ -46,6 +47,26 @@ def test_training_by_hand() -> None:
     assert _training_bytes(load, workers=2, zero_stage=2, offload="optimizer") == pytest.approx(
         _training_bytes(load, workers=2, zero_stage=2)
     )
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "rows", "length", "precision", "measured_gb"),
+    [
+        (6, 384, 32, 128, "fp32", 1.4),
+        (12, 384, 32, 128, "fp32", 2.6),
+        (4, 256, 16, 512, "fp32", 2.3),
+        (6, 384, 64, 128, "bf16_mixed", 2.2),
+    ],
+)
+def test_activations_are_as_measured(
+    layers: int, width: int, rows: int, length: int, precision: Precision, measured_gb: float
+) -> None:
+    """What trainings took over their states, within 30%: an encoder without parameters has no states."""
+    heads = width // 64
+    architecture = Architecture(ParameterCount(0, 0), 0, layers, width, width, heads, False, vocabulary=0)
+    load = Load(Training(1e-3, 1, rows, 0, max_length=length, precision=precision))
+    estimated = worker_memory.training_gb(architecture, Resources(micro_batch=rows), load)
+    assert estimated == pytest.approx(measured_gb, rel=0.3)
 
 
 def test_alternatives_count_up_to_the_micro_batch() -> None:
