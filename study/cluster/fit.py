@@ -14,6 +14,7 @@ from study.spec import Size
 from trainables.resources import GB, WAITING_BYTES, Resources, worker_request
 
 MB = 1e6
+LESS_MEMORY = "use a smaller micro_batch, or set memory_gb if the estimate is too high"
 
 
 def cores_per_trial(resources: Resources) -> int:
@@ -88,7 +89,7 @@ def _with_memory(size: Size, estimate: float | None, capacity: Capacity, say: Ca
     if granted is not None and granted < needed:
         say(
             f"{size.name}: a worker is estimated to take {needed:.1f} GB of memory and can get {granted:.1f}: one trial runs "
-            "at a time, and may run out; a smaller micro_batch takes less"
+            f"at a time, and may run out: {LESS_MEMORY}"
         )
     elif (trials := capacity.max_trials(resources)) < (by_cores := capacity.max_trials(without)):
         say(f"{size.name}: trials at once: {trials}, not {by_cores}, as a worker takes up to {needed:.1f} GB of memory")

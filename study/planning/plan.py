@@ -10,7 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from study.cluster.capacity import capacity_of_nodes
-from study.cluster.fit import cores_per_trial, with_memory
+from study.cluster.fit import LESS_MEMORY, cores_per_trial, with_memory
 from study.cluster.preflight import LEAST_MEMORY, available_memory
 from study.planning import memory, tables
 from study.planning.accelerators import ACCELERATORS, declared_accelerator
@@ -46,18 +46,17 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         *notes,
         *(f"not pinned yet, which a run requires: {source}" for source in study.unpinned),
     ]
+    memory_of_gpus = tables.memory_table(study, architectures)
+    fitted = (
+        tables.sizes_table(study, architectures),
+        *([memory_of_gpus] if memory_of_gpus.row_count else []),
+        tables.operations_table(study, architectures),
+        tables.cost_table(study, architectures, price),
+    )
     return Group(
         *(Text(line) for line in lines),
         _stage_graph(study),
-        *map(
-            Fitted,
-            (
-                tables.sizes_table(study, architectures),
-                tables.memory_table(study, architectures),
-                tables.operations_table(study, architectures),
-                tables.cost_table(study, architectures, price),
-            ),
-        ),
+        *map(Fitted, fitted),
         tables.choices_table(study),
     )
 
@@ -186,7 +185,7 @@ def _memory_of_cpu_workers(study: Study) -> list[str]:
             + (
                 f"{trials} trial{'' if trials == 1 else 's'} at once"
                 if fits
-                else "one trial at a time, which may run out"
+                else f"one trial at a time, which may run out: {LESS_MEMORY}"
             )
         )
     return lines

@@ -52,10 +52,10 @@ def sizes_table(study: Study, architectures: Mapping[str, Architecture]) -> Tabl
 
 
 def memory_table(study: Study, architectures: Mapping[str, Architecture]) -> Table:
-    """Memory of a worker under each ZeRO stage and offload, and whether the chosen one fits."""
+    """Memory of a worker with a GPU under each ZeRO stage and offload, and whether the chosen one fits; a row for each size."""
     names = [f"ZeRO-{stage}{'' if offload == 'none' else f' -{offload[:5]}'}" for stage, offload in COMPARED]
     table = _table(
-        "memory of a worker in GB on its device (with an offload and in scoring + in its node's host memory). Model states: "
+        "memory of a worker in GB on its GPU (with an offload and in scoring + in its node's host memory). Model states: "
         "DeepSpeed's estimates, corrected to fp32 weights. Buffers (with bf16 copies of weights) and activations: of the "
         "largest micro-batch, pre-training and every row of a feature included. Scoring: the whole encoder in fp32 on each "
         f"worker. Fits: training and scoring, each with {HEADROOM:.0%} left free",
@@ -63,7 +63,7 @@ def memory_table(study: Study, architectures: Mapping[str, Architecture]) -> Tab
         left=("size", "chosen", "fits"),
     )
     for size in study.sizes:
-        if size.name not in architectures:
+        if size.name not in architectures or not size.resources.gpus:
             continue
         architecture, resources = architectures[size.name], size.resources
         cells = []

@@ -121,6 +121,7 @@ def test_a_trial_that_needs_more_than_there_is_runs_alone(workers: int, monkeypa
     assert [line.split(":")[0] for line in lines] == ["a"]
     assert "a worker is estimated to take 9.0 GB of memory" in lines[0]
     assert "one trial runs at a time" in lines[0]
+    assert lines[0].endswith("use a smaller micro_batch, or set memory_gb if the estimate is too high")
 
 
 def test_workers_of_a_trial_too_large_for_one_node_use_several(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,14 +141,19 @@ def test_the_plan_says_what_a_cpu_worker_takes_and_how_many_trials_fit(monkeypat
     assert told[9.0, 3.0] == [
         f"{start} 3.0 GB of memory; on this machine (4 cores, 8.0 GB free beside Ray) 2 trials at once"
     ]
-    assert told[3.0, 3.0][0].endswith("(4 cores, 2.0 GB free beside Ray) one trial at a time, which may run out")
+    assert "(4 cores, 2.0 GB free beside Ray) one trial at a time, which may run out: " in told[3.0, 3.0][0]
+    assert told[3.0, 3.0][0].endswith("use a smaller micro_batch, or set memory_gb if the estimate is too high")
     assert told[9.0, None][0].endswith("4 trials at once")
 
 
-def test_the_buckets_of_a_tiny_size_on_cpus_are_no_larger_than_its_gradients() -> None:
-    study = recipes.tiny()
-    sized = [dataclasses.replace(size, resources=Resources(workers=2, zero_stage=2)) for size in study.sizes]
-    mixed = dataclasses.replace(study.tuning, precision="bf16_mixed")
-    study = dataclasses.replace(study, sizes=tuple(sized), tuning=mixed)
-    architectures = {size.name: architecture_of(study, size) for size in study.sizes}
-    assert float(_row(tables.memory_table(study, architectures), sized[0].name)["buffers"]) < 0.01
+def test_the_table_of_memory_is_of_sizes_on_gpus() -> None:
+    """What a worker on CPUs takes has a line of its own, with other figures."""
+    (size,) = recipes.inline().sizes
+    on_gpu = dataclasses.replace(size, name="on-gpu", resources=Resources(gpus=1))
+    title = "memory of a worker in GB on its GPU"
+    study = dataclasses.replace(recipes.inline(), sizes=(size, on_gpu))
+    architectures = {each.name: architecture_of(study, each) for each in study.sizes}
+    (column, *_) = tables.memory_table(study, architectures).columns
+    assert list(column.cells) == ["on-gpu"]
+    assert title in "\n".join(_lines(study))
+    assert title not in "\n".join(_lines(recipes.inline()))
