@@ -99,7 +99,10 @@ class StudyEstimate:
         gflops: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`capacity` holds until `on_cluster`; `gflops` is the measured rate of a core, None where the study trains elsewhere."""
+        """`capacity` counts until `on_cluster` is called.
+
+        `gflops` is the measured rate of a core; None where the study trains elsewhere, or on GPUs.
+        """
         self.gflops = gflops
         self._study, self._clock = study, clock
         self._lock = threading.RLock()
@@ -113,7 +116,7 @@ class StudyEstimate:
         self._overheads: dict[str, list[float]] = {}  # seconds of a trial outside its stages, by size
         self._planned = lru_cache(maxsize=None)(self._plan)
         self._chain = lru_cache(maxsize=None)(self._plan_chain)
-        # How much memory there is, only the cluster tells.
+        # Only the cluster tells how much memory there is.
         self.on_cluster([_without_memory(size) for size in study.sizes], capacity)
 
     def on_cluster(self, sizes: Iterable[Size], capacity: Amounts, *, limits: Mapping[str, int] = {}) -> None:

@@ -90,7 +90,9 @@ def fit(
     return state, metrics
 
 
-def _recorded(stage: Stage | str, batches: Batches, training: Training, work: Workplace) -> AbstractContextManager[None]:
+def _recorded(
+    stage: Stage | str, batches: Batches, training: Training, work: Workplace
+) -> AbstractContextManager[None]:
     """Record, on the leading worker, what is trained with how many rows at once, in case a process is killed for memory."""
     if isinstance(stage, str) or not work.leads:
         return contextlib.nullcontext()
