@@ -7,8 +7,7 @@ beforehand, by the description of node groups that the autoscaler itself reads.
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from study.errors import CannotRun
 from trainables.resources import ACCELERATOR, GB, Resources, worker_request
 
 BENCHMARK = "benchmark"  # resource of the nodes that sizes are timed on
+ALIKE = 1.1  # nodes of one kind report slightly different memory
 MEMORY = "memory"
-MEMORY_STEP = 100e6  # bytes; nodes of one kind differ by less
 _INTERNAL = ("node:", "object_store_memory")  # resources that no size requests
 
 
@@ -124,31 +123,37 @@ def capacity_of_config(config: Mapping[str, Any]) -> Capacity:
 
 
 def capacity_of_nodes(nodes: Sequence[Mapping[str, Any]]) -> Capacity:
-    """From the output of `ray.nodes()`; equal nodes form a group."""
-    counts = Counter(
-        tuple(
-            sorted((name, _rounded(name, amount)) for name, amount in node["Resources"].items() if not _internal(name))
-        )
-        for node in nodes
-        if node["Alive"]
-    )
+    """From the output of `ray.nodes()`: nodes with the same resources form a group, where their memory is about the same."""
+    memories: dict[tuple[tuple[str, float], ...], list[float]] = {}
+    for node in nodes:
+        if node["Alive"]:
+            resources = {name: amount for name, amount in node["Resources"].items() if not _internal(name)}
+            memory = resources.pop(MEMORY, 0.0)
+            memories.setdefault(tuple(sorted(resources.items())), []).append(memory)
+    groups = [(dict(resources), alike) for resources, all_ in memories.items() for alike in _alike(all_)]
     return Capacity(
         tuple(
-            NodeGroup(f"nodes {number}", dict(resources), count)
-            for number, (resources, count) in enumerate(counts.items(), 1)
+            NodeGroup(f"nodes {number}", resources | ({MEMORY: alike[0]} if alike[0] else {}), len(alike))
+            for number, (resources, alike) in enumerate(groups, 1)
         )
     )
+
+
+def _alike(amounts: Sequence[float]) -> Iterator[list[float]]:
+    """The amounts in ascending order, cut where one exceeds the least before it by more than a tenth."""
+    group: list[float] = []
+    for amount in sorted(amounts):
+        if group and amount > ALIKE * group[0]:
+            yield group
+            group = []
+        group.append(amount)
+    yield group
 
 
 def _formatted(name: str, amount: float) -> str:
     if name == MEMORY:
         return f"{amount / GB:.1f} GB of memory"
     return name.removeprefix(ACCELERATOR) if name.startswith(ACCELERATOR) else f"{amount:g} {name}"
-
-
-def _rounded(name: str, amount: float) -> float:
-    """An amount of a node as that of its group: memory is rounded down."""
-    return amount // MEMORY_STEP * MEMORY_STEP if name == MEMORY else amount
 
 
 def _internal(name: str) -> bool:

@@ -97,13 +97,21 @@ def _requested(
     return requesting.resources, capacity, lines
 
 
+def test_nodes_of_about_the_same_memory_are_of_one_kind_with_the_least_of_it() -> None:
+    """Each node reports what was free when it joined; twice as much is another kind."""
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0, "memory": memory}} for memory in (20.9e9, 40e9, 21.4e9, 20.8e9)]
+    groups = capacity_of_nodes(nodes).groups
+    assert [(group.max_nodes, group.resources["memory"]) for group in groups] == [(3, 20.8e9), (1, 40e9)]
+    assert capacity_of_nodes([{"Alive": True, "Resources": {"CPU": 1.0}}]).groups[0].resources == {"CPU": 1.0}
+
+
 def test_as_many_trials_run_as_fit_into_memory_and_a_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     node = {"CPU": 4.0, "memory": 10.04e9, "object_store_memory": 1e9}
     resources, capacity, lines = _requested(monkeypatch, Resources(), 2.0, node)
     assert worker_request(resources) == {"CPU": 1, "memory": 2_000_000_000}
     assert (capacity.max_trials(resources), lines) == (4, [])
     resources, capacity, lines = _requested(monkeypatch, Resources(), 4.0, node, node)
-    assert capacity.totals() == {"CPU": 8, "GPU": 0, "memory": 20e9}, "equal nodes, though memory differs by some bytes"
+    assert capacity.totals() == {"CPU": 8, "GPU": 0, "memory": 2 * 10.04e9}
     assert capacity.max_trials(resources) == 4, "two on each node, not five over both"
     assert lines == ["a: trials at once: 4, not 8, as a worker takes up to 4.0 GB of memory"]
     of_recipe, _, _ = _requested(monkeypatch, Resources(memory_gb=1.0), 4.0, node)
