@@ -6,7 +6,7 @@ import dataclasses
 from typing import TypeVar
 
 T = TypeVar("T")
-ADDED = "added"  # metadata key of fields that a class had not from the start
+ADDED = "added"  # metadata key of fields that a later version of the class added
 
 
 def added_field(default: T) -> T:

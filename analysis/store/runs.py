@@ -157,7 +157,7 @@ def _read_examples(path: Path) -> pd.DataFrame:
         OSError: it is damaged.
     """
     try:
-        # Without pandas' own metadata, which a damaged file makes it choke on in many ways.
+        # Without pandas' own metadata: damage in them makes pandas raise errors of many kinds.
         return pq.read_table(path, page_checksum_verification=True).to_pandas(ignore_metadata=True)
     except (ValueError, pa.ArrowException) as error:
         raise OSError(f"{path} is damaged ({' '.join(str(error).split())})") from error

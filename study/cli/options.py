@@ -57,12 +57,12 @@ def to_uri(text: str) -> str:
     """The URI of a store or cluster itself.
 
     Raises:
-        typer.BadParameter: as for `to_text`, or it is no URI, or of a database that ends with this process.
+        typer.BadParameter: as for `to_text`, or it is not a valid URI, or of a database that ends with this process.
     """
     try:
         urlsplit(to_text(text))
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no URI ({error})") from error
+        raise typer.BadParameter(f"{text!r} is not a valid URI ({error})") from error
     if text.partition("?")[0] in IN_MEMORY:
         raise typer.BadParameter(
             f"{text!r} is a database in memory, which would be lost; give a file: sqlite:////path/x.db"

@@ -36,7 +36,7 @@ _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # as for workers: also for processes that Ray starts before a job
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
-    # By default Ray starts a task again for ever whose process is killed for memory, the same and unsaid.
+    # By default Ray retries a task whose process was killed for memory without limit or message.
     "RAY_task_oom_retries": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints a box for every sweep, silenced or not
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -66,7 +66,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         stored = read_object(path, ("sizes",)) or {"sizes": {}}
         sizes = stored.pop("sizes")
         if not isinstance(sizes, dict) or not all(isinstance(size, dict) for size in sizes.values()):
-            raise KeptFileUnusable(path, "its sizes are no JSON objects")
+            raise KeptFileUnusable(path, "its sizes are not JSON objects")
     except KeptFileUnusable as error:
         raise CannotRun(
             f"{path} is damaged ({error.reason}), so the study that the folder holds is unknown. If it is this one, remove the "

@@ -49,7 +49,7 @@ class _JournalFile(JournalFileBackend):  # type: ignore[misc]
     _failed: OSError | None = None
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Raises ValueError: a line is no JSON object, or is not what was sealed."""
+        """Raises ValueError: a line is not a JSON object, or is not what was sealed."""
         for log in super().read_logs(log_number_from):
             if not isinstance(log, dict):
                 raise ValueError(f"a JSON object is expected, not {type(log).__name__}")

@@ -71,7 +71,7 @@ def read_example_scores(path: Path) -> pd.DataFrame:
         ExamplesUnusable: it cannot be read, or is not what was written.
     """
     try:
-        # Without pandas' own metadata, which a damaged file makes it choke on in many ways.
+        # Without pandas' own metadata: damage in them makes pandas raise errors of many kinds.
         return pq.read_table(path, page_checksum_verification=True).to_pandas(ignore_metadata=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ExamplesUnusable(f"{path}: {' '.join(str(error).split())}") from error

@@ -31,7 +31,7 @@ def read_object(path: Path, keys: Collection[str] = ()) -> dict[str, Any] | None
     """The JSON object in a file, which has these keys; None if there is no such file.
 
     Raises:
-        KeptFileUnusable: it cannot be read, is no JSON object, is not what was sealed, or lacks a key.
+        KeptFileUnusable: it cannot be read, is not a JSON object, is not what was sealed, or lacks a key.
     """
     try:
         content = parse_object(path.read_bytes())
@@ -50,7 +50,7 @@ def parse_object(text: bytes) -> dict[str, Any]:
     """The JSON object in the text, without its seal.
 
     Raises:
-        ValueError: it is no JSON object in UTF-8, or is not what was sealed; the message says which.
+        ValueError: it is not a JSON object in UTF-8, or is not what was sealed; the message says which.
     """
     try:
         content = json.loads(text.decode())
