@@ -31,9 +31,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.store.database import check_readable, file_of
 from study.redact import redacted
+from study.tracking.folder_id import FILE, folder_id
 from study.tracking.moved import follow_folder
 from study.tracking.notes import NOTE_TAG, REPORT_NOTE
-from study.tracking.outbox import Entry, folder_id
+from study.tracking.outbox import Entry
 
 FOLDER_TAG = "study.folder"  # of an experiment: the id of the output folder that it belongs to
 OUTBOX_TAG = "study.journal."  # of an experiment: the start of a tag that names an outbox it has received
@@ -74,9 +75,9 @@ class MlflowStore:
         Raises:
             StoreUnavailable: it does not answer, denies access, or the experiment was deleted.
             ExperimentTaken: the experiment is another folder's; nothing was written.
+            FolderIdDamaged: whose the experiment is cannot be told; nothing was written.
         """
         with _translated_errors():
-            folder = folder_id(self._output)
             _check_file(self.uri)
             follow_folder(self.uri, self._output)
             self._client = MlflowClient(tracking_uri=self.uri)
@@ -89,14 +90,17 @@ class MlflowStore:
             artifacts = (self._output / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
             self._created_here = experiment is None
             if experiment is None:
-                self._id = self._client.create_experiment(self._name, artifacts, tags={FOLDER_TAG: folder})
+                tags = {FOLDER_TAG: folder_id(self._output, None)}
+                self._id = self._client.create_experiment(self._name, artifacts, tags=tags)
                 return False
             received, owner = _outbox_tag(outbox_id) in experiment.tags, experiment.tags.get(FOLDER_TAG)
+            folder = folder_id(self._output, owner if received else None)
             has_study = owner is not None or any(tag.startswith(OUTBOX_TAG) for tag in experiment.tags)
             if has_study and not received and owner != folder:
                 raise ExperimentTaken(
-                    f"its experiment {self._name!r} belongs to another output folder, and results of two would be mixed. Give "
-                    "this study another name or another --tracking-uri, or rename that experiment or delete it permanently"
+                    f"its experiment {self._name!r} belongs to another output folder (its tag {FOLDER_TAG} is not the id in "
+                    f"{self._output / FILE}), and results of two would be mixed. Give this study another name "
+                    "or another --tracking-uri, or rename that experiment or delete it permanently"
                 )
             self._id = experiment.experiment_id
             self._editable = {tag for tag in experiment.tags if tag.startswith("mlflow.")}

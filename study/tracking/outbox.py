@@ -287,19 +287,3 @@ def _usable(path: Path) -> dict[str, Any] | None:
     if content is None or type(content["offset"]) is not int or not isinstance(content["refused"], list):
         return None
     return content
-
-
-def folder_id(output: Path) -> str:
-    """The id of an output folder, generated once. It moves with the folder, and stays when the outbox is removed.
-
-    Raises:
-        OSError: the folder has no id yet and cannot be written.
-    """
-    path = output / "study.id"
-    with suppress(FileNotFoundError):
-        stored = path.read_text(encoding="utf-8", errors="replace").strip()
-        if stored.isalnum() and stored.isascii():
-            return stored  # anything else is damaged
-    generated = uuid.uuid4().hex
-    write_text(path, generated)
-    return generated

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from study.redact import redacted
+from study.tracking.folder_id import FolderIdDamaged
 from study.tracking.mlflow_store import ExperimentTaken, MlflowStore, StoreUnavailable, WriteRefused, batch_length
 from study.tracking.outbox import FOLDER, DeliveryOffset, Outbox, OutboxUnusable, Say
 from study.tracking.sender import Sender
@@ -63,13 +64,16 @@ def open_store(outbox: Outbox, delivery: DeliveryOffset, *, uri: str, output: Pa
     """Connect to the store. The delivery offset is reset for a store that has not received the outbox before.
 
     Raises:
-        TrackingUnavailable: it does not answer, denies access, or has another folder's study of this name.
+        TrackingUnavailable: it does not answer, denies access, or has another folder's study of this name; or the folder's id
+            is damaged.
     """
     store = MlflowStore(uri, outbox.experiment, output=output)
     try:
         if not store.open(outbox.id):
             delivery.reset()  # before the mark: a marked store with the offset of a former store would lack entries
             store.mark(outbox.id)
+    except FolderIdDamaged as error:
+        raise TrackingUnavailable(str(error)) from error
     except ExperimentTaken as error:
         raise TrackingUnavailable(f"MLflow at {redacted(uri)}: {error}") from error
     except (StoreUnavailable, WriteRefused) as error:
@@ -81,7 +85,7 @@ def open_store(outbox: Outbox, delivery: DeliveryOffset, *, uri: str, output: Pa
 
 
 def rebuild(outbox: Outbox, uri: str, *, output: Path, say: Say) -> None:
-    """Write the outbox into an empty store, all but the files."""
+    """Write the outbox into an empty store in the folder `output`, all but the files."""
     store = MlflowStore(uri, outbox.experiment, output=output)
     store.open(outbox.id)
     entries = [stored.entry for stored in outbox.read(0) if stored.entry["do"] != "file"]

@@ -533,3 +533,62 @@ def test_an_experiment_that_received_the_outbox_or_has_no_study_is_used(stub: St
     with pytest.raises(TrackingUnavailable, match="another output folder"):
         _open(stub, tmp_path / "c")
     _check(stub)
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["sealed", "as earlier versions wrote it"])
+def test_an_id_with_another_character_is_taken_from_the_experiment_that_has_the_outbox(
+    earlier: bool, stub: Stub, tmp_path: Path
+) -> None:
+    path, outbox = tmp_path / "study.id", tmp_path / "outbox"
+    with _open(stub, tmp_path) as tracker:
+        _write(tracker)
+    (own,) = (experiment["tags"]["study.folder"] for experiment in stub.experiments.values())
+    text = own if earlier else path.read_text(encoding="utf-8")
+    path.write_text(text.replace(own, f"{'0' if own[0] != '0' else '1'}{own[1:]}"), encoding="utf-8")
+    assert send(tmp_path, stub.uri, say=lambda line: None)
+    assert parse_object(path.read_bytes()) == {"id": own}
+    shutil.rmtree(outbox)
+    with _open(stub, tmp_path) as tracker:
+        _write(tracker)
+    _check(stub)
+
+
+@pytest.mark.parametrize("damage", ["another character", "no text", "cut"])
+def test_a_damaged_id_that_nothing_gives_back_is_refused_in_a_sentence(damage: str, stub: Stub, tmp_path: Path) -> None:
+    path = tmp_path / "study.id"
+    with _open(stub, tmp_path) as tracker:
+        _write(tracker)
+    stored = path.read_bytes()
+    id_at = stored.index(b'"id": "') + 7
+    odd = b"0" if stored[id_at : id_at + 1] != b"0" else b"1"
+    path.write_bytes(
+        {
+            "another character": stored[:id_at] + odd + stored[id_at + 1 :],
+            "no text": json.dumps(sealed({"id": 3})).encode(),
+            "cut": stored[:20],
+        }[damage]
+    )
+    damaged = path.read_bytes()
+    shutil.rmtree(tmp_path / "outbox")
+    with pytest.raises(TrackingUnavailable, match=r"study\.id is damaged \(.*\).*restore it.*or remove it"):
+        _open(stub, tmp_path)
+    assert path.read_bytes() == damaged
+    with _open(stub, tmp_path, offline=True) as tracker:  # its report still reads the outbox
+        _write(tracker)
+        assert tracker.read(lambda uri: uri).startswith("sqlite:")
+    path.write_bytes(stored)
+    assert send(tmp_path, stub.uri, say=lambda line: None)
+    _check(stub)
+
+
+def test_a_folder_of_an_earlier_version_keeps_its_id_as_it_is(stub: Stub, tmp_path: Path) -> None:
+    path = tmp_path / "study.id"
+    path.write_text("a" * 32, encoding="utf-8")
+    for _ in range(2):
+        with _open(stub, tmp_path) as tracker:
+            _write(tracker)
+        shutil.rmtree(tmp_path / "outbox")
+    assert path.read_text(encoding="utf-8") == "a" * 32
+    path.write_text("b" + "a" * 31, encoding="utf-8")
+    with pytest.raises(TrackingUnavailable, match=r"the id in .*study\.id"):
+        _open(stub, tmp_path)
