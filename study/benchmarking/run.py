@@ -114,7 +114,10 @@ def _store(
         stored.save(outcome)
         return
     if repeats and repeats[0].conditions != outcome.conditions:
-        console.say(f"{title}: repeats on another machine or with other versions are discarded and measured again")
+        console.say(
+            f"{title}: repeats on another machine, with other versions or with another rule for peak memory are discarded "
+            "and measured again"
+        )
     stored.save([*repeats, outcome])
 
 

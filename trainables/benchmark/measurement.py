@@ -22,6 +22,8 @@ LANGUAGE_METRICS = ("p50_ms", "throughput_sps", "mean_pieces", "pieces_per_word"
 # has: earlier versions did not compare batches.
 FLIPS = ("flips_scored", "flips_batch", "flips_padding")
 NOT_COMPARED = "measured by an earlier version, which did not compare batches"
+NO_DECISION = "no test example of any target has a reference answer, so there is nothing to compare"
+ALL_WEIGHTS, RESIDENT_WEIGHTS = "all", "resident pages"  # of the caller's model, subtracted from peak memory
 FAILED = "failed: "  # in JSON, marks a failure among the reasons
 
 
@@ -108,7 +110,7 @@ class Measured:
         if not self.scored:
             return Unavailable("nothing was scored")
         if not set(FLIPS) <= self.values.keys():
-            return Unavailable(NOT_COMPARED)
+            return Unavailable(NO_DECISION if "flips" in self.values else NOT_COMPARED)
         return {name: self[name] for name in FLIPS}
 
     @property
@@ -118,9 +120,13 @@ class Measured:
 
     @property
     def conditions(self) -> tuple[object, ...]:
-        """Machine, device and versions: repeats are comparable only if these agree."""
+        """Machine, device, versions and the rule for peak memory: repeats are comparable only if these agree.
+
+        Earlier versions recorded no rule and subtracted all weights, on every device.
+        """
         context = self["context"]
-        return context["hardware"]["summary"], context["device_name"], context["versions"]
+        subtracted = context.get("weights_subtracted", ALL_WEIGHTS)
+        return context["hardware"]["summary"], context["device_name"], context["versions"], subtracted
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from trainables.benchmark.measurement import ALL_WEIGHTS, RESIDENT_WEIGHTS
 from trainables.benchmark.probes.energy import Energy
 from trainables.benchmark.probes.hardware import device_name, hardware
 from trainables.benchmark.probes.memory import Peak
@@ -206,6 +207,7 @@ def context_of(
         "server": asdict(results.search) if results.search else None,
         "energy": asdict(results.energy) if results.energy else None,
         "peak_memory_source": results.peak.source if results.peak else None,
+        "weights_subtracted": RESIDENT_WEIGHTS if device.type == "cpu" else ALL_WEIGHTS,
         "rss_before_mb": results.rss_before_mb,
     }
 

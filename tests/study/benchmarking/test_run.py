@@ -13,7 +13,7 @@ from study.benchmarking import run as benchmarking
 from study.cluster.connection import connected
 from tests.support.measurements import RecordingConsole, ReplaceActor, best_model, measurement, outcomes_of, planned
 from trainables.benchmark.actor import NoNode, run_in_actor
-from trainables.benchmark.measurement import Failed, Measured, Unavailable
+from trainables.benchmark.measurement import RESIDENT_WEIGHTS, Failed, Measured, Unavailable
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.variants import VARIANTS
 from trainables.store.fingerprint import canonical
@@ -151,3 +151,28 @@ def test_stored_measurements_keep_the_form_and_the_file_names_of_earlier_version
     model.stored("fp32").save(Unavailable("no compiler"))
     document = json.loads(path.read_text(encoding="utf-8"))
     assert (document["measured"], document["here"]) == ("no compiler", None)
+
+
+def test_repeats_that_subtract_other_weights_from_peak_memory_are_not_combined(
+    tmp_path: Path, replace_actor: ReplaceActor
+) -> None:
+    """Earlier versions recorded no rule. What they finished stays; what they began is measured again."""
+
+    def by_this_version(variant: str, *, scored: bool) -> Measured:
+        values = measurement(variant, scored=scored).values
+        context = {**values["context"], "weights_subtracted": RESIDENT_WEIGHTS}
+        return Measured({**values, "peak_memory_mb": 500.0, "context": context})
+
+    study = planned("fp32", repeats=3)
+    begun, finished = (best_model(study, tmp_path / name).stored("fp32") for name in ("begun", "finished"))
+    earlier = [measurement("fp32", scored=number == 0) for number in range(3)]
+    begun.save(earlier[:2])
+    finished.save(earlier)
+    measured_variants = replace_actor(by_this_version)
+    outcomes_of(study, tmp_path / "finished")
+    assert measured_variants == []
+    outcomes_of(study, tmp_path / "begun")
+    assert len(measured_variants) == 3
+    combined = begun.complete()
+    assert isinstance(combined, Measured)
+    assert combined["intervals"]["peak_memory_mb"] == [500.0, 500.0]

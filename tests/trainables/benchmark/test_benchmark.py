@@ -11,7 +11,7 @@ import torch
 
 from tests.support.serving import TINY, KnownService, benchmark_of, queries
 from trainables.benchmark import BenchmarkSettings, sample_queries
-from trainables.benchmark.measurement import METRICS
+from trainables.benchmark.measurement import METRICS, RESIDENT_WEIGHTS
 from trainables.benchmark.probes.hardware import describe_hardware
 from trainables.benchmark.results import bound_missed
 from trainables.benchmark.scenarios.loadgen import ServerResult
@@ -33,6 +33,7 @@ def test_a_measurement_is_json_with_a_reason_for_every_missing_metric(model: Tas
     assert document["context"]["queries"]["languages"] == {"en": 12, "th": 12}
     assert document["context"]["hardware"]["summary"] == describe_hardware()
     assert document["context"]["torch_threads"] == 1
+    assert document["context"]["weights_subtracted"] == RESIDENT_WEIGHTS
     assert document["cold_start_ms"] > 0
     assert document["rss_mb"] > 50
     assert document["mean_pieces"] == 11.0  # of 4, 6, 8, 12, 16 and 20 tokens
