@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from analysis.store.frames import MEAN_WITHOUT_ENGLISH
 
-FLIPS_BATCH = 32  # queries; `trainables.benchmark.flips.BATCH`
+# Copies of constants of `trainables`, which is not imported here; `tests/test_copies.py` compares them.
+FLIPS_BATCH = 32  # queries
+FLIPS_CANDIDATES = 64  # that a query of a retrieval task is compared with
+MAX_ANSWER_TOKENS = 30  # of span extraction
 METRIC_NAMES = {
     "p50_ms": "p50 latency (ms)",
     "p90_ms": "p90 latency (ms)",
@@ -45,6 +48,9 @@ METRIC_DIGITS = dict.fromkeys(METRIC_NAMES, 2) | {
     "repeats": 0,
     "samples": 0,
     "queries": 0,
+    "flips_scored": 1,
+    "flips_batch": 1,
+    "flips_padding": 1,
     "flips_examples": 0,
 }
 VERDICT_NAMES = {

@@ -56,8 +56,8 @@ def _flips(measured: Mapping[str, Measured]) -> Iterator[str]:
             continue
         yield (
             f"{variant}: of the predictions for {outcome['flips_examples']} examples, those that differ from single queries: "
-            f"{flips['flips_scored']:.2f}% in the batches scored, {flips['flips_batch']:.2f}% in batches of {BATCH}, "
-            f"{flips['flips_padding']:.2f}% by the padding of these alone"
+            f"{flips['flips_scored']:.1f}% in the batches scored, {flips['flips_batch']:.1f}% in batches of {BATCH}, "
+            f"{flips['flips_padding']:.1f}% by the padding of these alone"
         )
 
 

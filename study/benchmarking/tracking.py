@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from study.benchmarking.stored import BestModel, Method, StoredMeasurements, write_json
 from study.tracking.tracker import Tracker
 from trainables.benchmark.measurement import (
+    FLIPS,
     LANGUAGE_METRICS,
     METRICS,
     Measured,
@@ -78,9 +79,18 @@ def _tags(measured: Measured) -> dict[str, str]:
         "interference": measured["interference"]["text"],
         **{f"result:{scenario}": "VALID" if valid else "INVALID" for scenario, valid in measured["valid"].items()},
         **{f"unavailable:bench/{name}": why for name, why in measured["unavailable"].items() if name not in of_gpus},
+        **_flips_tags(measured),
         **{f"problems:{scenario}": "; ".join(why) for scenario, why in measured["problems"].items()},
         **_gpu_tags(measured),
     }
+
+
+def _flips_tags(measured: Measured) -> dict[str, str]:
+    """Why there are no shares although batches were compared. Runs of earlier versions, which did not, have no such tags."""
+    flips = measured.flips
+    if measured.get("flips") is None or not isinstance(flips, Unavailable):
+        return {}
+    return dict.fromkeys((f"unavailable:bench/{name}" for name in (*FLIPS, "flips_examples")), flips.reason)
 
 
 def _gpu_tags(measured: Measured) -> dict[str, str]:

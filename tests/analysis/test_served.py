@@ -364,7 +364,10 @@ def test_the_page_says_which_predictions_change_with_the_batch(tmp_path: Path) -
         ]
     )
     page = section(write(frames, tmp_path), "Benchmarks")
-    assert "(the most of any size): fp32 0.00 / 0.00 / 0.00; int8 0.50 / 1.50 / 0.50." in page
+    assert "(the most of any size): fp32 0.0 / 0.0 / 0.0; int8 0.5 / 1.5 / 0.5." in page
+    assert "for 64 test examples of all targets together" in page
+    assert "0 flips of n allows up to about 3/n at 95% (rule of three), here 4.7%" in page
+    assert "among at most 64 candidates, which is easier" in page
     assert "measured by an earlier version" in page
     assert "only the predictions of the model that was timed were compared" in page
     served = analysis.configurations(frames)

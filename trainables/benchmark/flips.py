@@ -57,6 +57,8 @@ def count_flips(
     The sample depends on the seed and the test sets only, so that all variants are compared on the same examples.
     """
     sample, examples = sampled(outputs, task, seed)
+    if not examples:
+        return Flips(0, 0, 0, 0, 0)
     queries = [feature.rows for feature in sample.features]
     server = ModelServer(forward, queries, pad_id=pad_id, device=device, threads=torch.get_num_threads())
     batches = [range(first, min(first + BATCH, len(queries))) for first in range(0, len(queries), BATCH)]
@@ -89,13 +91,19 @@ def count_flips(
 
 
 def summarised(by_task: Mapping[str, Flips]) -> dict[str, Any]:
-    """Shares in percent, each the mean over tasks, under the names of metrics; and what was counted. JSON values."""
+    """Shares in percent, each the mean over tasks, under the names of metrics; and what was counted. JSON values.
+
+    Tasks without a decision are left out of the means. If no task has one there are no shares, only what was counted.
+    """
+    counted = {"flips": {task: asdict(flips) for task, flips in by_task.items()}}
+    compared = [flips for flips in by_task.values() if flips.decisions]
+    if not compared:
+        return counted
     shares = {
-        f"flips_{way}": sum(100 * getattr(flips, way) / flips.decisions for flips in by_task.values()) / len(by_task)
+        f"flips_{way}": sum(100 * getattr(flips, way) / flips.decisions for flips in compared) / len(compared)
         for way in ("scored", "batch", "padding")
     }
-    counted = {task: asdict(flips) for task, flips in by_task.items()}
-    return {**shares, "flips_examples": sum(flips.examples for flips in by_task.values()), "flips": counted}
+    return {**shares, "flips_examples": sum(flips.examples for flips in compared), **counted}
 
 
 def sampled(outputs: Sequence[Outputs[Any]], task: Task, seed: int) -> tuple[Outputs[Any], int]:

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.report.findings import Findings
 from analysis.report.page import Absent, Number, Page, folded, number, paragraph, section
 from analysis.store.frames import BENCH_METRICS, FLIPS
-from analysis.store.names import FLIPS_BATCH, METRIC_DIGITS, METRIC_NAMES
+from analysis.store.names import FLIPS_BATCH, FLIPS_CANDIDATES, METRIC_DIGITS, METRIC_NAMES
 from analysis.tables.tradeoff import COSTS, invalid_scenario, with_baselines
 
 TITLE = "Benchmarks"
@@ -75,18 +75,26 @@ def _flips(served: pd.DataFrame) -> list[str]:
         return []
     most = known.groupby("variant", sort=False)[list(FLIPS)].max()
     shares = "; ".join(
-        f"{variant} {' / '.join(f'{share:.2f}' for share in of_variant)}" for variant, *of_variant in most.itertuples()
+        f"{variant} {' / '.join(f'{share:.1f}' for share in of_variant)}" for variant, *of_variant in most.itertuples()
     )
+    examples = known["flips_examples"]
     several = " (the most of any size)" if known["size"].nunique() > 1 else ""
     return [
         paragraph(
             "Scores come from the batches of an evaluation, p50 latency from single queries. Predictions for "
-            f"{known['flips_examples'].max():.0f} test examples were compared: in percent, those that differ between single "
-            f"queries and the batches scored / batches of {FLIPS_BATCH} queries of any length / single queries with the "
-            f"padding of such a batch{several}: {shares}.",
+            f"{_range(examples)} test examples of all targets together were compared: in percent, those that differ between "
+            f"single queries and the batches scored / batches of {FLIPS_BATCH} queries of any length / single queries with the "
+            f"padding of such a batch{several}: {shares}. 0 flips of n allows up to about 3/n at 95% (rule of three), here "
+            f"{300 / examples.min():.1f}%. Retrieval is compared among at most {FLIPS_CANDIDATES} candidates, which is easier "
+            "than the pool that is scored.",
             kind="note",
         )
     ]
+
+
+def _range(counts: pd.Series[float]) -> str:
+    """One number, or the lowest and the highest."""
+    return " to ".join(f"{count:.0f}" for count in sorted({counts.min(), counts.max()}))
 
 
 def _exported(findings: Findings, tasks: list[str]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from analysis.charts.languages import association_chart, language_chart
 from analysis.report.findings import Findings
 from analysis.report.page import Absent, Number, Page, folded, grid, number, p_cell, paragraph, section
 from analysis.store.frames import AGGREGATES, ENGLISH
+from analysis.store.names import MAX_ANSWER_TOKENS
 from analysis.tables.formatting import interval, signed
 from analysis.tables.languages import language_name
 
@@ -120,9 +121,9 @@ def _bounded(findings: Findings, sizes: list[str]) -> list[str]:
     bounds = [next(iter(by_size.values()))] if same else [f"size {size}: {text}" for size, text in by_size.items()]
     return [
         paragraph(
-            "No model could score 100 here, because the longest answer that can be predicted has 30 tokens (XTREME's bound), "
-            "and some answers are longer or begin or end inside a token. Highest reachable score in percent, where it is "
-            f"below {REACHABLE}: {'. '.join(bounds)}.",
+            "No model could score 100 here, because the longest answer that can be predicted has "
+            f"{MAX_ANSWER_TOKENS} tokens (XTREME's bound), and some answers are longer or begin or end inside a "
+            f"token. Highest reachable score in percent, where it is below {REACHABLE}: {'. '.join(bounds)}.",
             kind="note",
         )
     ]

@@ -186,3 +186,17 @@ def test_flips_are_metrics_of_the_run_and_absent_from_those_of_earlier_versions(
     assert rows.loc[rows["variant"] == "fp32", columns].isna().all(axis=None)
     (context,) = tmp_path.glob("benchmarks/*-bf16@*/context.json")
     assert json.loads(context.read_text(encoding="utf-8"))["flips"]["micro_tagging"]["decisions"] == 200
+
+
+def test_a_measurement_without_a_prediction_to_compare_is_kept_and_says_why(
+    tmp_path: Path, replace_actor: ReplaceActor
+) -> None:
+    nothing = summarised({"own": Flips(0, 0, 0, 0, 0)})
+    replace_actor(
+        lambda variant, *, scored: Measured(
+            {**measurement(variant, scored=scored).values, **(nothing if scored else {})}
+        )
+    )
+    rows, _ = tracked(planned("fp32", repeats=2), tmp_path)
+    assert rows["p50_ms"].tolist() == [2.0]
+    assert "no test example" in rows["unavailable"].iloc[0]["flips_scored"]

@@ -15,19 +15,30 @@ from trainables.benchmark.flips import BATCH, EXAMPLES, Flips, count_flips, samp
 from trainables.benchmark.measurement import FLIPS, Measured, Unavailable
 from trainables.benchmark.scenarios.serving import ModelServer
 from trainables.benchmark.variants import VARIANTS
-from trainables.data.examples import BitextExample, Example, PairExample, RetrievalText, TaggingExample
+from trainables.data.examples import (
+    BitextExample,
+    ChoiceExample,
+    Example,
+    PairExample,
+    RetrievalText,
+    SpanExample,
+    TaggingExample,
+)
 from trainables.evaluation import ExampleSet, Forward, predict
 from trainables.heads import HEADS, Feature, Outputs
 from trainables.models.task_model import TaskModel
 from trainables.tasks.base import Task
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.entailment import MicroEntailment
+from trainables.tasks.micro.span import MicroSpan
 from trainables.tasks.micro.tagging import MicroTagging
 from trainables.tasks.xtreme.bucc import Bucc
 from trainables.tasks.xtreme.mewslix import MewsliX
+from trainables.tasks.xtreme.xcopa import Xcopa
 from trainables.training.batching import Share
 
 LANGUAGES = ("en", "de", "zh")
+CONTEXT = "The answer is one of these sixty characters, whatever they mean."
 
 
 def row(number: int) -> tuple[int, ...]:
@@ -36,8 +47,17 @@ def row(number: int) -> tuple[int, ...]:
     return (0, *name, *(5 + (number * 7 + position) % 40 for position in range(number % 20)), 2)
 
 
+def window(ids: tuple[int, ...], first: int) -> Feature:
+    """A window of `CONTEXT` whose tokens, without the special ones, are a character each from `first` on."""
+    offsets = [(-1, -1), *((first + place, first + place + 1) for place in range(len(ids) - 2)), (-1, -1)]
+    return Feature(0, (ids,), (), layout=tuple(side for pair in offsets for side in pair))
+
+
 def sets_of(task: Task, count: int) -> list[ExampleSet]:
-    """Test sets of three languages with so many examples each; of retrieval half of them are candidates."""
+    """Test sets of three languages with so many examples each; of retrieval half of them are candidates.
+
+    Texts of span extraction are read in two windows, and an example of multiple choice has a row for each alternative.
+    """
     sets = []
     for place, language in enumerate(LANGUAGES):
         examples: list[Example] = []
@@ -54,6 +74,16 @@ def sets_of(task: Task, count: int) -> list[ExampleSet]:
                 rows = (rows[0], row(1000 + place * count + index))
             elif task.head in ("bitext_mining", "dual_encoder"):
                 examples.append(RetrievalText(name, f"text {name}", gold=("x",) if index % 2 else None))
+            elif task.head == "span_extraction":
+                examples.append(SpanExample(name, "which?", CONTEXT, (("answer", 4),)))
+                rest = row(1000 + place * count + index)
+                features += [
+                    dataclasses.replace(window(ids, first), example=index) for ids, first in ((*rows, 0), (rest, 30))
+                ]
+                continue
+            elif task.head == "multiple_choice":
+                examples.append(ChoiceExample(name, "because", ("a", "b"), 0))
+                rows = (rows[0], row(1000 + place * count + index))
             else:
                 examples.append(PairExample(name, "a", "b", 0))
             features.append(Feature(index, rows, (), layout=layout))
@@ -73,7 +103,7 @@ def flips_of(forward: Forward, task: Task, count: int = 40) -> Flips:
     return count_flips(forward, task, outputs, pad_id=PAD, device=CPU)
 
 
-TASKS = (MicroEntailment(), MicroTagging(), MicroBitext(), Bucc(), MewsliX())
+TASKS = (MicroEntailment(), MicroTagging(), MicroSpan(), Xcopa(), MicroBitext(), Bucc(), MewsliX())
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -86,6 +116,44 @@ def test_fp32_answers_alike_in_every_batch(task: Task) -> None:
 
 
 _RETRIEVAL = ("bitext_mining", "dual_encoder")  # half of their 120 texts are candidates
+
+
+def test_windows_and_alternatives_that_a_batch_changes_are_counted_by_example() -> None:
+    """The first token's logits, or the first row's, decide unless the service sees several queries at once."""
+
+    def spans(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
+        token = 1 if len(ids_NL) == 1 else 2
+        return torch.eye(ids_NL.shape[1])[token].expand(len(ids_NL), -1).unsqueeze(-1).expand(-1, -1, 2)
+
+    def choices(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
+        chosen = 0 if len(ids_NL) == 2 else 1  # an example alone is two rows
+        return (torch.arange(len(ids_NL)) % 2 == chosen).float().unsqueeze(-1)
+
+    for forward, task in ((spans, MicroSpan()), (choices, Xcopa())):
+        assert flips_of(forward, task) == Flips(EXAMPLES, EXAMPLES, scored=EXAMPLES, batch=EXAMPLES, padding=0), (
+            task.head
+        )
+
+
+def test_a_task_without_a_reference_answer_is_left_out() -> None:
+    """Such a set has candidates of retrieval only. Nothing of it is served."""
+    task = Bucc()
+    sets = [
+        dataclasses.replace(of_set, examples=[dataclasses.replace(text, gold=None) for text in of_set.examples])
+        for of_set in sets_of(task, 4)
+    ]
+    outputs = [
+        Outputs("test", of_set.language, of_set.examples, of_set.features, [np.zeros((1, 2))] * len(of_set.features))
+        for of_set in sets
+    ]
+    none = count_flips(by_rows, task, outputs, pad_id=PAD, device=CPU)
+    assert none == Flips(0, 0, 0, 0, 0)
+    assert [summarised({"none": none, "a": Flips(64, 64, 0, 16, 8)})[name] for name in FLIPS] == [0.0, 25.0, 12.5]
+    values = summarised({"none": none})
+    assert values["flips"]["none"]["decisions"] == 0
+    unknown = Measured({"scores": {}, **values}).flips
+    assert isinstance(unknown, Unavailable)
+    assert "no test example" in unknown.reason
 
 
 def by_rows(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
