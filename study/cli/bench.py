@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from study.cli.bench_target import (
+    Request,
+    is_published,
+    refuse_missing_folder,
+    settings_of,
+    study_of,
+    subject_of,
+    variants_of,
+)
 from study.cli.options import (
     FAILED,
     DataRoot,
@@ -29,15 +35,10 @@ from study.cli.options import (
 from study.redact import redacted
 
 if TYPE_CHECKING:
-    from study.spec import Study
+    from study.cli.bench_target import Variants
     from trainables.benchmark.measurement import MeasurementOutcome
-    from trainables.benchmark.settings import BenchmarkSettings
-    from trainables.benchmark.subjects.fresh import Subject
-    from trainables.benchmark.variants import Variant
-    from trainables.stages.evaluate import Evaluate
 
     Outcomes = Mapping[str, MeasurementOutcome]  # by variant
-    Variants = tuple[str | Variant, ...]
 
 WIDTH = 170
 REPEATS = 5
@@ -112,17 +113,6 @@ Output = Annotated[
 Sizes = Annotated[str | None, typer.Option(metavar="A,B", help="only these sizes of the recipe", parser=to_text)]
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What the options say for every kind of target."""
-
-    settings: BenchmarkSettings
-    variants: tuple[str, ...] | None
-    repeats: int
-    threads: int
-    device: str
-
-
 def bench(
     target: Target,
     variants: VariantNames = None,
@@ -151,11 +141,11 @@ def bench(
     try:
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"--device {device}: choose cpu, cuda or auto")
-        settings = _settings(quick=quick, strict=strict, scenarios=split_names(scenarios), bound_ms=bound_ms)
-        request = _Request(settings, split_names(variants), repeats or (1 if quick else REPEATS), threads, device)
-        from_recipe = not (Path(target).is_dir() or _is_published(target))
+        settings = settings_of(quick=quick, strict=strict, scenarios=split_names(scenarios), bound_ms=bound_ms)
+        request = Request(settings, split_names(variants), repeats or (1 if quick else REPEATS), threads, device)
+        from_recipe = not (Path(target).is_dir() or is_published(target))
         if from_recipe:
-            _refuse_missing_folder(target)
+            refuse_missing_folder(target)
             if recipe is not None:
                 raise ValueError(f"--recipe {recipe}: only for a stage's folder, and {target} is none")
             results = _measure_recipe(target, request, sizes=split_names(sizes), output=output)
@@ -182,155 +172,34 @@ def bench(
         raise typer.Exit(FAILED)
 
 
-# --- what to measure
-
-
-def _settings(
-    *, quick: bool, strict: bool, scenarios: tuple[str, ...] | None, bound_ms: float | None
-) -> BenchmarkSettings:
-    """Raises ValueError: both `quick` and `strict`, or an unknown scenario."""
-    from trainables.benchmark.settings import DEFAULT, QUICK, STRICT
-
-    if quick and strict:
-        raise ValueError("--quick and --strict exclude each other; choose one of them")
-    settings = QUICK if quick else STRICT if strict else DEFAULT
-    if scenarios is not None:
-        names: Any = scenarios  # `replace` checks them
-        settings = dataclasses.replace(settings, scenarios=names)
-    return settings if bound_ms is None else dataclasses.replace(settings, bound_ms=bound_ms)
-
-
-def _variants(names: tuple[str, ...] | None, planned: Variants) -> Variants:
-    """The variants of these names, built in or a recipe's own; without names the planned ones.
-
-    Raises:
-        ValueError: a name is unknown.
-    """
-    from trainables.benchmark.variants import variant_named
-
-    own = {variant.name: variant for variant in planned if not isinstance(variant, str)}
-    chosen = planned if names is None else tuple(own.get(name, name) for name in dict.fromkeys(names))
-    for variant in chosen:
-        variant_named(variant)
-    return chosen
-
-
-def _device_here(name: str) -> str:
-    """Raises ValueError: this machine has no such device."""
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: PyTorch sees no GPU here; choose cpu or auto")
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _is_published(target: str) -> bool:
-    from trainables.models.catalogue import CATALOGUE
-
-    return target in CATALOGUE
-
-
-def _refuse_missing_folder(target: str) -> None:
-    """Raises FileNotFoundError: the target can only be a folder, and does not exist."""
-    if ":" not in target and os.sep in target:
-        raise FileNotFoundError(f"{target}: no such checkpoint folder")
-
-
-def _subject(target: str, request: _Request, *, task: str, study: Study | None) -> Subject:
-    """The subject in a folder or of a published encoder. `study` knows the classes of a recipe of the user's own.
-
-    Raises:
-        FileNotFoundError: the folder has no encoder in it.
-        ValueError: the task is unknown, or this machine lacks the device.
-    """
-    from trainables.benchmark.subjects.checkpoint import CheckpointBenchmark
-    from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark, encoder_folder
-    from trainables.tasks.registry import task_class
-
-    threads, settings, device = request.threads, request.settings, _device_here(request.device)
-    if _is_published(target) and not Path(target).is_dir():
-        return ArchitectureBenchmark(target, threads, settings, device)
-    folder = Path(target)
-    evaluation = _evaluation(folder, study)
-    if evaluation is not None:
-        return CheckpointBenchmark(str(folder.resolve().parent.parent), (evaluation,), threads, settings, device)
-    encoder_folder(folder)
-    if (cls := task_class(task)).mixed_only:
-        raise ValueError(f"--task {task}: it has no test set; `python -m study tasks` lists the tasks")
-    return FolderBenchmark(str(folder.resolve()), cls(), threads, settings, device)
-
-
-def _evaluation(folder: Path, study: Study | None) -> Evaluate | None:
-    """The evaluation that scored the folder's model; if it cannot be rebuilt, None and a message that says why."""
-    from trainables.benchmark.subjects.rebuild import CannotRebuild, UnknownClass, classes_in, evaluation_of
-
-    classes = {}
-    if study is not None:
-        chains = [study.chain(size, choice) for size in study.sizes for choice in study.space_of(size).defaults()]
-        classes = classes_in((study, *chains))
-    try:
-        return evaluation_of(folder, classes)
-    except UnknownClass as error:
-        where = "the recipe that defines it" if study is None else "another recipe, which defines it"
-        reason = f"{error}; name {where} with --recipe path/to/file.py:function"
-    except CannotRebuild as error:
-        reason = str(error)
-    console.print(f"{folder.name} is measured as an encoder alone, without scores: {reason}", markup=False)
-    return None
-
-
-def _load(recipe: str) -> Study:
-    from study.recipes import load_recipe
-
-    return load_recipe(recipe)
-
-
-def _study(recipe: str, request: _Request, sizes: tuple[str, ...] | None) -> Study:
-    """Raises ValueError: there is no such recipe, or it lacks a size or variant."""
-    from trainables.models.catalogue import CATALOGUE
-
-    try:
-        study = _load(recipe).replace(sizes=sizes)
-    except ValueError as error:
-        raise ValueError(f"{error}; published encoders are {', '.join(CATALOGUE)}") from error
-    device: Any = request.device  # one of the three that a plan knows
-    plan = dataclasses.replace(
-        study.benchmark,
-        variants=_variants(request.variants, study.benchmark.variants),
-        settings=request.settings,
-        repeats=request.repeats,
-        threads=request.threads,
-        device=device,
-    )
-    return dataclasses.replace(study, benchmark=plan)
-
-
 # --- measuring
 
 
-def _measure_target(target: str, request: _Request, *, task: str, recipe: str | None) -> Outcomes:
+def _measure_target(target: str, request: Request, *, task: str, recipe: str | None) -> Outcomes:
     """Measure a folder or a published encoder.
 
     Raises:
-        FileNotFoundError, ValueError: as for `_subject`, or the recipe or a variant is unknown.
+        FileNotFoundError, ValueError: as for `subject_of`, or the recipe or a variant is unknown.
     """
     from study.benchmarking.fresh import measure_fresh
+    from study.recipes import load_recipe
     from trainables.benchmark.variants import VARIANTS
 
-    study = None if recipe is None else _load(recipe)
+    study = None if recipe is None else load_recipe(recipe)
     planned: Variants = () if study is None else study.benchmark.variants
-    variants = _variants(request.variants, planned or tuple(VARIANTS))
+    variants = variants_of(request.variants, planned or tuple(VARIANTS))
+    say = partial(console.print, markup=False)
     return measure_fresh(
-        _subject(target, request, task=task, study=study),
+        subject_of(target, request, task=task, study=study, say=say),
         variants,
         settings=request.settings,
         repeats=request.repeats,
-        report=partial(console.print, markup=False),
+        report=say,
     )
 
 
 def _measure_recipe(
-    recipe: str, request: _Request, *, sizes: tuple[str, ...] | None, output: Path | None
+    recipe: str, request: Request, *, sizes: tuple[str, ...] | None, output: Path | None
 ) -> dict[str, Outcomes]:
     """Measure the best model of each size that has been searched, under Ray, stored beside the study's own measurements.
 
@@ -338,7 +207,7 @@ def _measure_recipe(
     the same cores.
 
     Raises:
-        ValueError: as for `_study`.
+        ValueError: as for `study_of`.
         FileNotFoundError: no size has a finished search in the folder.
         CannotRun: another run is using the folder, or there is no cluster where RAY_ADDRESS says.
         TrialStoreBroken: the journal of its searches cannot be read.
@@ -352,7 +221,7 @@ def _measure_recipe(
     from study.search.sweep import load_result
     from study.search.trial_store import JOURNAL, open_journal
 
-    study = _study(recipe, request, sizes)
+    study = study_of(recipe, request, sizes)
     folder = output or Path("runs") / study.name
     not_searched = FileNotFoundError(
         f"{folder}: no finished search of {study.name} in it; `python -m study run` first, or give --output"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from study.cli.options import (
     to_text,
     to_uri,
 )
+
+if TYPE_CHECKING:
+    from study.cluster.jobs import JobServer
 
 JOB_PANEL = "Job"
 
@@ -111,21 +114,17 @@ def submit(
         ("--bound-ms", bound_ms),
     )
     try:
-        if recipe is not None:
-            entrypoint = jobs.entrypoint_of(recipe, options) + ["--retry-failed"] * retry_failed
-            name = jobs.checked_name(recipe, trials=trials, sizes=split_names(sizes), seed=seed, repeats=repeats)
-            server = jobs.JobServer(address)
-            job = server.submit(entrypoint, name, Path.cwd())
-            print(
-                f"submitted {job}; to stop it: python -m study submit --stop {job} --address {address}",
-                file=sys.stderr,
-            )
-            if wait:
-                server.follow(job)
-        else:
+        if recipe is None:
             server, job = jobs.JobServer(address), status or stop or ""
             if stop is not None:
                 server.stop(job)
+        else:
+            entrypoint = jobs.entrypoint_of(recipe, options) + ["--retry-failed"] * retry_failed
+            name = jobs.checked_name(recipe, trials=trials, sizes=split_names(sizes), seed=seed, repeats=repeats)
+            server = jobs.JobServer(address)
+            job = _start(server, entrypoint, name)
+            if wait:
+                server.follow(job)
         document, end = server.describe(job), server.end_of(job)
     except jobs.CannotSubmit as error:
         refuse(str(error))
@@ -136,3 +135,12 @@ def submit(
     if stop is None and end is not None and end.code:
         print(f"{job}: {end.status}: {end.message}", file=sys.stderr)
         raise typer.Exit(end.code)
+
+
+def _start(server: JobServer, entrypoint: list[str], name: str) -> str:
+    """Submit the study of the current folder, and say how to stop the job."""
+    job = server.submit(entrypoint, name, Path.cwd())
+    print(
+        f"submitted {job}; to stop it: python -m study submit --stop {job} --address {server.address}", file=sys.stderr
+    )
+    return job
