@@ -47,10 +47,10 @@ def row(number: int) -> tuple[int, ...]:
     return (0, *name, *(5 + (number * 7 + position) % 40 for position in range(number % 20)), 2)
 
 
-def window(ids: tuple[int, ...], first: int) -> Feature:
-    """A window of `CONTEXT` whose tokens, without the special ones, are a character each from `first` on."""
+def window(index: int, ids: tuple[int, ...], *, first: int) -> Feature:
+    """A window of an example's `CONTEXT` whose tokens, without the special ones, are a character each from `first` on."""
     offsets = [(-1, -1), *((first + place, first + place + 1) for place in range(len(ids) - 2)), (-1, -1)]
-    return Feature(0, (ids,), (), layout=tuple(side for pair in offsets for side in pair))
+    return Feature(index, (ids,), (), layout=tuple(side for pair in offsets for side in pair))
 
 
 def sets_of(task: Task, count: int) -> list[ExampleSet]:
@@ -76,10 +76,8 @@ def sets_of(task: Task, count: int) -> list[ExampleSet]:
                 examples.append(RetrievalText(name, f"text {name}", gold=("x",) if index % 2 else None))
             elif task.head == "span_extraction":
                 examples.append(SpanExample(name, "which?", CONTEXT, (("answer", 4),)))
-                rest = row(1000 + place * count + index)
-                features += [
-                    dataclasses.replace(window(ids, first), example=index) for ids, first in ((*rows, 0), (rest, 30))
-                ]
+                features.append(window(index, rows[0], first=0))
+                features.append(window(index, row(1000 + place * count + index), first=30))
                 continue
             elif task.head == "multiple_choice":
                 examples.append(ChoiceExample(name, "because", ("a", "b"), 0))
@@ -138,14 +136,10 @@ def test_windows_and_alternatives_that_a_batch_changes_are_counted_by_example() 
 def test_a_task_without_a_reference_answer_is_left_out() -> None:
     """Such a set has candidates of retrieval only. Nothing of it is served."""
     task = Bucc()
-    sets = [
-        dataclasses.replace(of_set, examples=[dataclasses.replace(text, gold=None) for text in of_set.examples])
-        for of_set in sets_of(task, 4)
-    ]
-    outputs = [
-        Outputs("test", of_set.language, of_set.examples, of_set.features, [np.zeros((1, 2))] * len(of_set.features))
-        for of_set in sets
-    ]
+    outputs: list[Outputs[Any]] = []
+    for of_set in sets_of(task, 4):
+        texts = [RetrievalText(example.id, "a text", gold=None) for example in of_set.examples]
+        outputs.append(Outputs("test", of_set.language, texts, of_set.features, [np.zeros((1, 2))] * len(texts)))
     none = count_flips(by_rows, task, outputs, pad_id=PAD, device=CPU)
     assert none == Flips(0, 0, 0, 0, 0)
     assert [summarised({"none": none, "a": Flips(64, 64, 0, 16, 8)})[name] for name in FLIPS] == [0.0, 25.0, 12.5]
