@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 from study.benchmarking.placement import device_of
+from study.errors import CannotRun
 from study.search.records import SearchResult, TrialRecord
 from study.spec import Size, Study
 from trainables.benchmark.measurement import METRICS, Failed, Measured, MeasurementOutcome, Unavailable, outcome_to_json
@@ -185,7 +187,14 @@ class StoredMeasurements:
         return {"models": list(self.model.fingerprints), "how": canonical(self.model.method)}
 
     def _read(self) -> dict[str, Any] | None:
-        """The file's content, if it is of these models. A damaged file is named and counts as absent: it is measured again."""
+        """The file's content, if it is of these models. A damaged file is named and counts as absent: it is measured again.
+
+        Raises:
+            CannotRun: there can be no file. Nothing that is measured could be stored.
+        """
+        folder = self.path.parent
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise CannotRun(f"{folder} is not a folder, so no measurement can be stored in it: move it away")
         try:
             document = read_object(self.path, ("of", "measured"))
             if document is not None and not _is_measured(document):

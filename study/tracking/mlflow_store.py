@@ -202,7 +202,17 @@ class MlflowStore:
         path = self._output / entry["path"]
         if not path.is_file():
             raise WriteRefused(f"{path} no longer exists")
-        self._client.log_artifact(run, str(path))
+        _log_artifact(self._client, run, path)
+
+
+def _log_artifact(client: MlflowClient, run: str, path: Path) -> None:
+    """Raises MlflowException, OSError: the store does not take the file."""
+    try:
+        client.log_artifact(run, str(path))
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # pathlib's before Python 3.13; from then on it is an OSError
+            raise
+        raise OSError(str(error)) from error
 
 
 def _check_file(uri: str) -> None:
@@ -243,7 +253,7 @@ def attach_report(
     tags = {"kind": "report", "key": "report", NOTE_TAG: REPORT_NOTE}
     tags |= {name: redacted(value) for name, value in (source or {}).items()}
     run = runs[0] if runs else client.create_run(stored.experiment_id, run_name="report", tags=tags)
-    client.log_artifact(run.info.run_id, str(report))
+    _log_artifact(client, run.info.run_id, report)
     if exports.is_dir():
         client.log_artifacts(run.info.run_id, str(exports), exports.name)
     client.set_terminated(run.info.run_id)

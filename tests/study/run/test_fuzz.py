@@ -200,7 +200,8 @@ def problem_with(study: Finished, outcome: Outcome, command: str, file: Path, da
 
 
 def _is_named(file: Path, said: str) -> bool:
-    return any(part in said for part in file.parts)
+    """By its own name, or by that of the stage, run or variant whose folder it is in: "stages" says nothing."""
+    return any(name in said for name in (file.name, *file.parts[1:2]))
 
 
 def check(study: Finished, file: Path, damage: str, command: str, rng: random.Random) -> None:
@@ -224,6 +225,8 @@ def check(study: Finished, file: Path, damage: str, command: str, rng: random.Ra
         ("outbox/receipt*.json", "emptied", "sync"),
         ("benchmarks/*-fp32*.json", "flipped", "run"),
         ("benchmarks/*-fp32*/context.json", "a folder", "run"),
+        ("benchmarks/*-fp32*.json", "its folder a file", "run"),
+        ("artifacts/*/artifacts/report.html", "a link to itself", "run"),
         ("stages/evaluate-*-**/manifest.json", "with another value", "bench of a folder"),
         ("mlflow.db", "cut", "report"),
         (".lock", "a folder", "run"),
