@@ -119,6 +119,9 @@ class OneBatch:
 
     group = rows = 1
 
+    def micro_batch_rows(self, batch_size: int, share: Share) -> int:
+        return 1
+
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
         return [{"inputs": torch.ones(1, SHAPE[1])}]
 
