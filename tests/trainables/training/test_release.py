@@ -54,8 +54,9 @@ def _fit(features: FeatureTable, zero_stage: int, *, passes: int | None = None) 
 
 
 def _live() -> tuple[int, int]:
-    """The number of engines and the bytes of tensors after a collection."""
-    gc.collect()
+    """The number of engines and the bytes of tensors once collections find nothing: a finaliser can leave work for the next."""
+    while gc.collect():
+        pass
     return sum(isinstance(item, deepspeed.DeepSpeedEngine) for item in gc.get_objects()), _tensor_bytes()
 
 
