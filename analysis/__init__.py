@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.store.frames import StudyFrames
 from analysis.store.reading import load
+from analysis.store.saved import joined, read_saved, save
 from analysis.tables.averages import average_gains
 from analysis.tables.budget import BadBudget, best_for_budget
 from analysis.tables.chance import targets_against_chance
@@ -49,11 +50,14 @@ __all__ = [
     "hypervolumes",
     "importances",
     "interactions",
+    "joined",
     "language_table",
     "load",
     "pareto_front",
     "published",
+    "read_saved",
     "rung_agreement",
+    "save",
     "savings",
     "scaling",
     "scaling_points",

@@ -11,7 +11,12 @@ from study.cli.options import console, refuse, to_path, to_path_or_uri, to_text
 from study.redact import redacted
 
 Source = Annotated[
-    str, typer.Argument(metavar="DIR_OR_URI", help="output folder of a run, or an MLflow URI", parser=to_path_or_uri)
+    str,
+    typer.Argument(
+        metavar="DIR_OR_URI",
+        help="output folder of a run, an MLflow URI, or a file that --save wrote",
+        parser=to_path_or_uri,
+    ),
 ]
 Experiment = Annotated[
     str | None,
@@ -29,6 +34,18 @@ Compare = Annotated[
         metavar="OTHER", help="another study to compare with: a folder, URI or URI#name", parser=to_path_or_uri
     ),
 ]
+Join = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="OTHER",
+        help="another run of the same study, with another seed or other sizes: a folder, URI or saved file; may be repeated",
+        parser=to_path_or_uri,
+    ),
+]
+Save = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.json", help="also write the study's tables to one file", parser=to_path),
+]
 Attach = Annotated[bool, typer.Option(help="attach the report to the study's MLflow experiment")]
 
 
@@ -38,6 +55,8 @@ def report(
     to: To = None,
     budget: Budget = None,
     compare: Compare = None,
+    join: Join = None,
+    save: Save = None,
     attach: Attach = True,
 ) -> None:
     """Write the report from what MLflow holds.
@@ -48,7 +67,9 @@ def report(
     from study.run.report import NoStudy, report_on
 
     try:
-        written = report_on(source, experiment, to=to, budget=budget, compare=compare, attach=attach)
+        written = report_on(
+            source, experiment, to=to, budget=budget, compare=compare, join=join or (), save=save, attach=attach
+        )
     except NoStudy as error:
         refuse(redacted(str(error)))
     console.print(str(written))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +32,35 @@ def report_on(
     to: Path | None = None,
     budget: str | None = None,
     compare: str | None = None,
+    join: Sequence[str] = (),
+    save: Path | None = None,
     attach: bool = True,
 ) -> Path:
-    """Write the report of a run's output folder, or of a study at an MLflow URI; its path.
+    """Write the report of a run's output folder, of a study at an MLflow URI, or of saved tables; its path.
+
+    Runs to `join` are of the same study, with other seeds or sizes. `save` is a file to write the tables to. Only the report of
+    one run that MLflow holds is attached to it.
 
     Raises:
         NoStudy: no such study, or a budget that cannot be parsed.
     """
     try:
-        frames = analysis.load(uri_of(source), experiment)
+        frames = _load(source, experiment)
+        if join:
+            frames = analysis.joined([frames, *map(_load, join)])
         other = None if compare is None else _load_other(compare)
-        path = to or (Path() if "://" in source else Path(source)) / REPORT
+        path = to or _report_path(source)
         if path.is_dir():
             raise NoStudy(f"--to {path}: a folder; give the file to write")
+        if save is not None:
+            _save(frames, save)
         written = analysis.write_report(frames, path, budget=budget, other=other)
     except ValueError as error:
         raise NoStudy(str(error)) from error
     except OSError as error:
         raise NoStudy(f"{path} cannot be written: {error.strerror or error}; give another file with --to") from error
-    if deleted := frames.context["deleted_runs"]:
+    attach = attach and not join and not _is_saved(source)
+    if deleted := frames.context.get("deleted_runs"):
         print(
             f"{deleted} runs were deleted in MLflow and are not in the report; `python -m study sync DIR --again` sends them "
             "again",
@@ -122,7 +132,44 @@ def uri_of(source: str) -> str:
     return default_uri(Path(source))
 
 
+def _save(frames: analysis.StudyFrames, path: Path) -> None:
+    """Write the tables to the file.
+
+    Raises:
+        NoStudy: it cannot be written.
+    """
+    try:
+        analysis.save(frames, path)
+    except OSError as error:
+        raise NoStudy(f"--save {path}: cannot be written: {error.strerror or error}; give another file") from error
+
+
 def _load_other(compare: str) -> analysis.StudyFrames:
-    """The study to compare with: a folder, a URI, or URI#name."""
+    """The study to compare with: a folder, a URI, URI#name, or a file of saved tables."""
     source, _, name = compare.partition("#")
-    return analysis.load(uri_of(source), name or None)
+    return _load(source, name or None)
+
+
+def _load(source: str, experiment: str | None = None) -> analysis.StudyFrames:
+    """The study in a folder, at a URI, or in a file of saved tables.
+
+    Raises:
+        NoStudy: there is none, or the file cannot be read.
+    """
+    if not _is_saved(source):
+        return analysis.load(uri_of(source), experiment)
+    try:
+        return analysis.read_saved(Path(source))
+    except OSError as error:
+        raise NoStudy(f"{source}: cannot be read: {error.strerror or error}; give a file that --save wrote") from error
+
+
+def _is_saved(source: str) -> bool:
+    return "://" not in source and Path(source).suffix == ".json"
+
+
+def _report_path(source: str) -> Path:
+    """In the output folder, beside a file of saved tables, or here for a study at a URI."""
+    if _is_saved(source):
+        return Path(source).with_suffix(".html")
+    return (Path() if "://" in source else Path(source)) / REPORT

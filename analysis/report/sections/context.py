@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from analysis.report.findings import Findings
@@ -22,6 +23,7 @@ def context_section(findings: Findings) -> str:
         "Hardware": context["hardware"],
         "Training precision": context["precision"],
         "Seed": context["seed"],
+        **({"Joined runs": "; ".join(map(_run, context["joined"]))} if "joined" in context else {}),
         "Selection": context["selection"],
         "Target tasks": ", ".join(map(str, context["targets"])),
         "Intermediate tasks": ", ".join(map(str, context["intermediates"])),
@@ -38,6 +40,11 @@ def context_section(findings: Findings) -> str:
     }
     pairs = "".join(f"<dt>{escape(name)}</dt><dd>{_definition(name, value)}</dd>" for name, value in entries.items())
     return section(TITLE, f"<dl>{pairs}</dl>")
+
+
+def _run(run: Mapping[str, str | None]) -> str:
+    """One of the runs whose tables were joined."""
+    return f"seed {run['seed']} on {run['hardware']}"
 
 
 def _encoders(findings: Findings) -> list[str]:

@@ -1,0 +1,147 @@
+"""A study's tables in one JSON file, which outlives its output folder, and several runs of a study joined into one.
+
+Seeds of a study share nothing but the encoder: they can be run one after the other, or on several machines, and be compared
+seed by seed afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.store.examples import Examples, Key
+from analysis.store.frames import (
+    BENCHMARKS,
+    CEILINGS,
+    SCORES,
+    SIZES,
+    SPEED_BY_LANGUAGE,
+    TRIALS,
+    StudyFrames,
+    frame,
+)
+
+FORMAT = 1
+TABLES = {
+    "sizes": SIZES,
+    "trials": TRIALS,
+    "scores": SCORES,
+    "benchmarks": BENCHMARKS,
+    "speed_by_language": SPEED_BY_LANGUAGE,
+    "ceilings": CEILINGS,
+    "retried": TRIALS,
+}
+_IDS = {"trial_id", "baseline_trial_id", "best_trial"}  # columns that name trials
+_CONFIGURATION = ["size", "intermediate", "lr_intermediate", "lr_target"]
+_SAME = ("experiment", "targets", "intermediates", "precision", "data")  # of the context of runs that can be joined
+
+
+def save(frames: StudyFrames, path: Path) -> Path:
+    """Write the tables and the context as JSON, without per-example sums: intervals of what is read again count seeds alone."""
+    tables = {name: json.loads(getattr(frames, name).to_json(orient="records")) for name in TABLES}
+    path.write_text(json.dumps({"format": FORMAT, "context": frames.context, **tables}, indent=0), encoding="utf-8")
+    return path
+
+
+def read_saved(path: Path) -> StudyFrames:
+    """The study that `save` wrote.
+
+    Raises:
+        ValueError: the file is not one, or of another version's form.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"{path}: tables of format {content['format']}, {FORMAT} expected")
+        tables: dict[str, Any] = {name: frame(content[name], dtypes) for name, dtypes in TABLES.items()}
+        return StudyFrames(context=dict(content["context"]), **tables)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a study's saved tables ({type(error).__name__}: {error})") from error
+
+
+def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
+    """Runs of one study with different seeds, or of different sizes, as one study.
+
+    The trials of a further seed are repeats of the first run's trials with the same choice. The first measurement of a size and
+    serving variant counts. `context` is the first run's; its key `joined` has seed, hardware and command of each.
+
+    Raises:
+        ValueError: the runs are not of one study, or two of them have the same size with the same seed.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        if differing := [name for name in _SAME if part.context.get(name) != first.context.get(name)]:
+            raise ValueError(f"the runs differ in {', '.join(differing)}: only runs of one study can be joined")
+    _refuse_twice(parts)
+    ids = _joined_ids(parts)
+    tables = {name: _joined_table(name, parts, ids) for name in TABLES}
+    sizes = tables["sizes"].drop_duplicates("size").sort_values(["params_m", "size"], kind="stable")
+    timed = ["size", "variant"]
+    kept = tables["benchmarks"].drop_duplicates(timed)[[*timed, "trial_id"]]
+    tables |= {
+        "sizes": sizes.reset_index(drop=True),
+        "benchmarks": tables["benchmarks"].drop_duplicates(timed).reset_index(drop=True),
+        "speed_by_language": tables["speed_by_language"].merge(kept, on=[*timed, "trial_id"]),
+        "ceilings": tables["ceilings"].drop_duplicates(["size", "task", "language"]).reset_index(drop=True),
+    }
+    origins = {(size, new): (number, (size, old)) for (number, size, old), (new, _) in ids.items()}
+
+    def read(key: Key) -> pd.DataFrame | None:
+        number, own = origins.get(key, (0, key))
+        return parts[number].examples.read(own)
+
+    runs = [{name: part.context.get(name) for name in ("seed", "hardware", "command")} for part in parts]
+    return StudyFrames(context=first.context | {"joined": runs}, examples=Examples(read), **tables)
+
+
+def _refuse_twice(parts: Sequence[StudyFrames]) -> None:
+    seen: dict[tuple[str, Any], int] = {}
+    for number, part in enumerate(parts):
+        for size in part.sizes["size"]:
+            key = size, part.context.get("seed")
+            if key in seen:
+                raise ValueError(f"size {size} with seed {key[1]} is in two runs: give each once")
+            seen[key] = number
+
+
+def _joined_ids(parts: Sequence[StudyFrames]) -> dict[tuple[int, str, str], tuple[str, str]]:
+    """For each run, size and trial id: the id in the joined tables, and the trial that it repeats ("" for none).
+
+    A trial keeps its id in the first run that has its size. In later ones the seed precedes it.
+    """
+    ids: dict[tuple[int, str, str], tuple[str, str]] = {}
+    trials_of: dict[tuple[Any, ...], str] = {}
+    sizes: set[str] = set()
+    for number, part in enumerate(parts):
+        again = sizes & set(part.sizes["size"])
+        for row in part.trials.sort_values("kind", ascending=False, kind="stable").to_dict("records"):
+            size, old = row["size"], row["trial_id"]
+            new = f"seed{part.context.get('seed')}-{old}" if size in again else old
+            configuration = tuple(None if pd.isna(row[name]) else row[name] for name in _CONFIGURATION)
+            if row["kind"] == "trial" and size not in again:
+                trials_of.setdefault(configuration, new)
+            original = trials_of.get(configuration, "") if size in again or row["kind"] == "repeat" else ""
+            ids[number, size, old] = new, "" if original == new else original
+        sizes |= set(part.sizes["size"])
+    return ids
+
+
+def _joined_table(
+    name: str, parts: Sequence[StudyFrames], ids: Mapping[tuple[int, str, str], tuple[str, str]]
+) -> pd.DataFrame:
+    """The rows of all runs, with the joined tables' trial ids."""
+    rows = []
+    for number, part in enumerate(parts):
+        for row in getattr(part, name).to_dict("records"):
+            original = ids.get((number, row["size"], row.get("trial_id", "")), ("", ""))[1]
+            if name == "trials" and original:
+                row |= {"kind": "repeat", "repeats": original}
+            for column in _IDS & row.keys():
+                row[column] = ids.get((number, row["size"], row[column]), (row[column], ""))[0]
+            rows.append(row)
+    return frame(rows, TABLES[name])

@@ -1,0 +1,144 @@
+"""Tables survive their output folder in a file, and runs with different seeds are one study again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import analysis
+from analysis import StudyFrames
+from analysis.store.saved import TABLES
+from tests.analysis.helpers import default_cells, section, write
+from tests.support.studies import build_frames
+
+TRUE = {"small": {"none": 50.0, "nli": 52.0, "pos": 49.0}, "large": {"none": 60.0, "nli": 61.0, "pos": 60.0}}
+
+
+def of_seed(frames: StudyFrames, seed: int, **context: Any) -> StudyFrames:
+    """What a run with this seed alone would have, under ids of its own."""
+    trials = frames.trials[frames.trials["seed"] == seed]
+    own = {old: f"t{number:04}" for number, old in enumerate(trials["trial_id"].unique())}
+    scores = frames.scores[frames.scores["trial_id"].isin(own)]
+    return dataclasses.replace(
+        frames,
+        trials=trials.assign(trial_id=trials["trial_id"].map(own)),
+        scores=scores.assign(trial_id=scores["trial_id"].map(own)),
+        context=frames.context | {"seed": str(seed)} | context,
+    )
+
+
+def assert_equal(left: StudyFrames, right: StudyFrames) -> None:
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(left, name), getattr(right, name))
+    assert left.context == right.context
+
+
+def test_saved_tables_are_read_as_they_were(tmp_path: Path) -> None:
+    frames = build_frames(
+        [
+            {"size": "small", "trial_id": "t", "intermediate": "none", "scores": {"x": 60.0}},
+            {"size": "small", "trial_id": "u", "intermediate": "nli", "lr_intermediate": 1e-4, "scores": {"x": 61.5}},
+        ],
+        [{"size": "small", "trial_id": "t", "task_scores": {"x": 60.0}, "p50_ms": 1.25}],
+        body_m={"small": 1.0},
+    )
+    frames = dataclasses.replace(frames, sizes=frames.sizes.assign(seen=pd.Series([{"x": "bitext"}], dtype=object)))
+    assert_equal(analysis.read_saved(analysis.save(frames, tmp_path / "study.json")), frames)
+
+
+def test_seeds_that_were_run_apart_give_the_gains_of_one_study() -> None:
+    whole = default_cells(TRUE, sd=1.0, seeds=3)
+    together = analysis.joined([of_seed(whole, seed) for seed in range(3)])
+    pd.testing.assert_frame_equal(analysis.gains(together), analysis.gains(whole))
+    assert set(analysis.gains(together)["n"]) == {3}
+    assert together.context["joined"][2] == {"seed": "2", "hardware": None, "command": None}
+    kinds = together.trials.groupby("kind").size().to_dict()
+    assert kinds == {"trial": 6, "repeat": 12}, "a search is the first seed's alone"
+    repeated = together.trials.set_index(["size", "trial_id"])
+    for row in together.trials[together.trials["kind"] == "repeat"].to_dict("records"):
+        original = repeated.loc[(row["size"], row["repeats"])]
+        assert (original["intermediate"], original["seed"]) == (row["intermediate"], 0)
+        assert row["trial_id"].startswith(f"seed{row['seed']}-")
+
+
+def test_sizes_that_were_run_apart_are_joined_too() -> None:
+    whole = default_cells(TRUE, sd=1.0, seeds=1)
+    names = ("sizes", "trials", "scores")
+    apart = [
+        dataclasses.replace(
+            whole, **{name: table[table["size"] == size] for name in names for table in [getattr(whole, name)]}
+        )
+        for size in ("large", "small")
+    ]
+    together = analysis.joined([dataclasses.replace(part, context=whole.context | {"seed": "0"}) for part in apart])
+    assert together.size_names == ["small", "large"]
+    pd.testing.assert_frame_equal(analysis.gains(together), analysis.gains(whole))
+    assert set(together.trials["kind"]) == {"trial"}
+
+
+def test_examples_are_those_of_the_run_that_has_the_trial() -> None:
+    whole = default_cells(TRUE, sd=1.0, seeds=2)
+    parts = []
+    for seed in range(2):
+        asked: dict[Any, pd.DataFrame] = {}
+        part = of_seed(whole, seed)
+        for size, trial in part.trials[["size", "trial_id"]].itertuples(index=False):
+            asked[size, trial] = pd.DataFrame({"from": [f"{seed} {size} {trial}"]})
+        parts.append(dataclasses.replace(part, examples=analysis.store.examples.Examples.from_tables(asked)))
+    read = analysis.joined(parts).examples.read
+    found = read(("large", "seed1-t0002")), read(("small", "t0001")), read(("small", "t9"))
+    assert [None if table is None else table.iloc[0, 0] for table in found] == ["1 large t0002", "0 small t0001", None]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": "0"}, "size small with seed 0 is in two runs"),
+        ({"targets": ["x", "y"]}, "the runs differ in targets"),
+        ({"experiment": "another", "precision": "fp32"}, "the runs differ in experiment, precision"),
+    ],
+)
+def test_runs_that_do_not_belong_together_are_refused(changed: dict[str, Any], message: str) -> None:
+    whole = default_cells(TRUE, sd=1.0, seeds=2)
+    first, second = of_seed(whole, 0), of_seed(whole, 1)
+    with pytest.raises(ValueError, match=message):
+        analysis.joined([first, dataclasses.replace(second, context=second.context | changed)])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 9}', '{"format": 1, "context": {}}', b"\xff"])
+def test_a_file_that_holds_no_tables_is_named(content: str | bytes, tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=r"study\.json: "):
+        analysis.read_saved(path)
+
+
+def test_the_report_names_the_runs_that_were_joined(tmp_path: Path) -> None:
+    whole = default_cells(TRUE, sd=0.1, seeds=2)
+    parts = [of_seed(whole, seed, hardware=f"machine {seed}") for seed in range(2)]
+    assert "seed 0 on machine 0; seed 1 on machine 1" in section(write(analysis.joined(parts), tmp_path), "Run context")
+
+
+def test_the_command_saves_joins_and_reports(tmp_path: Path) -> None:
+    from study.run.report import NoStudy, report_on
+
+    whole = default_cells(TRUE, sd=1.0, seeds=2)
+    files = [analysis.save(of_seed(whole, seed), tmp_path / f"seed{seed}.json") for seed in range(2)]
+    both = tmp_path / "both.json"
+    written = report_on(str(files[0]), join=[str(files[1])], save=both, to=tmp_path / "joined.html")
+    assert written == tmp_path / "joined.html"
+    assert len(json.loads(both.read_text())["trials"]) == 12
+    assert report_on(str(files[0])) == tmp_path / "seed0.html"
+    with pytest.raises(NoStudy, match=r"--save .*cannot be written"):
+        report_on(str(files[0]), save=tmp_path)
+    for missing in (tmp_path / "none.json", tmp_path / "folder.json"):
+        (tmp_path / "folder.json").mkdir(exist_ok=True)
+        with pytest.raises(NoStudy, match=r"\.json: cannot be read: .* --save wrote"):
+            report_on(str(missing))
+    with pytest.raises(NoStudy, match="is in two runs"):
+        report_on(str(files[0]), join=[str(files[0])])
