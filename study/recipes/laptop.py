@@ -4,8 +4,8 @@ python -m study run laptop_rates --data-root DIR          # which learning rates
 python -m study run laptop --data-root DIR                # every cell with three seeds; `--repeats 0`: with one
 python -m study run laptop_tiny --data-root DIR           # 3 layers, three targets, two choices: minutes
 
-On two cores of an AMD EPYC two cells of 3 layers took a quarter of an hour side by side, most of it for questions and retrieval:
-about an hour for that size and seed, twice as much for 6 layers, and so on (extrapolated; the whole study was not run).
+On two cores of an AMD EPYC two cells of 3 layers took a quarter of an hour side by side, most of it for questions and
+retrieval: about an hour for that size and seed, twice as much for 6 layers, and so on (extrapolated; not run in whole).
 
 Sizes from one checkpoint differ in depth alone: data, tokenizer and width are the same. Seeds share nothing but the encoder:
 `--repeats 0 --seed 1` in another output folder trains the second one by itself, on another machine for example.
