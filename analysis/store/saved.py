@@ -100,13 +100,16 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
 
 
 def _refuse_twice(parts: Sequence[StudyFrames]) -> None:
-    seen: dict[tuple[str, Any], int] = {}
-    for number, part in enumerate(parts):
-        for size in part.sizes["size"]:
-            key = size, part.context.get("seed")
-            if key in seen:
-                raise ValueError(f"size {size} with seed {key[1]} is in two runs: give each once")
-            seen[key] = number
+    """A seed counts once, whether a run started with it or repeated trials with it."""
+    seen: set[tuple[str, str]] = set()
+    for part in parts:
+        own = {(size, str(part.context.get("seed"))) for size in part.sizes["size"]}
+        trials = part.trials.dropna(subset=["seed"])
+        own |= {(size, str(seed)) for size, seed in zip(trials["size"], trials["seed"], strict=True)}
+        if twice := sorted(own & seen):
+            named = ", ".join(f"size {size} with seed {seed}" for size, seed in twice)
+            raise ValueError(f"in two runs: {named}; give each once")
+        seen |= own
 
 
 def _joined_ids(parts: Sequence[StudyFrames]) -> dict[tuple[int, str, str], tuple[str, str]]:

@@ -98,7 +98,7 @@ def test_examples_are_those_of_the_run_that_has_the_trial() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"seed": "0"}, "size small with seed 0 is in two runs"),
+        ({"seed": "0"}, "in two runs: size large with seed 0, size small with seed 0"),
         ({"targets": ["x", "y"]}, "the runs differ in targets"),
         ({"experiment": "another", "precision": "fp32"}, "the runs differ in experiment, precision"),
     ],
@@ -108,6 +108,13 @@ def test_runs_that_do_not_belong_together_are_refused(changed: dict[str, Any], m
     first, second = of_seed(whole, 0), of_seed(whole, 1)
     with pytest.raises(ValueError, match=message):
         analysis.joined([first, dataclasses.replace(second, context=second.context | changed)])
+
+
+def test_a_seed_that_one_run_repeats_and_another_starts_with_is_refused() -> None:
+    whole = default_cells(TRUE, sd=1.0, seeds=2)
+    repeated = dataclasses.replace(whole, context=whole.context | {"seed": "0"})
+    with pytest.raises(ValueError, match="in two runs: size large with seed 1"):
+        analysis.joined([repeated, of_seed(whole, 1)])
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 9}', '{"format": 1, "context": {}}', b"\xff"])
@@ -140,5 +147,5 @@ def test_the_command_saves_joins_and_reports(tmp_path: Path) -> None:
         (tmp_path / "folder.json").mkdir(exist_ok=True)
         with pytest.raises(NoStudy, match=r"\.json: cannot be read: .* --save wrote"):
             report_on(str(missing))
-    with pytest.raises(NoStudy, match="is in two runs"):
+    with pytest.raises(NoStudy, match="in two runs"):
         report_on(str(files[0]), join=[str(files[0])])
