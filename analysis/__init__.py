@@ -16,7 +16,7 @@ from analysis.store.reading import load
 from analysis.store.saved import joined, read_saved, save
 from analysis.tables.averages import average_gains
 from analysis.tables.budget import BadBudget, best_for_budget
-from analysis.tables.chance import targets_against_chance
+from analysis.tables.chance import collapsed_runs, targets_against_chance
 from analysis.tables.choices import choices
 from analysis.tables.comparison import compare
 from analysis.tables.gains import gains, gains_by_language
@@ -39,6 +39,7 @@ __all__ = [
     "average_gains",
     "best_for_budget",
     "choices",
+    "collapsed_runs",
     "compare",
     "configurations",
     "exports_folder",

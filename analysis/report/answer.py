@@ -291,10 +291,12 @@ def _gain(findings: Findings) -> str:
         f"(from {signed(above['gain'].min())} to {signed(above['gain'].max())}). {_tested(findings, above)}"
     )
     flagged = int((gained["gain"].notna() & (gained["mark"] != "")).sum())
-    missing = len(transfer) - len(with_gain)
+    collapsed = int((transfer["reason"] == "collapsed").sum())
+    missing = len(transfer) - len(with_gain) - collapsed
     uncounted = [f"{counted(flagged, 'gain')} with a contamination flag"] if flagged else []
+    uncounted += [f"{counted(collapsed, 'comparison')} of runs at chance after training"] if collapsed else []
     uncounted += [f"{counted(missing, 'comparison')} not run, or without a score"] if missing else []
-    return f"{text} Not counted: {' and '.join(uncounted)}." if uncounted else text
+    return f"{text} Not counted: {'; '.join(uncounted)}." if uncounted else text
 
 
 def _tested(findings: Findings, gained: pd.DataFrame) -> str:

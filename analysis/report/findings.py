@@ -7,13 +7,14 @@ from functools import cached_property
 
 import pandas as pd
 
+from analysis.store.counted import Cells
 from analysis.store.frames import MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
 from analysis.tables.averages import average_gains
 from analysis.tables.budget import Pick, best_for_budget
-from analysis.tables.chance import at_chance, targets_against_chance
+from analysis.tables.chance import at_chance, collapsed_runs, targets_against_chance
 from analysis.tables.choices import choices
 from analysis.tables.comparison import Comparison, compare
-from analysis.tables.gains import Cells, gains, gains_by_language
+from analysis.tables.gains import gains, gains_by_language
 from analysis.tables.interactions import interactions
 from analysis.tables.languages import associations, effects_by_script, language_table
 from analysis.tables.literature import comparable, published
@@ -95,6 +96,11 @@ class Findings:
     def at_chance(self) -> list[str]:
         """`chance.at_chance`."""
         return at_chance(self.frames)
+
+    @cached_property
+    def collapsed(self) -> pd.DataFrame:
+        """`chance.collapsed_runs`."""
+        return collapsed_runs(self.frames)
 
     @property
     def scored_targets(self) -> list[str]:

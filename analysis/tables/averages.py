@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.store.counted import Cells
 from analysis.store.examples import Floats
 from analysis.store.frames import StudyFrames, rows_where
 from analysis.tables.chance import at_chance
-from analysis.tables.gains import Cells, paired_scores, seed_variances
+from analysis.tables.gains import paired_scores, seed_variances
 from analysis.tables.inference import example_variance, holm, infer
 
 _AVERAGES = {
@@ -24,6 +25,7 @@ _AVERAGES = {
     "p_holm": "float64",
     "seeds": "int64",
     "targets": "int64",
+    "collapsed": "int64",
 }
 
 
@@ -31,16 +33,21 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
     """Mean gain over targets per size and intermediate task, in test points.
 
     Each target counts with its mean of `StudyFrames.judged_by`: without English wherever that is recorded. Targets with a
-    contamination flag are left out, so are targets that not every paired seed has and, if `above_chance`, those of
-    `chance.at_chance`. `sd` is over the `seeds` of the mean over `targets`. `low` and `high` are each row's own 95% interval,
+    contamination flag are left out, so are targets that not every paired seed has (a run may have collapsed, as in
+    `chance.collapsed_runs`) and, if `above_chance`, those of `chance.at_chance`. `collapsed` counts the targets left out
+    because of it. `sd` is over the `seeds` of the mean over `targets`. `low` and `high` are each row's own 95% interval,
     `p_holm` is corrected over the table, both as in `gains.gains`.
     """
-    pairs = transfer_pairs(frames, cells=cells)
+    pairs = transfer_pairs(frames, cells=cells, with_collapsed=True)
     if above_chance:
         pairs = pairs[~pairs["task"].isin(at_chance(frames))]
     rows: list[dict[str, Any]] = []
     for (size, intermediate), group in pairs.groupby(["size", "intermediate"], sort=False):
-        by_seed = group.pivot_table(index="seed", columns="task", values="difference").dropna(axis="columns")
+        differences = group["difference"].where(~group["collapsed"])
+        by_seed = group.assign(difference=differences).pivot_table(
+            index="seed", columns="task", values="difference", dropna=False
+        )
+        by_seed = by_seed.dropna(axis="columns")
         means = by_seed.mean(axis="columns").dropna()
         if means.empty:
             continue
@@ -52,6 +59,7 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
                 "sd": means.std(ddof=1),
                 "seeds": len(means),
                 "targets": by_seed.shape[1],
+                "collapsed": group.loc[group["collapsed"], "task"].nunique(),
                 "by_seed": means.to_dict(),
                 "example_variance": mean_example_variance(frames, group, list(by_seed.columns)),
             }
@@ -69,9 +77,10 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
     return table[list(_AVERAGES)].astype(_AVERAGES)
 
 
-def transfer_pairs(frames: StudyFrames, *, cells: Cells) -> pd.DataFrame:
-    """The rows of `gains.paired_scores` without those of a pair with a contamination flag."""
+def transfer_pairs(frames: StudyFrames, *, cells: Cells, with_collapsed: bool = False) -> pd.DataFrame:
+    """The rows of `gains.paired_scores` without those of a pair with a contamination flag, and without collapsed runs."""
     pairs = paired_scores(frames, cells=cells)
+    pairs = pairs if with_collapsed else pairs[~pairs["collapsed"]]
     flags = (frames.contamination_flag(i, t) for i, t in zip(pairs["intermediate"], pairs["task"], strict=True))
     return rows_where(pairs, (flag == "" for flag in flags))
 

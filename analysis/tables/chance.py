@@ -1,4 +1,4 @@
-"""Targets that no size learned: a mean over them says nothing about transfer."""
+"""Targets that no size learned, and runs that did not learn a target: means over them say nothing about transfer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,26 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.store.frames import StudyFrames, frame
-from analysis.tables.gains import counted_trials
+from analysis.store.counted import counted_trials
+from analysis.store.frames import MEAN, StudyFrames, frame, rows_where
 from analysis.tables.inference import LEVEL
 
 NEAR_CHANCE_POINTS = 1.0  # a score this close to chance counts as chance, however small its standard error
+FAR_POINTS = 25.0  # farther above is not chance: an interval so wide takes fewer than 16 examples
+DEV_POINTS = 5.0  # two standard errors of 400 examples at 50%: a dev score this close to chance may be chance
 
 _TARGETS = {"task": "str", "chance": "float64", "size": "str", "score": "float64", "at_chance": "bool"}
+
+_COLLAPSED = {
+    "size": "str",
+    "trial_id": "str",
+    "intermediate": "str",
+    "seed": "Int64",
+    "task": "str",
+    "score": "float64",
+    "dev_score": "float64",
+    "chance": "float64",
+}
 
 
 def targets_against_chance(frames: StudyFrames) -> pd.DataFrame:
@@ -38,12 +51,45 @@ def targets_against_chance(frames: StudyFrames) -> pd.DataFrame:
         means = of_task.groupby("size", sort=False)["value"].mean()
         chance = float(chances.get(task, math.nan))
         above = [
-            score - chance > max(NEAR_CHANCE_POINTS, _half_width(frames, of_task[of_task["size"] == size]))
-            for size, score in means.items()
+            not near_chance(frames, score, chance, of_task[of_task["size"] == size]) for size, score in means.items()
         ]
         row = {"task": task, "chance": chance, "size": means.idxmax(), "score": means.max()}
         rows.append(row | {"at_chance": not math.isnan(chance) and not any(above)})
     return frame(rows, _TARGETS)
+
+
+def collapsed_runs(frames: StudyFrames) -> pd.DataFrame:
+    """One row per run and trained target at chance after training, in English dev as on test, where the target can be learned.
+
+    Such a run says that training failed (too few steps, a poor rate, an unlucky seed), not what an intermediate task
+    transfers. On test the mean over all languages, English included, must be within the larger of
+    `NEAR_CHANCE_POINTS` and its 95% interval over test examples of `chance`; on dev the score within `DEV_POINTS`. A
+    run that learned English and transfers nothing is not collapsed. Not listed: targets at chance in every size
+    (`targets_against_chance`), those without a dev score (nothing was trained), and those without a recorded chance.
+    """
+    against = targets_against_chance(frames)
+    learned = set(against.loc[~against["at_chance"], "task"])
+    scores = frames.scores[(frames.scores["language"] == MEAN) & frames.scores["task"].isin(learned)]
+    chances = {task: float(value) for task, value in frames.scores.groupby("task")["chance"].max().items()}
+    keys = ["size", "trial_id", "intermediate", "task"]
+    dev = scores[scores["split"] == "dev"][[*keys, "value"]].rename(columns={"value": "dev_score"})
+    test = scores[scores["split"] == "test"][[*keys, "language", "value"]].rename(columns={"value": "score"})
+    both = test.merge(dev, on=keys).dropna(subset=["score", "dev_score"])
+    both = both.assign(chance=both["task"].map(chances).astype("float64"))
+    both = both[both["dev_score"] - both["chance"] <= DEV_POINTS]  # drops targets without a chance
+    collapsed = (
+        near_chance(frames, row["score"], row["chance"], pd.DataFrame([row])) for row in both.to_dict("records")
+    )
+    rows = rows_where(both, collapsed)
+    seeds = frames.trials[["size", "trial_id", "seed"]].drop_duplicates(["size", "trial_id"])
+    return frame(
+        rows.merge(seeds, on=["size", "trial_id"], how="left")[list(_COLLAPSED)].to_dict("records"), _COLLAPSED
+    )
+
+
+def collapsed_keys(frames: StudyFrames) -> set[tuple[str, str, str]]:
+    """Size, trial id and target of `collapsed_runs`."""
+    return set(collapsed_runs(frames)[["size", "trial_id", "task"]].itertuples(index=False, name=None))
 
 
 def at_chance(frames: StudyFrames) -> list[str]:
@@ -55,6 +101,17 @@ def at_chance(frames: StudyFrames) -> list[str]:
 def mean_over(scores: dict[str, float], tasks: Sequence[str]) -> float:
     """Mean over these targets; NaN if one of them is missing."""
     return float(np.mean([scores.get(task, math.nan) for task in tasks])) if tasks else math.nan
+
+
+def near_chance(frames: StudyFrames, score: float, chance: float, scored: pd.DataFrame) -> bool:
+    """Whether a score is at most `NEAR_CHANCE_POINTS` above chance, or its 95% interval over test examples reaches chance.
+
+    `scored`: the rows of `frames.scores` that the score averages, of one target.
+    """
+    distance = score - chance
+    if distance <= NEAR_CHANCE_POINTS or math.isnan(distance):
+        return distance <= NEAR_CHANCE_POINTS
+    return distance <= FAR_POINTS and distance <= _half_width(frames, scored)
 
 
 def _half_width(frames: StudyFrames, scored: pd.DataFrame) -> float:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.store.counted import chosen_trials
 from analysis.store.frames import NONE, StudyFrames, rows_where
 from analysis.tables.averages import mean_example_variance
-from analysis.tables.gains import chosen_trials, paired_scores
+from analysis.tables.gains import paired_scores
 from analysis.tables.inference import infer, pooled_variance
 
 _CHOICES = {

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.store.counted import Cells, chosen_trials, counted_trials
 from analysis.store.examples import Floats
-from analysis.store.frames import AGGREGATES, NONE, StudyFrames, rows_where
+from analysis.store.frames import AGGREGATES, NONE, StudyFrames
+from analysis.tables.chance import collapsed_keys
 from analysis.tables.inference import LEVEL, block_variances, example_variance, holm, infer
-
-Cells = Literal["default", "tuned"]
 
 _GAINS = {
     "size": "str",
@@ -30,6 +30,7 @@ _GAINS = {
     "score_none": "float64",
     "chance": "float64",
     "n": "int64",
+    "collapsed": "int64",
     "with_examples": "bool",
     "verdict": "str",
     "reason": "str",
@@ -58,8 +59,10 @@ def gains(
 
     `verdict`: "gain" or "loss" where `p_holm` < 0.05, "tie" where the interval lies within `TIE_POINTS` of zero, else
     "unclear"; "one seed" where nothing was tested; "" without a pair or with a contamination flag. A cell without a pair has
-    NaN, n = 0 and a `reason`. `mark` is the contamination flag: "same data" where intermediate task and target share training
-    data, "leak" where the intermediate task trains on data the target is scored on, else "". A flagged gain is not transfer.
+    NaN, n = 0 and a `reason`. `collapsed` counts the seeds left out because one of the two runs is at chance after training
+    (`chance.collapsed_runs`); a cell that has only such seeds has the reason "collapsed". `mark` is the contamination flag:
+    "same data" where intermediate task and target share training data, "leak" where the intermediate task trains on data the
+    target is scored on, else "". A flagged gain is not transfer.
     `seen` is what of the target's data the size's encoder was trained on before, else "".
 
     `language` is a code or one of `frames.AGGREGATES`. By default each target is judged by the mean of `StudyFrames.judged_by`;
@@ -67,9 +70,11 @@ def gains(
     """
     languages = None if language is None else (language,)
     pairs = paired_scores(frames, split=split, languages=languages, cells=cells)
-    pairs_of: dict[Any, pd.DataFrame] = dict(iter(pairs.groupby(["size", "intermediate", "task"], sort=False)))
+    cell = ["size", "intermediate", "task"]
+    pairs_of: dict[Any, pd.DataFrame] = dict(iter(pairs[~pairs["collapsed"]].groupby(cell, sort=False)))
+    collapsed = pairs[pairs["collapsed"]].groupby(cell)["seed"].nunique().to_dict()
     scored = _scored(frames, split=split, languages=languages, cells=cells)
-    means = scored.groupby(["size", "intermediate", "task"])["value"].mean().to_dict()
+    means = scored.groupby(cell)["value"].mean().to_dict()
     chances = frames.scores.groupby("task")["chance"].max().to_dict()
     judged_by = scored.groupby("task")["language"].first().to_dict()
     outcomes = _outcomes(frames, cells)
@@ -82,22 +87,26 @@ def gains(
                 key = (size, intermediate, task)
                 row = _cell(pairs_of.get(key), means.get(key), means.get((size, NONE, task)))
                 row |= {"size": size, "intermediate": intermediate, "task": task, "chance": chances.get(task)}
+                row["collapsed"] = collapsed.get(key, 0)
                 row |= {"mark": frames.contamination_flag(intermediate, task), "judged_by": judged_by.get(task, "")}
                 row["seen"] = frames.seen(size, task)
                 row["example_variance"] = (
                     _example_variance(frames, pairs_of.get(key), task) if split == "test" else float("nan")
                 )
                 if row["n"] == 0:
-                    row["reason"] = _reason(key, means, outcomes)
+                    row["reason"] = "collapsed" if row["collapsed"] else _reason(key, means, outcomes)
                 rows.append(row)
     table = pd.DataFrame(rows, columns=[*_GAINS, "example_variance", "by_seed"])
     return _judged(table)[list(_GAINS)].astype(_GAINS)
 
 
 def gains_by_language(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame:
-    """Mean gains in test points for every language and both aggregates, with their `sd` and number of seeds `n`."""
+    """Mean gains in test points for every language and both aggregates, with their `sd` and number of seeds `n`.
+
+    Without collapsed runs, as in `gains`.
+    """
     pairs = paired_scores(frames, languages=(*AGGREGATES, *frames.languages), cells=cells)
-    grouped = pairs.groupby(["size", "intermediate", "task", "language"], sort=False)
+    grouped = pairs[~pairs["collapsed"]].groupby(["size", "intermediate", "task", "language"], sort=False)
     table = grouped.agg(
         gain=("difference", "mean"),
         sd=("difference", "std"),
@@ -113,7 +122,8 @@ def paired_scores(
 ) -> pd.DataFrame:
     """One row per seed that an intermediate task and "none" share: `value`, `value_none`, `difference` and both trial ids.
 
-    For these `languages`, or for the mean each target is judged by (`StudyFrames.judged_by`).
+    For these `languages`, or for the mean each target is judged by (`StudyFrames.judged_by`). `collapsed`: one of the two runs
+    is in `chance.collapsed_runs`, so the difference is not transfer.
     """
     scored = _scored(frames, split=split, languages=languages, cells=cells)
     if cells == "tuned":
@@ -126,7 +136,13 @@ def paired_scores(
     others = scored[scored["intermediate"] != NONE]
     keys = [name for name in _PAIRS if name != "intermediate"]
     pairs = others.merge(none, on=keys, suffixes=("", "_none"))
-    pairs = pairs.assign(difference=pairs["value"] - pairs["value_none"])
+    collapsed = collapsed_keys(frames)
+    runs = zip(pairs["size"], pairs["task"], pairs["trial_id"], pairs["trial_id_none"], strict=True)
+    either = [bool({(size, own, task), (size, none, task)} & collapsed) for size, task, own, none in runs]
+    pairs = pairs.assign(
+        difference=pairs["value"] - pairs["value_none"],
+        collapsed=pd.Series(either, index=pairs.index, dtype=bool),
+    )
     return _without_selection_seed(frames, pairs) if cells == "tuned" else pairs
 
 
@@ -143,22 +159,6 @@ def _without_selection_seed(frames: StudyFrames, pairs: pd.DataFrame) -> pd.Data
     )
     cells = [pairs[name] for name in ("size", "intermediate", "task", "language")]
     return pairs[fresh | (fresh.groupby(cells).transform("sum") < 2)]
-
-
-def chosen_trials(frames: StudyFrames) -> pd.DataFrame:
-    """The complete trial best on English dev for each size and intermediate task, with its `dev_score`."""
-    ranked = frames.searched[(frames.searched["outcome"] == "complete") & frames.searched["dev_score"].notna()]
-    best = ranked.sort_values("dev_score", ascending=False, kind="stable").drop_duplicates(["size", "intermediate"])
-    return best.sort_index()[["size", "intermediate", "trial_id", "dev_score"]].reset_index(drop=True)
-
-
-def counted_trials(frames: StudyFrames, cells: Cells) -> pd.DataFrame:
-    """The rows of `trials` that count: default cells, or the trials best on English dev and their repeats."""
-    if cells == "default":
-        return frames.trials[frames.trials["default_cell"]]
-    chosen = set(chosen_trials(frames)[["size", "trial_id"]].itertuples(index=False, name=None))
-    source = frames.trials["repeats"].where(frames.trials["repeats"] != "", frames.trials["trial_id"])
-    return rows_where(frames.trials, (pair in chosen for pair in zip(frames.trials["size"], source, strict=True)))
 
 
 def _scored(frames: StudyFrames, *, split: str, languages: Sequence[str] | None, cells: Cells) -> pd.DataFrame:

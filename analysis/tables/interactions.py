@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.store.counted import Cells
 from analysis.store.examples import Floats
 from analysis.store.frames import StudyFrames, frame
 from analysis.tables.averages import mean_example_variance, transfer_pairs
-from analysis.tables.gains import ALPHA, Cells
+from analysis.tables.gains import ALPHA
 from analysis.tables.inference import LEVEL, holm
 
 _INTERACTIONS = {

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.store.counted import chosen_trials
 from analysis.store.examples import Floats
 from analysis.store.frames import NONE, StudyFrames, frame, zero_shot
 from analysis.store.names import METRIC_NAMES
-from analysis.tables.gains import chosen_trials
 from analysis.tables.inference import LEVEL
 from analysis.tables.tradeoff import best_trials, valid
 

@@ -28,7 +28,7 @@ def test_the_report_answers_first(report: str) -> None:
     assert "70.0% at 8.0 ms, 2.0 times as fast." in answer
     # (-0.5 + 0 + 1 + 1 + 0) / 5: mnli small tags and bitext, squad small nli, mnli large; not the 4 and 6.5 of the same data
     assert "by +0.3 points on average over 5 comparisons with no intermediate task" in answer
-    assert "Not counted: 2 gains with a contamination flag and 9 comparisons not run, or without a score." in answer
+    assert "Not counted: 2 gains with a contamination flag; 9 comparisons not run, or without a score." in answer
     assert "4 of 7 gains rest on one seed" in answer
 
 

@@ -10,7 +10,7 @@ from analysis.charts.gains import average_chart, gain_intervals, gains_heatmap
 from analysis.report.findings import Findings
 from analysis.report.page import Absent, Number, Page, folded, grid, heading, number, p_cell, paragraph, section
 from analysis.store.names import VERDICT_NAMES
-from analysis.tables.chance import NEAR_CHANCE_POINTS
+from analysis.tables.chance import DEV_POINTS, NEAR_CHANCE_POINTS
 from analysis.tables.formatting import interval, signed
 
 TITLE = "Gains of intermediate training"
@@ -39,6 +39,7 @@ def gains_section(findings: Findings, page: Page) -> str:
         *_interactions(findings, page),
         *_tuned(findings, page, over),
         *_targets(findings, page),
+        *_collapsed(findings, page),
     )
 
 
@@ -104,7 +105,7 @@ def _averages(findings: Findings, page: Page) -> list[str]:
 def _average_table(findings: Findings, page: Page) -> str:
     """Where a target is at chance also the mean without it, with the interval and p that the headline rests on."""
     data = findings.averages
-    names = ["gain", "low", "high", "p_holm", "seeds", "targets"]
+    names = ["gain", "low", "high", "p_holm", "seeds", "targets", "collapsed"]
     both = bool(findings.at_chance)
     if both:
         above = findings.averages_above_chance[["size", "intermediate", *names]]
@@ -119,7 +120,7 @@ def _average_table(findings: Findings, page: Page) -> str:
         ]
         for row in data.to_dict("records")
     ]
-    shown = ["mean gain", "95% interval", "corrected p (Holm)", "seeds", "targets"]
+    shown = ["mean gain", "95% interval", "corrected p (Holm)", "seeds", "targets", "collapsed targets"]
     columns = ["size", "intermediate task", *shown, *([f"{name}, above chance" for name in shown] if both else [])]
     caption = "Mean gains over targets without a contamination flag, in points"
     caption += "; then over those above chance, as in the headline" if both else ""
@@ -127,18 +128,19 @@ def _average_table(findings: Findings, page: Page) -> str:
 
 
 def _average_cells(row: dict[Any, Any], suffix: str) -> list[str]:
-    """Mean gain, interval, corrected p, seeds and targets."""
-    gain, low, high, p, seeds, targets = (
-        row[f"{name}{suffix}"] for name in ("gain", "low", "high", "p_holm", "seeds", "targets")
+    """Mean gain, interval, corrected p, seeds, targets, and targets left out as collapsed."""
+    gain, low, high, p, seeds, targets, collapsed = (
+        row[f"{name}{suffix}"] for name in ("gain", "low", "high", "p_holm", "seeds", "targets", "collapsed")
     )
     if pd.isna(gain):
-        return [Absent("no such target")] * 5
+        return [Absent("no such target")] * 6
     return [
         Number(signed(gain)),
         interval(low, high) or Absent("one seed, no examples"),
         p_cell(p, absent=_untested(seeds)),
         Number(int(seeds)),
         Number(int(targets)),
+        Number(int(collapsed)),
     ]
 
 
@@ -255,10 +257,33 @@ def _targets(findings: Findings, page: Page) -> list[str]:
     ]
 
 
+def _collapsed(findings: Findings, page: Page) -> list[str]:
+    """Runs at chance after training, by size, intermediate task and target; nothing where there is none."""
+    runs = findings.collapsed
+    if runs.empty:
+        return []
+    rows = []
+    for (size, intermediate, task), group in runs.groupby(["size", "intermediate", "task"], sort=False):
+        scores = (number(group[name].mean()) for name in ("dev_score", "score", "chance"))
+        rows.append([size, intermediate, task, Number(len(group)), *scores])
+    explained = (
+        "After training these runs are at chance on a target that other runs learned: within "
+        f"{DEV_POINTS:g} points of chance on English dev, and on test within {NEAR_CHANCE_POINTS:g} point or the 95% interval. "
+        "That says that training failed, not what was transferred. Such a run is in no gain and in no mean gain. It counts in "
+        "its trial's own score, in the choice of the best trial and in what that choice gains."
+    )
+    columns = ["size", "intermediate task", "target", "runs", "dev score (%)", "test score (%)", "chance (%)"]
+    return [
+        heading("Collapsed runs"),
+        paragraph(explained, kind="note"),
+        page.table("collapsed", columns, rows, caption="Runs at chance after training; mean scores", data=runs),
+    ]
+
+
 def _table(name: str, gained: pd.DataFrame, page: Page, over: str, *, data: pd.DataFrame | None = None) -> str:
     rows = [_row(row) for row in gained.to_dict("records")]
     columns = ["size", "intermediate task", "target", "gain", "95% interval", "corrected p (Holm)", "verdict", "sd"]
-    columns += ["score (%)", "with none (%)", "chance (%)", "seeds", "examples", "contamination flag"]
+    columns += ["score (%)", "with none (%)", "chance (%)", "seeds", "collapsed", "examples", "contamination flag"]
     return page.table(name, columns, rows, caption=f"Gains in points, {over}", data=gained if data is None else data)
 
 
@@ -277,6 +302,7 @@ def _row(row: dict[Any, Any]) -> list[object]:
         number(row["score_none"]),
         number(row["chance"]),
         Number(row["n"]),
+        Number(row["collapsed"]),
         "in the interval" if row["with_examples"] else "not recorded",
         ", ".join(filter(None, (row["mark"], f"seen by the encoder: {row['seen']}" if row["seen"] else ""))),
     ]

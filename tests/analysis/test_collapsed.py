@@ -1,0 +1,109 @@
+"""Runs at chance after training are named, and are in no gain."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import StudyFrames, average_gains, collapsed_runs, gains
+from analysis.store import frames as tables
+from analysis.store.examples import Examples
+from tests.analysis.helpers import by, default_cells, section, with_chance, write
+
+CHANCE = {"nli": 33.0, "pos": 5.0}
+
+
+def study(nli: dict[tuple[str, int], float], *, dev: float | None = None) -> StudyFrames:
+    """Two choices over three seeds: tagging learned by all, inference as given by choice and seed (else 50)."""
+    frames = with_chance(
+        default_cells({"none": 60.0, "snli": 61.0}, sd=0.0, seeds=3, targets=("pos", "nli")),
+        CHANCE,
+    )
+    seeds = frames.scores["trial_id"].str[-1].astype(int)
+    keys = list(zip(frames.scores["intermediate"], seeds, frames.scores["task"], strict=True))
+    values = [nli.get((name, seed), 50.0) if task == "nli" else 60.0 + (name == "snli") for name, seed, task in keys]
+    test = frames.scores.assign(value=values)
+    own = [value if dev is None or task == "pos" else dev for value, (_, _, task) in zip(values, keys, strict=True)]
+    scores = pd.concat([test, test.assign(split="dev", value=own)], ignore_index=True)
+    return dataclasses.replace(frames, scores=scores)
+
+
+def test_a_run_at_chance_after_training_is_named() -> None:
+    (row,) = collapsed_runs(study({("snli", 1): 33.5})).to_dict("records")
+    assert row == {
+        "size": "a",
+        "trial_id": "t1-1",
+        "intermediate": "snli",
+        "seed": 1,
+        "task": "nli",
+        "score": 33.5,
+        "dev_score": 33.5,
+        "chance": 33.0,
+    }
+
+
+def test_learned_in_english_without_transfer_is_not_collapsed() -> None:
+    assert collapsed_runs(study({("snli", 1): 33.5}, dev=45.0)).empty
+
+
+def test_a_target_that_no_run_learned_is_at_chance_and_not_collapsed() -> None:
+    at_chance = {(name, seed): 33.2 for name in ("none", "snli") for seed in range(3)}
+    assert collapsed_runs(study(at_chance)).empty
+
+
+def test_a_target_without_training_or_without_a_known_chance_is_never_collapsed() -> None:
+    frames = study({("snli", 1): 33.5})
+    untrained = frames.scores[(frames.scores["split"] == "test") | (frames.scores["task"] != "nli")]
+    assert collapsed_runs(dataclasses.replace(frames, scores=untrained)).empty
+    assert collapsed_runs(dataclasses.replace(frames, scores=frames.scores.assign(chance=float("nan")))).empty
+
+
+def test_test_examples_widen_what_counts_as_chance() -> None:
+    """36% of 100 examples may be chance; of 10,000 they are not."""
+    frames = study({("snli", 1): 36.0})
+    assert collapsed_runs(frames).empty
+
+    def examples(count: int) -> Examples:
+        correct = [float(number % 100 < 36) for number in range(count)]
+        table = pd.DataFrame({"task": "nli", "split": "test", "language": "en", "example": range(count)})
+        return Examples.from_tables({("a", "t1-1"): table.assign(correct=correct, total=1.0)})
+
+    assert len(collapsed_runs(dataclasses.replace(frames, examples=examples(100)))) == 1
+    assert collapsed_runs(dataclasses.replace(frames, examples=examples(10_000))).empty
+
+
+def test_a_gain_leaves_out_the_seeds_in_which_either_side_collapsed() -> None:
+    frames = study({("snli", 1): 33.5, ("none", 2): 33.0, ("snli", 0): 53.0})
+    cells = by(gains(frames), "task")
+    assert (cells["nli"]["gain"], cells["nli"]["n"], cells["nli"]["collapsed"]) == (3.0, 1, 2)
+    assert (cells["pos"]["gain"], cells["pos"]["n"], cells["pos"]["collapsed"]) == (1.0, 3, 0)
+
+
+def test_a_cell_of_collapsed_runs_alone_has_no_gain_and_says_why() -> None:
+    cell = by(gains(study({("snli", seed): 33.0 for seed in range(3)})), "task")["nli"]
+    assert pd.isna(cell["gain"])
+    assert (cell["n"], cell["collapsed"], cell["reason"], cell["verdict"]) == (0, 3, "collapsed", "")
+
+
+def test_a_mean_gain_leaves_out_a_target_that_collapsed_in_some_seed() -> None:
+    (row,) = average_gains(study({("snli", 1): 33.5})).to_dict("records")
+    assert row["gain"] == pytest.approx(1.0)  # of tagging alone
+    assert (row["seeds"], row["targets"], row["collapsed"]) == (3, 1, 1)
+
+
+def test_the_report_lists_collapsed_runs_and_the_headline_does_not_count_them(tmp_path: Path) -> None:
+    frames = study({("snli", seed): 33.5 for seed in range(3)})
+    sizes = frames.sizes.assign(best_trial="t0-0")
+    page = write(dataclasses.replace(frames, sizes=sizes), tmp_path)
+    listed = section(page, "Gains of intermediate training")
+    assert "Collapsed runs" in listed
+    assert "1 comparison of runs at chance after training" in page
+    assert "Collapsed runs" not in write(study({}), tmp_path)
+
+
+def test_columns_stay_without_rows() -> None:
+    frames = dataclasses.replace(study({}), scores=tables.frame((), tables.SCORES))
+    assert list(collapsed_runs(frames).columns) == list(collapsed_runs(study({("snli", 1): 33.5})).columns)
