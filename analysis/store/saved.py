@@ -1,4 +1,6 @@
-"""A study's tables in one JSON file, which outlives its output folder, and several runs of a study joined into one.
+"""A study's tables in a JSON file, its scores by example in a Parquet file beside it, and runs of a study joined into one.
+
+Both files outlive the output folder, and are small enough to commit.
 
 Seeds of a study share nothing but the encoder: they can be run one after the other, or on several machines, and be compared
 seed by seed afterwards.
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from analysis.store.examples import Examples, Key
 from analysis.store.frames import (
@@ -35,23 +39,34 @@ TABLES = {
     "ceilings": CEILINGS,
     "retried": TRIALS,
 }
+_EXAMPLE_NAMES = ["size", "trial_id", "task", "split", "language"]
+_EXAMPLE_COLUMNS = [*_EXAMPLE_NAMES, "example"]
 _IDS = {"trial_id", "baseline_trial_id", "best_trial"}  # columns that name trials
 _CONFIGURATION = ["size", "intermediate", "lr_intermediate", "lr_target"]
 _SAME = ("experiment", "targets", "intermediates", "precision", "data")  # of the context of runs that can be joined
 
 
 def save(frames: StudyFrames, path: Path) -> Path:
-    """Write the tables and the context as JSON, without per-example sums: intervals of what is read again count seeds alone."""
+    """Write the tables and the context as JSON, and the sums by test example, where there are any, to `examples_path`."""
     tables = {name: json.loads(getattr(frames, name).to_json(orient="records")) for name in TABLES}
     path.write_text(json.dumps({"format": FORMAT, "context": frames.context, **tables}, indent=0), encoding="utf-8")
+    if (examples := _all_examples(frames)) is not None:
+        examples.to_parquet(examples_path(path), index=False, compression="zstd", write_page_checksum=True)
+    else:  # of a study that was saved here before
+        examples_path(path).unlink(missing_ok=True)
     return path
+
+
+def examples_path(path: Path) -> Path:
+    """The file of sums by example beside a JSON file of tables. Without it intervals count seeds alone."""
+    return path.with_suffix(".examples.parquet")
 
 
 def read_saved(path: Path) -> StudyFrames:
     """The study that `save` wrote.
 
     Raises:
-        ValueError: the file is not one, or of another version's form.
+        ValueError: a file is not one, is damaged, or of another version's form.
         OSError: it cannot be read.
     """
     try:
@@ -59,9 +74,40 @@ def read_saved(path: Path) -> StudyFrames:
         if content["format"] != FORMAT:
             raise ValueError(f"{path}: tables of format {content['format']}, {FORMAT} expected")
         tables: dict[str, Any] = {name: frame(content[name], dtypes) for name, dtypes in TABLES.items()}
-        return StudyFrames(context=dict(content["context"]), **tables)
+        return StudyFrames(context=dict(content["context"]), examples=_read_examples(examples_path(path)), **tables)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a study's saved tables ({type(error).__name__}: {error})") from error
+
+
+def _all_examples(frames: StudyFrames) -> pd.DataFrame | None:
+    """The test examples of every trial that has them, or None; a table that cannot be read is in `Examples.problems`."""
+    tables = []
+    for size, trial_id in frames.trials[["size", "trial_id"]].drop_duplicates().itertuples(index=False, name=None):
+        table = frames.examples.read((size, trial_id)) if frames.examples.sums((size, trial_id)) else None
+        if table is not None:
+            tests = table[table["split"] == "test"] if "split" in table else table
+            tables.append(tests.assign(size=size, trial_id=trial_id, split="test"))
+    if not tables:
+        return None
+    examples = pd.concat([table.astype({"task": str, "language": str}) for table in tables], ignore_index=True)
+    sums = [name for name in examples.columns if name not in _EXAMPLE_COLUMNS]
+    types = {"example": "int32", **dict.fromkeys(sums, "float32"), **dict.fromkeys(_EXAMPLE_NAMES, "category")}
+    return examples[[*_EXAMPLE_COLUMNS, *sums]].astype(types)
+
+
+def _read_examples(path: Path) -> Examples:
+    """Examples by trial; none where the file is missing.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if not path.is_file():
+        return Examples()
+    try:
+        table = pq.read_table(path, page_checksum_verification=True).to_pandas(ignore_metadata=True)
+        return Examples.from_tables(dict(iter(table.groupby(["size", "trial_id"], observed=True))))
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: not a study's scores by example ({' '.join(str(error).split())})") from error
 
 
 def joined(parts: Sequence[StudyFrames]) -> StudyFrames:

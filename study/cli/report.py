@@ -44,7 +44,11 @@ Join = Annotated[
 ]
 Save = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.json", help="also write the study's tables to one file", parser=to_path),
+    typer.Option(
+        metavar="FILE.json",
+        help="also write the study's tables to this file, and scores by example beside it",
+        parser=to_path,
+    ),
 ]
 Attach = Annotated[bool, typer.Option(help="attach the report to the study's MLflow experiment")]
 

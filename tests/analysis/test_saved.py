@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import analysis
 from analysis import StudyFrames
-from analysis.store.saved import TABLES
+from analysis.store.examples import Examples
+from analysis.store.saved import TABLES, examples_path
 from tests.analysis.helpers import default_cells, section, write
 from tests.support.studies import build_frames
 
@@ -49,6 +51,33 @@ def test_saved_tables_are_read_as_they_were(tmp_path: Path) -> None:
     )
     frames = dataclasses.replace(frames, sizes=frames.sizes.assign(seen=pd.Series([{"x": "bitext"}], dtype=object)))
     assert_equal(analysis.read_saved(analysis.save(frames, tmp_path / "study.json")), frames)
+
+
+def with_examples(frames: StudyFrames) -> StudyFrames:
+    """Two trials with 50 examples each of one target; 30 and 40 of them right."""
+    table = pd.DataFrame({"task": "x", "split": "test", "language": "en", "example": range(50), "total": 1.0})
+    right = {"t": 30, "u": 40}
+    tables = {
+        ("small", trial): table.assign(correct=[float(n < count) for n in range(50)]) for trial, count in right.items()
+    }
+    return dataclasses.replace(frames, examples=Examples.from_tables(tables))
+
+
+def test_scores_by_example_are_saved_beside_the_tables_and_widen_intervals_as_before(tmp_path: Path) -> None:
+    trials: list[dict[str, Any]] = [
+        {"size": "small", "trial_id": "t", "intermediate": "none", "scores": {"x": 60.0}},
+        {"size": "small", "trial_id": "u", "intermediate": "nli", "lr_intermediate": 1e-4, "scores": {"x": 80.0}},
+    ]
+    frames = with_examples(build_frames(trials, [], body_m={"small": 1.0}))
+    path = analysis.save(frames, tmp_path / "study.json")
+    read = analysis.read_saved(path)
+    np.testing.assert_array_equal(read.examples.draws(("small", "t"), "x"), frames.examples.draws(("small", "t"), "x"))
+    pd.testing.assert_frame_equal(analysis.gains(read), analysis.gains(frames))
+    examples_path(path).write_bytes(examples_path(path).read_bytes()[:-9])
+    with pytest.raises(ValueError, match="not a study's scores by example"):
+        analysis.read_saved(path)
+    analysis.save(dataclasses.replace(frames, examples=Examples()), path)
+    assert analysis.read_saved(path).examples.draws(("small", "t"), "x") is None
 
 
 def test_seeds_that_were_run_apart_give_the_gains_of_one_study() -> None:
@@ -89,7 +118,7 @@ def test_examples_are_those_of_the_run_that_has_the_trial() -> None:
         part = of_seed(whole, seed)
         for size, trial in part.trials[["size", "trial_id"]].itertuples(index=False):
             asked[size, trial] = pd.DataFrame({"from": [f"{seed} {size} {trial}"]})
-        parts.append(dataclasses.replace(part, examples=analysis.store.examples.Examples.from_tables(asked)))
+        parts.append(dataclasses.replace(part, examples=Examples.from_tables(asked)))
     read = analysis.joined(parts).examples.read
     found = read(("large", "seed1-t0002")), read(("small", "t0001")), read(("small", "t9"))
     assert [None if table is None else table.iloc[0, 0] for table in found] == ["1 large t0002", "0 small t0001", None]
