@@ -1,0 +1,115 @@
+"""Claims of earlier work on intermediate training, graded by a study's gains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from analysis.report.findings import Findings
+from analysis.tables.formatting import interval, signed
+
+Verdict = Literal["supported", "not supported", "cannot be told"]
+QUESTIONS, RETRIEVAL = ("tydiqa", "xquad_from_tydiqa"), ("tatoeba",)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was claimed, whether this study supports it, and the figures that say so."""
+
+    claim: str
+    verdict: Verdict
+    evidence: str
+
+
+def claims(findings: Findings) -> list[Claim]:
+    """Each claim on its own; none is supported by a single seed."""
+    return [
+        _best_per_target(findings),
+        _mean_of(
+            findings, QUESTIONS, "Question answering gains from an intermediate task (Phang et al. 2020)", rises=True
+        ),
+        _mean_of(
+            findings, RETRIEVAL, "Sentence retrieval gains from an intermediate task (Phang et al. 2020)", rises=True
+        ),
+        _mean_of(
+            findings,
+            ("uner_dev_as_train",),
+            "Named-entity recognition loses (X-STILTs' figures in RemBERT)",
+            rises=False,
+        ),
+        _dev_misleads(findings),
+        _smaller_gain(findings),
+    ]
+
+
+def _best_per_target(findings: Findings) -> Claim:
+    claim = "The best intermediate task for each target lifts the mean over targets (Phang et al. 2020: +5.4 on XTREME)"
+    table = findings.choices[findings.choices["choice"] == "best per target"]
+    evidence = "; ".join(
+        f"{row['size']}: {signed(row['gain'])} {interval(row['low'], row['high']) or 'without interval'}"
+        for row in table.to_dict("records")
+    )
+    return Claim(claim, _verdict(table["low"], table["high"], seeds=table["seeds"]), evidence)
+
+
+def _mean_of(findings: Findings, tasks: tuple[str, ...], claim: str, *, rises: bool) -> Claim:
+    """The gain averaged over intermediate tasks and these targets: of each size, over seeds."""
+    gained = findings.gained
+    own = gained[gained["task"].isin(tasks) & gained["gain"].notna() & (gained["mark"] == "")]
+    parts, lows, highs, seeds = [], [], [], []
+    for size, group in own.groupby("size", sort=False):
+        tested = group[group["verdict"].isin(["gain", "loss", "tie", "unclear"])]
+        ups, downs = ((tested["verdict"] == name).sum() for name in ("gain", "loss"))
+        parts.append(
+            f"{size}: mean {signed(group['gain'].mean())}, {ups} gains and {downs} losses of {len(group)} cells"
+        )
+        lows.append(1.0 if ups and not downs else -1.0)
+        highs.append(-1.0 if downs and not ups else 1.0)
+        seeds.append(int(group["n"].max()))
+    low, high = (pd.Series(values, dtype="float64") for values in (lows, highs))
+    sides = (low, high) if rises else (-high, -low)
+    return Claim(claim, _verdict(*sides, seeds=pd.Series(seeds, dtype="int64")), "; ".join(parts))
+
+
+def _dev_misleads(findings: Findings) -> Claim:
+    """The choice on English dev against the best choice on test, by size."""
+    frames = findings.frames
+    parts, worst, trials = [], 0.0, frames.searched
+    for size in frames.size_names:
+        own = trials[(trials["size"] == size) & trials["test_score_without_english"].notna()]
+        if len(own) < 3:
+            continue
+        best = own.sort_values("dev_score", kind="stable")["test_score_without_english"].iloc[-1]
+        regret = own["test_score_without_english"].max() - best
+        rank = own["dev_score"].corr(own["test_score_without_english"], method="spearman")
+        worst = max(worst, regret)
+        parts.append(
+            f"{size}: {regret:.1f} points below the best on test, rank correlation {rank:+.2f}".replace("-", "−")
+        )
+    verdict: Verdict = "cannot be told" if not parts else "supported" if worst > 1.0 else "not supported"
+    claim = "English dev can choose poorly for other languages (Keung et al. 2020: up to 17 points)"
+    return Claim(claim, verdict, "; ".join(parts) + "; one seed each, so the best on test is partly luck")
+
+
+def _smaller_gain(findings: Findings) -> Claim:
+    table = findings.interactions
+    claim = "Larger encoders gain less from an intermediate task (not measured before)"
+    row = table[table["intermediate"] == "all"]
+    if row.empty:
+        return Claim(claim, "cannot be told", "one size only")
+    slope, low, high = (float(row[name].iloc[0]) for name in ("slope", "low", "high"))
+    verdict: Verdict = "cannot be told"
+    if pd.notna(low):
+        verdict = "supported" if high < 0 else "not supported" if low > 0 else "cannot be told"
+    return Claim(claim, verdict, f"{signed(slope, 2)} points per doubling of the body {interval(low, high, 2)}".strip())
+
+
+def _verdict(low: pd.Series[float], high: pd.Series[float], *, seeds: pd.Series[int]) -> Verdict:
+    """Supported where every size's interval is above zero, not supported where every one is below; over two seeds at least."""
+    if low.empty or low.isna().any() or seeds.min() < 2:
+        return "cannot be told"
+    if (low > 0).all():
+        return "supported"
+    return "not supported" if (high < 0).all() else "cannot be told"

@@ -1,0 +1,236 @@
+"""The tables of docs/results.md, from the committed runs of the recipe `laptop`.
+
+    python -m tests.benchmarks.laptop_results [--write]
+
+Reads every `docs/measured/laptop/NAME.json` (written by `python -m study report DIR --save NAME.json`, with its scores by
+example) and `NAME.run.json` (the last line of that run), joins them into one study and prints each table as Markdown.
+`--write` puts them into the page, between `<!-- NAME -->` and `<!-- /NAME -->`. A test compares the page with what this prints.
+The last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+import analysis
+from analysis import StudyFrames
+from analysis.report.findings import Findings
+from analysis.store.frames import MEAN, NONE
+from analysis.tables.formatting import interval, p_value, signed
+from tests.benchmarks.laptop_claims import claims
+
+DOCS = Path(__file__).parents[2] / "docs"
+MEASURED, PAGE = DOCS / "measured" / "laptop", DOCS / "results.md"
+SIGNS = {"gain": " ▲", "loss": " ▼", "tie": " =", "unclear": "", "one seed": "", "": ""}
+FLAGS = {"same data": "*", "leak": "!", "": ""}
+
+Write = Annotated[bool, typer.Option("--write", help="put the tables into docs/results.md")]
+
+
+def main(write: Write = False) -> None:
+    """Print every table, and one JSON line."""
+    findings = Findings(committed())
+    tables = blocks(findings)
+    for name, text in tables.items():
+        print(f"## {name}\n\n{text}\n")
+    if write:
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    averages = json.loads(findings.averages.to_json(orient="records"))
+    front = json.loads(analysis.front(findings.frames).to_json(orient="records"))
+    print(json.dumps({"average_gains": averages, "front": front}))
+
+
+def committed() -> StudyFrames:
+    """The committed runs as one study."""
+    return analysis.joined([analysis.read_saved(path) for path in _saved()])
+
+
+def blocks(findings: Findings) -> dict[str, str]:
+    """The page's tables by name."""
+    return {name: make(findings) for name, make in _TABLES.items()}
+
+
+def filled(page: str, tables: dict[str, str]) -> str:
+    """The page with these tables at their places.
+
+    Raises:
+        ValueError: the page has no place for one of them.
+    """
+    for name, text in tables.items():
+        place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not place.search(page):
+            raise ValueError(f"{PAGE}: no place for {name!r}")
+        page = place.sub(lambda match, text=text: f"{match[1]}\n{text}\n\n{match[2]}", page)  # type: ignore[misc]
+    return page
+
+
+def _saved() -> list[Path]:
+    """Saved tables by size, then seed."""
+    paths = [path for path in MEASURED.glob("*.json") if not path.name.endswith(".run.json")]
+    return sorted(paths, key=lambda path: (path.stem.split("-")[0], int(re.sub(r"\D", "", path.stem.split("-")[1]))))
+
+
+def runs(findings: Findings) -> str:
+    """What was run, and what it took."""
+    rows = []
+    for path in _saved():
+        run = json.loads(path.with_suffix(".run.json").read_text(encoding="utf-8"))
+        seconds = run["seconds"]
+        (size,) = run["sizes"]
+        rows.append(
+            [
+                *(size["name"], run["seed"], size["trials"]),
+                *(f"{seconds[phase] / 60:.0f}" for phase in ("search", "benchmark")),
+                f"{run['wall_s'] / 60:.0f}",
+                f"{run['peak_memory_mb'] / 1e3:.1f}",
+            ]
+        )
+    return _table(["size", "seed", "trials", "search, min", "benchmark, min", "whole, min", "peak memory, GB"], rows)
+
+
+def scores(findings: Findings) -> str:
+    """Mean score of each size on each target without an intermediate task, over seeds, with chance."""
+    frames = findings.frames
+    own = frames.judged().merge(frames.trials[["size", "trial_id", "seed"]], on=["size", "trial_id"])
+    none = own[own["intermediate"] == NONE]
+    chances = frames.scores.groupby("task")["chance"].max()
+    rows = []
+    for task in frames.targets:
+        cells = []
+        for size in frames.size_names:
+            values = none[(none["task"] == task) & (none["size"] == size)]["value"]
+            spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.1f}{spread}" if len(values) else "")
+        seen = "seen" if any(frames.seen(size, task) for size in frames.size_names) else ""
+        over = "all languages" if frames.judged_by.get(task) == MEAN else "without English"
+        rows.append([f"`{task}`", over, *cells, f"{chances[task]:.1f}", seen])
+    return _table(["target", "mean over", *(f"{size}" for size in frames.size_names), "chance", "by the encoder"], rows)
+
+
+def tradeoff(findings: Findings) -> str:
+    """Every configuration that was served: speed, memory and score."""
+    rows = []
+    for row in findings.served.to_dict("records"):
+        rows.append(
+            [
+                *(row["size"], f"`{row['variant']}`", row["intermediate"]),
+                *(f"{row[name]:.1f}" if pd.notna(row[name]) else "n/a" for name in ("p50_ms", "p90_ms")),
+                *(
+                    f"{row[name]:.0f}" if pd.notna(row[name]) else "n/a"
+                    for name in ("throughput_sps", "peak_memory_mb")
+                ),
+                f"{row['score']:.1f}",
+                "●" if row["on_front"] else "",
+            ]
+        )
+    columns = [
+        "size",
+        "variant",
+        "intermediate",
+        "p50, ms",
+        "p90, ms",
+        "samples/s",
+        "memory, MB",
+        "score",
+        "on the front",
+    ]
+    return _table(columns, rows)
+
+
+def gains(findings: Findings) -> str:
+    """Gains of every cell over none, by size."""
+    parts = []
+    for size in findings.frames.size_names:
+        cells = findings.gained[findings.gained["size"] == size]
+        rows = []
+        for name in dict.fromkeys(cells["intermediate"]):
+            of_name = {row["task"]: row for row in cells[cells["intermediate"] == name].to_dict("records")}
+            rows.append([f"`{name}`", *(_gain(of_name[task]) for task in findings.frames.targets)])
+        seeds = cells["n"].max()
+        parts.append(f"Size {size} ({seeds} {'seed' if seeds == 1 else 'seeds'}):\n")
+        parts.append(_table(["first trained on", *(f"`{task}`" for task in findings.frames.targets)], rows) + "\n")
+    return "\n".join(parts).rstrip()
+
+
+def averages(findings: Findings) -> str:
+    """Mean gains over targets without a contamination flag."""
+    rows = [
+        [
+            *(row["size"], f"`{row['intermediate']}`", signed(row["gain"]), interval(row["low"], row["high"]) or "n/a"),
+            *(p_value(row["p_holm"]) or "not tested", row["seeds"], row["targets"], row["collapsed"]),
+        ]
+        for row in findings.averages.to_dict("records")
+    ]
+    columns = ["size", "first trained on", "mean gain", "95% interval", "corrected p", "seeds", "targets", "collapsed"]
+    return _table(columns, rows)
+
+
+def collapsed(findings: Findings) -> str:
+    """Runs at chance after training."""
+    table = findings.collapsed
+    if table.empty:
+        return "No run collapsed."
+    groups = table.groupby(["size", "task"], sort=False)
+    rows = [
+        [size, f"`{task}`", len(group), ", ".join(f"`{name}`" for name in dict.fromkeys(group["intermediate"]))]
+        for (size, task), group in groups
+    ]
+    return _table(["size", "target", "runs", "after"], rows)
+
+
+def languages(findings: Findings) -> str:
+    """Languages of the largest size with a benchmark: effect on scores, tokens and latency."""
+    table = findings.languages
+    timed = table[table["p50_ms"].notna()]
+    size = timed["size"].iloc[-1] if len(timed) else table["size"].iloc[-1]
+    rows = [
+        [
+            *(row["name"], row["script"], signed(row["effect"]), row["tasks"]),
+            *(
+                f"{row[name]:.2f}" if pd.notna(row[name]) else "n/a"
+                for name in ("pieces_to_english", "latency_to_english")
+            ),
+        ]
+        for row in table[table["size"] == size].sort_values("effect", ascending=False).to_dict("records")
+    ]
+    columns = ["language", "script", f"effect on scores ({size})", "targets", "tokens, English = 1", "p50, English = 1"]
+    return _table(columns, rows)
+
+
+def graded(findings: Findings) -> str:
+    """Claims of earlier work, graded."""
+    return _table(["claim", "here", "evidence"], [[c.claim, f"**{c.verdict}**", c.evidence] for c in claims(findings)])
+
+
+_TABLES: dict[str, Callable[[Findings], str]] = {
+    "runs": runs,
+    "tradeoff": tradeoff,
+    "scores": scores,
+    "averages": averages,
+    "gains": gains,
+    "collapsed": collapsed,
+    "claims": graded,
+    "languages": languages,
+}
+
+
+def _gain(row: dict[Any, Any]) -> str:
+    if pd.isna(row["gain"]):
+        return str(row["reason"])
+    return f"{signed(row['gain'])}{FLAGS[row['mark']]}{SIGNS[row['verdict']]}"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    typer.run(main)
