@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainables.heads import HEADS, HeadModule
-from trainables.models.encoder import CPU, encoder_on_meta, load_encoder, pooling_of
+from trainables.models.encoder import CPU, encoder_on_meta, hidden_states, load_encoder, pooling_of
+from trainables.models.packing import Segments
 from trainables.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -27,16 +28,16 @@ class TaskModel(nn.Module):
         self.encoder, self.head = encoder, head
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        layer = self.head.layer
-        output = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layer is not None
-        )
-        hidden_NLD = output.last_hidden_state if layer is None else output.hidden_states[layer]
+        hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, layer=self.head.layer)
         logits: Tensor = self.head(hidden_NLD, attention_mask)
         return logits
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **targets: Tensor) -> Tensor:
-        return self.head.loss(self.logits(input_ids, attention_mask), targets)
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, segments: Segments | None = None, **targets: Tensor
+    ) -> Tensor:
+        """`segments` are those of a packed batch (`packing.pack`), whose ids have the shape (1, tokens)."""
+        hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, segments, layer=self.head.layer)
+        return self.head.training_loss(hidden_NLD, attention_mask, targets)
 
 
 def new_task_model(

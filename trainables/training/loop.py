@@ -71,7 +71,7 @@ def train(
                     engine.backward(loss)
                 engine.step()
             except torch.OutOfMemoryError as error:
-                raise OutOfMemory(step, len(inputs["input_ids"]), str(error)) from error
+                raise OutOfMemory(step, len(inputs["attention_mask"]), str(error)) from error
             total += loss.detach() / accumulation
         due = checkpoints is not None and checkpoints.due()
         if share.workers > 1:
