@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,21 +138,23 @@ def hidden_states(
     encoder: PreTrainedModel,
     input_ids: Tensor,
     attention_mask: Tensor,
-    segments: Segments | None = None,
+    others: Mapping[str, Any] | None = None,
     *,
     layer: int | None = None,
 ) -> Tensor:
-    """The states that heads read, (rows, length, width), of a padded batch, or of a packed one with its segments.
+    """The states that heads read, (rows, length, width), of a padded batch, or of a packed one (`packing.pack`).
 
-    `layer` counts hidden layers from 1; 0 is the embeddings, None the encoder's output. States of padding mean nothing.
+    A packed batch has ids of shape (1, tokens), and its segments among the `others` of a model's inputs. `layer` counts hidden
+    layers from 1; 0 is the embeddings, None the encoder's output. States of padding mean nothing.
     """
+    segments = None if others is None else Segments.among(others)
     if segments is None:
         how: dict[str, Any] = {"attention_mask": attention_mask}
     else:
         how = {**segments.inputs, "segments": segments}
     output = encoder(input_ids=input_ids, output_hidden_states=layer is not None, **how)
     hidden: Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
-    return hidden if segments is None else segments.padded(hidden[0])
+    return hidden if segments is None else segments.padded(hidden[0], attention_mask.shape)
 
 
 def is_on_meta(model: nn.Module) -> bool:
@@ -175,7 +177,10 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 
 def compile_layers(model: nn.Module) -> None:
-    """Compile each layer of the encoder separately, for batches of any length: one graph for each kind of layer."""
+    """Compile each layer of the encoder separately: one graph for each kind of layer.
+
+    Numbers of rows and tokens are symbols in it, so that it serves packed and padded batches of any size.
+    """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     for module in encoder_of(model).modules():

@@ -14,7 +14,7 @@ every matrix product.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MULTIPLE = 256
+PREFIX = "segment_"
 
 
 @dataclass(frozen=True)
@@ -65,23 +66,26 @@ def second_segment(ids_NL: Tensor, mask_NL: Tensor, separator: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Segments:
-    """The rows of a batch in one.
+    """The rows of a batch in one, among the inputs of a model each under its name here with `segment_` before it.
 
     Attributes:
         boundaries: their ends with 0 first (int32), as FlashAttention's `cu_seqlens`.
         longest: tokens of the longest segment or more, a number that the host knows.
         places: of each real token in the flattened padded batch.
-        rows, length: the shape of the padded batch.
         positions, types: position ids and token types, (1, tokens); no types where the encoder marks none.
     """
 
     boundaries: Tensor
     longest: int
     places: Tensor
-    rows: int
-    length: int
     positions: Tensor
     types: Tensor | None = None
+
+    @classmethod
+    def among(cls, inputs: Mapping[str, Any]) -> Segments | None:
+        """The segments among the inputs of a model, None for a padded batch."""
+        given = {name: inputs[key] for name in cls.__dataclass_fields__ if (key := PREFIX + name) in inputs}
+        return cls(**given) if given else None
 
     @property
     def inputs(self) -> dict[str, Tensor]:
@@ -89,31 +93,19 @@ class Segments:
         types = {} if self.types is None else {"token_type_ids": self.types}
         return {"position_ids": self.positions, **types}
 
-    def padded(self, values_TX: Tensor) -> Tensor:
-        """(tokens, ...) to (rows, length, ...), with zeros where there is no token."""
-        flat = values_TX.new_zeros(self.rows * self.length, *values_TX.shape[1:])
-        return flat.index_copy(0, self.places, values_TX[: len(self.places)]).view(
-            self.rows, self.length, *values_TX.shape[1:]
-        )
-
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> Segments:
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Segments:
-        return self._each(lambda tensor: tensor.pin_memory())
-
-    def _each(self, change: Any) -> Segments:
-        tensors = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+    def padded(self, values_TX: Tensor, shape: torch.Size) -> Tensor:
+        """(tokens, ...) to (rows, length, ...) for a padded `shape`, with zeros where there is no token."""
+        flat = values_TX.new_zeros(shape.numel(), *values_TX.shape[1:])
+        flat = flat.index_copy(0, self.places, values_TX[: len(self.places)])
+        return flat.view(*shape, *values_TX.shape[1:])
 
 
 def pack(inputs: Mapping[str, Any], numbering: Numbering, *, multiple: int = MULTIPLE) -> dict[str, Any]:
-    """A padded micro-batch on the CPU as a packed one: `input_ids` of shape (1, tokens), and its `segments`.
+    """A padded micro-batch on the CPU as a packed one: `input_ids` of shape (1, tokens), and its segments.
 
     Everything else stays, the attention mask too, which heads read. Rows are padded on the right.
     """
     ids_NL, mask_NL = inputs["input_ids"], inputs["attention_mask"]
-    rows, length = mask_NL.shape
     places = mask_NL.flatten().nonzero().squeeze(1)
     filler = -len(places) % multiple
     lengths = functional.pad(mask_NL.sum(1), (0, 1), value=filler)
@@ -122,13 +114,12 @@ def pack(inputs: Mapping[str, Any], numbering: Numbering, *, multiple: int = MUL
         return functional.pad(values_NL.flatten()[places], (0, filler), value=value)[None]
 
     types_NL = numbering.types(ids_NL, mask_NL)
-    segments = Segments(
-        boundaries=functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32),
-        longest=int(lengths.max()),
-        places=places,
-        rows=rows,
-        length=length,
-        positions=packed(numbering.positions(mask_NL), numbering.first_position),
-        types=None if types_NL is None else packed(types_NL, 0),
-    )
-    return {**inputs, "input_ids": packed(ids_NL, numbering.pad_id), "segments": segments}
+    segments = {
+        "boundaries": functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32),
+        "longest": int(lengths.max()),
+        "places": places,
+        "positions": packed(numbering.positions(mask_NL), numbering.first_position),
+        **({} if types_NL is None else {"types": packed(types_NL, 0)}),
+    }
+    named = {PREFIX + name: value for name, value in segments.items()}
+    return {**inputs, "input_ids": packed(ids_NL, numbering.pad_id), **named}

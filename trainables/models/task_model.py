@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from trainables.heads import HEADS, HeadModule
 from trainables.models.encoder import CPU, encoder_on_meta, hidden_states, load_encoder, pooling_of
-from trainables.models.packing import Segments
 from trainables.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -32,12 +31,10 @@ class TaskModel(nn.Module):
         logits: Tensor = self.head(hidden_NLD, attention_mask)
         return logits
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, segments: Segments | None = None, **targets: Tensor
-    ) -> Tensor:
-        """`segments` are those of a packed batch (`packing.pack`), whose ids have the shape (1, tokens)."""
-        hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, segments, layer=self.head.layer)
-        return self.head.training_loss(hidden_NLD, attention_mask, targets)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **others: Any) -> Tensor:
+        """`others` are the targets that the head reads, and the segments of a packed batch (`packing.pack`)."""
+        hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, others, layer=self.head.layer)
+        return self.head.training_loss(hidden_NLD, attention_mask, others)
 
 
 def new_task_model(

@@ -78,8 +78,6 @@ def _flatten(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
         boundaries=functional.pad(mask_NL.sum(1).cumsum(0), (1, 0)).to(torch.int32),
         longest=mask_NL.shape[1],
         places=places,
-        rows=mask_NL.shape[0],
-        length=mask_NL.shape[1],
         positions=flat(Numbering.of(encoder).positions(mask_NL)),
         types=None if types_NL is None else flat(types_NL),
     )
@@ -88,10 +86,10 @@ def _flatten(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
 
 
 def _restore(encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    segments: Segments = kwargs["segments"]
-    output.last_hidden_state = segments.padded(output.last_hidden_state[0])
+    segments, shape = kwargs["segments"], kwargs["padded_mask"].shape
+    output.last_hidden_state = segments.padded(output.last_hidden_state[0], shape)
     if output.get("hidden_states") is not None:
-        output.hidden_states = tuple(segments.padded(hidden[0]) for hidden in output.hidden_states)
+        output.hidden_states = tuple(segments.padded(hidden[0], shape) for hidden in output.hidden_states)
     return output
 
 
@@ -142,7 +140,7 @@ def _attend_padded(
 ) -> tuple[Tensor, None]:
     """Attention over the padded rows of the segments, without dropout or window. Shapes as in `_attend_segments`."""
     query_NHLD, key_NHLD, value_NHLD = (
-        segments.padded(packed[0].transpose(0, 1)).transpose(1, 2) for packed in (query, key, value)
+        segments.padded(packed[0].transpose(0, 1), padded_mask.shape).transpose(1, 2) for packed in (query, key, value)
     )
     mask = None if padded_mask.all() else padded_mask[:, None, None, :].bool()
     attended_NHLD = functional.scaled_dot_product_attention(

@@ -69,7 +69,7 @@ def fit(
         assert weights is not None
         settings = engine_settings(training, layout)
         read_partitioned(model, weights, settings, trimmed=trimmed, leads=work.leads, device=work.device)
-    _adapt(model, work.resources, work.device)
+    adapt(model, work.resources, work.device)
     if resources.unpad:
         batches = PackedBatches(batches, Numbering.of(encoder_of(model)))
     stopper = _early_stopper(label, training, dev_score, leads=work.leads)
@@ -112,8 +112,15 @@ def _trim(model: nn.Module, lookups: Lookups | None, resources: Resources) -> Tr
     return trim(model, lookups) if wanted else None
 
 
-def _adapt(model: nn.Module, resources: Resources, device: torch.device) -> None:
-    """Change how the model computes its passes, as the resources say."""
+def adapt(model: nn.Module, resources: Resources, device: torch.device) -> None:
+    """Change how the model computes its passes, as the resources and the device say.
+
+    On GPUs the projections of attention are merged. A CPU gains nothing from it (`projections`), and ZeRO 3 forbids it.
+    """
+    if device.type == "cuda" and resources.zero_stage < 3:
+        from trainables.models.projections import merge_in_training  # imports transformers' modelling code
+
+        merge_in_training(encoder_of(model))
     if resources.unpad:
         from trainables.models.unpadding import unpad_training  # imports transformers' modelling code
 

@@ -16,7 +16,6 @@ from trainables.heads.features import FeatureTable
 from trainables.heads.masking import Masking
 from trainables.hyperparameters import Training
 from trainables.models.encoder import encoder_on_meta, hidden_states, load_encoder, load_tokenizer
-from trainables.models.packing import Segments
 from trainables.models.task_model import ENCODER, new_head, save_encoder
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.finetune import Tuned, root_of, tokenizer_of
@@ -89,15 +88,14 @@ class MixtureModel(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         part: Tensor,
-        segments: Segments | None = None,
-        **targets: Tensor,
+        **others: Any,
     ) -> Tensor:
-        hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, segments)
+        hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, others)
         loss = torch.zeros((), device=hidden_NLD.device)
         for number, module in enumerate(self.heads):
             head = cast(HeadModule, module)
             if number == int(part):
-                loss = loss + head.training_loss(hidden_NLD, attention_mask, targets)
+                loss = loss + head.training_loss(hidden_NLD, attention_mask, others)
             else:  # ZeRO needs a gradient for every parameter
                 loss = loss + 0.0 * head.idle(hidden_NLD, attention_mask)
         return loss

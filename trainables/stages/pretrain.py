@@ -25,7 +25,6 @@ from trainables.heads.masking import Masking
 from trainables.heads.ranking import new_log_scale, ranking_loss
 from trainables.hyperparameters import Training
 from trainables.models.encoder import Shape, count_parameters, hidden_states, load_tokenizer
-from trainables.models.packing import Segments
 from trainables.models.task_model import save_encoder
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.fit import fit
@@ -143,7 +142,7 @@ class PretrainModel(nn.Module):
         translated_labels: Tensor | None = None,
         *,
         masked: Tensor,
-        segments: Segments | None = None,
+        **segments: Any,
     ) -> Tensor:
         hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, segments)
         if labels is None:

@@ -119,7 +119,7 @@ class Batches(Protocol):
         """The most rows that a micro-batch of a worker's share has."""
 
     def micro_batches(self, step: int, share: Share) -> list[dict[str, Any]]:
-        """Keyword arguments of the model for each micro-batch of a worker's share of a step: tensors, or `Segments`."""
+        """Keyword arguments of the model for each micro-batch of a worker's share of a step: tensors, or numbers."""
 
     def weight(self, step: int) -> float:
         """Supervised decisions in the whole batch of a step, over all workers; the summed loss is divided by it."""

@@ -299,7 +299,7 @@ def test_bert_marks_the_second_text_of_a_pair_as_its_tokenizer_does(
         found = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         unpad_training(model.encoder, torch.device("cpu"))
         packed = pack({"input_ids": ids, "attention_mask": mask}, Numbering.of(model.encoder))
-        unpadded = hidden_states(model.encoder, **packed)
+        unpadded = hidden_states(model.encoder, packed["input_ids"], mask, packed)
     assert not torch.allclose(marked[0, 0], plain[0, 0], atol=1e-4)
     real = mask.bool()
     torch.testing.assert_close(found[real], marked[real], atol=1e-5, rtol=1e-4)

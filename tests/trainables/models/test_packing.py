@@ -20,7 +20,7 @@ from trainables.heads import HEADS, Feature, HeadModule
 from trainables.heads.base import IGNORED, Pooling
 from trainables.models.encoder import checkpoint_activations, hidden_states, load_encoder
 from trainables.models.families import FAMILIES
-from trainables.models.packing import MULTIPLE, Numbering, pack
+from trainables.models.packing import MULTIPLE, Numbering, Segments, pack
 from trainables.models.task_model import TaskModel
 from trainables.models.unpadding import unpad_training
 from trainables.stages.mixture import MixtureModel
@@ -139,7 +139,7 @@ def test_sentence_vectors_are_those_of_padded_batches() -> None:
             )
             unpad_training(encoder, CPU)
             packed = pack(inputs, Numbering.of(encoder))
-            states = hidden_states(encoder, packed["input_ids"], packed["attention_mask"], packed["segments"])
+            states = hidden_states(encoder, packed["input_ids"], packed["attention_mask"], packed)
         torch.testing.assert_close(module(states, packed["attention_mask"]), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -191,7 +191,7 @@ def test_every_family_trains_as_on_padded_batches(family: str, checkpointed: boo
     _assert_equal_training(model, encoder, inputs)
     with torch.no_grad():
         packed = pack(inputs, Numbering.of(encoder))
-        states = hidden_states(encoder, packed["input_ids"], packed["attention_mask"], packed["segments"])
+        states = hidden_states(encoder, packed["input_ids"], packed["attention_mask"], packed)
         scored = hidden_states(encoder, inputs["input_ids"], inputs["attention_mask"])
     real = inputs["attention_mask"].bool()
     torch.testing.assert_close(states[real], wanted[real], rtol=1e-5, atol=1e-5)
@@ -209,10 +209,9 @@ def test_the_second_text_is_marked_as_the_card_says(marks: bool | None, tmp_path
     saved.save_pretrained(tmp_path)
     encoder = load_encoder(tmp_path).train()
     inputs = collate(_features("tagging"), HEADS["tagging"], PAD)
-    types = pack(inputs, Numbering.of(encoder))["segments"].types
-    if marks is False:
-        assert types is None
-    else:
+    types = pack(inputs, Numbering.of(encoder)).get("segment_types")
+    assert (types is None) == (marks is False)
+    if types is not None:
         first_row = [0] * 3 + [1] * (LENGTHS[0] - 3)
         assert types[0, : LENGTHS[0] + 3].tolist() == [*first_row, 0, 0, 0]
     _assert_equal_training(TaskModel(encoder, _module("tagging", encoder, "first")), encoder, inputs)
@@ -228,7 +227,8 @@ def test_nothing_on_the_device_waits_for_a_count(family: str) -> None:
         unpad_training(encoder, CPU)
         model = TaskModel(encoder, _module(head, encoder, "mean")).to(META, torch.bfloat16)
         inputs = pack(collate(_features(head), HEADS[head], PAD), Numbering.of(encoder))
-        model(**{name: value.to(META) for name, value in inputs.items()}).backward()
+        on_meta = {name: value.to(META) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+        model(**on_meta).backward()
         assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
@@ -236,16 +236,16 @@ def test_the_layout_of_a_packed_batch() -> None:
     ids = torch.tensor([[0, 7, 2, 8, 2], [0, 9, 2, PAD, PAD]])
     inputs = {"input_ids": ids, "attention_mask": (ids != PAD).long(), "labels": torch.tensor([1, 2])}
     packed = pack(inputs, Numbering(PAD, 2, separator=2), multiple=6)
-    segments = packed["segments"]
+    segments = Segments.among(packed)
+    assert segments is not None
+    assert segments.types is not None
     assert packed["input_ids"].tolist() == [[0, 7, 2, 8, 2, 0, 9, 2, PAD, PAD, PAD, PAD]]
     assert segments.positions.tolist() == [[2, 3, 4, 5, 6, 2, 3, 4, 2, 2, 2, 2]]
     assert segments.types.tolist() == [[0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0]]
     assert segments.boundaries.tolist() == [0, 5, 8, 12]
     assert segments.boundaries.dtype == torch.int32
     assert segments.longest == 5
-    assert torch.equal(
-        segments.padded(packed["input_ids"][0]) * inputs["attention_mask"], ids * inputs["attention_mask"]
-    )
+    assert torch.equal(segments.padded(packed["input_ids"][0], ids.shape), ids.masked_fill(ids == PAD, 0))
     assert packed["attention_mask"] is inputs["attention_mask"]
     assert packed["labels"] is inputs["labels"]
 
@@ -257,15 +257,7 @@ def test_the_total_is_filled_up_to_few_shapes(rows: int) -> None:
     packed = pack({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, Numbering(PAD, 0, None))
     total = packed["input_ids"].numel()
     assert total == -(-rows * 32 // MULTIPLE) * MULTIPLE
-    boundaries = packed["segments"].boundaries
+    boundaries = packed["segment_boundaries"]
     assert len(boundaries) == rows + 2
     assert boundaries[-1] == total
-    assert packed["segments"].longest == max(32, total - rows * 32)
-
-
-def test_segments_move_as_one() -> None:
-    ids = torch.full((2, 8), 7)
-    packed = pack({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, Numbering(PAD, 0, separator=2))
-    moved = packed["segments"].to(META, non_blocking=True)
-    assert all(value.is_meta for value in vars(moved).values() if isinstance(value, Tensor))
-    assert (moved.longest, moved.rows, moved.length) == (240, 2, 8)
+    assert packed["segment_longest"] == max(32, total - rows * 32)
