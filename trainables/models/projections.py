@@ -12,6 +12,9 @@ which it is not here.
 
 In serving a single layer replaces the three, in a model that is not saved.
 
+On a CPU nothing is gained: with one thread and two layers of width 384, 32 rows of 64 tokens take 157 ms forward and 472 ms a
+step, against 158 and 471 with separate layers (medians of seven; ranges overlap). On a GPU it has not been run.
+
 ModernBERT has a merged layer of its own. mT5 and mDeBERTa compute their attention with biases between the projections and the
 scores, and keep theirs.
 """
