@@ -2,7 +2,7 @@
 
 In training the host packs each batch (`packing`), and attention reads the boundaries of its segments (`varlen`). Loss and
 gradients equal those of the padded batch up to rounding; dropout draws different random numbers, as it does for another
-number of workers. Scoring in between stays padded, as it is fp32. It is for GPUs, none of which has run it yet
+number of workers. Scoring in between stays padded. It is for GPUs, none of which has run it yet
 (`Resources.unpad` is off by default): on CPUs padded batches are faster.
 
 In serving, hooks remove the padding on the device, and attention pads its inputs and uses PyTorch's fused attention in any

@@ -128,7 +128,7 @@ def schema_problem(schema: Any = None) -> str | None:
     return f"PyTorch {torch.__version__} has other arguments than this version was written for: {schema}"
 
 
-def check(device: torch.device, dtype: torch.dtype, *, width: int, kernel: Kernel = attend) -> None:
+def check(device: torch.device, dtype: torch.dtype, *, width: int, kernel: Kernel = attend) -> float:
     """Compare the kernel on the device that will train with row-by-row attention in fp32, forward and backward.
 
     With dropout, whose masks are random, it checks what holds for any mask: the backward pass uses that of the forward pass,
@@ -136,6 +136,9 @@ def check(device: torch.device, dtype: torch.dtype, *, width: int, kernel: Kerne
 
     Args:
         width: of a head of the encoder; kernels differ by it.
+
+    Returns:
+        The largest error of outputs and gradients, relative to the largest value.
 
     Raises:
         KernelUnusable: it cannot run, or gives other results.
@@ -147,26 +150,30 @@ def check(device: torch.device, dtype: torch.dtype, *, width: int, kernel: Kerne
         ends = torch.tensor([0, *itertools.accumulate(LENGTHS)], dtype=torch.int32, device=device)
         packed = [torch.randn(sum(LENGTHS), 2, width, device=device).to(dtype) for _ in range(4)]
         try:
-            problems = [_difference(kernel, packed, ends, reach=reach) for reach in (-1, WINDOW)]
-            problems.append(_dropout_error(kernel, packed, ends))
+            errors = {**_errors(kernel, packed, ends), **_errors(kernel, packed, ends, reach=WINDOW)}
+            dropout_problem = _dropout_problem(kernel, packed, ends)
         except RuntimeError as error:  # what PyTorch raises for a GPU, a precision or a width without a kernel
             raise KernelUnusable(device, str(error).splitlines()[0]) from error
-    if found := [problem for problem in problems if problem is not None]:
-        raise KernelUnusable(device, f"self-test in {dtype}, heads of {width}: {'; '.join(found)}")
+    wrong = [(name, error) for name, error in errors.items() if not error <= TOLERANCE[dtype]]  # also where it is NaN
+    problems = [f"{name} is off by {error:.2g} of its largest value" for name, error in wrong]
+    problems += [] if dropout_problem is None else [dropout_problem]
+    if problems:
+        raise KernelUnusable(device, f"self-test in {dtype}, heads of {width}: {'; '.join(problems)}")
+    return max(errors.values())
 
 
-def _difference(kernel: Kernel, packed: Sequence[Tensor], ends: Tensor, *, reach: int) -> str | None:
-    """Compares the output and the three gradients with the reference in fp32."""
+def _errors(kernel: Kernel, packed: Sequence[Tensor], ends: Tensor, *, reach: int = -1) -> dict[str, float]:
+    """The largest errors of the output and the three gradients against the reference in fp32, by name."""
     results, expected = (
         _results(of, [values.to(dtype) for values in packed], ends, reach=reach)
         for of, dtype in ((kernel, packed[0].dtype), (row_by_row, torch.float32))
     )
-    for name, result, wanted in zip(("output", "d query", "d key", "d value"), results, expected, strict=True):
-        error = float((result.float() - wanted).abs().max() / wanted.abs().max())
-        if not error <= TOLERANCE[packed[0].dtype]:  # also where it is NaN
-            window = f" with a window of {reach}" if reach >= 0 else ""
-            return f"{name}{window} is off by {error:.2g} of its largest value"
-    return None
+    window = f" with a window of {reach}" if reach >= 0 else ""
+    names = [f"{name}{window}" for name in ("output", "d query", "d key", "d value")]
+    return {
+        name: float((result.float() - wanted).abs().max() / wanted.abs().max())
+        for name, result, wanted in zip(names, results, expected, strict=True)
+    }
 
 
 def _results(kernel: Kernel, packed: Sequence[Tensor], ends: Tensor, *, reach: int) -> tuple[Tensor, ...]:
@@ -175,7 +182,7 @@ def _results(kernel: Kernel, packed: Sequence[Tensor], ends: Tensor, *, reach: i
     return output.detach(), *torch.autograd.grad(output, leaves, packed[3])
 
 
-def _dropout_error(kernel: Kernel, packed: Sequence[Tensor], ends: Tensor) -> str | None:
+def _dropout_problem(kernel: Kernel, packed: Sequence[Tensor], ends: Tensor) -> str | None:
     """Half of the weights are dropped, over about 24,000 outputs or more.
 
     An output is linear in the values, so for the loss |output|^2 / 2 the product of values and their gradient is |output|^2 if

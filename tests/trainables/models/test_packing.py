@@ -149,7 +149,7 @@ def test_a_mixture_trains_as_on_padded_batches() -> None:
         encoder = _encoder("xlm-roberta")
         model = MixtureModel(encoder, [_module(name, encoder, "mean") for name in heads])
         inputs = collate(_features(head), HEADS[head], PAD)
-        _assert_equal_training(model, encoder, {**inputs, "part": torch.tensor(part)})
+        _assert_equal_training(model, encoder, {**inputs, "part": part})
 
 
 @pytest.mark.parametrize("translation_share", [0.0, 1.0])

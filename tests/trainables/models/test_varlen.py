@@ -73,8 +73,10 @@ def test_another_version_of_the_operator_is_recognised(change: str, by: str) -> 
 def test_the_reference_passes_its_own_test_in_a_second(dtype: torch.dtype, width: int) -> None:
     before = torch.get_rng_state()
     start = time.process_time()
-    check(CPU, dtype, width=width)
+    error = check(CPU, dtype, width=width)
     assert time.process_time() - start < 1.0
+    # In bf16 the largest value of an output, or of a gradient, is off by a few times 2^-8 at most.
+    assert 0.0 <= error < (1e-5 if dtype == torch.float32 else 0.025)
     assert torch.equal(torch.get_rng_state(), before), "it changed the random numbers of the training"
 
 
