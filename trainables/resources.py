@@ -31,8 +31,8 @@ class Resources:
         activation_checkpointing: the backward pass recomputes each layer's activations.
         checkpoint_every_s: least time between two checkpoints inside a stage, in seconds. An interrupted stage resumes from the
             last one.
-        unpad: training computes only the real tokens of a batch (`unpadding`), on GPUs in bf16. Off by default, as it has not
-            been run on a GPU.
+        unpad: training computes only the real tokens of a batch, which the host packs (`packing`), on GPUs in bf16. Off by
+            default, as it has not been run on a GPU.
         compile: training compiles each layer of the encoder separately; not under ZeRO 3.
         memory_gb: host memory that each worker requests of its node, so that no more run there than fit. None requests what a
             worker on CPUs is estimated to take (`study.planning.worker_memory`), and nothing for one on a GPU.

@@ -83,11 +83,12 @@ from trainables.heads.features import FeatureTable, read_features, write_feature
 from trainables.hyperparameters import OutOfMemory, Precision, Training
 from trainables.models.encoder import checkpoint_activations, compile_layers, count_parameters
 from trainables.models.families import FAMILIES
+from trainables.models.packing import Numbering
 from trainables.models.task_model import TaskModel, new_head
 from trainables.models.unpadding import unpad_training
 from trainables.store.versions import PACKAGES
 from trainables.tasks.base import Task
-from trainables.training.batching import BatchOrder, FeatureBatches, Share
+from trainables.training.batching import BatchOrder, FeatureBatches, PackedBatches, Share
 from trainables.training.engine import Layout, build_engine
 from trainables.training.loop import train
 from trainables.training.trimming import looked_up, trim
@@ -350,7 +351,7 @@ def _figures(setting: Setting, plan: Plan, until: float) -> Document:
             trim(model, lookups)
         trained = sum(parameter.numel() for parameter in model.parameters())
         if setting.unpad:
-            unpad_training(model.encoder)
+            unpad_training(model.encoder, device)
         if setting.activation_checkpointing:
             checkpoint_activations(model)
         if setting.compiled:
@@ -358,7 +359,8 @@ def _figures(setting: Setting, plan: Plan, until: float) -> Document:
         layout = Layout(share, setting.zero_stage, setting.offload, device=device)
         engine = build_engine(model, training, layout)  # never released: the process ends with it
         with contextlib.suppress(Enough):
-            train(engine, rows.batches, training, share=share, device=device, observe=clock)
+            batches = PackedBatches(rows.batches, Numbering.of(model.encoder)) if setting.unpad else rows.batches
+            train(engine, batches, training, share=share, device=device, observe=clock)
         counted = range(WARM_UP, len(clock.ends))
         lengths = [length for step in counted for length in rows.lengths(step)]
         padded = sum(rows.padded_tokens(step, share) for step in counted)

@@ -203,6 +203,11 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int, length: int) -> Tensor:
     return padded
 
 
+def supervised(labels_NL: Tensor) -> Tensor:
+    """Where labels are not ignored, in the flattened batch. For the host: a device would wait for the count."""
+    return (labels_NL.flatten() != IGNORED).nonzero().squeeze(1)
+
+
 def mean_pool(hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
     """Mean over the tokens that are not padding: (N, D)."""
     weights = mask_NL.unsqueeze(-1).to(hidden_NLD.dtype)

@@ -10,7 +10,17 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import TextExample
-from trainables.heads.base import IGNORED, Feature, Head, HeadModule, Outputs, Pooling, pad_rows, special_frame
+from trainables.heads.base import (
+    IGNORED,
+    Feature,
+    Head,
+    HeadModule,
+    Outputs,
+    Pooling,
+    pad_rows,
+    special_frame,
+    supervised,
+)
 from trainables.tasks.base import Task
 
 
@@ -54,14 +64,13 @@ class MaskedLmModule(HeadModule):
         )
 
     def training_loss(self, hidden_NLD: Tensor, mask_NL: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        """Scores only the masked positions.
+        """Scores only the masked positions, which the targets name.
 
         Scores at every position of 32 rows of 128 tokens, with a vocabulary of 250,000, would take 4 GB.
         """
-        labels_NL = targets["labels"]
-        chosen_NL = labels_NL != IGNORED
-        scores_MV = self(hidden_NLD[chosen_NL], mask_NL[chosen_NL])
-        return self.loss(scores_MV, {"labels": labels_NL[chosen_NL]})
+        masked_M = targets["masked"]
+        scores_MV = self(hidden_NLD.flatten(0, 1)[masked_M], mask_NL.flatten()[masked_M])
+        return self.loss(scores_MV, {"labels": targets["labels"].flatten()[masked_M]})
 
     def idle(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
         """Without the scores: the table gets its gradient through the encoder's lookups."""
@@ -98,7 +107,8 @@ class MaskedLanguageModelling(Head[TextExample]):
         return MaskedLmModule(hidden_size)
 
     def targets(self, features: Sequence[Feature], padded_length: int) -> dict[str, Tensor]:
-        return {"labels": pad_rows([feature.target for feature in features], IGNORED, padded_length)}
+        labels_NL = pad_rows([feature.target for feature in features], IGNORED, padded_length)
+        return {"labels": labels_NL, "masked": supervised(labels_NL)}
 
     def decode(self, outputs: Outputs[TextExample], task: Task) -> list[Any]:
         raise ValueError(f"{task.name} is trained and never scored: its text has no labels")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedTokenizerFast, XLMRobertaConfig
 
 from trainables.heads.base import Pooling
 from trainables.models.families import FAMILIES, Family
+from trainables.models.packing import Segments, second_segment
 
 if TYPE_CHECKING:  # importing transformers' modelling code takes two seconds, which reading a recipe need not pay
     from transformers import PreTrainedModel, XLMRobertaModel
@@ -117,25 +118,43 @@ def encoder_on_meta(folder: Path, *, device: torch.device = CPU) -> PreTrainedMo
 
 
 def _with_segments(encoder: PreTrainedModel, family: Family) -> PreTrainedModel:
-    """The encoder, which marks the second segment of its rows from now on, if it has one.
-
-    `import_encoder` writes into the configuration whether the checkpoint does; earlier versions left it to the family. A
-    checkpoint that no stage imported may not say which token separates texts: then nothing is marked.
-    """
-    config = encoder.config
-    marks = getattr(config, "second_segment", family.second_segment)
-    if marks and getattr(config, "sep_token_id", None) is not None:
+    """The encoder, which marks the second segment of its rows from now on, if it has one (`Family.separator`)."""
+    if family.separator(encoder.config) is not None:
         encoder.register_forward_pre_hook(_mark_second_segment, with_kwargs=True)
     return encoder
 
 
 def _mark_second_segment(
     encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Adds `token_type_ids` as BERT's tokenizer does: 1 for all tokens after the first separator."""
-    separators_NL = kwargs["input_ids"] == encoder.config.sep_token_id
-    second_NL = (separators_NL.cumsum(1) - separators_NL.long() > 0) & kwargs["attention_mask"].bool()
-    return args, {**kwargs, "token_type_ids": second_NL.long()}
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Adds `token_type_ids` as BERT's tokenizer does; a packed batch has them already."""
+    if "token_type_ids" in kwargs:
+        return None
+    types_NL = second_segment(kwargs["input_ids"], kwargs["attention_mask"], encoder.config.sep_token_id)
+    return args, {**kwargs, "token_type_ids": types_NL}
+
+
+def hidden_states(
+    encoder: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    others: Mapping[str, Any] | None = None,
+    *,
+    layer: int | None = None,
+) -> Tensor:
+    """The states that heads read, (rows, length, width), of a padded batch, or of a packed one (`packing.pack`).
+
+    A packed batch has ids of shape (1, tokens), and its segments among the `others` of a model's inputs. `layer` counts hidden
+    layers from 1; 0 is the embeddings, None the encoder's output. States of padding mean nothing.
+    """
+    segments = None if others is None else Segments.among(others)
+    if segments is None:
+        how: dict[str, Any] = {"attention_mask": attention_mask}
+    else:
+        how = {**segments.inputs, "segments": segments}
+    output = encoder(input_ids=input_ids, output_hidden_states=layer is not None, **how)
+    hidden: Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
+    return hidden if segments is None else segments.padded(hidden[0], attention_mask.shape)
 
 
 def is_on_meta(model: nn.Module) -> bool:
@@ -158,7 +177,10 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 
 def compile_layers(model: nn.Module) -> None:
-    """Compile each layer of the encoder separately, for batches of any length: one graph for each kind of layer."""
+    """Compile each layer of the encoder separately: one graph for each kind of layer.
+
+    Numbers of rows and tokens are symbols in it, so that it serves packed and padded batches of any size.
+    """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     for module in encoder_of(model).modules():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainables.heads import HEADS, HeadModule
-from trainables.models.encoder import CPU, encoder_on_meta, load_encoder, pooling_of
+from trainables.models.encoder import CPU, encoder_on_meta, hidden_states, load_encoder, pooling_of
 from trainables.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -27,16 +27,14 @@ class TaskModel(nn.Module):
         self.encoder, self.head = encoder, head
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        layer = self.head.layer
-        output = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layer is not None
-        )
-        hidden_NLD = output.last_hidden_state if layer is None else output.hidden_states[layer]
+        hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, layer=self.head.layer)
         logits: Tensor = self.head(hidden_NLD, attention_mask)
         return logits
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **targets: Tensor) -> Tensor:
-        return self.head.loss(self.logits(input_ids, attention_mask), targets)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **others: Any) -> Tensor:
+        """`others` are the targets that the head reads, and the segments of a packed batch (`packing.pack`)."""
+        hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, others, layer=self.head.layer)
+        return self.head.training_loss(hidden_NLD, attention_mask, others)
 
 
 def new_task_model(

@@ -8,14 +8,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from trainables.hyperparameters import Training
 from trainables.models.encoder import checkpoint_activations, compile_layers, encoder_of, is_on_meta
+from trainables.models.packing import Numbering
 from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
 from trainables.training.attempts import Attempt, recorded_attempt
-from trainables.training.batching import Batches
+from trainables.training.batching import Batches, PackedBatches
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.early_stopping import DevScore, EarlyStopper
 from trainables.training.engine import Layout, engine_settings, full_state, managed_engine
@@ -67,7 +69,9 @@ def fit(
         assert weights is not None
         settings = engine_settings(training, layout)
         read_partitioned(model, weights, settings, trimmed=trimmed, leads=work.leads, device=work.device)
-    _adapt(model, work.resources)
+    adapt(model, work.resources, work.device)
+    if resources.unpad:
+        batches = PackedBatches(batches, Numbering.of(encoder_of(model)))
     stopper = _early_stopper(label, training, dev_score, leads=work.leads)
     with _recorded(stage, batches, training, work), managed_engine(model, training, layout) as engine:
         trained = train(
@@ -108,12 +112,19 @@ def _trim(model: nn.Module, lookups: Lookups | None, resources: Resources) -> Tr
     return trim(model, lookups) if wanted else None
 
 
-def _adapt(model: nn.Module, resources: Resources) -> None:
-    """Change how the model computes its passes, as the resources say."""
+def adapt(model: nn.Module, resources: Resources, device: torch.device) -> None:
+    """Change how the model computes its passes, as the resources and the device say.
+
+    On GPUs the projections of attention are merged. A CPU gains nothing from it (`projections`), and ZeRO 3 forbids it.
+    """
+    if device.type == "cuda" and resources.zero_stage < 3:
+        from trainables.models.projections import merge_in_training  # imports transformers' modelling code
+
+        merge_in_training(encoder_of(model))
     if resources.unpad:
         from trainables.models.unpadding import unpad_training  # imports transformers' modelling code
 
-        unpad_training(encoder_of(model))
+        unpad_training(encoder_of(model), device)
     if resources.activation_checkpointing:
         checkpoint_activations(model)
     if resources.compile:

@@ -15,7 +15,7 @@ from trainables.heads import HEADS, HeadModule
 from trainables.heads.features import FeatureTable
 from trainables.heads.masking import Masking
 from trainables.hyperparameters import Training
-from trainables.models.encoder import encoder_on_meta, load_encoder, load_tokenizer
+from trainables.models.encoder import encoder_on_meta, hidden_states, load_encoder, load_tokenizer
 from trainables.models.task_model import ENCODER, new_head, save_encoder
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.finetune import Tuned, root_of, tokenizer_of
@@ -83,13 +83,19 @@ class MixtureModel(nn.Module):
         super().__init__()
         self.encoder, self.heads = encoder, nn.ModuleList(heads)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, part: Tensor, **targets: Tensor) -> Tensor:
-        hidden_NLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        part: Tensor,
+        **others: Any,
+    ) -> Tensor:
+        hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, others)
         loss = torch.zeros((), device=hidden_NLD.device)
         for number, module in enumerate(self.heads):
             head = cast(HeadModule, module)
             if number == int(part):
-                loss = loss + head.training_loss(hidden_NLD, attention_mask, targets)
+                loss = loss + head.training_loss(hidden_NLD, attention_mask, others)
             else:  # ZeRO needs a gradient for every parameter
                 loss = loss + 0.0 * head.idle(hidden_NLD, attention_mask)
         return loss

@@ -20,11 +20,11 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.fields import added_field
-from trainables.heads.base import IGNORED, mean_pool, pad_rows, padded_length
+from trainables.heads.base import IGNORED, mean_pool, pad_rows, padded_length, supervised
 from trainables.heads.masking import Masking
 from trainables.heads.ranking import new_log_scale, ranking_loss
 from trainables.hyperparameters import Training
-from trainables.models.encoder import Shape, count_parameters, load_tokenizer
+from trainables.models.encoder import Shape, count_parameters, hidden_states, load_tokenizer
 from trainables.models.task_model import save_encoder
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.fit import fit
@@ -140,21 +140,24 @@ class PretrainModel(nn.Module):
         attention_mask: Tensor,
         labels: Tensor | None = None,
         translated_labels: Tensor | None = None,
+        *,
+        masked: Tensor,
+        **segments: Any,
     ) -> Tensor:
-        hidden_NLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, segments)
         if labels is None:
             assert translated_labels is not None
-            return self._masked(hidden_NLD, translated_labels, hidden_NLD.shape[0] // self.group_pairs)
+            return self._masked(hidden_NLD, translated_labels, masked, hidden_NLD.shape[0] // self.group_pairs)
         groups = hidden_NLD.shape[0] // (2 * self.group_pairs)
-        return self._masked(hidden_NLD, labels, groups) + self._ranking(mean_pool(hidden_NLD, attention_mask), groups)
+        loss = self._masked(hidden_NLD, labels, masked, groups)
+        return loss + self._ranking(mean_pool(hidden_NLD, attention_mask), groups)
 
-    def _masked(self, hidden_NLD: Tensor, labels_NL: Tensor, groups: int) -> Tensor:
-        masked_NL = labels_NL != IGNORED
-        hidden_MD = self.norm(functional.gelu(self.dense(hidden_NLD[masked_NL])))
+    def _masked(self, hidden_NLD: Tensor, labels_NL: Tensor, masked_M: Tensor, groups: int) -> Tensor:
+        hidden_MD = self.norm(functional.gelu(self.dense(hidden_NLD.flatten(0, 1)[masked_M])))
         scores_MV = functional.linear(hidden_MD, self.encoder.get_input_embeddings().weight, self.bias)
-        losses_M = functional.cross_entropy(scores_MV.float(), labels_NL[masked_NL], reduction="none")
-        masked_G = masked_NL.view(groups, -1).sum(1)
-        group_M = torch.arange(groups, device=losses_M.device).repeat_interleave(masked_G)
+        losses_M = functional.cross_entropy(scores_MV.float(), labels_NL.flatten()[masked_M], reduction="none")
+        masked_G = (labels_NL != IGNORED).view(groups, -1).sum(1)
+        group_M = masked_M // (labels_NL.numel() // groups)
         return (losses_M / masked_G.clamp(min=1)[group_M]).sum()
 
     def _ranking(self, vectors_ND: Tensor, groups: int) -> Tensor:
@@ -219,11 +222,12 @@ class GroupBatches:
                 masked.append(inputs)
                 labels.append(targets)
         longest = padded_length(rows)
-        input_ids = pad_rows(masked, self.pad_id, longest)
+        input_ids, labels_NL = pad_rows(masked, self.pad_id, longest), pad_rows(labels, IGNORED, longest)
         return {
             "input_ids": input_ids,
             "attention_mask": (input_ids != self.pad_id).long(),
-            "translated_labels" if translated else "labels": pad_rows(labels, IGNORED, longest),
+            "translated_labels" if translated else "labels": labels_NL,
+            "masked": supervised(labels_NL),
         }
 
     def _rows(self, rng: random.Random) -> list[tuple[int, ...]]:

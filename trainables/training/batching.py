@@ -14,6 +14,7 @@ from trainables.heads import HEADS, Feature, Head
 from trainables.heads.base import pad_rows, padded_length
 from trainables.heads.features import FeatureTable
 from trainables.heads.masking import Masking
+from trainables.models.packing import Numbering, pack
 from trainables.tasks.base import Task
 
 BUCKET_BATCHES = 16  # examples are sorted by length within this many batches, which limits padding
@@ -117,8 +118,8 @@ class Batches(Protocol):
     def micro_batch_rows(self, batch_size: int, share: Share) -> int:
         """The most rows that a micro-batch of a worker's share has."""
 
-    def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
-        """Keyword arguments of the model for each micro-batch of a worker's share of a step."""
+    def micro_batches(self, step: int, share: Share) -> list[dict[str, Any]]:
+        """Keyword arguments of the model for each micro-batch of a worker's share of a step: tensors, or numbers."""
 
     def weight(self, step: int) -> float:
         """Supervised decisions in the whole batch of a step, over all workers; the summed loss is divided by it."""
@@ -180,3 +181,28 @@ def collate(features: Sequence[Feature], head: Head[Any], pad_id: int) -> dict[s
         "attention_mask": attention_mask,
         **head.targets(features, longest),
     }
+
+
+@dataclass(frozen=True)
+class PackedBatches:
+    """Batches without padding, for an encoder that numbers tokens like this: those of `padded`, packed on the host."""
+
+    padded: Batches
+    numbering: Numbering
+
+    @property
+    def group(self) -> int:
+        return self.padded.group
+
+    @property
+    def rows(self) -> int:
+        return self.padded.rows
+
+    def micro_batch_rows(self, batch_size: int, share: Share) -> int:
+        return self.padded.micro_batch_rows(batch_size, share)
+
+    def micro_batches(self, step: int, share: Share) -> list[dict[str, Any]]:
+        return [pack(inputs, self.numbering) for inputs in self.padded.micro_batches(step, share)]
+
+    def weight(self, step: int) -> float:
+        return self.padded.weight(step)

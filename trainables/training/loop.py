@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +67,11 @@ def train(
             engine.set_gradient_accumulation_boundary(number == len(micro_batches))
             try:
                 with packed_dropout(device):  # around the backward pass as well, which may recompute activations
-                    loss = engine(**{name: tensor.to(device) for name, tensor in inputs.items()}) * scale
+                    loss = engine(**_on_device(inputs, device)) * scale
                     engine.backward(loss)
                 engine.step()
             except torch.OutOfMemoryError as error:
-                raise OutOfMemory(step, len(inputs["input_ids"]), str(error)) from error
+                raise OutOfMemory(step, len(inputs["attention_mask"]), str(error)) from error
             total += loss.detach() / accumulation
         due = checkpoints is not None and checkpoints.due()
         if share.workers > 1:
@@ -90,3 +90,8 @@ def train(
         if checkpoints is not None and due:
             checkpoints.save(engine, losses, stopper)
     return Trained(losses, resumed)
+
+
+def _on_device(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The inputs with their tensors on the device; numbers stay with the host, which branches on them."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}

@@ -14,7 +14,7 @@ from tests.support.recipes import LANGUAGES
 from tests.trainables.heads.test_masking import ALONE, TASK, masked_batches
 from trainables.data.examples import TextExample
 from trainables.heads import HEADS
-from trainables.heads.base import IGNORED
+from trainables.heads.base import IGNORED, supervised
 from trainables.heads.masked_lm import MaskedLmModule
 from trainables.tasks.micro.corpus import MicroCorpus
 
@@ -48,7 +48,7 @@ def test_only_masked_positions_are_scored_with_the_loss_of_all_positions(monkeyp
     head, table, hidden_NLD = _head()
     mask_NL, labels_NL = torch.ones(4, 12, dtype=torch.long), torch.full((4, 12), IGNORED)
     labels_NL[0, 3], labels_NL[2, 5], labels_NL[2, 6] = 7, 8, 999
-    targets = {"labels": labels_NL}
+    targets = {"labels": labels_NL, "masked": supervised(labels_NL)}
     # RoBERTa's LM head without its last bias, written out.
     transformed = head.norm(functional.gelu(head.dense(hidden_NLD)))
     expected = functional.cross_entropy(

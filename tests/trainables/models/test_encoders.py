@@ -22,11 +22,13 @@ from trainables.hyperparameters import Training
 from trainables.models.catalogue import CATALOGUE, config_of
 from trainables.models.encoder import (
     checkpoint_activations,
+    hidden_states,
     load_encoder,
     load_tokenizer,
     pooling_of,
 )
 from trainables.models.families import FAMILIES
+from trainables.models.packing import Numbering, pack
 from trainables.models.published_encoder import PublishedEncoder, pinned_encoder
 from trainables.models.task_model import ENCODER, TaskModel, load_task_model, new_task_model, save_task_model
 from trainables.models.unpadding import unpad_training
@@ -295,11 +297,9 @@ def test_bert_marks_the_second_text_of_a_pair_as_its_tokenizer_does(
         marked = original.base_model(input_ids=ids, attention_mask=mask, token_type_ids=segments)[0]
         plain = original.base_model(input_ids=ids, attention_mask=mask)[0]
         found = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        unpad_training(model.train().encoder)
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        unpadded = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        unpad_training(model.encoder, torch.device("cpu"))
+        packed = pack({"input_ids": ids, "attention_mask": mask}, Numbering.of(model.encoder))
+        unpadded = hidden_states(model.encoder, packed["input_ids"], mask, packed)
     assert not torch.allclose(marked[0, 0], plain[0, 0], atol=1e-4)
     real = mask.bool()
     torch.testing.assert_close(found[real], marked[real], atol=1e-5, rtol=1e-4)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tests.support.networks import PAD, classifier, random_features, roberta, small_encoder
@@ -14,6 +16,8 @@ from trainables.heads.features import read_features
 from trainables.hyperparameters import Training
 from trainables.models.encoder import compile_layers
 from trainables.models.families import FAMILIES
+from trainables.models.packing import Numbering, pack
+from trainables.models.unpadding import unpad_training
 from trainables.resources import Resources
 from trainables.stages.base import Workplace
 from trainables.stages.fit import fit
@@ -51,6 +55,35 @@ def test_a_stage_trains_the_same_compiled(tmp_path: Path, monkeypatch: pytest.Mo
     assert results[True][0] == pytest.approx(results[False][0], rel=1e-5)
     for name, value in results[False][1].items():
         torch.testing.assert_close(results[True][1][name], value, rtol=0.0, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "kinds"), [("xlm-roberta", 1), ("modernbert", 2)])
+def test_packed_batches_of_any_size_share_a_graph(family: str, kinds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward through the GPU's attention operator, on tensors without memory.
+
+    Numbers of tokens (256, 768), of rows and of the longest row differ. ModernBERT has global layers and those with a window.
+    """
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch.compiler.reset()
+    counters.clear()
+    model = classifier(small_encoder(family, layers=3)).train()
+    unpad_training(model.encoder, torch.device("cpu"))
+    compile_layers(model)
+    meta = torch.device("meta")
+    model.to(meta, torch.bfloat16)
+    for rows, length in ((4, 30), (19, 37), (3, 11)):
+        ids = torch.full((rows, length), 7)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "labels": torch.zeros(rows, dtype=torch.long),
+        }
+        packed = pack(inputs, Numbering.of(model.encoder))
+        on_meta = {name: value.to(meta) if isinstance(value, Tensor) else value for name, value in packed.items()}
+        model(**on_meta).backward()
+        assert counters["stats"]["unique_graphs"] == kinds
+    assert not counters["graph_break"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
