@@ -98,7 +98,8 @@ def _weakly_timed(benchmarks: pd.DataFrame) -> Iterator[str]:
         elif row["slowed_by"] not in NOT_SLOWED:
             yield f"{name} was timed on a GPU that was slowed: {row['slowed_by']}"
         if row["mig"] == "on":
-            yield f"{name} was timed on a slice of a GPU (MIG): the load of the other slices is unknown"
+            energy = "; its energy is that of the whole card" if pd.notna(row["energy_j_per_sample"]) else ""
+            yield f"{name} was timed on a slice of a GPU (MIG): the load of the other slices is unknown{energy}"
         each = row["samples"] / max(row["repeats"], 1)
         if each < FEW_QUERIES and pd.notna(row["p50_ms"]):
             few.append(f"{name} ({each:.0f})")

@@ -95,6 +95,7 @@ def test_a_run_carries_the_context_of_its_measurement_and_the_report_lists_what_
     page = reported(tmp_path)
     assert "fp32 was timed on a GPU that was slowed: power cap, not known (NVML: Not Supported)" in page
     assert "fp32 was timed on a slice of a GPU (MIG)" in page
+    assert "; its energy is that of the whole card" in page
     assert "fewer than 662 queries per repeat, which a p99 needs: 1x32 fp32 (100)" in page
     assert "queries timed" in page
     assert "driver 555.42; slowed by power cap" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pynvml
 import pytest
@@ -76,6 +77,54 @@ def test_a_reading_that_one_gpu_lacks_leaves_the_others(monkeypatch: pytest.Monk
     state = read_gpu("GPU-7")
     assert state.process_memory_mb is None
     assert "process ids differ in a container" in state.unavailable["process_memory_mb"]
+
+
+def test_a_mig_slice_has_its_own_memory_and_processes_and_the_energy_of_its_card(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """CUDA gives the UUID of a slice without NVML's prefix, so it arrives as one of a whole GPU."""
+    handles = {"MIG-5": "slice", "GPU-7": "card"}
+
+    def handle_of(uuid: str) -> str:
+        if uuid not in handles:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return handles[uuid]
+
+    def only_of_card(value: object) -> Callable[..., object]:
+        def read(handle: str, *_: object) -> object:
+            if handle != "card":
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+            return value
+
+        return read
+
+    fakes = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetHandleByUUID": handle_of,
+        "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": {"slice": "card"}.__getitem__,
+        "nvmlDeviceGetName": lambda handle: f"name of {handle}",
+        "nvmlSystemGetDriverVersion": lambda: "580.1",
+        "nvmlDeviceGetMemoryInfo": lambda handle: type("Memory", (), {"used": 2e6, "total": 8e6})(),
+        "nvmlDeviceGetComputeRunningProcesses": lambda handle: [] if handle == "slice" else [1, 2, 3],
+        "nvmlDeviceGetTotalEnergyConsumption": only_of_card(9000),
+        "nvmlDeviceGetPowerUsage": only_of_card(250_000),
+        "nvmlDeviceGetTemperature": only_of_card(61),
+        "nvmlDeviceGetClockInfo": only_of_card(1980),
+        "nvmlDeviceGetCurrentClocksEventReasons": only_of_card(0),
+        "nvmlDeviceGetMigMode": only_of_card([1, 1]),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(pynvml, name, fake)
+    sliced, whole = read_gpu("GPU-5"), read_gpu("GPU-7")
+    assert (sliced.uuid, sliced.name, sliced.other_processes, sliced.mig) == ("MIG-5", "name of slice", 0, True)
+    assert (sliced.energy_j, sliced.power_w, sliced.sm_clock_mhz) == (9.0, 250.0, 1980)
+    assert sliced.whole_card == (
+        *("energy_j", "power_w", "temperature_c"),
+        *("sm_clock_mhz", "memory_clock_mhz", "slowed_by"),
+    )
+    assert (whole.name, whole.whole_card) == ("name of card", ())
+    assert "Not Found" in read_gpu("GPU-6").unavailable["energy_j"]
 
 
 def test_the_peak_of_host_memory_restarts_at_its_reset() -> None:

@@ -1,4 +1,8 @@
-"""GPU readings from NVML. A reading that NVML cannot give is None with a reason, never zero."""
+"""GPU readings from NVML. A reading that NVML cannot give is None with a reason, never zero.
+
+A MIG slice has memory, processes and a name of its own. Energy, power, temperature and clocks exist only for the whole card,
+and are those of the card that the slice belongs to (NVML's reference, "Multi Instance GPU Management").
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,8 @@ MB = 1e6
 @dataclass(frozen=True)
 class GpuState:
     """One reading. `energy_j` counts from the loading of the driver; memory is in MB (1e6 bytes), `process_memory_mb` that of
-    this process. `slowed_by` lists why clocks are below their maximum. `unavailable` holds the reasons by field."""
+    this process. `slowed_by` lists why clocks are below their maximum. `unavailable` holds the reasons by field. `whole_card`
+    names the readings of a MIG slice that are those of its whole card, other slices included."""
 
     name: str | None = None
     driver: str | None = None
@@ -34,9 +39,11 @@ class GpuState:
     slowed_by: tuple[str, ...] | None = None
     mig: bool | None = None
     unavailable: dict[str, str] = field(default_factory=dict)
+    whole_card: tuple[str, ...] = ()
 
 
-FIELDS = tuple(field.name for field in fields(GpuState) if field.name != "unavailable")
+FIELDS = tuple(field.name for field in fields(GpuState) if field.name not in ("unavailable", "whole_card"))
+WHOLE_CARD = ("energy_j", "power_w", "temperature_c", "sm_clock_mhz", "memory_clock_mhz", "slowed_by")
 SLOWED_BY = {
     "application clocks": pynvml.nvmlClocksEventReasonApplicationsClocksSetting,
     "power cap": pynvml.nvmlClocksEventReasonSwPowerCap,
@@ -50,7 +57,10 @@ SLOWED_BY = {
 
 
 def gpu_uuid(device: torch.device) -> str | None:
-    """The device's UUID in NVML's form, None for a CPU. NVML's indices would ignore CUDA_VISIBLE_DEVICES."""
+    """The device's UUID in NVML's form, None for a CPU. NVML's indices would ignore CUDA_VISIBLE_DEVICES.
+
+    CUDA gives a MIG slice's own UUID without saying that it is a slice's; `read_gpu` finds out.
+    """
     if device.type != "cuda":
         return None
     uuid = str(torch.cuda.get_device_properties(device).uuid)
@@ -58,12 +68,13 @@ def gpu_uuid(device: torch.device) -> str | None:
 
 
 def read_gpu(uuid: str | None) -> GpuState:
-    """The current state of the GPU with that UUID."""
+    """The current state of the GPU, or the MIG slice, with that UUID."""
     if uuid is None:
         return _no_reading("the device is not a GPU")
     try:
         with _session():
-            return _read(pynvml.nvmlDeviceGetHandleByUUID(uuid), uuid)
+            handle, uuid = _find(uuid)
+            return _read(handle, uuid)
     except pynvml.NVMLError as error:
         return _no_reading(f"NVML: {error}")
 
@@ -87,21 +98,34 @@ def _session() -> Iterator[None]:
         pynvml.nvmlShutdown()
 
 
+def _find(uuid: str) -> tuple[Any, str]:
+    """NVML's handle of a GPU or a MIG slice, and its UUID with the prefix that NVML knows it by."""
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(uuid), uuid
+    except pynvml.NVMLError as error:
+        if error.value != pynvml.NVML_ERROR_NOT_FOUND or not uuid.startswith("GPU-"):
+            raise
+    uuid = f"MIG-{uuid.removeprefix('GPU-')}"
+    return pynvml.nvmlDeviceGetHandleByUUID(uuid), uuid
+
+
 def _read(handle: Any, uuid: str) -> GpuState:
+    sliced = uuid.startswith("MIG-")
+    card = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle) if sliced else handle
     readers: dict[str, Callable[[], Any]] = {
         "name": lambda: _text(pynvml.nvmlDeviceGetName(handle)),
         "driver": lambda: _text(pynvml.nvmlSystemGetDriverVersion()),
-        "energy_j": lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000,
+        "energy_j": lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(card) / 1000,
         "memory_used_mb": lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used / MB,
         "memory_total_mb": lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).total / MB,
-        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
-        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(card) / 1000,
+        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU),
         "process_memory_mb": lambda: _process_memory_mb(handle),
         "other_processes": lambda: _other_processes(handle),
-        "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
-        "memory_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
-        "slowed_by": lambda: _slowed_by(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)),
-        "mig": lambda: bool(pynvml.nvmlDeviceGetMigMode(handle)[0]),
+        "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM),
+        "memory_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_MEM),
+        "slowed_by": lambda: _slowed_by(pynvml.nvmlDeviceGetCurrentClocksEventReasons(card)),
+        "mig": lambda: bool(pynvml.nvmlDeviceGetMigMode(card)[0]),
     }
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -112,7 +136,8 @@ def _read(handle: Any, uuid: str) -> GpuState:
             reasons[name] = f"NVML: {error}"
     if "process_memory_mb" in values and values["process_memory_mb"] is None:
         reasons["process_memory_mb"] = "NVML does not list this process (process ids differ in a container)"
-    return GpuState(uuid=uuid, unavailable=reasons, **values)
+    whole_card = tuple(name for name in WHOLE_CARD if sliced and name in values)
+    return GpuState(uuid=uuid, unavailable=reasons, whole_card=whole_card, **values)
 
 
 def _other_processes(handle: Any) -> int:
