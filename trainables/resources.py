@@ -38,6 +38,8 @@ class Resources:
             worker on CPUs is estimated to take (`study.planning.worker_memory`), and nothing for one on a GPU.
         fewest_workers: where lost machines do not come back, a trial continues with half its workers, down to this number,
             within the same global batch; an interrupted stage then restarts. None waits for all workers.
+        one_node: a group's workers wait for a node that holds them all, instead of spanning several. A run sets it where its
+            cluster has such a node (`study.cluster.fit`).
     """
 
     workers: int = 1
@@ -54,6 +56,7 @@ class Resources:
     compile: bool = False
     fewest_workers: int | None = None
     memory_gb: float | None = None
+    one_node: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus < 1 or self.gpus not in (0, 1) or self.micro_batch < 1:

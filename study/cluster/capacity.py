@@ -56,8 +56,20 @@ class Capacity:
         return int(self._sum(self.groups, lambda group: group.requests_per_node(request)))
 
     def max_trials(self, resources: Resources) -> int:
-        """How many trials of a size the cluster can hold at once; no worker spans two nodes."""
-        return self.max_requests(worker_request(resources)) // resources.workers
+        """How many trials of a size the cluster can hold at once; no worker spans two nodes.
+
+        Where one node can hold all workers of a trial, none of its trials spans two either: the GPUs that two nodes have left
+        are not counted together.
+        """
+        request = worker_request(resources)
+        if self.holds_on_one_node(resources):
+            return int(self._sum(self.groups, lambda group: group.requests_per_node(request) // resources.workers))
+        return self.max_requests(request) // resources.workers
+
+    def holds_on_one_node(self, resources: Resources) -> bool:
+        """Whether a single node of some group can hold all workers of a trial."""
+        request = worker_request(resources)
+        return any(group.max_nodes and group.requests_per_node(request) >= resources.workers for group in self.groups)
 
     def totals(self) -> dict[str, float]:
         """The most that the cluster can have at once of CPU, GPU, GPU:<type> of every accelerator type, and bytes of memory.

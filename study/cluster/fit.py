@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from study.cluster.capacity import MEMORY, Capacity, NodeGroup, cluster_capacity
 from study.cluster.connection import cluster_address
+from study.cluster.packing import Packing
 from study.errors import CannotRun, joined
 from study.spec import Size
 from trainables.resources import GB, WAITING_BYTES, Resources, worker_request
@@ -119,6 +120,32 @@ def _largest_request(resources: Resources, needed: float, capacity: Capacity) ->
     return None
 
 
+def with_placement(
+    sizes: Sequence[Size], *, capacity: Capacity | None = None, say: Callable[[str], object] = lambda line: None
+) -> tuple[Size, ...]:
+    """The sizes, whose trials keep their workers on one node wherever a node of the cluster can hold them all.
+
+    Between nodes, collectives go through the network instead of NVLink, an order of magnitude slower. Ray by itself spans
+    nodes as soon as no single one is free. `say` is told which sizes have to. By default `capacity` is that of the connected
+    cluster.
+    """
+    capacity = capacity or cluster_capacity()
+    return tuple(_with_placement(size, capacity, say) for size in sizes)
+
+
+def _with_placement(size: Size, capacity: Capacity, say: Callable[[str], object]) -> Size:
+    resources = size.resources
+    if resources.inline:
+        return size
+    one_node = _after_waiting(capacity).holds_on_one_node(resources)
+    if not one_node:
+        say(
+            f"{size.name}: no node can hold its {resources.workers} workers, {_formatted(resources)}: a trial spans nodes, and "
+            "its collectives go through the network"
+        )
+    return dataclasses.replace(size, resources=dataclasses.replace(resources, one_node=one_node))
+
+
 def _after_waiting(capacity: Capacity) -> Capacity:
     """The capacity with the process of a trial that waits for its workers on each node: any of them may have it."""
 
@@ -130,9 +157,16 @@ def _after_waiting(capacity: Capacity) -> Capacity:
 
 
 def max_concurrent_trials(sizes: Sequence[Size]) -> dict[str, int]:
-    """How many trials of each size the cluster can hold if only that size runs; no worker spans two nodes."""
+    """How many trials of each size the cluster can hold if only that size runs."""
     capacity = cluster_capacity()
     return {size.name: capacity.max_trials(size.resources) for size in sizes}
+
+
+def empty_nodes(sizes: Sequence[Size]) -> Callable[[], Packing]:
+    """A function that returns the nodes of the connected cluster without any trials, to place trials of the sizes on."""
+    capacity = cluster_capacity()
+    resources = {size.name: size.resources for size in sizes}
+    return lambda: Packing(capacity, resources)
 
 
 def _formatted(resources: Resources) -> str:

@@ -14,7 +14,14 @@ from study.benchmarking.placement import placement_of
 from study.benchmarking.run import benchmark_size
 from study.benchmarking.stored import BestModel
 from study.cluster.connection import cluster_address, connected
-from study.cluster.fit import cores_per_trial, max_concurrent_trials, slot_amounts, with_memory
+from study.cluster.fit import (
+    cores_per_trial,
+    empty_nodes,
+    max_concurrent_trials,
+    slot_amounts,
+    with_memory,
+    with_placement,
+)
 from study.cluster.preflight import check_disk, check_local_start
 from study.cluster.progress_actor import ProgressActor, ProgressReporter
 from study.console import Console, Timeline
@@ -218,7 +225,7 @@ class _Run:
     def _connect(self, stack: ExitStack) -> tuple[Study, Slots]:
         """Connect to Ray, and refuse the study at once if a size or the benchmark can never get its nodes.
 
-        Returns the study with the memory that its workers request of this cluster, and the slots.
+        Returns the study with what its workers request of this cluster, memory and placement, and the slots.
         """
         sizes, address = self.study.sizes, self.options.address
         if cluster_address(address) is None:
@@ -229,8 +236,8 @@ class _Run:
             self.console.say(f"{problem}: its locks may hold on one node only; two nodes could train the same stage")
         amounts = slot_amounts(sizes, address, say=self.console.say)
         needed_gb = {size.name: worker_gb(self.study, size) for size in sizes}
-        sizes = with_memory(sizes, needed_gb, say=self.console.say)
-        slots = Slots(amounts, max_concurrent_trials(sizes))
+        sizes = with_placement(with_memory(sizes, needed_gb, say=self.console.say), say=self.console.say)
+        slots = Slots(amounts, max_concurrent_trials(sizes), empty_nodes(sizes))
         if self.study.benchmark.variants:
             placement_of(self.study.benchmark)
         return dataclasses.replace(self.study, sizes=sizes), slots

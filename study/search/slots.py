@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from study.cluster.packing import Packing
 from study.spec import Size
 from trainables.resources import WAITING_BYTES, worker_request
 
@@ -28,12 +29,15 @@ def trial_request(size: Size) -> dict[str, float]:
     return request
 
 
-def shares(capacity: Amounts, requests: Mapping[str, Amounts], *, wanted: Mapping[str, int]) -> dict[str, int]:
+def shares(
+    capacity: Amounts, requests: Mapping[str, Amounts], *, wanted: Mapping[str, int], packing: Packing | None = None
+) -> dict[str, int]:
     """The slots of each search: one trial to each in turn, as long as it fits and the search wants more.
 
     Args:
         requests: the resources of one trial, by search.
         wanted: the most trials that a search can use, by search.
+        packing: the cluster's nodes, still without trials; None counts the capacity of all nodes together.
     """
     slots = dict.fromkeys(requests, 0)
     free = dict(capacity)
@@ -41,7 +45,7 @@ def shares(capacity: Amounts, requests: Mapping[str, Amounts], *, wanted: Mappin
     while progress:
         progress = False
         for name, request in requests.items():
-            if slots[name] < wanted[name] and _fits(request, free):
+            if slots[name] < wanted[name] and _fits(request, free) and (packing is None or packing.place(name)):
                 slots[name] += 1
                 progress = True
                 for resource, amount in request.items():
@@ -62,10 +66,12 @@ class Slots:
     leaves, or has fewer trials left than its share.
 
     `limits` bounds a size's trials by what single nodes can hold, where the capacity of all nodes together allows for more.
+    `nodes` does the same for the trials of several sizes at once: it returns the cluster's nodes without any trials.
     """
 
     capacity: Amounts
     limits: Mapping[str, int] = field(default_factory=dict)
+    nodes: Callable[[], Packing] | None = None
     _requests: dict[str, Amounts] = field(default_factory=dict)
     _remaining: dict[str, int] = field(default_factory=dict)  # trials that have not started, by search
     _running: dict[str, int] = field(default_factory=dict)
@@ -82,7 +88,7 @@ class Slots:
         """
         request = {name: min(amount, self.capacity.get(name, amount)) for name, amount in request.items()}
         with self._changed:
-            while not (self._can_admit(request) or until()):
+            while not (self._can_admit(name, request) or until()):
                 self._changed.wait(timeout=POLL_S)
             self._requests[name], self._remaining[name], self._running[name] = request, trials, 0
         try:
@@ -99,7 +105,8 @@ class Slots:
                 search: min(self._running[search] + self._remaining[search], self.limits.get(search, sys.maxsize))
                 for search in self._requests
             }
-            share = shares(self.capacity, self._requests, wanted=wanted)[name]
+            packing = None if self.nodes is None else self.nodes()
+            share = shares(self.capacity, self._requests, wanted=wanted, packing=packing)[name]
             if self._running[name] >= share or not _fits(self._requests[name], self._free()):
                 return False
             self._running[name] += 1
@@ -112,10 +119,14 @@ class Slots:
             self._running[name] -= 1
             self._changed.notify_all()
 
-    def _can_admit(self, request: Amounts) -> bool:
+    def _can_admit(self, name: str, request: Amounts) -> bool:
         requests = [*self._requests.values(), request]
         needed = {name: sum(each.get(name, 0.0) for each in requests) for each in requests for name in each}
-        return _fits(needed, self.capacity)
+        if not _fits(needed, self.capacity):
+            return False
+        packing = None if self.nodes is None else self.nodes()
+        # A search that is alone is admitted however its trial compares with the nodes, as with the capacity.
+        return not self._requests or packing is None or all(map(packing.place, [*self._requests, name]))
 
     def _free(self) -> dict[str, float]:
         free = dict(self.capacity)

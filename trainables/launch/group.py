@@ -49,6 +49,7 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
                 num_workers=resources.workers,
                 use_gpu=bool(resources.gpus),
                 resources_per_worker=worker_request(resources),
+                placement_strategy="STRICT_PACK" if resources.one_node else "PACK",
             ),
             run_config=RunConfig(
                 name=_run_name(name, job),

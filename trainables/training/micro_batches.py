@@ -20,7 +20,7 @@ from trainables.store.kept import KeptFileUnusable, read_object
 
 Limits = Mapping[str, int]  # the largest micro-batch to try, by the memory key of a stage
 # Resources that do not change what fits a device.
-IRRELEVANT = ("micro_batch", "checkpoint_every_s", "fewest_workers", "memory_gb")
+IRRELEVANT = ("micro_batch", "checkpoint_every_s", "fewest_workers", "memory_gb", "one_node")
 
 
 @dataclass(frozen=True)

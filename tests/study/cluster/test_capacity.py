@@ -8,7 +8,7 @@ import pytest
 
 from study.cluster import fit
 from study.cluster.capacity import Capacity, capacity_of_config, capacity_of_nodes
-from study.cluster.fit import check_capacity, slot_amounts, with_memory
+from study.cluster.fit import check_capacity, slot_amounts, with_memory, with_placement
 from study.errors import CannotRun
 from study.spec import Size
 from tests.support import recipes
@@ -36,6 +36,9 @@ GROUPS = {
         (Resources(workers=5, cpus=1, gpus=1, accelerator_type="T4"), 0),
         (Resources(workers=1, cpus=1, gpus=1, accelerator_type="H100"), 0),
         (Resources(workers=1, cpus=65), 0),
+        # Three on each large node: what two nodes have left is not a node.
+        (Resources(workers=3, cpus=1, gpus=1), 2 + 2),
+        (Resources(workers=9, cpus=1, gpus=1), 2),  # no node holds all, so a trial spans nodes
     ],
 )
 def test_capacity_counts_whole_workers_including_nodes_to_be_started(resources: Resources, trials: int) -> None:
@@ -137,6 +140,25 @@ def test_workers_of_a_trial_too_large_for_one_node_use_several(monkeypatch: pyte
     resources, capacity, lines = _requested(monkeypatch, Resources(workers=2), 4.0, node, node)
     assert (resources.memory_gb, capacity.max_trials(resources)) == (4.0, 1)
     assert lines == ["a: trials at once: 1, not 4, as a worker takes up to 4.0 GB of memory"]
+
+
+def test_workers_share_a_node_wherever_one_can_hold_them_and_a_line_names_those_that_cannot() -> None:
+    def placed(resources: Resources) -> tuple[bool, list[str]]:
+        lines: list[str] = []
+        size = Size("a", recipes.tiny().sizes[0].encoder, resources)
+        (size,) = with_placement([size], capacity=capacity_of_config(GROUPS), say=lines.append)
+        return size.resources.one_node, lines
+
+    assert placed(Resources(workers=8, gpus=1, zero_stage=3)) == (True, [])
+    assert placed(Resources(workers=4, gpus=1, accelerator_type="A100")) == (True, [])
+    assert placed(Resources(workers=4, gpus=1, accelerator_type="T4")) == (
+        False,
+        [
+            "a: no node can hold its 4 workers, 4 x (1 CPU, 1 GPU, T4): a trial spans nodes, and its collectives go through "
+            "the network"
+        ],
+    )
+    assert placed(Resources()) == (False, []), "a single process has no group"
 
 
 def test_nothing_is_requested_where_the_need_is_unknown_or_a_node_group_says_nothing(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 
+from study.cluster.capacity import capacity_of_nodes
+from study.cluster.packing import Packing
 from study.search.slots import Slots, shares, trial_request
 from study.spec import Size
 from tests.support import recipes
@@ -71,6 +75,31 @@ def test_a_new_search_gets_its_share_as_trials_end() -> None:
             assert slots.acquire("b")
             assert not slots.acquire("b")
         assert slots.acquire("a")
+
+
+def test_trials_of_several_sizes_run_only_as_far_as_the_nodes_hold_them_together() -> None:
+    """Two nodes of four GPUs: the free GPUs of two nodes are no place for a trial that needs one node."""
+    nodes = capacity_of_nodes([{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 4.0}}] * 2)
+    sizes = {
+        name: Size(name, SIZE.encoder, Resources(workers=count, gpus=1, one_node=count > 1))
+        for name, count in {"one": 1, "two": 2, "three": 3, "other three": 3}.items()
+    }
+    slots = Slots(nodes.totals(), nodes=lambda: Packing(nodes, {name: size.resources for name, size in sizes.items()}))
+
+    def admitted(name: str, **until: Callable[[], bool]) -> AbstractContextManager[None]:
+        return slots.admitted(name, trial_request(sizes[name]), trials=9, **until)
+
+    with admitted("three"), admitted("one"):
+        assert [slots.acquire("three") for _ in range(3)] == [True, True, False]
+        assert [slots.acquire("one") for _ in range(3)] == [True, True, False]
+    asked: list[bool] = []
+
+    def asked_before() -> bool:
+        asked.append(True)
+        return len(asked) > 1
+
+    with admitted("three"), admitted("other three"), admitted("two", until=asked_before):
+        assert len(asked) == 2, "eight GPUs are enough for one trial of each; the nodes have one left each"
 
 
 def test_a_limit_bounds_a_search_below_the_capacity_of_all_nodes() -> None:
