@@ -19,7 +19,12 @@ from trainables.training.micro_batches import known_limits, record_limit
 
 Launch = Callable[[Job], None]
 logger = logging.getLogger(__name__)
-NODE_LOSS_NOTICE_S = 45.0  # Ray reports a node as dead within this time
+# Ray's control store checks a node every 3 s, waits up to 10 s for the answer and reports the node as dead after five misses:
+# 15 s where its machine refuses connections, and 65 s where nothing answers, as with a spot machine that is taken away.
+NODE_LOSS_NOTICE_S = 90.0
+# What PyTorch writes where NCCL says that a peer is gone (`ncclRemoteError` in NCCLUtils.hpp, and `ncclGetErrorString`). Other
+# NCCL errors (`ncclSystemError`) may as well come from this machine's settings.
+NCCL_PEER_LOST = ("ncclRemoteError", "remote process exited or there was a network error")
 MAX_LOSSES = 10  # machines and workers lost in one launch; each costs the work since the stage's last checkpoint
 
 
@@ -103,21 +108,30 @@ def never_started(error: BaseException) -> bool:
 
 
 def _lost_a_worker(error: ray.train.TrainingFailedError) -> bool:
-    """Whether a worker's process ended or stopped answering without raising an error."""
+    """Whether a worker's process ended or stopped answering without raising an error.
+
+    So it is where all that workers raised is that NCCL lost a peer: the remaining workers notice that before Ray does.
+    """
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
     silent = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
+    failures = list(getattr(error, "worker_failures", {}).values())
     return any(
         isinstance(failure, silent) or (isinstance(failure, RayError) and not isinstance(failure, RayTaskError))
-        for failure in getattr(error, "worker_failures", {}).values()
-    )
+        for failure in failures
+    ) or (bool(failures) and all(map(_names_a_lost_peer, failures)))
+
+
+def _names_a_lost_peer(failure: BaseException) -> bool:
+    """Whether it is NCCL's error for a peer that is gone: PyTorch raises it as a `DistBackendError`, a RuntimeError."""
+    return isinstance(failure, RuntimeError) and any(phrase in str(failure) for phrase in NCCL_PEER_LOST)
 
 
 def _lost_a_machine(error: ray.train.TrainingFailedError, dead_before: set[str]) -> bool:
     """Whether a node died during the launch.
 
-    The remaining workers fail seconds before Ray reports the node: their connection breaks at once, and Ray waits for five
-    missed health checks.
+    The remaining workers may fail a minute before Ray reports the node: their connection breaks at once, and Ray waits for
+    five missed health checks.
     """
     failures = getattr(error, "worker_failures", {}).values()
     several_nodes = len(ray.nodes()) > 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import ray
 import ray.train
+from ray._raylet import Config
 from ray.exceptions import OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
@@ -71,6 +73,63 @@ def test_a_worker_killed_on_a_living_machine_is_restarted(dead: list[str]) -> No
     with pytest.raises(ray.train.TrainingFailedError):
         retry.retry_lost_workers(Job("unused", Resources(workers=2)), launch_on_a_broken_machine)
     assert len(launched) == retry.MAX_LOSSES + 1
+
+
+NCCL_LOST_PEER = (
+    "NCCL error in: /pytorch/torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:3699, remote process exited or there was a network "
+    "error, NCCL version 2.28.9\nncclRemoteError: A call failed possibly due to a network error or a remote process exiting "
+    "prematurely.\nLast error:\nsocketProgress: Connection closed by remote peer 10.0.0.7<55912>"
+)
+NCCL_MISUSED = """NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:77, invalid usage, NCCL version 2.28.9
+ncclInvalidUsage: This usually reflects invalid usage of NCCL library."""
+
+
+def test_a_peer_that_nccl_lost_is_a_lost_worker_unless_a_worker_has_an_error_of_its_own(dead: list[str]) -> None:
+    """Ray has not reported a dead node, and a worker that raised an error takes its peers' connections with it."""
+    launched: list[str] = []
+
+    def launch(*failures: Exception) -> Callable[[Job], None]:
+        def attempt(job: Job) -> None:
+            launched.append("attempt")
+            if len(launched) == 1:
+                raise ray.train.v2.api.exceptions.WorkerGroupError("failed", dict(enumerate(failures)))
+
+        return attempt
+
+    job = Job("unused", Resources(workers=2, gpus=1))
+    retry.retry_lost_workers(job, launch(RuntimeError(NCCL_LOST_PEER), RuntimeError(NCCL_LOST_PEER)))
+    assert len(launched) == 2
+    for own in (RuntimeError(NCCL_MISUSED), ZeroDivisionError()):
+        launched.clear()
+        with pytest.raises(ray.train.TrainingFailedError):
+            retry.retry_lost_workers(job, launch(RuntimeError(NCCL_LOST_PEER), own))
+        assert len(launched) == 1
+
+
+def test_a_machine_that_stops_answering_is_noticed_before_its_loss_counts_as_an_error(
+    dead: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest time until Ray reports a node, by the settings of the installed version."""
+    period_ms, timeout_ms = Config.health_check_period_ms(), Config.health_check_timeout_ms()
+    reported_s = Config.health_check_failure_threshold() * (period_ms + timeout_ms) / 1000
+    now = [0.0]
+
+    def nodes() -> list[dict[str, object]]:
+        gone = now[0] >= reported_s
+        return [{"NodeID": "a", "Alive": True}, {"NodeID": "b", "Alive": not gone}]
+
+    monkeypatch.setattr(ray, "nodes", nodes)
+    monkeypatch.setattr(retry.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    launched: list[float] = []
+
+    def launch(job: Job) -> None:
+        launched.append(now[0])
+        if len(launched) == 1:
+            raise _failure(RuntimeError("Read timeout"))
+
+    retry.retry_lost_workers(Job("unused", Resources(workers=2)), launch)
+    assert launched == [0.0, reported_s]
 
 
 def test_a_group_killed_for_memory_starts_again_with_half_the_rows(dead: list[str], tmp_path: Path) -> None:

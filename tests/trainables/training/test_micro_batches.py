@@ -86,7 +86,8 @@ def test_a_limit_does_not_apply_to_other_resources(
     _run(tmp_path, Limited("tune", 4), accelerator_type="T4")
     tried.clear()
     _run(tmp_path, Limited("tune", 16, seed=1), **{"accelerator_type": "T4", **other})
-    _run(tmp_path, Limited("tune", 4, seed=2), accelerator_type="T4", checkpoint_every_s=1.0, memory_gb=4.0)
+    irrelevant = {"checkpoint_every_s": 1.0, "memory_gb": 4.0, "one_node": True}
+    _run(tmp_path, Limited("tune", 4, seed=2), accelerator_type="T4", **irrelevant)
     assert tried == [("tune", 16), ("tune", 4)]
 
 
