@@ -7,8 +7,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
@@ -16,6 +17,7 @@ from ray.exceptions import AuthenticationError
 from study.cluster.preflight import OBJECT_STORE_BYTES, ray_folder
 from study.errors import CannotRun
 from study.redact import redacted
+from trainables.data.hub import HUB_VARIABLES
 from trainables.data.source import DATA_ROOT_VARIABLE, data_root
 
 WORKER_ENVIRONMENT = {
@@ -119,17 +121,33 @@ def _own_handler() -> Iterator[None]:
 
 def _join(address: str, environment: dict[str, str]) -> None:
     patience = {name: os.environ.setdefault(name, value) for name, value in _START_TIMEOUT.items()}
+    runtime_env: dict[str, Any] = {"env_vars": {**environment, **patience}}
+    if (hook := hub_access()) is not None:
+        runtime_env["worker_process_setup_hook"] = hook
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": {**environment, **patience}},
-        )
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=runtime_env)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         raise CannotRun(
             f"--address {address}: no Ray cluster answers there ({error}); check the address, or leave it out to run here"
         ) from error
+
+
+def hub_access() -> Callable[[], None] | None:
+    """What every worker of a cluster runs first, so that it reaches the hub as this process does; None without any settings.
+
+    A function, because Ray logs the environment variables of a runtime environment and shows them on its dashboard, the token
+    among them. Ray keeps the function in the memory of its control store. A node's own settings take precedence. Workers of a
+    Ray on this machine inherit them from this process.
+    """
+    settings = {name: value for name in HUB_VARIABLES if (value := os.environ.get(name))}
+    if not settings:
+        return None
+
+    def set_hub_access() -> None:
+        for name, value in settings.items():
+            os.environ.setdefault(name, value)
+
+    return set_hub_access
 
 
 def _start(cpus: int, environment: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import ClassVar
 
-from trainables.data.hub import hub_errors
+from trainables.data.hub import hub_errors, patient
 from trainables.data.source import DataError, data_root
 from trainables.fields import added_field
 from trainables.heads.base import Pooling
@@ -102,7 +102,8 @@ def pinned_encoder(encoder: PublishedEncoder) -> PublishedEncoder:
         from huggingface_hub import HfApi
 
         with contextlib.suppress(*hub_errors()):
-            encoder = dataclasses.replace(encoder, revision=HfApi().model_info(encoder.repository).sha)
+            commit = patient(lambda: HfApi().model_info(encoder.repository)).sha
+            encoder = dataclasses.replace(encoder, revision=commit)
     return dataclasses.replace(encoder, card=resolved_card(encoder, _described(encoder)))
 
 
@@ -152,7 +153,9 @@ def _described(encoder: PublishedEncoder) -> Path | None:
 
     patterns = [*DESCRIPTIONS, TOKENIZER_SETTINGS, "config.json"]
     with contextlib.suppress(*hub_errors()):
-        return Path(snapshot_download(encoder.repository, revision=encoder.revision, allow_patterns=patterns))
+        return Path(
+            patient(lambda: snapshot_download(encoder.repository, revision=encoder.revision, allow_patterns=patterns))
+        )
     return None
 
 
@@ -211,7 +214,7 @@ def config_file(repository: str, revision: str | None = None) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repository, "config.json", revision=revision))
+        return Path(patient(lambda: hf_hub_download(repository, "config.json", revision=revision)))
     except hub_errors() as error:
         raise DataError(
             repository,
@@ -263,8 +266,9 @@ def _downloaded(encoder: PublishedEncoder) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
+        patterns = [*READ, *DESCRIPTIONS]
         return Path(
-            snapshot_download(encoder.repository, revision=encoder.revision, allow_patterns=[*READ, *DESCRIPTIONS])
+            patient(lambda: snapshot_download(encoder.repository, revision=encoder.revision, allow_patterns=patterns))
         )
     except hub_errors() as error:
         raise DataError(

@@ -75,7 +75,9 @@ class Evaluate(Stage):
         """The sets to score: examples with their features."""
         table = self.features.table(work)
         return [
-            ExampleSet(split, language, self.task.examples(split, language), table.of(set_name(split, language)))
+            ExampleSet(
+                split, language, self.features.examples(work, split, language), table.of(set_name(split, language))
+            )
             for split, language in self.features.sets
         ]
 

@@ -10,7 +10,6 @@ from typing import Any
 from safetensors.torch import load_file
 
 from trainables.evaluation import ExampleSet, score_sets
-from trainables.heads.features import FeatureTable
 from trainables.hyperparameters import Training
 from trainables.models.encoder import load_tokenizer
 from trainables.models.task_model import ENCODER, HEAD, new_task_model, save_task_model
@@ -23,8 +22,6 @@ from trainables.tasks.mixture import Mixture
 from trainables.training.batching import BatchOrder, FeatureBatches
 from trainables.training.early_stopping import DevScore
 from trainables.training.trimming import looked_up
-
-DEV = set_name("dev", "en")
 
 
 @dataclass(frozen=True)
@@ -97,8 +94,9 @@ class FineTune(Tuned):
             model.head.load_state_dict(load_file(base / HEAD))
         tables, dev_score = [features], None
         if self.scored is not None and self.development is not None:
-            dev = self.scored.table(work).of(DEV)
-            tables.append(dev)
+            dev_table = self.scored.table(work).of(set_name("dev", "en"))
+            tables.append(dev_table)
+            dev = ExampleSet("dev", "en", self.scored.examples(work, "dev", "en"), dev_table)
             dev_score = _dev_score(self.development, dev, tokenizer.pad_token_id, work)
         lookups = looked_up(model.encoder.get_input_embeddings(), tables, tokenizer.pad_token_id)
         state, metrics = fit(
@@ -109,12 +107,11 @@ class FineTune(Tuned):
         return {**metrics, "examples": len(features)}
 
 
-def _dev_score(task: Task, features: FeatureTable, pad_id: int, work: Workplace) -> DevScore:
+def _dev_score(task: Task, dev: ExampleSet, pad_id: int, work: Workplace) -> DevScore:
     """Scores an engine on the English dev set, in fp32 like every evaluation.
 
     Under ZeRO 3 a forward pass gathers weights from all workers, so each of them scores the whole set in lockstep.
     """
-    dev = ExampleSet("dev", "en", task.examples("dev", "en"), features)
 
     def measure(engine: Any) -> float:
         (score,) = score_sets(

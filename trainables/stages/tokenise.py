@@ -1,14 +1,21 @@
-"""Stage: tokenise a part of a task once for every trial, size and worker that uses the tokenizer."""
+"""Stage: tokenise a part of a task once for every trial, size and worker that uses the tokenizer.
+
+It is the only stage that reads the examples themselves, from files or from the hub. What an evaluation needs of them besides
+the features is stored too: a hundred trials on eight workers each would otherwise request the same sets from the hub.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from trainables.data.examples import Example
+from trainables.data.stored import Write, read_examples, read_examples_once, writing_examples
 from trainables.heads import HEADS, Feature
 from trainables.heads.features import FeatureTable, read_features, token_ids_in, write_features
 from trainables.metrics import METRICS, Counts
@@ -17,7 +24,7 @@ from trainables.stages.base import Stage, Workplace
 from trainables.stages.vocabulary import TOKENIZER
 from trainables.tasks.base import Split, Task
 
-TABLE = "features.arrow"
+TABLE, EXAMPLES = "features.arrow", "examples.arrow"
 EXAMPLES_A_CALL = 1000  # examples that the tokenizer processes in parallel
 
 
@@ -48,11 +55,12 @@ class Tokenise(Stage):
             return {}
         tokenizer = load_tokenizer(work.store.folder(self.tokenizer) / TOKENIZER)
         head = HEADS[self.task.head]
+        scored = self.part == "scored"
         counts: dict[str, int] = {}
         rejected: dict[str, int] = {}
         reachable: dict[str, Counts] = {}
 
-        def batches() -> Iterator[tuple[str, Sequence[Feature]]]:
+        def batches(store: Write | None) -> Iterator[tuple[str, Sequence[Feature]]]:
             for split, language in self.sets:
                 read = self.task.read(split, language)
                 examples, name = read.examples, set_name(split, language)
@@ -61,6 +69,8 @@ class Tokenise(Stage):
                     rejected[name] = len(read.rejected)
                 work.progress(self.label, len(counts), len(self.sets), None)
                 for first in range(0, len(examples), EXAMPLES_A_CALL):
+                    if store is not None:
+                        store(name, examples[first : first + EXAMPLES_A_CALL])
                     chunk = head.prefixed(examples[first : first + EXAMPLES_A_CALL], self.tokenizer.prefixes)
                     features = head.features(chunk, task=self.task, tokenizer=tokenizer, max_length=self.max_length)
                     if split == "test":
@@ -69,7 +79,8 @@ class Tokenise(Stage):
                             reachable[language] = reachable.get(language, Counts()) + best
                     yield name, [shifted(feature, first) for feature in features]
 
-        written = write_features(folder / TABLE, batches())
+        with writing_examples(folder / EXAMPLES) if scored else nullcontext() as store:
+            written = write_features(folder / TABLE, batches(store))
         ceiling = {language: _best_scores(self.task, best) for language, best in reachable.items()}
         return {"features": written, "examples": counts, "rejected": rejected} | (
             {"ceiling": ceiling} if ceiling else {}
@@ -90,6 +101,15 @@ class Tokenise(Stage):
         finished = work.store.find(self)
         assert finished is not None  # callers have this stage as a parent
         return sum(finished.metrics["examples"].values())
+
+    def examples(self, work: Workplace, split: Split, language: str) -> Sequence[Example]:
+        """The examples of a set of the finished stage, whose part is "scored"; earlier versions did not store them."""
+        path = work.store.folder(self) / EXAMPLES
+        if not path.is_file():
+            return self.task.examples(split, language)
+        # A pool of a million candidates is too large to keep.
+        read = read_examples if language in self.task.pools else read_examples_once
+        return read(path, set_name(split, language))
 
     def table(self, work: Workplace) -> FeatureTable:
         """The finished stage's features."""

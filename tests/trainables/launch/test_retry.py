@@ -76,9 +76,9 @@ def test_a_worker_killed_on_a_living_machine_is_restarted(dead: list[str]) -> No
 
 
 NCCL_LOST_PEER = (
-    "NCCL error in: /pytorch/torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:3699, remote process exited or there was a network "
-    "error, NCCL version 2.28.9\nncclRemoteError: A call failed possibly due to a network error or a remote process exiting "
-    "prematurely.\nLast error:\nsocketProgress: Connection closed by remote peer 10.0.0.7<55912>"
+    "NCCL error in: /pytorch/torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:3699, remote process exited or there was a "
+    "network error, NCCL version 2.28.9\nncclRemoteError: A call failed possibly due to a network error or a remote process "
+    "exiting prematurely.\nLast error:\nsocketProgress: Connection closed by remote peer 10.0.0.7<55912>"
 )
 NCCL_MISUSED = """NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:77, invalid usage, NCCL version 2.28.9
 ncclInvalidUsage: This usually reflects invalid usage of NCCL library."""
