@@ -122,7 +122,7 @@ def predict(
     rows = list(indices)
     share = Share(0, 1, 1) if lockstep else share
     by_row = _forward_rows(forward, rows, pad_id, share=share, device=device, lockstep=lockstep, observe=observe)
-    logits = _gather(by_row, len(rows), share)
+    logits = _gather(by_row, [len(row) for row in rows], share, device)
     return [
         Outputs(
             *(scored.split, scored.language, scored.examples, of_set),
@@ -197,11 +197,31 @@ def _forward_batch(forward: Forward, rows: Sequence[tuple[int, ...]], pad_id: in
     return output
 
 
-def _gather(own: dict[int, np.ndarray], count: int, share: Share) -> list[np.ndarray]:
-    """The logits of all workers' rows in order."""
-    merged = own
-    if share.workers > 1:
-        parts: list[dict[int, np.ndarray] | None] = [None] * share.workers
-        dist.all_gather_object(parts, own)
-        merged = {index: values for part in parts if part is not None for index, values in part.items()}
-    return [merged[index] for index in range(count)]
+def _gather(own: dict[int, np.ndarray], lengths: Sequence[int], share: Share, device: torch.device) -> list[np.ndarray]:
+    """The logits of all workers' rows in order; `lengths` are those of the rows in tokens.
+
+    As flat tensors, of which every worker knows the sizes of all: `all_gather_object` would pickle each array, and hold all
+    workers' pickles, padded to the longest, on the device at once.
+    """
+    if share.workers == 1:
+        return [own[index] for index in range(len(lengths))]
+    # Values of a row: a vector, or one for each of its tokens. A worker without any row does not know which, nor how long.
+    some = next(iter(own.values()), None)
+    shape = torch.tensor([0, 0] if some is None else [some.ndim, some.shape[-1]], device=device)
+    dist.all_reduce(shape, op=dist.ReduceOp.MAX)
+    dimensions, width = shape.tolist()
+    tokens = np.asarray(lengths, dtype=np.int64) if dimensions == 2 else np.ones(len(lengths), dtype=np.int64)
+    by_worker = [range(worker, len(lengths), share.workers) for worker in range(share.workers)]
+    merged: dict[int, np.ndarray] = {}
+    for worker, indices in enumerate(by_worker):
+        if not indices:  # fewer rows than workers
+            continue
+        flat = torch.empty(int(tokens[list(indices)].sum()) * width, device=device)
+        if worker == share.rank and own:
+            flat.copy_(torch.from_numpy(np.concatenate([own[index].reshape(-1) for index in indices])))
+        dist.broadcast(flat, src=worker)
+        ends = np.cumsum(tokens[list(indices)]) * width
+        parts = np.split(flat.cpu().numpy(), ends[:-1])
+        for index, part in zip(indices, parts, strict=True):
+            merged[index] = part.reshape(-1, width) if dimensions == 2 else part
+    return [merged[index] for index in range(len(lengths))]

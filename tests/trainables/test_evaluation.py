@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from tests.support.pair import Pair
 from trainables.evaluation import ExampleSet, _is_constant, predict
 from trainables.heads import Feature
 from trainables.training.batching import Share
@@ -62,6 +66,36 @@ def test_a_single_row_that_does_not_fit_is_an_error() -> None:
 def test_workers_in_lockstep_do_not_halve_batches() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         _sums(Device(1500), lockstep=True)
+
+
+def _each_token(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    return torch.stack([input_ids, input_ids * 2], dim=-1)
+
+
+def _sum_and_largest(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    ids = input_ids * attention_mask
+    return torch.stack([ids.sum(1), ids.max(1).values], dim=-1)
+
+
+def _shared(rank: int, forward: Callable[[Tensor, Tensor], Tensor], rows: int) -> list[np.ndarray]:
+    scored = _sets()[0]
+    sets = [ExampleSet("test", "en", (), scored.features[:rows])]
+    with mock.patch.object(dist, "all_gather_object", side_effect=AssertionError("pickled")):
+        (output,) = predict(forward, sets, PAD, share=Share(rank, 2, 64), device=CPU)
+    return list(output.logits)
+
+
+@pytest.mark.parametrize("rows", [200, 7, 1])
+@pytest.mark.parametrize("forward", [_each_token, _sum_and_largest])
+def test_every_worker_has_the_outputs_of_all(
+    forward: Callable[[Tensor, Tensor], Tensor], rows: int, pair: Pair
+) -> None:
+    """One row leaves the second worker without any; it learns the shape of the outputs from the first."""
+    features = _sets()[0].features[:rows]
+    (alone,) = predict(forward, [ExampleSet("test", "en", (), features)], PAD, share=ALONE, device=CPU)
+    for outputs in pair.run(_shared, forward, rows):
+        for values, expected in zip(outputs, alone.logits, strict=True):
+            np.testing.assert_array_equal(values, expected)
 
 
 @pytest.mark.parametrize("max_tokens", [10_000, 1500])
