@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from study.cluster.capacity import MEMORY, Capacity, cluster_capacity
 from study.cluster.progress_actor import ON_HEAD, ProgressReporter
 from study.console import Console
 from study.errors import StorageFailed, causes_of, reason_of, storage_problem
@@ -24,6 +25,10 @@ from trainables.stages.pretrain import Pretrain
 from trainables.store.stage_store import StageStore
 from trainables.training.attempts import halve_after_kill
 
+BYTES_PER_WEIGHT = 4  # fp32, into which checkpoints are read tensor by tensor
+# Imports of torch and transformers, and the largest tensor in the checkpoint's own dtype beside its copy in fp32: 2 GB of
+# XLM-R XXL's embedding table in fp16.
+IMPORTING_BYTES = 3 * 2**30
 PRETRAINING, IMPORTING = "pre-training", "importing"
 
 
@@ -98,12 +103,25 @@ def _launched(study: Study, size: Size, *, output: Path, progress: ProgressRepor
     job = Job(
         *(str(output.resolve()), resources), stages=(study.encoder_stage(size),), size=size.name, name=_job_name(size)
     )
+    shipped = isinstance(size.encoder, PublishedEncoder) and is_shipped(size.encoder)
     requests: dict[str, Any] = {"num_cpus": 0, "resources": ON_HEAD}
     if resources.inline:
-        request = worker_request(resources)
-        requests = {"num_cpus": resources.cpus} | ({"memory": request["memory"]} if "memory" in request else {})
-    shipped = isinstance(size.encoder, PublishedEncoder) and is_shipped(size.encoder)
+        memory = int(worker_request(resources).get("memory", 0))
+        if isinstance(size.encoder, PublishedEncoder) and not shipped:
+            memory = max(memory, import_bytes(parameters(study, size).total, cluster_capacity()))
+        requests = {"num_cpus": resources.cpus} | ({"memory": memory} if memory else {})
     return (run_small_task if shipped else run_task).options(**requests).remote(job, _job_name(size), progress)
+
+
+def import_bytes(total_parameters: int, capacity: Capacity) -> int:
+    """The memory to request for importing an encoder, in bytes: its fp32 weights and what a process takes besides.
+
+    No more than the largest node has, as Ray would wait for ever for more; 0 where some node does not say what it has.
+    """
+    nodes = [group.resources.get(MEMORY, 0.0) for group in capacity.groups if group.max_nodes]
+    if not all(nodes):
+        return 0
+    return min(BYTES_PER_WEIGHT * total_parameters + IMPORTING_BYTES, int(max(nodes, default=0.0)))
 
 
 def encoder_parameters(study: Study, size: Size, *, output: Path) -> ParameterCount:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENCODER, HEAD = "encoder", "head.safetensors"
+# safetensors holds the interpreter's lock while it writes a file. In one file, XLM-R XXL's 43 GB would stop every thread for a
+# minute, those that answer Ray's health checks among them; transformers' own limit is 50 GB.
+MAX_FILE_BYTES = 4 * 10**9
 
 
 class TaskModel(nn.Module):
@@ -75,4 +78,9 @@ def save_task_model(model: TaskModel, state: dict[str, Tensor], folder: Path) ->
 def save_encoder(encoder: PreTrainedModel, state: dict[str, Tensor], folder: Path) -> None:
     """Write an encoder; names in `state` start with `encoder.`."""
     weights = {name.removeprefix("encoder."): value for name, value in state.items()}
-    encoder.save_pretrained(folder / ENCODER, state_dict=weights)
+    save_encoder_files(encoder, folder / ENCODER, state_dict=weights)
+
+
+def save_encoder_files(encoder: PreTrainedModel, folder: Path, *, state_dict: dict[str, Tensor] | None = None) -> None:
+    """Write an encoder with its own weights or these, as one safetensors file or, if it is large, several with an index."""
+    encoder.save_pretrained(folder, state_dict=state_dict, max_shard_size=MAX_FILE_BYTES)

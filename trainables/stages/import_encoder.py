@@ -17,7 +17,7 @@ from trainables.heads.base import Prefixes
 from trainables.models.encoder import count_parameters
 from trainables.models.families import first_layers
 from trainables.models.published_encoder import PublishedEncoder, checkpoint_folder, resolved_card
-from trainables.models.task_model import ENCODER
+from trainables.models.task_model import ENCODER, save_encoder_files
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.vocabulary import TOKENIZER
 from trainables.store.fingerprint import canonical
@@ -77,7 +77,7 @@ class ImportEncoder(Root):
         if family.second_segment:
             model.config.second_segment = self.encoder.marks_second_segment
             model.config.sep_token_id = tokenizer.sep_token_id
-        model.save_pretrained(folder / ENCODER)
+        save_encoder_files(model, folder / ENCODER)
         tokenizer.save_pretrained(folder / TOKENIZER)
         count = count_parameters(model)
         return {"parameters": count.total, "parameters_body": count.body, "revision": self.encoder.revision}

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import ray
 
+from study.cluster.capacity import capacity_of_nodes
 from study.console import Console, Timeline
 from study.errors import StorageFailed
 from study.run import pretraining
-from study.run.pretraining import IMPORTING, PRETRAINING, activities, activity, prepare_encoders
+from study.run.pretraining import IMPORTING, IMPORTING_BYTES, PRETRAINING, activities, activity, prepare_encoders
 from study.spec import LadderEncoder, Size, Study
 from tests.support import recipes
 from tests.support.killed import leave_record
 from trainables.launch.retry import MAX_LOSSES
 from trainables.models.catalogue import published
+from trainables.models.encoder import ParameterCount
 from trainables.resources import Resources
 from trainables.training.attempts import Attempt
 from trainables.training.micro_batches import known_limits
@@ -50,6 +52,8 @@ class _Task:
 def task(monkeypatch: pytest.MonkeyPatch) -> _Task:
     replacement = _Task()
     monkeypatch.setattr(pretraining, "run_task", replacement)
+    nodes = [{"Alive": True, "Resources": {"CPU": 8.0}}, {"Alive": True, "Resources": {"CPU": 8.0, "memory": 64e9}}]
+    monkeypatch.setattr(pretraining, "cluster_capacity", lambda: capacity_of_nodes(nodes))
     return replacement
 
 
@@ -76,6 +80,28 @@ def test_published_encoders_are_imported_and_ladder_encoders_pre_trained(
         "importing published failed, the size is skipped: ConnectionError: the hub does not answer",
     ]
     assert dict(task.launched) == {f"pretrain-{size.name}": {"num_cpus": 1} for size in (trained, imported)}
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "requested"),
+    [
+        ((64.0, 256.0), 4 * 10_700_000_000 + IMPORTING_BYTES),  # XLM-R XXL's weights in fp32, and the process
+        ((16.0, 32.0), 32 * 10**9),  # Ray would wait for ever for more than a node has
+        ((0.0, 64.0), 0),  # an autoscaler starts no node for a resource that its description lacks
+    ],
+)
+def test_importing_a_large_encoder_requests_its_memory_as_far_as_a_node_has_it(
+    memory_gb: tuple[float, ...], requested: int, monkeypatch: pytest.MonkeyPatch, task: _Task, tmp_path: Path
+) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "memory": amount * 1e9}} for amount in memory_gb]
+    monkeypatch.setattr(pretraining, "cluster_capacity", lambda: capacity_of_nodes(nodes))
+    monkeypatch.setattr(pretraining, "parameters", lambda study, size: ParameterCount(10_700_000_000, 9_600_000_000))
+    monkeypatch.setattr(ray, "get", lambda name: None)
+    study, _, imported = _with_a_published_size()
+    study = dataclasses.replace(study, sizes=(imported,))
+    prepare_encoders(study, tmp_path, progress_actor=None, console=Console(Timeline()))
+    ((_, requests),) = task.launched
+    assert requests == {"num_cpus": 1} | ({"memory": requested} if requested else {})
 
 
 def test_a_folder_that_cannot_be_written_ends_the_run(
