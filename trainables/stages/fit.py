@@ -74,16 +74,17 @@ def fit(
         batches = PackedBatches(batches, Numbering.of(encoder_of(model)))
     stopper = _early_stopper(label, training, dev_score, leads=work.leads)
     with _recorded(stage, batches, training, work), managed_engine(model, training, layout) as engine:
-        trained = train(
-            engine,
-            batches,
-            training,
-            share=work.share,
-            device=work.device,
-            observe=lambda step, loss: work.progress(label, step + 1, training.steps, loss),
-            checkpoints=None if isinstance(stage, str) else _checkpoints(stage, work, trimmed=trimmed is not None),
-            stopper=stopper,
-        )
+        with _checkpoints(stage, work, trimmed=trimmed is not None) as checkpoints:
+            trained = train(
+                engine,
+                batches,
+                training,
+                share=work.share,
+                device=work.device,
+                observe=lambda step, loss: work.progress(label, step + 1, training.steps, loss),
+                checkpoints=checkpoints,
+                stopper=stopper,
+            )
         state = full_state(engine, keep=work.leads) if stopper is None else dict(stopper.best)
     if trimmed is not None and work.leads:
         steps = len(trained.losses) if stopper is None else stopper.best_step
@@ -139,7 +140,9 @@ def _early_stopper(label: str, training: Training, dev_score: DevScore | None, *
     return EarlyStopper(training.early_stopping, dev_score, training.steps, leads=leads)
 
 
-def _checkpoints(stage: Stage, work: Workplace, *, trimmed: bool) -> Checkpoints:
+def _checkpoints(stage: Stage | str, work: Workplace, *, trimmed: bool) -> Checkpoints | AbstractContextManager[None]:
+    if isinstance(stage, str):
+        return contextlib.nullcontext()
     return Checkpoints(
         work.store.checkpoints(stage),
         work.resources.checkpoint_every_s,

@@ -19,21 +19,24 @@ from trainables.store.atomic import write_text
 from trainables.store.kept import KeptFileUnusable, read_object, sealed
 
 MANIFEST = "manifest.json"
+Files = dict[str, dict[str, Any]]  # size and sha256 by path in the folder
 OBJECTS = ("identity", "metrics", "context")  # in a stage's manifest
 HASHING_THREADS = 8  # hashing releases the interpreter's lock
 
 
-def write_manifest(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+def write_manifest(folder: Path, content: Mapping[str, Any], *, files: Files | None = None) -> dict[str, Any]:
     """Write and return the manifest of every file now in the folder: `content` with `files`.
 
-    It appears atomically, once the files it lists would survive a power cut.
+    It appears atomically, once the files it lists would survive a power cut. Where `files` are given, they have been hashed and
+    flushed already.
     """
     entries = sorted(folder.rglob("*"))
-    paths = [path for path in entries if path.is_file() and path != folder / MANIFEST]
-    files = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": digest}
-        for path, digest in zip(paths, _digests(paths, durable=True), strict=True)
-    }
+    if files is None:
+        paths = [path for path in entries if path.is_file() and path != folder / MANIFEST]
+        files = {
+            str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": digest}
+            for path, digest in zip(paths, _digests(paths, durable=True), strict=True)
+        }
     for directory in (*(path for path in entries if path.is_dir()), folder):
         sync_folder(directory)
     manifest = {**content, "files": files}

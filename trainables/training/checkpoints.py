@@ -1,31 +1,40 @@
 """Checkpoints inside a long stage, from which its training resumes after a worker, a machine or the whole run was lost.
 
-DeepSpeed writes and reads the state, each worker its own part. A manifest with size and hash of every file is written last: a
-folder without one, or with other content, is not a checkpoint. The parts are pickles, and only files that match a manifest of
-the study's own store are unpickled. The final output of a stage is safetensors.
+DeepSpeed writes and reads the state, each worker its own part: first to the node's own disk, from which a thread moves it to
+the store while training continues (`uploads`). A manifest with size and hash of every file is written last: a folder without
+one, or with other content, is not a checkpoint. The parts are pickles, and only files that match a manifest of the study's own
+store are unpickled. The final output of a stage is safetensors.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainables.store.manifests import read_manifest, write_manifest, wrong_contents
+from trainables.store.manifests import Files, read_manifest, write_manifest, wrong_contents
 from trainables.training.early_stopping import EarlyStopper
+from trainables.training.uploads import Staging, Upload
 
 logger = logging.getLogger(__name__)
 
 KEPT = 2  # the newest, and its predecessor in case the newest is damaged
 BEST = "best.safetensors"
+MOST_SHARE = 1 / 20  # of the training's time, during which workers may wait for checkpoints
+BYTES_PER_WEIGHT = (
+    16  # of a checkpoint: the weight and AdamW's two moments in fp32, and as much again for the best weights
+)
+LEAVE_S = 30.0  # for the upload under way when a training ends with an error, so that little of it is repeated
 
 
 @dataclass(frozen=True)
@@ -45,43 +54,116 @@ class Resumed:
 class Checkpoints:
     """The checkpoints of one stage, `step-<steps done>/` each. All workers of a group make the same calls.
 
+    A context manager: at the end of the block no thread of this process writes to the folder any more.
+
     Args:
         folder: the stage's own, readable and writable by every worker.
-        every_s: least time between two checkpoints, in seconds.
+        every_s: least time between two checkpoints, in seconds. It is raised where workers would wait for them for more than a
+            twentieth of the time. 0 saves after every step, and each step waits for the upload of the one before.
         leads: whether this worker writes the manifests.
         workers, zero_stage, trimmed: of the group, and whether its embedding table is trimmed. Only an equal group can read the
             optimizer's state, without which the training would not continue as the interrupted one.
+        clock: seconds, monotonic.
     """
 
     def __init__(
-        self, folder: Path, every_s: float, *, leads: bool, workers: int, zero_stage: int, trimmed: bool = False
+        self,
+        folder: Path,
+        every_s: float,
+        *,
+        leads: bool,
+        workers: int,
+        zero_stage: int,
+        trimmed: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder, self._every_s, self._leads = folder, every_s, leads
-        self._workers = workers
+        self._workers, self._clock = workers, clock
         self._group = {"workers": workers, "ZeRO stage": zero_stage, "trimmed": trimmed}
-        self._last = time.monotonic()
+        self._upload: Upload | None = None
+        self._staging: Staging | None = None
+        self._last = clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._upload is not None:
+            if error is not None:
+                with contextlib.suppress(OSError):  # the training's own error says more
+                    self._upload.wait(LEAVE_S)
+            self._upload.cancel()  # a finished stage needs no checkpoint
+        if self._staging is not None:
+            self._staging.remove()
+        if error is None and self._workers > 1:
+            dist.barrier()  # the leader removes the folder next
 
     def due(self) -> bool:
-        """Whether a checkpoint is due by the leader's clock; always false on other workers."""
-        return self._leads and time.monotonic() - self._last >= self._every_s
+        """Whether a checkpoint is due by the leader's clock; always false on other workers.
+
+        Raises:
+            OSError: this worker's part of the last one could not be stored.
+        """
+        uploading = self._upload is not None and self._upload.running
+        if self._every_s == 0:
+            return self._leads
+        return self._leads and not uploading and self._clock() - self._last >= self._every_s
 
     def save(self, engine: Any, losses: Sequence[float], stopper: EarlyStopper | None) -> None:
-        """Write the state after the steps with these losses, and remove all but the newest two checkpoints."""
-        name = f"step-{len(losses):08d}"
+        """Write the state after the steps with these losses to the node's disk, and start to move it to the store.
+
+        Once it is there, all but the newest two checkpoints are removed.
+
+        Raises:
+            OSError: this disk is full, or the last upload failed.
+        """
+        started, name = self._clock(), f"step-{len(losses):08d}"
+        if self._upload is not None:
+            self._upload.wait()
         if self._leads:
             shutil.rmtree(self.folder / name, ignore_errors=True)  # left by an attempt that died while writing
-        engine.save_checkpoint(str(self.folder), tag=name, save_latest=False)
+        staged = self._staged(engine, name)
+        engine.save_checkpoint(str(staged.parent), tag=name, save_latest=False)  # begins with a barrier
+        if self._leads and stopper is not None and stopper.best:
+            save_file(dict(stopper.best), staged / BEST)
+        progress = {"losses": list(losses), "scores": [] if stopper is None else list(stopper.scores)}
+        content = {"step": len(losses), **progress, "group": self._group}
+        self._upload = Upload(
+            *(staged, self.folder / name),
+            rank=dist.get_rank() if self._workers > 1 else 0,
+            workers=self._workers,
+            finish=partial(self._finish, name, content) if self._leads else None,
+        )
         if self._workers > 1:
-            dist.barrier()
-        if self._leads:
-            if stopper is not None and stopper.best:
-                save_file(dict(stopper.best), self.folder / name / BEST)
-            progress = {"losses": list(losses), "scores": [] if stopper is None else stopper.scores}
-            write_manifest(self.folder / name, {"step": len(losses), **progress, "group": self._group})
-            unusable = [folder for folder in self._newest_first() if folder.name > name]
-            for old in unusable + [folder for folder in self._newest_first() if folder.name <= name][KEPT:]:
-                shutil.rmtree(old, ignore_errors=True)
-        self._last = time.monotonic()
+            dist.barrier()  # all wait for the slowest disk, which the leader's clock then includes
+        self._last = self._clock()
+        self._pace(self._last - started)
+
+    def _staged(self, engine: Any, name: str) -> Path:
+        """A new folder for this worker's files of a checkpoint."""
+        if self._staging is None:
+            weights = sum(getattr(weight, "ds_numel", weight.numel()) for weight in engine.module.parameters())
+            self._staging = Staging(self.folder, BYTES_PER_WEIGHT * weights)
+        staged = self._staging.folder / name
+        staged.mkdir()
+        return staged
+
+    def _finish(self, name: str, content: Mapping[str, Any], files: Files) -> None:
+        """Make an uploaded checkpoint one that `restore` finds, and remove those that nothing needs any more."""
+        write_manifest(self.folder / name, content, files=files)
+        unusable = [folder for folder in self._newest_first() if folder.name > name]
+        for old in unusable + [folder for folder in self._newest_first() if folder.name <= name][KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _pace(self, cost_s: float) -> None:
+        """Save less often where workers waited `cost_s` for a checkpoint and that is more than their share of the time."""
+        if 0 < self._every_s < cost_s / MOST_SHARE:
+            if self._leads:
+                logger.warning(
+                    "%s: workers waited %.1f s for a checkpoint: one every %.0f s from now on, not every %.0f s",
+                    *(self.folder.name, cost_s, cost_s / MOST_SHARE, self._every_s),
+                )
+            self._every_s = cost_s / MOST_SHARE
 
     def restore(self, engine: Any) -> Resumed:
         """Load the newest intact checkpoint, if there is one, into an engine that has not trained yet.
@@ -98,7 +180,7 @@ class Checkpoints:
         loaded, _ = engine.load_checkpoint(str(self.folder), tag=folder.name)
         if loaded is None:
             raise RuntimeError(f"DeepSpeed could not load the checkpoint {folder}")
-        self._last = time.monotonic()
+        self._last = self._clock()
         scores = [(int(done), float(value)) for done, value in manifest["scores"]]
         best = load_file(folder / BEST) if BEST in manifest["files"] and self._leads else {}
         return Resumed(manifest["step"], tuple(manifest["losses"]), scores, best, skipped)
