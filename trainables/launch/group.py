@@ -13,11 +13,13 @@ import ray.cloudpickle
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
+from trainables.launch.inline import run_inline
 from trainables.launch.job import Job, no_progress, workplace
 from trainables.launch.process import NO_GPU, prepare_process
-from trainables.launch.retry import retry_lost_workers, retry_out_of_memory
-from trainables.resources import worker_request
+from trainables.launch.retry import MAX_LOSSES, retry_lost_workers, retry_out_of_memory
+from trainables.resources import Resources, worker_request
 from trainables.store.fingerprint import fingerprint
+from trainables.store.stage_store import StageStore
 
 if TYPE_CHECKING:
     from trainables.stages.base import Progress
@@ -66,7 +68,30 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
         )
         trainer.fit()
 
+    if job.resources.gpus:
+        _produce_on_cpus(job, progress)
     retry_lost_workers(job, lambda job: retry_out_of_memory(job, launch))
+
+
+def _produce_on_cpus(job: Job, progress: Progress) -> None:
+    """Produce what the job needs and the store lacks that no GPU helps with, before the group takes its GPUs.
+
+    Tokenising a task's sets in fifty languages takes minutes of one core, for which a whole group would wait.
+    """
+    from trainables.stages.base import without_device
+
+    store = StageStore(Path(job.output))
+    missing = tuple(stage for stage in without_device((*job.stages, *job.chain)) if store.find(stage) is None)
+    if missing:
+        on_cpu = Job(job.output, Resources(), stages=missing, size=job.size)
+        ray.get(cpu_task.options(num_cpus=1).remote(on_cpu, progress))
+
+
+def _run_on_cpu(job: Job, progress: Progress) -> None:
+    run_inline(job, report=lambda metrics: None, progress=progress)
+
+
+cpu_task = ray.remote(max_retries=MAX_LOSSES, max_calls=1)(_run_on_cpu)
 
 
 def _run_name(name: str, job: Job) -> str:

@@ -9,10 +9,10 @@ import logging
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -88,7 +88,12 @@ class Workplace:
 
 @dataclass(frozen=True)
 class Stage(ABC):
-    """A unit of work. Subclasses are frozen dataclasses of plain values and parent stages, which are their whole identity."""
+    """A unit of work. Subclasses are frozen dataclasses of plain values and parent stages, which are their whole identity.
+
+    `needs_device`: False where one process on a CPU does the work, whatever the stages after it run on.
+    """
+
+    needs_device: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -128,6 +133,16 @@ class Root(Stage):
     @abstractmethod
     def tokenizer(self) -> Stage:
         """The stage whose tokenizer this encoder uses."""
+
+
+def without_device(stages: Iterable[Stage]) -> list[Stage]:
+    """The stages among these and everything that they build on that need no device, each once."""
+    found: dict[Stage, None] = {}
+    for stage in stages:
+        found |= dict.fromkeys(without_device(stage.parents))
+        if not stage.needs_device:
+            found[stage] = None
+    return list(found)
 
 
 def ensure(stage: Stage, work: Workplace) -> Finished:

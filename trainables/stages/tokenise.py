@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -31,6 +31,8 @@ EXAMPLES_A_CALL = 1000  # examples that the tokenizer processes in parallel
 @dataclass(frozen=True)
 class Tokenise(Stage):
     """`tokenizer` is the stage that saved it; `part` is the training set or the sets that an evaluation scores."""
+
+    needs_device: ClassVar[bool] = False
 
     tokenizer: Stage
     task: Task

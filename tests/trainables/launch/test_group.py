@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray.train.torch
 
+from tests.support import recipes
+from trainables.launch import group
 from trainables.launch.group import run_group
+from trainables.launch.inline import run_inline
 from trainables.launch.job import Job, no_progress
 from trainables.resources import Resources
+from trainables.stages.base import Progress, Workplace, ensure
+from trainables.stages.finetune import root_of
+from trainables.stages.tokenise import Tokenise
+from trainables.store.stage_store import StageStore
 
 
 @pytest.fixture
@@ -28,6 +36,52 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(ray.train.torch, "TorchTrainer", Trainer)
     monkeypatch.setattr(ray, "nodes", lambda: [])
     return built
+
+
+@pytest.fixture
+def cpu_jobs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Job, dict[str, Any]]]:
+    """Jobs that were started on CPUs, with their requests; they run in this process."""
+    started: list[tuple[Job, dict[str, Any]]] = []
+
+    def options(**requests: Any) -> SimpleNamespace:
+        def remote(job: Job, progress: Progress) -> None:
+            started.append((job, requests))
+            run_inline(job, report=lambda metrics: None, progress=progress)
+
+        return SimpleNamespace(remote=remote)
+
+    monkeypatch.setattr(group, "cpu_task", SimpleNamespace(options=options))
+    monkeypatch.setattr(ray, "get", lambda done: done)
+    return started
+
+
+def test_texts_are_tokenised_on_a_cpu_before_a_group_takes_its_gpus(
+    cpu_jobs: list[tuple[Job, dict[str, Any]]], trainers: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    study = recipes.inline()
+    evaluate = study.chain(study.sizes[0], study.space.defaults()[0])[0]
+    ensure(root_of(evaluate.model).tokenizer, Workplace(StageStore(tmp_path)))
+    job = Job(str(tmp_path), Resources(workers=2, gpus=1), chain=(evaluate,))
+    run_group(job, name="a", progress=no_progress)
+    ((on_cpu, requests),) = cpu_jobs
+    assert requests == {"num_cpus": 1}
+    assert on_cpu.resources.gpus == 0
+    features = [stage for stage in on_cpu.stages if isinstance(stage, Tokenise)]
+    assert list(on_cpu.stages) == features
+    assert {stage.part for stage in features} == {"train", "scored"}
+    run_group(job, name="a", progress=no_progress)
+    assert (len(trainers), len(cpu_jobs)) == (2, 1), "nothing is left to tokenise"
+
+
+def test_a_group_on_cpus_tokenises_by_itself(
+    cpu_jobs: list[tuple[Job, dict[str, Any]]], trainers: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    study = recipes.inline()
+    run_group(
+        Job(str(tmp_path), Resources(workers=2), chain=study.chain(study.sizes[0], study.space.defaults()[0])),
+        **{"name": "a", "progress": no_progress},
+    )
+    assert (len(trainers), cpu_jobs) == (1, [])
 
 
 @pytest.mark.parametrize(("one_node", "strategy"), [(True, "STRICT_PACK"), (False, "PACK")])
