@@ -1,7 +1,7 @@
 """Whether trials of several sizes fit the nodes of a cluster together: free amounts on two nodes do not make one node.
 
-With eight GPUs on two nodes of four, three trials of one GPU and one of four that must share a node fit. Four of one GPU and
-one of four fit too; five and one do not, although a count of GPUs alone has room for four workers on any nodes.
+On two nodes of four GPUs, two trials whose three workers share a node leave one GPU on either. A count of GPUs has room for a
+trial of two workers there; if they must share a node, there is none.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from trainables.data.source import DataError, Row
 
@@ -53,7 +53,7 @@ def patient(request: Callable[[], T]) -> T:
 def _busy_response(error: BaseException) -> tuple[int, float] | None:
     """The status and the requested pause in seconds, where an error stems from an answer that says the hub is busy."""
     for cause in _causes(error):
-        response = getattr(cause, "response", None)
+        response: Any = getattr(cause, "response", None)
         status = getattr(response, "status_code", None)
         if status in BUSY:
             asked = str(response.headers.get("Retry-After", ""))

@@ -25,8 +25,8 @@ class Answered(OSError):
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds slept instead of sleeping; nothing is added at random."""
     slept: list[float] = []
-    monkeypatch.setattr(hub.time, "sleep", slept.append)
-    monkeypatch.setattr(hub.random, "uniform", lambda low, high: low)
+    monkeypatch.setattr("trainables.data.hub.time.sleep", slept.append)
+    monkeypatch.setattr("trainables.data.hub.random.uniform", lambda low, high: low)
     return slept
 
 

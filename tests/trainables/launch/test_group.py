@@ -77,10 +77,8 @@ def test_a_group_on_cpus_tokenises_by_itself(
     cpu_jobs: list[tuple[Job, dict[str, Any]]], trainers: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     study = recipes.inline()
-    run_group(
-        Job(str(tmp_path), Resources(workers=2), chain=study.chain(study.sizes[0], study.space.defaults()[0])),
-        **{"name": "a", "progress": no_progress},
-    )
+    chain = study.chain(study.sizes[0], study.space.defaults()[0])
+    run_group(Job(str(tmp_path), Resources(workers=2), chain=chain), name="a", progress=no_progress)
     assert (len(trainers), cpu_jobs) == (1, [])
 
 

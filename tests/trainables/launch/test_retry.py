@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 import ray.train
-from ray._raylet import Config
+from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.exceptions import OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
@@ -119,8 +119,8 @@ def test_a_machine_that_stops_answering_is_noticed_before_its_loss_counts_as_an_
         return [{"NodeID": "a", "Alive": True}, {"NodeID": "b", "Alive": not gone}]
 
     monkeypatch.setattr(ray, "nodes", nodes)
-    monkeypatch.setattr(retry.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(retry.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr("trainables.launch.retry.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("trainables.launch.retry.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     launched: list[float] = []
 
     def launch(job: Job) -> None:

@@ -42,7 +42,7 @@ def own_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The node's disk; the store is another folder."""
     folder = tmp_path / "local"
     folder.mkdir()
-    monkeypatch.setattr(uploads.tempfile, "gettempdir", lambda: str(folder))
+    monkeypatch.setattr("trainables.training.uploads.tempfile.gettempdir", lambda: str(folder))
     return folder
 
 
