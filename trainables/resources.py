@@ -13,6 +13,8 @@ GB = 1e9
 # holds 290 MB and Ray Train's controller, a second process, 230 MB (measured); both import PyTorch.
 WAITING_BYTES = 640 * 2**20
 ACCELERATOR = "accelerator_type:"  # prefix of the Ray resource that every node with such an accelerator has
+GPU_SHARES = (0.5, 0.25, 0.125)  # of a card; exact in binary, so that any number of them sum to whole cards
+GPU_HEADROOM = 0.1  # share of a GPU's memory kept free: CUDA's context, fragmentation, workspaces of kernels and NCCL
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,12 @@ class Resources:
 
     Attributes:
         workers: number of processes.
-        cpus, gpus: cores and devices (0 or 1) of each worker.
-        accelerator_type: kind of GPU, by Ray's name.
+        cpus, gpus: cores and devices of each worker: no GPU, one, or for a single worker a share of one (`GPU_SHARES`), so that
+            several trials train on a card. Each may use only its share of the memory.
+        accelerator_type: kind of GPU, by Ray's name, for a size that insists on one; the next two then count for nothing.
+        gpu_memory_gb: GB of GPU memory, as on data sheets, that a worker must have: its share of a card, if it asks for one.
+            Which of a cluster's GPUs meet this is decided there (`study.cluster.gpus`).
+        bf16_gpu: the GPU must have tensor cores for bf16.
         zero_stage: of DeepSpeed, 0 to 3.
         micro_batch: rows of token ids that a worker processes at once in training; a question with five alternatives has five.
             Gradient accumulation keeps the global batch.
@@ -46,7 +52,7 @@ class Resources:
 
     workers: int = 1
     cpus: int = 1
-    gpus: int = 0
+    gpus: float = 0
     accelerator_type: str | None = None
     zero_stage: int = 0
     micro_batch: int = 64
@@ -59,12 +65,20 @@ class Resources:
     fewest_workers: int | None = None
     memory_gb: float | None = None
     one_node: bool = False
+    gpu_memory_gb: float | None = None
+    bf16_gpu: bool = False
 
     def __post_init__(self) -> None:
-        if self.workers < 1 or self.cpus < 1 or self.gpus not in (0, 1) or self.micro_batch < 1:
+        if self.workers < 1 or self.cpus < 1 or self.gpus not in (0, 1, *GPU_SHARES) or self.micro_batch < 1:
             raise ValueError(
-                f"impossible resources: {self}; workers, cpus and micro_batch are at least 1, and gpus is 0 or 1"
+                f"impossible resources: {self}; workers, cpus and micro_batch are at least 1, and gpus is 0, 1 or a share of "
+                f"one: {', '.join(map(str, GPU_SHARES))}"
             )
+        if 0 < self.gpus < 1 and self.workers > 1:
+            raise ValueError(
+                f"gpus {self.gpus} with {self.workers} workers: only a single worker can have a share of a GPU"
+            )
+        self._check_gpu_request()
         if self.zero_stage not in (0, 1, 2, 3):
             raise ValueError(f"zero_stage {self.zero_stage}: DeepSpeed has stages 0 to 3")
         if self.offload not in OFFLOAD_FROM:
@@ -82,6 +96,17 @@ class Resources:
             raise ValueError(f"memory_gb {self.memory_gb}: must be positive, or None to estimate it")
         if not 1 <= (self.fewest_workers or self.workers) <= self.workers:
             raise ValueError(f"fewest_workers {self.fewest_workers}: must be from 1 to workers ({self.workers})")
+
+    def _check_gpu_request(self) -> None:
+        if self.gpu_memory_gb is not None and not (math.isfinite(self.gpu_memory_gb) and self.gpu_memory_gb > 0):
+            raise ValueError(f"gpu_memory_gb {self.gpu_memory_gb}: must be positive, or None for any")
+        if self.asks_for_capability and not self.gpus:
+            raise ValueError("gpu_memory_gb and bf16_gpu ask for a GPU, but gpus is 0: set gpus, or leave them out")
+
+    @property
+    def asks_for_capability(self) -> bool:
+        """Whether the GPU must have something, whatever its type."""
+        return self.gpu_memory_gb is not None or self.bf16_gpu
 
     @property
     def worker_counts(self) -> tuple[int, ...]:

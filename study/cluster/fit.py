@@ -12,7 +12,7 @@ from study.cluster.connection import cluster_address
 from study.cluster.packing import Packing
 from study.errors import CannotRun, joined
 from study.spec import Size
-from trainables.resources import GB, WAITING_BYTES, Resources, worker_request
+from trainables.resources import ACCELERATOR, GB, WAITING_BYTES, Resources, worker_request
 
 MB = 1e6
 LESS_MEMORY = "use a smaller micro_batch, or set memory_gb if the estimate is too high"
@@ -171,7 +171,7 @@ def empty_nodes(sizes: Sequence[Size]) -> Callable[[], Packing]:
 
 def _formatted(resources: Resources) -> str:
     request = ", ".join(
-        f"{amount:g} {name}" if amount >= 1 else name.partition(":")[2]
+        name.removeprefix(ACCELERATOR) if name.startswith(ACCELERATOR) else f"{amount:g} {name}"
         for name, amount in worker_request(dataclasses.replace(resources, memory_gb=None)).items()
     )
     return f"{resources.workers} x ({request})"

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from study.planning.accelerators import ACCELERATORS, declared_accelerator
+from study.cluster.accelerators import ACCELERATORS, declared_accelerator
 from study.planning.architecture import Architecture
 from study.planning.stages import Load, all_loads, scoring_rows
 from study.spec import Size, Study
@@ -157,21 +157,23 @@ def scoring_memory(
 
 
 def training_fits(architecture: Architecture, resources: Resources, loads: Iterable[Load]) -> bool | None:
-    """Whether training on any of these batches fits the declared device; None without a known device."""
+    """Whether training on any of these batches fits the declared device, or the share of it; None without a known device."""
     device = declared_accelerator(resources)
     if device is None:
         return None
-    return device.holds(max(training_gb(architecture, resources, load) for load in loads))
+    needed_gb = max(training_gb(architecture, resources, load) for load in loads)
+    return device.holds(needed_gb, share=resources.gpus)
 
 
 def scoring_fits(
     architecture: Architecture, resources: Resources, length: int, *, layers_kept: bool = False
 ) -> bool | None:
-    """Whether scoring fits the declared device; None without a known device."""
+    """Whether scoring fits the declared device, or the share of it; None without a known device."""
     device = declared_accelerator(resources)
     if device is None:
         return None
-    return device.holds(scoring_memory(architecture, resources, length, layers_kept=layers_kept).device_gb)
+    needed_gb = scoring_memory(architecture, resources, length, layers_kept=layers_kept).device_gb
+    return device.holds(needed_gb, share=resources.gpus)
 
 
 def memory_verdict(study: Study, size: Size, architecture: Architecture) -> str:

@@ -22,6 +22,7 @@ from study.cluster.fit import (
     with_memory,
     with_placement,
 )
+from study.cluster.gpus import with_accelerators
 from study.cluster.preflight import check_disk, check_local_start
 from study.cluster.progress_actor import ProgressActor, ProgressReporter
 from study.console import Console, Timeline
@@ -225,7 +226,7 @@ class _Run:
     def _connect(self, stack: ExitStack) -> tuple[Study, Slots]:
         """Connect to Ray, and refuse the study at once if a size or the benchmark can never get its nodes.
 
-        Returns the study with what its workers request of this cluster, memory and placement, and the slots.
+        Returns the study with what its workers request of this cluster, GPUs, memory and placement, and the slots.
         """
         sizes, address = self.study.sizes, self.options.address
         if cluster_address(address) is None:
@@ -234,6 +235,7 @@ class _Run:
         stack.enter_context(connected(address, cpus=max(cores_per_trial(size.resources) for size in sizes)))
         if problem := one_node_problem(self.options.output):
             self.console.say(f"{problem}: its locks may hold on one node only; two nodes could train the same stage")
+        sizes = with_accelerators(sizes, say=self.console.say)
         amounts = slot_amounts(sizes, address, say=self.console.say)
         needed_gb = {size.name: worker_gb(self.study, size) for size in sizes}
         sizes = with_placement(with_memory(sizes, needed_gb, say=self.console.say), say=self.console.say)

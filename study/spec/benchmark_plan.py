@@ -21,8 +21,9 @@ class BenchmarkPlan:
 
     `variants` names built-in ones or holds instances of a recipe's own `Variant` classes. Each variant is measured `repeats`
     times, in turn with the others and each time in a fresh process. Server keeps its p99 latency within `bound_ms`. `device`
-    "auto" takes a GPU if the cluster has one. `accelerator_type` is the kind of GPU to time on, by Ray's name; None leaves it
-    to the cluster. `settings` overrides `window_s`, `scenarios` and `bound_ms`.
+    "auto" takes a GPU if the cluster has one, always a whole one. `gpu_memory_gb` is the least memory that it must have, in GB
+    as on data sheets; `accelerator_type`, the kind of GPU by Ray's name, insists on one instead. `settings` overrides
+    `window_s`, `scenarios` and `bound_ms`.
     """
 
     variants: tuple[str | Variant, ...] = ("fp32",)
@@ -33,6 +34,7 @@ class BenchmarkPlan:
     bound_ms: float = BOUND_MS
     device: Literal["auto", "cpu", "cuda"] = "auto"
     accelerator_type: str | None = None
+    gpu_memory_gb: float | None = None
     settings: BenchmarkSettings | None = None
 
     @property
@@ -59,6 +61,8 @@ class BenchmarkPlan:
         errors = [*self._variant_errors()]
         if self.repeats < 1 or self.threads < 1:
             errors.append(f"benchmark: repeats {self.repeats} and threads {self.threads} must be at least 1")
+        if self.gpu_memory_gb is not None and not self.gpu_memory_gb > 0:
+            errors.append(f"benchmark.gpu_memory_gb {self.gpu_memory_gb}: must be positive, or None for any GPU")
         try:
             self.resolved_settings()
         except ValueError as error:

@@ -19,6 +19,7 @@ from trainables.resources import Resources, worker_request
             Resources(workers=2, gpus=1, accelerator_type="H100"),
             {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001},
         ),
+        (Resources(gpus=0.25, gpu_memory_gb=10, bf16_gpu=True), {"CPU": 1, "GPU": 0.25}),
     ],
 )
 def test_what_a_worker_requests(resources: Resources, request_of_a_worker: dict[str, float]) -> None:
@@ -36,7 +37,12 @@ def test_a_trial_may_shrink_to_its_fewest_workers() -> None:
     ("settings", "message"),
     [
         ({"workers": 0}, "impossible resources"),
-        ({"gpus": 2}, "gpus is 0 or 1"),
+        ({"gpus": 2}, "gpus is 0, 1 or a share of one: 0.5, 0.25, 0.125"),
+        ({"gpus": 0.3}, "gpus is 0, 1 or a share of one"),
+        ({"gpus": 0.5, "workers": 2}, "only a single worker can have a share of a GPU"),
+        ({"gpu_memory_gb": 24}, "gpus is 0: set gpus"),
+        ({"bf16_gpu": True}, "gpus is 0: set gpus"),
+        ({"gpus": 1, "gpu_memory_gb": 0}, "gpu_memory_gb 0: must be positive"),
         ({"zero_stage": 4}, "zero_stage 4: DeepSpeed has stages 0 to 3"),
         ({"offload": "disk"}, "must be one of none, optimizer, parameters"),
         ({"offload": "parameters", "zero_stage": 2}, "with zero_stage 2: needs ZeRO stage 3 or higher"),

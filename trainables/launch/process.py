@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 
-from trainables.resources import Resources
+from trainables.resources import GPU_HEADROOM, Resources
 
 # Hides the GPUs of a node. CUDA and HIP read their variable once, when a process first initialises them; DeepSpeed reads its
 # own when it is first imported.
@@ -25,6 +25,9 @@ def hide_gpus() -> None:
 def prepare_process(resources: Resources) -> None:
     """Set devices, threads and the collector before the first stage.
 
+    On a share of a GPU PyTorch allocates no more than that share: a trial that outgrows it runs out of memory itself, which
+    its launcher mends with smaller micro-batches, and not the trials beside it.
+
     Every training ends with a collection (`engine.release`). Scanning the objects that imports leave behind took 0.3 s each
     time; freezing them takes them out of later collections.
     """
@@ -33,6 +36,8 @@ def prepare_process(resources: Resources) -> None:
     import torch  # after the environment is set
 
     torch.set_num_threads(resources.cpus)
+    if 0 < resources.gpus < 1:  # Ray shows such a worker one GPU
+        torch.cuda.set_per_process_memory_fraction((1 - GPU_HEADROOM) * resources.gpus)
     if not gc.get_freeze_count():
         gc.collect()
         gc.freeze()

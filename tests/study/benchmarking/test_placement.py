@@ -64,3 +64,21 @@ def test_a_plan_says_which_of_several_groups_times_its_sizes(cluster: Callable[.
     assert placement_of(on_cpu) == {"num_cpus": 4, "num_gpus": 0, "resources": {"benchmark": 1.0}}
     with pytest.raises(CannotRun, match=r"can have a T4, which benchmark\.accelerator_type requires"):
         placement_of(BenchmarkPlan(accelerator_type="T4"))
+
+
+def test_a_plan_may_ask_for_memory_instead_of_one_card(cluster: Callable[..., None]) -> None:
+    """Sizes are timed on the kind that holds the largest, whatever it is called."""
+
+    def dedicated(name: str) -> NodeGroup:
+        return NodeGroup(f"benchmark-{name}", A_GPU | {"benchmark": 1.0, f"accelerator_type:{name}": 1.0}, 1)
+
+    plan = BenchmarkPlan(gpu_memory_gb=80)
+    cluster(dedicated("A10G"), dedicated("H200"))
+    requested = {"benchmark": 1.0, "accelerator_type:H200": 0.001}
+    assert placement_of(plan) == {"num_cpus": 4, "num_gpus": 1, "resources": requested}
+    cluster(dedicated("A10G"), NodeGroup("cpus", A_CPU, 1))
+    with pytest.raises(CannotRun, match=r"can have a GPU known to have 80 GB, which benchmark\.gpu_memory_gb requires"):
+        device_of(plan)
+    assert BenchmarkPlan(gpu_memory_gb=0).errors() == [
+        "benchmark.gpu_memory_gb 0: must be positive, or None for any GPU"
+    ]

@@ -104,6 +104,15 @@ def test_gpus_are_hidden_from_a_process_whose_job_requests_none(
     assert (os.environ["CUDA_VISIBLE_DEVICES"] == "") is hidden
 
 
+def test_a_worker_on_a_share_of_a_gpu_allocates_no_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine tenths of a quarter: four such workers leave the headroom of the whole card to their CUDA contexts."""
+    limits: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    for gpus in (0.25, 1, 0):
+        prepare_process(Resources(gpus=gpus, cpus=torch.get_num_threads()))
+    assert limits == [pytest.approx(0.225)]
+
+
 def test_attention_follows_the_device_of_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert FAMILIES["xlm-roberta"].attention(torch.device("cpu")) == "eager"
