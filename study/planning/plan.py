@@ -9,16 +9,16 @@ from rich.console import Group
 from rich.text import Text
 from rich.tree import Tree
 
+from study.cluster.accelerators import ACCELERATORS, Accelerator, declared_accelerator, device_words
 from study.cluster.capacity import capacity_of_nodes
 from study.cluster.fit import LESS_MEMORY, cores_per_trial, with_memory
 from study.cluster.preflight import LEAST_MEMORY, available_memory
 from study.planning import memory, tables
-from study.planning.accelerators import ACCELERATORS, declared_accelerator
 from study.planning.architecture import Architecture, UnknownArchitecture, architecture_of
 from study.planning.fitted import Fitted
 from study.planning.stages import all_loads
 from study.planning.worker_memory import worker_gb
-from study.spec import NONE, LadderEncoder, LogUniform, PublishedEncoder, Study
+from study.spec import NONE, BenchmarkPlan, LadderEncoder, LogUniform, PublishedEncoder, Study
 from study.spec.data_check import seen_flags
 from study.spec.precision import explain_precision
 from trainables.models.families import why_padded
@@ -46,10 +46,10 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         *notes,
         *(f"not pinned yet, which a run requires: {source}" for source in study.unpinned),
     ]
-    memory_of_gpus = tables.memory_table(study, architectures)
+    of_gpus = (tables.memory_table(study, architectures), tables.utilisation_table(study, architectures))
     fitted = (
         tables.sizes_table(study, architectures),
-        *([memory_of_gpus] if memory_of_gpus.row_count else []),
+        *(table for table in of_gpus if table.row_count),
         tables.operations_table(study, architectures),
         tables.cost_table(study, architectures, price),
     )
@@ -154,7 +154,7 @@ def _slow_bf16(study: Study) -> list[str]:
     """Sizes that train in bf16 on cards without tensor cores for it."""
     names_by_card: dict[str, list[str]] = {}
     for size in study.sizes:
-        card, device = size.resources.accelerator_type or "", declared_accelerator(size.resources)
+        card, device = device_words(size.resources), declared_accelerator(size.resources)
         mixed = any(load.training.precision == "bf16_mixed" for load in all_loads(study, size))
         if device is not None and device.bf16_tflops is None and mixed:
             names_by_card.setdefault(card, []).append(size.name)
@@ -193,7 +193,7 @@ def _memory_of_cpu_workers(study: Study) -> list[str]:
 
 def _benchmark(study: Study, architectures: Mapping[str, Architecture]) -> list[str]:
     """What is timed on which device, and which weights a card cannot hold."""
-    plan, card = study.benchmark, study.benchmark.accelerator_type
+    plan, (card, device) = study.benchmark, _benchmark_device(study.benchmark)
     where = "" if card is None else f", on {card}"
     line = f"benchmark of each size's best model: {', '.join(plan.variant_names) or 'none'}{where}"
     serving_gb = {
@@ -204,7 +204,6 @@ def _benchmark(study: Study, architectures: Mapping[str, Architecture]) -> list[
     if card is None and serving_gb:
         size, variant = max(serving_gb, key=lambda key: serving_gb[key])
         return [f"{line}; the largest weights to serve: {serving_gb[size, variant]:.2f} GB, {size} {variant}"]
-    device = ACCELERATORS.get(card or "")
     return [
         line,
         *(
@@ -213,6 +212,15 @@ def _benchmark(study: Study, architectures: Mapping[str, Architecture]) -> list[
             if device is not None and not device.holds(gb)
         ),
     ]
+
+
+def _benchmark_device(plan: BenchmarkPlan) -> tuple[str | None, Accelerator | None]:
+    """The GPU that a benchmark requires, in words, and what is known of it."""
+    if plan.accelerator_type is not None:
+        return plan.accelerator_type, ACCELERATORS.get(plan.accelerator_type)
+    if plan.gpu_memory_gb is None:
+        return None, None
+    return f"a GPU of {plan.gpu_memory_gb:g} GB", Accelerator(plan.gpu_memory_gb, 0.0, None)
 
 
 def _stage_graph(study: Study) -> Tree:

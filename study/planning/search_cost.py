@@ -1,4 +1,4 @@
-"""What a search costs: with shared stages and without, at most and as expected under ASHA. Training only, no scoring."""
+"""What a search costs: with shared stages and without, at most and as expected under ASHA; training and scoring."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from statistics import mean
 
-from study.planning.stages import TrainingStage, stages_of
+from study.planning.stages import CostedStage, stages_of
 from study.search.scheduler import asha
 from study.spec import Choice, Size, Study
+from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import Tuned
 from trainables.stages.pretrain import Pretrain
 from trainables.store.fingerprint import fingerprint
 
 SIMULATIONS = 50  # random searches; the mean of 50 is within a few percent of that of 500
 
-StageCost = Callable[[TrainingStage], float]  # of one stage, in any unit
+StageCost = Callable[[CostedStage], float]  # of one stage, in any unit
 StageCosts = Mapping[str, float]  # of several, by fingerprint
 
 
 @dataclass(frozen=True)
 class SearchCost:
-    """What one size's training costs, in the unit of its stage costs.
+    """What one size's training and scoring cost, in the unit of its stage costs.
 
     - `root`: pre-training the encoder, once; 0 for a published one.
     - `defaults`: the default cells.
@@ -76,7 +77,7 @@ def search_cost(study: Study, size: Size, stage_cost: StageCost) -> SearchCost:
 
 
 class _Rungs:
-    """For a choice, the cost of each training stage that a trial needs to finish its first 1, 2, ... targets."""
+    """For a choice, the cost of each training and evaluation that a trial needs to finish its first 1, 2, ... targets."""
 
     def __init__(self, study: Study, size: Size, stage_cost: StageCost) -> None:
         self._study, self._size, self._stage_cost = study, size, stage_cost
@@ -89,7 +90,7 @@ class _Rungs:
         rungs: list[StageCosts] = []
         for evaluate in self._study.chain(self._size, choice):
             for stage in stages_of(evaluate):
-                if isinstance(stage, Tuned):
+                if isinstance(stage, Tuned | Evaluate):
                     costs[fingerprint(stage)] = self._stage_cost(stage)
             rungs.append(dict(costs))
         return rungs

@@ -91,7 +91,7 @@ def planned(study: Study, size: Size, stage: Stage) -> PlannedStage:
         flops = 0.0
     else:
         if isinstance(stage, Pretrain | Tuned):
-            flops = stage_flops(architecture, stage)
+            flops = stage_flops(architecture, stage, longest=True)
         elif isinstance(stage, Evaluate):  # a forward pass is a third of a training step
             body, layers, width = architecture.count.body, architecture.layers, architecture.attention_width
             flops = SCORED_ROWS / 3 * row_flops(stage.max_length, body=body, layers=layers, attention_width=width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from study.planning.row_lengths import Tokens, training_tokens
 from study.spec import Size, Study, Training
 from study.spec.space import member_tasks
 from trainables.heads import HEADS
@@ -15,6 +16,7 @@ from trainables.stages.pretrain import Pretrain
 from trainables.store.fingerprint import fingerprint
 
 TrainingStage = Pretrain | Tuned
+CostedStage = TrainingStage | Evaluate
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Load:
     """One kind of batch that a stage trains on.
 
     Each entry of a batch is a feature of `rows` rows; `group` features stay together on one worker. `masked`: masked tokens
-    are scored over the whole vocabulary. `fills_rows`: rows are as long as the maximum, and not sentences.
+    are scored over the whole vocabulary. `fills_rows`: rows are as long as the maximum, and not sentences. `tokens`: the real
+    tokens of a row where they are known.
     """
 
     training: Training
@@ -30,6 +33,12 @@ class Load:
     group: int = 1
     masked: bool = False
     fills_rows: bool = True
+    tokens: Tokens | None = None
+
+    @property
+    def tokens_a_row(self) -> Tokens:
+        """The real tokens of a row; at most, where they are not known."""
+        return self.tokens or Tokens.all_of(self.training.max_length)
 
 
 def stages_of(stage: Stage) -> Iterator[Stage]:
@@ -57,6 +66,15 @@ def training_stages(study: Study, size: Size) -> dict[str, list[TrainingStage]]:
     return stages
 
 
+def scoring_stages(study: Study, size: Size) -> dict[str, list[Evaluate]]:
+    """The evaluations of a size's default cells by their target."""
+    stages: dict[str, list[Evaluate]] = {}
+    for stage in default_stages(study, size):
+        if isinstance(stage, Evaluate):
+            stages.setdefault(stage.task.name, []).append(stage)
+    return stages
+
+
 def stage_counts(study: Study, size: Size) -> tuple[int, int]:
     """How many stages a size's default cells have, and how many their trials would run if they shared none."""
     chains = [study.chain(size, choice) for choice in study.space_of(size).defaults()]
@@ -75,6 +93,7 @@ def loads_of(stage: TrainingStage) -> list[Load]:
             group=task.group,
             masked=head.masks,
             fills_rows=head.fills_rows,
+            tokens=training_tokens(task, stage.training.max_length),
         )
         for task in member_tasks(stage.task)
         for head in (HEADS[task.head],)

@@ -1,22 +1,31 @@
-"""The tables of a plan: sizes, memory, operations, costs and choices."""
+"""The tables of a plan: sizes, memory, utilisation, operations, costs and choices."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from rich.table import Table
 
+from study.cluster.accelerators import declared_accelerator, device_words
 from study.planning import memory
-from study.planning.accelerators import HEADROOM, declared_accelerator
 from study.planning.architecture import Architecture
-from study.planning.operations import MFU, stage_flops, stage_hours
+from study.planning.operations import Hours, load_share, stage_flops, stage_hours, tokens_a_micro_step
+from study.planning.row_lengths import scored_rows
 from study.planning.search_cost import SearchCost, search_cost
-from study.planning.stages import TrainingStage, all_loads, scoring_rows, stage_counts, training_stages
+from study.planning.stages import (
+    CostedStage,
+    all_loads,
+    loads_of,
+    scoring_rows,
+    scoring_stages,
+    stage_counts,
+    training_stages,
+)
 from study.spec import LadderEncoder, LogUniform, Mixture, Rates, Size, Study
 from trainables.models.catalogue import description
-from trainables.resources import Offload
+from trainables.resources import GPU_HEADROOM, Offload
 from trainables.tasks.base import Task
 
 # ZeRO stages with offloads whose memory is shown side by side.
@@ -42,7 +51,7 @@ def sizes_table(study: Study, architectures: Mapping[str, Architecture]) -> Tabl
             f"{encoder.pretraining.steps} steps" if isinstance(encoder, LadderEncoder) else description(encoder),
             *(("?",) * 3 if count is None else map(_millions, (count.total, count.embeddings, count.body))),
             f"{resources.workers} x {resources.cpus} CPU"
-            + (f" + 1 {resources.accelerator_type or 'GPU'}" if resources.gpus else ""),
+            + (f" + {resources.gpus:g} {device_words(resources)}" if resources.gpus else ""),
             "inline" if resources.inline else f"Ray Train, ZeRO-{resources.zero_stage}",
             str(study.budget(size)),
             str(shared),
@@ -58,7 +67,7 @@ def memory_table(study: Study, architectures: Mapping[str, Architecture]) -> Tab
         "memory of a worker in GB on its GPU (with an offload and in scoring + in its node's host memory). Model states: "
         "DeepSpeed's estimates, corrected to fp32 weights. Buffers (with bf16 copies of weights) and activations: of the "
         "largest micro-batch, pre-training and every row of a feature included. Scoring: the whole encoder in fp32 on each "
-        f"worker. Fits: training and scoring, each with {HEADROOM:.0%} left free",
+        f"worker. Fits: training and scoring, each with {GPU_HEADROOM:.0%} left free",
         ("size", *names, "buffers", "activations", "checkpointing", "scoring", "chosen", "fits"),
         left=("size", "chosen", "fits"),
     )
@@ -89,33 +98,78 @@ def memory_table(study: Study, architectures: Mapping[str, Architecture]) -> Tab
     return table
 
 
-def operations_table(study: Study, architectures: Mapping[str, Architecture]) -> Table:
-    """What training each kind of stage takes."""
+def utilisation_table(study: Study, architectures: Mapping[str, Architecture]) -> Table:
+    """How well each size's batches fill its GPUs; a row for each size on a known GPU."""
     table = _table(
-        f"training of a stage in PFLOP, and GPU-hours at {MFU:.0%} of the card's peak in the training's precision (MFU, "
-        "assumed). An upper bound: every row of a feature (multiple choice, retrieval) counts at the longest length, and a "
-        "mixture as its most expensive task alone",
-        ("stage", "default cells", "steps", "batch", "length", *(size.name for size in study.sizes)),
-        left=("stage",),
+        "how training fills a GPU: the real tokens that it processes at once, by kind of batch, and the share of its peak that "
+        "this reaches (MFU). Assumed: from launch times and kernel rates, not measured on that GPU",
+        ("size", "GPU", "trials a GPU", "tokens a micro-step", "MFU", "source"),
+        left=("size", "GPU", "source"),
     )
-    by_size = {size.name: training_stages(study, size) for size in study.sizes}
-    for name in dict.fromkeys(name for stages in by_size.values() for name in stages):
-        examples = next(stages[name] for stages in by_size.values() if name in stages)
-        training = examples[0].training
-        cells = [
-            _stage_cell(size, architectures[size.name], by_size[size.name][name][0])
-            if size.name in architectures and name in by_size[size.name]
-            else "-"
-            for size in study.sizes
+    for size in study.sizes:
+        if size.name not in architectures or declared_accelerator(size.resources) is None:
+            continue
+        loads, resources = all_loads(study, size), size.resources
+        shares = [
+            share for load in loads if (share := load_share(architectures[size.name], load, resources)) is not None
         ]
-        numbers = (len(examples), training.steps, training.batch_size, training.max_length)
-        table.add_row(name, *map(str, numbers), *cells)
+        tokens = [tokens_a_micro_step(load, resources) for load in loads]
+        table.add_row(
+            size.name,
+            device_words(resources),
+            f"{1 / resources.gpus:g}",
+            f"{min(tokens):,.0f} to {max(tokens):,.0f}",
+            f"{min(share.low for share in shares):.1%} to {max(share.high for share in shares):.0%}",
+            "measured" if all(share.measured for share in shares) else "assumed",
+        )
     return table
 
 
-def _stage_cell(size: Size, architecture: Architecture, stage: TrainingStage) -> str:
+def operations_table(study: Study, architectures: Mapping[str, Architecture]) -> Table:
+    """What training and scoring each kind of stage take."""
+    table = _table(
+        "a stage in PFLOP and GPU-hours, from the best to the worst assumed. Rows count with the tokens of their data where "
+        "these were counted, other sentences with a third of the limit and passages with all of it; a mixture as its most "
+        "expensive task alone. Scoring: in fp32, in all languages",
+        ("stage", "default cells", "steps", "batch", "tokens a row", *(size.name for size in study.sizes)),
+        left=("stage",),
+    )
+    trained = {size.name: training_stages(study, size) for size in study.sizes}
+    for name in dict.fromkeys(name for stages in trained.values() for name in stages):
+        examples = next(stages[name] for stages in trained.values() if name in stages)
+        training = examples[0].training
+        tokens = max(load.tokens_a_row.mean for stage in examples for load in loads_of(stage))
+        numbers = (len(examples), training.steps, training.batch_size, f"{tokens:.0f}")
+        table.add_row(name, *map(str, numbers), *_stage_cells(study, architectures, name, trained))
+    scored = {size.name: scoring_stages(study, size) for size in study.sizes}
+    for name in dict.fromkeys(name for stages in scored.values() for name in stages):
+        evaluations = next(stages[name] for stages in scored.values() if name in stages)
+        rows, tokens_a_row = scored_rows(evaluations[0].task, evaluations[0].max_length)
+        numbers = (len(evaluations), "-", f"{rows:,} rows", f"{tokens_a_row.mean:.0f}")
+        table.add_row(f"scoring-{name}", *map(str, numbers), *_stage_cells(study, architectures, name, scored))
+    return table
+
+
+def _stage_cells(
+    study: Study,
+    architectures: Mapping[str, Architecture],
+    name: str,
+    stages: Mapping[str, Mapping[str, Sequence[CostedStage]]],
+) -> list[str]:
+    """The cell of each size in the row of a stage."""
+    return [
+        _stage_cell(size, architectures[size.name], stages[size.name][name][0])
+        if size.name in architectures and name in stages[size.name]
+        else "-"
+        for size in study.sizes
+    ]
+
+
+def _stage_cell(size: Size, architecture: Architecture, stage: CostedStage) -> str:
     hours = stage_hours(architecture, stage, size.resources)
-    return f"{stage_flops(architecture, stage) / 1e15:.3g}" + ("" if hours is None else f", {hours:.2g} h")
+    return f"{stage_flops(architecture, stage) / 1e15:.3g}" + (
+        "" if hours is None else f", {_range(hours.low, hours.high)} h"
+    )
 
 
 def choices_table(study: Study) -> Table:
@@ -147,9 +201,9 @@ def _rates(rates: Rates) -> str:
 def cost_table(study: Study, architectures: Mapping[str, Architecture], price: float | None) -> Table:
     """What the whole search of each size costs; `price` of a GPU-hour, in any currency."""
     table = _table(
-        "training of the whole search, without scoring, in PFLOP and GPU-hours as above. Expected: mean of simulations with "
-        "random scores under ASHA. Not shared: the same trials, each training its whole chain. At most: nothing stopped, and "
-        "nothing shared by sampled trials. Repeats: further seeds"
+        "training and scoring of the whole search in PFLOP and GPU-hours as above; a trial on half a GPU counts half. "
+        "Expected: mean of simulations with random scores under ASHA. Not shared: the same trials, each training its whole "
+        "chain. At most: nothing stopped, and nothing shared by sampled trials. Repeats: further seeds"
         + ("" if price is None else f". Price: at {price:g} a GPU-hour"),
         (
             *("size", "encoder", "default cells", "expected", "not shared", "ratio"),
@@ -157,37 +211,59 @@ def cost_table(study: Study, architectures: Mapping[str, Architecture], price: f
         ),
         left=("size",),
     )
-    totals = [0.0, 0.0]
+    expected, most = Hours(0.0, 0.0), 0.0
     for size in study.sizes:
         if size.name not in architectures:
             continue
         flops = search_cost(study, size, partial(stage_flops, architectures[size.name]))
         hours = _search_hours(study, size, architectures[size.name])
 
-        def cell(field: str, flops: SearchCost = flops, hours: SearchCost | None = hours) -> str:
+        def cell(field: str, flops: SearchCost = flops, hours: tuple[SearchCost, SearchCost] | None = hours) -> str:
             petaflops = f"{getattr(flops, field) / 1e15:.3g}"
-            return petaflops if hours is None else f"{petaflops}, {getattr(hours, field):.3g} h"
+            if hours is None:
+                return petaflops
+            low, high = (getattr(cost, field) for cost in hours)
+            return f"{petaflops}, {_range(low, high)} h"
 
         if hours is not None:
-            totals = [totals[0] + hours.expected_total, totals[1] + hours.at_most_total]
+            low, high = hours
+            expected = Hours(expected.low + low.expected_total, expected.high + high.expected_total)
+            most += high.at_most_total
         table.add_row(
             size.name,
             *map(cell, ("root", "defaults", "expected", "not_shared")),
             f"{flops.not_shared / flops.expected:.1f}" if flops.expected else "-",
             *map(cell, ("at_most", "repeats", "expected_total")),
-            "-" if price is None or hours is None else f"{price * hours.expected_total:,.0f}",
+            "-"
+            if price is None or hours is None
+            else _range(*(price * cost.expected_total for cost in hours), form=",.0f"),
         )
-    if any(totals):
-        priced = "" if price is None else f"; price {price * totals[0]:,.0f} expected, {price * totals[1]:,.0f} at most"
-        table.caption = f"in all {totals[0]:,.0f} GPU-hours expected, {totals[1]:,.0f} at most{priced}"
+    if expected.high:
+        in_all = _range(expected.low, expected.high, form=",.0f")
+        priced = "" if price is None else f"; price {_range(price * expected.low, price * expected.high, form=',.0f')}"
+        table.caption = f"in all {in_all} GPU-hours expected{priced}; at most {most:,.0f} GPU-hours" + (
+            "" if price is None else f", {price * most:,.0f}"
+        )
     return table
 
 
-def _search_hours(study: Study, size: Size, architecture: Architecture) -> SearchCost | None:
-    """`search_cost` in GPU-hours; None without a known device."""
+def _search_hours(study: Study, size: Size, architecture: Architecture) -> tuple[SearchCost, SearchCost] | None:
+    """`search_cost` in GPU-hours, in the best and in the worst case; None without a known device."""
     if declared_accelerator(size.resources) is None:
         return None
-    return search_cost(study, size, lambda stage: stage_hours(architecture, stage, size.resources) or 0.0)
+
+    def hours(stage: CostedStage, bound: str) -> float:
+        cost = stage_hours(architecture, stage, size.resources)
+        return 0.0 if cost is None else float(getattr(cost, bound))
+
+    low, high = (search_cost(study, size, partial(hours, bound=bound)) for bound in ("low", "high"))
+    return low, high
+
+
+def _range(low: float, high: float, *, form: str = ".2g") -> str:
+    """Both ends, or one number where they are written alike."""
+    ends = dict.fromkeys(f"{value:,.0f}" if value >= 100 else f"{value:{form}}" for value in (low, high))
+    return " to ".join(ends)
 
 
 def _member(task: Task) -> str:

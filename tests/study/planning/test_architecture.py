@@ -28,6 +28,12 @@ from trainables.resources import Resources
         # Layer: 4 d x 64 heads, 3 d x inner (gated), two norms of d; 32 relative biases a head, once; a norm at the end.
         ("mt5-small", 250_112 * 512, 250_112 * 512 + 8 * (4 * 512 * 384 + 3 * 512 * 1024 + 2 * 512) + 32 * 6 + 512),
         ("mt5-xxl", 250_112 * 4096, 250_112 * 4096 + 24 * (4 * 4096**2 + 3 * 4096 * 10240 + 2 * 4096) + 32 * 64 + 4096),
+        # mT0 is mT5, trained on.
+        ("mt0-small", 250_112 * 512, 250_112 * 512 + 8 * (4 * 512 * 384 + 3 * 512 * 1024 + 2 * 512) + 32 * 6 + 512),
+        (
+            *("mt0-xxl-p3", 250_112 * 4096),
+            250_112 * 4096 + 24 * (4 * 4096**2 + 3 * 4096 * 10240 + 2 * 4096) + 32 * 64 + 4096,
+        ),
         ("mbert", (119_547 + 512 + 2) * 768, (119_547 + 515) * 768 + 768 + 12 * (12 * 768**2 + 13 * 768)),
         ("distil-mbert", (119_547 + 512) * 768, (119_547 + 512) * 768 + 2 * 768 + 6 * (12 * 768**2 + 13 * 768)),
         # 21.3M of body, as Microsoft says of its model;
@@ -59,7 +65,7 @@ def test_tied_tables_count_once() -> None:
 
 
 def test_every_checkpoint_is_pinned_and_has_a_known_shape() -> None:
-    assert len({card.encoder.repository for card in CATALOGUE.values()}) == len(CATALOGUE) == 17
+    assert len({card.encoder.repository for card in CATALOGUE.values()}) == len(CATALOGUE) == 23
     for name, card in CATALOGUE.items():
         assert published(name).revision is not None
         assert config_of(card.encoder) is not None
