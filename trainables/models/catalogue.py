@@ -32,11 +32,28 @@ def _entry(name: str, repository: str, family: str, *, revision: str, settings: 
     return CatalogueEntry(PublishedEncoder(name, repository, family, revision), settings)
 
 
-def _mt5(name: str, revision: str, width: int, inner: int, layers: int, heads: int) -> CatalogueEntry:
-    """Shapes as in google-research/t5x, examples/t5/mt5/*.gin; the vocabulary is padded to a multiple of 128 there."""
+# Width, inner width, layers and heads of mT5's encoders, as in google-research/t5x, examples/t5/mt5/*.gin. mT0 is trained from
+# mT5, and the sizes of its files agree; its `config.json` was not read.
+_MT5_SHAPES = {
+    "small": (512, 1024, 8, 6),
+    "base": (768, 2048, 12, 12),
+    "large": (1024, 2816, 24, 16),
+    "xl": (2048, 5120, 24, 32),
+    "xxl": (4096, 10240, 24, 64),
+}
+
+
+def _mt5(name: str, revision: str, *, of: str = "google/mt5", shape: str | None = None) -> CatalogueEntry:
+    """The vocabulary is padded to a multiple of 128. `shape` names the size where `name` says more."""
+    width, inner, layers, heads = _MT5_SHAPES[shape or name]
     settings = {"vocab_size": 250_112, "d_model": width, "d_ff": inner, "d_kv": 64, "num_layers": layers}
     settings["num_heads"] = heads
-    return _entry(f"mt5-{name}", f"google/mt5-{name}", "mt5", revision=revision, settings=settings)
+    return _entry(f"{of.rpartition('/')[2]}-{name}", f"{of}-{name}", "mt5", revision=revision, settings=settings)
+
+
+def _mt0(name: str, revision: str, *, shape: str | None = None) -> CatalogueEntry:
+    """mT5 trained further on many tasks at once (Muennighoff et al. 2022, 2211.01786)."""
+    return _mt5(name, revision, of="bigscience/mt0", shape=shape)
 
 
 def _xlm_r(name: str, repository: str, revision: str, width: int, layers: int) -> CatalogueEntry:
@@ -84,11 +101,20 @@ _ENTRIES = (
     _xlm_r("large", "FacebookAI/xlm-roberta-large", "c23d21b0620b635a76227c604d44e43a9f0ee389", 1024, 24),
     _xlm_r("xl", "facebook/xlm-roberta-xl", "aa5d120255845efeebc9b7f42822a1dd0f9ece9d", 2560, 36),
     _xlm_r("xxl", "facebook/xlm-roberta-xxl", "03e0fb540c3c9afd4bdda0072e7cb82d2eafd060", 4096, 48),
-    _mt5("small", "73fb5dbe4756edadc8fbe8c769b0a109493acf7a", 512, 1024, 8, 6),
-    _mt5("base", "2eb15465c5dd7f72a8f7984306ad05ebc3dd1e1f", 768, 2048, 12, 12),
-    _mt5("large", "50b7223e98fcd124b0cabb1ec81bc6324c7df107", 1024, 2816, 24, 16),
-    _mt5("xl", "63fc6450d80515b48e026b69ef2fbbd426433e84", 2048, 5120, 24, 32),
-    _mt5("xxl", "e07c395916dfbc315d4e5e48b4a54a1e8821b5c0", 4096, 10240, 24, 64),
+    _mt5("small", "73fb5dbe4756edadc8fbe8c769b0a109493acf7a"),
+    _mt5("base", "2eb15465c5dd7f72a8f7984306ad05ebc3dd1e1f"),
+    _mt5("large", "50b7223e98fcd124b0cabb1ec81bc6324c7df107"),
+    _mt5("xl", "63fc6450d80515b48e026b69ef2fbbd426433e84"),
+    _mt5("xxl", "e07c395916dfbc315d4e5e48b4a54a1e8821b5c0"),
+    # The hub's pages of these commits list safetensors, but for small, whose page was not found, xl and xxl-p3.
+    _mt0("small", "c6fd5256715761d0b8ba4c7c598d1e5c0fbec399"),
+    _mt0("base", "0c500042c1f80b6b6ec208cf73d9ee43f1dac245"),
+    _mt0("large", "edda1ff35548a4b8d5175d3d24693156d8ec7972"),
+    _mt0("xl", "0327a9899ef1e87653094916a86c944edc3952c5"),
+    _mt0(
+        "xxl", "38ba9d4d88b347545e741b3a11a0cace710823e6"
+    ),  # the conversion bot's, on top of b5461b4 of the main branch
+    _mt0("xxl-p3", "0752492cd9bac1600460f0027f863376a3e4157b", shape="xxl"),
     _entry(
         *("mbert", "google-bert/bert-base-multilingual-cased", "bert"),
         revision="3f076fdb1ab68d5b2880cb87a0886f315b8146f8",
