@@ -14,10 +14,11 @@ import ray.cloudpickle
 
 from study.recipes.laptop import laptop, laptop_rates, laptop_tiny
 from study.recipes.micro_ladder import micro_ladder
-from study.recipes.one_vs_ten_billion import one_vs_ten_billion
+from study.recipes.mt0_vs_mt5 import mt0_vs_mt5
+from study.recipes.one_vs_ten_billion import one_vs_ten_billion, one_vs_ten_billion_one_gpu
 from study.recipes.quickstart import quickstart, quickstart_mixtures
 from study.recipes.real_offline import real_offline
-from study.recipes.xtreme_r import xtreme_r
+from study.recipes.xtreme_r import xtreme_r, xtreme_r_one_gpu
 from study.spec import InvalidStudy, Study
 from trainables.data.source import DataError
 
@@ -25,7 +26,7 @@ RECIPES: dict[str, Callable[[], Study]] = {
     recipe.__name__: recipe
     for recipe in (
         *(quickstart, quickstart_mixtures, micro_ladder, laptop, laptop_rates, laptop_tiny),
-        *(real_offline, xtreme_r, one_vs_ten_billion),
+        *(real_offline, xtreme_r, xtreme_r_one_gpu, one_vs_ten_billion, one_vs_ten_billion_one_gpu, mt0_vs_mt5),
     )
 }
 

@@ -1,13 +1,19 @@
 """Do ten billion parameters buy zero-shot transfer? XLM-R Large, XL and XXL, and the encoders of mT5 large, XL and XXL.
 
 python -m study run one_vs_ten_billion [--data-root DIR]
+python -m study run one_vs_ten_billion_one_gpu [--data-root DIR]     # without the two XXL, on one card of 80 GB
 
 The targets are those that both families' papers report, and sentence retrieval. DIR may hold converted checkpoints, at
 `encoders/<repository>`, that the hub has only as pickles.
 
 mT5's published XNLI scores (81.1, 82.9 and 85.0 for large, XL and XXL) are of the whole encoder-decoder generating its answers.
-Here its encoder alone (0.6, 1.7 and 5.7 billion parameters) gets the same heads as XLM-R, so they are not comparable. The
-largest size needs eight H100, and all sizes are timed on a single one; `plan` shows what each needs.
+Here its encoder alone (0.6, 1.7 and 5.7 billion parameters) gets the same heads as XLM-R, so they are not comparable. Every
+size has the fewest cards of 80 GB that hold it (`study.planning.layout`): one, but two for mT5's XXL and four for XLM-R's. All
+sizes are timed on a single one; `plan` shows what each needs.
+
+Version 2 trains in batches of 128 instead of 32. Over eight GPUs, 32 short rows are 160 real tokens each, which cost a GPU as
+long as several times as many. The number of epochs is the same. Rates are twice those of version 1, after the square-root rule
+for adaptive optimizers (Malladi et al. 2022, 2205.10287): a starting point with the grid around it, and not a measured optimum.
 """
 
 from __future__ import annotations
@@ -32,30 +38,33 @@ from trainables.tasks.xtreme.xquad import XQuAD
 # mT5's published rate, a constant 1e-3, is for Adafactor, whose steps are relative to the weights; it says nothing about AdamW.
 # Ten times the other sizes' rates is a starting point, with the grid around it.
 MT5_RATE = 10.0
+BATCH = 128
+# What the two XXL have besides ZeRO 3: a layer's activations are computed again, as weights leave little room for them.
+XXL = {"zero_stage": 3, "activation_checkpointing": True, "micro_batch": 32}
 
 
 def one_vs_ten_billion(seed: int = 0) -> Study:
     """Six sizes, six targets, two intermediate tasks and none, one seed."""
-    tuning = Training(1e-5, epochs("mnli", 2), 32, seed, precision="bf16_mixed")
-    intermediate = Training(5e-6, 12_000, 32, seed, precision="bf16_mixed", max_length=384)
+    tuning = Training(2e-5, epochs("mnli", 2, BATCH), BATCH, seed, precision="bf16_mixed")
+    intermediate = Training(1e-5, 3_000, BATCH, seed, precision="bf16_mixed", max_length=384)
     own = target_tunings(tuning)
     return Study(
         name="one_vs_ten_billion",
-        version=1,
+        version=2,
         seed=seed,
         sizes=(
-            _size("xlm-r-large", workers=1, micro_batch=32),
-            _size("xlm-r-xl", workers=4, zero_stage=2, micro_batch=8),
-            _size("xlm-r-xxl", workers=8, zero_stage=3, micro_batch=4, activation_checkpointing=True),
-            _size("mt5-large", MT5_RATE, workers=1, micro_batch=32),
-            _size("mt5-xl", MT5_RATE, workers=2, zero_stage=2, micro_batch=16),
-            _size("mt5-xxl", MT5_RATE, workers=8, zero_stage=3, micro_batch=4, activation_checkpointing=True),
+            size_on_80_gb("xlm-r-large", gpus=0.5, micro_batch=64),
+            size_on_80_gb("xlm-r-xl", activation_checkpointing=True, micro_batch=64),
+            size_on_80_gb("xlm-r-xxl", workers=4, **XXL),
+            size_on_80_gb("mt5-large", MT5_RATE, gpus=0.5, micro_batch=64),
+            size_on_80_gb("mt5-xl", MT5_RATE, micro_batch=64),
+            size_on_80_gb("mt5-xxl", MT5_RATE, workers=2, **XXL),
         ),
         targets=tuple(pinned_if_possible(task) for task in (PanX(), TyDiQA(), XQuAD(), Mlqa(), Xnli(), Tatoeba())),
         space=Space(
             intermediates=(pinned_if_possible(Mnli()), pinned_if_possible(Squad())),
-            lr_intermediate=(5e-6, 1e-5),
-            lr_target=(1e-5, 5e-6, 2e-5),
+            lr_intermediate=(1e-5, 2e-5),
+            lr_target=(2e-5, 1e-5, 4e-5),
         ),
         intermediate_tuning=intermediate,
         tuning=tuning,
@@ -63,16 +72,32 @@ def one_vs_ten_billion(seed: int = 0) -> Study:
         trials=8,
         reduction_factor=2,
         # XLM-R XXL has 43 GB of fp32 weights; every size is timed on the card that holds them.
-        benchmark=BenchmarkPlan(variants=("fp32", "bf16"), accelerator_type="H100"),
+        benchmark=BenchmarkPlan(variants=("fp32", "bf16"), gpu_memory_gb=80),
     )
 
 
-def _size(name: str, rate_factor: float = 1.0, **resources: Any) -> Size:
-    """Each worker has one H100 and eight cores."""
-    usual = Resources(cpus=8, gpus=1, accelerator_type="H100")
+def one_vs_ten_billion_one_gpu(seed: int = 0) -> Study:
+    """The same study for one card of 80 GB, without the sizes that need more: xlm-r-xxl (four cards) and mt5-xxl (two).
+
+    With parameters in host memory XXL would fit the card, but XLM-R's needs 257 GB of host memory, and every step would wait
+    for transfers. Stages and output folder are those of `one_vs_ten_billion`, so a cluster can add the sizes that are left out.
+    """
+    study = one_vs_ten_billion(seed)
+    return dataclasses.replace(study, sizes=tuple(size for size in study.sizes if size.resources.workers == 1))
+
+
+def size_on_80_gb(
+    name: str,
+    rate_factor: float = 1.0,
+    *,
+    gpus: float = 1,
+    intermediates: tuple[str, ...] | None = None,
+    **resources: Any,
+) -> Size:
+    """A size of which each worker has a GPU of 80 GB with tensor cores for bf16, or a share of it, and eight cores a GPU."""
+    usual = Resources(cpus=max(2, round(8 * gpus)), gpus=gpus, gpu_memory_gb=80 * gpus, bf16_gpu=True)
     return Size(
-        name,
-        pinned_encoder(published(name)),
-        dataclasses.replace(usual, **resources),
+        *(name, pinned_encoder(published(name)), dataclasses.replace(usual, **resources)),
         rate_factor=rate_factor,
+        intermediates=intermediates,
     )

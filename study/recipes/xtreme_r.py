@@ -1,6 +1,7 @@
 """XTREME-R with XLM-R base and large: which English intermediate task helps which target, at two sizes of one family.
 
 python -m study run xtreme_r --data-root DIR
+python -m study run xtreme_r_one_gpu --data-root DIR     # the same study, laid out on one card of 80 GB
 
 DIR holds what is not on the hub: LAReQA (`xquad_r/`, with sentence breaks), Mewsli-X (`mewsli_x/`) and English EWT (`ud/`).
 Everything else, also the text for masked language modelling (`text/`), is read from DIR where it is complete there, otherwise
@@ -14,6 +15,7 @@ NER and XQuAD). Tatoeba's sentence vectors come from the encoder's output, which
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from study.spec import BenchmarkPlan, Mixture, Resources, Size, Space, Study, TaskTuning, Training
 from trainables.models.catalogue import published
@@ -67,8 +69,14 @@ def xtreme_r(seed: int = 0) -> Study:
         version=1,
         seed=seed,
         sizes=(
-            Size("xlm-r-base", pinned_encoder(published("xlm-r-base")), _one_gpu("A10G", micro_batch=16)),
-            Size("xlm-r-large", pinned_encoder(published("xlm-r-large")), _one_gpu("A100", micro_batch=16)),
+            # Two trials of base share a card of 24 GB, and two of Large one of 40 GB, whose halves hold its widest batch (five
+            # alternatives of 32 questions) only with activations computed again.
+            Size("xlm-r-base", pinned_encoder(published("xlm-r-base")), _half_a_gpu(memory_gb=12, micro_batch=32)),
+            Size(
+                "xlm-r-large",
+                pinned_encoder(published("xlm-r-large")),
+                _half_a_gpu(memory_gb=20, micro_batch=128, activation_checkpointing=True),
+            ),
         ),
         # Cheap targets first: ASHA compares trials after some of them.
         targets=tuple(
@@ -97,6 +105,20 @@ def xtreme_r(seed: int = 0) -> Study:
     )
 
 
+def xtreme_r_one_gpu(seed: int = 0) -> Study:
+    """The same study on one card of 80 GB: a trial of Large and two of base train side by side.
+
+    Its stages and its output folder are those of `xtreme_r`, so either continues the other.
+    """
+    study = xtreme_r(seed)
+    on_one_card = {
+        "xlm-r-base": Resources(cpus=2, gpus=0.25, gpu_memory_gb=20, bf16_gpu=True, micro_batch=64),
+        "xlm-r-large": Resources(cpus=4, gpus=0.5, gpu_memory_gb=40, bf16_gpu=True, micro_batch=64),
+    }
+    sizes = tuple(dataclasses.replace(size, resources=on_one_card[size.name]) for size in study.sizes)
+    return dataclasses.replace(study, sizes=sizes)
+
+
 def epochs(task: str, count: int, batch: int = BATCH) -> int:
     """Steps of `count` epochs."""
     return round(count * EXAMPLES[task] / batch)
@@ -105,27 +127,30 @@ def epochs(task: str, count: int, batch: int = BATCH) -> int:
 def target_tunings(usual: Training) -> tuple[TaskTuning, ...]:
     """XTREME's and XTREME-R's epochs, lengths and relative learning rates for targets that differ from `usual`.
 
-    XNLI and the other classification tasks train for 2 epochs, as in jiant.
+    XNLI and the other classification tasks train for 2 epochs, as in jiant. Batches are those of `usual`, but for the two dual
+    encoders, whose batch is part of their loss.
     """
+    batch = usual.batch_size
 
-    def tuned(task: str, steps: int, factor: float, length: int = 128, batch: int = BATCH) -> TaskTuning:
+    def tuned(task: str, steps: int, factor: float, length: int = 128, batch: int = batch) -> TaskTuning:
         training = dataclasses.replace(usual, steps=steps, max_length=length, batch_size=batch)
         return TaskTuning(task, training, factor)
 
     def questions(task: str, examples: str) -> TaskTuning:
-        steps = epochs(examples, 3)
+        steps = epochs(examples, 3, batch)
         reading = tuned(task, steps, QUESTIONS, length=384)
-        warm = dataclasses.replace(reading.training, warmup=min(0.5, 500 / steps), weight_decay=1e-4)
+        warmup = min(0.5, 500 * BATCH / batch / steps)  # as many examples as 500 batches of 32
+        warm = dataclasses.replace(reading.training, warmup=warmup, weight_decay=1e-4)
         return dataclasses.replace(reading, training=warm)
 
     return (
-        tuned("udpos", epochs("udpos", 10), USUAL),
-        tuned("panx", epochs("panx", 10), USUAL),
+        tuned("udpos", epochs("udpos", 10, batch), USUAL),
+        tuned("panx", epochs("panx", 10, batch), USUAL),
         questions("tydiqa", "tydiqa"),
         questions("xquad", "squad"),
         questions("mlqa", "squad"),
-        tuned("siqa", epochs("siqa", 5), QUESTIONS),
-        tuned("xcopa", epochs("xcopa", 5), USUAL),
+        tuned("siqa", epochs("siqa", 5, batch), QUESTIONS),
+        tuned("xcopa", epochs("xcopa", 5, batch), USUAL),
         tuned("lareqa", epochs("lareqa", 3, 16), USUAL, length=256, batch=16),
         tuned("mewslix", epochs("mewslix", 2, 64), MEWSLI, length=64, batch=64),
     )
@@ -141,5 +166,6 @@ def _intermediate_tunings(usual: Training) -> tuple[TaskTuning, ...]:
     return (*small, *(TaskTuning(task, reading) for task in ("squad", "squad2", "all_english")))
 
 
-def _one_gpu(accelerator: str, *, micro_batch: int) -> Resources:
-    return Resources(workers=1, cpus=4, gpus=1, accelerator_type=accelerator, micro_batch=micro_batch)
+def _half_a_gpu(*, memory_gb: float, **layout: Any) -> Resources:
+    """Half a card, with so much memory: a batch of 32 short rows keeps a small part of it busy."""
+    return dataclasses.replace(Resources(cpus=4, gpus=0.5, gpu_memory_gb=memory_gb, bf16_gpu=True), **layout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import os
 import re
@@ -28,7 +27,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from study.benchmarking import placement
 from study.benchmarking.placement import placement_of
 from study.cluster import capacity as capacity_module
-from study.cluster.capacity import Capacity, capacity_of_config
+from study.cluster.capacity import Capacity, NodeGroup, capacity_of_config
+from study.cluster.gpus import with_accelerators
 from study.errors import CannotRun
 from study.planning.architecture import architecture_of
 from study.planning.memory import serving_fits
@@ -403,7 +403,7 @@ def kuberay_config() -> Document:
 def test_every_size_of_the_big_recipes_fits(name: str, recipe: Callable[[], Any]) -> None:
     """So does the import of a published encoder."""
     capacity = capacity_of_config(kuberay_config() if name == "kuberay" else description(name))
-    for size in recipe().sizes:
+    for size in with_accelerators(recipe().sizes, capacity=capacity):
         assert capacity.max_trials(size.resources) >= 1, size.name
     assert capacity.max_trials(Resources()) >= 1
 
@@ -413,7 +413,10 @@ def test_skypilot_s_sizes_fit_its_machine() -> None:
     task = yaml.safe_load((CLUSTERS / "skypilot.yaml").read_text(encoding="utf-8"))
     assert not {"volumes", "num_nodes"} & set(task)
     study = load_recipe(task["envs"]["RECIPE"]).replace(sizes=tuple(task["envs"]["SIZES"].split(",")))
-    assert {size.resources.accelerator_type for size in study.sizes} <= set(task["resources"]["accelerators"])
+    machine = {"CPU": 32.0, "GPU": 8.0, **{ACCELERATOR + kind: 1.0 for kind in task["resources"]["accelerators"]}}
+    capacity = Capacity((NodeGroup("machine", machine, 1),))
+    for size in with_accelerators(study.sizes, capacity=capacity):
+        assert capacity.max_trials(size.resources) >= 1
     assert all(f'--{name.lower()} "${name}"' in task["run"] for name in ("SIZES", "OUTPUT"))
     assert "8266" not in task["run"]
     assert not task["resources"]["autostop"].get("down", False), "the output is on its disk"
@@ -443,15 +446,20 @@ def test_every_size_of_the_big_recipes_can_be_timed(
             assert serving_fits(architecture_of(study, size), variant, kind), (size.name, variant, kind)
 
 
-def test_google_has_no_a10g() -> None:
-    """As its description says. Everything else that the big recipes request is there."""
-    capacity = capacity_of_config(description("gcp"))
-    assert capacity.max_trials(Resources(gpus=1, accelerator_type="A10G")) == 0
-    assert all(capacity.max_trials(size.resources) for size in one_vs_ten_billion().sizes)
-    # README.md's advice: run the size that fits, or give the other one a GPU that Google offers.
-    assert all(capacity.max_trials(size.resources) for size in xtreme_r().replace(sizes=("xlm-r-large",)).sizes)
-    (base,) = xtreme_r().replace(sizes=("xlm-r-base",)).sizes
-    assert capacity.max_trials(dataclasses.replace(base.resources, accelerator_type="L4")) >= 1
+def test_a_size_gets_the_smallest_suitable_gpu_that_a_cloud_offers() -> None:
+    """Amazon has A10G and Google L4, for the same recipe: it asks for memory and bf16."""
+    kinds = {
+        name: [
+            size.resources.accelerator_type
+            for size in with_accelerators(xtreme_r().sizes, capacity=capacity_of_config(description(name)))
+        ]
+        for name in ("aws", "gcp")
+    }
+    assert kinds == {"aws": ["A10G", "A100"], "gcp": ["L4", "A100"]}
+    google = capacity_of_config(description("gcp"))
+    large = with_accelerators(one_vs_ten_billion().sizes, capacity=google)
+    assert {size.resources.accelerator_type for size in large} == {"H100"}
+    assert google.max_trials(Resources(gpus=1, accelerator_type="A10G")) == 0, "where a recipe insists"
 
 
 def test_a_driver_in_a_pod_reads_the_groups_from_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:

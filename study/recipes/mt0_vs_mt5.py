@@ -1,0 +1,66 @@
+"""Does someone else's multi-task training do for transfer what an intermediate task does? mT0's encoders beside mT5's.
+
+python -m study run mt0_vs_mt5 [--data-root DIR]
+
+mT0 is mT5 trained further on many tasks at once (Muennighoff et al. 2022, 2211.01786): an intermediate arm of every size up to
+13 billion parameters that need not be trained. mT5's sizes try MNLI, SQuAD and none; mT0's train the targets alone.
+
+Three of the targets are not in mT0's training data, by the data's card: UDPOS, PAN-X and XNLI. The others are, in languages
+that they are scored in: they show what a model that has seen a task makes of it, are not zero-shot, and are marked in every
+table. The hub has mt0-xl and mt5-base only as pickles, which are refused: DIR must hold them converted, at
+`encoders/<repository>`.
+
+Rates of all sizes are ten times those of XLM-R, as a starting point with the grid around it (see `one_vs_ten_billion`). This
+recipe has not been run.
+"""
+
+from __future__ import annotations
+
+from study.recipes.one_vs_ten_billion import BATCH, MT5_RATE, XXL, size_on_80_gb
+from study.recipes.xtreme_r import epochs, target_tunings
+from study.spec import BenchmarkPlan, Size, Space, Study, Training
+from trainables.tasks.english.mnli import Mnli
+from trainables.tasks.english.squad import Squad
+from trainables.tasks.pinning import pinned_if_possible
+from trainables.tasks.xtreme.mlqa import Mlqa
+from trainables.tasks.xtreme.panx import PanX
+from trainables.tasks.xtreme.tatoeba import Tatoeba
+from trainables.tasks.xtreme.tydiqa import TyDiQA
+from trainables.tasks.xtreme.udpos import Udpos
+from trainables.tasks.xtreme.xnli import Xnli
+
+
+def mt0_vs_mt5(seed: int = 0) -> Study:
+    """Five sizes of each, six targets, two intermediate tasks and none for mT5, one seed."""
+    tuning = Training(2e-5, epochs("mnli", 2, BATCH), BATCH, seed, precision="bf16_mixed")
+    targets = (Udpos(), PanX(), TyDiQA(), Mlqa(), Xnli(), Tatoeba())
+    names = {task.name for task in targets}
+    return Study(
+        name="mt0_vs_mt5",
+        version=1,
+        seed=seed,
+        sizes=(*_sizes("mt5", None), *_sizes("mt0", ())),
+        targets=tuple(map(pinned_if_possible, targets)),
+        space=Space(
+            intermediates=(pinned_if_possible(Mnli()), pinned_if_possible(Squad())),
+            lr_intermediate=(1e-5, 2e-5),
+            lr_target=(2e-5, 1e-5, 4e-5),
+        ),
+        intermediate_tuning=Training(1e-5, 3_000, BATCH, seed, precision="bf16_mixed", max_length=384),
+        tuning=tuning,
+        own_tuning=tuple(own for own in target_tunings(tuning) if own.task in names),
+        trials=6,
+        reduction_factor=2,
+        benchmark=BenchmarkPlan(variants=("fp32", "bf16"), gpu_memory_gb=80),
+    )
+
+
+def _sizes(family: str, intermediates: tuple[str, ...] | None) -> tuple[Size, ...]:
+    """The sizes of a family, each on the fewest cards of 80 GB that hold it."""
+    return (
+        size_on_80_gb(f"{family}-small", MT5_RATE, gpus=0.125, micro_batch=64, intermediates=intermediates),
+        size_on_80_gb(f"{family}-base", MT5_RATE, gpus=0.5, micro_batch=128, intermediates=intermediates),
+        size_on_80_gb(f"{family}-large", MT5_RATE, gpus=0.5, micro_batch=64, intermediates=intermediates),
+        size_on_80_gb(f"{family}-xl", MT5_RATE, micro_batch=64, intermediates=intermediates),
+        size_on_80_gb(f"{family}-xxl", MT5_RATE, workers=2, intermediates=intermediates, **XXL),
+    )
