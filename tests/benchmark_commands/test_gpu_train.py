@@ -12,7 +12,7 @@ import torch
 import typer
 
 from tests.benchmarks import gpu_train, row_lengths
-from tests.benchmarks.gpu_settings import TINY_SETTINGS, Plan, peak_of
+from tests.benchmarks.gpu_settings import SETTINGS, TINY_SETTINGS, Machine, Plan, left_out, peak_of
 from tests.support.commands import CommandResult
 from tests.support.data import DATA_ROOT, needs_data
 from trainables.data.source import DATA_ROOT_VARIABLE
@@ -114,6 +114,45 @@ def test_settings_are_not_tried_once_the_time_is_over(
     gpu_train.main(device="cpu", tiny=True, minutes=0)
     document = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert [setting["outcome"] for setting in document["settings"]] == ["not_tried", "not_tried"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "refused"),
+    [
+        # An H200 with 128 GB of host memory: XXL is left out but for its first 16 and 32 layers, and both offloads of it.
+        (
+            Machine(150, 120),
+            {"xlm-r-xxl, xnli, ZeRO 0", "xlm-r-xxl, xnli, ZeRO 3, optimizer", "xlm-r-xxl, xnli, ZeRO 3, par"},
+        ),
+        (Machine(400, 2000), set()),
+    ],
+)
+def test_settings_that_the_machine_cannot_hold_are_left_out_with_the_reason(
+    machine: Machine, refused: set[str]
+) -> None:
+    rows = row_lengths.committed().rows_looked_up
+    reasons = {setting.name: left_out(setting, machine, rows) for setting in SETTINGS}
+    out = {name: reason for name, reason in reasons.items() if reason is not None}
+    assert len(out) == len(refused), out
+    assert all(any(name.startswith(start) for start in refused) for name in out)
+    for name, reason in out.items():
+        assert ("of host memory, of which 120 are available" if "offloaded" in name else "GB on the GPU") in reason
+
+
+def test_a_setting_that_is_left_out_starts_no_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a GPU of one GB; the command's own checks of the device are answered for it."""
+    monkeypatch.setattr(gpu_train, "device_problem", lambda *_, **__: None)
+    monkeypatch.setattr(gpu_train, "in_child", lambda *_: pytest.fail("a setting that does not fit was started"))
+    monkeypatch.setattr(gpu_train, "_context", lambda *_: {"settings": []})
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(Machine, "here", classmethod(lambda _: Machine(1, 1)))
+    gpu_train.main(device="cuda", only="xlm-r-xxl")
+    settings = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["settings"]
+    assert {setting["outcome"] for setting in settings} == {"left_out"}
+    assert len(settings) == 5
+    assert all("GB on the GPU, which has 1" in setting["reason"] for setting in settings)
 
 
 def test_model_flops_by_hand() -> None:

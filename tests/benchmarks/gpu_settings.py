@@ -1,7 +1,8 @@
-"""The settings that `gpu_train` measures, and the peak FLOP rates of devices."""
+"""The settings that `gpu_train` measures, which of them a machine holds, and the peak FLOP rates of devices."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +10,15 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedConfig
 
-from tests.benchmarks.row_lengths import RowLengths
+from study.cluster.preflight import available_memory
+from study.planning.architecture import outline
+from study.planning.memory import training_gb
+from study.planning.stages import Load
+from tests.benchmarks.row_lengths import MAX_LENGTH, RowLengths
+from trainables.hyperparameters import Training
 from trainables.models.catalogue import config_of, published
-from trainables.resources import Offload
+from trainables.models.encoder import ParameterCount
+from trainables.resources import GB, GPU_HEADROOM, Offload, Resources
 from trainables.tasks.base import Task
 from trainables.tasks.xtreme.udpos import Udpos
 from trainables.tasks.xtreme.xnli import Xnli
@@ -40,6 +47,7 @@ TINY = {
     "intermediate_size": 128,
 }
 TINY_LOOKED_UP = 200
+OFFLOADED_BYTES = 20  # of host memory for each parameter
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Setting:
     """An encoder, a task, and how training is laid out; batches count rows.
 
     `unpad`: without padding; `compiled`: layers by torch.compile. Both are off in a study unless its recipe turns them on.
+    `layers`: only so many, for a machine that does not hold the whole encoder.
     """
 
     encoder: str
@@ -58,14 +67,16 @@ class Setting:
     activation_checkpointing: bool
     unpad: bool = False
     compiled: bool = False
+    layers: int | None = None
 
     @property
     def name(self) -> str:
+        encoder = self.encoder if self.layers is None else f"{self.encoder} with {self.layers} layers"
         offload = "" if self.offload == "none" else f", {self.offload} offloaded"
         recomputed = ", checkpointing" if self.activation_checkpointing else ""
         recomputed += (", unpadded" if self.unpad else "") + (", compiled" if self.compiled else "")
         rows = f"{self.micro_batch} of {self.batch_size} rows"
-        return f"{self.encoder}, {self.task}, ZeRO {self.zero_stage}{offload}, {rows}{recomputed}"
+        return f"{encoder}, {self.task}, ZeRO {self.zero_stage}{offload}, {rows}{recomputed}"
 
 
 # Settings that need the most host memory come last, so that an out-of-memory kill costs no other measurement.
@@ -87,6 +98,8 @@ SETTINGS = (
     Setting(XL, "xnli", 3, "none", 64, 256, True, unpad=True),
     Setting(XL, "xnli", 3, "optimizer", 128, 256, True),
     Setting(XL, "xnli", 3, "parameters", 128, 256, True),
+    Setting(XXL, "xnli", 0, "none", 32, 256, True, layers=16),
+    Setting(XXL, "xnli", 0, "none", 32, 256, True, layers=32),
     Setting(XXL, "xnli", 0, "none", 32, 256, True),
     Setting(XXL, "xnli", 3, "optimizer", 128, 256, True),
     Setting(XXL, "xnli", 3, "parameters", 128, 256, True),
@@ -108,7 +121,7 @@ class Plan:
     peak_tflops: float | None
 
     def config(self, setting: Setting) -> PreTrainedConfig:
-        config = config_of(published(setting.encoder))
+        config = config_of(published(setting.encoder, layers=setting.layers))
         assert config is not None  # the catalogue has it
         if self.tiny:
             config.update(TINY)
@@ -117,6 +130,51 @@ class Plan:
     @property
     def rows_looked_up(self) -> int:
         return TINY_LOOKED_UP if self.tiny else self.lengths.rows_looked_up
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Memory of the GPU and of its host, in GB."""
+
+    device_gb: float
+    host_gb: float
+
+    @classmethod
+    def here(cls) -> Machine:
+        """The first GPU, and what the machine and its cgroups leave of host memory."""
+        return cls(torch.cuda.get_device_properties(0).total_memory / GB, available_memory()[0] / GB)
+
+
+def needed(setting: Setting, rows_looked_up: int) -> Machine:
+    """What a setting is estimated to take, with the embedding table trimmed to the rows that are looked up.
+
+    The whole encoder is made on the device before its table is trimmed. With an offload DeepSpeed keeps 20 bytes a parameter in
+    host memory (weights with a second copy, gradients, moments), measured by no run here.
+    """
+    encoder = published(setting.encoder, layers=setting.layers)
+    whole = outline(encoder, None)
+    total = whole.count.body + rows_looked_up * whole.width
+    trained = dataclasses.replace(whole, count=ParameterCount(total, whole.count.body), fused_attention=True)
+    resources = Resources(
+        gpus=1,
+        zero_stage=setting.zero_stage,
+        offload=setting.offload,
+        micro_batch=setting.micro_batch,
+        activation_checkpointing=setting.activation_checkpointing,
+    )
+    training = Training(1e-5, 1, setting.batch_size, 0, precision="bf16_mixed", max_length=MAX_LENGTH)
+    device_gb = max(training_gb(trained, resources, Load(training)), 4 * whole.count.total / GB)
+    return Machine(device_gb, 0.0 if setting.offload == "none" else OFFLOADED_BYTES * total / GB)
+
+
+def left_out(setting: Setting, machine: Machine, rows_looked_up: int) -> str | None:
+    """Why the machine cannot hold a setting; None if it can, as far as can be estimated."""
+    estimate = needed(setting, rows_looked_up)
+    if estimate.device_gb > (1 - GPU_HEADROOM) * machine.device_gb:
+        return f"needs about {estimate.device_gb:.0f} GB on the GPU, which has {machine.device_gb:.0f}"
+    if estimate.host_gb > machine.host_gb:
+        return f"needs about {estimate.host_gb:.0f} GB of host memory, of which {machine.host_gb:.0f} are available"
+    return None
 
 
 def device_problem(device: str, *, tiny: bool, save: bool) -> str | None:
