@@ -19,7 +19,7 @@ from trainables.resources import Resources
 from trainables.stages.evaluate import Evaluate
 from trainables.training.batching import Share as WorkerShare
 
-MOST_SHARED = 0.45  # of the peak, assumed: what trials that share a card reach together at most
+MOST_SHARED = (0.35, 0.55)  # of the peak, assumed: what trials that share a card reach together at most, low and high
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,11 @@ def load_hours(architecture: Architecture, load: Load, resources: Resources) -> 
         return None
     computed = load_flops(architecture, load) * (4 / 3 if resources.activation_checkpointing else 1)
     at_peak = computed / (device.peak_tflops(load.training.precision) * 1e12) / 3600
-    low, high = (
-        at_peak * max(resources.gpus / share, 1 / max(MOST_SHARED, share)) for share in (reached.high, reached.low)
+    most_low, most_high = MOST_SHARED
+    return Hours(
+        at_peak * max(resources.gpus / reached.high, 1 / max(most_high, reached.high)),
+        at_peak * max(resources.gpus / reached.low, 1 / max(most_low, reached.low)),
     )
-    return Hours(low, high)
 
 
 def stage_hours(architecture: Architecture, stage: CostedStage, resources: Resources) -> Hours | None:

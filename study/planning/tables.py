@@ -103,8 +103,8 @@ def utilisation_table(study: Study, architectures: Mapping[str, Architecture]) -
     table = _table(
         "how training fills a GPU: the real tokens that it processes at once, by kind of batch, and the share of its peak that "
         "this reaches (MFU). Assumed: from launch times and kernel rates, not measured on that GPU",
-        ("size", "GPU", "trials a GPU", "tokens a micro-step", "MFU", "source"),
-        left=("size", "GPU", "source"),
+        ("size", "card", "trials a card", "tokens a micro-step", "MFU", "source"),
+        left=("size", "card", "source"),
     )
     for size in study.sizes:
         if size.name not in architectures or declared_accelerator(size.resources) is None:
@@ -139,7 +139,7 @@ def operations_table(study: Study, architectures: Mapping[str, Architecture]) ->
         examples = next(stages[name] for stages in trained.values() if name in stages)
         training = examples[0].training
         tokens = max(load.tokens_a_row.mean for stage in examples for load in loads_of(stage))
-        numbers = (len(examples), training.steps, training.batch_size, f"{tokens:.0f}")
+        numbers: tuple[object, ...] = (len(examples), training.steps, training.batch_size, f"{tokens:.0f}")
         table.add_row(name, *map(str, numbers), *_stage_cells(study, architectures, name, trained))
     scored = {size.name: scoring_stages(study, size) for size in study.sizes}
     for name in dict.fromkeys(name for stages in scored.values() for name in stages):

@@ -40,7 +40,7 @@ from trainables.tasks.xtreme.xquad import XQuAD
 MT5_RATE = 10.0
 BATCH = 128
 # What the two XXL have besides ZeRO 3: a layer's activations are computed again, as weights leave little room for them.
-XXL = {"zero_stage": 3, "activation_checkpointing": True, "micro_batch": 32}
+XXL: dict[str, Any] = {"zero_stage": 3, "activation_checkpointing": True, "micro_batch": 32}
 
 
 def one_vs_ten_billion(seed: int = 0) -> Study:

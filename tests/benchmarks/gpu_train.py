@@ -165,7 +165,7 @@ def _stop(message: str) -> NoReturn:
 # --- the document
 
 
-def model_flops(*, body: int, layers: int, attention_width: int, lengths: Sequence[int]) -> int:
+def model_flops(*, body: int, layers: int, attention_width: int, lengths: Sequence[int]) -> float:
     """Floating-point operations of training on rows of these lengths, by the formula in the module's docstring."""
     return sum(row_flops(n, body=body, layers=layers, attention_width=attention_width) for n in lengths)
 

@@ -56,7 +56,7 @@ def test_tables_of_ten_billion_parameters_need_no_network() -> None:
     assert (memory["ZeRO-0"], memory["ZeRO-3"], memory["scoring"]) == ("171.14", "61.70", "43.92 + 171.1")
     assert (memory["chosen"], memory["fits"]) == ("ZeRO-3", "yes")
     large = _row(tables.utilisation_table(study, architectures), "xlm-r-large")
-    assert (large["GPU"], large["trials a GPU"], large["source"]) == ("GPU 80 GB bf16", "2", "assumed")
+    assert (large["card"], large["trials a card"], large["source"]) == ("GPU 80 GB bf16", "2", "assumed")
     assert large["tokens a micro-step"] == "2,541 to 9,645"  # 64 rows of XNLI's length, and of passages
 
 
@@ -134,7 +134,7 @@ def test_a_plan_on_80_columns_keeps_every_number(monkeypatch: pytest.MonkeyPatch
     text = " ".join(" ".join(lines).split())
     assert "params 10695.95 M; embeddings 1029.71 M; body 9666.24 M" in text
     assert "scoring 43.92 + 171.1" in text
-    assert "trials a GPU 2; tokens a micro-step 2,541 to 9,645; MFU" in text
+    assert "trials a card 2; tokens a micro-step 2,541 to 9,645; MFU" in text
     wide = [line for line in _lines(study) if "10695.95 M" in line]
     assert len(wide) == 1, "a table, where it fits"
 
