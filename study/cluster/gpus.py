@@ -24,9 +24,11 @@ def with_accelerators(
     Raises:
         CannotRun: no GPU of the cluster is known to meet a size's request. The message names every such size.
     """
+    if not any(map(_is_open, sizes)):
+        return tuple(sizes)
     capacity = capacity or cluster_capacity()
     problems: list[str] = []
-    chosen = tuple(_with_accelerator(size, capacity, problems, say) for size in sizes)
+    chosen = tuple(_with_accelerator(size, capacity, problems, say) if _is_open(size) else size for size in sizes)
     if problems:
         raise CannotRun(joined(problems))
     return chosen
@@ -37,10 +39,13 @@ def types_of(group: NodeGroup) -> list[str]:
     return [name.removeprefix(ACCELERATOR) for name in group.resources if name.startswith(ACCELERATOR)]
 
 
+def _is_open(size: Size) -> bool:
+    """Whether the size leaves the type to the cluster, but not every type will do."""
+    return size.resources.accelerator_type is None and size.resources.asks_for_capability
+
+
 def _with_accelerator(size: Size, capacity: Capacity, problems: list[str], say: Callable[[str], object]) -> Size:
     resources = size.resources
-    if resources.accelerator_type or not resources.asks_for_capability:
-        return size
     groups = [set(types_of(group)) for group in capacity.groups if group.max_nodes and group.resources.get("GPU", 0)]
     present = set().union(*groups)
     candidates = [name for name in suitable(resources) if name in present]

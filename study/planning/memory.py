@@ -94,7 +94,7 @@ def buffers_gb(architecture: Architecture, resources: Resources, load: Load) -> 
     also take 4 bytes in stages 1 and 2. In bf16 the weights of matrix
     products are copied, 2 bytes each, and kept for the backward pass; stage 3 frees its copies with the gathered weights.
     """
-    stage, mixed = resources.zero_stage, load.training.precision == "bf16_mixed"
+    stage, mixed = resources.zero_stage, load.training.precision != "fp32"
     bucket = BUCKET if resources.gpus else min(BUCKET, architecture.count.total)
     buckets = 0 if stage == 0 else 4 * bucket
     buckets += (2 if stage == 3 else 4) * bucket if stage and mixed else 0
@@ -113,7 +113,7 @@ def activations_gb(architecture: Architecture, resources: Resources, load: Load)
     tokens = tokens_at_once(resources, load)
     layer = _layer_bytes(architecture, tokens, training.max_length)
     kept = tokens * 2 * architecture.width if resources.activation_checkpointing else layer
-    wider = 1 if training.precision == "bf16_mixed" else 2
+    wider = 2 if training.precision == "fp32" else 1
     scores = scores_bytes(architecture, load, tokens)
     return (wider * (architecture.layers * kept + (layer if resources.activation_checkpointing else 0)) + scores) / GB
 

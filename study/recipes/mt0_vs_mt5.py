@@ -59,7 +59,7 @@ def _sizes(family: str, intermediates: tuple[str, ...] | None) -> tuple[Size, ..
     """The sizes of a family, each on the fewest cards of 80 GB that hold it."""
     return (
         size_on_80_gb(f"{family}-small", MT5_RATE, gpus=0.125, micro_batch=64, intermediates=intermediates),
-        size_on_80_gb(f"{family}-base", MT5_RATE, gpus=0.5, micro_batch=128, intermediates=intermediates),
+        size_on_80_gb(f"{family}-base", MT5_RATE, gpus=0.25, micro_batch=64, intermediates=intermediates),
         size_on_80_gb(f"{family}-large", MT5_RATE, gpus=0.5, micro_batch=64, intermediates=intermediates),
         size_on_80_gb(f"{family}-xl", MT5_RATE, micro_batch=64, intermediates=intermediates),
         size_on_80_gb(f"{family}-xxl", MT5_RATE, workers=2, intermediates=intermediates, **XXL),

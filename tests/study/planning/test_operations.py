@@ -85,7 +85,7 @@ def test_hours_by_hand() -> None:
     alone, shared = (load_hours(LARGE, filled, dataclasses.replace(card, gpus=gpus)) for gpus in (1, 0.5))
     assert alone is not None
     assert shared is not None
-    assert shared.low == alone.low, "two that fill the card take turns"
+    assert 0.9 * alone.low < shared.low <= alone.low, "two that fill the card take turns"
     assert load_hours(LARGE, load, Resources()) is None
     assert load_hours(LARGE, load, Resources(gpus=1, accelerator_type="M3")) is None
 
