@@ -187,8 +187,12 @@ def test_the_rates_of_laptop_are_searched_without_an_intermediate_task() -> None
     assert isinstance(study.space.lr_target, tuple)
     assert rates.space.names == ("none",)
     assert rates.budget(rates.sizes[0]) == len(rates.space.lr_target) == 4
-    assert rates.targets == study.targets
-    assert study.space.lr_target[0] in rates.space.lr_target
+    assert {target.languages for target in rates.targets} == {("en",)}
+    names = {target.name for target in study.targets}
+    assert {target.name for target in rates.targets} < names
+    # Every size is trained at one of the rates that were compared.
+    assert {study.space.lr_target[0] * size.rate_factor for size in study.sizes} <= set(rates.space.lr_target)
+    assert {size.rate_factor for size in rates.sizes} == {1.0}
 
 
 def test_a_value_that_a_recipe_may_not_hold_is_an_invalid_study(tmp_path: Path) -> None:
