@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
+from trainables.benchmark.scenarios.queries import Query
 from trainables.benchmark.variants.base import Variant, VariantUnavailable, copy_to
+from trainables.benchmark.variants.eager import no_bf16
 from trainables.evaluation import Forward
 from trainables.models.task_model import TaskModel
 
@@ -34,3 +39,18 @@ class PaddingFree(Variant):
         served = copy_to(model, device, self.dtype)
         unpad_serving(served.encoder)
         return served.logits
+
+
+class PackedBf16(PaddingFree):
+    """Bf16 without padding, in batches of about as many tokens each: a batch of short rows is then as much work as one of long
+    rows, and the largest batch that fits in memory is reached by every batch and not only by that of the longest rows."""
+
+    name = "packed_bf16"
+    dtype = torch.bfloat16
+    by_tokens = True
+
+    def unavailable(self, device: torch.device) -> str | None:
+        return no_bf16(device)
+
+    def context(self, queries: Sequence[Query]) -> dict[str, Any]:
+        return {"batches_cut_by": "tokens"}
