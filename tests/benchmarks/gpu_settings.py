@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from tests.benchmarks.row_lengths import RowLengths
+from trainables.hyperparameters import Precision
 from trainables.models.catalogue import config_of, published
 from trainables.resources import Offload
 from trainables.tasks.base import Task
@@ -58,12 +59,14 @@ class Setting:
     activation_checkpointing: bool
     unpad: bool = False
     compiled: bool = False
+    precision: Precision = "bf16_mixed"
 
     @property
     def name(self) -> str:
         offload = "" if self.offload == "none" else f", {self.offload} offloaded"
         recomputed = ", checkpointing" if self.activation_checkpointing else ""
         recomputed += (", unpadded" if self.unpad else "") + (", compiled" if self.compiled else "")
+        recomputed += "" if self.precision == "bf16_mixed" else f", {self.precision}"
         rows = f"{self.micro_batch} of {self.batch_size} rows"
         return f"{self.encoder}, {self.task}, ZeRO {self.zero_stage}{offload}, {rows}{recomputed}"
 
