@@ -71,6 +71,16 @@ class GraphUse:
     batches: int = 0
 
 
+@dataclass(frozen=True)
+class _Graph:
+    """A recorded graph, with the tensors of shape (1, length) that it reads and the one that it writes."""
+
+    recorded: Any
+    ids: Tensor
+    mask: Tensor
+    output: Tensor
+
+
 class GraphedRows:
     """Serves single rows by replaying a graph of their bucket. Longer rows and batches run `forward` itself.
 
@@ -81,11 +91,8 @@ class GraphedRows:
 
     def __init__(self, forward: Forward, lengths: tuple[int, ...], *, pad_id: int, device: torch.device) -> None:
         self.forward, self.use = forward, GraphUse()
-        self._pad_id = pad_id
-        longest = max(lengths)
-        self._ids_1L = torch.full((1, longest), pad_id, dtype=torch.long, device=device)
-        self._mask_1L = torch.ones_like(self._ids_1L)
-        self._graphs: dict[int, tuple[Any, Tensor]] = {}
+        self._pad_id, self._device = pad_id, device
+        self._graphs: dict[int, _Graph] = {}
         stream, pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
         with torch.inference_mode():  # as in serving, or torch.compile would compile again for it
             for length in sorted(lengths, reverse=True):
@@ -103,27 +110,30 @@ class GraphedRows:
             self.use.misses += 1
             return self.forward(ids_NL, mask_NL)
         self.use.hits += 1
-        graph, output = self._graphs[bucket]
-        self._ids_1L[:, length:bucket] = self._pad_id
-        self._mask_1L[:, length:bucket] = 0
-        self._ids_1L[:, :length] = ids_NL
-        self._mask_1L[:, :length] = mask_NL
-        graph.replay()
-        return output[:, :length].clone() if output.ndim == 3 else output.clone()
+        graph = self._graphs[bucket]
+        graph.ids[:, length:] = self._pad_id
+        graph.mask[:, length:] = 0
+        graph.ids[:, :length] = ids_NL
+        graph.mask[:, :length] = mask_NL
+        graph.recorded.replay()
+        return graph.output[:, :length].clone() if graph.output.ndim == 3 else graph.output.clone()
 
-    def _record(self, length: int, stream: Any, pool: Any) -> tuple[Any, Tensor]:
+    def _record(self, length: int, stream: Any, pool: Any) -> _Graph:
         """Record after a few calls on the same side stream, as PyTorch's notes on CUDA graphs advise.
 
         The last token is masked: without any padding transformers leaves out the mask, but never while a graph is recorded, so
         the calls before would run other kernels than those that are recorded.
         """
-        ids_1L, mask_1L = self._ids_1L[:, :length], self._mask_1L[:, :length]
+        with torch.inference_mode(False):  # evaluations, which are in no such mode, write into them too
+            # Not slices of one buffer: torch.compile would compile again for their strides.
+            ids_1L = torch.full((1, length), self._pad_id, dtype=torch.long, device=self._device)
+            mask_1L = torch.ones_like(ids_1L)
         mask_1L[:, -1] = 0
-        stream.wait_stream(torch.cuda.current_stream(ids_1L.device))
+        stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_CALLS):
                 self.forward(ids_1L, mask_1L)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        recorded = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(recorded, pool=pool, stream=stream, capture_error_mode="thread_local"):
             output = self.forward(ids_1L, mask_1L)
-        return graph, output
+        return _Graph(recorded, ids_1L, mask_1L, output)
