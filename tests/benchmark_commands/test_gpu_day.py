@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 from study.recipes import load_recipe
 from study.recipes.laptop import laptop_tiny
 from tests.benchmarks import gpu_bench, gpu_checks, gpu_day, gpu_day_parts, gpu_train
+from tests.benchmarks.children import outcome_of
 from tests.benchmarks.gpu_day import Part, run_parts
 from tests.benchmarks.gpu_day_parts import Day, Left, by_batch
 from tests.support.commands import CommandResult
 from tests.support.serving import ManualClock
-from trainables.models.unpadding import segment_by_segment
+from trainables.models import varlen
 
 Document = dict[str, Any]
 H200 = Day("cuda", False, memory_gb=150.0, peak_tflops=989.5, bandwidth_gbs=4800)
@@ -171,16 +173,21 @@ def test_losses_are_compared_by_the_rounding_of_their_precision(precision: str, 
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_the_attention_check_finds_a_kernel_that_ignores_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gpu_checks.attention("cpu")["equal"]
-    right = segment_by_segment
+def test_the_attention_check_fails_with_the_kernels_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
 
-    def wrong(query: Any, *arguments: Any, **options: Any) -> Any:
-        attended = right(query, *arguments, **options)
-        return attended.roll(1, 0) if query.dtype.itemsize == 2 else attended
+    def check(device: torch.device, dtype: torch.dtype, *, width: int) -> float:
+        if width > 100:
+            raise varlen.KernelUnusable(device, "no kernel for this width")
+        widths.append(width)
+        return 0.01
 
-    monkeypatch.setattr(gpu_checks, "segment_by_segment", wrong)
-    assert not gpu_checks.attention("cpu")["equal"]
+    assert max(outcome_of(gpu_checks.attention, "cpu")["worst"].values()) < 0.05
+    monkeypatch.setattr(varlen, "check", check)
+    result = outcome_of(gpu_checks.attention, "cpu")
+    assert result["outcome"] == "failed"
+    assert "no kernel for this width" in result["reason"]
+    assert widths == [64, 80]
 
 
 @pytest.mark.slow

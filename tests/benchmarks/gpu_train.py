@@ -79,11 +79,12 @@ from trainables.heads import Feature
 from trainables.heads.base import padded_length
 from trainables.heads.features import FeatureTable, read_features, write_features
 from trainables.hyperparameters import Training
-from trainables.models.encoder import checkpoint_activations, compile_layers, count_parameters
+from trainables.models.encoder import count_parameters
 from trainables.models.families import FAMILIES
 from trainables.models.packing import Numbering
 from trainables.models.task_model import TaskModel, new_head
-from trainables.models.unpadding import unpad_training
+from trainables.resources import Resources
+from trainables.stages.fit import adapt
 from trainables.store.versions import PACKAGES
 from trainables.tasks.base import Task
 from trainables.training.batching import BatchOrder, FeatureBatches, PackedBatches, Share
@@ -318,12 +319,13 @@ def _figures(setting: Setting, plan: Plan, until: float) -> Document:
         if lookups.pays(model):
             trim(model, lookups)
         trained = sum(parameter.numel() for parameter in model.parameters())
-        if setting.unpad:
-            unpad_training(model.encoder, device)
-        if setting.activation_checkpointing:
-            checkpoint_activations(model)
-        if setting.compiled:
-            compile_layers(model)
+        resources = Resources(
+            zero_stage=setting.zero_stage,
+            activation_checkpointing=setting.activation_checkpointing,
+            unpad=setting.unpad,
+            compile=setting.compiled,
+        )
+        adapt(model, resources, device)
         layout = Layout(share, setting.zero_stage, setting.offload, device=device)
         engine = build_engine(model, training, layout)  # never released: the process ends with it
         with contextlib.suppress(Enough):

@@ -150,5 +150,18 @@ def test_lengths_of_graphs(model: TaskModel) -> None:
     assert [graph_length(length) for length in (1, 16, 17)] == [16, 16, 32]
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_what_is_graphed_is_a_bf16_copy_with_merged_projections(model: TaskModel) -> None:
+    names = set(model.state_dict())
+    served = VARIANTS["graphed_bf16"].weights(model, CPU)
+    assert {weight.dtype for weight in served.parameters()} == {torch.bfloat16}
+    assert sum(name.endswith("query_key_value.weight") for name in served.state_dict()) == 1  # of the only layer
+    assert set(model.state_dict()) == names
+    ids = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        expected, logits = (each.logits(ids, torch.ones_like(ids)).float() for each in (model, served))
+    assert torch.allclose(logits, expected, atol=2e-2)
+
+
 def test_on_a_cpu_the_variant_says_what_it_needs() -> None:
     assert VARIANTS["graphed_bf16"].unavailable(CPU) == "CUDA graphs need a GPU"

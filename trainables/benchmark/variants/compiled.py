@@ -10,7 +10,7 @@ import torch
 
 from trainables.benchmark.variants.base import Variant
 from trainables.benchmark.variants.eager import no_bf16
-from trainables.benchmark.variants.graphs import graphed
+from trainables.benchmark.variants.graphs import graphed, merged_copy
 from trainables.evaluation import Forward
 from trainables.models.task_model import TaskModel
 
@@ -19,8 +19,8 @@ class Compiled(Variant):
     """Fp32 through inductor with dynamic shapes. On a CPU the first query compiles, which counts as cold start.
 
     On a CPU weights are frozen: constants of the graph in the layout of its kernels, a second copy of them. On a GPU a single
-    row replays a CUDA graph of its length, and `prepare` compiles and records. A batch of one and larger batches are compiled
-    separately (torch always specialises sizes 0 and 1).
+    row replays a CUDA graph of its length, which `prepare` compiles and records; queries, keys and values are one product. A
+    batch of one and larger batches are compiled separately (torch always specialises sizes 0 and 1).
 
     Inductor's default mode, without autotuning: the matrix products of a single row are limited by memory bandwidth in any
     kernel, autotuning would choose for one of the lengths, and it adds a minute to every start.
@@ -34,6 +34,12 @@ class Compiled(Variant):
         compilers = (os.environ.get("CXX"), "g++", "clang++")
         available = any(shutil.which(compiler) for compiler in compilers if compiler)
         return None if available else "torch.compile needs a C++ compiler (g++, clang++ or $CXX) on a CPU"
+
+    def shares_weights(self, model: TaskModel, device: torch.device) -> bool:
+        return device.type != "cuda" and super().shares_weights(model, device)
+
+    def weights(self, model: TaskModel, device: torch.device) -> TaskModel:
+        return merged_copy(model, device, self.dtype) if device.type == "cuda" else super().weights(model, device)
 
     def prepare(self, model: TaskModel, device: torch.device) -> Forward:
         # Compiled graphs belong to code objects. Without a reset the ninth model of a process would silently run eagerly

@@ -6,8 +6,8 @@ import importlib.util
 
 import torch
 
-from trainables.benchmark.variants.base import copy_to
 from trainables.benchmark.variants.compiled import CompiledBf16
+from trainables.benchmark.variants.graphs import merged_copy
 from trainables.models.task_model import TaskModel
 
 
@@ -37,7 +37,7 @@ class Float8(CompiledBf16):
     def weights(self, model: TaskModel, device: torch.device) -> TaskModel:
         from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
 
-        served = copy_to(model, device, self.dtype)
+        served = merged_copy(model, device, self.dtype)
         # torchao's settings of inductor are for the whole process, and `compiled_bf16` is compared with this one.
         quantize_(
             served.encoder, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), set_inductor_config=False)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from trainables.benchmark.variants.base import Variant
+from trainables.benchmark.variants.base import Variant, copy_to
 from trainables.benchmark.variants.eager import no_bf16
 from trainables.evaluation import Forward
 from trainables.models.families import FAMILIES
@@ -38,8 +38,23 @@ class GraphedBf16(Variant):
     def unavailable(self, device: torch.device) -> str | None:
         return no_bf16(device) if device.type == "cuda" else "CUDA graphs need a GPU"
 
+    def shares_weights(self, model: TaskModel, device: torch.device) -> bool:
+        return False
+
+    def weights(self, model: TaskModel, device: torch.device) -> TaskModel:
+        return merged_copy(model, device, self.dtype)
+
     def prepare(self, model: TaskModel, device: torch.device) -> Forward:
         return graphed(self.weights(model, device).logits, model, device)
+
+
+def merged_copy(model: TaskModel, device: torch.device, dtype: torch.dtype) -> TaskModel:
+    """A copy in which queries, keys and values are one matrix product: for a single row, three are three small kernels."""
+    from trainables.models.projections import merge_in_serving  # imports transformers' modelling code
+
+    served = copy_to(model, device, dtype)
+    merge_in_serving(served.encoder)
+    return served
 
 
 def graphed(forward: Forward, model: TaskModel, device: torch.device) -> GraphedRows:
