@@ -39,6 +39,7 @@ LOADED_BY_OTHERS = {
     "onnx": "torch.onnx writes the exported model",
     "onnxscript": "torch.onnx builds the graph",
 }
+EXTRAS = ("onnx", "openvino", "float8")
 UNDECLARED_PEERS = {"optimum-benchmark"}  # pins versions of its own; `latency_agreement` runs without it
 
 
@@ -96,28 +97,24 @@ def _distribution(module: str) -> str:
 
 
 def test_every_import_is_declared() -> None:
-    missing = {
-        name: path
-        for name, path in imported_distributions(PACKAGES).items()
-        if name not in declared("onnx", "openvino")
-    }
+    missing = {name: path for name, path in imported_distributions(PACKAGES).items() if name not in declared(*EXTRAS)}
     assert not missing
 
 
 def test_every_dependency_is_used() -> None:
     used = {*imported_distributions(PACKAGES), *LOADED_BY_OTHERS}
-    assert not declared("onnx", "openvino") - used
+    assert not declared(*EXTRAS) - used
 
 
 def test_every_import_of_the_tests_is_declared() -> None:
-    known = declared("dev", "peers", "onnx", "openvino") | UNDECLARED_PEERS
+    known = declared("dev", "peers", *EXTRAS) | UNDECLARED_PEERS
     missing = {name: path for name, path in imported_distributions(["tests"]).items() if name not in known}
     assert not missing
 
 
 def test_no_optional_package_is_imported_when_a_module_is() -> None:
     """A module that imports an extra at its top could not be loaded without it."""
-    optional = declared("onnx", "openvino") - declared()
+    optional = declared(*EXTRAS) - declared()
     eager = [
         f"{path}: {name}"
         for folder in PACKAGES

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 import typer
-from torch import Tensor
 
 from tests.benchmarks import gpu_bench
 from tests.benchmarks.gpu_settings import of_device
@@ -17,7 +15,6 @@ from tests.support.commands import CommandResult
 from trainables.benchmark.measurement import Measured, Unavailable
 from trainables.benchmark.subjects.fresh import MeasurementBroke, Subject, measure_subject
 from trainables.benchmark.subjects.plain import ArchitectureBenchmark
-from trainables.benchmark.variants.compiled import GraphedRows, graph_length
 
 
 @pytest.mark.slow
@@ -100,39 +97,8 @@ def test_bandwidths_by_the_name_of_the_device(name: str, bandwidth: float | None
     assert of_device(name, gpu_bench.BANDWIDTHS) == bandwidth
 
 
-class Replayed:
-    """Replaces a CUDA graph: replaying it computes the fixed output from the fixed inputs."""
-
-    def __init__(self, rows: GraphedRows, length: int) -> None:
-        self.ids, self.mask = torch.zeros(1, length, dtype=torch.long), torch.zeros(1, length, dtype=torch.long)
-        self.output = torch.zeros(1, length, 2)
-        self._rows = rows
-
-    def replay(self) -> None:
-        self.output.copy_(self._rows._forward(self.ids, self.mask))
-
-
-def test_a_row_is_padded_to_its_graph_and_its_output_cut_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recording needs a GPU; padding the input and cutting the output do not."""
-    recorded: list[int] = []
-
-    def record(rows: GraphedRows, length: int, device: torch.device) -> Any:
-        recorded.append(length)
-        graph = Replayed(rows, length)
-        return graph, graph.ids, graph.mask, graph.output
-
-    def forward(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
-        return torch.stack([ids_NL * mask_NL, mask_NL], dim=-1).float()
-
-    monkeypatch.setattr(GraphedRows, "_record", record)
-    rows = GraphedRows(forward, pad_id=1)
-    long, short = torch.arange(10, 30)[None], torch.arange(40, 57)[None]
-    for ids_NL in (long, short):
-        output = rows(ids_NL, torch.ones_like(ids_NL))
-        assert output[0, :, 0].tolist() == ids_NL[0].tolist()
-        assert output.shape == (1, ids_NL.shape[1], 2)
-    assert recorded == [32]  # 20 and 17 tokens share a graph
-    two = torch.ones(2, 5, dtype=torch.long)
-    assert rows(two, two).shape == (2, 5, 2)  # a batch runs without a graph
-    assert recorded == [32]
-    assert [graph_length(length) for length in (1, 16, 17)] == [16, 16, 32]
+@pytest.mark.parametrize(
+    ("variant", "width"), [("fp32", 4), ("bf16", 2), ("packed_bf16", 2), ("float8", 1), ("cut", 4)]
+)
+def test_bytes_of_a_weight(variant: str, width: int) -> None:
+    assert gpu_bench.weight_bytes(variant) == width

@@ -53,7 +53,7 @@ def test_the_command_measures_in_a_fresh_process_without_ray(
     assert (setting["zero_stage"], setting["offload"], setting["activation_checkpointing"]) == (3, "parameters", True)
     assert document["xl_mfu"] == setting["mfu"]
     assert document["xxl_offload_step_s"] is None
-    assert {"date", "hardware", "versions", "command", "lengths", "precision", "warm_up_steps"} <= document.keys()
+    assert {"date", "hardware", "versions", "command", "lengths", "warm_up_steps"} <= document.keys()
 
 
 @pytest.mark.slow

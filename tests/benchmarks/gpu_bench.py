@@ -10,7 +10,7 @@ budget of seconds; one that does not fit, fails or takes too long is recorded wi
 
 The floor of a single row is the time to read the weights once: the bytes of every parameter except the embedding tables, over
 the device's peak memory bandwidth (NVIDIA's data sheets; `--bandwidth-gbs` for others). `achieved` is the floor over p50: at 1,
-memory bandwidth is the only limit. int8 is for CPUs and padding-free for batches; `--variants` takes any. `--save` writes the
+memory bandwidth is the only limit. `--variants` takes any, but int8 is for CPUs. `--save` writes the
 document to docs/measured/ after each measurement, from a GPU only. The last line is JSON.
 """
 
@@ -45,8 +45,9 @@ from trainables.store.versions import versions
 
 MEASURED = Path(__file__).parents[2] / "docs" / "measured"
 ENCODERS = ("xlm-r-base", "xlm-r-large", "xlm-r-xl", "xlm-r-xxl", "mt5-base", "mt5-large", "mt5-xl", "mt5-xxl")
-USUAL = "bf16,compiled_bf16,fp32,fp16"  # the most informative first: time may run out
-BYTES = {"fp32": 4, "compiled": 4, "padding_free": 4}  # a weight; two in all other variants
+# The most informative first: time may run out.
+USUAL = "bf16,compiled_bf16,graphed_bf16,packed_bf16,float8,fp32,fp16"
+ONE_BYTE = ("float8", "int8", "cut_int8", "onnx_int8", "cut_onnx_int8")  # a weight of a matrix product
 # GB/s of device memory by words of the device's name, from NVIDIA's data sheets (nvidia.com/en-us/data-center, one a card).
 BANDWIDTHS = {
     "A10": 600,
@@ -98,12 +99,12 @@ class Plan:
     device: str
     tiny: bool
     bandwidth_gbs: float | None
+    settings: BenchmarkSettings | None = None  # instead of this command's own
 
     def subject(self, encoder: str) -> ArchitectureBenchmark:
-        settings = SETTINGS
+        settings = self.settings or (BenchmarkSettings.for_window(1.0) if self.tiny else SETTINGS)
         changes: tuple[tuple[str, int], ...] = ()
         if self.tiny:
-            settings = BenchmarkSettings.for_window(1.0)
             changes = tuple(TINY_CHANGES.get(CATALOGUE[encoder].encoder.family, TINY).items())
         return ArchitectureBenchmark(encoder, threads=1, settings=settings, device=self.device, changes=changes)
 
@@ -158,9 +159,14 @@ def measured(encoder: str, variant: str, plan: Plan, limit_s: float) -> Document
         return {"outcome": "failed", "reason": str(error)[:300]}
     if isinstance(result, Unavailable):
         return {"outcome": "unavailable", "reason": result.reason[:300]}
-    floor_ms = bandwidth_floor_ms(result["params_body_m"] * 1e6, BYTES.get(variant, 2), plan.bandwidth_gbs)
+    floor_ms = bandwidth_floor_ms(result["params_body_m"] * 1e6, weight_bytes(variant), plan.bandwidth_gbs)
     achieved = None if floor_ms is None or result["p50_ms"] is None else floor_ms / result["p50_ms"]
     return {"outcome": "measured", "floor_ms": floor_ms, "achieved": achieved, **result.values}
+
+
+def weight_bytes(variant: str) -> int:
+    """Bytes of a weight of a matrix product; nearly all of the body are such."""
+    return 1 if variant in ONE_BYTE else VARIANTS[variant].dtype.itemsize
 
 
 def bandwidth_floor_ms(body: float, bytes_each: int, bandwidth_gbs: float | None) -> float | None:

@@ -15,7 +15,7 @@ from study.planning.architecture import outline
 from study.planning.memory import training_gb
 from study.planning.stages import Load
 from tests.benchmarks.row_lengths import MAX_LENGTH, RowLengths
-from trainables.hyperparameters import Training
+from trainables.hyperparameters import Precision, Training
 from trainables.models.catalogue import config_of, published
 from trainables.models.encoder import ParameterCount
 from trainables.resources import GB, GPU_HEADROOM, Offload, Resources
@@ -68,6 +68,7 @@ class Setting:
     unpad: bool = False
     compiled: bool = False
     layers: int | None = None
+    precision: Precision = "bf16_mixed"
 
     @property
     def name(self) -> str:
@@ -75,6 +76,7 @@ class Setting:
         offload = "" if self.offload == "none" else f", {self.offload} offloaded"
         recomputed = ", checkpointing" if self.activation_checkpointing else ""
         recomputed += (", unpadded" if self.unpad else "") + (", compiled" if self.compiled else "")
+        recomputed += "" if self.precision == "bf16_mixed" else f", {self.precision}"
         rows = f"{self.micro_batch} of {self.batch_size} rows"
         return f"{encoder}, {self.task}, ZeRO {self.zero_stage}{offload}, {rows}{recomputed}"
 
@@ -162,7 +164,7 @@ def needed(setting: Setting, rows_looked_up: int) -> Machine:
         micro_batch=setting.micro_batch,
         activation_checkpointing=setting.activation_checkpointing,
     )
-    training = Training(1e-5, 1, setting.batch_size, 0, precision="bf16_mixed", max_length=MAX_LENGTH)
+    training = Training(1e-5, 1, setting.batch_size, 0, precision=setting.precision, max_length=MAX_LENGTH)
     device_gb = max(training_gb(trained, resources, Load(training)), 4 * whole.count.total / GB)
     return Machine(device_gb, 0.0 if setting.offload == "none" else OFFLOADED_BYTES * total / GB)
 

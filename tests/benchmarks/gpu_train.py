@@ -45,11 +45,8 @@ import re
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, NoReturn
@@ -62,7 +59,8 @@ from rich.table import Table
 from transformers import PreTrainedConfig
 
 from study.planning.operations import row_flops
-from tests.benchmarks import row_lengths
+from tests.benchmarks import children, row_lengths
+from tests.benchmarks.children import Document, outcome_of
 from tests.benchmarks.gpu_settings import (
     SETTINGS,
     TASKS,
@@ -83,12 +81,13 @@ from trainables.data.source import DataError
 from trainables.heads import Feature
 from trainables.heads.base import padded_length
 from trainables.heads.features import FeatureTable, read_features, write_features
-from trainables.hyperparameters import OutOfMemory, Precision, Training
-from trainables.models.encoder import checkpoint_activations, compile_layers, count_parameters
+from trainables.hyperparameters import Training
+from trainables.models.encoder import count_parameters
 from trainables.models.families import FAMILIES
 from trainables.models.packing import Numbering
 from trainables.models.task_model import TaskModel, new_head
-from trainables.models.unpadding import unpad_training
+from trainables.resources import Resources
+from trainables.stages.fit import adapt
 from trainables.store.versions import PACKAGES
 from trainables.tasks.base import Task
 from trainables.training.batching import BatchOrder, FeatureBatches, PackedBatches, Share
@@ -97,12 +96,9 @@ from trainables.training.loop import train
 from trainables.training.trimming import looked_up, trim
 
 MEASURED = Path(__file__).parents[2] / "docs" / "measured"
-PRECISION: Precision = "bf16_mixed"
 WARM_UP = 3  # steps: kernels are chosen; the allocator and offload's pinned buffers grow
 
 console = Console(highlight=False, width=140)
-Document = dict[str, Any]
-
 DeviceName = Annotated[str, typer.Option(help="cuda or cpu")]
 Tiny = Annotated[bool, typer.Option("--tiny", help="encoders of two layers, two settings")]
 DataRoot = Annotated[Path | None, typer.Option(help="count lengths in its files instead of the committed histogram")]
@@ -196,7 +192,6 @@ def _context(plan: Plan, name: str) -> Document:
         "device": name,
         "peak_tflops": plan.peak_tflops,
         "tiny": plan.tiny,
-        "precision": PRECISION,
         "lengths": plan.lengths.source,
         "rows_looked_up": plan.rows_looked_up,
         "warm_up_steps": WARM_UP,
@@ -242,50 +237,18 @@ def _show(settings: Sequence[Mapping[str, Any]]) -> None:
 
 def in_child(setting: Setting, plan: Plan, limit_s: float) -> Document:
     """A measurement in a fresh process, or what became of it."""
-    context = get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(setting, plan, limit_s, send))
-    process.start()
-    send.close()  # only the child holds this end now, so its death ends the stream
-    try:
-        if not receive.poll(limit_s):
-            return {"outcome": "timed_out", "reason": f"no result after {limit_s:.0f} s"}
-        result: Document = receive.recv()
-        return result
-    except EOFError:
-        process.join()
-        reason = f"exit code {process.exitcode}; -9 is the kernel's kill when host memory runs out"
-        return {"outcome": "killed", "reason": reason}
-    finally:
-        process.kill()  # it has sent its result; taking the engine apart would take time
-        process.join()
+    return children.in_child(_alone, setting, plan, limit_s, limit_s=limit_s)
 
 
-def _child(setting: Setting, plan: Plan, limit_s: float, results: Connection) -> None:
-    score = Path("/proc/self/oom_score_adj")
-    if score.exists():
-        score.write_text("1000")  # if host memory runs out, the kernel kills this process and not its parent
-    warnings.filterwarnings("ignore", category=FutureWarning)  # PyTorch's, about DeepSpeed's calls, at every step
+def _alone(setting: Setting, plan: Plan, limit_s: float) -> Document:
     if plan.device == "cpu":
         torch.set_num_threads(1)  # on two-layer encoders, threads that wait for each other are slower than one
-    results.send(measured(setting, plan, limit_s))
+    return measured(setting, plan, limit_s)
 
 
 def measured(setting: Setting, plan: Plan, limit_s: float) -> Document:
     """The figures of a setting, measured in this process, or why there are none."""
-    try:
-        return {"outcome": "measured", **_figures(setting, plan, time.perf_counter() + 0.8 * limit_s)}
-    except Exception as error:  # a setting that cannot run is a result too
-        outcome = "out_of_memory" if _lacks_memory(error) else "failed"
-        return {"outcome": outcome, "reason": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Whether device or host ran out of memory: pinned memory and PyTorch's CPU allocator raise a plain RuntimeError."""
-    message = str(error).lower()
-    return isinstance(error, (OutOfMemory, torch.OutOfMemoryError, MemoryError)) or any(
-        words in message for words in ("out of memory", "can't allocate memory")
-    )
+    return outcome_of(_figures, setting, plan, time.perf_counter() + 0.8 * limit_s)
 
 
 # --- the measurement
@@ -338,16 +301,22 @@ class Rows:
         return sum(len(rows) * padded_length(rows) for rows in cut)
 
 
+def start_device(name: str) -> torch.device:
+    """The device, with a process group of one on a GPU, as a worker of a group with a GPU has it."""
+    if name != "cuda":
+        return torch.device(name)
+    device = torch.device("cuda", 0)
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    return device
+
+
 def _figures(setting: Setting, plan: Plan, until: float) -> Document:
-    device = torch.device(plan.device)
-    if device.type == "cuda":  # as a worker of a group with a GPU does
-        device = torch.device("cuda", 0)
-        torch.cuda.init()  # type: ignore[no-untyped-call]
-        torch.cuda.set_device(device)
-        dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    device = start_device(plan.device)
     clock, config = Clock(device, until), plan.config(setting)
     share = Share(0, 1, setting.micro_batch)
-    training = Training(1e-5, WARM_UP + plan.steps, setting.batch_size, seed=0, precision=PRECISION)
+    training = Training(1e-5, WARM_UP + plan.steps, setting.batch_size, seed=0, precision=setting.precision)
     with tempfile.TemporaryDirectory() as folder:
         rows = _rows(Path(folder) / "rows.arrow", setting, plan, config, training.seed)
         model = _model(config, TASKS[setting.task], device)
@@ -356,12 +325,13 @@ def _figures(setting: Setting, plan: Plan, until: float) -> Document:
         if lookups.pays(model):
             trim(model, lookups)
         trained = sum(parameter.numel() for parameter in model.parameters())
-        if setting.unpad:
-            unpad_training(model.encoder, device)
-        if setting.activation_checkpointing:
-            checkpoint_activations(model)
-        if setting.compiled:
-            compile_layers(model)
+        resources = Resources(
+            zero_stage=setting.zero_stage,
+            activation_checkpointing=setting.activation_checkpointing,
+            unpad=setting.unpad,
+            compile=setting.compiled,
+        )
+        adapt(model, resources, device)
         layout = Layout(share, setting.zero_stage, setting.offload, device=device)
         engine = build_engine(model, training, layout)  # never released: the process ends with it
         with contextlib.suppress(Enough):

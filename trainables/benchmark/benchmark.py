@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
 from trainables.benchmark.measurement import Measurement
 from trainables.benchmark.placement import pinned, serving_cores
+from trainables.benchmark.probes.attention import attention_kernels
 from trainables.benchmark.probes.energy import Energy, EnergyRule, measure_energy
 from trainables.benchmark.probes.hardware import available_cores
 from trainables.benchmark.probes.interference import Interference, InterferenceWatch
@@ -27,6 +28,8 @@ from trainables.benchmark.scenarios.timing import Clock, calls_within, median_ca
 from trainables.benchmark.scenarios.warmup import warm_up
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.variants import Variant, VariantUnavailable, variant_named
+from trainables.benchmark.variants.graphs import GraphedRows
+from trainables.evaluation import Forward
 from trainables.models.task_model import TaskModel
 
 MARGIN = 1.2  # LoadGen rejects an Offline run that is faster than expected, and short sweeps are off by a few percent
@@ -93,6 +96,7 @@ class Benchmark:
             self._from_text(self.texts, model_server, results)
         if not variant.shares_weights(self.model, self.device):
             results.caller_mb = self._caller_weights_mb()
+        self._record_kernels(model_server.forward, results)
         return results
 
     def _start(self, variant: Variant, cores: Sequence[int], results: StepResults) -> ModelServer:
@@ -106,6 +110,7 @@ class Benchmark:
             device=self.device,
             threads=self.threads,
             cores=cores,
+            by_tokens=variant.by_tokens,
         )
         start = self.clock()
         model_server.serve(0)
@@ -133,6 +138,7 @@ class Benchmark:
             self.settings.load(),
             expected_latency_s=results.expected_s,
         )
+        results.gpu_in_use = read_gpu(gpu_uuid(self.device))
         latency = replace(drawn, samples=tuple(pooled[draw] for draw in drawn.samples))
         results.latency, served = latency, set(latency.samples)
         for language in dict.fromkeys(self.sample.languages):
@@ -238,6 +244,25 @@ class Benchmark:
         results.end_to_end_s = median_call_s(
             lambda index: model_server.serve_query(texts.tokenise(index)), seconds, clock=self.clock
         )
+
+    def _record_kernels(self, forward: Forward, results: StepResults) -> None:
+        """What CUDA graphs were used for, and the kernels of attention for a single row and for a padded batch.
+
+        At the end: recording them would disturb what is timed. Graphs hide their kernels, so the forward pass that they were
+        recorded from is called, with padding as then.
+        """
+        by_length = sorted(self.sample.queries, key=lambda query: max(map(len, query)))
+        padded_to = None
+        if isinstance(forward, GraphedRows):
+            results.graphs, forward = asdict(forward.use), forward.forward
+            padded_to = max(map(len, by_length[-1]))
+        model_server = ModelServer(
+            forward, (by_length[0], by_length[-1]), pad_id=self.pad_id, device=self.device, threads=self.threads
+        )
+        results.attention = {
+            "single": attention_kernels(lambda: model_server.serve_batch([0], padded_to=padded_to)),
+            "batch": attention_kernels(lambda: model_server.serve_batch([0, 1])),
+        }
 
     def _caller_weights_mb(self) -> float:
         """Weights of the caller's model in the memory whose peak is read; a deployment would not hold them as well.

@@ -50,6 +50,8 @@ class StepResults:
     end_to_end_s: float | None = None
     language_sps: dict[str, float] = field(default_factory=dict)
     gpu_in_use: GpuState = field(default_factory=lambda: read_gpu(None))
+    graphs: dict[str, int] | None = None
+    attention: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def expected_s(self) -> float:
@@ -190,6 +192,8 @@ def context_of(
         "device_name": device_name(device),
         "gpu": asdict(read_gpu(gpu_uuid(device))) if on_gpu else None,
         "gpu_in_use": asdict(results.gpu_in_use) if on_gpu else None,
+        "cuda_graphs": results.graphs,
+        "attention_kernels": {rows: list(kernels) for rows, kernels in results.attention.items()},
         "torch_threads": threads,
         "cores": list(cores),
         "versions": {**versions(), "loadgen": version("mlcommons-loadgen")},

@@ -5,8 +5,8 @@ gradients equal those of the padded batch up to rounding; dropout draws differen
 number of workers. Scoring in between stays padded. It is for GPUs, none of which has run it yet
 (`Resources.unpad` is off by default): on CPUs padded batches are faster.
 
-In serving, hooks remove the padding on the device, and attention pads its inputs and uses PyTorch's fused attention in any
-precision and on any device.
+In serving, hooks remove the padding on the device. Attention then reads the boundaries of rows too, or it pads its inputs and
+uses PyTorch's fused attention, in any precision and on any device.
 """
 
 from __future__ import annotations
@@ -47,13 +47,17 @@ def unpad_training(encoder: PreTrainedModel, device: torch.device) -> None:
     varlen.check(device, dtype, width=width)
 
 
-def unpad_serving(encoder: PreTrainedModel) -> None:
-    """Let the encoder compute only real tokens, but for attention; its inputs and outputs stay as they are.
+def unpad_serving(encoder: PreTrainedModel, *, over_segments: bool = False) -> None:
+    """Let the encoder compute only real tokens; its inputs and outputs stay as they are.
+
+    Args:
+        over_segments: attention does so too, by the kernel of training, whose devices and precisions are the same; test it
+            before (`varlen.check`). Otherwise attention computes padded rows.
 
     Raises:
         ValueError: its attention needs padding.
     """
-    _set_attention(encoder, SERVING)
+    _set_attention(encoder, TRAINING if over_segments else SERVING)
     encoder.register_forward_pre_hook(_flatten, with_kwargs=True)
     encoder.register_forward_hook(_restore, with_kwargs=True)
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.support.serving import TINY, KnownService, benchmark_of, queries
 from trainables.benchmark import BenchmarkSettings, sample_queries
@@ -16,6 +17,7 @@ from trainables.benchmark.probes.hardware import describe_hardware
 from trainables.benchmark.results import bound_missed
 from trainables.benchmark.scenarios.loadgen import ServerResult
 from trainables.benchmark.scenarios.rates import RateSearch
+from trainables.evaluation import Forward
 from trainables.models.task_model import TaskModel
 
 
@@ -40,6 +42,36 @@ def test_a_measurement_is_json_with_a_reason_for_every_missing_metric(model: Tas
     assert {name: metrics["mean_pieces"] for name, metrics in document["languages"].items()} == {"en": 6.0, "th": 16.0}
     assert all(metrics["throughput_sps"] > 0 for metrics in document["languages"].values())
     assert document["unavailable"]["server_qps"] == "Server was not asked for"
+    assert document["context"]["cuda_graphs"] is None
+    assert document["context"]["attention_kernels"] == {"single": ["flash"], "batch": ["flash"]}
+
+
+class ByTokens(KnownService):
+    """Records the tokens of every row that it serves, batch by batch."""
+
+    name = "by_tokens"
+    by_tokens = True
+
+    def __init__(self) -> None:
+        super().__init__(seconds=0.0)
+        self.served: list[list[int]] = []
+
+    def prepare(self, model: TaskModel, device: torch.device) -> Forward:
+        def forward(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
+            self.served.append(mask_NL.sum(1).tolist())
+            return torch.zeros(len(ids_NL), 3)
+
+        return forward
+
+
+def test_the_batches_of_a_variant_by_tokens_have_different_numbers_of_queries(model: TaskModel) -> None:
+    """Sizes of 4 queries of 11 tokens on average, or of 6 or 16 where a language is served alone."""
+    settings = dataclasses.replace(TINY, batch_sizes=(4,), scenarios=("Offline",))
+    variant = ByTokens()
+    benchmark_of(model, settings).measure(variant)
+    batches = [rows for rows in variant.served if len(rows) > 1]
+    assert max(map(sum, batches)) <= 4 * 16
+    assert {2, 3, 5} <= {len(rows) for rows in batches}
 
 
 def test_a_measurement_of_a_known_service(model: TaskModel) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pynvml
 import pytest
+import torch
 
 from tests.support.serving import CPU
 from trainables.benchmark.probes import memory as memory_module
+from trainables.benchmark.probes.attention import attention_kernels
 from trainables.benchmark.probes.energy import EnergyRule, measure_energy
 from trainables.benchmark.probes.nvml import FIELDS, gpu_names, read_gpu
 
@@ -177,3 +179,12 @@ def test_a_counter_that_stops_answering_gives_no_energy() -> None:
         meter.serve, EnergyRule(1, 1.0, 0.0), joules=lambda: None, clock=lambda: meter.now, sleep=meter.sleep
     )
     assert energy is None
+
+
+def test_the_kernels_of_attention_are_those_that_were_called() -> None:
+    query = torch.randn(1, 2, 4, 8)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    assert attention_kernels(lambda: attention(query, query, query)) == ("flash",)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        assert attention_kernels(lambda: attention(query, query, query)) == ("math",)
+    assert attention_kernels(lambda: query @ query.mT) == ()

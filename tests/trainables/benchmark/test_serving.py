@@ -52,3 +52,22 @@ def test_the_sweep_chooses_the_fastest_size_and_ends_when_out_of_memory() -> Non
     assert sweep.stopped == "out of memory at batch size 16: no memory left"
     with pytest.raises(torch.OutOfMemoryError):
         sweep_batch_sizes(server, (16, 32), 5.0, seed=0, clock=clock)
+
+
+def test_batches_by_tokens_hold_about_as_many_each() -> None:
+    """Ten queries of 3.6 tokens on average: a size of 4 stands for 14.4 tokens."""
+    server = ModelServer(
+        lambda ids_NL, mask_NL: torch.zeros(len(ids_NL), 1),
+        queries([10, 2, 2, 2, 2, 10, 2, 2, 2, 2]),
+        pad_id=PAD,
+        device=CPU,
+        threads=torch.get_num_threads(),
+        by_tokens=True,
+    )
+    batches = server.batches(range(10), 4, seed=0)
+    lengths = sorted(sorted(server.tokens[index] for index in batch) for batch in batches)
+    assert lengths == [[2, 2, 2, 2, 2, 2], [2, 2, 10], [10]]
+    assert sorted(index for batch in batches for index in batch) == list(range(10))
+    full = server.batches(range(10), 4, seed=0, rest=False)  # the six short ones leave space for a seventh
+    assert sorted(len(batch) for batch in full) == [1, 3]
+    assert server.batches([1, 2], 4, seed=0, rest=False) == [[1, 2]]

@@ -19,7 +19,8 @@ from trainables.benchmark.variants.base import copy_to
 from trainables.models.task_model import TaskModel
 
 # Largest difference from fp32 that 8 bits of mantissa, or 8-bit weights, may cause in logits below 1.
-_BF16, _INT8 = ("bf16", "compiled_bf16", "openvino_bf16"), ("int8", "onnx_int8", "cut_int8", "cut_onnx_int8")
+_BF16 = ("bf16", "compiled_bf16", "openvino_bf16", "packed_bf16")
+_INT8 = ("int8", "onnx_int8", "cut_int8", "cut_onnx_int8")
 TOLERANCES = dict.fromkeys((*_BF16, *_INT8), 2e-2)
 SLOW = {
     "compiled",

@@ -58,8 +58,11 @@ def test_attention_that_needs_padding_is_refused_with_the_reason(family: str) ->
     assert "learned" in str(why_padded(FAMILIES[family], "cuda", "bf16_mixed"))
 
 
+@pytest.mark.parametrize("over_segments", [False, True])
 @pytest.mark.parametrize("family", ["xlm-roberta", "xlm-roberta-xl", "bert"])
-def test_a_served_encoder_computes_no_padding_and_the_same_states(family: str, tmp_path: Path) -> None:
+def test_a_served_encoder_computes_no_padding_and_the_same_states(
+    family: str, over_segments: bool, tmp_path: Path
+) -> None:
     """Of every layer. BERT's rows are pairs, whose second text is marked."""
     saved = _encoder(family)
     saved.config.sep_token_id = 5
@@ -67,7 +70,7 @@ def test_a_served_encoder_computes_no_padding_and_the_same_states(family: str, t
     inputs = _inputs()
     inputs["input_ids"][:, 1] = 5  # ends the first text
     padded, unpadded = (load_encoder(tmp_path).eval() for _ in range(2))
-    unpad_serving(unpadded)
+    unpad_serving(unpadded, over_segments=over_segments)
     tokens: list[int] = []
     inner = next(module for module in unpadded.modules() if isinstance(module, torch.nn.Linear))
     inner.register_forward_hook(lambda module, given, output: tokens.append(output.shape[:-1].numel()))

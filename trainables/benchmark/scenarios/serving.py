@@ -19,7 +19,8 @@ class ModelServer:
     """Serves queries that it holds as one padded matrix, so that a batch is a lookup.
 
     Service covers padding, the copy to the device, the forward pass and the copy of fp32 logits back; tokenisation comes
-    before it. Each thread that serves computes with `threads` threads of torch, pinned to `cores` if there are any.
+    before it. Each thread that serves computes with `threads` threads of torch, pinned to `cores` if there are any. With
+    `by_tokens`, batches are cut by their tokens.
     """
 
     def __init__(
@@ -31,9 +32,10 @@ class ModelServer:
         device: torch.device,
         threads: int,
         cores: Sequence[int] = (),
+        by_tokens: bool = False,
     ) -> None:
-        self._forward, self._device, self._threads, self._cores = forward, device, threads, tuple(cores)
-        self._pad_id = pad_id
+        self.forward, self._device, self._threads, self._cores = forward, device, threads, tuple(cores)
+        self._pad_id, self._by_tokens = pad_id, by_tokens
         self._ids_RL, self._mask_RL = _padded([row for query in queries for row in query], pad_id)
         self._thread = threading.local()
         self._rows: list[range] = []
@@ -66,15 +68,30 @@ class ModelServer:
         shapes = {(len(self._rows[index]), self._longest[index]): index for index in range(len(self._rows))}
         return sorted(shapes.values())
 
-    def batches(self, indices: Sequence[int], size: int, *, seed: int) -> list[list[int]]:
-        """The queries in batches of similar length, in random order: any first part of them is a fair sample."""
+    def batches(self, indices: Sequence[int], size: int, *, seed: int, rest: bool = True) -> list[list[int]]:
+        """The queries in batches of similar length, in random order: any first part of them is a fair sample.
+
+        By tokens, a batch has at most as many as `size` of the queries have on average; a longer query is alone in its batch.
+        Without `rest`, a last batch with space for another query is left out, unless it is the only one.
+        """
         ordered = sorted(indices, key=lambda index: -self._longest[index])
-        batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        costs = self.tokens if self._by_tokens else [1] * len(self.tokens)
+        budget = size * sum(costs[index] for index in ordered) / len(ordered)
+        batches: list[list[int]] = [[]]
+        filled = 0
+        for index in ordered:
+            if batches[-1] and filled + costs[index] > budget:
+                batches.append([])
+                filled = 0
+            batches[-1].append(index)
+            filled += costs[index]
+        if not rest and len(batches) > 1 and filled + costs[ordered[-1]] <= budget:
+            batches.pop()
         random.Random(f"batches|{seed}").shuffle(batches)
         return batches
 
     def _logits(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
-        return self._forward(ids_NL.to(self._device), mask_NL.to(self._device)).float().cpu()
+        return self.forward(ids_NL.to(self._device), mask_NL.to(self._device)).float().cpu()
 
     def _set_up_thread(self) -> None:
         """A thread that LoadGen starts would compute with OpenMP's default number of threads, on all cores."""

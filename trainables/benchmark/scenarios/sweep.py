@@ -60,7 +60,7 @@ def timed_samples_per_s(
     """
     selected = range(len(server.tokens)) if indices is None else indices
     repeated = list(selected) * -(-size // len(selected))
-    full = [batch for batch in server.batches(repeated, size, seed=seed) if len(batch) == size]
+    full = server.batches(repeated, size, seed=seed, rest=False)
 
     def tokens_in(batch: Sequence[int]) -> int:
         return sum(server.tokens[index] for index in batch)

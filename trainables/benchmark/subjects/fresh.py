@@ -15,8 +15,12 @@ from trainables.benchmark.scenarios.serving import is_out_of_memory
 from trainables.benchmark.variants import Variant, VariantUnavailable
 
 # oneDNN's and PyTorch's defaults, restored here: training workers cache fewer kernels, to save memory, but a server meets the
-# same lengths again and again.
-SERVING_ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "1024"}
+# same lengths again and again. The profiler that lists attention kernels would announce its start on standard error.
+SERVING_ENVIRONMENT = {
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024",
+    "LRU_CACHE_CAPACITY": "1024",
+    "KINETO_LOG_LEVEL": "6",
+}
 
 
 class Subject(Protocol):

@@ -55,11 +55,13 @@ class Variant(ABC):
     """One way to run a model. It never changes the caller's model, and scoring uses the same `Forward` as timing.
 
     Measurements are stored and tracked by `name`; a variant whose behaviour changes needs a new name. `dtype` is that of the
-    weights.
+    weights. With `by_tokens`, batches are cut by their tokens instead of their queries: a batch size of n stands for as many
+    tokens as n queries have on average.
     """
 
     name: str
     dtype: torch.dtype = torch.float32
+    by_tokens: bool = False
 
     @abstractmethod
     def prepare(self, model: TaskModel, device: torch.device) -> Forward:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from trainables.benchmark.variants.base import Variant
 from trainables.benchmark.variants.eager import no_bf16
+from trainables.benchmark.variants.graphs import graphed, merged_copy
 from trainables.evaluation import Forward
 from trainables.models.task_model import TaskModel
 
-GRAPH_STEP = 16  # a graph per multiple: 8 graphs for rows of up to 128 tokens, padded by 8 on average
-
 
 class Compiled(Variant):
-    """Fp32 through inductor with dynamic shapes. The first query compiles, which counts as cold start.
+    """Fp32 through inductor with dynamic shapes. On a CPU the first query compiles, which counts as cold start.
 
     On a CPU weights are frozen: constants of the graph in the layout of its kernels, a second copy of them. On a GPU a single
-    row replays a CUDA graph of its length. A batch of one and larger batches are compiled separately (torch always specialises
-    sizes 0 and 1).
+    row replays a CUDA graph of its length, which `prepare` compiles and records; queries, keys and values are one product. A
+    batch of one and larger batches are compiled separately (torch always specialises sizes 0 and 1).
+
+    Inductor's default mode, without autotuning: the matrix products of a single row are limited by memory bandwidth in any
+    kernel, autotuning would choose for one of the lengths, and it adds a minute to every start.
     """
 
     name = "compiled"
@@ -35,13 +35,19 @@ class Compiled(Variant):
         available = any(shutil.which(compiler) for compiler in compilers if compiler)
         return None if available else "torch.compile needs a C++ compiler (g++, clang++ or $CXX) on a CPU"
 
+    def shares_weights(self, model: TaskModel, device: torch.device) -> bool:
+        return device.type != "cuda" and super().shares_weights(model, device)
+
+    def weights(self, model: TaskModel, device: torch.device) -> TaskModel:
+        return merged_copy(model, device, self.dtype) if device.type == "cuda" else super().weights(model, device)
+
     def prepare(self, model: TaskModel, device: torch.device) -> Forward:
         # Compiled graphs belong to code objects. Without a reset the ninth model of a process would silently run eagerly
         # (recompile_limit), and the graphs of an earlier model would shorten the cold start of this one.
         torch.compiler.reset()
         served = self.weights(model, device)
         if device.type == "cuda":
-            return GraphedRows(torch.compile(served.logits, dynamic=True), served.encoder.config.pad_token_id or 0)
+            return graphed(torch.compile(served.logits, dynamic=True), model, device)
         return torch.compile(served.logits, dynamic=True, options={"freezing": True})
 
 
@@ -53,50 +59,3 @@ class CompiledBf16(Compiled):
 
     def unavailable(self, device: torch.device) -> str | None:
         return no_bf16(device) or super().unavailable(device)
-
-
-class GraphedRows:
-    """Runs single rows as CUDA graphs, one per padded length, recorded at its first occurrence; batches run without a graph.
-
-    A single row takes hundreds of kernels of a few microseconds each, and launching them from Python takes longer than running
-    them. A graph launches them at once. Its inputs and outputs have fixed addresses.
-    """
-
-    def __init__(self, forward: Forward, pad_id: int) -> None:
-        self._forward, self._pad_id = forward, pad_id
-        self._graphs: dict[int, tuple[Any, Tensor, Tensor, Tensor]] = {}
-
-    def __call__(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
-        rows, length = ids_NL.shape
-        if rows != 1:
-            return self._forward(ids_NL, mask_NL)
-        padded = graph_length(length)
-        if padded not in self._graphs:
-            self._graphs[padded] = self._record(padded, ids_NL.device)
-        graph, graph_ids, graph_mask, output = self._graphs[padded]
-        graph_ids.fill_(self._pad_id)
-        graph_mask.zero_()
-        graph_ids[:, :length] = ids_NL
-        graph_mask[:, :length] = mask_NL
-        graph.replay()
-        return output[:, :length].clone() if output.ndim == 3 else output.clone()
-
-    def _record(self, length: int, device: torch.device) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """Record after a few calls on a side stream, as PyTorch's notes advise: nothing may compile while recording."""
-        ids_1L = torch.full((1, length), self._pad_id, dtype=torch.long, device=device)
-        mask_1L = torch.ones_like(ids_1L)
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                self._forward(ids_1L, mask_1L)
-        torch.cuda.current_stream(device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            output = self._forward(ids_1L, mask_1L)
-        return graph, ids_1L, mask_1L, output
-
-
-def graph_length(length: int) -> int:
-    """The length to which a row is padded for its graph."""
-    return -(-length // GRAPH_STEP) * GRAPH_STEP
