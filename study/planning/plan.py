@@ -155,7 +155,7 @@ def _slow_bf16(study: Study) -> list[str]:
     names_by_card: dict[str, list[str]] = {}
     for size in study.sizes:
         card, device = size.resources.accelerator_type or "", declared_accelerator(size.resources)
-        mixed = any(load.training.precision == "bf16_mixed" for load in all_loads(study, size))
+        mixed = any(load.training.precision != "fp32" for load in all_loads(study, size))
         if device is not None and device.bf16_tflops is None and mixed:
             names_by_card.setdefault(card, []).append(size.name)
     return [

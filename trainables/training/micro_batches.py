@@ -66,4 +66,7 @@ def _folder(output: Path) -> Path:
 
 
 def _relevant(resources: Resources) -> dict[str, Any]:
-    return {name: value for name, value in asdict(resources).items() if name not in IRRELEVANT}
+    relevant = {name: value for name, value in asdict(resources).items() if name not in IRRELEVANT}
+    if relevant["micro_batch_tokens"] is None:  # added later: limits recorded before still hold
+        del relevant["micro_batch_tokens"]
+    return relevant
