@@ -19,6 +19,7 @@ from trainables.heads.base import pad_rows, padded_length
 from trainables.metrics import METRICS, Counts
 from trainables.tasks.base import Task
 from trainables.training.batching import Share
+from trainables.training.out_of_memory import is_out_of_memory
 
 Forward = Callable[[Tensor, Tensor], Tensor]  # input ids and attention mask of shape (rows, length) to logits
 Observer = Callable[[int, int], None]  # rows of this worker that are encoded, and all of its rows
@@ -171,8 +172,8 @@ def _forward_rows(
         indices = left.pop()
         try:
             output = _forward_batch(forward, [rows[index] for index in indices], pad_id, device)
-        except torch.OutOfMemoryError as error:
-            if lockstep or len(indices) == 1:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or lockstep or len(indices) == 1:
                 raise
             reason, output = str(error), None  # the error's frames reference the batch
         if output is None:

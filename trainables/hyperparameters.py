@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Precision = Literal["fp32", "bf16_mixed"]  # bf16_mixed: fp32 weights and optimizer, bf16 matrix products
+# bf16_mixed: fp32 weights and optimizer, bf16 matrix products. bf16_master: weights and activations in bf16, with an fp32 copy
+# of the weights and fp32 gradients in the optimizer.
+Precision = Literal["fp32", "bf16_mixed", "bf16_master"]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class Resources:
         zero_stage: of DeepSpeed, 0 to 3.
         micro_batch: rows of token ids that a worker processes at once in training; a question with five alternatives has five.
             Gradient accumulation keeps the global batch.
+        micro_batch_tokens: the most tokens of a micro-batch besides, padding included unless `unpad`; None counts rows alone. A
+            step then has as many micro-batches as its rows need. Pre-training counts rows.
         trim_vocabulary: fine-tuning trains only the rows of the embedding table that occur in its data, with the same result
             (`trimming`). None trims where fewer than half of them occur.
         offload: what is kept in host memory instead of the device's: the optimizer's state (ZeRO 1 to 3), or that and the
@@ -56,6 +58,7 @@ class Resources:
     accelerator_type: str | None = None
     zero_stage: int = 0
     micro_batch: int = 64
+    micro_batch_tokens: int | None = None
     trim_vocabulary: bool | None = None
     offload: Offload = "none"
     activation_checkpointing: bool = False
@@ -79,6 +82,8 @@ class Resources:
                 f"gpus {self.gpus} with {self.workers} workers: only a single worker can have a share of a GPU"
             )
         self._check_gpu_request()
+        if self.micro_batch_tokens is not None and self.micro_batch_tokens < 1:
+            raise ValueError(f"micro_batch_tokens {self.micro_batch_tokens}: must be at least 1, or None")
         if self.zero_stage not in (0, 1, 2, 3):
             raise ValueError(f"zero_stage {self.zero_stage}: DeepSpeed has stages 0 to 3")
         if self.offload not in OFFLOAD_FROM:

@@ -17,6 +17,7 @@ from study.spec import Size, Study
 from trainables.benchmark.variants import Variant, variant_named
 from trainables.evaluation import TOKENS_A_BATCH
 from trainables.heads.masking import MASKED_SHARE
+from trainables.hyperparameters import Precision
 from trainables.resources import GB, Resources
 from trainables.training.batching import Share
 from trainables.training.engine import import_deepspeed
@@ -35,12 +36,12 @@ class Memory:
     host_gb: float
 
 
-def model_states(architecture: Architecture, resources: Resources) -> Memory:
-    """Weights, gradients and optimizer states of a worker: DeepSpeed's estimate, corrected to 4-byte weights.
+def model_states(architecture: Architecture, resources: Resources, precision: Precision = "fp32") -> Memory:
+    """Weights, gradients and optimizer states of a worker: DeepSpeed's estimate, corrected to this engine's weights.
 
     DeepSpeed has one function for stage 2 and one for stage 3; both assume 2-byte weights with gradients of 2 and 4 bytes.
-    This engine's weights are fp32, and only matrix products run in bf16. With P parameters on N workers, at most L of them in
-    one module, a worker holds these bytes (counted in tensors by `tests/study/planning/test_engine_bytes.py`):
+    This engine's weights are fp32 but in `bf16_master`. With P parameters on N workers, at most L of them in one module, a
+    worker holds these bytes (counted in tensors by `tests/study/planning/test_engine_bytes.py`):
 
     - stage 0: 16 P for weights, gradients and moments. DeepSpeed's 20 P include a second copy of the weights.
     - stage 1: 8 P + 12 P / N. Weights and gradients are whole; the optimizer's copy of the weights and the moments are
@@ -52,12 +53,16 @@ def model_states(architecture: Architecture, resources: Resources) -> Memory:
     With an offload the device keeps the weights (stage 1: and the gradients between the micro-batches of a step). In stage 3
     it keeps gathered weights, and its partition unless the parameters are offloaded. Host memory is DeepSpeed's estimate,
     which adds half to its sum. In stage 3 a group never loads the whole encoder (`partitioning`), but a single worker does.
+
+    `bf16_master` has weights of 2 bytes; gradients, the optimizer's copy of the weights and moments have 4. A worker then holds
+    6 P + 12 P / N in stages 0 and 1, which are the same, 2 P + 16 P / N in stage 2, and 18 P / N in stage 3.
     """
     import_deepspeed()
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
     total, workers, largest = architecture.count.total, resources.workers, architecture.largest
+    master = precision == "bf16_master"
     node = min(workers, GPUS_A_NODE)
     nodes = math.ceil(workers / node)
     offload = resources.offload != "none"
@@ -70,9 +75,9 @@ def model_states(architecture: Architecture, resources: Resources) -> Memory:
             cpu_offload_params=resources.offload == "parameters",
             zero_init=workers > 1,
         )
-        device += 0 if resources.offload == "parameters" else 2 * total // workers
-        device += 4 * max(largest, min(total, LIVE))  # DeepSpeed's 4 L are then the gradient's
-    elif resources.zero_stage == 0:
+        device += 0 if master or resources.offload == "parameters" else 2 * total // workers
+        device += (2 if master else 4) * max(largest, min(total, LIVE))  # DeepSpeed's 4 L are then the gradient's
+    elif resources.zero_stage == 0 and not master:
         host, device = estimate_zero2_model_states_mem_needs(total, cpu_offload=False)
         host *= node
         device -= 4 * total
@@ -80,8 +85,10 @@ def model_states(architecture: Architecture, resources: Resources) -> Memory:
         host, device = estimate_zero2_model_states_mem_needs(
             total, num_gpus_per_node=node, num_nodes=nodes, cpu_offload=offload
         )
-        device += 2 * total - (0 if offload else 2 * total // workers)
-        if resources.zero_stage == 1:
+        if not master:
+            device += 2 * total
+        device -= 0 if offload else 2 * total // workers
+        if resources.zero_stage < 2:
             device += 4 * total - (0 if offload else 4 * total // workers)
     return Memory(device / GB, host / GB)
 
@@ -91,11 +98,14 @@ def buffers_gb(architecture: Architecture, resources: Resources, load: Load) -> 
 
     From stage 1 on, DeepSpeed reduces gradients through a buffer of `BUCKET` elements, whatever the model's size; a CPU has no
     pages for the elements that no gradient is written to. bf16 adds a second buffer for gradients sent as bf16, whose elements
-    also take 4 bytes in stages 1 and 2. In bf16 the weights of matrix
-    products are copied, 2 bytes each, and kept for the backward pass; stage 3 frees its copies with the gathered weights.
+    also take 4 bytes in stages 1 and 2. With `bf16_mixed` the weights of matrix products are copied, 2 bytes each, and kept for
+    the backward pass; stage 3 frees its copies with the gathered weights. With `bf16_master` stages 2 and 3 collect gradients
+    in bf16 and reduce a copy in fp32, and stages 0 and 1 have no buffer.
     """
     stage, mixed = resources.zero_stage, load.training.precision != "fp32"
     bucket = BUCKET if resources.gpus else min(BUCKET, architecture.count.total)
+    if load.training.precision == "bf16_master":
+        return 0.0 if stage < 2 else (2 * bucket + 4 * min(BUCKET, architecture.count.total)) / GB
     buckets = 0 if stage == 0 else 4 * bucket
     buckets += (2 if stage == 3 else 4) * bucket if stage and mixed else 0
     copied = architecture.count.body + (architecture.vocabulary * architecture.width if load.masked else 0)
@@ -121,7 +131,10 @@ def activations_gb(architecture: Architecture, resources: Resources, load: Load)
 def tokens_at_once(resources: Resources, load: Load) -> int:
     """Tokens of a worker's micro-batch of the longest rows."""
     training, share = load.training, Share(0, resources.workers, resources.micro_batch)
-    return share.micro_batch_rows(training.batch_size, group=load.group, rows=load.rows) * training.max_length
+    rows = share.micro_batch_rows(training.batch_size, group=load.group, rows=load.rows)
+    if resources.micro_batch_tokens is not None:  # but never less than a group
+        rows = min(rows, max(load.group * load.rows, resources.micro_batch_tokens // training.max_length))
+    return rows * training.max_length
 
 
 def scores_bytes(architecture: Architecture, load: Load, tokens: int) -> float:
@@ -132,11 +145,15 @@ def scores_bytes(architecture: Architecture, load: Load, tokens: int) -> float:
 def training_gb(architecture: Architecture, resources: Resources, load: Load) -> float:
     """Peak GB of a worker's device while it trains.
 
-    In the optimizer's step activations and buffers are gone, but stages 1 and 2 hold a second copy of the worker's gradients.
-    Stage 3 frees its gathered weights, and so never exceeds what a pass takes.
+    In the optimizer's step activations and buffers are gone, but stages 1 and 2 hold a second copy of the worker's gradients
+    (`bf16_master`: stages 0 and 1, of all gradients, while several workers add theirs). Stage 3 frees its gathered weights, and
+    so never exceeds what a pass takes.
     """
-    states = model_states(architecture, resources).device_gb
+    precision = load.training.precision
+    states = model_states(architecture, resources, precision).device_gb
     stepping = 0 if resources.zero_stage not in (1, 2) or resources.offload != "none" else 4 / resources.workers
+    if precision == "bf16_master":
+        stepping = 4 if resources.zero_stage < 2 and resources.workers > 1 else 0
     in_a_pass = buffers_gb(architecture, resources, load) + activations_gb(architecture, resources, load)
     return states + max(in_a_pass, stepping * architecture.count.total / GB)
 

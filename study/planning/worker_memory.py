@@ -59,7 +59,7 @@ def training_gb(architecture: Architecture, resources: Resources, load: Load) ->
     kept = KEPT_BYTES * tokens * architecture.width if resources.activation_checkpointing else layer
     passing = architecture.layers * kept + (layer if resources.activation_checkpointing else 0)
     in_memory = dataclasses.replace(resources, offload="none")  # a CPU has no other memory to move states to
-    states = model_states(trained, in_memory).device_gb
+    states = model_states(trained, in_memory, load.training.precision).device_gb
     written = 4 * trained.count.total
     scores = scores_bytes(architecture, load, tokens)
     return states + buffers_gb(trained, resources, load) + (whole + written + passing + scores) / GB

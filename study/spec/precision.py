@@ -78,7 +78,7 @@ def _stored(path: Path) -> Precision | None:
 
 def training_gflops(precision: Precision) -> float:
     """What one thread of this CPU does in a precision, in GFLOP/s, as `cpu_precision` measured it."""
-    return _rates(WIDTH, TOKENS)["bf16" if precision == "bf16_mixed" else "fp32"]
+    return _rates(WIDTH, TOKENS)["fp32" if precision == "fp32" else "bf16"]
 
 
 def _measured(width: int, tokens: int) -> ResolvedPrecision:

@@ -46,6 +46,7 @@ def test_a_trial_may_shrink_to_its_fewest_workers() -> None:
         ({"zero_stage": 4}, "zero_stage 4: DeepSpeed has stages 0 to 3"),
         ({"offload": "disk"}, "must be one of none, optimizer, parameters"),
         ({"offload": "parameters", "zero_stage": 2}, "with zero_stage 2: needs ZeRO stage 3 or higher"),
+        ({"micro_batch_tokens": 0}, "micro_batch_tokens 0: must be at least 1, or None"),
         ({"memory_gb": 0.0}, "memory_gb 0.0: must be positive"),
         ({"workers": 2, "fewest_workers": 3}, r"must be from 1 to workers \(2\)"),
     ],

@@ -15,7 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from trainables.launch.inline import run_inline
 from trainables.launch.job import Job, no_progress, workplace
-from trainables.launch.process import NO_GPU, prepare_process
+from trainables.launch.process import GPU_MEMORY, NO_GPU, prepare_process
 from trainables.launch.retry import MAX_LOSSES, retry_lost_workers, retry_out_of_memory
 from trainables.resources import Resources, worker_request
 from trainables.store.fingerprint import fingerprint
@@ -63,7 +63,7 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
                     controller_failure_limit=CONTROLLER_FAILURES if len(resources.worker_counts) == 1 else 0,
                 ),
                 # Workers import torch before `prepare_process` runs.
-                worker_runtime_env=None if resources.gpus else {"env_vars": NO_GPU},
+                worker_runtime_env={"env_vars": GPU_MEMORY if resources.gpus else NO_GPU},
             ),
         )
         trainer.fit()
@@ -116,7 +116,7 @@ def _work(config: dict[str, Any]) -> None:
 
     context = ray.train.get_context()
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())
-    share = Share(context.get_world_rank(), context.get_world_size(), job.resources.micro_batch)
+    share = Share.of(job.resources, context.get_world_rank(), context.get_world_size())
     # Outside of `use_gpu`, Ray's `get_device` returns the first GPU that PyTorch sees.
     device = get_device() if job.resources.gpus else torch.device("cpu")
     progress: Progress = config["progress"] if share.rank == 0 else no_progress

@@ -29,7 +29,7 @@ def run_inline(job: Job, *, report: Report, progress: Progress) -> None:
     from trainables.training.batching import Share
 
     def launch(job: Job) -> None:
-        share = Share(0, 1, job.resources.micro_batch)
+        share = Share.of(job.resources)
         job.run(workplace(job, share, device=torch.device("cpu"), progress=progress), report)
 
     retry_out_of_memory(job, launch)

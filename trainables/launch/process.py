@@ -11,6 +11,10 @@ from trainables.resources import GPU_HEADROOM, Resources
 # own when it is first imported.
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 
+# PyTorch's allocator then grows its segments: micro-batches of many lengths otherwise leave memory free in pieces too small to
+# use. It reads the variable once, when a process first allocates on a GPU.
+GPU_MEMORY = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+
 
 def hide_gpus() -> None:
     """Let this process and its children see no GPU.

@@ -67,7 +67,7 @@ class Workplace:
             return self
         if self.leads:
             logger.warning("%s: micro-batches of %d, as the usual %d did not fit before", stage.label, limit, usual)
-        return dataclasses.replace(self, share=dataclasses.replace(self.share, micro_batch=limit))
+        return dataclasses.replace(self, share=self.share.limited(limit))
 
     def from_leader(self, decide: Callable[[], T]) -> T:
         """The leading worker's result, on every worker; its error is raised on all of them."""
@@ -204,6 +204,7 @@ def _produce(stage: Stage, work: Workplace) -> Finished:
             "seconds": round(time.perf_counter() - started, 3),
             "workers": work.share.workers,
             "micro_batch": work.share.micro_batch,
+            "micro_batch_tokens": work.share.micro_batch_tokens,
             "zero_stage": work.resources.zero_stage,
             "offload": work.resources.offload,
             "device": str(work.device),

@@ -88,7 +88,8 @@ def fit(
         state = full_state(engine, keep=work.leads) if stopper is None else dict(stopper.best)
     if trimmed is not None and work.leads:
         steps = len(trained.losses) if stopper is None else stopper.best_step
-        state = _with_whole_table(state, trimmed, weights, decay=unseen_decay(training, steps))
+        trimmed = _with_table(trimmed, weights)
+        state = trimmed.restored(state, unseen_decay(training, steps), rounded=training.precision == "bf16_master")
     metrics = {**_metrics(trained, stopper), "unpadded": work.resources.unpad}
     if lookups is not None:
         metrics["embedding_rows_trained"] = lookups.embedding.num_embeddings
@@ -153,13 +154,11 @@ def _checkpoints(stage: Stage | str, work: Workplace, *, trimmed: bool) -> Check
     )
 
 
-def _with_whole_table(
-    state: dict[str, Tensor], trimmed: Trimmed, weights: Path | None, *, decay: float
-) -> dict[str, Tensor]:
-    """The state with all rows of the table, which is read from the encoder's files where only its outline was in memory."""
+def _with_table(trimmed: Trimmed, weights: Path | None) -> Trimmed:
+    """With all rows of the table, which are read from the encoder's files where only its outline was in memory."""
     if trimmed.table.is_meta and weights is not None:
-        trimmed = dataclasses.replace(trimmed, table=read_table(trimmed, weights))
-    return trimmed.restored(state, decay)
+        return dataclasses.replace(trimmed, table=read_table(trimmed, weights))
+    return trimmed
 
 
 def _metrics(trained: Trained, stopper: EarlyStopper | None) -> dict[str, Any]:

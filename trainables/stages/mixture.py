@@ -23,7 +23,7 @@ from trainables.stages.fit import fit
 from trainables.stages.tokenise import Tokenise
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
-from trainables.training.batching import BatchOrder, FeatureBatches, Share
+from trainables.training.batching import BatchOrder, FeatureBatches, Inputs, Share
 from trainables.training.trimming import looked_up
 
 if TYPE_CHECKING:
@@ -87,14 +87,14 @@ class MixtureModel(nn.Module):
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        part: Tensor,
+        part: int,
         **others: Any,
     ) -> Tensor:
         hidden_NLD = hidden_states(self.encoder, input_ids, attention_mask, others)
         loss = torch.zeros((), device=hidden_NLD.device)
         for number, module in enumerate(self.heads):
             head = cast(HeadModule, module)
-            if number == int(part):
+            if number == part:
                 loss = loss + head.training_loss(hidden_NLD, attention_mask, others)
             else:  # ZeRO needs a gradient for every parameter
                 loss = loss + 0.0 * head.idle(hidden_NLD, attention_mask)
@@ -122,10 +122,10 @@ class MixtureBatches:
     def micro_batch_rows(self, batch_size: int, share: Share) -> int:
         return max(part.micro_batch_rows(batch_size, share) for part in self._parts)
 
-    def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
+    def micro_batches(self, step: int, share: Share) -> list[Inputs]:
         task, task_step = self._schedule[step]
         micro_batches = self._parts[task].micro_batches(task_step, share)
-        return [{**inputs, "part": torch.tensor(task)} for inputs in micro_batches]
+        return [{**inputs, "part": task} for inputs in micro_batches]
 
     def weight(self, step: int) -> float:
         task, task_step = self._schedule[step]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -15,8 +16,11 @@ from trainables.heads.base import pad_rows, padded_length
 from trainables.heads.features import FeatureTable
 from trainables.heads.masking import Masking
 from trainables.models.packing import Numbering, pack
+from trainables.resources import Resources
 from trainables.tasks.base import Task
+from trainables.training.token_budget import TokenBudget
 
+Inputs = dict[str, Any]  # keyword arguments of a model: tensors on the CPU, or numbers that the host branches on
 BUCKET_BATCHES = 16  # examples are sorted by length within this many batches, which limits padding
 
 
@@ -63,19 +67,33 @@ class Share:
     """A worker's part of every batch, cut into micro-batches of at most `micro_batch` rows of token ids.
 
     An entry of a batch can have several rows, each with activations of its own: five alternatives of a question, or the 64
-    sentences of a group of pairs. Memory follows the rows.
+    sentences of a group of pairs. Memory follows the rows. With `micro_batch_tokens`, a micro-batch of entries whose lengths
+    are known also has at most so many tokens, with padding or (`padded` false) without.
     """
 
     rank: int
     workers: int
     micro_batch: int
+    micro_batch_tokens: int | None = None
+    padded: bool = True
 
     def __post_init__(self) -> None:
         if self.workers < 1 or not 0 <= self.rank < self.workers or self.micro_batch < 1:
             raise ValueError(f"no worker {self.rank} of {self.workers} with micro-batches of {self.micro_batch}")
 
+    @classmethod
+    def of(cls, resources: Resources, rank: int = 0, workers: int = 1) -> Self:
+        """The share of a worker with these resources; the group may have fewer workers than they say."""
+        return cls(rank, workers, resources.micro_batch, resources.micro_batch_tokens, not resources.unpad)
+
+    def limited(self, rows: int) -> Self:
+        """With at most so many rows a micro-batch, and tokens reduced by the same factor."""
+        tokens = self.micro_batch_tokens
+        fewer = None if tokens is None else max(1, tokens * rows // self.micro_batch)
+        return dataclasses.replace(self, micro_batch=rows, micro_batch_tokens=fewer)
+
     def accumulation(self, batch_size: int, *, group: int = 1, rows: int = 1) -> int:
-        """Micro-batches per step, all of one size. A micro-batch holds at least one group, even of more than its rows.
+        """Micro-batches per step, all of one size: at least one group, even of more than its rows. The most, if cut by tokens.
 
         Args:
             group: entries that stay together.
@@ -88,18 +106,32 @@ class Share:
         if rest or not each:
             groups = "" if group == 1 else f" in groups of {group}"
             raise ValueError(f"a batch of {batch_size} cannot be divided evenly over {self.workers} workers{groups}")
+        if self.micro_batch_tokens is not None:
+            return each
         limit = max(1, self.micro_batch // (group * rows))
         return next(count for count in range(1, each + 1) if each % count == 0 and each // count <= limit)
 
     def micro_batch_rows(self, batch_size: int, *, group: int = 1, rows: int = 1) -> int:
-        """The rows of a micro-batch; arguments and errors as in `accumulation`."""
-        return batch_size // self.workers // self.accumulation(batch_size, group=group, rows=rows) * rows
+        """The rows of a micro-batch; the most it may have, if cut by tokens. Arguments and errors as in `accumulation`."""
+        size = batch_size // self.workers // self.accumulation(batch_size, group=group, rows=rows) * rows
+        return size if self.micro_batch_tokens is None else max(size, self.micro_batch)
 
-    def cut(self, batch: Sequence[int], *, group: int = 1, rows: int = 1) -> list[Sequence[int]]:
-        """This worker's micro-batches of a batch. Groups are dealt to the workers in turn, which balances lengths."""
-        count = self.accumulation(len(batch), group=group, rows=rows)
-        groups = [batch[start : start + group] for start in range(0, len(batch), group)][self.rank :: self.workers]
-        indices = [index for members in groups for index in members]
+    def cut(
+        self, batch: Sequence[int], *, group: int = 1, rows: int = 1, lengths: Sequence[int] | None = None
+    ) -> list[Sequence[int]]:
+        """This worker's micro-batches of a batch. Groups are dealt to the workers in turn, which balances lengths.
+
+        `lengths` are those of the longest row of every entry; without them a batch is not cut by tokens. All workers get
+        equally many micro-batches.
+        """
+        groups = [batch[start : start + group] for start in range(0, len(batch), group)]
+        if self.micro_batch_tokens is not None and lengths is not None:
+            shares = [groups[rank :: self.workers] for rank in range(self.workers)]
+            budget = TokenBudget(self.micro_batch_tokens, self.micro_batch, self.padded)
+            return [*budget.cut(shares, self.rank, lengths, rows=rows)]
+        by_rows = dataclasses.replace(self, micro_batch_tokens=None)
+        count = by_rows.accumulation(len(batch), group=group, rows=rows)
+        indices = [index for members in groups[self.rank :: self.workers] for index in members]
         size = len(indices) // count
         return [indices[start : start + size] for start in range(0, len(indices), size)]
 
@@ -118,7 +150,7 @@ class Batches(Protocol):
     def micro_batch_rows(self, batch_size: int, share: Share) -> int:
         """The most rows that a micro-batch of a worker's share has."""
 
-    def micro_batches(self, step: int, share: Share) -> list[dict[str, Any]]:
+    def micro_batches(self, step: int, share: Share) -> list[Inputs]:
         """Keyword arguments of the model for each micro-batch of a worker's share of a step: tensors, or numbers."""
 
     def weight(self, step: int) -> float:
@@ -145,10 +177,12 @@ class FeatureBatches:
     def micro_batch_rows(self, batch_size: int, share: Share) -> int:
         return share.micro_batch_rows(batch_size, group=self.group, rows=self.rows)
 
-    def micro_batches(self, step: int, share: Share) -> list[dict[str, Tensor]]:
+    def micro_batches(self, step: int, share: Share) -> list[Inputs]:
         return [
             collate(self._read(step, indices), self._head, self._pad_id)
-            for indices in share.cut(self._order.at(step), group=self.group, rows=self.rows)
+            for indices in share.cut(
+                self._order.at(step), group=self.group, rows=self.rows, lengths=self._order.lengths
+            )
         ]
 
     def weight(self, step: int) -> float:
@@ -201,7 +235,7 @@ class PackedBatches:
     def micro_batch_rows(self, batch_size: int, share: Share) -> int:
         return self.padded.micro_batch_rows(batch_size, share)
 
-    def micro_batches(self, step: int, share: Share) -> list[dict[str, Any]]:
+    def micro_batches(self, step: int, share: Share) -> list[Inputs]:
         return [pack(inputs, self.numbering) for inputs in self.padded.micro_batches(step, share)]
 
     def weight(self, step: int) -> float:

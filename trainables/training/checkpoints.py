@@ -9,6 +9,7 @@ store are unpickled. The final output of a stage is safetensors.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import shutil
 import time
@@ -79,7 +80,9 @@ class Checkpoints:
     ) -> None:
         self.folder, self._every_s, self._leads = folder, every_s, leads
         self._workers, self._clock = workers, clock
-        self._group = {"workers": workers, "ZeRO stage": zero_stage, "trimmed": trimmed}
+        self._group: dict[str, int | str] = {"workers": workers, "ZeRO stage": zero_stage, "trimmed": trimmed}
+        if zero_stage in (1, 2):  # DeepSpeed refuses the state of an optimizer that clipped by itself
+            self._group["clipping"] = "without DeepSpeed"
         self._upload: Upload | None = None
         self._staging: Staging | None = None
         self._last = clock()
@@ -177,7 +180,8 @@ class Checkpoints:
         if manifest is None:
             return Resumed(skipped=skipped)
         folder = self.folder / f"step-{manifest['step']:08d}"
-        loaded, _ = engine.load_checkpoint(str(self.folder), tag=folder.name)
+        with contextlib.redirect_stdout(io.StringIO()):  # DeepSpeed prints what it reads
+            loaded, _ = engine.load_checkpoint(str(self.folder), tag=folder.name)
         if loaded is None:
             raise RuntimeError(f"DeepSpeed could not load the checkpoint {folder}")
         self._last = self._clock()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import inspect
+import io
 import logging
 import os
 import sys
@@ -21,9 +22,10 @@ from torch import nn
 from torch.nn import functional
 from torch.utils import cpp_extension
 
-from trainables.hyperparameters import Training
+from trainables.hyperparameters import Precision, Training
 from trainables.resources import Offload
 from trainables.training.batching import Share
+from trainables.training.clipping import deepspeed_clips, take_steps_without_norm
 
 CPU = torch.device("cpu")
 STALE_LOCK_S = 300.0
@@ -142,13 +144,15 @@ def build_engine(model: nn.Module, training: Training, layout: Layout) -> Any:
         eps=1e-6,
         fused=True,  # one pass over the parameters: tensor by tensor, this took a fifth of a small model's step
     )
-    engine, *_ = import_deepspeed(layout.device).initialize(
-        model=model, optimizer=optimizer, config=engine_settings(training, layout)
-    )
-    if layout.share.workers == 1 and layout.zero_stage == 0:
+    with contextlib.redirect_stdout(io.StringIO()):  # its optimizer for bf16 prints the memory in use
+        engine, *_ = import_deepspeed(layout.device).initialize(
+            model=model, optimizer=optimizer, config=engine_settings(training, layout)
+        )
+    if layout.share.workers == 1 and layout.zero_stage <= (1 if training.precision == "bf16_master" else 0):
         # With a single worker it would still copy all gradients into one tensor and back: a fifth of a step where the
         # embedding table is most of the model.
         engine.enable_backward_allreduce = False
+    take_steps_without_norm(engine)
     return engine
 
 
@@ -195,20 +199,48 @@ def release(engine: Any) -> None:
 def engine_settings(training: Training, layout: Layout) -> dict[str, Any]:
     """DeepSpeed's configuration."""
     accumulation = layout.share.accumulation(training.batch_size, group=layout.group, rows=layout.rows)
+    # DeepSpeed keeps an fp32 copy of bf16 weights from stage 1 on.
+    stage = max(layout.zero_stage, 1 if training.precision == "bf16_master" else 0)
+    clips = deepspeed_clips(stage, layout.offload)
+    zero: dict[str, Any] = {"stage": stage, **_offload_settings(layout)}
+    if not clips and _norm_is_optional(stage, training.precision):
+        zero["compute_grad_norm"] = False
     return {
         "train_batch_size": training.batch_size,
         "train_micro_batch_size_per_gpu": training.batch_size // layout.share.workers // accumulation,
         "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": training.max_gradient_norm,
-        "zero_optimization": {"stage": layout.zero_stage, **_offload_settings(layout)},
+        "gradient_clipping": training.max_gradient_norm if clips else 0.0,
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # PyTorch's fused AdamW also runs on CPUs
         "steps_per_print": 10**9,
         # On by default, with two synchronisations of the device a micro-batch.
         "timers": {"throughput": {"enabled": False}},
-        # Weights and gradients are fp32 in every ZeRO stage; only matrix products run in bf16.
-        "torch_autocast": {"enabled": training.precision == "bf16_mixed", "dtype": "bfloat16"},
+        **_precision_settings(training.precision),
     }
+
+
+def _precision_settings(precision: Precision) -> dict[str, Any]:
+    """DeepSpeed's settings for a precision.
+
+    With `bf16_mixed`, weights are fp32 and matrix products bf16. From stage 1 on DeepSpeed reduces the gradients of linear
+    layers in bf16 between workers, and stage 3 gathers their weights in bf16. With `bf16_master`, gradients are computed in
+    bf16, and accumulated and reduced in fp32.
+    """
+    if precision == "bf16_master":
+        return {
+            # Each gradient is added to its fp32 sum at once, so that no second set of gradients is kept. A step with NaN
+            # must not be skipped silently: the next loss shows it.
+            "bf16": {"enabled": True, "immediate_grad_update": True, "check_grad_overflow": False},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "communication_data_type": "fp32",
+        }
+    return {"torch_autocast": {"enabled": precision == "bf16_mixed", "dtype": "bfloat16"}}
+
+
+def _norm_is_optional(stage: int, precision: Precision) -> bool:
+    """Whether DeepSpeed can be told to compute no norm: not in stage 3, nor in its optimizer for bf16 in stage 1."""
+    return stage == 2 or (stage == 1 and precision != "bf16_master")
 
 
 def partition(parameter: nn.Parameter, settings: Mapping[str, Any], *, device: torch.device) -> None:

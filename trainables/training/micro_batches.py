@@ -21,6 +21,8 @@ from trainables.store.kept import KeptFileUnusable, read_object
 Limits = Mapping[str, int]  # the largest micro-batch to try, by the memory key of a stage
 # Resources that do not change what fits a device.
 IRRELEVANT = ("micro_batch", "checkpoint_every_s", "fewest_workers", "memory_gb", "one_node")
+# Fields that came later. They count where they are set, so that limits recorded before them still hold.
+ADDED = ("micro_batch_tokens", "gpu_memory_gb", "bf16_gpu")
 
 
 @dataclass(frozen=True)
@@ -66,4 +68,5 @@ def _folder(output: Path) -> Path:
 
 
 def _relevant(resources: Resources) -> dict[str, Any]:
-    return {name: value for name, value in asdict(resources).items() if name not in IRRELEVANT}
+    relevant = {name: value for name, value in asdict(resources).items() if name not in IRRELEVANT}
+    return {name: value for name, value in relevant.items() if value or name not in ADDED}

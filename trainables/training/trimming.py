@@ -84,11 +84,14 @@ class Trimmed:
     table: Tensor
     ids: Tensor
 
-    def restored(self, state: Mapping[str, Tensor], decay: float) -> dict[str, Tensor]:
+    def restored(self, state: Mapping[str, Tensor], decay: float, *, rounded: bool = False) -> dict[str, Tensor]:
         """The full state with the whole table: its trained rows, and the others multiplied by `decay`. Call it once.
 
+        With `rounded` the others are first rounded to bf16, as a training in `bf16_master` rounds the weights it starts from.
         It changes the old table in place: a second one of gigabytes might not fit.
         """
+        if rounded:
+            self.table.copy_(self.table.bfloat16())
         table = self.table.mul_(decay)
         table[self.ids] = state[self.name].to(table)
         return {**state, self.name: table}

@@ -130,6 +130,10 @@ def test_buffers_by_hand() -> None:
     assert buffer_bytes(0, "bf16_mixed", masked=True) == pytest.approx(1200 + 800)
     assert buffer_bytes(2, "bf16_mixed") == pytest.approx(4e9 + 1200)
     assert buffer_bytes(3, "bf16_mixed", masked=True) == pytest.approx(3e9)
+    # bf16 weights are not copied; a bucket of bf16 gradients is, in fp32.
+    assert [buffer_bytes(stage, "bf16_master") for stage in (0, 1, 2, 3)] == pytest.approx(
+        [0, 0, 1e9 + 4000, 1e9 + 4000]
+    )
     # On CPUs a bucket has no more elements than there are gradients.
     on_cpus = Load(Training(1e-3, 1, 8, 0, precision="bf16_mixed"))
     assert memory.buffers_gb(SMALL, Resources(2, zero_stage=2), on_cpus) * 1e9 == pytest.approx(8 * 1000 + 1200)

@@ -14,6 +14,7 @@ from trainables.launch import group
 from trainables.launch.group import run_group
 from trainables.launch.inline import run_inline
 from trainables.launch.job import Job, no_progress
+from trainables.launch.process import NO_GPU
 from trainables.resources import Resources
 from trainables.stages.base import Progress, Workplace, ensure
 from trainables.stages.finetune import root_of
@@ -91,3 +92,13 @@ def test_workers_that_fit_one_node_never_span_two(
     (trainer,) = trainers
     assert trainer["scaling_config"].placement_strategy == strategy
     assert trainer["scaling_config"].num_workers == 8
+
+
+def test_workers_on_gpus_get_an_allocator_that_grows_and_others_see_no_gpu(
+    cpu_jobs: list[tuple[Job, dict[str, Any]]], trainers: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for gpus in (1, 0):
+        run_group(Job(str(tmp_path), Resources(workers=2, gpus=gpus)), name="trial", progress=no_progress)
+    # PyTorch 2.13 reads this name, and its older one PYTORCH_CUDA_ALLOC_CONF.
+    environments = [trainer["run_config"].worker_runtime_env["env_vars"] for trainer in trainers]
+    assert environments == [{"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, NO_GPU]

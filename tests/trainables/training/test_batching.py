@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,54 @@ def test_a_micro_batch_has_at_most_so_many_rows_and_at_least_one_entry(micro_bat
     assert share.accumulation(32, rows=5) == 32 // questions
     # Two rows each and 16 that stay together: 32 rows at least.
     assert {len(micro) for micro in share.cut(range(32), group=16, rows=2)} == {32 if micro_batch >= 64 else 16}
+
+
+def _padded(micro: Sequence[int], lengths: Sequence[int]) -> int:
+    return len(micro) * -(-max(lengths[index] for index in micro) // 8) * 8
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("tokens", [40, 100, 300, 10_000])
+def test_a_micro_batch_has_at_most_so_many_padded_tokens(workers: int, tokens: int) -> None:
+    """Workers have equally many micro-batches, as many as the one that needs most, and all entries of a batch once."""
+    batches = order(batch_size=32)
+    for step in range(6):
+        batch = batches.at(step)
+        shares = [Share(rank, workers, 64, tokens) for rank in range(workers)]
+        cuts = [share.cut(batch, lengths=LENGTHS) for share in shares]
+        assert sorted(index for cut in cuts for micro in cut for index in micro) == sorted(batch)
+        assert len({len(cut) for cut in cuts}) == 1
+        assert all(_padded(micro, LENGTHS) <= tokens or len(micro) == 1 for cut in cuts for micro in cut)
+        assert len(cuts[0]) <= shares[0].accumulation(32)
+    if tokens == 10_000:
+        assert [len(micro) for micro in cuts[0]] == [32 // workers]
+
+
+def test_the_worker_that_needs_most_micro_batches_decides_their_number() -> None:
+    """Dealt in turn, the first worker gets rows of 8 tokens and the second rows of 16: one and two micro-batches of 64."""
+    lengths = [8, 16] * 4
+    cuts = [Share(rank, 2, 64, 64).cut(range(8), lengths=lengths) for rank in range(2)]
+    assert cuts[1] == [[1, 3, 5, 7]]
+    lengths = [8, 32] * 4
+    cuts = [Share(rank, 2, 64, 64).cut(range(8), lengths=lengths) for rank in range(2)]
+    assert cuts == [[[0, 2], [4, 6]], [[1, 3], [5, 7]]]
+
+
+def test_without_padding_real_tokens_count() -> None:
+    lengths = [1, 1, 1, 1, 1, 1, 1, 9]
+    assert Share(0, 1, 64, 16, padded=False).cut(range(8), lengths=lengths) == [list(range(8))]
+    assert Share(0, 1, 64, 16).cut(range(8), lengths=lengths) == [[0, 1], [2, 3], [4, 5], [6], [7]]
+
+
+def test_tokens_do_not_cut_groups_or_raise_the_number_of_rows() -> None:
+    lengths = [4] * 32
+    assert [len(micro) for micro in Share(0, 1, 64, 16).cut(range(32), group=8, lengths=lengths)] == [8] * 4
+    assert [len(micro) for micro in Share(0, 1, 6, 1000).cut(range(32), rows=2, lengths=lengths)] == [3] * 10 + [2]
+
+
+def test_a_smaller_micro_batch_has_fewer_tokens_too() -> None:
+    assert Share(0, 1, 64, 1000).limited(16) == Share(0, 1, 16, 250)
+    assert Share(0, 1, 64).limited(16) == Share(0, 1, 16)
 
 
 def test_the_batches_of_a_task_count_the_rows_of_its_features(tmp_path: Path) -> None:

@@ -48,9 +48,11 @@ def _losses(stage: Tuned, work: Workplace, folder: Path) -> list[float]:
     return seen
 
 
-def _tuned(rank: int, zero_stage: int, base: Path, folder: Path, stage: Tuned, rows: int = 64) -> list[float] | str:
-    """The losses of a fine-tuning on one of two workers, or where it diverged; `rows` is the micro-batch."""
-    work = Workplace(StageStore(base), Share(rank, 2, rows), Resources(zero_stage=zero_stage))
+def _tuned(
+    rank: int, zero_stage: int, base: Path, folder: Path, stage: Tuned, rows: int = 64, tokens: int | None = None
+) -> list[float] | str:
+    """The losses of a fine-tuning on one of two workers, or where it diverged; `rows` and `tokens` are the micro-batch's."""
+    work = Workplace(StageStore(base), Share(rank, 2, rows, tokens), Resources(zero_stage=zero_stage))
     try:
         return _losses(stage, work, folder / f"rank{rank}")
     except Diverged as error:
@@ -86,6 +88,16 @@ def test_steps_of_a_mixture_cut_into_more_or_fewer_micro_batches_train_the_same(
     """Eight examples a worker in micro-batches of eight rows: one for the first task, four of two examples for the second."""
     alone = _losses(MIXED, Workplace(StageStore(base)), tmp_path / "alone")
     first, second = pair.run(_tuned, zero_stage, base, tmp_path, MIXED, 8)
+    assert first == second
+    assert first == pytest.approx(alone, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_micro_batches_cut_by_tokens_train_the_same(zero_stage: int, base: Path, tmp_path: Path, pair: Pair) -> None:
+    """Rows of 8 to 32 padded tokens, in micro-batches of one to eight rows: their number changes from step to step."""
+    alone = _losses(TUNED, Workplace(StageStore(base)), tmp_path / "alone")
+    first, second = pair.run(_tuned, zero_stage, base, tmp_path, TUNED, 64, 64)
     assert first == second
     assert first == pytest.approx(alone, rel=1e-3)
 

@@ -18,6 +18,7 @@ from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
 from trainables.stages.finetune import FineTune
 from trainables.stages.pretrain import Pretrain
+from trainables.store.stage_store import StageStore
 from trainables.training.micro_batches import known_limits, record_limit
 
 TRIED: list[tuple[str, int]] = []
@@ -89,6 +90,23 @@ def test_a_limit_does_not_apply_to_other_resources(
     irrelevant = {"checkpoint_every_s": 1.0, "memory_gb": 4.0, "one_node": True}
     _run(tmp_path, Limited("tune", 4, seed=2), accelerator_type="T4", **irrelevant)
     assert tried == [("tune", 16), ("tune", 4)]
+
+
+def test_a_limit_shrinks_tokens_with_rows(tmp_path: Path) -> None:
+    stage = Limited("tune", 4)
+    _run(tmp_path, stage, micro_batch_tokens=4096)
+    finished = StageStore(tmp_path).find(stage)
+    assert finished is not None
+    context = finished.manifest["context"]
+    assert (context["micro_batch"], context["micro_batch_tokens"]) == (4, 1024)
+
+
+def test_a_limit_recorded_before_there_were_tokens_still_holds(tmp_path: Path) -> None:
+    record_limit(tmp_path, Resources(), "tune", micro_batch=3, because="full")
+    (path,) = (tmp_path / "micro_batches").iterdir()
+    assert "micro_batch_tokens" not in json.loads(path.read_text())["resources"]
+    assert known_limits(tmp_path, Resources()) == {"tune": 3}
+    assert known_limits(tmp_path, Resources(micro_batch_tokens=100)) == {}
 
 
 def test_a_smaller_micro_batch_of_the_recipe_is_kept(tmp_path: Path, tried: list[tuple[str, int]]) -> None:

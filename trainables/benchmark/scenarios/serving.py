@@ -101,12 +101,6 @@ class ModelServer:
             self._thread.ready = True
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Device or host memory; the host's allocator raises a plain RuntimeError."""
-    host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return host or isinstance(error, torch.OutOfMemoryError | MemoryError)
-
-
 def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Token ids padded to the longest row, and their mask."""
     lengths = torch.tensor([len(row) for row in rows])

@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from trainables.benchmark.measurement import Measured, Unavailable
-from trainables.benchmark.scenarios.serving import is_out_of_memory
 from trainables.benchmark.variants import Variant, VariantUnavailable
+from trainables.training.out_of_memory import is_out_of_memory
 
 # oneDNN's and PyTorch's defaults, restored here: training workers cache fewer kernels, to save memory, but a server meets the
 # same lengths again and again. The profiler that lists attention kernels would announce its start on standard error.
