@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.synchronisations import synchronisations
 from trainables.heads.features import read_features
 from trainables.hyperparameters import Diverged, Precision, Training
 from trainables.tasks.micro.entailment import MicroEntailment
+from trainables.training import uploads
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.engine import Layout, managed_engine
@@ -105,6 +107,9 @@ def test_losses_read_later_are_the_same(features: Path) -> None:
 def test_a_checkpoint_is_written_after_a_read_with_the_losses_of_its_steps(features: Path, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 0.0, leads=True, workers=1, zero_stage=0)
     losses = _losses(features, 3, checkpoints=checkpoints)
+    for thread in threading.enumerate():
+        if thread.name == uploads.THREAD:
+            thread.join()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000006", "step-00000008"]
     for path in sorted(tmp_path.iterdir()):
         folder = tmp_path.parent / f"only-{path.name}"
