@@ -66,6 +66,10 @@ def _lacking(size: Size, present: Collection[str], capacity: Capacity) -> str:
     hints = []
     if unknown:
         hints.append(f"nothing is known about {', '.join(unknown)}: insist on it by accelerator_type in the recipe")
+    if not present:
+        hints.append(
+            "its GPUs have no type that Ray knows: leave gpu_memory_gb and bf16_gpu out of the recipe to use any of them"
+        )
     if "A100" in present:
         hints.append(
             f"an A100 counts as one of {ACCELERATORS['A100'].memory_gb:g} GB; if these have 80, insist on them by "

@@ -107,6 +107,8 @@ class Slots:
             }
             packing = None if self.nodes is None else self.nodes()
             share = shares(self.capacity, self._requests, wanted=wanted, packing=packing)[name]
+            if not any(self._running.values()):  # on an idle cluster one trial starts, whatever the packing makes of it
+                share = max(share, 1)
             if self._running[name] >= share or not _fits(self._requests[name], self._free()):
                 return False
             self._running[name] += 1

@@ -15,7 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from trainables.launch.inline import run_inline
 from trainables.launch.job import Job, no_progress, workplace
-from trainables.launch.process import GPU_MEMORY, NO_GPU, prepare_process
+from trainables.launch.process import NO_GPU, gpu_memory, prepare_process
 from trainables.launch.retry import MAX_LOSSES, retry_lost_workers, retry_out_of_memory
 from trainables.resources import Resources, worker_request
 from trainables.store.fingerprint import fingerprint
@@ -63,7 +63,7 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
                     controller_failure_limit=CONTROLLER_FAILURES if len(resources.worker_counts) == 1 else 0,
                 ),
                 # Workers import torch before `prepare_process` runs.
-                worker_runtime_env={"env_vars": GPU_MEMORY if resources.gpus else NO_GPU},
+                worker_runtime_env={"env_vars": gpu_memory() if resources.gpus else NO_GPU},
             ),
         )
         trainer.fit()
@@ -84,7 +84,8 @@ def _produce_on_cpus(job: Job, progress: Progress) -> None:
     missing = tuple(stage for stage in without_device((*job.stages, *job.chain)) if store.find(stage) is None)
     if missing:
         on_cpu = Job(job.output, Resources(), stages=missing, size=job.size)
-        ray.get(cpu_task.options(num_cpus=1).remote(on_cpu, progress))
+        # Outside the trial's placement group, which has no core and would capture the task.
+        ray.get(cpu_task.options(num_cpus=1, scheduling_strategy="DEFAULT").remote(on_cpu, progress))
 
 
 def _run_on_cpu(job: Job, progress: Progress) -> None:

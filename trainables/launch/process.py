@@ -11,9 +11,17 @@ from trainables.resources import GPU_HEADROOM, Resources
 # own when it is first imported.
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 
-# PyTorch's allocator then grows its segments: micro-batches of many lengths otherwise leave memory free in pieces too small to
-# use. It reads the variable once, when a process first allocates on a GPU.
-GPU_MEMORY = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+ALLOCATOR = "PYTORCH_ALLOC_CONF"  # its older name is PYTORCH_CUDA_ALLOC_CONF
+
+
+def gpu_memory() -> dict[str, str]:
+    """Environment of workers on GPUs: PyTorch's allocator grows its segments, unless this process has settings of its own.
+
+    Micro-batches of many lengths otherwise leave memory free in pieces too small to use. PyTorch reads the variable once, when
+    a process first allocates on a GPU.
+    """
+    own = {name: os.environ[name] for name in (ALLOCATOR, "PYTORCH_CUDA_ALLOC_CONF") if name in os.environ}
+    return own or {ALLOCATOR: "expandable_segments:True"}
 
 
 def hide_gpus() -> None:

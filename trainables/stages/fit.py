@@ -19,6 +19,7 @@ from trainables.stages.base import Stage, Workplace
 from trainables.training.attempts import Attempt, recorded_attempt
 from trainables.training.batching import Batches, PackedBatches
 from trainables.training.checkpoints import Checkpoints
+from trainables.training.clipping import deepspeed_clips
 from trainables.training.early_stopping import DevScore, EarlyStopper
 from trainables.training.engine import Layout, engine_settings, full_state, managed_engine
 from trainables.training.loop import Trained, train
@@ -84,6 +85,8 @@ def fit(
                 observe=lambda step, loss: work.progress(label, step + 1, training.steps, loss),
                 checkpoints=checkpoints,
                 stopper=stopper,
+                # DeepSpeed waits for the device in every step there, so that late reads would save nothing.
+                read_every=1 if deepspeed_clips(resources.zero_stage, resources.offload) else None,
             )
         state = full_state(engine, keep=work.leads) if stopper is None else dict(stopper.best)
     if trimmed is not None and work.leads:
@@ -151,6 +154,7 @@ def _checkpoints(stage: Stage | str, work: Workplace, *, trimmed: bool) -> Check
         workers=work.share.workers,
         zero_stage=work.resources.zero_stage,
         trimmed=trimmed,
+        deepspeed_clips=deepspeed_clips(work.resources.zero_stage, work.resources.offload),
     )
 
 

@@ -64,6 +64,7 @@ class Checkpoints:
         leads: whether this worker writes the manifests.
         workers, zero_stage, trimmed: of the group, and whether its embedding table is trimmed. Only an equal group can read the
             optimizer's state, without which the training would not continue as the interrupted one.
+        deepspeed_clips: whether DeepSpeed clips gradients, which its optimizer's state depends on under ZeRO 1 and 2.
         clock: seconds, monotonic.
     """
 
@@ -76,12 +77,13 @@ class Checkpoints:
         workers: int,
         zero_stage: int,
         trimmed: bool = False,
+        deepspeed_clips: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder, self._every_s, self._leads = folder, every_s, leads
         self._workers, self._clock = workers, clock
         self._group: dict[str, int | str] = {"workers": workers, "ZeRO stage": zero_stage, "trimmed": trimmed}
-        if zero_stage in (1, 2):  # DeepSpeed refuses the state of an optimizer that clipped by itself
+        if zero_stage in (1, 2) and not deepspeed_clips:  # it refuses the state of an optimizer that clipped by itself
             self._group["clipping"] = "without DeepSpeed"
         self._upload: Upload | None = None
         self._staging: Staging | None = None
@@ -93,8 +95,7 @@ class Checkpoints:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if self._upload is not None:
             if error is not None:
-                with contextlib.suppress(OSError):  # the training's own error says more
-                    self._upload.wait(LEAVE_S)
+                self._upload.leave(LEAVE_S)  # the training's own error says more than one of the upload
             self._upload.cancel()  # a finished stage needs no checkpoint
         if self._staging is not None:
             self._staging.remove()

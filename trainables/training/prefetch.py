@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trainables.training.batching import Batches, Inputs, Share
+from trainables.training.out_of_memory import is_out_of_memory
 
 T = TypeVar("T")
 AHEAD = 2  # steps prepared before the one that trains, on a GPU
@@ -55,8 +56,18 @@ def _prepare(batches: Batches, share: Share, step: int, *, pinned: bool) -> Step
     if pinned:
         for inputs in micro_batches:
             for name, value in inputs.items():
-                inputs[name] = value.pin_memory() if isinstance(value, Tensor) else value
+                inputs[name] = _pinned(value) if isinstance(value, Tensor) else value
     return Step(step, micro_batches, batches.weight(step))
+
+
+def _pinned(value: Tensor) -> Tensor:
+    """The tensor in page-locked memory, or as it is where none is left: its copy then waits."""
+    try:
+        return value.pin_memory()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return value
 
 
 def _ahead(

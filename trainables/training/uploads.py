@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ from trainables.store.atomic import write_text
 from trainables.store.kept import KeptFileUnusable, read_object
 from trainables.store.manifests import Files, sync_folder
 
+logger = logging.getLogger(__name__)
 THREAD = "checkpoint upload"
 CHUNK_BYTES = 16 * 2**20
 POLL_S = 0.1  # between two looks for the other workers' notes
@@ -70,6 +72,12 @@ class Upload:
         """Wait for its end. Raises: as `running` does."""
         self._thread.join(timeout_s)
         _ = self.running
+
+    def leave(self, timeout_s: float) -> None:
+        """Wait for its end without raising what it failed with, which is logged."""
+        self._thread.join(timeout_s)
+        if self._error is not None:
+            logger.warning("the checkpoint %s was not stored: %s", self._folder, self._error)
 
     def cancel(self) -> None:
         """End it as soon as possible, and wait for that; a checkpoint without a manifest is left."""

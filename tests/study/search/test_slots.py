@@ -144,3 +144,15 @@ def test_a_trial_that_requests_more_cores_than_there_are_gets_them_all() -> None
         assert not slots.acquire("large")
         slots.release("large")
         assert slots.acquire("large")
+
+
+def test_one_trial_starts_on_an_idle_cluster_whatever_the_nodes_are_thought_to_hold() -> None:
+    """Whether it can run was checked before; a search that waited would wait for ever."""
+
+    class Nothing:
+        def place(self, name: str) -> bool:
+            return False
+
+    slots = Slots({"CPU": 4}, nodes=Nothing)  # type: ignore[arg-type]
+    with slots.admitted("a", ONE, trials=9):
+        assert [slots.acquire("a") for _ in range(2)] == [True, False]

@@ -65,7 +65,7 @@ def test_texts_are_tokenised_on_a_cpu_before_a_group_takes_its_gpus(
     job = Job(str(tmp_path), Resources(workers=2, gpus=1), chain=(evaluate,))
     run_group(job, name="a", progress=no_progress)
     ((on_cpu, requests),) = cpu_jobs
-    assert requests == {"num_cpus": 1}
+    assert requests == {"num_cpus": 1, "scheduling_strategy": "DEFAULT"}
     assert on_cpu.resources.gpus == 0
     features = [stage for stage in on_cpu.stages if isinstance(stage, Tokenise)]
     assert list(on_cpu.stages) == features
@@ -95,10 +95,17 @@ def test_workers_that_fit_one_node_never_span_two(
 
 
 def test_workers_on_gpus_get_an_allocator_that_grows_and_others_see_no_gpu(
-    cpu_jobs: list[tuple[Job, dict[str, Any]]], trainers: list[dict[str, Any]], tmp_path: Path
+    trainers: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
     for gpus in (1, 0):
         run_group(Job(str(tmp_path), Resources(workers=2, gpus=gpus)), name="trial", progress=no_progress)
-    # PyTorch 2.13 reads this name, and its older one PYTORCH_CUDA_ALLOC_CONF.
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:128")  # its older name
+    run_group(Job(str(tmp_path), Resources(workers=2, gpus=1)), name="trial", progress=no_progress)
     environments = [trainer["run_config"].worker_runtime_env["env_vars"] for trainer in trainers]
-    assert environments == [{"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, NO_GPU]
+    assert environments == [
+        {"PYTORCH_ALLOC_CONF": "expandable_segments:True"},
+        NO_GPU,
+        {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:128"},
+    ]

@@ -104,3 +104,12 @@ def test_numbers_stay_on_the_host() -> None:
     moved = on_device({"inputs": torch.ones(2), "part": 3}, torch.device("meta"))
     assert moved["inputs"].device.type == "meta"
     assert moved["part"] == 3
+
+
+def test_without_memory_to_pin_inputs_stay_as_they_are(pinned: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    def pin(tensor: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    (step,) = prepared_steps(Numbered(), SHARE, range(7, 8), GPU)
+    assert [inputs["inputs"].tolist() for inputs in step.micro_batches] == [[7, 7]] * 2

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
+from trainables.hyperparameters import Diverged
 from trainables.store.manifests import read_manifest, wrong_contents
 from trainables.training import uploads
 from trainables.training.checkpoints import Checkpoints
@@ -126,6 +127,25 @@ def test_a_store_that_cannot_be_written_ends_the_training(tmp_path: Path, monkey
 
     with pytest.raises(OSError, match="No space left"):
         train()
+
+
+def test_the_error_of_a_training_is_raised_and_not_that_of_its_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def damaged(*_: object) -> str:
+        raise ValueError("a note that is no note")
+
+    monkeypatch.setattr(uploads, "_copied", damaged)
+
+    def train() -> None:
+        engine = Engine()
+        with _checkpoints(tmp_path / "store", 10.0, engine) as checkpoints:
+            checkpoints.save(engine, [1.0], None)
+            raise Diverged(1, float("nan"))
+
+    with pytest.raises(Diverged):
+        train()
+    assert "was not stored: a note that is no note" in caplog.text
 
 
 def test_expensive_checkpoints_are_saved_less_often_and_that_is_said_once(
