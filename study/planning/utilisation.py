@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from study.planning.architecture import Architecture
@@ -78,23 +79,45 @@ def _interpolated(table: Sequence[Row], ms: float) -> tuple[float, float]:
 
 @lru_cache(maxsize=8)
 def measured_rows(accelerator: str, folder: Path = MEASURED) -> tuple[Row, ...]:
-    """What `tests.benchmarks.gpu_train` measured on a GPU of this name of Ray, from its documents in docs/measured."""
+    """What was measured on a GPU of this name of Ray, from the documents in docs/measured.
+
+    They are those of `tests.benchmarks.gpu_train` and `gpu_day`. Of several measurements of the same work the median counts.
+    """
     words = set(accelerator.split("-"))
-    documents = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("gpu_train-*.json")))
+    paths = (path for benchmark in ("gpu_train", "gpu_day") for path in sorted(folder.glob(f"{benchmark}-*.json")))
+    documents = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
     matching = [document for document in documents if words <= set(str(document["device"]).replace("-", " ").split())]
-    rows = [row for document in matching for setting in document["settings"] if (row := _row(document, setting))]
-    return tuple(sorted({row[0]: row for row in rows}.values()))
+    shares: dict[float, list[float]] = {}
+    for document in matching:
+        settings = document["settings"] if "settings" in document else document["parts"]["training"]
+        for setting in settings:
+            if _as_recipes_train(setting):
+                ms, share = _work_and_share(document["peak_tflops"], setting)
+                shares.setdefault(ms, []).append(share)
+    middle = [(ms, median(values)) for ms, values in sorted(shares.items())]
+    return tuple((ms, share * (1 - SPREAD), share * (1 + SPREAD)) for ms, share in middle)
 
 
-def _row(document: Mapping[str, Any], setting: Mapping[str, Any]) -> Row | None:
-    """A setting's work and share; None if it was not measured, or measures an offload."""
-    if setting["outcome"] != "measured" or setting["mfu"] is None or setting["offload"] != "none":
-        return None
+def _as_recipes_train(setting: Mapping[str, Any]) -> bool:
+    """Whether a setting was measured, and as recipes train by default: padded, not compiled, on one GPU without ZeRO 3."""
+    return (
+        setting["outcome"] == "measured"
+        and setting["mfu"] is not None
+        and setting["offload"] == "none"
+        and setting["zero_stage"] < 3
+        and not (setting.get("unpad") or setting.get("compiled"))
+        and setting.get("precision", "bf16_mixed") == "bf16_mixed"
+    )
+
+
+def _work_and_share(peak_tflops: float, setting: Mapping[str, Any]) -> tuple[float, float]:
+    """A setting's ideal milliseconds of a layer in a micro-step, and the share of the peak with recomputation as work."""
     config = config_of(published(setting["encoder"], layers=setting.get("layers")))
     assert config is not None  # the catalogue has it
     micro_steps = setting["steps"] * setting["batch_size"] / setting["micro_batch"]
     ms = ideal_ms(
         *(setting["parameters_body"], config.num_hidden_layers, setting["tokens"] / micro_steps),
-        document["peak_tflops"],
+        peak_tflops,
     )
-    return ms, setting["mfu"] * (1 - SPREAD), setting["mfu"] * (1 + SPREAD)
+    # Plans count the recomputed forward pass as work; the measured MFU does not.
+    return ms, setting["mfu"] * (4 / 3 if setting["activation_checkpointing"] else 1)

@@ -172,6 +172,7 @@ def _context(device: str, card: str, tiny: bool) -> Document:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": card,
+        "peak_tflops": peak_of(card),
         "tiny": tiny,
         "hardware": hardware().as_dict(),
         "versions": versions(),

@@ -37,6 +37,7 @@ def test_several_workers_lose_a_part_to_communication() -> None:
 def _setting(mfu: float | None, **other: Any) -> dict[str, Any]:
     # Ten steps of four micro-batches, with 4,000 tokens in each of these.
     usual = {"outcome": "measured", "encoder": "xlm-r-large", "offload": "none", "steps": 10, "tokens": 160_000}
+    usual |= {"zero_stage": 0, "activation_checkpointing": False}
     return {**usual, "batch_size": 128, "micro_batch": 32, "parameters_body": LARGE_BODY, "mfu": mfu, **other}
 
 
@@ -45,6 +46,10 @@ def test_a_measured_gpu_is_read_from_its_document(tmp_path: Path) -> None:
         _setting(0.3),
         _setting(0.4, tokens=480_000),
         _setting(0.9, offload="optimizer"),
+        _setting(0.9, zero_stage=3),
+        _setting(0.9, unpad=True),
+        _setting(0.9, compiled=True),
+        _setting(0.9, precision="bf16_master"),
         _setting(None),
         {"outcome": "out_of_memory", "encoder": "xlm-r-xl", "offload": "none"},
     ]
@@ -57,3 +62,11 @@ def test_a_measured_gpu_is_read_from_its_document(tmp_path: Path) -> None:
     share = training_share(SMALL, 1e9, peak_tflops=1e-4, rows=rows)
     assert share.measured
     assert (share.low, share.high) == pytest.approx((0.34, 0.46))
+
+
+def test_recomputation_counts_as_work_and_the_median_of_equal_settings_counts(tmp_path: Path) -> None:
+    settings = [_setting(share, activation_checkpointing=True) for share in (0.30, 0.27, 0.12)]
+    document = {"device": "NVIDIA H200", "peak_tflops": 989, "parts": {"training": settings}}
+    (tmp_path / "gpu_day-nvidia-h200-2026.json").write_text(json.dumps(document))
+    ((_, low, high),) = measured_rows("H200", tmp_path)
+    assert (low, high) == pytest.approx((0.36 * (1 - SPREAD), 0.36 * (1 + SPREAD)))
