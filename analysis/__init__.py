@@ -19,8 +19,8 @@ from analysis.tables.budget import BadBudget, best_for_budget
 from analysis.tables.chance import collapsed_runs, targets_against_chance
 from analysis.tables.choices import choices
 from analysis.tables.comparison import compare
-from analysis.tables.gains import gains, gains_by_language
-from analysis.tables.inference import holm
+from analysis.tables.gains import gains, gains_by_language, spreads
+from analysis.tables.inference import detectable, examples_factor, holm, power_of, seeds_needed
 from analysis.tables.interactions import interactions
 from analysis.tables.languages import language_table
 from analysis.tables.literature import published
@@ -42,6 +42,8 @@ __all__ = [
     "collapsed_runs",
     "compare",
     "configurations",
+    "detectable",
+    "examples_factor",
     "exports_folder",
     "front",
     "gains",
@@ -55,6 +57,7 @@ __all__ = [
     "language_table",
     "load",
     "pareto_front",
+    "power_of",
     "published",
     "read_saved",
     "rung_agreement",
@@ -62,6 +65,8 @@ __all__ = [
     "savings",
     "scaling",
     "scaling_points",
+    "seeds_needed",
+    "spreads",
     "stages",
     "targets_against_chance",
     "write_report",

@@ -13,8 +13,9 @@ import pandas as pd
 from analysis.report.findings import Findings
 from analysis.store.frames import AGGREGATE_NAMES, NONE, languages_in_words, zero_shot
 from analysis.store.names import score_name
+from analysis.tables.averages import ranks, transfer_pairs
 from analysis.tables.formatting import counted, interval, p_in_words, signed
-from analysis.tables.gains import ALPHA
+from analysis.tables.inference import ALPHA
 from analysis.tables.seeds import seed_runs, served_scores, trial_means
 
 WITHIN_POINTS = 2.0
@@ -304,13 +305,7 @@ def _tested(findings: Findings, gained: pd.DataFrame) -> str:
     averages = findings.headline_averages
     if findings.tuned_has_more_seeds:
         averages = averages[averages["seeds"] > 1]
-    by_task = gained.groupby("intermediate")["gain"].mean()
-    ranking = (
-        f"The mean change is best with {by_task.idxmax()} ({signed(by_task.max())}) and worst with {by_task.idxmin()} "
-        f"({signed(by_task.min())}). "
-        if len(by_task) > 1
-        else ""
-    )
+    ranking = _ranking(findings, gained)
     tested = averages[averages["p_holm"].notna()]
     if tested.empty:
         return f"{ranking}{'One seed: not tested' if averages['seeds'].max() <= 1 else 'Not tested'}."
@@ -327,6 +322,27 @@ def _tested(findings: Findings, gained: pd.DataFrame) -> str:
         f"correction, most of all {most['intermediate']} on size {most['size']}: {signed(most['gain'])} "
         f"{interval(most['low'], most['high'])}, corrected {p_in_words(most['p_holm'])}{rest}."
     )
+
+
+def _ranking(findings: Findings, gained: pd.DataFrame) -> str:
+    """The intermediate tasks with the best mean gain, those they are not told from and those they are, in sentences."""
+    by_task = gained.groupby("intermediate")["gain"].mean().sort_values(ascending=False)
+    if len(by_task) < 2:
+        return ""
+    best, *others = named = [f"{name} ({signed(value)})" for name, value in by_task.items()]
+    if gained["n"].max() < 2:
+        return f"The mean change is between {named[-1]} and {best}. "
+    pairs = transfer_pairs(findings.frames, cells="tuned" if findings.tuned_has_more_seeds else "default")
+    pairs = pairs[~pairs["task"].isin(findings.at_chance)]
+    places = ranks(findings.frames, pairs, {str(name): float(value) for name, value in by_task.items()})
+    tied, told = (
+        [text for text, name in zip(others, list(by_task.index)[1:], strict=True) if (places[name] == 1) is share]
+        for share in (True, False)
+    )
+    sentences = [f"The mean change is best with {best}."]
+    sentences += [f"Not told from it: {', '.join(tied)}."] if tied else []
+    sentences += [f"Told from it, corrected for all pairs: {', '.join(told)}."] if told else []
+    return f"{' '.join(sentences)} "
 
 
 def _left_out(findings: Findings) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from analysis.store.examples import Floats
 from analysis.store.frames import StudyFrames, rows_where
 from analysis.tables.chance import at_chance
 from analysis.tables.gains import paired_scores, seed_variances
-from analysis.tables.inference import example_variance, holm, infer
+from analysis.tables.inference import ALPHA, example_variance, holm, infer, tie_ranks
 
 _AVERAGES = {
     "size": "str",
@@ -26,6 +28,7 @@ _AVERAGES = {
     "seeds": "int64",
     "targets": "int64",
     "collapsed": "int64",
+    "rank": "Int64",
 }
 
 
@@ -36,19 +39,15 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
     contamination flag are left out, so are targets that not every paired seed has (a run may have collapsed, as in
     `chance.collapsed_runs`) and, if `above_chance`, those of `chance.at_chance`. `collapsed` counts the targets left out
     because of it. `sd` is over the `seeds` of the mean over `targets`. `low` and `high` are each row's own 95% interval,
-    `p_holm` is corrected over the table, both as in `gains.gains`.
+    `p_holm` is corrected over the table, both as in `gains.gains`. `rank` orders the intermediate tasks of a size in tie groups
+    (`ranks`).
     """
     pairs = transfer_pairs(frames, cells=cells, with_collapsed=True)
     if above_chance:
         pairs = pairs[~pairs["task"].isin(at_chance(frames))]
     rows: list[dict[str, Any]] = []
     for (size, intermediate), group in pairs.groupby(["size", "intermediate"], sort=False):
-        differences = group["difference"].where(~group["collapsed"])
-        by_seed = group.assign(difference=differences).pivot_table(
-            index="seed", columns="task", values="difference", dropna=False
-        )
-        by_seed = by_seed.dropna(axis="columns")
-        means = by_seed.mean(axis="columns").dropna()
+        means, scored = _mean_by_seed(group)
         if means.empty:
             continue
         rows.append(
@@ -58,10 +57,10 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
                 "gain": means.mean(),
                 "sd": means.std(ddof=1),
                 "seeds": len(means),
-                "targets": by_seed.shape[1],
+                "targets": len(scored),
                 "collapsed": group.loc[group["collapsed"], "task"].nunique(),
                 "by_seed": means.to_dict(),
-                "example_variance": mean_example_variance(frames, group, list(by_seed.columns)),
+                "example_variance": mean_example_variance(frames, group, [task for _, task in scored]),
             }
         )
     table = pd.DataFrame(rows, columns=[*_AVERAGES, "example_variance", "by_seed"])
@@ -74,7 +73,67 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
         example_variances=table["example_variance"].astype("float64"),
     )
     table = table.assign(low=inferred.low, high=inferred.high, p_holm=holm(inferred.p))
+    table["rank"] = pd.Series(pd.NA, index=table.index, dtype="Int64")
+    for size, group in table[table["seeds"] > 1].groupby("size", sort=False):
+        own = pairs[(pairs["size"] == size) & ~pairs["collapsed"]]
+        places = ranks(frames, own, dict(zip(group["intermediate"], group["gain"], strict=True)))
+        table.loc[group.index, "rank"] = group["intermediate"].map(places)
     return table[list(_AVERAGES)].astype(_AVERAGES)
+
+
+def ranks(frames: StudyFrames, pairs: pd.DataFrame, gains: Mapping[str, float]) -> dict[str, int]:
+    """Ranks (1, 1, 3 ...) of intermediate tasks by these mean gains, in groups that the study does not tell apart.
+
+    The best heads a group, and every task that is not told from it shares its rank; the rest are ranked alike
+    (`inference.tie_ranks`). Told means: on the seeds and cells (size and target) that both have in `pairs`, the paired
+    difference is above zero at 5%, tested as a gain is. Since the data chose the head, p is multiplied by the number of all
+    pairs of tasks (Bonferroni): among tasks that do the same, at most 5% of studies have a second rank. `pairs` are rows of
+    `transfer_pairs` with two seeds or more.
+    """
+    names = list(gains)
+    comparisons = len(names) * (len(names) - 1) / 2
+    pairs_of = {name: pairs[pairs["intermediate"] == name] for name in names}
+
+    @cache
+    def told_from(head: str) -> dict[str, bool]:
+        others = [name for name in names if name != head]
+        rows = [_difference(frames, pairs_of[head], pairs_of[other]) for other in others]
+        variances, df = seed_variances([row["by_seed"] for row in rows], [head] * len(rows))
+        inferred = infer(
+            estimates := np.array([row["difference"] for row in rows]),
+            variances,
+            df=df,
+            seeds=[len(row["by_seed"]) for row in rows],
+            example_variances=[row["example_variance"] for row in rows],
+        )
+        return dict(zip(others, (estimates > 0) & (inferred.p * comparisons < ALPHA), strict=True))
+
+    places = tie_ranks(list(gains.values()), lambda head, other: told_from(names[head])[names[other]])
+    return dict(zip(names, places, strict=True))
+
+
+def _difference(frames: StudyFrames, own: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
+    """Mean difference of two intermediate tasks' gains by seed; the baseline that both share cancels."""
+    keys = ["size", "task", "language", "seed"]
+    both = own.merge(other[[*keys, "trial_id", "difference"]], on=keys, suffixes=("", "_other"))
+    both["difference"] -= both["difference_other"]
+    means, cells = _mean_by_seed(both)
+    shared = [cell in set(cells) for cell in zip(both["size"], both["task"], strict=True)]
+    examples = both[pd.Series(shared, index=both.index, dtype=bool)].assign(trial_id_none=both["trial_id_other"])
+    return {
+        "difference": means.mean(),
+        "by_seed": means.to_dict(),
+        "example_variance": mean_example_variance(frames, examples, [task for _, task in cells]),
+    }
+
+
+def _mean_by_seed(pairs: pd.DataFrame) -> tuple[pd.Series[float], list[tuple[str, str]]]:
+    """The mean difference by seed over the cells (size and target) that every seed has uncollapsed, and these cells."""
+    by_seed = pairs.assign(difference=pairs["difference"].where(~pairs["collapsed"])).pivot_table(
+        index="seed", columns=["size", "task"], values="difference", dropna=False
+    )
+    by_seed = by_seed.dropna(axis="columns")
+    return by_seed.mean(axis="columns").dropna(), [(str(size), str(task)) for size, task in by_seed.columns]
 
 
 def transfer_pairs(frames: StudyFrames, *, cells: Cells, with_collapsed: bool = False) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from analysis.store.counted import Cells, chosen_trials, counted_trials
 from analysis.store.examples import Floats
 from analysis.store.frames import AGGREGATES, NONE, StudyFrames
 from analysis.tables.chance import collapsed_keys
-from analysis.tables.inference import LEVEL, block_variances, example_variance, holm, infer
+from analysis.tables.inference import ALPHA, block_variances, detectable, example_variance, holm, infer
 
 _GAINS = {
     "size": "str",
@@ -22,10 +23,13 @@ _GAINS = {
     "gain": "float64",
     "sd": "float64",
     "se": "float64",
+    "se_examples": "float64",
     "low": "float64",
     "high": "float64",
     "p": "float64",
     "p_holm": "float64",
+    "detectable": "float64",
+    "detectable_corrected": "float64",
     "score": "float64",
     "score_none": "float64",
     "chance": "float64",
@@ -37,8 +41,15 @@ _GAINS = {
     "mark": "str",
     "seen": "str",
 }
+_SPREADS = {
+    "task": "str",
+    "sd": "float64",
+    "se_examples": "float64",
+    "examples": "float64",
+    "seeds": "int64",
+    "gains": "int64",
+}
 _PAIRS = ["size", "intermediate", "task", "language", "lr_target", "seed"]
-ALPHA = 1 - LEVEL
 TIE_POINTS = 1.0  # an interval within this distance of zero is a tie
 
 
@@ -54,8 +65,13 @@ def gains(
 
     `gain` averages the `n` paired seeds; `sd` is their sample standard deviation (NaN below two). `score` and `score_none` are
     the means on both sides, `chance` is the score of guessing. `se`, `low` and `high` (95%) cover the seeds and, if
-    `with_examples`, the test examples; with one seed, the examples alone. `p` is two-sided, `p_holm` is corrected over all
-    gains of the table without a contamination flag. Intervals are not corrected.
+    `with_examples`, the test examples; with one seed, the examples alone. `se_examples` is their part of `se` (NaN: unknown).
+    `p` is two-sided, `p_holm` is corrected over all gains of the table without a contamination flag. Intervals are not
+    corrected.
+
+    `detectable` is the smallest true gain that the comparison would tell from zero at 5% with 80% power, given the variances
+    that its interval rests on (`inference.detectable`); NaN with one seed. `detectable_corrected` is the same at 5% divided by
+    the number of gains that `p_holm` is corrected for, which is somewhat more than Holm's correction asks for.
 
     `verdict`: "gain" or "loss" where `p_holm` < 0.05, "tie" where the interval lies within `TIE_POINTS` of zero, else
     "unclear"; "one seed" where nothing was tested; "" without a pair or with a contamination flag. A cell without a pair has
@@ -213,18 +229,77 @@ def _example_variance(frames: StudyFrames, pairs: pd.DataFrame | None, task: str
 
 def _judged(table: pd.DataFrame) -> pd.DataFrame:
     variances, df = seed_variances(table["by_seed"], zip(table["size"], table["task"], strict=True))
+    examples = table["example_variance"].astype("float64")
     inferred = infer(
         table["gain"].astype("float64"),
         variances,
         df=df,
         seeds=table["n"],
-        example_variances=table["example_variance"],
+        example_variances=examples,
     )
     p_holm = holm(np.where(table["mark"] == "", inferred.p, np.nan))
     table = table.assign(se=inferred.se, low=inferred.low, high=inferred.high, p=inferred.p, p_holm=p_holm)
-    table["with_examples"] = table["example_variance"].notna()
+    table["with_examples"], table["se_examples"] = examples.notna(), np.sqrt(examples)
+    alone, corrected = (
+        _detectable(variances, df, seeds=table["n"], examples=examples.fillna(0.0), comparisons=comparisons)
+        for comparisons in (1, max(int(np.isfinite(p_holm).sum()), 1))
+    )
+    table["detectable"], table["detectable_corrected"] = alone, np.where(np.isnan(p_holm), np.nan, corrected)
     table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
     return table
+
+
+def _detectable(
+    variances: Floats, df: Floats, *, seeds: Iterable[int], examples: Iterable[float], comparisons: int
+) -> Floats:
+    """`inference.detectable` per row; the degrees of freedom say how many treatments were pooled."""
+    return np.array(
+        [
+            detectable(
+                variance,
+                seeds=count,
+                example_variance=of_examples,
+                treatments=round(freedom / (count - 1)),
+                comparisons=comparisons,
+            )
+            if count > 1
+            else math.nan
+            for variance, freedom, count, of_examples in zip(variances, df, seeds, examples, strict=True)
+        ],
+        dtype="float64",
+    )
+
+
+def spreads(frames: StudyFrames) -> pd.DataFrame:
+    """What makes gains uncertain, per target: the spread that the size of a further study can be planned with.
+
+    Over the gains of two seeds or more without a contamination flag, at the default learning rates or tuned, whichever are
+    more. `sd`: root mean square of their standard deviations over seeds, in points. `se_examples`: that of their standard
+    errors over `examples` test examples of each language (NaN: not recorded). `seeds`: the most that a gain has. No rows
+    where no gain has two seeds.
+    """
+    tables = [
+        table[(table["n"] > 1) & (table["mark"] == "")] for table in (gains(frames), gains(frames, cells="tuned"))
+    ]
+    rows = []
+    for task, group in max(tables, key=len).groupby("task", sort=False):
+        squares = group[["sd", "se_examples"]] ** 2
+        row = {
+            "task": task,
+            "seeds": group["n"].max(),
+            "gains": len(group),
+            "examples": _examples_a_language(frames, str(task)),
+        }
+        rows.append(row | np.sqrt(squares.mean()).to_dict())
+    return pd.DataFrame(rows, columns=list(_SPREADS)).astype(_SPREADS)
+
+
+def _examples_a_language(frames: StudyFrames, task: str) -> float:
+    """Mean number of test examples of a language; NaN where no trial has them."""
+    for key in frames.trials[["size", "trial_id"]].itertuples(index=False, name=None):
+        if by_language := frames.examples.sums(key).get(task):
+            return float(np.mean([len(numerator) for numerator, _ in by_language.values()]))
+    return math.nan
 
 
 def seed_variances(by_seed: Iterable[Mapping[Any, float]], groups: Iterable[object]) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-"""Uncertainty of differences between trained models: few seeds, one test set, many comparisons.
+"""Uncertainty and power of differences between trained models: few seeds, one test set, many comparisons.
 
 A difference between two ways of training has two sources of error: the seed and the test examples. Resampling three seeds with
 replacement badly understates the first: a nominal 95% percentile interval covers about 68% (measured in
@@ -8,19 +8,25 @@ few degrees of freedom, and the paired bootstrap over examples (`analysis.store.
 Sources: randomized blocks, with seeds as blocks and ways of training as treatments (Fisher 1935; Dunnett 1955 for treatments
 against one control); degrees of freedom of a sum of variances (Satterthwaite 1946); crossed effects of seeds and examples,
 whose interaction is in both parts and is counted once (Owen 2007, "The pigeonhole bootstrap"); Holm 1979 for multiple
-comparisons.
+comparisons; power as the chance that Student's t of a true difference exceeds its critical value (Cohen 1988, chapter 2).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import optimize, stats
 
 Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
+ALPHA = 1 - LEVEL
+POWER = 0.8  # the usual chance of telling a true difference (Cohen 1988)
+MOST_SEEDS = 1000  # more are not sought
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:
@@ -131,3 +137,166 @@ def probability_above_zero(estimate: float, se: float, df: float) -> float:
     if not np.isfinite(se) or se <= 0:
         return float("nan")
     return float(stats.t.cdf(estimate / se, df))
+
+
+def power_of(
+    difference: float,
+    *,
+    seed_variance: float,
+    seeds: int,
+    example_variance: float = 0.0,
+    treatments: int = 1,
+    comparisons: int = 1,
+) -> float:
+    """Probability that `infer` calls a true `difference` different from zero at 5%; NaN below two seeds.
+
+    Args:
+        difference: of the means, in the unit whose square the variances have.
+        seed_variance: true variance of the paired difference over seeds.
+        seeds: that are paired.
+        example_variance: of the mean difference over test examples, which further seeds do not reduce.
+        treatments: ways of training compared with the same control on the same seeds, pooled as in `block_variances`.
+        comparisons: in the family. Each is tested at 5% / comparisons (Bonferroni); Holm's correction tells at least as many.
+    """
+    total = seed_variance / seeds + example_variance
+    if seeds < 2 or not total > 0:
+        return math.nan
+    return _power(abs(difference) / math.sqrt(total), seed_variance / seeds / total, seeds, treatments, comparisons)
+
+
+def detectable(
+    seed_variance: float,
+    *,
+    seeds: int,
+    example_variance: float = 0.0,
+    treatments: int = 1,
+    comparisons: int = 1,
+    power: float = POWER,
+) -> float:
+    """The smallest true difference told with probability `power`; arguments as of `power_of`, NaN where that is."""
+    total = seed_variance / seeds + example_variance if seeds else math.nan
+    if seeds < 2 or not total > 0:
+        return math.nan
+    share = seed_variance / seeds / total
+    return math.sqrt(total) * _detectable_in_se(share, seeds, treatments, comparisons, power)
+
+
+def seeds_needed(
+    difference: float,
+    *,
+    seed_variance: float,
+    example_variance: float = 0.0,
+    treatments: int = 1,
+    comparisons: int = 1,
+) -> int | None:
+    """The fewest seeds that tell a true difference with probability `POWER`; other arguments as of `power_of`.
+
+    None where `MOST_SEEDS` do not: then the test examples hide it, and only more of these help (`examples_factor`).
+    """
+
+    def told(seeds: int) -> bool:
+        least = detectable(
+            seed_variance,
+            seeds=seeds,
+            example_variance=example_variance,
+            treatments=treatments,
+            comparisons=comparisons,
+        )
+        return not least > difference  # nothing varies: two seeds tell any difference
+
+    few, enough = 1, 2
+    while not told(enough):
+        if enough >= MOST_SEEDS:
+            return None
+        few, enough = enough, min(2 * enough, MOST_SEEDS)
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (few, middle) if told(middle) else (middle, enough)
+    return enough
+
+
+def examples_factor(difference: float, *, example_variance: float, comparisons: int = 1) -> float:
+    """How many times as many test examples it takes at least to tell a true difference with probability `POWER`.
+
+    That is with seeds without limit; a variance over examples is inversely proportional to their number. Below 1, fewer do.
+    """
+    critical = stats.norm.isf(ALPHA / comparisons / 2) + stats.norm.ppf(POWER)
+    return float(example_variance * (critical / difference) ** 2)
+
+
+def _critical(seeds: int, treatments: int, comparisons: int) -> float:
+    return float(stats.t.isf(ALPHA / comparisons / 2, treatments * (seeds - 1)))
+
+
+def _power(shift: float, share: float, seeds: int, treatments: int, comparisons: int) -> float:
+    """Power at `shift` standard errors, of whose square the seeds have this `share`.
+
+    The estimate is `shift` + Z standard errors. It is told where the estimated variance of the seeds is small enough, whose
+    distribution is known given Z, so one integral over Z remains. With one treatment and no examples: the noncentral t.
+    """
+    normal, weights = _normal_grid()
+    ratios, cumulative = _variance_distribution(seeds, treatments)
+    largest = (shift + normal) / _critical(seeds, treatments, comparisons)
+    largest = (largest**2 - (1 - share)) / max(share, 1e-9)
+    return float(weights @ np.interp(largest, ratios, cumulative, left=0.0, right=1.0))
+
+
+@lru_cache(maxsize=4096)
+def _detectable_in_se(share: float, seeds: int, treatments: int, comparisons: int, power: float) -> float:
+    highest = 4 * _critical(seeds, treatments, comparisons) + 4
+    return float(
+        optimize.brentq(
+            lambda shift: _power(shift, share, seeds, treatments, comparisons) - power, 0.0, highest, xtol=1e-4
+        )
+    )
+
+
+@lru_cache(maxsize=1)
+def _normal_grid() -> tuple[Floats, Floats]:
+    """Standard normal values and their weights; fine enough for the steep distributions of many degrees of freedom."""
+    values = np.linspace(-6, 6, 2001)
+    weights = np.exp(-(values**2) / 2)
+    return values, weights / weights.sum()
+
+
+@lru_cache(maxsize=256)
+def _variance_distribution(seeds: int, treatments: int) -> tuple[Floats, Floats]:
+    """Cumulative distribution of an estimate of `block_variances` over its true value.
+
+    With own degrees of freedom a and those of all treatments b, the estimate is max(A / a, (A + B) / b), A and B independent
+    chi-squares with a and b - a: the difference in question is one of the orthogonal contrasts that the pooled error sums.
+    """
+    own, pooled = seeds - 1, treatments * (seeds - 1)
+    levels = np.concatenate(
+        [np.geomspace(1e-8, 0.02, 50), np.linspace(0.02, 0.98, 300), 1 - np.geomspace(0.02, 1e-8, 50)]
+    )
+    if treatments == 1:
+        return stats.chi2.ppf(levels, own) / own, levels
+    ratios = np.unique(np.concatenate([stats.chi2.ppf(levels, df) / df for df in (own, pooled)]))
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    # Over the root of A, in which its density has no pole for one degree of freedom.
+    first, last = np.sqrt(stats.chi2.ppf([1e-10, 1 - 1e-10], own))
+    widths = np.maximum(np.minimum(np.sqrt(own * ratios), last) - first, 0) / 2
+    roots = first + widths[:, None] * (nodes + 1)
+    of_others = stats.chi2.cdf(pooled * ratios[:, None] - roots**2, pooled - own)
+    return ratios, widths * ((stats.chi2.pdf(roots**2, own) * 2 * roots * of_others) @ weights)
+
+
+def tie_ranks(values: Sequence[float], separated: Callable[[int, int], bool]) -> list[int]:
+    """Competition ranks (1, 1, 3 ...) of values, higher is better, in groups that the evidence does not tell apart.
+
+    The best of those without a rank heads a group; all that are not `separated(head, other)` join it, the rest compete on. So
+    every value is in one group: ties cannot chain from the best to one that is told from it. A value with a wide interval can
+    share a rank with a head while a lower rank goes to a value that is higher and better known.
+    """
+    ranks = [0] * len(values)
+    left = sorted(range(len(values)), key=lambda position: -values[position])
+    while left:
+        head, *others = left
+        rank = len(values) - len(left) + 1
+        apart = [other for other in others if separated(head, other)]
+        for position in left:
+            if position not in apart:
+                ranks[position] = rank
+        left = apart
+    return ranks

@@ -13,8 +13,7 @@ from analysis.store.counted import Cells
 from analysis.store.examples import Floats
 from analysis.store.frames import StudyFrames, frame
 from analysis.tables.averages import mean_example_variance, transfer_pairs
-from analysis.tables.gains import ALPHA
-from analysis.tables.inference import LEVEL, holm
+from analysis.tables.inference import ALPHA, LEVEL, holm
 
 _INTERACTIONS = {
     "intermediate": "str",

@@ -108,7 +108,7 @@ def test_the_fastest_is_only_sought_among_those_that_are_faster(others: list[dic
 def test_one_seed_is_said_to_be_not_tested(tmp_path: Path) -> None:
     frames = default_cells({"none": 50.0, "topic": 52.0, "order": 49.0}, sd=0.0, seeds=1)
     gain = _answer(frames).gain
-    assert gain.endswith("The mean change is best with topic (+2.0) and worst with order (−1.0). One seed: not tested.")
+    assert gain.endswith("The mean change is between order (−1.0) and topic (+2.0). One seed: not tested.")
     assert "zero" not in gain
     page = write(frames, tmp_path)
     gains = section(page, "Gains of intermediate training")

@@ -105,7 +105,7 @@ def _averages(findings: Findings, page: Page) -> list[str]:
 def _average_table(findings: Findings, page: Page) -> str:
     """Where a target is at chance also the mean without it, with the interval and p that the headline rests on."""
     data = findings.averages
-    names = ["gain", "low", "high", "p_holm", "seeds", "targets", "collapsed"]
+    names = ["gain", "low", "high", "p_holm", "rank", "seeds", "targets", "collapsed"]
     both = bool(findings.at_chance)
     if both:
         above = findings.averages_above_chance[["size", "intermediate", *names]]
@@ -120,24 +120,26 @@ def _average_table(findings: Findings, page: Page) -> str:
         ]
         for row in data.to_dict("records")
     ]
-    shown = ["mean gain", "95% interval", "corrected p (Holm)", "seeds", "targets", "collapsed targets"]
+    shown = ["mean gain", "95% interval", "corrected p (Holm)", "rank", "seeds", "targets", "collapsed targets"]
     columns = ["size", "intermediate task", *shown, *([f"{name}, above chance" for name in shown] if both else [])]
     caption = "Mean gains over targets without a contamination flag, in points"
     caption += "; then over those above chance, as in the headline" if both else ""
+    caption += ". Tasks of a size that are not told from the best of their group share its rank"
     return page.table("average_gains", columns, rows, caption=caption, data=data)
 
 
 def _average_cells(row: dict[Any, Any], suffix: str) -> list[str]:
-    """Mean gain, interval, corrected p, seeds, targets, and targets left out as collapsed."""
-    gain, low, high, p, seeds, targets, collapsed = (
-        row[f"{name}{suffix}"] for name in ("gain", "low", "high", "p_holm", "seeds", "targets", "collapsed")
+    """Mean gain, interval, corrected p, rank, seeds, targets, and targets left out as collapsed."""
+    gain, low, high, p, rank, seeds, targets, collapsed = (
+        row[f"{name}{suffix}"] for name in ("gain", "low", "high", "p_holm", "rank", "seeds", "targets", "collapsed")
     )
     if pd.isna(gain):
-        return [Absent("no such target")] * 6
+        return [Absent("no such target")] * 7
     return [
         Number(signed(gain)),
         interval(low, high) or Absent("one seed, no examples"),
         p_cell(p, absent=_untested(seeds)),
+        Absent(_untested(1)) if pd.isna(rank) else Number(int(rank)),
         Number(int(seeds)),
         Number(int(targets)),
         Number(int(collapsed)),
@@ -282,9 +284,12 @@ def _collapsed(findings: Findings, page: Page) -> list[str]:
 
 def _table(name: str, gained: pd.DataFrame, page: Page, over: str, *, data: pd.DataFrame | None = None) -> str:
     rows = [_row(row) for row in gained.to_dict("records")]
-    columns = ["size", "intermediate task", "target", "gain", "95% interval", "corrected p (Holm)", "verdict", "sd"]
+    columns = ["size", "intermediate task", "target", "gain", "95% interval", "corrected p (Holm)", "verdict"]
+    columns += ["could have seen", "sd"]
     columns += ["score (%)", "with none (%)", "chance (%)", "seeds", "collapsed", "examples", "contamination flag"]
-    return page.table(name, columns, rows, caption=f"Gains in points, {over}", data=gained if data is None else data)
+    caption = f"Gains in points, {over}. Could have seen: the smallest true gain that the corrected test "
+    caption += "tells from zero with 80% power, given this spread"
+    return page.table(name, columns, rows, caption=caption, data=gained if data is None else data)
 
 
 def _row(row: dict[Any, Any]) -> list[object]:
@@ -297,6 +302,7 @@ def _row(row: dict[Any, Any]) -> list[object]:
         interval(row["low"], row["high"]) or Absent("one seed, no examples" if row["n"] else "no pair"),
         p_cell(row["p_holm"], absent="not tested" if row["mark"] else no_value),
         _verdict(row),
+        number(row["detectable_corrected"], absent="not tested" if row["mark"] else f"n/a, {no_value}"),
         number(row["sd"], 2, absent="fewer than two seeds"),
         number(row["score"]),
         number(row["score_none"]),
