@@ -133,7 +133,8 @@ def _mean_by_seed(pairs: pd.DataFrame) -> tuple[pd.Series[float], list[tuple[str
         index="seed", columns=["size", "task"], values="difference", dropna=False
     )
     by_seed = by_seed.dropna(axis="columns")
-    return by_seed.mean(axis="columns").dropna(), [(str(size), str(task)) for size, task in by_seed.columns]
+    cells: list[Any] = list(by_seed.columns)
+    return by_seed.mean(axis="columns").dropna(), cells
 
 
 def transfer_pairs(frames: StudyFrames, *, cells: Cells, with_collapsed: bool = False) -> pd.DataFrame:

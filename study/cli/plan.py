@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from study.cli.options import DataRoot, Recipe, Repeats, Seed, Sizes, Trials, console, load_study, use_data_root
+from study.cli.options import (
+    DataRoot,
+    Recipe,
+    Repeats,
+    Seed,
+    Sizes,
+    Trials,
+    console,
+    load_study,
+    refuse,
+    to_path_or_uri,
+    use_data_root,
+)
+from study.redact import redacted
+
+if TYPE_CHECKING:
+    from study.spec import Study
 
 Price = Annotated[
     float | None, typer.Option(min=0.0, metavar="PRICE", help="price per GPU-hour, in any currency; adds the cost")
+]
+Detect = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, max=100.0, metavar="POINTS", help="adds the seeds and test examples that it takes to tell such a gain"
+    ),
+]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="with --detect: an earlier run whose spread counts: a folder, URI, URI#name or saved file; default: MicroXTREME's",
+        parser=to_path_or_uri,
+    ),
 ]
 
 
@@ -21,6 +52,8 @@ def plan(
     seed: Seed = None,
     repeats: Repeats = None,
     price: Price = None,
+    detect: Detect = None,
+    earlier: From = None,
 ) -> None:
     """Show what would run and what it would cost; starts nothing.
 
@@ -29,6 +62,21 @@ def plan(
     """
     from study.planning.plan import render_plan
 
+    if earlier is not None and detect is None:
+        refuse("--from needs --detect POINTS")
     use_data_root(data_root)
     study = load_study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats)
     console.print(render_plan(study, price=price), soft_wrap=False)
+    if detect is not None:
+        _print_detection(study, detect, earlier)
+
+
+def _print_detection(study: Study, points: float, earlier: str | None) -> None:
+    from study.run.detection import DEFAULT_SPREADS, render_detection, spreads_of
+    from study.run.report import load_study_frames
+
+    try:
+        of = DEFAULT_SPREADS if earlier is None else spreads_of(load_study_frames(earlier), redacted(earlier))
+    except ValueError as error:
+        refuse(redacted(str(error)))
+    console.print(render_detection(study, points, of), soft_wrap=False)

@@ -11,5 +11,6 @@
 | Which of MLflow's pages does `study ui` link to? | `links` |
 | What does `run` print last, and which failures does it name? | `document` |
 | How is the report written and attached? | `report` |
+| How many seeds and test examples does it take to tell a gain? | `detection` |
 | How is peak memory measured? | `peak_memory` |
 """

@@ -48,7 +48,7 @@ def report_on(
         frames = _load(source, experiment)
         if join:
             frames = analysis.joined([frames, *map(_load, join)])
-        other = None if compare is None else _load_other(compare)
+        other = None if compare is None else load_study_frames(compare)
         path = to or _report_path(source)
         if path.is_dir():
             raise NoStudy(f"--to {path}: a folder; give the file to write")
@@ -144,9 +144,13 @@ def _save(frames: analysis.StudyFrames, path: Path) -> None:
         raise NoStudy(f"--save {path}: cannot be written: {error.strerror or error}; give another file") from error
 
 
-def _load_other(compare: str) -> analysis.StudyFrames:
-    """The study to compare with: a folder, a URI, URI#name, or a file of saved tables."""
-    source, _, name = compare.partition("#")
+def load_study_frames(reference: str) -> analysis.StudyFrames:
+    """The study in a folder, at a URI or URI#name, or in a file of saved tables.
+
+    Raises:
+        ValueError: there is none (`NoStudy`), or it cannot be read.
+    """
+    source, _, name = reference.partition("#")
     return _load(source, name or None)
 
 

@@ -139,7 +139,7 @@ def test_the_tables_make_false_discoveries_in_no_more_studies_than_stated() -> N
 
     Of 200 studies with a rate of 5 %, 19 or fewer have a discovery in 997 of 1,000 draws (binomial): `ALLOWED`.
     """
-    discovered, covered = dict.fromkeys(("gains", "averages", "interactions"), 0), []
+    discovered, covered, second_ranks = dict.fromkeys(("gains", "averages", "interactions"), 0), [], []
     for number in range(STUDIES):
         frames = _null_study(number)
         gained, averages = analysis.gains(frames), analysis.average_gains(frames)
@@ -148,9 +148,12 @@ def test_the_tables_make_false_discoveries_in_no_more_studies_than_stated() -> N
         discovered["gains"] += bool(gained["verdict"].isin(["gain", "loss"]).any())
         discovered["averages"] += bool((averages["p_holm"] < 0.05).any())
         discovered["interactions"] += bool((analysis.interactions(frames)["verdict"] != "unclear").any())
+        second_ranks += list((averages["rank"] > 1).groupby(averages["size"]).any())
         covered += [((table["low"] <= 0) & (table["high"] >= 0)).mean() for table in (gained, averages)]
     assert np.mean(covered) >= 0.94
     assert max(discovered.values()) / STUDIES <= ALLOWED, discovered
+    assert len(second_ranks) == 3 * STUDIES  # tasks are ranked within a size: a family each
+    assert np.mean(second_ranks) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(second_ranks))
 
 
 def test_without_examples_false_discoveries_stay_under_the_stated_rate_too() -> None:
