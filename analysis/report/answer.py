@@ -318,8 +318,8 @@ def _tested(findings: Findings, gained: pd.DataFrame) -> str:
         return f"{ranking}Of {means} over targets, none differs from zero after Holm's correction (smallest {smallest}){rest}."
     most = max(different, key=lambda row: abs(row["gain"]))
     return (
-        f"Of {means} over targets, {len(different)} {'differs' if len(different) == 1 else 'differ'} from zero after Holm's "
-        f"correction, most of all {most['intermediate']} on size {most['size']}: {signed(most['gain'])} "
+        f"{ranking}Of {means} over targets, {len(different)} {'differs' if len(different) == 1 else 'differ'} from zero after "
+        f"Holm's correction, most of all {most['intermediate']} on size {most['size']}: {signed(most['gain'])} "
         f"{interval(most['low'], most['high'])}, corrected {p_in_words(most['p_holm'])}{rest}."
     )
 

@@ -88,10 +88,12 @@ def ranks(frames: StudyFrames, pairs: pd.DataFrame, gains: Mapping[str, float]) 
     (`inference.tie_ranks`). Told means: on the seeds and cells (size and target) that both have in `pairs`, the paired
     difference is above zero at 5%, tested as a gain is. Since the data chose the head, p is multiplied by the number of all
     pairs of tasks (Bonferroni): among tasks that do the same, at most 5% of studies have a second rank. `pairs` are rows of
-    `transfer_pairs` with two seeds or more.
+    `transfer_pairs`; cells with one seed do not count.
     """
     names = list(gains)
     comparisons = len(names) * (len(names) - 1) / 2
+    seeds = pairs.groupby(["size", "intermediate", "task"])["seed"].transform("nunique")
+    pairs = pairs[seeds > 1]
     pairs_of = {name: pairs[pairs["intermediate"] == name] for name in names}
 
     @cache

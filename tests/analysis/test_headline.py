@@ -16,7 +16,7 @@ from analysis.report.answer import Answer, answer
 from analysis.report.findings import Findings
 from analysis.store.examples import Examples
 from analysis.tables.chance import NEAR_CHANCE_POINTS, at_chance
-from analysis.tables.formatting import interval
+from analysis.tables.formatting import interval, signed
 from tests.analysis.helpers import default_cells, header, section, with_chance, write
 from tests.support.studies import build_frames
 
@@ -126,11 +126,20 @@ def test_a_gain_that_is_tested_shows_the_corrected_p_it_rests_on(tmp_path: Path)
     )
     assert averages["p_holm"]["topic"] < 0.001
     assert gain.endswith("corrected p < 0.001.")
+    first, second = (f"{name} ({signed(averages['gain'][name])})" for name in ("topic", "order"))
+    assert (
+        f"The mean change is best with {first}. Told from it, corrected for all pairs: {second}. Of 2 mean gains"
+        in gain
+    )
     nothing = default_cells({"none": 50.0, "topic": 50.0, "order": 50.0}, sd=1.0, seeds=6)
     smallest = analysis.average_gains(nothing)["p_holm"].min()
     assert f"none differs from zero after Holm's correction (smallest p = {smallest:.3f})" in _answer(nothing).gain
+    assert "Not told from it: " in _answer(nothing).gain
     page = section(write(frames, tmp_path), "Gains of intermediate training")
     assert "corrected p (Holm)\n" in page
+    could = analysis.gains(frames).set_index("intermediate")["detectable_corrected"]["order"]
+    assert f"undecided\n{could:.1f}\n" in page
+    assert [f"\n{rank}\n6\n1\n" in page for rank in (1, 2)] == [True, True], "rank, seeds, targets"
     assert "An interval is for one comparison alone. A verdict rests on the corrected p" in page
 
 

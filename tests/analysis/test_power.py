@@ -11,6 +11,7 @@ from scipy import stats
 
 import analysis
 from analysis import StudyFrames, detectable, examples_factor, power_of, seeds_needed
+from analysis.tables.averages import ranks, transfer_pairs
 from analysis.tables.inference import block_variances, infer, tie_ranks
 from tests.analysis.helpers import by, default_cells
 
@@ -118,3 +119,13 @@ def test_ranks_of_a_study_separate_what_is_apart_and_nothing_else() -> None:
     assert {name: row["rank"] for name, row in ranked.items()} == {"topic": 1, "order": 1, "mention": 3}
     single = analysis.average_gains(default_cells({"none": 50.0, "topic": 56.0, "order": 51.0}, sd=0.5, seeds=1))
     assert single["rank"].isna().all()
+
+
+def test_a_cell_with_one_seed_does_not_keep_the_others_from_being_ranked() -> None:
+    """As of a size whose winner was not repeated: one seed that no cell of the other size has."""
+    cells = {"none": 50.0, "topic": 56.0, "order": 51.0}
+    frames = default_cells({"a": cells, "b": cells}, sd=0.5, seeds=7)
+    in_a, first = frames.trials["size"] == "a", frames.trials["seed"] == 0
+    pairs = transfer_pairs(dataclasses.replace(frames, trials=frames.trials[in_a ^ first]), cells="default")
+    assert set(pairs["size"]) == {"a", "b"}
+    assert ranks(frames, pairs, {"topic": 6.0, "order": 1.0}) == {"topic": 1, "order": 2}
