@@ -83,11 +83,15 @@ def spreads_of(frames: StudyFrames, source: str) -> Spreads:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """The gains of a study's table: how many, in blocks of how many intermediate tasks, of how many paired seeds each."""
+    """The gains of a study's table: how many, in blocks of how many intermediate tasks, of how many paired seeds each.
+
+    `every`: every choice has these seeds, not the winners of each size alone.
+    """
 
     cells: int
     treatments: int
     seeds: int
+    every: bool
 
 
 def comparisons_of(study: Study) -> Comparisons:
@@ -98,16 +102,17 @@ def comparisons_of(study: Study) -> Comparisons:
         names = [task.name for task in study.space_of(size).intermediates]
         cells_by_count[len(names)] += sum(len(study.targets) - len(flagged.get(name, {})) for name in names)
     treatments, _ = cells_by_count.most_common(1)[0]
-    return Comparisons(cells_by_count.total(), max(treatments, 1), _paired_seeds(study))
+    seeds, every = _paired_seeds(study)
+    return Comparisons(cells_by_count.total(), max(treatments, 1), seeds, every)
 
 
-def _paired_seeds(study: Study) -> int:
-    """Seeds of a gain: all, where every choice is repeated; else the winners', without the one they were chosen on."""
+def _paired_seeds(study: Study) -> tuple[int, bool]:
+    """Seeds of a gain, and whether every choice has them; else they are the winners', without the one of the choice."""
     if study.repeats is None:
-        return 1
+        return 1, True
     every = all(study.repeats.top >= study.budget(size) for size in study.sizes if study.space_of(size).intermediates)
     further = study.repeats.seeds
-    return further if further > 1 and not every else further + 1
+    return (further if further > 1 and not every else further + 1), every
 
 
 def render_detection(study: Study, points: float, of: Spreads) -> Group:
@@ -213,7 +218,10 @@ def _planned(shown: Sequence[Spread], compared: Comparisons) -> list[str]:
         texts.append(
             f"{low:.1f} ({easy})" + (f" to {high:.1f} points ({hard})" if len(least) > 1 else " points") + f" {which}"
         )
-    return [f"with {compared.seeds} seeds a gain of {texts[0]}, and of {texts[1]}, would be told"]
+    told = [f"with {compared.seeds} seeds a gain of {texts[0]}, and of {texts[1]}, would be told"]
+    if not compared.every:
+        told.append("only the winners of each size are repeated: the other gains have one seed and are not tested")
+    return told
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -47,7 +47,7 @@ def test_the_plan_says_what_its_own_seeds_tell() -> None:
     study = dataclasses.replace(quickstart(), repeats=Repeats(top=1, seeds=4))
     compared = comparisons_of(study)
     assert (compared.cells, compared.treatments, compared.seeds) == (25, 4, 4)
-    of = Spreads("a made one", (Spread("micro_span", 2.0), Spread("other", 9.0)))
+    of = Spreads("a made one", (Spread("micro_span", 2.0), Spread("elsewhere", 9.0)))
     text = _text(study, 3.0, of)
     one, every = detectable(4.0, seeds=4), detectable(4.0, seeds=4, treatments=4, comparisons=25)
     assert f"with 4 seeds a gain of {one:.1f} (micro_span) points in one comparison" in text
@@ -55,7 +55,10 @@ def test_the_plan_says_what_its_own_seeds_tell() -> None:
     needed = seeds_needed(3.0, seed_variance=4.0), seeds_needed(3.0, seed_variance=4.0, treatments=4, comparisons=25)
     assert f"micro_span │ 2.00 │ {needed[0]} │ {needed[1]} │ {one:.1f} │ {every:.1f} │" in text
     assert "no spread is known of micro_tagging" in text
-    assert "other" not in text.replace("another", "")
+    assert text.endswith("only the winners of each size are repeated: the other gains have one seed and are not tested")
+    all_repeated = dataclasses.replace(study, repeats=Repeats(top=6, seeds=3))
+    assert _text(all_repeated, 3.0, of).endswith("would be told")
+    assert "elsewhere" not in text
 
 
 def test_seeds_that_pair_are_counted() -> None:
