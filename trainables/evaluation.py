@@ -17,9 +17,9 @@ from trainables.data.examples import Example
 from trainables.heads import HEADS, Feature, Outputs
 from trainables.heads.base import pad_rows, padded_length
 from trainables.metrics import METRICS, Counts
+from trainables.out_of_memory import is_out_of_memory
 from trainables.tasks.base import Task
 from trainables.training.batching import Share
-from trainables.training.out_of_memory import is_out_of_memory
 
 Forward = Callable[[Tensor, Tensor], Tensor]  # input ids and attention mask of shape (rows, length) to logits
 Observer = Callable[[int, int], None]  # rows of this worker that are encoded, and all of its rows

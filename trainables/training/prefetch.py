@@ -12,8 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from trainables.out_of_memory import is_out_of_memory
 from trainables.training.batching import Batches, Inputs, Share
-from trainables.training.out_of_memory import is_out_of_memory
 
 T = TypeVar("T")
 AHEAD = 2  # steps prepared before the one that trains, on a GPU

@@ -9,7 +9,7 @@ import torch
 
 from trainables.benchmark.scenarios.serving import ModelServer
 from trainables.benchmark.scenarios.timing import Clock, calls_within
-from trainables.training.out_of_memory import is_out_of_memory
+from trainables.out_of_memory import is_out_of_memory
 
 
 @dataclass(frozen=True)

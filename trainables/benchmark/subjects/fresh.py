@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from trainables.benchmark.measurement import Measured, Unavailable
 from trainables.benchmark.variants import Variant, VariantUnavailable
-from trainables.training.out_of_memory import is_out_of_memory
+from trainables.out_of_memory import is_out_of_memory
 
 # oneDNN's and PyTorch's defaults, restored here: training workers cache fewer kernels, to save memory, but a server meets the
 # same lengths again and again. The profiler that lists attention kernels would announce its start on standard error.
