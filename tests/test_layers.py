@@ -24,7 +24,7 @@ LAYERS = {
         *("search", "benchmarking", "planning", "run", "cli", "__main__"),
     ),
     "trainables": (
-        *("fields", "hyperparameters", "resources", "metrics", "data", "tasks", "heads", "models"),
+        *("fields", "hyperparameters", "out_of_memory", "resources", "metrics", "data", "tasks", "heads", "models"),
         *("store", "training", "evaluation", "stages", "launch", "benchmark"),
     ),
     "trainables.benchmark": (
