@@ -54,7 +54,7 @@ def test_a_network_that_cannot_fill_a_card_shares_it() -> None:
 
 
 def test_rows_of_different_lengths_are_cut_by_tokens_where_the_longest_decide_the_memory() -> None:
-    """XLM-R large in 24 GB: 160 passages at once do not fit, and 20 of them are more tokens than all sentences."""
+    """XLM-R large in 24 GB: 160 passages at once do not fit, and those that fit are more tokens than all sentences."""
     large = dataclasses.replace(
         SMALL, count=ParameterCount(560 * 10**6, 303 * 10**6), largest=256 * 10**6, layers=24, width=1024
     )
