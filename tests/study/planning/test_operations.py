@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_a_budget_of_tokens_decides_what_a_gpu_processes_at_once() -> None:
     load = Load(Training(1e-3, 10, 128, seed=0, precision="bf16_mixed", max_length=33))
     card = Resources(gpus=1, accelerator_type="H100", micro_batch=256, micro_batch_tokens=1600)
 
-    def rows(load: Load, **changes: int | bool) -> float:
+    def rows(load: Load, **changes: Any) -> float:
         return tokens_a_micro_step(load, dataclasses.replace(card, **changes)) / 33
 
     assert rows(load) == pytest.approx(128 / 4)
