@@ -67,7 +67,7 @@ def test_rows_of_different_lengths_are_cut_by_tokens_where_the_longest_decide_th
     assert not layout.activation_checkpointing
     by_rows = dataclasses.replace(layout, micro_batch_tokens=None)
     assert not training_fits(large, by_rows, [passages])
-    alone = fewest_gpus(large, [sentences], card, scored_length=384)
+    alone = fewest_gpus(large, [LOAD], card, scored_length=384)
     assert alone is not None
     assert alone.micro_batch_tokens is None, "rows of one length need no budget"
 
