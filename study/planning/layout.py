@@ -1,4 +1,4 @@
-"""The fewest GPUs that hold a size: workers, ZeRO stage, checkpointing and micro-batch from its memory and the card's.
+"""The fewest GPUs that hold a size: workers, ZeRO stage, checkpointing and micro-batches from its memory and the card's.
 
 Trials run side by side, so a card that trains one trial alone does more for a search than a card that waits for seven others.
 """
@@ -16,6 +16,8 @@ from trainables.resources import GPU_SHARES, Offload, Resources
 
 WORKERS = (1, 2, 4, 8, 16)
 MICRO_BATCHES = (4, 8, 16, 32, 64, 128)
+TOKEN_BUDGETS = (4096, 8192, 16_384, 32_768)  # of a micro-batch that is cut by tokens
+BUDGETED_ROWS = 256  # and its rows: more than it has of sentences, which leaves the limit to the tokens
 
 
 def fewest_gpus(
@@ -31,8 +33,8 @@ def fewest_gpus(
     """The resources with the layout that trains on all these batches on the fewest GPUs; None if no layout fits.
 
     Among layouts of as many workers it is the one of the fewest card-hours: a share of the card where a trial cannot use more,
-    no recomputation where memory allows larger micro-batches without. State is offloaded only where no number of GPUs holds it,
-    and `host_gb`, the memory of the node, does.
+    no recomputation where memory allows larger micro-batches without, a budget of tokens where rows of different lengths fill a
+    card better so. State is offloaded only where no number of GPUs holds it, and `host_gb`, the memory of the node, does.
 
     Args:
         resources: the GPU that is asked for; its layout is replaced.
@@ -86,7 +88,8 @@ def _with_micro_batches(
 ) -> Iterator[Resources]:
     # What is asked for is a whole card's memory: a share of it has its part.
     whole_gb = None if resources.gpu_memory_gb is None else resources.gpu_memory_gb / (resources.gpus or 1)
-    for micro_batch in MICRO_BATCHES:
+    by_rows = [(rows, None) for rows in MICRO_BATCHES]
+    for micro_batch, tokens in (*by_rows, *((BUDGETED_ROWS, tokens) for tokens in TOKEN_BUDGETS)):
         yield dataclasses.replace(
             resources,
             workers=workers,
@@ -95,6 +98,7 @@ def _with_micro_batches(
             offload=offload,
             activation_checkpointing=checkpointing,
             micro_batch=micro_batch,
+            micro_batch_tokens=tokens,
             gpu_memory_gb=None if whole_gb is None else whole_gb * gpus,
         )
 

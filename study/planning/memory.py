@@ -128,13 +128,18 @@ def activations_gb(architecture: Architecture, resources: Resources, load: Load)
     return (wider * (architecture.layers * kept + (layer if resources.activation_checkpointing else 0)) + scores) / GB
 
 
-def tokens_at_once(resources: Resources, load: Load) -> int:
-    """Tokens of a worker's micro-batch of the longest rows."""
-    training, share = load.training, Share(0, resources.workers, resources.micro_batch)
-    rows = share.micro_batch_rows(training.batch_size, group=load.group, rows=load.rows)
-    if resources.micro_batch_tokens is not None:  # but never less than a group
-        rows = min(rows, max(load.group * load.rows, resources.micro_batch_tokens // training.max_length))
-    return rows * training.max_length
+def tokens_at_once(resources: Resources, load: Load, *, fill: float = 1.0) -> int:
+    """Tokens of a worker's fullest micro-batch, if the longest rows fill this share of the maximum length.
+
+    A budget of tokens can be used up by rows of any length, and is exceeded only by a group that stays together.
+    """
+    batch_size, length = load.training.batch_size, fill * load.training.max_length
+    budget, together = resources.micro_batch_tokens, load.group * load.rows
+    if budget is None or not load.by_tokens:
+        share = Share(0, resources.workers, resources.micro_batch)
+        return int(length * share.micro_batch_rows(batch_size, group=load.group, rows=load.rows))
+    rows = min(batch_size // resources.workers * load.rows, max(resources.micro_batch, together))
+    return int(min(length * rows, max(budget, length * together)))
 
 
 def scores_bytes(architecture: Architecture, load: Load, tokens: int) -> float:

@@ -77,10 +77,15 @@ def load_share(architecture: Architecture, load: Load, resources: Resources) -> 
 
 
 def tokens_a_micro_step(load: Load, resources: Resources) -> float:
-    """Real tokens that a GPU processes at once."""
-    share = WorkerShare(0, resources.workers, resources.micro_batch)
-    rows = share.micro_batch_rows(load.training.batch_size, group=load.group, rows=load.rows)
-    return rows * load.tokens_a_row.mean
+    """Real tokens that a GPU processes at once: the mean over the micro-batches of a step, with rows of the mean length."""
+    batch_size, mean = load.training.batch_size, load.tokens_a_row.mean
+    parts = WorkerShare.of(resources, workers=resources.workers).cut(
+        range(batch_size),
+        group=load.group,
+        rows=load.rows,
+        lengths=[round(mean)] * batch_size if load.by_tokens else None,
+    )
+    return batch_size / resources.workers * load.rows * mean / len(parts)
 
 
 def load_hours(architecture: Architecture, load: Load, resources: Resources) -> Hours | None:

@@ -41,6 +41,7 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         *_restricted(study),
         *_padding(study),
         *_slow_bf16(study),
+        *_groups(study),
         *_memory_of_cpu_workers(study),
         *_benchmark(study, architectures),
         *notes,
@@ -162,6 +163,20 @@ def _slow_bf16(study: Study) -> list[str]:
         f"bf16 on {card}: {', '.join(names)}; it has no tensor cores for bf16, so hours are counted at its fp32 peak, and fp32 "
         "is no slower"
         for card, names in names_by_card.items()
+    ]
+
+
+def _groups(study: Study) -> list[str]:
+    """What a node needs to hold all GPU workers of a trial; which nodes there are, only a run on the cluster knows."""
+    names_by_need: dict[tuple[int, int], list[str]] = {}
+    for size in study.sizes:
+        if size.resources.gpus and size.resources.workers > 1:
+            need = size.resources.workers, cores_per_trial(size.resources)
+            names_by_need.setdefault(need, []).append(size.name)
+    return [
+        f"{', '.join(names)}: {workers} workers with 1 GPU each: one node needs {workers} GPUs and {cores} cores, "
+        "else they span nodes"
+        for (workers, cores), names in names_by_need.items()
     ]
 
 

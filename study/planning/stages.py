@@ -25,7 +25,7 @@ class Load:
 
     Each entry of a batch is a feature of `rows` rows; `group` features stay together on one worker. `masked`: masked tokens
     are scored over the whole vocabulary. `fills_rows`: rows are as long as the maximum, and not sentences. `tokens`: the real
-    tokens of a row where they are known.
+    tokens of a row where they are known. `by_tokens`: its micro-batches are cut by tokens where the resources say how many.
     """
 
     training: Training
@@ -34,6 +34,7 @@ class Load:
     masked: bool = False
     fills_rows: bool = True
     tokens: Tokens | None = None
+    by_tokens: bool = True
 
     @property
     def tokens_a_row(self) -> Tokens:
@@ -85,7 +86,7 @@ def stage_counts(study: Study, size: Size) -> tuple[int, int]:
 def loads_of(stage: TrainingStage) -> list[Load]:
     """The kinds of batches that a stage trains on: one, or one for each task of a mixture."""
     if isinstance(stage, Pretrain):  # an entry of its batches is a group of sentence pairs
-        return [Load(stage.training, rows=2 * stage.group_pairs, masked=True)]
+        return [Load(stage.training, rows=2 * stage.group_pairs, masked=True, by_tokens=False)]
     return [
         Load(
             stage.training,

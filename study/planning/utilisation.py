@@ -114,10 +114,7 @@ def _work_and_share(peak_tflops: float, setting: Mapping[str, Any]) -> tuple[flo
     """A setting's ideal milliseconds of a layer in a micro-step, and the share of the peak with recomputation as work."""
     config = config_of(published(setting["encoder"], layers=setting.get("layers")))
     assert config is not None  # the catalogue has it
-    micro_steps = setting["steps"] * setting["batch_size"] / setting["micro_batch"]
-    ms = ideal_ms(
-        *(setting["parameters_body"], config.num_hidden_layers, setting["tokens"] / micro_steps),
-        peak_tflops,
-    )
+    tokens = setting["tokens"] / setting["micro_batches"]
+    ms = ideal_ms(setting["parameters_body"], config.num_hidden_layers, tokens, peak_tflops)
     # Plans count the recomputed forward pass as work; the measured MFU does not.
     return ms, setting["mfu"] * (4 / 3 if setting["activation_checkpointing"] else 1)

@@ -54,7 +54,7 @@ def training_gb(architecture: Architecture, resources: Resources, load: Load) ->
     if not load.masked and resources.trim_vocabulary is not False:
         trained, whole = _half_trimmed(architecture), 4 * architecture.count.total
     share = 1 if load.fills_rows else SENTENCES_FILL
-    tokens = int(share * tokens_at_once(resources, load))
+    tokens = tokens_at_once(resources, load, fill=share)
     layer = _layer_bytes(architecture, tokens, int(share * load.training.max_length))
     kept = KEPT_BYTES * tokens * architecture.width if resources.activation_checkpointing else layer
     passing = architecture.layers * kept + (layer if resources.activation_checkpointing else 0)

@@ -16,7 +16,9 @@ recipe has not been run.
 
 from __future__ import annotations
 
-from study.recipes.one_vs_ten_billion import BATCH, MT5_RATE, XXL, size_on_80_gb
+from typing import Any
+
+from study.recipes.one_vs_ten_billion import BATCH, MT5_RATE, XXL, by_tokens, size_on_80_gb
 from study.recipes.xtreme_r import epochs, target_tunings
 from study.spec import BenchmarkPlan, Size, Space, Study, Training
 from trainables.tasks.english.mnli import Mnli
@@ -57,10 +59,11 @@ def mt0_vs_mt5(seed: int = 0) -> Study:
 
 def _sizes(family: str, intermediates: tuple[str, ...] | None) -> tuple[Size, ...]:
     """The sizes of a family, each on the fewest cards of 80 GB that hold it."""
+    tries: dict[str, Any] = {"intermediates": intermediates}
     return (
-        size_on_80_gb(f"{family}-small", MT5_RATE, gpus=0.125, micro_batch=64, intermediates=intermediates),
-        size_on_80_gb(f"{family}-base", MT5_RATE, gpus=0.25, micro_batch=64, intermediates=intermediates),
-        size_on_80_gb(f"{family}-large", MT5_RATE, gpus=0.5, micro_batch=64, intermediates=intermediates),
-        size_on_80_gb(f"{family}-xl", MT5_RATE, micro_batch=64, intermediates=intermediates),
-        size_on_80_gb(f"{family}-xxl", MT5_RATE, workers=2, intermediates=intermediates, **XXL),
+        size_on_80_gb(f"{family}-small", MT5_RATE, gpus=0.125, **by_tokens(4096), **tries),
+        size_on_80_gb(f"{family}-base", MT5_RATE, gpus=0.25, **by_tokens(4096), **tries),
+        size_on_80_gb(f"{family}-large", MT5_RATE, gpus=0.5, **by_tokens(4096), **tries),
+        size_on_80_gb(f"{family}-xl", MT5_RATE, **by_tokens(16_384), **tries),
+        size_on_80_gb(f"{family}-xxl", MT5_RATE, workers=2, **by_tokens(4096), **XXL, **tries),
     )

@@ -39,8 +39,8 @@ from trainables.tasks.xtreme.xquad import XQuAD
 # Ten times the other sizes' rates is a starting point, with the grid around it.
 MT5_RATE = 10.0
 BATCH = 128
-# What the two XXL have besides ZeRO 3: a layer's activations are computed again, as weights leave little room for them.
-XXL: dict[str, Any] = {"zero_stage": 3, "activation_checkpointing": True, "micro_batch": 32}
+# What the two XXL have besides their micro-batches: a layer's activations are computed again, as weights leave little room.
+XXL: dict[str, Any] = {"zero_stage": 3, "activation_checkpointing": True}
 
 
 def one_vs_ten_billion(seed: int = 0) -> Study:
@@ -54,11 +54,11 @@ def one_vs_ten_billion(seed: int = 0) -> Study:
         seed=seed,
         sizes=(
             size_on_80_gb("xlm-r-large", gpus=0.5, micro_batch=64),
-            size_on_80_gb("xlm-r-xl", activation_checkpointing=True, micro_batch=64),
-            size_on_80_gb("xlm-r-xxl", workers=4, **XXL),
+            size_on_80_gb("xlm-r-xl", activation_checkpointing=True, **by_tokens(16_384)),
+            size_on_80_gb("xlm-r-xxl", workers=4, micro_batch=32, **XXL),
             size_on_80_gb("mt5-large", MT5_RATE, gpus=0.5, micro_batch=64),
-            size_on_80_gb("mt5-xl", MT5_RATE, micro_batch=64),
-            size_on_80_gb("mt5-xxl", MT5_RATE, workers=2, **XXL),
+            size_on_80_gb("mt5-xl", MT5_RATE, **by_tokens(16_384)),
+            size_on_80_gb("mt5-xxl", MT5_RATE, workers=2, **by_tokens(4096), **XXL),
         ),
         targets=tuple(pinned_if_possible(task) for task in (PanX(), TyDiQA(), XQuAD(), Mlqa(), Xnli(), Tatoeba())),
         space=Space(
@@ -84,6 +84,11 @@ def one_vs_ten_billion_one_gpu(seed: int = 0) -> Study:
     """
     study = one_vs_ten_billion(seed)
     return dataclasses.replace(study, sizes=tuple(size for size in study.sizes if size.resources.workers == 1))
+
+
+def by_tokens(most: int) -> dict[str, Any]:
+    """Micro-batches of so many tokens, whatever the lengths of their rows: a whole batch of sentences, and few passages."""
+    return {"micro_batch": 256, "micro_batch_tokens": most}
 
 
 def size_on_80_gb(

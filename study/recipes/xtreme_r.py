@@ -15,7 +15,6 @@ NER and XQuAD). Tatoeba's sentence vectors come from the encoder's output, which
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from study.spec import BenchmarkPlan, Mixture, Resources, Size, Space, Study, TaskTuning, Training
 from trainables.models.catalogue import published
@@ -69,13 +68,13 @@ def xtreme_r(seed: int = 0) -> Study:
         version=1,
         seed=seed,
         sizes=(
-            # Two trials of base share a card of 24 GB, and two of Large one of 40 GB, whose halves hold its widest batch (five
-            # alternatives of 32 questions) only with activations computed again.
-            Size("xlm-r-base", pinned_encoder(published("xlm-r-base")), _half_a_gpu(memory_gb=12, micro_batch=32)),
+            # Two trials of base share a card of 24 GB, and two of Large one of 40 GB. Of the widest batch (five alternatives of
+            # 32 questions) a half holds so many tokens at once, and the whole batch of most tasks.
+            Size("xlm-r-base", pinned_encoder(published("xlm-r-base")), _half_a_gpu(memory_gb=12, tokens=16_384)),
             Size(
                 "xlm-r-large",
                 pinned_encoder(published("xlm-r-large")),
-                _half_a_gpu(memory_gb=20, micro_batch=128, activation_checkpointing=True),
+                _half_a_gpu(memory_gb=20, tokens=4096),
             ),
         ),
         # Cheap targets first: ASHA compares trials after some of them.
@@ -106,14 +105,15 @@ def xtreme_r(seed: int = 0) -> Study:
 
 
 def xtreme_r_one_gpu(seed: int = 0) -> Study:
-    """The same study on one card of 80 GB: a trial of Large and two of base train side by side.
+    """The same study on one card of 80 GB: two trials of Large and four of base train side by side.
 
     Its stages and its output folder are those of `xtreme_r`, so either continues the other.
     """
     study = xtreme_r(seed)
+    usual = Resources(cpus=2, bf16_gpu=True, gpus=0.125, gpu_memory_gb=10, micro_batch=256, micro_batch_tokens=4096)
     on_one_card = {
-        "xlm-r-base": Resources(cpus=2, gpus=0.25, gpu_memory_gb=20, bf16_gpu=True, micro_batch=64),
-        "xlm-r-large": Resources(cpus=4, gpus=0.5, gpu_memory_gb=40, bf16_gpu=True, micro_batch=64),
+        "xlm-r-base": usual,
+        "xlm-r-large": dataclasses.replace(usual, cpus=4, gpus=0.25, gpu_memory_gb=20),
     }
     sizes = tuple(dataclasses.replace(size, resources=on_one_card[size.name]) for size in study.sizes)
     return dataclasses.replace(study, sizes=sizes)
@@ -166,6 +166,7 @@ def _intermediate_tunings(usual: Training) -> tuple[TaskTuning, ...]:
     return (*small, *(TaskTuning(task, reading) for task in ("squad", "squad2", "all_english")))
 
 
-def _half_a_gpu(*, memory_gb: float, **layout: Any) -> Resources:
+def _half_a_gpu(*, memory_gb: float, tokens: int) -> Resources:
     """Half a card, with so much memory: a batch of 32 short rows keeps a small part of it busy."""
-    return dataclasses.replace(Resources(cpus=4, gpus=0.5, gpu_memory_gb=memory_gb, bf16_gpu=True), **layout)
+    usual = Resources(cpus=4, gpus=0.5, bf16_gpu=True, micro_batch=256)
+    return dataclasses.replace(usual, gpu_memory_gb=memory_gb, micro_batch_tokens=tokens)

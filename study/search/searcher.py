@@ -70,7 +70,7 @@ class TrialStoreSearcher(Searcher):  # type: ignore[misc]
         """Tune's question for the next trial: its config, FINISHED, or None while there is no free slot."""
         if self.over:
             return Searcher.FINISHED  # after None, Tune polls nothing but the searcher for up to ten minutes
-        self.waits_for_slot = not self._slots.acquire(self._size)
+        self.waits_for_slot = not self._slots.acquire(self._size, trial_id)
         if self.waits_for_slot:
             return None
         try:
@@ -78,7 +78,7 @@ class TrialStoreSearcher(Searcher):  # type: ignore[misc]
         except OSError as error:
             self.storage_error, number = error, None
         if number is None:
-            self._slots.release(self._size)
+            self._slots.release(self._size, trial_id)
             return Searcher.FINISHED
         self._numbers[trial_id] = number
         return {"trial": self.trial_store.trial_id(number), **asdict(self.trial_store.unfinished[number])}
@@ -114,7 +114,7 @@ class TrialStoreSearcher(Searcher):  # type: ignore[misc]
         number, result = self._numbers.pop(trial_id, None), result or {}
         if number is None:  # Tune may call this twice for a trial
             return
-        self._slots.release(self._size)
+        self._slots.release(self._size, trial_id)
         if STORAGE in result:
             self.storage_error = str(result[STORAGE])
         if self.storage_error is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from study.cluster.packing import Packing
+from study.cluster.packing import Packing, Placement
 from study.spec import Size
 from trainables.resources import WAITING_BYTES, worker_request
 
@@ -66,7 +66,8 @@ class Slots:
     leaves, or has fewer trials left than its share.
 
     `limits` bounds a size's trials by what single nodes can hold, where the capacity of all nodes together allows for more.
-    `nodes` does the same for the trials of several sizes at once: it returns the cluster's nodes without any trials.
+    `nodes` does the same for the trials of several sizes at once: it returns the cluster's nodes without any trials. What runs
+    is also followed on such nodes: what ended trials leave free on different cards may hold no other trial.
     """
 
     capacity: Amounts
@@ -75,7 +76,13 @@ class Slots:
     _requests: dict[str, Amounts] = field(default_factory=dict)
     _remaining: dict[str, int] = field(default_factory=dict)  # trials that have not started, by search
     _running: dict[str, int] = field(default_factory=dict)
+    _placed: dict[str, dict[str, Placement]] = field(default_factory=dict)  # what runs, by search and trial
+    _occupied: Packing | None = field(default=None, init=False)
     _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def __post_init__(self) -> None:
+        if self.nodes is not None:
+            self._occupied = self.nodes()
 
     @contextmanager
     def admitted(
@@ -91,15 +98,18 @@ class Slots:
             while not (self._can_admit(name, request) or until()):
                 self._changed.wait(timeout=POLL_S)
             self._requests[name], self._remaining[name], self._running[name] = request, trials, 0
+            self._placed[name] = {}
         try:
             yield
         finally:
             with self._changed:
-                del self._requests[name], self._remaining[name], self._running[name]
+                for trial in list(self._placed[name]):
+                    self._remove(name, trial)
+                del self._requests[name], self._remaining[name], self._running[name], self._placed[name]
                 self._changed.notify_all()
 
-    def acquire(self, name: str) -> bool:
-        """Take a slot for one more trial of the search; False if it has none left now."""
+    def acquire(self, name: str, trial: str) -> bool:
+        """Take a slot for one more trial of the search, by its id; False if it has none left now."""
         with self._changed:
             wanted = {
                 search: min(self._running[search] + self._remaining[search], self.limits.get(search, sys.maxsize))
@@ -107,19 +117,31 @@ class Slots:
             }
             packing = None if self.nodes is None else self.nodes()
             share = shares(self.capacity, self._requests, wanted=wanted, packing=packing)[name]
-            if not any(self._running.values()):  # on an idle cluster one trial starts, whatever the packing makes of it
+            idle = not any(self._running.values())
+            if idle:  # on an idle cluster one trial starts, whatever the packing makes of it
                 share = max(share, 1)
             if self._running[name] >= share or not _fits(self._requests[name], self._free()):
+                return False
+            placement = None if self._occupied is None else self._occupied.place(name)
+            if placement is not None:
+                self._placed[name][trial] = placement
+            elif self._occupied is not None and not idle:
                 return False
             self._running[name] += 1
             self._remaining[name] -= 1
             return True
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, trial: str) -> None:
         """Return the slot of a trial that has ended."""
         with self._changed:
             self._running[name] -= 1
+            self._remove(name, trial)
             self._changed.notify_all()
+
+    def _remove(self, name: str, trial: str) -> None:
+        placement = self._placed[name].pop(trial, None)
+        if self._occupied is not None and placement is not None:
+            self._occupied.remove(placement)
 
     def _can_admit(self, name: str, request: Amounts) -> bool:
         requests = [*self._requests.values(), request]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.benchmarks import gpu_bench, gpu_checks, gpu_day, gpu_day_parts, gpu_
 from tests.benchmarks.children import outcome_of
 from tests.benchmarks.gpu_day import Part, run_parts
 from tests.benchmarks.gpu_day_parts import Day, Left, by_batch
+from tests.benchmarks.gpu_settings import Setting
 from tests.support.commands import CommandResult
 from tests.support.serving import ManualClock
 from trainables.models import varlen
@@ -37,8 +39,8 @@ def test_the_whole_command_at_tiny_size(run_with_ray: Callable[[str, str], Comma
         gpu_checks.PRECISIONS, True
     )
     assert all(len(result["device"]) == 10 for result in parts["losses"])
-    assert [result["outcome"] for result in parts["training"]] == ["measured", "measured"]
-    assert [result["unpad"] for result in parts["training"]] == [False, True]
+    assert [result["outcome"] for result in parts["training"]] == ["measured"] * 5, parts["training"]
+    assert [result["unpad"] for result in parts["training"]] == [False, True, True, True, True]
     served = {result["variant"]: result for result in parts["serving"]}
     assert served["fp32"]["outcome"] == "measured"
     assert served["fp32"]["batches"]["32"]["ms"] > 0
@@ -141,6 +143,28 @@ def test_settings_that_this_version_lacks_or_that_do_not_fit_are_skipped(monkeyp
     assert results["xlm-r-xxl, padded"]["reason"] == (
         "weights, gradients and optimizer take 155 GB, and the device has 150"  # 9.7 billion parameters x 16 bytes
     )
+
+
+def test_every_step_of_the_fast_loop_is_in_this_version_and_adds_to_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings: list[Setting] = []
+
+    def in_child(setting: Setting, plan: Any, limit_s: float) -> Document:
+        settings.append(setting)
+        return {"outcome": "measured"}
+
+    monkeypatch.setattr(gpu_train, "in_child", in_child)
+    results = [
+        result for result in gpu_day_parts.training(H200, lambda: 100.0) if result["name"].startswith("xlm-r-xl,")
+    ]
+    assert [result["outcome"] for result in results] == ["measured"] * len(gpu_day_parts.FASTER)
+    padded, unpadded, compiled, budget, master = (setting for setting in settings if setting.encoder == "xlm-r-xl")
+    assert unpadded == dataclasses.replace(padded, unpad=True)
+    assert compiled == dataclasses.replace(unpadded, compiled=True)
+    assert budget.resources.micro_batch_tokens == 16_384
+    assert budget == dataclasses.replace(compiled, micro_batch=1024, micro_batch_tokens=16_384)
+    assert master == dataclasses.replace(budget, precision="bf16_master")
 
 
 def test_measurements_beyond_a_parts_time_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

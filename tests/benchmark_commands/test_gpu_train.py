@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 import torch
 import typer
 
-from tests.benchmarks import gpu_train, row_lengths
+from tests.benchmarks import gpu_steps, gpu_train, row_lengths
 from tests.benchmarks.gpu_settings import SETTINGS, TINY_SETTINGS, Machine, Plan, left_out, peak_of
 from tests.support.commands import CommandResult
 from tests.support.data import DATA_ROOT, needs_data
@@ -35,6 +36,8 @@ def _check_figures(figures: dict[str, Any]) -> None:
     assert figures["tokens_per_s"] == pytest.approx(figures["tokens"] / figures["seconds"])
     flops = 6 * BODY * figures["tokens"] + 12 * LAYERS * WIDTH * figures["sum_squared_lengths"]
     assert figures["mfu"] == pytest.approx(flops / figures["seconds"] / (PEAK_TFLOPS * 1e12))
+    assert figures["window_tokens_per_s"] == pytest.approx(figures["tokens"] / figures["window_s"])
+    assert figures["window_mfu"] == pytest.approx(flops / figures["window_s"] / (PEAK_TFLOPS * 1e12))
     assert 0 < figures["step_s"]["low"] <= figures["step_s"]["median"] <= figures["step_s"]["high"]
     assert figures["peak_memory_mb"] > 0
     assert figures["nvml_used_mb"] is None
@@ -62,13 +65,16 @@ def test_a_setting_that_does_not_fit_is_recorded_and_the_next_one_runs(
 ) -> None:
     """The loop, in this process, runs out of memory in ZeRO 3, the first setting, and trains in ZeRO 0."""
 
+    read_every: list[int | None] = []
+
     def train_where_it_fits(engine: Any, *args: Any, **options: Any) -> Any:
+        read_every.append(options.get("read_every"))
         if engine.zero_optimization_stage() == 3:
             raise OutOfMemory(0, 4, "CUDA out of memory. Tried to allocate 2.00 GiB")
         return train(engine, *args, **options)
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(gpu_train, "train", train_where_it_fits)
+    monkeypatch.setattr(gpu_steps, "train", train_where_it_fits)
     monkeypatch.setattr(gpu_train, "in_child", gpu_train.measured)
     monkeypatch.setattr(gpu_train, "TINY_SETTINGS", TINY_SETTINGS[::-1])
     gpu_train.main(device="cpu", tiny=True, steps=STEPS, peak_tflops=PEAK_TFLOPS)
@@ -79,6 +85,21 @@ def test_a_setting_that_does_not_fit_is_recorded_and_the_next_one_runs(
     assert "mfu" not in too_large
     assert document["xl_mfu"] is None
     _check_figures(fitting)
+    assert fitting["micro_batches"] == 2 * STEPS
+    assert read_every == [1, 1, 1, None], "warm-up and single steps, then the window as in a study"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_budget_of_tokens_cuts_what_is_trained_and_no_time_leaves_no_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget of one token: every row is a micro-batch. One step counts however little time there is."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    setting = dataclasses.replace(TINY_SETTINGS[0], micro_batch=1024, micro_batch_tokens=1)
+    assert setting.name == "xlm-r-large, xnli, ZeRO 0, 1024 of 8 rows and 1 tokens, unpadded"
+    figures = gpu_train.measured(setting, _plan(), limit_s=0.1)
+    assert (figures["steps"], figures["micro_batches"]) == (1, BATCH)
+    assert figures["window_tokens_per_s"] is None
+    assert figures["window_unavailable"] == "no time was left to repeat the steps"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from transformers import XLMRobertaModel
 
 from tests.benchmarks.children import Document, in_child
-from tests.benchmarks.gpu_train import start_device
+from tests.benchmarks.gpu_steps import start_device
 from trainables.benchmark.subjects.fresh import environment
 from trainables.heads import Feature
 from trainables.heads.features import read_features, write_features

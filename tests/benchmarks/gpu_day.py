@@ -35,7 +35,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import gpu_bench, gpu_day_parts
+from tests.benchmarks import gpu_bench, gpu_day_parts, gpu_train
 from tests.benchmarks.children import Document
 from tests.benchmarks.gpu_day_parts import Day, Left
 from tests.benchmarks.gpu_settings import device_problem, of_device, peak_of
@@ -201,11 +201,11 @@ def _words(result: Document) -> str:
 
 
 def _show(document: Document) -> None:
-    training = Table("training", "MFU", "tokens/s", "s a step", "GB")
+    training = Table("training", "MFU", "tokens/s", "s a step", "MFU in a window", "tokens/s", "GB")
     for result in _measured(document, "training"):
-        mfu = "n/a" if result["mfu"] is None else f"{result['mfu']:.1%}"
+        (tokens, mfu), (window, window_mfu) = gpu_train.rates(result), gpu_train.rates(result, "window_")
         step_s, memory = f"{result['step_s']['median']:.3g}", f"{result['peak_memory_mb'] / 1e3:.1f}"
-        training.add_row(result["name"], mfu, f"{result['tokens_per_s']:,.0f}", step_s, memory)
+        training.add_row(result["name"], mfu, tokens, step_s, window_mfu, window, memory)
     serving = Table("serving", "batch", "ms", "floor ms", "achieved", "J a sample")
     for result in _measured(document, "serving"):
         for size, batch in result["batches"].items():

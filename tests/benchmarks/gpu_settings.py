@@ -55,6 +55,7 @@ class Setting:
     """An encoder, a task, and how training is laid out; batches count rows.
 
     `unpad`: without padding; `compiled`: layers by torch.compile. Both are off in a study unless its recipe turns them on.
+    `micro_batch_tokens`: the most tokens of a micro-batch besides its rows.
     `layers`: only so many, for a machine that does not hold the whole encoder.
     """
 
@@ -69,6 +70,7 @@ class Setting:
     compiled: bool = False
     layers: int | None = None
     precision: Precision = "bf16_mixed"
+    micro_batch_tokens: int | None = None
 
     @property
     def name(self) -> str:
@@ -78,7 +80,22 @@ class Setting:
         recomputed += (", unpadded" if self.unpad else "") + (", compiled" if self.compiled else "")
         recomputed += "" if self.precision == "bf16_mixed" else f", {self.precision}"
         rows = f"{self.micro_batch} of {self.batch_size} rows"
+        rows += "" if self.micro_batch_tokens is None else f" and {self.micro_batch_tokens} tokens"
         return f"{encoder}, {self.task}, ZeRO {self.zero_stage}{offload}, {rows}{recomputed}"
+
+    @property
+    def resources(self) -> Resources:
+        """Those of a worker with one GPU."""
+        return Resources(
+            gpus=1,
+            zero_stage=self.zero_stage,
+            offload=self.offload,
+            micro_batch=self.micro_batch,
+            micro_batch_tokens=self.micro_batch_tokens,
+            activation_checkpointing=self.activation_checkpointing,
+            unpad=self.unpad,
+            compile=self.compiled,
+        )
 
 
 # Settings that need the most host memory come last, so that an out-of-memory kill costs no other measurement.
@@ -94,6 +111,7 @@ SETTINGS = (
     Setting(XL, "xnli", 0, "none", 64, 256, False),
     Setting(XL, "xnli", 0, "none", 64, 256, False, unpad=True),
     Setting(XL, "xnli", 0, "none", 64, 256, False, unpad=True, compiled=True),
+    Setting(XL, "xnli", 0, "none", 256, 256, False, unpad=True, compiled=True, micro_batch_tokens=16_384),
     Setting(XL, "xnli", 0, "none", 32, 256, False),
     Setting(XL, "udpos", 0, "none", 128, 512, True),
     Setting(XL, "xnli", 3, "none", 64, 256, True),
@@ -157,15 +175,8 @@ def needed(setting: Setting, rows_looked_up: int) -> Machine:
     whole = outline(encoder, None)
     total = whole.count.body + rows_looked_up * whole.width
     trained = dataclasses.replace(whole, count=ParameterCount(total, whole.count.body), fused_attention=True)
-    resources = Resources(
-        gpus=1,
-        zero_stage=setting.zero_stage,
-        offload=setting.offload,
-        micro_batch=setting.micro_batch,
-        activation_checkpointing=setting.activation_checkpointing,
-    )
     training = Training(1e-5, 1, setting.batch_size, 0, precision=setting.precision, max_length=MAX_LENGTH)
-    device_gb = max(training_gb(trained, resources, Load(training)), 4 * whole.count.total / GB)
+    device_gb = max(training_gb(trained, setting.resources, Load(training)), 4 * whole.count.total / GB)
     return Machine(device_gb, 0.0 if setting.offload == "none" else OFFLOADED_BYTES * total / GB)
 
 

@@ -10,7 +10,9 @@ UD's (`row_lengths`) and random words, as many different ones as these data cont
 setting runs in a fresh process within a budget of seconds; one that does not fit, fails or takes too long is recorded with its
 outcome, and the next one starts.
 
-Each step ends with a synchronisation of the device; warm-up steps do not count. Reported per second:
+Each step ends with a synchronisation of the device; warm-up steps do not count. Then the same steps run once more as in a
+study, which does not wait for the device between two reads of the losses: `window_tokens_per_s` and `window_mfu` are over all
+of them together. Reported per second:
 
     tokens   without padding
     MFU      share of the device's peak: sum over rows of n tokens of 6 x body x n + 12 x layers x attention width x n^2,
@@ -33,37 +35,31 @@ The last line is one JSON document.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
-import random
 import re
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, NoReturn
 
 import torch
-import torch.distributed as dist
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedConfig
 
 from study.planning.operations import row_flops
 from tests.benchmarks import children, row_lengths
 from tests.benchmarks.children import Document, outcome_of
 from tests.benchmarks.gpu_settings import (
     SETTINGS,
-    TASKS,
     TINY_SETTINGS,
     XL,
     XXL,
@@ -74,29 +70,15 @@ from tests.benchmarks.gpu_settings import (
     left_out,
     peak_of,
 )
+from tests.benchmarks.gpu_steps import WARM_UP, prepared, start_device
 from trainables.benchmark.probes.hardware import hardware
 from trainables.benchmark.probes.memory import PeakMemory, host_peak_mb
 from trainables.benchmark.probes.nvml import gpu_uuid, read_gpu
 from trainables.data.source import DataError
-from trainables.heads import Feature
 from trainables.heads.base import padded_length
-from trainables.heads.features import FeatureTable, read_features, write_features
-from trainables.hyperparameters import Training
-from trainables.models.encoder import count_parameters
-from trainables.models.families import FAMILIES
-from trainables.models.packing import Numbering
-from trainables.models.task_model import TaskModel, new_head
-from trainables.resources import Resources
-from trainables.stages.fit import adapt
 from trainables.store.versions import PACKAGES
-from trainables.tasks.base import Task
-from trainables.training.batching import BatchOrder, FeatureBatches, PackedBatches, Share
-from trainables.training.engine import Layout, build_engine
-from trainables.training.loop import train
-from trainables.training.trimming import looked_up, trim
 
 MEASURED = Path(__file__).parents[2] / "docs" / "measured"
-WARM_UP = 3  # steps: kernels are chosen; the allocator and offload's pinned buffers grow
 
 console = Console(highlight=False, width=140)
 DeviceName = Annotated[str, typer.Option(help="cuda or cpu")]
@@ -219,17 +201,23 @@ def _save(document: Document, name: str) -> None:
 
 
 def _show(settings: Sequence[Mapping[str, Any]]) -> None:
-    table = Table("", "tokens/s", "MFU", "s a step", "GB torch", "GB NVML", "GB host")
+    table = Table("", "tokens/s", "MFU", "s a step", "in a window", "MFU", "GB torch", "GB NVML", "GB host")
     for setting in settings:
         if setting["outcome"] != "measured":
             table.add_row(setting["name"], setting["outcome"])
             continue
-        mfu = "n/a" if setting["mfu"] is None else f"{setting['mfu']:.1%}"
+        (tokens, mfu), window = rates(setting), rates(setting, "window_")
         megabytes = [setting["peak_memory_mb"], setting["nvml_used_mb"], setting["host_peak_mb"]]
         memory = ["n/a" if value is None else f"{value / 1e3:.1f}" for value in megabytes]
         step_s = f"{setting['step_s']['median']:.3g}"
-        table.add_row(setting["name"], f"{setting['tokens_per_s']:,.0f}", mfu, step_s, *memory)
+        table.add_row(setting["name"], tokens, mfu, step_s, *window, *memory)
     console.print(table)
+
+
+def rates(setting: Mapping[str, Any], of: str = "") -> tuple[str, str]:
+    """Tokens per second and MFU as a table shows them: of single steps, or `of` the "window_"."""
+    tokens, mfu = setting[f"{of}tokens_per_s"], setting[f"{of}mfu"]
+    return "n/a" if tokens is None else f"{tokens:,.0f}", "n/a" if mfu is None else f"{mfu:.1%}"
 
 
 # --- a process for each setting
@@ -254,141 +242,52 @@ def measured(setting: Setting, plan: Plan, limit_s: float) -> Document:
 # --- the measurement
 
 
-class Enough(Exception):
-    """The time budget is used up; the steps so far are the result."""
-
-
-class Clock:
-    """Observer of the loop: records when each step ends on the device, and resets peak memory after the warm-up."""
-
-    def __init__(self, device: torch.device, until: float) -> None:
-        self._device, self._until = device, until
-        self.ends: list[float] = []
-        self.peak = PeakMemory(device)
-        self.start_peak_mb = 0.0
-
-    def __call__(self, step: int, loss: float) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        if step + 1 == WARM_UP:
-            self.start_peak_mb = self.peak.read().mb
-            self.peak = PeakMemory(self._device)
-        self.ends.append(time.perf_counter())
-        if len(self.ends) > WARM_UP and self.ends[-1] > self._until:
-            raise Enough
-
-    @property
-    def step_s(self) -> list[float]:
-        """Seconds of each counted step."""
-        ends = self.ends[WARM_UP - 1 :]
-        return [end - start for start, end in itertools.pairwise(ends)]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows with the plan's lengths for a task, in the batches of a setting."""
-
-    table: FeatureTable
-    batches: FeatureBatches
-    order: BatchOrder
-
-    def lengths(self, step: int) -> list[int]:
-        return [self.table.lengths[index] for index in self.order.at(step)]
-
-    def padded_tokens(self, step: int, share: Share) -> int:
-        """Tokens of a step with the padding of its micro-batches."""
-        cut = [[range(self.table.lengths[index]) for index in indices] for indices in share.cut(self.order.at(step))]
-        return sum(len(rows) * padded_length(rows) for rows in cut)
-
-
-def start_device(name: str) -> torch.device:
-    """The device, with a process group of one on a GPU, as a worker of a group with a GPU has it."""
-    if name != "cuda":
-        return torch.device(name)
-    device = torch.device("cuda", 0)
-    torch.cuda.init()  # type: ignore[no-untyped-call]
-    torch.cuda.set_device(device)
-    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
-    return device
-
-
 def _figures(setting: Setting, plan: Plan, until: float) -> Document:
     device = start_device(plan.device)
-    clock, config = Clock(device, until), plan.config(setting)
-    share = Share(0, 1, setting.micro_batch)
-    training = Training(1e-5, WARM_UP + plan.steps, setting.batch_size, seed=0, precision=setting.precision)
+    start_peak = PeakMemory(device)
     with tempfile.TemporaryDirectory() as folder:
-        rows = _rows(Path(folder) / "rows.arrow", setting, plan, config, training.seed)
-        model = _model(config, TASKS[setting.task], device)
-        count = count_parameters(model.encoder)
-        lookups = looked_up(model.encoder.get_input_embeddings(), [rows.table], config.pad_token_id)
-        if lookups.pays(model):
-            trim(model, lookups)
-        trained = sum(parameter.numel() for parameter in model.parameters())
-        resources = Resources(
-            zero_stage=setting.zero_stage,
-            activation_checkpointing=setting.activation_checkpointing,
-            unpad=setting.unpad,
-            compile=setting.compiled,
-        )
-        adapt(model, resources, device)
-        layout = Layout(share, setting.zero_stage, setting.offload, device=device)
-        engine = build_engine(model, training, layout)  # never released: the process ends with it
-        with contextlib.suppress(Enough):
-            batches = PackedBatches(rows.batches, Numbering.of(model.encoder)) if setting.unpad else rows.batches
-            # Each step is timed, so each waits for the device: a training that reads every 20th loss is a little faster.
-            train(engine, batches, training, share=share, device=device, observe=clock, read_every=1)
-        counted = range(WARM_UP, len(clock.ends))
-        lengths = [length for step in counted for length in rows.lengths(step)]
-        padded = sum(rows.padded_tokens(step, share) for step in counted)
-    seconds, gpu, peak = sum(clock.step_s), read_gpu(gpu_uuid(device)), clock.peak.read()
+        run = prepared(setting, plan, device, Path(folder))
+        run.steps(WARM_UP, read_every=1)
+        start_peak_mb, peak = start_peak.read().mb, PeakMemory(device)
+        step_s = run.timed(plan.steps, until)
+        counted = range(len(step_s))
+        window_s = run.window(len(step_s)) if time.perf_counter() + sum(step_s) < until else None
+        lengths = [length for step in counted for length in run.rows.lengths(step)]
+        micro_batches = [micro_batch for step in counted for micro_batch in run.rows.micro_batches(step, run.share)]
+    gpu, memory = read_gpu(gpu_uuid(device)), peak.read()
+    config, seconds = plan.config(setting), sum(step_s)
     flops = model_flops(
-        body=count.body, layers=config.num_hidden_layers, attention_width=config.hidden_size, lengths=lengths
+        body=run.count.body, layers=config.num_hidden_layers, attention_width=config.hidden_size, lengths=lengths
     )
+
+    def mfu(seconds: float) -> float | None:
+        return None if plan.peak_tflops is None else flops / seconds / (plan.peak_tflops * 1e12)
+
     return {
         "tokens_per_s": sum(lengths) / seconds,
-        "mfu": None if plan.peak_tflops is None else flops / seconds / (plan.peak_tflops * 1e12),
-        "step_s": {"median": median(clock.step_s), "low": min(clock.step_s), "high": max(clock.step_s)},
-        "steps": len(clock.step_s),
+        "mfu": mfu(seconds),
+        "step_s": {"median": median(step_s), "low": min(step_s), "high": max(step_s)},
+        "steps": len(step_s),
         "seconds": seconds,
+        "window_s": window_s,
+        "window_tokens_per_s": None if window_s is None else sum(lengths) / window_s,
+        "window_mfu": None if window_s is None else mfu(window_s),
+        "window_unavailable": "no time was left to repeat the steps" if window_s is None else None,
         "rows": len(lengths),
         "tokens": sum(lengths),
         "sum_squared_lengths": sum(length**2 for length in lengths),
-        "padded_tokens": padded,
-        "parameters": count.total,
-        "parameters_body": count.body,
-        "parameters_trained": trained,
-        "peak_memory_mb": peak.mb,
-        "peak_memory_source": peak.source,
-        "start_peak_memory_mb": clock.start_peak_mb,
+        "padded_tokens": sum(len(rows) * padded_length(rows) for rows in micro_batches),
+        "micro_batches": len(micro_batches),
+        "parameters": run.count.total,
+        "parameters_body": run.count.body,
+        "parameters_trained": run.trained,
+        "peak_memory_mb": memory.mb,
+        "peak_memory_source": memory.source,
+        "start_peak_memory_mb": start_peak_mb,
         "nvml_used_mb": gpu.memory_used_mb,
         "nvml_unavailable": gpu.unavailable.get("memory_used_mb"),
         "host_peak_mb": host_peak_mb(),
     }
-
-
-def _rows(path: Path, setting: Setting, plan: Plan, config: PreTrainedConfig, seed: int) -> Rows:
-    """Rows of uniformly random words with random labels."""
-    task, rng = TASKS[setting.task], random.Random(seed)
-    words = rng.sample(range(config.pad_token_id + 1, config.vocab_size), plan.rows_looked_up)
-    features = []
-    for example, length in enumerate(plan.lengths.of(setting.task)):
-        target = rng.choices(range(len(task.labels)), k=length if task.head == "tagging" else 1)
-        features.append(Feature(example, (tuple(rng.choices(words, k=length)),), tuple(target), float(len(target))))
-    write_features(path, [("en", features)])
-    table = read_features(path)
-    order = BatchOrder(table.lengths, setting.batch_size, seed)
-    return Rows(table, FeatureBatches(table, task, config.pad_token_id, order), order)
-
-
-def _model(config: PreTrainedConfig, task: Task, device: torch.device) -> TaskModel:
-    """The model in fp32, created on the device: XXL is 43 GB, which a CPU would take minutes to fill."""
-    family = FAMILIES[config.model_type]
-    config._attn_implementation = family.attention(device)
-    torch.manual_seed(0)
-    with device:
-        encoder = family.model_class(config, **family.options)
-        return TaskModel(encoder, new_head(encoder, task, seed=0))
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from transformers import XLMRobertaConfig, XLMRobertaModel
 
 from trainables.benchmark.probes.hardware import available_cores, hardware
+from trainables.models.dropout import packed_dropout
 from trainables.models.encoder import compile_layers
 from trainables.store.versions import versions
-from trainables.training.dropout import packed_dropout
 
 ROWS, LAYERS, WIDTH, DROPOUT = 8000, 6, 384, 0.1
 SHAPES = ((32, 40), (32, 128), (8, 384))  # rows x tokens: pairs of sentences, documents, questions with their passages

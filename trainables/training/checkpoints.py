@@ -13,16 +13,19 @@ import io
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import torch.distributed as dist
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainables.models.task_model import MAX_FILE_BYTES
 from trainables.store.manifests import Files, read_manifest, write_manifest, wrong_contents
 from trainables.training.early_stopping import EarlyStopper
 from trainables.training.uploads import Staging, Upload
@@ -30,7 +33,7 @@ from trainables.training.uploads import Staging, Upload
 logger = logging.getLogger(__name__)
 
 KEPT = 2  # the newest, and its predecessor in case the newest is damaged
-BEST = "best.safetensors"
+BEST = "best{suffix}.safetensors"  # several files where one would be large
 MOST_SHARE = 1 / 20  # of the training's time, during which workers may wait for checkpoints
 BYTES_PER_WEIGHT = (
     16  # of a checkpoint: the weight and AdamW's two moments in fp32, and as much again for the best weights
@@ -129,7 +132,7 @@ class Checkpoints:
         staged = self._staged(engine, name)
         engine.save_checkpoint(str(staged.parent), tag=name, save_latest=False)  # begins with a barrier
         if self._leads and stopper is not None and stopper.best:
-            save_file(dict(stopper.best), staged / BEST)
+            _save_best(stopper.best, staged)
         progress = {"losses": list(losses), "scores": [] if stopper is None else list(stopper.scores)}
         content = {"step": len(losses), **progress, "group": self._group}
         self._upload = Upload(
@@ -187,7 +190,7 @@ class Checkpoints:
             raise RuntimeError(f"DeepSpeed could not load the checkpoint {folder}")
         self._last = self._clock()
         scores = [(int(done), float(value)) for done, value in manifest["scores"]]
-        best = load_file(folder / BEST) if BEST in manifest["files"] and self._leads else {}
+        best = _load_best(folder, manifest["files"]) if self._leads else {}
         return Resumed(manifest["step"], tuple(manifest["losses"]), scores, best, skipped)
 
     def _newest_usable(self) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
@@ -212,6 +215,17 @@ class Checkpoints:
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), reverse=True)
+
+
+def _save_best(state: Mapping[str, Tensor], folder: Path) -> None:
+    split = split_torch_state_dict_into_shards(dict(state), filename_pattern=BEST, max_shard_size=MAX_FILE_BYTES)
+    for name, tensors in split.filename_to_tensors.items():
+        save_file({tensor: state[tensor] for tensor in tensors}, folder / name)
+
+
+def _load_best(folder: Path, files: Iterable[str]) -> dict[str, Tensor]:
+    names = [name for name in files if fnmatch(name, BEST.format(suffix="*"))]
+    return {tensor: value for name in names for tensor, value in load_file(folder / name).items()}
 
 
 def _formatted(group: Mapping[str, Any]) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from trainables.hyperparameters import OutOfMemory, Training
+from trainables.models.dropout import packed_dropout
 from trainables.out_of_memory import is_out_of_memory
 from trainables.training.batching import Batches, Share
 from trainables.training.checkpoints import Checkpoints, Resumed
 from trainables.training.clipping import clip_gradients
-from trainables.training.dropout import packed_dropout
 from trainables.training.early_stopping import EarlyStopper
 from trainables.training.losses import Losses, Observer, steps_between_reads
 from trainables.training.prefetch import on_device, prepared_steps

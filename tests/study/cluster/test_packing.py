@@ -15,7 +15,7 @@ TWO_OF_FOUR = capacity_of_nodes([{"Alive": True, "Resources": {"CPU": 16.0, "GPU
 
 def _placed(capacity: Capacity, *trials: Resources) -> list[bool]:
     packing = Packing(capacity, {str(resources): resources for resources in trials})
-    return [packing.place(str(resources)) for resources in trials]
+    return [packing.place(str(resources)) is not None for resources in trials]
 
 
 def test_gpus_that_two_nodes_have_left_are_not_counted_together() -> None:
@@ -29,6 +29,44 @@ def test_gpus_that_two_nodes_have_left_are_not_counted_together() -> None:
 def test_a_trial_that_does_not_fit_leaves_what_others_need() -> None:
     six = Resources(workers=6, gpus=1)
     assert _placed(TWO_OF_FOUR, ONE, ONE, ONE, six, FOUR_TOGETHER) == [True, True, True, False, True]
+
+
+def test_a_whole_gpu_is_one_card() -> None:
+    """Two halves of different cards are free after trials have ended: a half fits, and no whole GPU."""
+    quarter, half = Resources(gpus=0.25), Resources(gpus=0.5)
+    packing = Packing(
+        capacity_of_nodes([{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0}}]),
+        {"quarter": quarter, "half": half, "whole": ONE, "two": Resources(workers=2, gpus=1, one_node=True)},
+    )
+    first, _, third, last = (packing.place("half") for _ in range(4))
+    assert first is not None
+    assert third is not None
+    assert last is not None
+    assert packing.place("quarter") is None
+    packing.remove(first)
+    packing.remove(third)
+    assert packing.place("whole") is None
+    assert packing.place("two") is None
+    packing.remove(last)
+    shared = packing.place("quarter")
+    assert shared is not None
+    assert packing.place("whole") is not None, "the quarter is on the card that is in use"
+    assert packing.place("half") is None
+
+
+def test_a_node_without_trials_may_become_one_of_another_kind() -> None:
+    groups = {
+        "head": {"resources": {"CPU": 4}},
+        "small": {"resources": {"CPU": 8, "GPU": 1}},
+        "large": {"resources": {"CPU": 64, "GPU": 8}},
+    }
+    capacity = capacity_of_config({"head_node_type": "head", "max_workers": 1, "available_node_types": groups})
+    packing = Packing(capacity, {"one": ONE, "four": FOUR_TOGETHER})
+    one = packing.place("one")
+    assert one is not None
+    assert packing.place("four") is None
+    packing.remove(one)
+    assert packing.place("four") is not None
 
 
 @pytest.mark.parametrize(

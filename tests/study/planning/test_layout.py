@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from study.planning.layout import fewest_gpus
+from study.planning.memory import training_fits
+from study.planning.row_lengths import Tokens
 from study.planning.stages import Load
 from study.planning.utilisation import training_share
 from tests.support.architectures import SMALL
@@ -49,6 +51,25 @@ def test_a_network_that_cannot_fill_a_card_shares_it() -> None:
     assert layout.gpu_memory_gb == 80 * layout.gpus, "of a card as large as before"
     # Alone it reaches so little of the peak that the trials beside it cost nothing.
     assert training_share(TINY, 128 * 128, peak_tflops=312).usual * (1 / layout.gpus) < 1
+
+
+def test_rows_of_different_lengths_are_cut_by_tokens_where_the_longest_decide_the_memory() -> None:
+    """XLM-R large in 24 GB: 160 passages at once do not fit, and those that fit are more tokens than all sentences."""
+    large = dataclasses.replace(
+        SMALL, count=ParameterCount(560 * 10**6, 303 * 10**6), largest=256 * 10**6, layers=24, width=1024
+    )
+    passages = dataclasses.replace(PASSAGES, rows=5, tokens=Tokens.all_of(110))
+    sentences = dataclasses.replace(LOAD, tokens=Tokens.all_of(40))
+    card = dataclasses.replace(CARD, gpu_memory_gb=24)
+    layout = fewest_gpus(large, [passages, sentences], card, scored_length=384)
+    assert layout is not None
+    assert layout.micro_batch_tokens is not None
+    assert not layout.activation_checkpointing
+    by_rows = dataclasses.replace(layout, micro_batch_tokens=None)
+    assert not training_fits(large, by_rows, [passages])
+    alone = fewest_gpus(large, [LOAD], card, scored_length=384)
+    assert alone is not None
+    assert alone.micro_batch_tokens is None, "rows of one length need no budget"
 
 
 def test_state_moves_to_host_memory_only_where_no_number_of_gpus_holds_it() -> None:

@@ -119,6 +119,20 @@ def test_the_widest_batch_decides_what_fits() -> None:
     assert memory.activations_gb(network, card, Load(training, rows=2)) == memory.activations_gb(network, card, one)
 
 
+def test_a_budget_of_tokens_limits_activations_to_itself() -> None:
+    """Rows of any length can use it up; one group that exceeds it is processed all the same."""
+    load = Load(Training(1e-3, 1, 64, 0, precision="bf16_mixed", max_length=100))
+    card = Resources(gpus=1, accelerator_type="T4", micro_batch=256, micro_batch_tokens=1050)
+    assert memory.tokens_at_once(dataclasses.replace(card, micro_batch_tokens=None), load) == 6400
+    assert memory.tokens_at_once(card, load) == 1050
+    assert memory.tokens_at_once(card, load, fill=0.5) == 1050
+    assert memory.tokens_at_once(dataclasses.replace(card, micro_batch=5), load) == 500
+    assert memory.tokens_at_once(dataclasses.replace(card, micro_batch_tokens=10**6), load) == 6400
+    together, pretraining = dataclasses.replace(load, group=16), dataclasses.replace(load, by_tokens=False)
+    assert [memory.tokens_at_once(card, each) for each in (together, pretraining)] == [1600, 6400]
+    assert memory.activations_gb(SMALL, card, load) * 1e9 == pytest.approx(2 * 1050 * 34 * 8)
+
+
 def test_buffers_by_hand() -> None:
     def buffer_bytes(zero_stage: int, precision: Precision, **options: Any) -> float:
         load = Load(Training(1e-3, 1, 8, 0, precision=precision), **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,29 @@ def test_hours_by_hand() -> None:
     assert load_hours(LARGE, load, Resources(gpus=1, accelerator_type="M3")) is None
 
 
+def test_a_budget_of_tokens_decides_what_a_gpu_processes_at_once() -> None:
+    """A batch of 128 rows of 33 tokens, padded to 40: 1,600 tokens hold 40 of them, or 48 without padding."""
+    load = Load(Training(1e-3, 10, 128, seed=0, precision="bf16_mixed", max_length=33))
+    card = Resources(gpus=1, accelerator_type="H100", micro_batch=256, micro_batch_tokens=1600)
+
+    def rows(load: Load, **changes: Any) -> float:
+        return tokens_a_micro_step(load, dataclasses.replace(card, **changes)) / 33
+
+    assert rows(load) == pytest.approx(128 / 4)
+    assert rows(load, unpad=True) == pytest.approx(128 / 3)
+    assert rows(load, micro_batch=16) == pytest.approx(16)
+    assert rows(load, workers=2) == pytest.approx(64 / 2)
+    assert rows(load, micro_batch_tokens=10_000) == pytest.approx(128)
+    assert rows(dataclasses.replace(load, rows=2, group=64)) == pytest.approx(128), "a group stays together"
+    assert rows(dataclasses.replace(load, by_tokens=False)) == pytest.approx(128), "pre-training counts rows"
+    fewer, more = (
+        load_hours(LARGE, load, dataclasses.replace(card, micro_batch_tokens=most)) for most in (400, 10_000)
+    )
+    assert fewer is not None
+    assert more is not None
+    assert fewer.usual > 2 * more.usual
+
+
 @pytest.mark.parametrize(
     ("card", "fp32", "bf16"), [("H100", 67e12, 989e12), ("A100", 19.5e12, 312e12), ("T4", 8.1e12, 8.1e12)]
 )
@@ -140,6 +164,7 @@ def test_every_row_of_a_feature_is_counted() -> None:
     mixture = Mixture("both", (five, MaskedLm()))
     assert loads(mixture) == [(5, 1, False), (1, 1, True)]
     assert [(load.rows, load.group, load.masked) for load in loads_of(root)] == [(2 * 8, 1, True)]
+    assert [load.by_tokens for load in (*loads_of(root), *loads_of(tuned(mixture)))] == [False, True, True]
     # The mixture counts as its more expensive task, here the one with five rows.
     flops = {task: stage_flops(SMALL, tuned(task), longest=True) for task in (Mnli(), five, mixture)}
     assert flops[mixture] == flops[five] == 5 * flops[Mnli()]

@@ -93,6 +93,10 @@ def test_the_plan_names_what_it_lacks_and_what_does_not_fit() -> None:
         "training computes padding: xlm-r-large, xlm-r-xl, xlm-r-xxl (unpad is off; it has not been run on a GPU"
     )
     assert starting("training computes padding: mt5-large, mt5-xl, mt5-xxl (its attention adds a learned bias")
+    assert [line for line in lines if "span nodes" in line] == [
+        "xlm-r-xxl: 4 workers with 1 GPU each: one node needs 4 GPUs and 32 cores, else they span nodes",
+        "mt5-xxl: 2 workers with 1 GPU each: one node needs 2 GPUs and 16 cores, else they span nodes",
+    ]
     assert starting("xlm-r-xxl: facebook/xlm-roberta-xxl at 03e0fb540c3c9afd4bdda0072e7cb82d2eafd060: ")
     small = BenchmarkPlan(("fp32", "bf16"), accelerator_type="A10G")
     lines = _lines(dataclasses.replace(study, benchmark=small))

@@ -35,10 +35,10 @@ def test_several_workers_lose_a_part_to_communication() -> None:
 
 
 def _setting(mfu: float | None, **other: Any) -> dict[str, Any]:
-    # Ten steps of four micro-batches, with 4,000 tokens in each of these.
-    usual = {"outcome": "measured", "encoder": "xlm-r-large", "offload": "none", "steps": 10, "tokens": 160_000}
+    # 40 micro-batches with 4,000 tokens in each.
+    usual = {"outcome": "measured", "encoder": "xlm-r-large", "offload": "none", "tokens": 160_000, "micro_batches": 40}
     usual |= {"zero_stage": 0, "activation_checkpointing": False}
-    return {**usual, "batch_size": 128, "micro_batch": 32, "parameters_body": LARGE_BODY, "mfu": mfu, **other}
+    return {**usual, "parameters_body": LARGE_BODY, "mfu": mfu, **other}
 
 
 def test_a_measured_gpu_is_read_from_its_document(tmp_path: Path) -> None:

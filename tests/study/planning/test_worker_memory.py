@@ -76,6 +76,15 @@ def test_alternatives_count_up_to_the_micro_batch() -> None:
     assert _training_bytes(five, micro_batch=40) < 2 * _training_bytes(one, micro_batch=40)
 
 
+def test_sentences_fill_a_budget_of_tokens_like_passages() -> None:
+    """A batch of eight rows of 16 tokens, of which sentences fill half: 64 tokens, or as many as the budget has."""
+    sentences = Load(Training(1e-3, 1, 8, 0, max_length=16), fills_rows=False)
+    whole, cut = _training_bytes(sentences), _training_bytes(sentences, micro_batch_tokens=40)
+    half = _training_bytes(sentences, micro_batch_tokens=32)
+    assert whole - cut == pytest.approx(24 / 8 * (cut - half))
+    assert whole > cut > half
+
+
 def test_the_quickstart_fits_a_laptop_of_8_gb_and_gpus_request_nothing() -> None:
     """The machine has 5 GB left: a trial of any size fits, and of the size with most trials two at once."""
     study = quickstart()

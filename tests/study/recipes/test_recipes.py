@@ -130,7 +130,7 @@ def test_variants_for_one_gpu_are_the_same_studies() -> None:
             assert one_card.max_trials(size.resources) >= 1
             assert memory.memory_verdict(variant, size, architecture_of(variant, size)) == "yes"
     base, large = (size.resources for size in xtreme_r_one_gpu().sizes)
-    assert 2 * base.gpus + large.gpus == 1, "two trials of base beside one of Large"
+    assert 4 * base.gpus + 2 * large.gpus == 1, "four trials of base beside two of Large"
     left_out = {size.name for size in one_vs_ten_billion().sizes} - {
         size.name for size in one_vs_ten_billion_one_gpu().sizes
     }

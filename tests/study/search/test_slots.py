@@ -59,22 +59,22 @@ def test_a_trial_requests_the_resources_of_all_its_workers() -> None:
 def test_no_more_trials_run_than_fit_into_memory() -> None:
     slots = Slots({"CPU": 4, "memory": 5e9})
     with slots.admitted("a", {"CPU": 1, "memory": 2e9}, trials=9):
-        assert [slots.acquire("a") for _ in range(3)] == [True, True, False]
+        assert [slots.acquire("a", str(trial)) for trial in range(3)] == [True, True, False]
 
 
 def test_a_new_search_gets_its_share_as_trials_end() -> None:
     slots = Slots({"CPU": 4})
     with slots.admitted("a", ONE, trials=9):
-        assert [slots.acquire("a") for _ in range(5)] == [True] * 4 + [False]
+        assert [slots.acquire("a", str(trial)) for trial in range(5)] == [True] * 4 + [False]
         with slots.admitted("b", ONE, trials=9):
-            assert not slots.acquire("b")
-            slots.release("a")
-            assert not slots.acquire("a"), "a has more than its half"
-            assert slots.acquire("b")
-            slots.release("a")
-            assert slots.acquire("b")
-            assert not slots.acquire("b")
-        assert slots.acquire("a")
+            assert not slots.acquire("b", "first")
+            slots.release("a", "0")
+            assert not slots.acquire("a", "5"), "a has more than its half"
+            assert slots.acquire("b", "first")
+            slots.release("a", "1")
+            assert slots.acquire("b", "second")
+            assert not slots.acquire("b", "third")
+        assert slots.acquire("a", "5")
 
 
 def test_trials_of_several_sizes_run_only_as_far_as_the_nodes_hold_them_together() -> None:
@@ -90,8 +90,8 @@ def test_trials_of_several_sizes_run_only_as_far_as_the_nodes_hold_them_together
         return slots.admitted(name, trial_request(sizes[name]), trials=9, **until)
 
     with admitted("three"), admitted("one"):
-        assert [slots.acquire("three") for _ in range(3)] == [True, True, False]
-        assert [slots.acquire("one") for _ in range(3)] == [True, True, False]
+        assert [slots.acquire("three", str(trial)) for trial in range(3)] == [True, True, False]
+        assert [slots.acquire("one", str(trial)) for trial in range(3)] == [True, True, False]
     asked: list[bool] = []
 
     def asked_before() -> bool:
@@ -102,12 +102,32 @@ def test_trials_of_several_sizes_run_only_as_far_as_the_nodes_hold_them_together
         assert len(asked) == 2, "eight GPUs are enough for one trial of each; the nodes have one left each"
 
 
+def test_halves_of_two_cards_are_no_card_until_trials_share_one_again() -> None:
+    """Of four halves on two cards, one ends on each. Once a third ends, a new half joins the last, and a card is free."""
+    nodes = capacity_of_nodes([{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}])
+    sizes = {name: Size(name, SIZE.encoder, Resources(gpus=gpus)) for name, gpus in {"half": 0.5, "whole": 1}.items()}
+    slots = Slots(nodes.totals(), nodes=lambda: Packing(nodes, {name: size.resources for name, size in sizes.items()}))
+    with slots.admitted("half", trial_request(sizes["half"]), trials=9):
+        assert all(slots.acquire("half", trial) for trial in "abcd")
+        with slots.admitted("whole", trial_request(sizes["whole"]), trials=9):
+            slots.release("half", "a")
+            slots.release("half", "c")
+            assert not slots.acquire("whole", "w"), "b and d run on a card each"
+            slots.release("half", "d")
+            assert slots.acquire("half", "e")
+            assert slots.acquire("whole", "w")
+    with slots.admitted("whole", trial_request(sizes["whole"]), trials=9):
+        assert [slots.acquire("whole", trial) for trial in "xyz"] == [True, True, False], (
+            "a search leaves nothing behind"
+        )
+
+
 def test_a_limit_bounds_a_search_below_the_capacity_of_all_nodes() -> None:
     slots = Slots({"CPU": 4}, {"a": 2})
     with slots.admitted("a", ONE, trials=9):
-        assert [slots.acquire("a") for _ in range(3)] == [True, True, False]
+        assert [slots.acquire("a", str(trial)) for trial in range(3)] == [True, True, False]
         with slots.admitted("b", ONE, trials=9):
-            assert [slots.acquire("b") for _ in range(3)] == [True, True, False]
+            assert [slots.acquire("b", str(trial)) for trial in range(3)] == [True, True, False]
 
 
 def test_a_search_that_needs_everything_waits_until_the_others_have_left() -> None:
@@ -117,13 +137,13 @@ def test_a_search_that_needs_everything_waits_until_the_others_have_left() -> No
     def large() -> None:
         with slots.admitted("large", TWO, trials=1):
             events.append("large admitted")
-            events.append(f"large acquires: {slots.acquire('large')}")
+            events.append(f"large acquires: {slots.acquire('large', 'x7')}")
 
     thread = threading.Thread(target=large)
     with slots.admitted("small", ONE, trials=1):
         thread.start()
         thread.join(0.2)
-        assert slots.acquire("small")
+        assert slots.acquire("small", "first")
         events.append("small leaves")
     thread.join(10)
     assert events == ["small leaves", "large admitted", "large acquires: True"]
@@ -132,27 +152,28 @@ def test_a_search_that_needs_everything_waits_until_the_others_have_left() -> No
 def test_a_search_that_is_told_to_stop_does_not_wait_to_be_admitted() -> None:
     slots = Slots({"CPU": 1})
     with slots.admitted("a", ONE, trials=1):
-        assert slots.acquire("a")
+        assert slots.acquire("a", "first")
         with slots.admitted("b", ONE, trials=1, until=lambda: True):
-            assert not slots.acquire("b")
+            assert not slots.acquire("b", "first")
 
 
 def test_a_trial_that_requests_more_cores_than_there_are_gets_them_all() -> None:
     slots = Slots({"CPU": 2})
     with slots.admitted("large", {"CPU": 16.0}, trials=9):
-        assert slots.acquire("large")
-        assert not slots.acquire("large")
-        slots.release("large")
-        assert slots.acquire("large")
+        assert slots.acquire("large", "first")
+        assert not slots.acquire("large", "second")
+        slots.release("large", "first")
+        assert slots.acquire("large", "second")
 
 
 def test_one_trial_starts_on_an_idle_cluster_whatever_the_nodes_are_thought_to_hold() -> None:
     """Whether it can run was checked before; a search that waited would wait for ever."""
 
     class Nothing:
-        def place(self, name: str) -> bool:
-            return False
+        def place(self, name: str) -> None:
+            return None
 
     slots = Slots({"CPU": 4}, nodes=Nothing)  # type: ignore[arg-type]
     with slots.admitted("a", ONE, trials=9):
-        assert [slots.acquire("a") for _ in range(2)] == [True, False]
+        assert [slots.acquire("a", str(trial)) for trial in range(2)] == [True, False]
+        slots.release("a", "0")

@@ -78,7 +78,10 @@ def _train(
     if folder is not None:
         kept = Checkpoints(folder, 0.0, leads=share.rank == 0, workers=share.workers, zero_stage=zero_stage)
     order = BatchOrder(table.lengths, TRAINING.batch_size, TRAINING.seed)
-    with managed_engine(classifier(roberta(0.1)), TRAINING, Layout(share, zero_stage)) as engine, kept as checkpoints:
+    with (
+        managed_engine(classifier(roberta(0.1)), TRAINING, Layout(share, zero_stage)) as engine,
+        kept as checkpoints,
+    ):
         trained = train(
             engine,
             FeatureBatches(table, MicroEntailment(), PAD, order),
@@ -234,7 +237,11 @@ def _stopper(scores: list[float], patience: int) -> EarlyStopper:
 
 
 @pytest.mark.slow
-def test_early_stopping_keeps_the_best_weights_also_over_an_interruption(features: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("max_file_bytes", [4 * 10**9, 100_000])
+def test_early_stopping_keeps_the_best_weights_also_over_an_interruption(
+    features: Path, tmp_path: Path, max_file_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.training.checkpoints.MAX_FILE_BYTES", max_file_bytes)
     best = _train(features, tmp_path / "best", until=STEPS)[0]
     stopper = _stopper([50.0, 70.0, 70.0, 60.0, 90.0], patience=2)
     losses, _, _ = _train(features, None, stopper=stopper)
@@ -242,6 +249,8 @@ def test_early_stopping_keeps_the_best_weights_also_over_an_interruption(feature
     assert stopper.best_step == 4
     with pytest.raises(Killed):
         _train(features, tmp_path / "stopped", until=7, stopper=_stopper([50.0, 70.0, 70.0], patience=2))
+    files = [path.name for path in (tmp_path / "stopped" / "step-00000006").glob("best*")]
+    assert (files == ["best.safetensors"]) == (max_file_bytes > 100_000), files
     resumed = _stopper([60.0], patience=2)
     assert _train(features, tmp_path / "stopped", weights=5, stopper=resumed)[0] == best[:8]
     assert resumed.scores == [(2, 50.0), (4, 70.0), (6, 70.0), (8, 60.0)]

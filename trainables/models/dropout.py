@@ -45,6 +45,8 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
         raise ValueError(f"dropout probability {p}: must be between 0 and 1")
     if not training or p == 0.0:
         return input
+    if torch.compiler.is_compiling():  # torch.compile draws masks inside its kernels, and cannot print `random.from`
+        return torch.dropout(input, p, training)
     return input * mask(input.shape, p, input.dtype)
 
 

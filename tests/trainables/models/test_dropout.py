@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func  # type: ignore[import-untyped]
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
+from torch.fx import GraphModule
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from trainables.hyperparameters import Training
+from trainables.models.dropout import mask, packed_dropout
 from trainables.training.batching import Share
-from trainables.training.dropout import mask, packed_dropout
 from trainables.training.engine import Layout, managed_engine
 from trainables.training.loop import train
 
@@ -46,6 +50,26 @@ def test_the_four_masks_of_a_word_are_independent() -> None:
     torch.manual_seed(0)
     lanes = (mask(torch.Size([100_000, 4]), 0.5, torch.float64) == 0).double()
     assert (torch.corrcoef(lanes.T) - torch.eye(4)).abs().max() < 4 / math.sqrt(100_000)
+
+
+def test_compiled_layers_draw_their_own_masks() -> None:
+    """Python code is generated for the graph, as Inductor does; `aten.random.from` is no Python."""
+
+    graphs: list[str] = []
+
+    def compiled(graph: GraphModule, inputs: list[Tensor]) -> Any:
+        compile(graph.code, "graph", "exec")
+        graphs.append(graph.code)
+        return make_boxed_func(graph.forward)
+
+    module = nn.Dropout(0.5)
+    layer = torch.compile(lambda inputs: 2 * module(inputs), backend=aot_autograd(fw_compiler=compiled), fullgraph=True)
+    torch.manual_seed(0)
+    with packed_dropout(CPU):
+        values = layer(torch.ones(SHAPE, requires_grad=True))
+        values.sum().backward()
+    assert graphs
+    assert dropped(values) == pytest.approx(0.5, abs=0.01)
 
 
 def test_modules_and_functions_use_the_masks_and_gradients_pass_through_them() -> None:
