@@ -39,7 +39,7 @@ def sizes_table(study: Study, architectures: Mapping[str, Architecture]) -> Tabl
     """Encoders, parameters, workers, trials and stages of each size."""
     columns = (
         *("size", "encoder", "params", "embeddings", "body"),
-        *("workers", "launcher", "trials", "stages", "not shared"),
+        *("workers", "launcher", "rates", "trials", "stages", "not shared"),
     )
     table = _table("sizes", columns, left=("size", "encoder", "workers", "launcher"))
     for size in study.sizes:
@@ -53,6 +53,7 @@ def sizes_table(study: Study, architectures: Mapping[str, Architecture]) -> Tabl
             f"{resources.workers} x {resources.cpus} CPU"
             + (f" + {resources.gpus:g} {device_words(resources)}" if resources.gpus else ""),
             "inline" if resources.inline else f"Ray Train, ZeRO-{resources.zero_stage}",
+            f"x {size.rate_factor:g}",  # a trial's learning rates are named as the study has them
             str(study.budget(size)),
             str(shared),
             str(not_shared),

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.laptop_results [--write]
 
-Reads every `docs/measured/laptop/NAME.json` (written by `python -m study report DIR --save NAME.json`, with its scores by
-example) and `NAME.run.json` (the last line of that run), joins them into one study and prints each table as Markdown.
+Reads every `docs/measured/laptop/SIZE-seedN.json` (written by `python -m study report DIR --save`, with its scores by example)
+and `SIZE-seedN.run.json` (the last line of that run), joins them into one study and prints each table as Markdown.
 `--write` puts them into the page, between `<!-- NAME -->` and `<!-- /NAME -->`. A test compares the page with what this prints.
 The last line is one JSON document.
 """
@@ -72,16 +72,16 @@ def filled(page: str, tables: dict[str, str]) -> str:
 
 
 def _saved() -> list[Path]:
-    """Saved tables by size, then seed."""
+    """Saved tables by size, then seed; their names are such as `3l-seed0.json`."""
     paths = [path for path in MEASURED.glob("*.json") if not path.name.endswith(".run.json")]
-    return sorted(paths, key=lambda path: (path.stem.split("-")[0], int(re.sub(r"\D", "", path.stem.split("-")[1]))))
+    return sorted(paths, key=lambda path: [int(number) for number in re.findall(r"\d+", path.stem)])
 
 
 def runs(findings: Findings) -> str:
     """What was run, and what it took."""
     rows = []
     for path in _saved():
-        run = json.loads(path.with_suffix(".run.json").read_text(encoding="utf-8"))
+        run = json.loads(path.with_name(f"{path.stem}.run.json").read_text(encoding="utf-8"))
         seconds = run["seconds"]
         (size,) = run["sizes"]
         rows.append(

@@ -1,0 +1,42 @@
+"""The page of results has the tables that its command prints from the committed runs, and claims are graded as they should."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.report.findings import Findings
+from tests.analysis.helpers import default_cells, with_chance
+from tests.benchmarks import laptop_results
+from tests.benchmarks.laptop_claims import claims
+
+TARGETS = ("udpos", "uner_dev_as_train", "tydiqa", "tatoeba")
+
+
+def test_the_page_has_the_tables_that_the_command_prints() -> None:
+    page = laptop_results.PAGE.read_text(encoding="utf-8")
+    tables = laptop_results.blocks(Findings(laptop_results.committed()))
+    assert laptop_results.filled(page, tables) == page, "run `python -m tests.benchmarks.laptop_results --write`"
+
+
+def test_a_table_without_a_place_on_the_page_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no place for 'runs'"):
+        laptop_results.filled("# Results", {"runs": "| a |"})
+    assert laptop_results.filled("<!-- runs -->\nold\n<!-- /runs -->", {"runs": "new"}).split() == (
+        "<!-- runs --> new <!-- /runs -->".split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("gain", "seeds", "verdict"),
+    [(6.0, 4, "supported"), (-6.0, 4, "not supported"), (0.0, 4, "cannot be told"), (6.0, 1, "cannot be told")],
+)
+def test_a_claim_of_a_gain_needs_seeds_and_an_effect(gain: float, seeds: int, verdict: str) -> None:
+    frames = default_cells({"none": 50.0, "snli": 50.0 + gain}, sd=0.2, seeds=seeds, targets=TARGETS)
+    graded = {
+        claim.claim: claim.verdict for claim in claims(Findings(with_chance(frames, dict.fromkeys(TARGETS, 0.0))))
+    }
+    (questions,) = [found for claim, found in graded.items() if claim.startswith("Question answering")]
+    (names,) = [found for claim, found in graded.items() if claim.startswith("Named-entity")]
+    assert questions == verdict
+    opposite = {"supported": "not supported", "not supported": "supported"}
+    assert names == opposite.get(verdict, verdict)
