@@ -107,9 +107,10 @@ def test_every_page_is_reached_from_the_index() -> None:
 
 
 def test_every_kept_measurement_is_linked_from_the_page_of_measurements() -> None:
-    linked = {path for path, _ in links("docs/measurements.md")}
+    """By itself, or with a folder inside `docs/measured`."""
+    linked = {path for path, _ in links("docs/measurements.md")} - {"docs/measured"}
     kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "measured").rglob("*") if path.is_file()}
-    assert not kept - linked
+    assert not {path for path in kept if not {path, str(Path(path).parent)} & linked}
 
 
 def test_every_fault_names_a_test() -> None:

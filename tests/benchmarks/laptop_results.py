@@ -3,7 +3,7 @@
     python -m tests.benchmarks.laptop_results [--write]
 
 Reads every `docs/measured/laptop/SIZE-seedN.json` (written by `python -m study report DIR --save`, with its scores by example)
-and `SIZE-seedN.run.json` (the last line of that run), joins them into one study and prints each table as Markdown.
+and `SIZE-seedN.run.json` (the last line of a run that has ended), joins them into one study and prints each table as Markdown.
 `--write` puts them into the page, between `<!-- NAME -->` and `<!-- /NAME -->`. A test compares the page with what this prints.
 The last line is one JSON document.
 """
@@ -78,21 +78,28 @@ def _saved() -> list[Path]:
 
 
 def runs(findings: Findings) -> str:
-    """What was run, and what it took."""
+    """What was run, and what it took; a run without its last line has not ended."""
     rows = []
     for path in _saved():
-        run = json.loads(path.with_name(f"{path.stem}.run.json").read_text(encoding="utf-8"))
-        seconds = run["seconds"]
-        (size,) = run["sizes"]
-        rows.append(
-            [
-                *(size["name"], run["seed"], size["trials"]),
-                *(f"{seconds[phase] / 60:.0f}" for phase in ("search", "benchmark")),
-                f"{run['wall_s'] / 60:.0f}",
-                f"{run['peak_memory_mb'] / 1e3:.1f}",
-            ]
-        )
-    return _table(["size", "seed", "trials", "search, min", "benchmark, min", "whole, min", "peak memory, GB"], rows)
+        frames, last = analysis.read_saved(path), path.with_name(f"{path.stem}.run.json")
+        run = json.loads(last.read_text(encoding="utf-8")) if last.is_file() else None
+        took = ["n/a"] * 4
+        if run is not None:
+            minutes = (*(run["seconds"][phase] for phase in ("search", "benchmark")), run["wall_s"])
+            took = [*(f"{seconds / 60:.0f}" for seconds in minutes), f"{run['peak_memory_mb'] / 1e3:.1f}"]
+        done = int((frames.trials["outcome"] == "complete").sum())
+        rows.append([", ".join(frames.size_names), frames.context["seed"], done, len(frames.benchmarks), *took])
+    columns = [
+        "size",
+        "seed",
+        "trials",
+        "variants served",
+        "search, min",
+        "benchmark, min",
+        "whole, min",
+        "peak memory, GB",
+    ]
+    return _table(columns, rows)
 
 
 def scores(findings: Findings) -> str:
