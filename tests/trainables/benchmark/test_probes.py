@@ -100,6 +100,7 @@ def test_a_mig_slice_has_its_own_memory_and_processes_and_the_energy_of_its_card
 
         return read
 
+    process = type("Process", (), {"pid": 1, "usedGpuMemory": 2e6})()
     fakes = {
         "nvmlInit": lambda: None,
         "nvmlShutdown": lambda: None,
@@ -108,7 +109,7 @@ def test_a_mig_slice_has_its_own_memory_and_processes_and_the_energy_of_its_card
         "nvmlDeviceGetName": lambda handle: f"name of {handle}",
         "nvmlSystemGetDriverVersion": lambda: "580.1",
         "nvmlDeviceGetMemoryInfo": lambda handle: type("Memory", (), {"used": 2e6, "total": 8e6})(),
-        "nvmlDeviceGetComputeRunningProcesses": lambda handle: [] if handle == "slice" else [1, 2, 3],
+        "nvmlDeviceGetComputeRunningProcesses": lambda handle: [] if handle == "slice" else [process] * 3,
         "nvmlDeviceGetTotalEnergyConsumption": only_of_card(9000),
         "nvmlDeviceGetPowerUsage": only_of_card(250_000),
         "nvmlDeviceGetTemperature": only_of_card(61),

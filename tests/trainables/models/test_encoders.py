@@ -40,6 +40,7 @@ from trainables.stages.vocabulary import TOKENIZER
 from trainables.store.stage_store import Finished, StageStore
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training.batching import Share
+from trainables.training.clipping import clip_gradients
 from trainables.training.engine import Layout, build_engine, full_state, release
 
 TASK = MicroEntailment(languages_=recipes.LANGUAGES, **recipes.SMALL)
@@ -163,6 +164,7 @@ def _trained(model: TaskModel, inputs: dict[str, Tensor], zero_stage: int, **how
     engine.train()
     torch.manual_seed(1)
     engine.backward(engine(**inputs, labels=torch.tensor([0, 1, 0, 1])) / 4)
+    clip_gradients(engine, TRAINING.max_gradient_norm)  # as the loop does where DeepSpeed does not
     engine.step()
     state = full_state(engine)
     release(engine)
