@@ -76,4 +76,4 @@ def report(
         )
     except NoStudy as error:
         refuse(redacted(str(error)))
-    console.print(str(written))
+    console.print(str(written), markup=False)  # a path may hold brackets

@@ -38,7 +38,7 @@ def ui(folder: Folder, port: Port = 5000) -> None:
         refuse(str(error))
     arguments = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     arguments += ["--host", "127.0.0.1", "--port", str(port)]
-    console.print(address)
+    console.print(address, markup=False)
     for shown, link in links(uri, address=address).items():
         console.print(f"{shown}\n  {link}", markup=False)
     os.execv(sys.executable, arguments)
