@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from analysis import read_saved
 from analysis.report.findings import Findings
+from study.recipes.laptop import laptop
 from tests.analysis.helpers import default_cells, with_chance
 from tests.benchmarks import laptop_results
 from tests.benchmarks.laptop_claims import claims
@@ -16,6 +18,15 @@ def test_the_page_has_the_tables_that_the_command_prints() -> None:
     page = laptop_results.PAGE.read_text(encoding="utf-8")
     tables = laptop_results.blocks(Findings(laptop_results.committed()))
     assert laptop_results.filled(page, tables) == page, "run `python -m tests.benchmarks.laptop_results --write`"
+
+
+@pytest.mark.parametrize("size", ["3l", "6l"])
+def test_the_recipe_has_the_rate_that_english_dev_chose(size: str) -> None:
+    trials = read_saved(laptop_results.DOCS / "measured" / "laptop_rates" / f"{size}.json").trials
+    best = trials.sort_values("dev_score")["lr_target"].iloc[-1]
+    study = laptop()
+    (factor,) = [own.rate_factor for own in study.sizes if own.name == size]
+    assert study.space.defaults()[0].lr_target * factor == pytest.approx(best)
 
 
 def test_a_table_without_a_place_on_the_page_is_an_error() -> None:
