@@ -91,7 +91,8 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
     """
     if study.unpinned:
         raise CannotRun(joined(f"not pinned when the study was built: {what}" for what in study.unpinned))
-    timeline, peak_memory = Timeline(), PeakMemory()
+    timeline = Timeline()
+    peak_memory = PeakMemory(lambda: timeline.current)
     console = Console(timeline)
     if warning := check_disk(options.output).warning:
         console.say(warning)
@@ -131,6 +132,7 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
         "wall_s": round(timeline.wall_s, 1),
         "seconds": {name: round(value, 1) for name, value in timeline.seconds.items()},
         "peak_memory_mb": round(peak_memory.peak_mb),
+        "peak_memory_by_phase_mb": {name: round(value) for name, value in peak_memory.by_phase.items()},
         "sizes": size_documents(study, options.output, results=results, measurements=measurements),
         "pareto": front,
         "report": str(report),

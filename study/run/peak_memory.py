@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 
@@ -12,11 +12,14 @@ SAMPLE_EVERY_S = 1.0
 
 
 class PeakMemory:
-    """Peak, in MB, of the proportional set sizes (shared pages counted once) of this process and its descendants together."""
+    """Peak, in MB, of the proportional set sizes (shared pages counted once) of this process and its descendants together.
 
-    def __init__(self) -> None:
-        self.peak_mb = 0.0
-        self._stop = threading.Event()
+    `by_phase` has the peak of each phase that `phase` names; before the first ("") a sample counts for the whole alone.
+    """
+
+    def __init__(self, phase: Callable[[], str] = lambda: "") -> None:
+        self.peak_mb, self.by_phase = 0.0, dict[str, float]()
+        self._phase, self._stop = phase, threading.Event()
 
     @contextlib.contextmanager
     def measure(self) -> Iterator[None]:
@@ -30,7 +33,10 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while True:
-            self.peak_mb = max(self.peak_mb, proportional_memory_mb(psutil.Process()))
+            now_mb, phase = proportional_memory_mb(psutil.Process()), self._phase()
+            self.peak_mb = max(self.peak_mb, now_mb)
+            if phase:
+                self.by_phase[phase] = max(self.by_phase.get(phase, 0.0), now_mb)
             if self._stop.wait(SAMPLE_EVERY_S):
                 return
 

@@ -4,14 +4,16 @@
 
 Reads every `docs/measured/laptop/SIZE-seedN.json` (written by `python -m study report DIR --save`, with its scores by example)
 and `SIZE-seedN.run.json` (the last line of a run that has ended), joins them into one study and prints each table as Markdown.
-`--write` puts them into the page, between `<!-- NAME -->` and `<!-- /NAME -->`. A test compares the page with what this prints.
-The last line is one JSON document.
+`--write` puts them into the page, between `<!-- NAME -->` and `<!-- /NAME -->`, and draws the charts beside the runs. A test
+compares the page with what this prints. The last line is one JSON document.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,12 +24,14 @@ import typer
 import analysis
 from analysis import StudyFrames
 from analysis.report.findings import Findings
+from analysis.report.write import exports_folder, write_report
 from analysis.store.frames import MEAN, NONE
 from analysis.tables.formatting import interval, p_value, signed
 from tests.benchmarks.laptop_claims import claims
 
 DOCS = Path(__file__).parents[2] / "docs"
 MEASURED, PAGE = DOCS / "measured" / "laptop", DOCS / "results.md"
+CHARTS = ("tradeoff_p50_ms", "gains-*", "average_gains*")  # by the report's names
 SIGNS = {"gain": " ▲", "loss": " ▼", "tie": " =", "unclear": "", "one seed": "", "": ""}
 FLAGS = {"same data": "*", "leak": "!", "": ""}
 
@@ -42,6 +46,7 @@ def main(write: Write = False) -> None:
         print(f"## {name}\n\n{text}\n")
     if write:
         PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        draw(findings.frames, MEASURED)
     averages = json.loads(findings.averages.to_json(orient="records"))
     front = json.loads(analysis.front(findings.frames).to_json(orient="records"))
     print(json.dumps({"average_gains": averages, "front": front}))
@@ -71,6 +76,14 @@ def filled(page: str, tables: dict[str, str]) -> str:
     return page
 
 
+def draw(frames: StudyFrames, folder: Path) -> list[Path]:
+    """The report's charts that the page shows, as SVG; one of gains for each size. Charts without data are not drawn."""
+    with tempfile.TemporaryDirectory() as scratch:
+        report = write_report(frames, Path(scratch) / "report.html")
+        drawn = [path for name in CHARTS for path in sorted(exports_folder(report).glob(f"charts/{name}.svg"))]
+        return [Path(shutil.copy(path, folder)) for path in drawn]
+
+
 def _saved() -> list[Path]:
     """Saved tables by size, then seed; their names are such as `3l-seed0.json`."""
     paths = [path for path in MEASURED.glob("*.json") if not path.name.endswith(".run.json")]
@@ -78,28 +91,25 @@ def _saved() -> list[Path]:
 
 
 def runs(findings: Findings) -> str:
-    """What was run, and what it took; a run without its last line has not ended."""
+    """What was run, and what it took: minutes, and GB at the peak; a run without its last line has not ended."""
     rows = []
     for path in _saved():
         frames, last = analysis.read_saved(path), path.with_name(f"{path.stem}.run.json")
-        run = json.loads(last.read_text(encoding="utf-8")) if last.is_file() else None
-        took = ["n/a"] * 4
-        if run is not None:
-            minutes = (*(run["seconds"][phase] for phase in ("search", "benchmark")), run["wall_s"])
-            took = [*(f"{seconds / 60:.0f}" for seconds in minutes), f"{run['peak_memory_mb'] / 1e3:.1f}"]
+        took = _took(json.loads(last.read_text(encoding="utf-8"))) if last.is_file() else ["n/a"] * 4
         done = int((frames.trials["outcome"] == "complete").sum())
         rows.append([", ".join(frames.size_names), frames.context["seed"], done, len(frames.benchmarks), *took])
-    columns = [
-        "size",
-        "seed",
-        "trials",
-        "variants served",
-        "search, min",
-        "benchmark, min",
-        "whole, min",
-        "peak memory, GB",
+    phases = ("search", "benchmark", "report", "whole")
+    return _table(["size", "seed", "trials", "variants served", *phases], rows)
+
+
+def _took(run: dict[str, Any]) -> list[str]:
+    """Of a run's phases and of the whole: minutes, with the peak memory where it was recorded."""
+    peaks = {**run.get("peak_memory_by_phase_mb", {}), "whole": run["peak_memory_mb"]}
+    seconds = {**run["seconds"], "whole": run["wall_s"]}
+    return [
+        f"{seconds[phase] / 60:.0f} min" + (f", {peaks[phase] / 1e3:.1f} GB" if phase in peaks else "")
+        for phase in ("search", "benchmark", "report", "whole")
     ]
-    return _table(columns, rows)
 
 
 def scores(findings: Findings) -> str:

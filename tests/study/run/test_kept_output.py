@@ -24,7 +24,8 @@ from tests.support.kept_output import KeptOutput, unpack
 from trainables.stages.base import Stage
 from trainables.store.stage_store import StageStore
 
-OF_A_RUN = {"output", "report", "wall_s", "seconds", "peak_memory_mb"}  # keys whose values differ from run to run
+# Keys whose values differ from run to run.
+OF_A_RUN = {"output", "report", "wall_s", "seconds", "peak_memory_mb", "peak_memory_by_phase_mb"}
 
 
 @pytest.fixture
