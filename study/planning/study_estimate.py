@@ -19,6 +19,7 @@ from study.planning.stages import stages_of
 from study.planning.time_left import SizeWork, about, chance_of_target, side_by_side_s
 from study.search.slots import Amounts, trial_request
 from study.spec import Choice, Size, Study
+from trainables.benchmark.variants import AS_EVALUATED, variant_named
 from trainables.stages.base import Stage
 
 OVERDUE_SHARE = 0.2
@@ -275,7 +276,7 @@ class StudyEstimate:
         return sum(left.values())
 
     def _size_benchmark_s(self, name: str, pace: Pace) -> float:
-        """Every variant's measurements, and its scores in every language: as long as the trials' evaluations."""
+        """Every variant's measurements; where it is scored, an evaluation of the best trial and of the best without a task."""
         plan, size = self._study.benchmark, self._study.size(name)
         if not plan.variants:
             return 0.0
@@ -286,7 +287,10 @@ class StudyEstimate:
         best = self._study.space_of(size).defaults()[0]
         evaluations = [stages[0] for stages in self._chain(name, best)]
         scoring_s = sum(times.seconds(stage) for stage in evaluations)
-        return len(plan.variants) * (plan.repeats * (pace.windows * window_s + pace.benchmark_s) + scoring_s)
+        measuring_s = plan.repeats * (pace.windows * window_s + pace.benchmark_s)
+        scored = sum(type(variant_named(variant)) not in AS_EVALUATED for variant in plan.variants)
+        chains = 2 if self._study.space_of(size).intermediates else 1
+        return len(plan.variants) * measuring_s + scored * chains * scoring_s
 
     def _missing(self, size: Size, measured: Mapping[str, float]) -> dict[str, tuple[PlannedStage, float]]:
         """Stages that the size's trials still need, with the highest chance that a trial needs them."""

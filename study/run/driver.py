@@ -248,7 +248,7 @@ class _Run:
 
     def _search_ended(self, size: Size, result: SearchResult, log: TrialLog) -> None:
         self._settle(size, result, log=log)
-        self.console.show(trial_table(result))
+        self.console.show(trial_table(size, result))
         if result.best is not None:
             self.console.show(target_table(self.study, size, trial=result.best))
 

@@ -177,7 +177,7 @@ class TrialLog(Callback):  # type: ignore[misc]
         if self.observer is not None:
             self.observer.trial_ended(self.size.name, choice)
             time_left = self.observer.time_left()
-        self.console.say(f"{self.size.name} trial {number}/{budget} {ending}: {describe_choice(choice)}")
+        self.console.say(f"{self.size.name} trial {number}/{budget} {ending}: {describe_choice(choice, self.size)}")
         if time_left:
             self.console.say(f"  study: {time_left}")
 

@@ -13,10 +13,10 @@ from study.spec.space import Choice
 from trainables.tasks.suites import SUITES
 
 
-def describe_choice(choice: Choice) -> str:
-    """A choice in a few words."""
-    through = "" if choice.lr_intermediate is None else f" at {choice.lr_intermediate:g}"
-    return f"{choice.intermediate}{through}, target at {choice.lr_target:g}"
+def describe_choice(choice: Choice, size: Size) -> str:
+    """A choice in a few words, with the learning rates that the size trains at."""
+    through = "" if choice.lr_intermediate is None else f" at {choice.lr_intermediate * size.rate_factor:g}"
+    return f"{choice.intermediate}{through}, target at {choice.lr_target * size.rate_factor:g}"
 
 
 def describe_scores(metrics: Mapping[str, Any], target: str) -> str:
@@ -42,15 +42,16 @@ def _remark(metrics: Mapping[str, Any], target: str) -> str:
     return "; ".join(remarks)
 
 
-def trial_table(result: SearchResult) -> Table:
-    """A size's trials, best first."""
-    table = Table(title=f"{result.size}: trials", title_justify="left")
-    for column in ("intermediate", "lr intermediate", "lr target", "outcome", "targets", "dev", "test"):
-        table.add_column(
-            column,
-            justify="left" if column in ("intermediate", "outcome") else "right",
-            no_wrap=column == "intermediate",
-        )
+def trial_table(size: Size, result: SearchResult) -> Table:
+    """A size's trials, best first, with the learning rates that the size trains at.
+
+    Where the terminal is narrow, names break over lines; numbers never do.
+    """
+    table = Table(title=f"{size.name}: trials", title_justify="left")
+    table.add_column("intermediate", overflow="fold")
+    table.add_column("outcome")
+    for column in ("rate", "target rate", "targets", "dev", "test"):
+        table.add_column(column, justify="right", min_width=5)
 
     def rank(trial: TrialRecord) -> tuple[bool, float]:
         return trial.outcome is not TrialOutcome.COMPLETE, -(trial.dev_score or 0.0)
@@ -59,9 +60,9 @@ def trial_table(result: SearchResult) -> Table:
         choice, metrics = trial.choice, trial.metrics
         table.add_row(
             choice.intermediate,
-            "-" if choice.lr_intermediate is None else f"{choice.lr_intermediate:g}",
-            f"{choice.lr_target:g}",
             trial.outcome.replace("_", " "),
+            "-" if choice.lr_intermediate is None else f"{choice.lr_intermediate * size.rate_factor:g}",
+            f"{choice.lr_target * size.rate_factor:g}",
             str(metrics.get(TARGETS_FINISHED, 0)),
             f"{metrics[DEV_SCORE]:.1f}" if DEV_SCORE in metrics else "-",
             f"{metrics['test_score']:.1f}" if "test_score" in metrics else "-",
@@ -74,7 +75,7 @@ def target_table(study: Study, size: Size, *, trial: TrialRecord) -> Table:
 
     What is no better than chance, or one answer to every example, is said.
     """
-    table = Table(title=f"{size.name}: {describe_choice(trial.choice)}", title_justify="left")
+    table = Table(title=f"{size.name}: {describe_choice(trial.choice, size)}", title_justify="left")
     for column in ("target", "metric", "languages", "dev", "test", "test without en", "chance"):
         table.add_column(
             column, justify="left" if column in ("target", "metric") else "right", no_wrap=column == "target"

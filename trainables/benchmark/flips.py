@@ -32,7 +32,7 @@ BATCH = 32  # queries
 class Flips:
     """Of a task's `decisions` for a sample of test `examples`, how many differ from those for each query served alone.
 
-    `scored`: in the batches that the evaluation made (queries of similar length). `batch`: in batches of `BATCH` queries of any
+    `scored`: in batches as an evaluation makes them (queries of similar length). `batch`: in batches of `BATCH` queries of any
     length, padded to the longest, as a server of several users makes them. `padding`: alone, but padded as in that batch.
     """
 
@@ -52,7 +52,7 @@ def count_flips(
     device: torch.device,
     seed: int = 0,
 ) -> Flips:
-    """Serve a sample of the test examples alone and in batches. `outputs` are those that the task's score comes from.
+    """Serve a sample of the test examples alone and in batches. `outputs` are for all test sets, or for such a sample.
 
     The sample depends on the seed and the test sets only, so that all variants are compared on the same examples.
     """
@@ -106,7 +106,7 @@ def summarised(by_task: Mapping[str, Flips]) -> dict[str, Any]:
     return {**shares, "flips_examples": sum(flips.examples for flips in compared), **counted}
 
 
-def sampled(outputs: Sequence[Outputs[Any]], task: Task, seed: int) -> tuple[Outputs[Any], int]:
+def sampled(outputs: Sequence[Outputs[Any]], task: Task, seed: int = 0) -> tuple[Outputs[Any], int]:
     """Some test examples of all languages as one set in random order, and how many of them ask for an answer.
 
     Languages contribute the same number as far as they can. The others are candidates for retrieval.

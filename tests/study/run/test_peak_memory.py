@@ -29,8 +29,8 @@ def test_a_phase_has_the_peak_of_its_own_samples(monkeypatch: pytest.MonkeyPatch
         current[0] = "large"
         wait_for(lambda: "large" in measured.by_phase)  # no sample of the first phase is under way
         held = bytearray(b"x" * LARGE)
-        wait_for(lambda: measured.by_phase["large"] - measured.by_phase["small"] > 0.5 * len(held) / 1e6)
-        del held
+        wait_for(lambda: measured.by_phase["large"] - measured.by_phase["small"] > 0.5 * LARGE / 1e6)
         current[0] = ""
+    assert len(held) == LARGE
     assert measured.peak_mb >= measured.by_phase["large"] > measured.by_phase["small"]
     assert set(measured.by_phase) == {"small", "large"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 from rich.console import Console
 
-from study.search.records import TrialOutcome, TrialRecord
-from study.search.tables import target_table
+from study.search.records import SearchResult, TrialOutcome, TrialRecord
+from study.search.tables import describe_choice, target_table, trial_table
 from study.spec.space import Choice
 from tests.support import recipes
 
@@ -31,3 +32,16 @@ def test_a_score_that_says_little_has_a_remark() -> None:
 def test_names_of_targets_are_whole_in_eighty_columns() -> None:
     shown = _shown()
     assert all(f" {target.name} " in shown for target in recipes.inline().targets)
+
+
+def test_rates_are_those_of_the_size_and_whole_in_eighty_columns() -> None:
+    size = dataclasses.replace(recipes.inline().sizes[0], rate_factor=2.0)
+    choice = Choice("cosmos_qa_validation_as_train", 1e-4, 2.5e-4)
+    metrics = {"dev_score": 48.83, "test_score": 30.12, "targets_finished": 8}
+    trial = TrialRecord("t0", choice, TrialOutcome.COMPLETE, metrics)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(trial_table(size, SearchResult(size.name, (trial,))))
+    shown = console.export_text()
+    assert all(f" {value} " in shown for value in ("0.0002", "0.0005", "48.8", "30.1", "complete"))
+    assert "…" not in shown
+    assert describe_choice(choice, size) == "cosmos_qa_validation_as_train at 0.0002, target at 0.0005"

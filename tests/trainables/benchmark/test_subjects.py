@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,10 +18,12 @@ from tests.support import recipes
 from tests.support.serving import SHORT, plain_folder, target_stage
 from tests.support.shared_runs import TinyRun
 from trainables.benchmark.measurement import outcome_to_json
+from trainables.benchmark.subjects import checkpoint
 from trainables.benchmark.subjects.checkpoint import CheckpointBenchmark
 from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark
 from trainables.benchmark.subjects.rebuild import evaluation_of
 from trainables.benchmark.variants import VARIANTS, Variant
+from trainables.benchmark.variants.eager import Fp32
 from trainables.evaluation import Forward
 from trainables.models.task_model import TaskModel
 from trainables.stages.base import Workplace, ensure
@@ -64,6 +67,16 @@ class Silent(Variant):
         return lambda ids_NL, mask_NL: torch.zeros_like(forward(ids_NL, mask_NL))
 
 
+class Zeros(Fp32):
+    """Derived from a variant that is not scored again."""
+
+    name = "zeros"
+
+    def prepare(self, model: TaskModel, device: torch.device) -> Forward:
+        forward = super().prepare(model, device)
+        return lambda ids_NL, mask_NL: torch.zeros_like(forward(ids_NL, mask_NL))
+
+
 @pytest.fixture(scope="module")
 def chains(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Evaluate, ...], tuple[Evaluate, ...]]:
     """A stage store, and two finished chains in it: with an intermediate task and without."""
@@ -73,6 +86,43 @@ def chains(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Evalua
     for evaluation in (evaluation for chain in by_task.values() for evaluation in chain):
         ensure(evaluation, Workplace(StageStore(output)))
     return output, by_task["micro_topic"], by_task["none"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["fp32", "cut"])
+def test_what_the_evaluations_computed_is_not_computed_again_and_would_be_the_same_to_the_last_bit(
+    chains: tuple[Path, tuple[Evaluate, ...], tuple[Evaluate, ...]],
+    variant: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    output, chain, baseline = chains
+    files = {name: tmp_path / f"{name}.parquet" for name in ("recorded", "served")}
+    monkeypatch.setattr(CheckpointBenchmark, "_time", lambda *_: {})
+
+    def run(name: str) -> dict[str, Any]:
+        subject = CheckpointBenchmark(str(output), chain, 1, SHORT, baseline=baseline, examples=str(files[name]))
+        return dict(subject.run(variant).values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluate, "outputs", lambda *_: pytest.fail("scored again"))
+        recorded = run("recorded")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "versions", lambda: {"torch": "another"})
+        served = run("served")
+    assert recorded == served
+    assert recorded["flips_examples"] > 0
+    pd.testing.assert_frame_equal(pd.read_parquet(files["recorded"]), pd.read_parquet(files["served"]))
+
+
+def test_a_recipes_own_variant_is_scored_whatever_it_is_derived_from(
+    chains: tuple[Path, tuple[Evaluate, ...], tuple[Evaluate, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, chain, _ = chains
+    monkeypatch.setattr(CheckpointBenchmark, "_time", lambda *_: {})
+    zeros = CheckpointBenchmark(str(output), chain, 1, SHORT).run(Zeros())
+    fp32 = CheckpointBenchmark(str(output), chain, 1, SHORT).run("fp32")
+    assert zeros["test_score"] < fp32["test_score"]
 
 
 @pytest.mark.slow

@@ -12,28 +12,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from trainables.benchmark.benchmark import Benchmark
-from trainables.benchmark.flips import Flips, count_flips, summarised
+from trainables.benchmark.flips import Flips, count_flips, sampled, summarised
 from trainables.benchmark.measurement import Measured
 from trainables.benchmark.placement import pinned
 from trainables.benchmark.probes.hardware import available_cores
 from trainables.benchmark.scenarios.queries import Query, sample_queries
 from trainables.benchmark.scenarios.texts import Texts, tokens_per_word
 from trainables.benchmark.settings import BenchmarkSettings
-from trainables.benchmark.variants import ServedTokens, Variant, variant_named
-from trainables.evaluation import ExampleSet, Score, score_outputs
-from trainables.heads import HEADS
+from trainables.benchmark.variants import AS_EVALUATED, ServedTokens, Variant, variant_named
+from trainables.evaluation import ExampleSet, Forward, predict, score_outputs
+from trainables.heads import HEADS, Outputs
 from trainables.models.encoder import count_parameters, load_tokenizer
 from trainables.models.task_model import load_task_model
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate, summary
 from trainables.stages.finetune import root_of, tokenizer_of
-from trainables.store.examples import example_scores, joined_tests, write_example_scores
+from trainables.store.examples import (
+    EXAMPLES,
+    example_scores,
+    joined_tests,
+    read_example_scores,
+    write_example_scores,
+)
 from trainables.store.stage_store import StageStore
+from trainables.store.versions import versions
 
 QUERIES = 512  # from the test sets of all languages in proportion to their size; more if small languages need them
+
+
+_NOTHING = np.zeros(0)  # in place of logits
+
+
+@dataclass(frozen=True)
+class _Served:
+    """A target as a variant serves it: its scores in summary and by example, and what the batch changes."""
+
+    task: str
+    summary: dict[str, Any]
+    examples: pd.DataFrame
+    flips: Flips | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,7 @@ class CheckpointBenchmark:
     baseline: tuple[Evaluate, ...] | None = None
 
     def run(self, variant: str | Variant, *, scored: bool = True) -> Measured:
-        """Time a variant and score the same `Forward`.
+        """Time a variant and score the same `Forward`, unless the chain's own evaluations did (`AS_EVALUATED`).
 
         It adds `timed_task` and the encoder's `params_m` and `params_body_m` to the measurement. If scored, it also adds
         `scores` (a summary per target), `test_score` (their mean over targets, in percent) and `test_score_without_english`
@@ -75,18 +96,13 @@ class CheckpointBenchmark:
         if not scored:
             return Measured(timed)
         served = [self._serve(evaluate, variant, audited=True) for evaluate in self.chain]
-        scores = [its_scores for its_scores, _ in served]
         if self.examples is not None:
-            tables = [
-                (evaluate.task.name, example_scores(its_scores))
-                for evaluate, its_scores in zip(self.chain, scores, strict=True)
-            ]
+            tables = [(answers.task, answers.examples) for answers in served]
             write_example_scores(joined_tests(tables), Path(self.examples))
-        flips = {evaluate.task.name: its for evaluate, (_, its) in zip(self.chain, served, strict=True) if its}
-        values = {**timed, **_summarised(self.chain, scores), **summarised(flips)}
+        flips = {answers.task: answers.flips for answers in served if answers.flips is not None}
+        values = {**timed, **_summarised(served), **summarised(flips)}
         if compared is not None:
-            scores = [self._serve(evaluate, variant, audited=False)[0] for evaluate in compared]
-            values["baseline"] = _summarised(compared, scores)
+            values["baseline"] = _summarised([self._serve(evaluate, variant, audited=False) for evaluate in compared])
         return Measured(values)
 
     def _time(self, variant: Variant) -> dict[str, Any]:
@@ -134,18 +150,55 @@ class CheckpointBenchmark:
         sets = evaluate.sets(self._work())
         return [test for test in sets if test.split == "test" and test.language in evaluate.task.languages]
 
-    def _serve(self, evaluate: Evaluate, variant: Variant, *, audited: bool) -> tuple[list[Score], Flips | None]:
-        """The scores of a model as served, and if audited what the batch changes in its predictions."""
-        model = load_task_model(self._folder(evaluate), evaluate.task, device=torch.device(self.device))
+    def _serve(self, evaluate: Evaluate, variant: Variant, *, audited: bool) -> _Served:
+        """A model's scores as served, and if audited what the batch changes in its predictions.
+
+        A variant that computes what the finished evaluation computed on such a device is not scored a second time.
+        """
+        task, recorded = evaluate.task, self._recorded(evaluate) if type(variant) in AS_EVALUATED else None
+        if recorded is not None and not audited:
+            return _Served(task.name, *recorded, None)
+        model = load_task_model(self._folder(evaluate), task, device=torch.device(self.device))
         self._check(evaluate)
         with pinned(max(self.threads, available_cores()), ()):  # only the timing is on the plan's threads
             forward = variant.prepare(model, torch.device(self.device))
-            outputs = evaluate.outputs(forward, self._work())
-            scores, task = score_outputs(outputs, evaluate.task), evaluate.task
+            if recorded is None:
+                outputs = evaluate.outputs(forward, self._work())
+                scores = score_outputs(outputs, task)
+                prefixes = root_of(evaluate.model).tokenizer.prefixes
+                recorded = summary(task, scores, prefixes), example_scores(scores)
+            else:
+                outputs = self._sample_outputs(evaluate, forward)
             if not audited:
-                return scores, None
-            pad_id = load_tokenizer(tokenizer_of(evaluate.model, self._work())).pad_token_id
-            return scores, count_flips(forward, task, outputs, pad_id=pad_id, device=torch.device(self.device))
+                return _Served(task.name, *recorded, None)
+            flips = count_flips(forward, task, outputs, pad_id=self._pad_id(evaluate), device=torch.device(self.device))
+            return _Served(task.name, *recorded, flips)
+
+    def _recorded(self, evaluate: Evaluate) -> tuple[dict[str, Any], pd.DataFrame] | None:
+        """A finished evaluation's scores, in summary and by example, if it ran on such a device under these versions."""
+        finished = self._work().store.find_intact(evaluate)
+        if finished is None:
+            return None
+        context = finished.manifest["context"]
+        device = torch.device(context.get("device", "meta"))  # earlier versions did not record it
+        if device.type != torch.device(self.device).type or context.get("versions") != versions():
+            return None
+        scores = {name: value for name, value in finished.metrics.items() if name != "ceiling"}
+        return scores, read_example_scores(finished.folder / EXAMPLES)
+
+    def _sample_outputs(self, evaluate: Evaluate, forward: Forward) -> list[Outputs[Any]]:
+        """Outputs for the examples that are audited, in batches as an evaluation makes them."""
+        sets = [
+            Outputs(tests.split, tests.language, tests.examples, tests.features, [_NOTHING] * len(tests.features))
+            for tests in evaluate.sets(self._work())
+        ]
+        sample, _ = sampled(sets, evaluate.task)
+        audited = ExampleSet("test", sample.language, sample.examples, sample.features)
+        device = torch.device(self.device)
+        return predict(forward, [audited], self._pad_id(evaluate), share=self._work().share, device=device)
+
+    def _pad_id(self, evaluate: Evaluate) -> int:
+        return int(load_tokenizer(tokenizer_of(evaluate.model, self._work())).pad_token_id)
 
     def _work(self) -> Workplace:
         return Workplace(StageStore(Path(self.output)), device=torch.device(self.device))
@@ -163,9 +216,9 @@ class CheckpointBenchmark:
         self._work().store.find_intact(evaluate.model)
 
 
-def _summarised(chain: Sequence[Evaluate], scores: Sequence[list[Score]]) -> dict[str, Any]:
+def _summarised(served: Sequence[_Served]) -> dict[str, Any]:
     """A summary per target, and their means with and without English."""
-    targets = [summary(evaluate.task, its_scores) for evaluate, its_scores in zip(chain, scores, strict=True)]
+    targets = [answers.summary for answers in served]
     others = [mean for target in targets if (mean := target["test_mean_without_english"]) is not None]
     return {
         "scores": {target["task"]: target for target in targets},

@@ -13,8 +13,10 @@ import pkgutil
 from collections.abc import Iterator
 
 from trainables.benchmark.variants.base import ServedTokens, Variant, VariantUnavailable
+from trainables.benchmark.variants.cut import Cut
+from trainables.benchmark.variants.eager import Fp32
 
-__all__ = ["VARIANTS", "ServedTokens", "Variant", "VariantUnavailable", "variant_named"]
+__all__ = ["AS_EVALUATED", "VARIANTS", "ServedTokens", "Variant", "VariantUnavailable", "variant_named"]
 
 
 def _built_in() -> Iterator[Variant]:
@@ -30,6 +32,10 @@ def _built_in() -> Iterator[Variant]:
 
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _built_in()}
+
+
+# They compute what an evaluation computes, bit for bit on the same rows. Subclasses may not.
+AS_EVALUATED: tuple[type[Variant], ...] = (Fp32, Cut)
 
 
 def variant_named(variant: str | Variant) -> Variant:
