@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ray.exceptions import RayError
@@ -20,7 +20,9 @@ from trainables.benchmark.actor import NoNode, run_in_actor
 from trainables.benchmark.measurement import Failed, Measured, MeasurementOutcome, Unavailable
 from trainables.benchmark.repeats import interleaved
 from trainables.benchmark.subjects.checkpoint import CheckpointBenchmark
+from trainables.benchmark.variants import AS_EVALUATED
 
+ToMeasure = Callable[[int, int], object]  # repeats that are left, and how many of them score the models anew
 ROUNDS = 2  # a first repeat under new conditions discards the stored ones; the second round then replaces these
 
 
@@ -32,11 +34,11 @@ def benchmark_size(
     output: Path,
     tracker: Tracker,
     console: Console,
-    measured: Callable[[], object] = lambda: None,
+    to_measure: ToMeasure = lambda repeats, scorings: None,
 ) -> dict[str, MeasurementOutcome]:
     """Measure and track every variant of the plan on a size's best model; stored measurements are not repeated.
 
-    Empty if the size has no complete trial. `measured` is called after each repeat that was measured now.
+    Empty if the size has no complete trial. `to_measure` is told what is left, at the start and after each repeat.
     """
     model = BestModel.of(study, size, result=result, output=output)
     if model is None:
@@ -44,14 +46,14 @@ def benchmark_size(
         return {}
     if model.variants and result.baseline is None:
         console.say(f"benchmark {size.name}: no complete trial without an intermediate task to compare with")
-    outcomes = measure_size(model, console, measured=measured)
+    outcomes = measure_size(model, console, to_measure=to_measure)
     for variant, outcome in outcomes.items():
         track_outcome(model, variant, outcome, tracker=tracker)
     return outcomes
 
 
 def measure_size(
-    model: BestModel, console: Console, *, measured: Callable[[], object] = lambda: None
+    model: BestModel, console: Console, *, to_measure: ToMeasure = lambda repeats, scorings: None
 ) -> dict[str, MeasurementOutcome]:
     """The outcome of each variant of the plan. Variants take turns, and each repeat is stored as soon as it is measured.
 
@@ -60,6 +62,7 @@ def measure_size(
     plan = model.study.benchmark
     stored = {name: model.stored(name) for name in model.variants}
     failures: dict[str, Failed] = {}
+    to_measure(*_left(model, stored, failures))
     for turn, name in ROUNDS * interleaved(tuple(stored), plan.repeats):
         repeats = stored[name].load()
         if name in failures or isinstance(repeats, Unavailable) or len(repeats) > turn:
@@ -74,9 +77,22 @@ def measure_size(
             # Without a node for one variant there is none for the others, and each would wait as long.
             failures |= dict.fromkeys(stored.keys() - failures.keys() if isinstance(error, NoNode) else {name}, failure)
             continue
-        measured()
         _store(stored[name], repeats, outcome, title=title, console=console)
+        to_measure(*_left(model, stored, failures))
     return {name: _outcome(stored[name], failures.get(name)) for name in stored}
+
+
+def _left(
+    model: BestModel, stored: Mapping[str, StoredMeasurements], failures: Mapping[str, Failed]
+) -> tuple[int, int]:
+    """The repeats that are missing, and how many of them score the models anew."""
+    repeats = scorings = 0
+    for name, of_variant in stored.items():
+        if name in failures or isinstance(loaded := of_variant.load(), Unavailable):
+            continue
+        repeats += max(0, model.study.benchmark.repeats - len(loaded))
+        scorings += not has_scores(loaded) and type(of_variant.variant) not in AS_EVALUATED
+    return repeats, scorings
 
 
 def _measure_repeat(model: BestModel, stored: StoredMeasurements, *, turn: int, scored: bool) -> Measured | Unavailable:

@@ -111,7 +111,8 @@ class StudyEstimate:
         self._searches = {size.name: Trials(predicted_search(study, size)) for size in study.sizes}
         self._repeats = {size.name: Trials(predicted_repeats(study, size)) for size in study.sizes}
         self._to_benchmark = {size.name for size in study.sizes}
-        self._benchmarking: tuple[str, float] | None = None  # a size, and when it started
+        # A size, since when, and the repeats and scorings that were left then; None before it is known.
+        self._benchmarking: tuple[str, float, tuple[int, int] | None] | None = None
         self._benchmark_factors: list[float] = []  # seconds that finished ones took over those expected
         self._trial_starts: dict[tuple[str, Choice], tuple[float, frozenset[str]]] = {}
         self._overheads: dict[str, list[float]] = {}  # seconds of a trial outside its stages, by size
@@ -164,31 +165,35 @@ class StudyEstimate:
                 self._overheads.setdefault(size, []).append(overhead)
 
     @contextlib.contextmanager
-    def benchmark_of(self, size: str) -> Iterator[Callable[[], None]]:
-        """The size is benchmarked in this block, which calls what it gets after each repeat of a variant that was measured.
+    def benchmark_of(self, size: str) -> Iterator[Callable[[int, int], None]]:
+        """The size is benchmarked in this block, which says at the start and after each repeat what is left.
 
-        Repeats that are stored take no time, and tell nothing of the other sizes.
+        The arguments are the repeats that are missing, and how many of them score the models. Repeats that are stored take no
+        time, and tell nothing of the other sizes.
         """
-        repeats = 0
+        first: tuple[int, int] | None = None
+        started_s = self._clock()
 
-        def measured() -> None:
-            nonlocal repeats
-            repeats += 1
+        def to_measure(repeats: int, scorings: int) -> None:
+            nonlocal first
+            with self._lock:
+                first = first or (repeats, scorings)
+                self._benchmarking = size, self._clock(), (repeats, scorings)
 
         with self._lock:
-            started_s = self._clock()
-            self._benchmarking = size, started_s
+            self._benchmarking = size, started_s, None
         try:
-            yield measured
+            yield to_measure
         finally:
             with self._lock:
+                _, ended_s, left = self._benchmarking or (size, started_s, None)
                 self._to_benchmark.discard(size)
                 self._benchmarking = None
-                plan = self._study.benchmark
-                if repeats:
-                    share = repeats / (len(plan.variants) * plan.repeats)
-                    expected_s = share * self._size_benchmark_s(size, usual(self.gflops or NOMINAL_GFLOPS))
-                    self._benchmark_factors.append((self._clock() - started_s) / expected_s)
+                if first is not None and left is not None and first != left:
+                    pace = usual(self.gflops or NOMINAL_GFLOPS)
+                    done = (first[0] - left[0], first[1] - left[1])
+                    expected_s = self._size_benchmark_s(size, pace, done)
+                    self._benchmark_factors.append((ended_s - started_s) / expected_s)
 
     def snapshot(self, running: Mapping[str, float] = {}) -> Snapshot:
         """Where the study is now. `running` holds the share done of running stages, by label."""
@@ -270,27 +275,30 @@ class StudyEstimate:
         factor = median(self._benchmark_factors) if self._benchmark_factors else 1.0
         left = {name: self._size_benchmark_s(name, pace) * factor for name in self._to_benchmark}
         if self._benchmarking is not None:
-            name, started_s = self._benchmarking
-            spent_s = self._clock() - started_s
-            left[name] = max(left[name] - spent_s, OVERDUE_SHARE * spent_s)
+            name, since_s, to_measure = self._benchmarking
+            expected_s = left[name] if to_measure is None else self._size_benchmark_s(name, pace, to_measure) * factor
+            spent_s = self._clock() - since_s
+            left[name] = max(expected_s - spent_s, OVERDUE_SHARE * spent_s)
         return sum(left.values())
 
-    def _size_benchmark_s(self, name: str, pace: Pace) -> float:
-        """Every variant's measurements; where it is scored, an evaluation of the best trial and of the best without a task."""
+    def _size_benchmark_s(self, name: str, pace: Pace, to_measure: tuple[int, int] | None = None) -> float:
+        """The repeats, and for those that score, an evaluation of the best trial and of the best one without a task.
+
+        `to_measure` has the number of both; None for a whole benchmark.
+        """
         plan, size = self._study.benchmark, self._study.size(name)
-        if not plan.variants:
+        scored = sum(type(variant_named(variant)) not in AS_EVALUATED for variant in plan.variants)
+        repeats, scorings = to_measure or (plan.repeats * len(plan.variants), scored)
+        if not repeats:
             return 0.0
         settings = plan.resolved_settings()
         windows = {"Server": settings.probes * settings.probe_s}
         window_s = sum(windows.get(scenario, settings.min_duration_s) for scenario in settings.scenarios)
         times = self._times(pace, self._stored.read())
         best = self._study.space_of(size).defaults()[0]
-        evaluations = [stages[0] for stages in self._chain(name, best)]
-        scoring_s = sum(times.seconds(stage) for stage in evaluations)
-        measuring_s = plan.repeats * (pace.windows * window_s + pace.benchmark_s)
-        scored = sum(type(variant_named(variant)) not in AS_EVALUATED for variant in plan.variants)
+        scoring_s = sum(times.seconds(stages[0]) for stages in self._chain(name, best))
         chains = 2 if self._study.space_of(size).intermediates else 1
-        return len(plan.variants) * measuring_s + scored * chains * scoring_s
+        return repeats * (pace.windows * window_s + pace.benchmark_s) + scorings * chains * scoring_s
 
     def _missing(self, size: Size, measured: Mapping[str, float]) -> dict[str, tuple[PlannedStage, float]]:
         """Stages that the size's trials still need, with the highest chance that a trial needs them."""

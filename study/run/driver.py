@@ -266,7 +266,7 @@ class _Run:
             return {size.name: self._benchmark_size(size, results[size.name]) for size in self.study.sizes}
 
     def _benchmark_size(self, size: Size, result: SearchResult) -> dict[str, MeasurementOutcome]:
-        with self.estimate.benchmark_of(size.name) as measured:
+        with self.estimate.benchmark_of(size.name) as to_measure:
             return benchmark_size(
                 self.study,
                 size,
@@ -274,7 +274,7 @@ class _Run:
                 output=self.options.output,
                 tracker=self.tracker,
                 console=self.console,
-                measured=measured,
+                to_measure=to_measure,
             )
 
     def report(self) -> tuple[Path, list[dict[str, Any]]]:

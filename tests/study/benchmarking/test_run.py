@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from study.benchmarking import run as benchmarking
+from study.benchmarking.run import measure_size
 from study.cluster.connection import connected
 from tests.support.measurements import RecordingConsole, ReplaceActor, best_model, measurement, outcomes_of, planned
 from trainables.benchmark.actor import NoNode, run_in_actor
@@ -52,6 +53,27 @@ def test_a_variant_that_raises_in_its_actor_does_not_affect_the_others_and_is_tr
         with pytest.raises(NoNode, match=r"within 2 s \(num_cpus 1, resources .*benchmark.*`ray status`"):
             run_in_actor(subject(), "fp32", scored=False, label="never", placement=placement, patience_s=2.0)
     assert isinstance(stored.complete(), Measured)
+
+
+def test_what_is_left_is_told_at_the_start_and_after_each_repeat(tmp_path: Path, replace_actor: ReplaceActor) -> None:
+    """`fp32` keeps the search's scores, so only `int8` is scored; a variant that cannot run has nothing left."""
+    study = planned("fp32", "int8", "compiled", repeats=2)
+    replace_actor(
+        lambda variant, *, scored: (
+            Unavailable("no compiler") if variant == "compiled" else measurement(str(variant), scored=scored)
+        )
+    )
+
+    def told() -> list[tuple[int, int]]:
+        left: list[tuple[int, int]] = []
+        measure_size(best_model(study, tmp_path), RecordingConsole(), to_measure=lambda *both: left.append(both))  # type: ignore[arg-type]
+        return left
+
+    first = told()
+    assert sorted(first, reverse=True) == first
+    assert (first[0], first[-1]) == ((6, 2), (0, 0))
+    assert (2, 0) in first, "the repeats that score come first"
+    assert told() == [(0, 0)], "all stored"
 
 
 def test_a_reason_is_stored_until_this_machine_can_run_the_variant(

@@ -211,12 +211,41 @@ def test_other_benchmarks_take_as_much_longer_as_the_measured_ones(
         return seconds
 
     both = left()
-    with estimate.benchmark_of(size.name) as repeat_measured:
+    repeats = len(plan.variants) * plan.repeats
+    with estimate.benchmark_of(size.name) as to_measure:
+        to_measure(repeats if measured else 0, 0)
         clock.now = 10 * both if measured else 0.1
-        for _ in range(len(plan.variants) * plan.repeats if measured else 0):
-            repeat_measured()
+        to_measure(0, 0)
     assert (left() > 5 * both) is longer
     assert left() > 0.4 * both, "the other size's benchmark is still to come"
+
+
+def test_what_is_left_of_a_benchmark_follows_the_repeats_that_are_stored(tmp_path: Path) -> None:
+    """The first repeats score and take long; those that follow do not, and are not thought to."""
+    plan = dataclasses.replace(recipes.tiny().benchmark, variants=("int8", "compiled"), repeats=3)
+    study = dataclasses.replace(recipes.inline(), benchmark=plan)
+    (size,) = study.sizes
+    _store_trial(study, size, study.space.defaults()[0], tmp_path, seconds=100.0)
+    clock = Clock()
+    estimate = _estimate(study, tmp_path, clock=clock)
+    estimate.resume(size.name, study.space.defaults(), ())
+    estimate.searched(size.name)
+
+    def left() -> float:
+        seconds = estimate.snapshot().seconds_left
+        assert seconds is not None
+        return seconds
+
+    whole, scoring_s = left(), 2 * 100.0 * len(study.targets)
+    with estimate.benchmark_of(size.name) as to_measure:
+        to_measure(6, 2)
+        assert left() == pytest.approx(whole)
+        clock.now = 3 * scoring_s  # longer than all
+        to_measure(4, 0)
+        repeats_left = left()
+        assert repeats_left == pytest.approx(whole - 2 * scoring_s, rel=0.35)
+        to_measure(2, 0)
+        assert left() < repeats_left < scoring_s
 
 
 def test_a_benchmark_that_fails_is_over(tmp_path: Path) -> None:
