@@ -103,11 +103,16 @@ def runs(findings: Findings) -> str:
 
 
 def _took(run: dict[str, Any]) -> list[str]:
-    """Of a run's phases and of the whole: minutes, with the peak memory where it was recorded."""
+    """Of a run's phases and of the whole: minutes, with the peak memory where it was recorded.
+
+    A resumed run knows nothing of what an earlier one finished.
+    """
     peaks = {**run.get("peak_memory_by_phase_mb", {}), "whole": run["peak_memory_mb"]}
     seconds = {**run["seconds"], "whole": run["wall_s"]}
     return [
-        f"{seconds[phase] / 60:.0f} min" + (f", {peaks[phase] / 1e3:.1f} GB" if phase in peaks else "")
+        f"{seconds[phase] / 60:.1f} min" + (f", {peaks[phase] / 1e3:.1f} GB" if phase in peaks else "")
+        if seconds[phase] >= 1.0
+        else "in an earlier run"
         for phase in ("search", "benchmark", "report", "whole")
     ]
 
