@@ -250,9 +250,10 @@ def _stage_graph(study: Study) -> Tree:
     untrained = ", ".join(task.name for task in study.targets if not task.trained)
     for choice in space.defaults():
         branch = tree
-        if choice.intermediate != NONE:
-            one_rate = isinstance(space.lr_intermediate, LogUniform) or choice.lr_intermediate is None
-            count = "" if one_rate else f" x {len(space.lr_intermediate)} rates"
+        if (arm := space.arm(choice.intermediate)).note:
+            branch = tree.add(f"{arm.name}: {arm.note}")
+        elif choice.intermediate != NONE:
+            count = "" if isinstance(space.lr_intermediate, LogUniform) else f" x {len(space.lr_intermediate)} rates"
             branch = tree.add(f"intermediate-{choice.intermediate}{count}")
         branch.add(f"target and evaluate x {rates}{epochs}: {trained}")
         if untrained:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from study.planning.row_lengths import Tokens, training_tokens
 from study.spec import Size, Study, Training
@@ -13,7 +13,6 @@ from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import Tuned
 from trainables.stages.pretrain import Pretrain
 from trainables.store.fingerprint import fingerprint
-from trainables.tasks.mixture import member_tasks
 
 TrainingStage = Pretrain | Tuned
 CostedStage = TrainingStage | Evaluate
@@ -57,13 +56,13 @@ def default_stages(study: Study, size: Size) -> list[Stage]:
 
 
 def training_stages(study: Study, size: Size) -> dict[str, list[TrainingStage]]:
-    """The training stages of a size's default cells by what they train: "pretrain", or "<role>-<task>"."""
+    """The training stages of a size's default cells by what they train: "pretrain", or `Tuned.trains`."""
     stages: dict[str, list[TrainingStage]] = {}
     for stage in default_stages(study, size):
         if isinstance(stage, Pretrain):
             stages.setdefault("pretrain", []).append(stage)
         elif isinstance(stage, Tuned):
-            stages.setdefault(f"{stage.task.role}-{stage.task.name}", []).append(stage)
+            stages.setdefault(stage.trains, []).append(stage)
     return stages
 
 
@@ -89,14 +88,14 @@ def loads_of(stage: TrainingStage) -> list[Load]:
         return [Load(stage.training, rows=2 * stage.group_pairs, masked=True, by_tokens=False)]
     return [
         Load(
-            stage.training,
+            replace(stage.training, max_length=length),
             rows=head.rows_per_feature(task),
             group=task.group,
             masked=head.masks,
             fills_rows=head.fills_rows,
-            tokens=training_tokens(task, stage.training.max_length),
+            tokens=training_tokens(task, length),
         )
-        for task in member_tasks(stage.task)
+        for task, length in stage.parts
         for head in (HEADS[task.head],)
     ]
 

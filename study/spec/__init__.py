@@ -1,6 +1,6 @@
 """Everything a recipe is written with: a recipe returns one complete, frozen `Study` of these values."""
 
-from study.spec.arms import Arm
+from study.spec.arms import Arm, Joint
 from study.spec.benchmark_plan import BenchmarkPlan
 from study.spec.precision import cpu_precision
 from study.spec.sizes import LadderEncoder, Size
@@ -23,6 +23,7 @@ __all__ = [
     "Choice",
     "EarlyStopping",
     "InvalidStudy",
+    "Joint",
     "LadderEncoder",
     "LogUniform",
     "Mixture",

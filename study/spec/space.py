@@ -83,6 +83,11 @@ class Space:
         return (NONE, *(task.name for task in self.intermediates))
 
     @property
+    def default_lr_intermediate(self) -> float:
+        """The intermediate learning rate of the default cells."""
+        return default_rate(self.lr_intermediate)
+
+    @property
     def arms(self) -> tuple[Arm, ...]:
         """The arms of the intermediate choices, without "none"."""
         return tuple(map(arm_of, self.intermediates))
@@ -100,7 +105,7 @@ class Space:
         return [
             Choice(
                 name,
-                default_rate(self.lr_intermediate) if self.arm(name).uses_rate else None,
+                self.default_lr_intermediate if self.arm(name).uses_rate else None,
                 default_rate(self.lr_target),
                 self.epochs[0],
             )

@@ -53,7 +53,7 @@ def study_errors(study: Study) -> list[str]:
     ]
     for size in study.sizes:
         errors += _size_errors(study, size)
-    return errors
+    return list(dict.fromkeys(errors))  # several arms can have the same task
 
 
 def _name_errors(study: Study) -> Iterator[str]:

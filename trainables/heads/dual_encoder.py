@@ -36,6 +36,9 @@ class DualEncoderModule(EmbeddingModule):
         pairs_GP2D = logits.view(-1, self.group, 2, logits.shape[-1])
         return ranking_loss(pairs_GP2D[:, :, 0], pairs_GP2D[:, :, 1], self.log_scale)
 
+    def idle(self, hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
+        return super().idle(hidden_NLD, mask_NL) + self.log_scale.sum()  # the vectors do not depend on the scale
+
 
 class DualEncoder(Head[RetrievalPair | RetrievalText]):
     """A pair's rows are query and answer; a text of a retrieval set has one row."""

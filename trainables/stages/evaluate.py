@@ -13,7 +13,7 @@ from trainables.heads.base import NO_PREFIXES, Prefixes
 from trainables.models.encoder import load_tokenizer
 from trainables.models.task_model import load_task_model
 from trainables.stages.base import Root, Stage, Workplace
-from trainables.stages.finetune import FineTune, Tuned, root_of, tokenizer_of
+from trainables.stages.finetune import Tuned, root_of, tokenizer_of
 from trainables.stages.tokenise import Tokenise, set_name
 from trainables.store.examples import EXAMPLES, example_scores, write_example_scores
 from trainables.tasks.base import Task
@@ -21,7 +21,7 @@ from trainables.tasks.base import Task
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
-    """`model` is the target's fine-tuning, or the encoder itself for tasks without training. Scored in fp32."""
+    """`model` is a stage that trained the target, alone or with other tasks, or the encoder itself for tasks without training. Scored in fp32."""
 
     model: Root | Tuned
     task: Task
@@ -30,7 +30,7 @@ class Evaluate(Stage):
     def __post_init__(self) -> None:
         if self.task.mixed_only:
             raise ValueError(f"{self.task.name} has no labels and cannot be scored: use it in training only")
-        tuned_here = isinstance(self.model, FineTune) and self.model.task == self.task.for_training()
+        tuned_here = isinstance(self.model, Tuned) and self.model.head_of == self.task.for_training()
         if self.task.trained != tuned_here:
             needed = "a model fine-tuned on it" if self.task.trained else "an encoder, without fine-tuning on it"
             raise ValueError(f"{self.task.name} is scored with {needed}")

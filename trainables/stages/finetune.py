@@ -18,7 +18,7 @@ from trainables.stages.fit import fit
 from trainables.stages.tokenise import Tokenise, scored_sets, set_name
 from trainables.stages.vocabulary import TOKENIZER
 from trainables.tasks.base import Task
-from trainables.tasks.mixture import Mixture
+from trainables.tasks.mixture import Mixture, member_tasks
 from trainables.training.batching import BatchOrder, FeatureBatches
 from trainables.training.early_stopping import DevScore
 from trainables.training.trimming import looked_up
@@ -33,12 +33,27 @@ class Tuned(Stage):
     training: Training
 
     @property
+    def trains(self) -> str:
+        """What is trained, for people and for names of folders."""
+        return f"{self.task.role}-{self.task.name}"
+
+    @property
     def label(self) -> str:
-        return f"{self.task.role}-{self.task.name}-{root_of(self).short}"
+        return f"{self.trains}-{root_of(self).short}"
 
     @property
     def memory_key(self) -> str:
         return f"{self.label}-{self.training.max_length}-{self.training.precision}"
+
+    @property
+    def parts(self) -> tuple[tuple[Task, int], ...]:
+        """Every task that it trains, with the most tokens of a row."""
+        return tuple((task, self.training.max_length) for task in member_tasks(self.task))
+
+    @property
+    def head_of(self) -> Task | None:
+        """The task whose head is saved with the encoder, which an evaluation then scores; None if there is no head."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,10 @@ class FineTune(Tuned):
             raise ValueError(
                 f"{self.task.name}: early stopping needs an English dev set, and {self.development.name} has none"
             )
+
+    @property
+    def head_of(self) -> Task | None:
+        return self.task
 
     @property
     def parents(self) -> tuple[Stage, ...]:

@@ -1,7 +1,8 @@
-"""Stage: fine-tune an encoder on several tasks at once, with one task's batch per step."""
+"""Stages that fine-tune an encoder on several tasks at once, with one task's batch per step; and the mixture's stage."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from trainables.stages.finetune import Tuned, root_of, tokenizer_of
 from trainables.stages.fit import fit
 from trainables.stages.tokenise import Tokenise
 from trainables.tasks.base import Task
-from trainables.tasks.mixture import Mixture
+from trainables.tasks.mixture import Mixture, Schedule
 from trainables.training.batching import BatchOrder, FeatureBatches, Inputs, Share
 from trainables.training.trimming import looked_up
 
@@ -31,12 +32,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FineTuneMixture(Tuned):
-    """Saves the encoder without the heads, which no target uses."""
-
-    base: Root | Tuned
-    task: Mixture
-    training: Training
+class TrainedTogether(Tuned):
+    """A stage that trains several tasks (`parts`) on one encoder, each with a head of its own."""
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -44,30 +41,55 @@ class FineTuneMixture(Tuned):
 
     @property
     def features(self) -> tuple[Tokenise, ...]:
+        """The training set of each part."""
         tokenizer = root_of(self).tokenizer
-        return tuple(Tokenise(tokenizer, task, "train", self.training.max_length) for task in self.task.tasks)
+        return tuple(Tokenise(tokenizer, task, "train", length) for task, length in self.parts)
+
+    @abstractmethod
+    def schedule(self, sizes: tuple[int, ...]) -> Schedule:
+        """For each step, the part that it trains and the number of earlier steps of that part.
+
+        Args:
+            sizes: training examples of each part.
+        """
+
+    def heads(self, encoder: PreTrainedModel, base: Path) -> list[HeadModule]:
+        """A new head for each part; `base` is the folder of the stage that the training starts from."""
+        return [new_head(encoder, task, self.training.seed) for task, _ in self.parts]
+
+    def save(self, encoder: PreTrainedModel, state: dict[str, Tensor], folder: Path) -> None:
+        """Write what later stages read of the trained `MixtureModel`: here the encoder alone."""
+        save_encoder(encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}, folder)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         training, tokenizer = self.training, load_tokenizer(tokenizer_of(self, work))
         tables = [stage.table(work) for stage in self.features]
         counts = tuple(stage.count(work) for stage in self.features)
-        schedule = self.task.schedule(counts, training.steps, training.seed)
-        parts = [
-            _batches(task, table, tokenizer, training) for task, table in zip(self.task.tasks, tables, strict=True)
-        ]
-        encoder_folder = work.store.folder(self.base) / ENCODER
-        encoder = (encoder_on_meta if work.partitions else load_encoder)(encoder_folder, device=work.device)
-        heads = [new_head(encoder, task, training.seed) for task in self.task.tasks]
-        model, batches = MixtureModel(encoder, heads), MixtureBatches(parts, schedule)
+        schedule = self.schedule(counts)
+        tasks = [task for task, _ in self.parts]
+        parts = [_batches(task, table, tokenizer, training) for task, table in zip(tasks, tables, strict=True)]
+        base = work.store.folder(self.base)
+        encoder = (encoder_on_meta if work.partitions else load_encoder)(base / ENCODER, device=work.device)
+        model, batches = MixtureModel(encoder, self.heads(encoder, base)), MixtureBatches(parts, schedule)
         # Masking also looks up the mask and random tokens; scores over the vocabulary keep the whole table (`obstacle`).
         lookups = looked_up(encoder.get_input_embeddings(), tables, tokenizer.pad_token_id)
-        state, losses = fit(model, batches, training, work, self, lookups=lookups, weights=encoder_folder)
+        state, losses = fit(model, batches, training, work, self, lookups=lookups, weights=base / ENCODER)
         if work.leads:
-            save_encoder(encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}, folder)
-        steps = {
-            task.name: sum(chosen == number for chosen, _ in schedule) for number, task in enumerate(self.task.tasks)
-        }
+            self.save(encoder, state, folder)
+        steps = {task.name: sum(chosen == number for chosen, _ in schedule) for number, task in enumerate(tasks)}
         return {**losses, "steps": steps, "examples": counts}
+
+
+@dataclass(frozen=True)
+class FineTuneMixture(TrainedTogether):
+    """Saves the encoder without the heads, which no target uses."""
+
+    base: Root | Tuned
+    task: Mixture
+    training: Training
+
+    def schedule(self, sizes: tuple[int, ...]) -> Schedule:
+        return self.task.schedule(sizes, self.training.steps, self.training.seed)
 
 
 def _batches(task: Task, table: FeatureTable, tokenizer: PreTrainedTokenizerFast, training: Training) -> FeatureBatches:
@@ -105,7 +127,7 @@ class MixtureBatches:
     """Batches of several tasks, one task a step; the schedule holds each step's task and that task's own step.
 
     A step has as many micro-batches as the rows of its own task need: fewer than the engine's, where another task's entries
-    have more rows. No task has groups, which `Mixture` refuses.
+    have more rows. At most one task has groups (`Mixture` has none with any).
     """
 
     def __init__(self, parts: Sequence[FeatureBatches], schedule: Sequence[tuple[int, int]]) -> None:
@@ -113,7 +135,7 @@ class MixtureBatches:
 
     @property
     def group(self) -> int:
-        return 1
+        return max(part.group for part in self._parts)
 
     @property
     def rows(self) -> int:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from trainables.tasks.base import Role, Task
 
 CAP = 2**17  # K of the example-proportional mixing in Raffel et al. 2020, section 3.5.2, and Phang et al. 2020
+Schedule = tuple[tuple[int, int], ...]  # for each step, the number of its task and the earlier steps of that task
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,7 @@ class Mixture:
             raise ValueError(
                 f"mixture {self.name}: needs two or more different tasks, not {', '.join(names) or 'none'}"
             )
-        if unfit := [
-            task.name for task in self.tasks if task.role != "intermediate" or task.prerequisites or task.group > 1
-        ]:
+        if unfit := [task.name for task in self.tasks if not mixable(task)]:
             raise ValueError(
                 f"mixture {self.name}: {', '.join(unfit)} cannot be part of a mixture: only intermediate tasks without "
                 "prerequisites or groups can"
@@ -56,20 +55,34 @@ class Mixture:
     def reads(self) -> frozenset[str]:
         return frozenset().union(*(task.reads for task in self.tasks))
 
-    def schedule(self, sizes: tuple[int, ...], steps: int, seed: int) -> tuple[tuple[int, int], ...]:
+    def schedule(self, sizes: tuple[int, ...], steps: int, seed: int) -> Schedule:
         """For each step, the task it trains and the number of earlier steps of that task.
 
         Args:
             sizes: training examples of each task.
         """
-        weights = [min(size, self.cap) for size in sizes]
-        drawn = random.Random(f"{seed}|{self.name}").choices(range(len(sizes)), weights, k=steps)
-        trained = [0] * len(sizes)
-        schedule = []
-        for task in drawn:
-            schedule.append((task, trained[task]))
-            trained[task] += 1
-        return tuple(schedule)
+        return proportional_schedule(sizes, steps, cap=self.cap, key=f"{seed}|{self.name}")
+
+
+def proportional_schedule(sizes: tuple[int, ...], steps: int, *, cap: int, key: str) -> Schedule:
+    """For each step, a task drawn in proportion to its size, at most `cap`, and the number of earlier steps of that task.
+
+    Args:
+        sizes: training examples of each task.
+        key: what the draws depend on.
+    """
+    drawn = random.Random(key).choices(range(len(sizes)), [min(size, cap) for size in sizes], k=steps)
+    trained = [0] * len(sizes)
+    schedule = []
+    for task in drawn:
+        schedule.append((task, trained[task]))
+        trained[task] += 1
+    return tuple(schedule)
+
+
+def mixable(task: Task) -> bool:
+    """Whether a task can be trained together with others: an intermediate task without prerequisites or groups."""
+    return task.role == "intermediate" and not task.prerequisites and task.group == 1
 
 
 def member_tasks(task: Task | Mixture) -> tuple[Task, ...]:

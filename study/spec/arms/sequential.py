@@ -100,6 +100,16 @@ class SequentialMixture(Arm):
             yield f"{self.name}: early stopping watches the dev set of one task, and a mixture has several"
 
 
+Intermediate = Task | Mixture | Arm  # what a recipe lists
+
+
+def arm_of(choice: Intermediate) -> Arm:
+    """The arm that an intermediate choice stands for: a task or a mixture is trained before the targets."""
+    if isinstance(choice, Arm):
+        return choice
+    return SequentialMixture(choice) if isinstance(choice, Mixture) else Sequential(choice)
+
+
 def intermediate_rate(size: Size, choice: Choice) -> float:
     """The intermediate learning rate of a choice at a size.
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from io import StringIO
+from typing import ClassVar
 
 import pytest
+from rich.console import Console
 
+from study.planning.plan import render_plan
 from study.search.trial_store import distributions, parameters
-from study.spec import Arm, InvalidStudy, Mixture, Size, Space, Study
+from study.spec import Arm, EarlyStopping, InvalidStudy, Joint, Mixture, Size, Space, Study
 from study.spec.arms import NoIntermediate, Sequential, SequentialMixture, arm_of
 from study.spec.data_check import all_tasks
 from study.spec.space import Choice
+from study.spec.validation import study_errors
 from tests.support import recipes
 from tests.support.recipes import SMALL
 from trainables.stages.base import Root
 from trainables.stages.finetune import FineTune, Tuned
+from trainables.stages.joint import FineTuneJoint
 from trainables.stages.mixture import FineTuneMixture
 from trainables.tasks.base import Task
-from trainables.tasks.micro.intermediate import MicroParaphrase, MicroTopic
+from trainables.tasks.micro.intermediate import MicroOddOneOut, MicroOrdering, MicroParaphrase, MicroTopic
+from trainables.tasks.micro.masked_lm import MicroMaskedLm
+from trainables.tasks.micro.tagging import MicroTagging
 
 TOPIC, PARAPHRASE = MicroTopic(**SMALL), MicroParaphrase(**SMALL)
 
@@ -105,3 +113,82 @@ def test_an_arm_s_faults_are_the_study_s() -> None:
     target = recipes.inline().targets[0]
     with pytest.raises(InvalidStudy, match="space.intermediates: micro_tagging is a target"):
         study_with(Direct(target))
+
+
+def test_a_joint_arm_trains_each_target_with_the_task_for_the_steps_of_both() -> None:
+    study = study_with(TOPIC, Joint(TOPIC))
+    study = dataclasses.replace(
+        study,
+        intermediate_tuning=dataclasses.replace(study.intermediate_tuning, steps=40, max_length=64, batch_size=32),
+        tuning=dataclasses.replace(study.tuning, steps=10),
+    )
+    size, (_, topic, joint) = study.sizes[0], study.space.defaults()
+    assert joint == Choice("joint_micro_topic", None, 1e-3)
+    tagging, entailment, bitext = study.chain(size, dataclasses.replace(joint, epochs=2.0, seed=7))
+    for evaluate in (tagging, entailment):
+        stage = evaluate.model
+        assert isinstance(stage, FineTuneJoint)
+        assert stage.base == study.encoder_stage(size)
+        assert stage.training.steps == 40 + 2 * 10
+        assert (stage.training.learning_rate, stage.training.seed, stage.training.batch_size) == (1e-3, 7, 16)
+        assert stage.parts == ((TOPIC.for_training(), 64), (evaluate.task.for_training(), 128))
+    assert tagging.model.label == "target-micro_tagging-with-micro_topic-1x32"
+    # Retrieval has no training of its own to be joined with: it is scored after the task alone, as in the sequential arm.
+    assert bitext.model == study.base(size, dataclasses.replace(topic, seed=7))
+    # The tokenised tables are those of the sequential arm.
+    sequential = study.chain(size, topic)[0].model
+    assert isinstance(sequential, FineTune)
+    assert set(tagging.model.parents) >= {sequential.features}
+
+
+def test_a_joint_arm_trains_prerequisites_first_and_keeps_their_head() -> None:
+    study = study_with(Joint(TOPIC))
+    first, second = (MicroOddOneOut(**SMALL), MicroOrdering(**SMALL))
+
+    @dataclasses.dataclass(frozen=True)
+    class AfterOthers(MicroTagging):
+        name = "after_others"
+
+        @property
+        def prerequisites(self) -> tuple[Task, ...]:
+            return (first, second)
+
+    target = AfterOthers(languages_=recipes.LANGUAGES, **SMALL)
+    study = dataclasses.replace(study, targets=(target,))
+    size, (none, joint) = study.sizes[0], study.space.defaults()
+    (alone,), (together,) = study.chain(size, none), study.chain(size, joint)
+    assert isinstance(alone.model, FineTune)
+    assert isinstance(together.model, FineTuneJoint)
+    assert alone.model.keeps_head
+    assert together.model.keeps_head
+    assert together.model.base == alone.model.base  # the same stage, trained once
+    assert not study_errors(study)
+
+
+def test_joint_training_refuses_what_it_cannot_train() -> None:
+    text = MicroMaskedLm(languages_=("de",), train_size=40)
+    with pytest.raises(InvalidStudy, match="micro_masked_lm has no labels and is trained as one of the tasks"):
+        study_with(Joint(text))
+    assert study_with(Joint(Mixture("topic_mlm", (TOPIC, text)))).space.arms[0].masks
+    study = study_with(Joint(TOPIC))
+    stopping = dataclasses.replace(study.tuning, early_stopping=EarlyStopping(2, 1))
+    with pytest.raises(InvalidStudy, match="joint_micro_topic: micro_tagging has early stopping"):
+        dataclasses.replace(study, tuning=stopping)
+    with pytest.raises(InvalidStudy, match="joint_micro_topic: micro_topic has early stopping"):
+        dataclasses.replace(study, intermediate_tuning=stopping)
+
+    @dataclasses.dataclass(frozen=True)
+    class Grouped(MicroOrdering):
+        group: ClassVar[int] = 2
+
+    with pytest.raises(InvalidStudy, match="micro_ordering has prerequisites or groups and cannot be trained together"):
+        study_with(Joint(Grouped(**SMALL)))
+
+
+def test_the_plan_says_what_a_joint_arm_does() -> None:
+    study = study_with(TOPIC, Joint(TOPIC))
+    console = Console(width=220, record=True, file=StringIO())
+    console.print(render_plan(study))
+    text = console.export_text()
+    assert "joint_micro_topic: together with each target, at the target's rate; targets without training are scored" in text
+    assert "target-micro_tagging-with-micro_topic" in text
