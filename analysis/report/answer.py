@@ -104,7 +104,8 @@ def _best(findings: Findings, best: dict[Hashable, Any], score: str) -> str:
     return (
         f"Of the configurations chosen on {_selection(findings)} and served, the most accurate is size {best['size']} "
         f"served as {best['variant']}, {trained_on(best['intermediate'])}: {score_name(best['judged_by'])} "
-        f"{best[score]:.1f}% ({over}), {speed}.{_worth_little(findings, best)}{_seen(findings, best)}"
+        f"{best[score]:.1f}% ({over}), {speed}."
+        f"{_worth_little(findings, best)}{_seen(findings, best)}{_not_zero_shot(findings, best)}"
     )
 
 
@@ -113,6 +114,15 @@ def _seen(findings: Findings, best: dict[Hashable, Any]) -> str:
     flags = {task: findings.frames.seen(str(best["size"]), str(task)) for task in findings.scored_targets}
     named = ", ".join(f"{task} ({what})" for task, what in flags.items() if what)
     return f" Its encoder was trained on data of these targets before: {named}." if named else ""
+
+
+def _not_zero_shot(findings: Findings, best: dict[Hashable, Any]) -> str:
+    """The languages that the configuration's intermediate task is trained in, as a sentence; "" if English alone."""
+    frames, intermediate = findings.frames, str(best["intermediate"])
+    languages = {name for task in findings.scored_targets for name in frames.not_zero_shot(intermediate, task)}
+    if not languages:
+        return ""
+    return f" {intermediate} is trained in {', '.join(sorted(languages))}: scores in these languages are not zero-shot."
 
 
 def _worth_little(findings: Findings, best: dict[Hashable, Any]) -> str:

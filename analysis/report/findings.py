@@ -21,6 +21,7 @@ from analysis.tables.literature import comparable, published
 from analysis.tables.scaling import Fit, scaling, scaling_points
 from analysis.tables.searches import importances, rung_agreement, savings
 from analysis.tables.tradeoff import best_trials, configurations, hypervolumes
+from analysis.tables.zero_shot import split_averages, split_gains
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,16 @@ class Findings:
     @cached_property
     def averages_above_chance(self) -> pd.DataFrame:
         return average_gains(self.frames, above_chance=True)
+
+    @cached_property
+    def split_gains(self) -> pd.DataFrame:
+        """`zero_shot.split_gains`."""
+        return split_gains(self.frames)
+
+    @cached_property
+    def split_averages(self) -> pd.DataFrame:
+        """`zero_shot.split_averages`."""
+        return split_averages(self.frames)
 
     @cached_property
     def choices(self) -> pd.DataFrame:

@@ -269,6 +269,29 @@ class StudyFrames:
         pairs = zip(self.sizes["size"], self.sizes["seen"], strict=True)
         return {size: seen for size, seen in pairs if isinstance(seen, dict)}
 
+    def members(self, intermediate: str) -> tuple[str, ...]:
+        """The tasks whose training data an intermediate choice reads; () where the study did not record them."""
+        return tuple(self._arms.get(intermediate, {}).get("members", ()))
+
+    def trained_languages(self, intermediate: str) -> tuple[str, ...]:
+        """Languages besides English in which an intermediate choice has labelled training data."""
+        return tuple(self._arms.get(intermediate, {}).get("languages", ()))
+
+    def not_zero_shot(self, intermediate: str, target: str) -> tuple[str, ...]:
+        """The target's languages besides English in which the intermediate choice has labelled training data."""
+        return tuple(name for name in self.trained_languages(intermediate) if name in self._tested.get(target, ()))
+
+    @cached_property
+    def _tested(self) -> dict[str, set[str]]:
+        """The languages of each target's test."""
+        tests = self.scores[self.scores["split"] == "test"]
+        return {str(task): set(languages) - set(AGGREGATES) for task, languages in tests.groupby("task")["language"]}
+
+    @property
+    def _arms(self) -> dict[str, dict[str, list[str]]]:
+        arms: dict[str, dict[str, list[str]]] = self.context.get("arms") or {}
+        return arms
+
     def contamination_flag(self, intermediate: str, target: str) -> str:
         """ "same data" or "leak" where a gain of this pair is not transfer, else ""."""
         return str(self.context["marks"].get(intermediate, {}).get(target, ""))

@@ -32,7 +32,7 @@ _CEILING_OF = ["size", "task", "language"]  # it depends on the tokenizer and th
 _CONTEXT = ("command", "hardware", "precision", "seed", "selection")
 _CONTEXT_JSON = {
     **dict.fromkeys(("targets", "intermediates"), list),
-    **dict.fromkeys(("versions", "marks", "languages", "protocols", "data", "metrics", "pretraining"), dict),
+    **dict.fromkeys(("versions", "marks", "languages", "protocols", "data", "metrics", "pretraining", "arms"), dict),
 }
 
 

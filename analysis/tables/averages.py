@@ -29,6 +29,7 @@ _AVERAGES = {
     "targets": "int64",
     "collapsed": "int64",
     "rank": "Int64",
+    "not_zero_shot": "str",
 }
 
 
@@ -40,7 +41,7 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
     `chance.collapsed_runs`) and, if `above_chance`, those of `chance.at_chance`. `collapsed` counts the targets left out
     because of it. `sd` is over the `seeds` of the mean over `targets`. `low` and `high` are each row's own 95% interval,
     `p_holm` is corrected over the table, both as in `gains.gains`. `rank` orders the intermediate tasks of a size in tie groups
-    (`ranks`).
+    (`ranks`). `not_zero_shot` are the languages besides English, of these targets, that the intermediate task is trained in.
     """
     pairs = transfer_pairs(frames, cells=cells, with_collapsed=True)
     if above_chance:
@@ -61,6 +62,11 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
                 "collapsed": group.loc[group["collapsed"], "task"].nunique(),
                 "by_seed": means.to_dict(),
                 "example_variance": mean_example_variance(frames, group, [task for _, task in scored]),
+                "not_zero_shot": ", ".join(
+                    dict.fromkeys(
+                        name for _, task in scored for name in frames.not_zero_shot(str(intermediate), task)
+                    )
+                ),
             }
         )
     table = pd.DataFrame(rows, columns=[*_AVERAGES, "example_variance", "by_seed"])

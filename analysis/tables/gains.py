@@ -40,6 +40,7 @@ _GAINS = {
     "reason": "str",
     "mark": "str",
     "seen": "str",
+    "not_zero_shot": "str",
 }
 _SPREADS = {
     "task": "str",
@@ -79,7 +80,8 @@ def gains(
     (`chance.collapsed_runs`); a cell that has only such seeds has the reason "collapsed". `mark` is the contamination flag:
     "same data" where intermediate task and target share training data, "leak" where the intermediate task trains on data the
     target is scored on, else "". A flagged gain is not transfer.
-    `seen` is what of the target's data the size's encoder was trained on before, else "".
+    `seen` is what of the target's data the size's encoder was trained on before, else "". `not_zero_shot` are the target's
+    languages besides English in which the intermediate task has labelled training data (`zero_shot.split_gains`), else "".
 
     `language` is a code or one of `frames.AGGREGATES`. By default each target is judged by the mean of `StudyFrames.judged_by`;
     `judged_by` names it.
@@ -106,6 +108,7 @@ def gains(
                 row["collapsed"] = collapsed.get(key, 0)
                 row |= {"mark": frames.contamination_flag(intermediate, task), "judged_by": judged_by.get(task, "")}
                 row["seen"] = frames.seen(size, task)
+                row["not_zero_shot"] = ", ".join(frames.not_zero_shot(intermediate, task))
                 row["example_variance"] = (
                     _example_variance(frames, pairs_of.get(key), task) if split == "test" else float("nan")
                 )

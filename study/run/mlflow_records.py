@@ -9,7 +9,7 @@ from pathlib import Path
 from study.run.pretraining import encoder_parameters, language_shares
 from study.search.records import SearchResult, TrialOutcome
 from study.spec import PublishedEncoder, Size, Study
-from study.spec.data_check import all_tasks, contamination_flags, seen_flags
+from study.spec.data_check import all_tasks, arm_records, contamination_flags, seen_flags
 from study.tracking.notes import NOTE_TAG, experiment_note
 from study.tracking.tracker import Tracker
 from study.tracking.views import ui_tags
@@ -32,6 +32,7 @@ def record_study(study: Study, tracker: Tracker) -> None:
             "study.seed": study.seed,
             "study.targets": targets,
             "study.intermediates": list(study.space.names),
+            "study.arms": arm_records(study),
             "study.selection": "English dev",
             "study.marks": contamination_flags(study),
             "study.languages": {task.name: list(task.languages) for task in study.targets},

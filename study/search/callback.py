@@ -145,7 +145,9 @@ class TrialLog(Callback):  # type: ignore[misc]
         self.tracker.metrics(run, mlflow_metrics(trial.metrics), step=int(trial.metrics.get(TARGETS_FINISHED, 0)))
         if trial.outcome is TrialOutcome.COMPLETE:
             self.attach_examples(run, self.study.chain(self.size, trial.choice))
-        self.tracker.tags(run, {"outcome": trial.outcome.tag} | ({"reason": trial.reason} if trial.reason else {}))
+        languages = ", ".join(self.study.space.arm(trial.choice.intermediate).trained_languages)
+        tags = {"outcome": trial.outcome.tag, "reason": trial.reason, "training_languages": languages}
+        self.tracker.tags(run, {name: value for name, value in tags.items() if value})
         self.tracker.finish(run, _RUN_STATUS[trial.outcome])
 
     def attach_examples(self, run: str, chain: Sequence[Evaluate]) -> None:

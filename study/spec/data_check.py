@@ -58,6 +58,14 @@ def contamination_flags(study: Study) -> dict[str, dict[str, ContaminationFlag]]
     return flags
 
 
+def arm_records(study: Study) -> dict[str, dict[str, list[str]]]:
+    """By intermediate choice, its members, and the languages besides English that it has labelled training data in."""
+    return {
+        arm.name: {"members": [task.name for task in arm.members], "languages": list(arm.trained_languages)}
+        for arm in study.space.arms
+    }
+
+
 def seen_flags(study: Study) -> dict[str, dict[str, str]]:
     """By size and target, what of the target's data its published encoder was trained on before."""
     flags: dict[str, dict[str, str]] = {}

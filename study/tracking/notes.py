@@ -16,7 +16,8 @@ _RUNS = """\
 - `size`: an encoder size, the parent of all runs below. Its tag `best_trial` names the trial with the best dev score. Of a
   published encoder, `encoder` names it, and `seen` the targets on whose data it was trained before.
 - `trial`: one choice of intermediate task and learning rates, trained on every target. Its tag `outcome` is `complete`,
-  `stopped_early` or `failed`.
+  `stopped_early` or `failed`. Its tag `training_languages` names the languages besides English that its intermediate task
+  has labelled training data in: gains there are not zero-shot.
 - `repeat`: a trial again with another seed.
 - `benchmark`: a serving variant of the size's best model, timed. A `former benchmark` was replaced by a newer one.
 - `report`: the report, under *Artifacts*. The output folder has it as `report.html`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from analysis import read_saved
@@ -27,6 +29,22 @@ def test_the_recipe_has_the_rate_that_english_dev_chose(size: str) -> None:
     study = laptop()
     (factor,) = [own.rate_factor for own in study.sizes if own.name == size]
     assert study.space.defaults()[0].lr_target * factor == pytest.approx(best)
+
+
+@pytest.mark.parametrize(
+    ("gain", "seeds", "verdict"),
+    [(6.0, 4, "supported"), (-6.0, 4, "not supported"), (0.0, 4, "cannot be told"), (6.0, 1, "cannot be told")],
+)
+def test_masked_text_beside_a_task_is_graded_against_the_task_alone(gain: float, seeds: int, verdict: str) -> None:
+    cells = {"none": 50.0, "snli": 53.0, "snli_with_text": 53.0 + gain, "csqa": 40.0}
+    frames = default_cells(cells, sd=0.2, seeds=seeds, targets=TARGETS)
+    arms = {"snli": ["snli"], "snli_with_text": ["snli", "masked_lm"], "csqa": ["commonsense_qa"]}
+    context = frames.context | {"arms": {name: {"members": tasks, "languages": []} for name, tasks in arms.items()}}
+    found = [claim for claim in claims(Findings(dataclasses.replace(frames, context=context))) if "Masked" in claim.claim]
+    assert [claim.verdict for claim in found] == [verdict]
+    assert "snli_with_text" in found[0].claim
+    assert "against snli " in found[0].evidence
+    assert not [claim for claim in claims(Findings(frames)) if "Masked" in claim.claim]  # no such cell is recorded
 
 
 def test_a_table_without_a_place_on_the_page_is_an_error() -> None:

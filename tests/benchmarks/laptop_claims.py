@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from analysis.report.findings import Findings
+from analysis.tables.averages import transfer_pairs
 from analysis.tables.formatting import interval, signed
+from analysis.tables.gains import seed_variances
+from analysis.tables.inference import infer
 
 Verdict = Literal["supported", "not supported", "cannot be told"]
+MASKED_LM = "masked_lm"  # how the names of tasks of masked language modelling end
 QUESTIONS, RETRIEVAL = ("tydiqa", "xquad_from_tydiqa"), ("tatoeba",)
 
 
@@ -41,6 +48,7 @@ def claims(findings: Findings) -> list[Claim]:
         ),
         _dev_misleads(findings),
         _smaller_gain(findings),
+        *_masked_text(findings),
     ]
 
 
@@ -109,6 +117,43 @@ def _smaller_gain(findings: Findings) -> Claim:
     if pd.notna(low):
         verdict = "supported" if high < 0 else "not supported" if low > 0 else "cannot be told"
     return Claim(claim, verdict, f"{signed(slope, 2)} points per doubling of the body {interval(low, high, 2)}".strip())
+
+
+def _masked_text(findings: Findings) -> Iterator[Claim]:
+    """A claim for each choice with masked language modelling that the study also has without it."""
+    frames = findings.frames
+    by_members = {frames.members(name): name for name in frames.intermediates}
+    for name in frames.intermediates:
+        labelled = tuple(task for task in frames.members(name) if not task.endswith(MASKED_LM))
+        if labelled != frames.members(name) and labelled in by_members:
+            yield _difference(
+                findings,
+                name,
+                by_members[labelled],
+                f"Masked language modelling beside the intermediate task helps (tried by Phang et al. 2020): {name}",
+            )
+
+
+def _difference(findings: Findings, intermediate: str, other: str, claim: str) -> Claim:
+    """Whether an intermediate choice scores higher than another: mean over targets, paired by seed, of each size."""
+    pairs = transfer_pairs(findings.frames, cells="default")
+    keys = ["size", "task", "language", "seed"]
+    both = pairs[pairs["intermediate"] == intermediate].merge(
+        pairs[pairs["intermediate"] == other], on=keys, suffixes=("", "_other")
+    )
+    both = both.assign(difference=both["difference"] - both["difference_other"])
+    by_size = {str(size): own.groupby("seed")["difference"].mean() for size, own in both.groupby("size", sort=False)}
+    means = [by_seed.mean() for by_seed in by_size.values()]
+    seeds = [len(by_seed) for by_seed in by_size.values()]
+    variances, df = seed_variances([by_seed.to_dict() for by_seed in by_size.values()], by_size)
+    unknown = [math.nan] * len(means)
+    inferred = infer(np.array(means), variances, df=df, seeds=seeds, example_variances=unknown)
+    evidence = "; ".join(
+        f"{size}: {signed(mean)} against {other} {interval(low, high) or 'without interval'}"
+        for size, mean, low, high in zip(by_size, means, inferred.low, inferred.high, strict=True)
+    )
+    verdict = _verdict(pd.Series(inferred.low), pd.Series(inferred.high), seeds=pd.Series(seeds, dtype="int64"))
+    return Claim(claim, verdict, evidence)
 
 
 def _verdict(low: pd.Series[float], high: pd.Series[float], *, seeds: pd.Series[int]) -> Verdict:

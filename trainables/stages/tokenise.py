@@ -128,7 +128,7 @@ def _best_scores(task: Task, best: Counts) -> dict[str, float]:
 
 
 def training_sets(task: Task) -> tuple[tuple[Split, str], ...]:
-    """The training sets of a task: English, or a set in each language for unlabelled text."""
+    """The training sets of a task: English, or a set in each language for unlabelled text and translated tasks."""
     return tuple((split, language) for split, language in task.splits() if split == "train")
 
 

@@ -66,12 +66,17 @@ class Task(ABC):
     @property
     @abstractmethod
     def languages(self) -> tuple[str, ...]:
-        """Languages with a test set; for intermediate tasks those of the training set (English if it has labels)."""
+        """Languages with a test set; for intermediate tasks those of the training set."""
 
     @property
     @abstractmethod
     def revision(self) -> str:
         """Identifies the data: runs with the same revision read the same examples."""
+
+    @property
+    def training_languages(self) -> tuple[str, ...]:
+        """Languages of the labelled training set. A gain in one of them besides English is not zero-shot."""
+        return () if self.mixed_only else ("en",)
 
     @property
     def hidden_layer(self) -> int | None:
@@ -93,8 +98,9 @@ class Task(ABC):
         return ()
 
     def splits(self) -> list[tuple[Split, str]]:
-        """Every split and language that a study reads: English training and dev sets, test sets, candidate pools."""
-        trained: list[tuple[Split, str]] = [("train", "en"), ("dev", "en")] if self.trained else []
+        """Every split and language that a study reads: training sets, the English dev set, test sets, candidate pools."""
+        train: list[tuple[Split, str]] = [("train", name) for name in self.training_languages]
+        trained: list[tuple[Split, str]] = [*train, ("dev", "en")] if self.trained else []
         if self.role == "intermediate":
             return trained
         calibration: list[tuple[Split, str]] = [("dev", name) for name in self.languages] if self.calibrated else []
@@ -102,7 +108,7 @@ class Task(ABC):
 
     @abstractmethod
     def examples(self, split: Split, language: str) -> Sequence[Example]:
-        """The examples of a split in a language, in a fixed order. Labelled training and dev sets are English.
+        """The examples of a split in a language, in a fixed order. Labelled dev sets are English.
 
         Raises:
             ValueError: the task has no such split in that language.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from trainables.data.examples import Example, ReadResult
-from trainables.data.source import Source, data_root
+from trainables.data.source import Hub, Source, data_root
 from trainables.tasks.base import Role, Split, Task
 from trainables.tasks.reading import read_split
 
@@ -64,6 +64,10 @@ class PublishedTask(Task):
             ValueError: the task has no such split in that language.
         """
 
+    def translation(self, language: str) -> Hub | None:
+        """The training set in another language on the hub; None where no translation is known that is published and pinned."""
+        return None
+
     def trained_as(self) -> PublishedTask:
         """The task whose training set this task uses: itself, or another task for a target without one."""
         return self
@@ -86,7 +90,9 @@ class PublishedTask(Task):
         )
 
     def splits(self) -> list[tuple[Split, str]]:
-        return [("train", "en")] if self.part == "train" else super().splits()
+        if self.part == "all":
+            return super().splits()
+        return [("train", language) for language in self.training_languages]
 
     def examples(self, split: Split, language: str) -> tuple[Example, ...]:
         return self.read(split, language).examples

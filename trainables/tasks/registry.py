@@ -1,6 +1,7 @@
 """Every task by name. To add one, put its class in a file of one of the packages below; nothing else lists it.
 
-A recipe file may define tasks too: `task_class` finds them once the file is imported.
+A recipe file may define tasks too: `task_class` finds them once the file is imported. Tasks with training data in other
+languages (`trainables.tasks.translated`) are made of those here.
 """
 
 from __future__ import annotations

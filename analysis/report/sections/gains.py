@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.charts.gains import average_chart, gain_intervals, gains_heatmap
 from analysis.report.findings import Findings
 from analysis.report.page import Absent, Number, Page, folded, grid, heading, number, p_cell, paragraph, section
+from analysis.report.sections.zero_shot import SIGN, marked, zero_shot_part
 from analysis.store.names import VERDICT_NAMES
 from analysis.tables.chance import DEV_POINTS, NEAR_CHANCE_POINTS
 from analysis.tables.formatting import interval, signed
@@ -35,6 +36,7 @@ def gains_section(findings: Findings, page: Page) -> str:
         grid(*_charts(findings, page, over)),
         folded("All gains at the default learning rates as a table", _table("gains", gained, page, over)),
         *_averages(findings, page),
+        *zero_shot_part(findings, page),
         *_choices(findings, page),
         *_interactions(findings, page),
         *_tuned(findings, page, over),
@@ -114,7 +116,7 @@ def _average_table(findings: Findings, page: Page) -> str:
     rows = [
         [
             row["size"],
-            row["intermediate"],
+            marked(row),
             *_average_cells(row, ""),
             *(_average_cells(row, "_above_chance") if both else []),
         ]
@@ -159,7 +161,7 @@ def _choices(findings: Findings, page: Page) -> list[str]:
             or Absent("" if row["choice"] == "none" else "one seed, no examples" if row["seeds"] else "no pair"),
             Number(row["seeds"]) if row["choice"] != "none" else Absent(""),
             Number(row["targets"]),
-            row["intermediate"],
+            _named(findings, row["intermediate"]),
         ]
         for row in table.to_dict("records")
     ]
@@ -194,7 +196,7 @@ def _interactions(findings: Findings, page: Page) -> list[str]:
     }
     rows = [
         [
-            row["intermediate"],
+            _named(findings, row["intermediate"]),
             Number(signed(row["slope"], 2)),
             interval(row["low"], row["high"], 2) or Absent("fewer than three sizes"),
             p_cell(row["p_holm"], absent="two sizes: not tested"),
@@ -296,7 +298,7 @@ def _row(row: dict[Any, Any]) -> list[object]:
     no_value = _untested(row["n"]) if row["n"] else "no pair"
     return [
         row["size"],
-        row["intermediate"],
+        marked(row),
         row["task"],
         Number(signed(row["gain"])) if pd.notna(row["gain"]) else Absent(row["reason"]),
         interval(row["low"], row["high"]) or Absent("one seed, no examples" if row["n"] else "no pair"),
@@ -310,8 +312,22 @@ def _row(row: dict[Any, Any]) -> list[object]:
         Number(row["n"]),
         Number(row["collapsed"]),
         "in the interval" if row["with_examples"] else "not recorded",
-        ", ".join(filter(None, (row["mark"], f"seen by the encoder: {row['seen']}" if row["seen"] else ""))),
+        ", ".join(filter(None, _remarks(row))),
     ]
+
+
+def _remarks(row: dict[Any, Any]) -> tuple[str, ...]:
+    """What is to be known of a gain, "" where there is nothing."""
+    return (
+        row["mark"],
+        f"seen by the encoder: {row['seen']}" if row["seen"] else "",
+        f"not zero-shot in {row['not_zero_shot']}" if row["not_zero_shot"] else "",
+    )
+
+
+def _named(findings: Findings, intermediate: str) -> str:
+    """An intermediate task, with a sign where it is trained in other languages than English."""
+    return f"{intermediate} {SIGN}" if findings.frames.trained_languages(intermediate) else intermediate
 
 
 def _verdict(row: dict[Any, Any]) -> str:

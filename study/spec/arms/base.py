@@ -75,6 +75,12 @@ class Arm(ABC):
         return frozenset().union(*(task.reads for task in self.members))
 
     @property
+    def trained_languages(self) -> tuple[str, ...]:
+        """Languages besides English in which a member has labelled training data: gains there are not zero-shot."""
+        languages = dict.fromkeys(language for task in self.members for language in task.training_languages)
+        return tuple(language for language in languages if language != "en")
+
+    @property
     def masks(self) -> bool:
         """Whether a member is masked language modelling."""
         return any(HEADS[task.head].masks for task in self.members)

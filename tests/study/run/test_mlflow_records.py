@@ -83,6 +83,8 @@ def test_the_tables_name_the_encoder_and_mark_what_it_has_seen(frames: analysis.
     assert f"Its encoder was trained on data of these targets before: {bitext} (bitext)." in header(
         write(only, tmp_path)
     )
+    assert frames.members("micro_topic") == ("micro_topic",)
+    assert frames.trained_languages("micro_topic") == ()
     protocols = frames.context["protocols"]
     assert protocols[bitext].startswith("plain: last layer, ")
     assert "; seen: texts begin with 'query: ', last layer, " in protocols[bitext]

@@ -20,6 +20,9 @@ from study.spec.space import Choice
 from study.tracking.tracker import Tracker, default_uri
 from tests.support import recipes
 from tests.support.killed import leave_record
+from tests.support.recipes import SMALL
+from trainables.tasks.micro.intermediate import MicroTopic
+from trainables.tasks.translated import in_languages
 from trainables.training.attempts import Attempt
 from trainables.training.micro_batches import known_limits
 
@@ -190,3 +193,13 @@ def test_only_a_kill_for_memory_halves_the_micro_batch_and_is_recorded(
     assert known_limits(output, SIZE.resources) == ({"tune": 32} if for_memory else {})
     if for_memory:
         assert log.tracker.tag(f"trial:{SIZE.name}:t0000", "killed_for_memory") == f"yes; {change}"
+
+
+def test_a_trial_is_tagged_with_the_languages_that_its_intermediate_task_is_trained_in(log: TrialLog) -> None:
+    task = in_languages(MicroTopic(**SMALL), ("en", "de", "zh"))
+    study = dataclasses.replace(STUDY, space=dataclasses.replace(STUDY.space, intermediates=(task,)))
+    log = dataclasses.replace(log, study=study)
+    for name, choice in zip(("t0000", "t0001"), study.space.defaults(), strict=True):
+        log.log_end(_record(name, TrialOutcome.FAILED, metrics={}, choice=choice, reason="lost"))
+    tags = [log.tracker.tag(f"trial:{SIZE.name}:{name}", "training_languages") for name in ("t0000", "t0001")]
+    assert tags == [None, "de, zh"]

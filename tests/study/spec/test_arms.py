@@ -13,7 +13,7 @@ from study.planning.plan import render_plan
 from study.search.trial_store import distributions, parameters
 from study.spec import Arm, EarlyStopping, InvalidStudy, Joint, Mixture, Size, Space, Study
 from study.spec.arms import NoIntermediate, Sequential, SequentialMixture, arm_of
-from study.spec.data_check import all_tasks
+from study.spec.data_check import all_tasks, arm_records
 from study.spec.space import Choice
 from study.spec.validation import study_errors
 from tests.support import recipes
@@ -26,6 +26,7 @@ from trainables.tasks.base import Task
 from trainables.tasks.micro.intermediate import MicroOddOneOut, MicroOrdering, MicroParaphrase, MicroTopic
 from trainables.tasks.micro.masked_lm import MicroMaskedLm
 from trainables.tasks.micro.tagging import MicroTagging
+from trainables.tasks.translated import in_languages
 
 TOPIC, PARAPHRASE = MicroTopic(**SMALL), MicroParaphrase(**SMALL)
 
@@ -192,3 +193,22 @@ def test_the_plan_says_what_a_joint_arm_does() -> None:
     text = console.export_text()
     assert "joint_micro_topic: together with each target, at the target's rate; targets without training are scored" in text
     assert "target-micro_tagging-with-micro_topic" in text
+
+
+def test_languages_that_a_member_has_labels_in_are_recorded_and_planned() -> None:
+    text = MicroMaskedLm(languages_=("de", "zh"), train_size=40)
+    german = in_languages(PARAPHRASE, ("en", "de"))
+    study = study_with(
+        Mixture("with_text", (TOPIC, text)), Sequential(german), Joint(in_languages(TOPIC, ("zh",))), PARAPHRASE
+    )
+    assert arm_records(study) == {
+        "with_text": {"members": ["micro_topic", "micro_masked_lm"], "languages": []},  # its text has no labels
+        "micro_paraphrase_in_en_de": {"members": ["micro_paraphrase_in_en_de"], "languages": ["de"]},
+        "joint_micro_topic_in_zh": {"members": ["micro_topic_in_zh"], "languages": ["zh"]},
+        "micro_paraphrase": {"members": ["micro_paraphrase"], "languages": []},
+    }
+    console = Console(width=250, record=True, file=StringIO())
+    console.print(render_plan(study))
+    text_of_plan = console.export_text()
+    assert "micro_paraphrase_in_en_de (en, de): not zero-shot in de" in text_of_plan
+    assert "scored after it alone; not zero-shot in zh" in text_of_plan

@@ -25,10 +25,12 @@ from trainables.store.manifests import MANIFEST, read_manifest
 from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.mixture import Mixture
 from trainables.tasks.registry import TASKS
+from trainables.tasks.translated import MicroTranslated, Translated
 
 _CLASSES: tuple[type, ...] = (
     *(Evaluate, FineTune, FineTuneMixture, FineTuneJoint, Pretrain, ImportEncoder, Tokenise, Vocabulary),
-    *(Shape, PublishedEncoder, Card, Training, EarlyStopping, MicroCorpus, NtrexCorpus, Mixture, *TASKS.values()),
+    *(Shape, PublishedEncoder, Card, Training, EarlyStopping, MicroCorpus, NtrexCorpus, Mixture),
+    *(Translated, MicroTranslated, *TASKS.values()),
 )
 BUILT_IN: Mapping[str, type] = {identity_name(cls): cls for cls in _CLASSES}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from trainables.data import revisions
 from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, nli_json
 from trainables.data.source import Files, Hub, Source
 from trainables.tasks.base import HeadName, Role, Split
@@ -12,6 +13,7 @@ from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.splits import check_split
 
 GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+TRANSLATIONS = tuple("ar bg de el es fr hi ru sw th tr ur vi zh".split())  # the languages of XNLI besides English
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Mnli(PublishedTask):
             Files((f"mnli/multinli_1.0_{file}.jsonl",), nli_json().json_lines),
             Hub("nyu-mll/glue", "mnli", hub, GLUE_REVISION, NLI_HUB),
         )
+
+    def translation(self, language: str) -> Hub | None:
+        """XNLI's machine translation of the training set (Conneau et al. 2018), 392,702 rows in each language."""
+        if language not in TRANSLATIONS:
+            return None
+        return Hub("facebook/xnli", language, "train", revisions.XNLI, NLI_HUB)
 
     def chance(self) -> float:
         return 100.0 / len(self.labels)

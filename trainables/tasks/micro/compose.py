@@ -88,11 +88,12 @@ class MicroTask(Task):
     def examples(self, split: Split, language: str) -> Sequence[Example]:
         if split not in SPLITS or language not in self.languages or (split != "test" and language != "en"):
             raise ValueError(f"{self.name}: no {split} split in {language!r}")
-        return _examples(self, split, language)
+        return written_examples(self, split, language)
 
 
 @lru_cache(maxsize=2048)
-def _examples(task: MicroTask, split: Split, language: str) -> tuple[Example, ...]:
+def written_examples(task: MicroTask, split: Split, language: str) -> tuple[Example, ...]:
+    """The task's items of a split, each an example where the covered language can write it."""
     book = cldr.phrasebook(language)
     assert book is not None  # __post_init__ checked coverage
     written: list[Example] = []

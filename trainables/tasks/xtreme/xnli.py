@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from trainables.data import revisions
 from trainables.data.formats.pairs import NLI_HUB, NLI_LABELS, PairForm
 from trainables.data.source import Files, Hub, Source
 from trainables.tasks.base import HeadName, Split
@@ -32,10 +33,9 @@ class Xnli(PublishedTask):
         check_split(self, split, language)
         if split == "train":
             return Mnli().source_of(split, language)
-        revision = "b8dd5d7af51114dbda02c0e3f6133f332186418e"
         return Source(
             Files((f"xnli/{split}-{language}.tsv",), XNLI_TSV.headless_tsv),
-            Hub("facebook/xnli", language, HUB_SPLITS[split], revision, NLI_HUB),
+            Hub("facebook/xnli", language, HUB_SPLITS[split], revisions.XNLI, NLI_HUB),
         )
 
     def trained_as(self) -> PublishedTask:
