@@ -405,5 +405,11 @@ def test_the_recipe_of_the_concepts(tmp_path: Path) -> None:
     assert (loaded.name, loaded.trials, loaded.tuning.steps) == ("longer", 20, 400)
 
 
+def test_the_recipe_of_the_arms(tmp_path: Path) -> None:
+    plan = plan_of(f"{write('arms.py', tmp_path)}:arms")
+    assert "joint_micro_topic" in plan
+    assert "micro_topic_in_de_sw" in plan
+
+
 def test_every_snippet_is_run_here() -> None:
-    assert set(snippets()) == {"my_encoder.py", "my_task.py", "my_languages.py", "my_cluster.py", "longer.py"}
+    assert set(snippets()) == {"my_encoder.py", "my_task.py", "my_languages.py", "my_cluster.py", "longer.py", "arms.py"}

@@ -37,8 +37,8 @@ def split_gains(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFram
     """Gains apart by language: one row per size, intermediate task and target with a test set in a language it is trained in.
 
     `trained_languages` are those of the target's that the intermediate task has labelled training data in; English, in which
-    every model is supervised, is in neither mean. `gain_trained` and `gain_untrained` average the languages, then the `n` paired
-    seeds; only the second is zero-shot, over `untrained` languages (NaN: there are none). `sd_untrained` is over seeds.
+    every model is supervised, is in neither mean. `gain_trained` and `gain_untrained` average the languages, then the `n`
+    paired seeds; only the second is zero-shot, over `untrained` languages (NaN: none). `sd_untrained` is over seeds.
     Collapsed runs and pairs with a contamination flag are left out. Nothing is tested.
     """
     rows = []

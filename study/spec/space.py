@@ -67,8 +67,8 @@ class Space:
 
     An intermediate choice is none, a task, a mixture of tasks, or another arm (`study.spec.arms`). Learning rates are grids, on
     which trials share stages, or ranges. `epochs` are multiples of the steps that the recipe gives the targets. The first value
-    of a grid and of `epochs` is the default. Sampled trials draw their seed from `seeds` and the study's own; the default cells keep the study's. With
-    `seeds`, a lucky seed can raise a trial's rank: see `Repeats`.
+    of a grid and of `epochs` is the default. Sampled trials draw their seed from `seeds` and the study's own; the default cells
+    keep the study's. With `seeds`, a lucky seed can raise a trial's rank: see `Repeats`.
     """
 
     intermediates: tuple[Intermediate, ...]

@@ -21,7 +21,7 @@ from trainables.tasks.base import Task
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
-    """`model` is a stage that trained the target, alone or with other tasks, or the encoder itself for tasks without training. Scored in fp32."""
+    """`model` is a stage that trained the target, or the encoder itself for tasks without training. Scored in fp32."""
 
     model: Root | Tuned
     task: Task

@@ -2,7 +2,7 @@
 
 `in_languages` makes one of an English task. The dev set stays English. Sources of a translated training set:
 
-- a file `translated/<task>/<language>.jsonl` under the data root, with the columns of the English set on the hub, one row a line;
+- a file `translated/<task>/<language>.jsonl` under the data root: a row a line, with the columns of the English set on the hub;
 - the hub, where a task names a published translation (`PublishedTask.translation`);
 - MicroXTREME's generators, which write the same items in every language that CLDR covers.
 """
@@ -160,7 +160,8 @@ def _reader(read: Callable[..., ReadResult]) -> Callable[[Path], ReadResult]:
 
 @dataclass(frozen=True)
 class MicroTranslated(_OfEnglishTask, MicroTask):  # type: ignore[misc]  # class attributes of a task are properties here
-    """The generated task `of` with its training set in `train_languages`: the English items, where a language can write them."""
+    """The generated task `of` with its training set in `train_languages`: its English items, as far as a language can write them.
+    """
 
     of: str = ""
     train_languages: tuple[str, ...] = ()

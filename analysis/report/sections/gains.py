@@ -326,8 +326,12 @@ def _remarks(row: dict[Any, Any]) -> tuple[str, ...]:
 
 
 def _named(findings: Findings, intermediate: str) -> str:
-    """An intermediate task, with a sign where it is trained in other languages than English."""
-    return f"{intermediate} {SIGN}" if findings.frames.trained_languages(intermediate) else intermediate
+    """An intermediate task, or one for each target, with a sign where it is trained in other languages than English."""
+
+    def signed_name(part: str) -> str:
+        return f"{part} {SIGN}" if findings.frames.trained_languages(part.rpartition(": ")[2]) else part
+
+    return "; ".join(map(signed_name, intermediate.split("; ")))
 
 
 def _verdict(row: dict[Any, Any]) -> str:

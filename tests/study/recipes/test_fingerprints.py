@@ -22,11 +22,12 @@ import pytest
 
 from study.planning.stages import stages_of
 from study.recipes import RECIPES
-from study.spec import Study
+from study.spec import Arm, Study
 from study.spec.precision import ResolvedPrecision
 from tests.support.data import DATA_ROOT
 from trainables.data.source import DATA_ROOT_VARIABLE
 from trainables.store.fingerprint import fingerprint
+from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 from trainables.tasks.pinning import OPEN
 
@@ -55,6 +56,10 @@ def _with_fixed_messages(study: Study) -> Study:
 def _with_fixed_message(choice: Any) -> Any:
     if isinstance(choice, Mixture):
         return dataclasses.replace(choice, tasks=tuple(map(_with_fixed_message, choice.tasks)))
+    if isinstance(choice, Arm):
+        parts = {field.name: getattr(choice, field.name) for field in dataclasses.fields(choice)}  # type: ignore[arg-type]
+        fixed = {name: _with_fixed_message(part) for name, part in parts.items() if isinstance(part, Task | Mixture)}
+        return dataclasses.replace(choice, **fixed)  # type: ignore[type-var]
     if choice.revision.startswith(OPEN):
         return dataclasses.replace(choice, data=NOT_PINNED, training_data=NOT_PINNED)
     return choice

@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from study.tracking.notes import trial_note
 from study.tracking.tracker import Tracker, default_uri
 from tests.support.commands import ROOT
 
@@ -224,3 +225,10 @@ def test_what_mlflow_cannot_hold_is_kept_whole_in_a_file(tmp_path: Path) -> None
     assert len(stored.data.params["intermediate"]) == 6000
     files = {path.name: path.read_text() for path in (tmp_path / "artifacts" / stored.info.run_id).rglob("*.txt")}
     assert files == {"reason.txt": reason, "intermediate.txt": intermediate}
+
+
+def test_a_note_names_an_arm_that_has_no_intermediate_rate() -> None:
+    params = {**PARAMS, "intermediate": "joint_topics"}
+    assert trial_note("s", params) == (
+        "Trial of size s: trained on each target at learning rate 0.001, with the arm joint_topics, seed 0."
+    )

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from tests.support.pair import Pair
 from tests.support.recipes import LANGUAGES, SMALL
+from trainables.heads import HEADS
 from trainables.hyperparameters import EarlyStopping, Training
 from trainables.models.encoder import Shape, load_encoder
 from trainables.models.task_model import ENCODER, HEAD, load_task_model, new_head
@@ -26,10 +27,12 @@ from trainables.stages.joint import FineTuneJoint
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.vocabulary import Vocabulary
 from trainables.store.stage_store import StageStore
+from trainables.tasks.base import Task
 from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.micro.intermediate import MicroOddOneOut, MicroTopic
 from trainables.tasks.micro.tagging import MicroTagging
 from trainables.tasks.mixture import Mixture
+from trainables.tasks.registry import TASKS
 from trainables.training.batching import Share
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -182,3 +185,13 @@ def test_two_workers_agree_with_one_under_every_zero_stage(store: StageStore, tm
         assert losses == pytest.approx(expected, rel=1e-5), zero_stage
         for name, value in alone.items():
             assert (torch.from_numpy(head[name]) - value).abs().mean() < 1e-5 * reach, (zero_stage, name)
+
+
+@pytest.mark.parametrize("task", [cls for cls in TASKS.values() if cls.trained and cls.name != "ccg"], ids=lambda cls: cls.name)
+def test_an_idle_head_has_a_gradient_for_every_parameter(task: type[Task]) -> None:
+    """ZeRO waits for one of every parameter, also in the steps of another task."""
+    module = HEADS[task.head].module(8, task())
+    module.tie(torch.nn.Embedding(5, 8))
+    module.idle(torch.randn(2, 3, 8), torch.ones(2, 3, dtype=torch.long)).backward()  # type: ignore[no-untyped-call]
+    own = {name: parameter for name, parameter in module.named_parameters() if parameter.shape != (5, 8)}
+    assert all(parameter.grad is not None for parameter in own.values())

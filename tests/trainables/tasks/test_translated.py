@@ -83,6 +83,7 @@ def test_a_translated_file_has_the_columns_of_the_hub(english: Any, root: Path) 
     )
     assert task.splits() == [("train", "de"), ("dev", "en")]
     assert task.training_languages == task.languages == ("de",)
+    assert task.reads == english.reads  # a translation of the target's own training data is no transfer either
     examples = task.examples("train", "de")
     assert len(examples) == 3
     assert type(examples[0]) is type(english.examples("train", "en")[0])
