@@ -412,4 +412,11 @@ def test_the_recipe_of_the_arms(tmp_path: Path) -> None:
 
 
 def test_every_snippet_is_run_here() -> None:
-    assert set(snippets()) == {"my_encoder.py", "my_task.py", "my_languages.py", "my_cluster.py", "longer.py", "arms.py"}
+    assert set(snippets()) == {
+        "my_encoder.py",
+        "my_task.py",
+        "my_languages.py",
+        "my_cluster.py",
+        "longer.py",
+        "arms.py",
+    }

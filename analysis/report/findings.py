@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.store.counted import Cells
 from analysis.store.frames import MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
-from analysis.tables.averages import average_gains
+from analysis.tables.averages import average_gains, split_averages, split_gains
 from analysis.tables.budget import Pick, best_for_budget
 from analysis.tables.chance import at_chance, collapsed_runs, targets_against_chance
 from analysis.tables.choices import choices
@@ -21,7 +21,6 @@ from analysis.tables.literature import comparable, published
 from analysis.tables.scaling import Fit, scaling, scaling_points
 from analysis.tables.searches import importances, rung_agreement, savings
 from analysis.tables.tradeoff import best_trials, configurations, hypervolumes
-from analysis.tables.zero_shot import split_averages, split_gains
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,12 @@ class Findings:
 
     @cached_property
     def split_gains(self) -> pd.DataFrame:
-        """`zero_shot.split_gains`."""
+        """`averages.split_gains`."""
         return split_gains(self.frames)
 
     @cached_property
     def split_averages(self) -> pd.DataFrame:
-        """`zero_shot.split_averages`."""
+        """`averages.split_averages`."""
         return split_averages(self.frames)
 
     @cached_property

@@ -81,7 +81,7 @@ def gains(
     "same data" where intermediate task and target share training data, "leak" where the intermediate task trains on data the
     target is scored on, else "". A flagged gain is not transfer.
     `seen` is what of the target's data the size's encoder was trained on before, else "". `not_zero_shot` are the target's
-    languages besides English in which the intermediate task has labelled training data (`zero_shot.split_gains`), else "".
+    languages besides English in which the intermediate task has labelled training data (`averages.split_gains`), else "".
 
     `language` is a code or one of `frames.AGGREGATES`. By default each target is judged by the mean of `StudyFrames.judged_by`;
     `judged_by` names it.

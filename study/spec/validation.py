@@ -110,7 +110,7 @@ def _task_errors(study: Study) -> Iterator[str]:
     )
     yield from (
         f"{name}: two tasks of one name; the scores of one would overwrite the other's"
-        for name in _repeated(choice.name for choice in (*study.targets, *study.space.arms))
+        for name in _repeated(iter([*(task.name for task in study.targets), *study.space.names[1:]]))
     )
     tunable = {task.name for task, _ in _trained(study)} | {task.name for task in study.targets}
     yield from (

@@ -13,7 +13,7 @@ import analysis
 from analysis import StudyFrames
 from analysis.report.findings import Findings
 from analysis.store.frames import MEAN, MEAN_WITHOUT_ENGLISH
-from analysis.tables.zero_shot import split_averages, split_gains
+from analysis.tables.averages import split_averages, split_gains
 from tests.analysis.helpers import by, default_cells, section, write
 
 # Planted gains in points, by intermediate task and language.
@@ -75,6 +75,7 @@ def test_a_flagged_gain_is_in_neither_mean(frames: StudyFrames) -> None:
     assert split_averages(flagged).empty
 
 
+@pytest.mark.slow
 def test_the_report_marks_every_such_gain_and_shows_both_means(frames: StudyFrames, tmp_path: Path) -> None:
     text = section(write(frames, tmp_path), "Gains of intermediate training")
     assert "not zero-shot in de" in text

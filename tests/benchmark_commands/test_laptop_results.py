@@ -40,7 +40,9 @@ def test_masked_text_beside_a_task_is_graded_against_the_task_alone(gain: float,
     frames = default_cells(cells, sd=0.2, seeds=seeds, targets=TARGETS)
     arms = {"snli": ["snli"], "snli_with_text": ["snli", "masked_lm"], "csqa": ["commonsense_qa"]}
     context = frames.context | {"arms": {name: {"members": tasks, "languages": []} for name, tasks in arms.items()}}
-    found = [claim for claim in claims(Findings(dataclasses.replace(frames, context=context))) if "Masked" in claim.claim]
+    found = [
+        claim for claim in claims(Findings(dataclasses.replace(frames, context=context))) if "Masked" in claim.claim
+    ]
     assert [claim.verdict for claim in found] == [verdict]
     assert "snli_with_text" in found[0].claim
     assert "against snli " in found[0].evidence

@@ -73,4 +73,6 @@ class FineTuneJoint(TrainedTogether):
     def save(self, encoder: PreTrainedModel, state: dict[str, Tensor], folder: Path) -> None:
         super().save(encoder, state, folder)
         own = f"heads.{len(self.parts) - 1}."
-        save_file({name.removeprefix(own): value for name, value in state.items() if name.startswith(own)}, folder / HEAD)
+        save_file(
+            {name.removeprefix(own): value for name, value in state.items() if name.startswith(own)}, folder / HEAD
+        )

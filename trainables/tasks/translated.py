@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from trainables.data.examples import Example, ReadResult
 from trainables.data.source import Files, Source
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 FOLDER = "translated"
 
 
+@overload
+def in_languages(task: PublishedTask, languages: tuple[str, ...]) -> Translated: ...
+@overload
+def in_languages(task: MicroTask, languages: tuple[str, ...]) -> MicroTranslated: ...
+@overload
+def in_languages(task: Task, languages: tuple[str, ...]) -> Translated | MicroTranslated: ...
 def in_languages(task: Task, languages: tuple[str, ...]) -> Translated | MicroTranslated:
     """An English intermediate task with its training set in these languages, which may include English.
 
@@ -51,7 +57,9 @@ def in_languages(task: Task, languages: tuple[str, ...]) -> Translated | MicroTr
         return MicroTranslated(
             of=task.name, train_languages=languages, seed=task.seed, train_size=task.train_size, dev_size=task.dev_size
         )
-    raise ValueError(f"{task.name} is neither a published nor a generated task, so that it has no data in other languages")
+    raise ValueError(
+        f"{task.name} is neither a published nor a generated task, so that it has no data in other languages"
+    )
 
 
 class _OfEnglishTask:
@@ -108,19 +116,21 @@ class _OfEnglishTask:
     def training_languages(self) -> tuple[str, ...]:
         return self.train_languages
 
-    def check(self, kind: type[Task]) -> None:
+    def check(self, kind: type[Any]) -> None:
         """Refuse an English task of another kind or role, and languages that make no training set of its own."""
         english = self.english_class
         if not issubclass(english, kind) or english.role != "intermediate" or english.mixed_only:
             raise ValueError(f"{self.of} has no training set in other languages: it is no labelled intermediate task")
         if not self.train_languages or len(set(self.train_languages)) < len(self.train_languages):
-            raise ValueError(f"{self.of}: train_languages {self.train_languages} must be one or more different languages")
+            raise ValueError(
+                f"{self.of}: train_languages {self.train_languages} must be one or more different languages"
+            )
         if self.train_languages == ("en",):
             raise ValueError(f"{self.of}: train_languages has no language besides English; use the English task")
 
 
 @dataclass(frozen=True)
-class Translated(_OfEnglishTask, PublishedTask):  # type: ignore[misc]  # class attributes of a task are properties here
+class Translated(_OfEnglishTask, PublishedTask):  # type: ignore[override]  # class attributes of a task are properties here
     """The published task `of` with its training set in `train_languages`."""
 
     of: str = ""
@@ -159,9 +169,8 @@ def _reader(read: Callable[..., ReadResult]) -> Callable[[Path], ReadResult]:
 
 
 @dataclass(frozen=True)
-class MicroTranslated(_OfEnglishTask, MicroTask):  # type: ignore[misc]  # class attributes of a task are properties here
-    """The generated task `of` with its training set in `train_languages`: its English items, as far as a language can write them.
-    """
+class MicroTranslated(_OfEnglishTask, MicroTask):  # type: ignore[override]  # class attributes of a task are properties here
+    """The generated task `of` with its training set in `train_languages`: its items, where a language can write them."""
 
     of: str = ""
     train_languages: tuple[str, ...] = ()

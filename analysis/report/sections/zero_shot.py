@@ -18,15 +18,36 @@ def zero_shot_part(findings: Findings, page: Page) -> list[str]:
     averages, gained = findings.split_averages, findings.split_gains
     if gained.empty:
         return []
-    columns = ["size", "intermediate task", "trained in", "mean gain there", "mean gain elsewhere", "sd", "targets", "seeds"]
+    columns = [
+        "size",
+        "intermediate task",
+        "trained in",
+        "mean gain there",
+        "mean gain elsewhere",
+        "sd",
+        "targets",
+        "seeds",
+    ]
     rows = [
         [row["size"], row["intermediate"], *_means(row), *map(Number, (row["targets"], row["seeds"]))]
         for row in _rows(averages)
     ]
-    caption = "Mean gains in points in languages that the intermediate task is trained in, and in those that it is not, "
+    caption = (
+        "Mean gains in points in languages that the intermediate task is trained in, and in those that it is not, "
+    )
     caption += "English in neither; over targets with both. Only the second is zero-shot. Not tested"
     single = "Gains in points on each target, apart in the same way"
-    listed = ["size", "intermediate task", "target", "trained in", "gain there", "gain elsewhere", "sd", "languages", "seeds"]
+    listed = [
+        "size",
+        "intermediate task",
+        "target",
+        "trained in",
+        "gain there",
+        "gain elsewhere",
+        "sd",
+        "languages",
+        "seeds",
+    ]
     by_target = [
         [row["size"], row["intermediate"], row["task"], *_means(row), *map(Number, (row["untrained"], row["n"]))]
         for row in _rows(gained)

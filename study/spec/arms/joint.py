@@ -57,7 +57,7 @@ class Joint(Arm):
         return arm_of(self.together).encoder(study, size, alone, trained=trained)
 
     def target(self, study: Study, size: Size, choice: Choice, target: Task, *, trained: bool = True) -> Tuned:
-        base = study.encoder_stage(size, trained=trained)
+        base: Root | Tuned = study.encoder_stage(size, trained=trained)
         rate = choice.lr_target * size.rate_factor
         for before in target.prerequisites:
             base = study.fine_tuned(base, before, study.tuning, rate=rate, epochs=choice.epochs, seed=choice.seed)

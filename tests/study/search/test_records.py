@@ -35,7 +35,9 @@ def test_the_baseline_is_the_best_complete_trial_without_an_intermediate_task() 
     result = SearchResult("1x32", (trained, stopped, failed, worse, better))
     assert (result.best, result.baseline) == (trained, better)
     assert SearchResult("1x32", (trained, stopped, failed)).baseline is None
-    joint = replace(_trial("joint", TrialOutcome.COMPLETE, dev=55.0, test=1.0), choice=Choice("joint_topic", None, 1e-3))
+    joint = replace(
+        _trial("joint", TrialOutcome.COMPLETE, dev=55.0, test=1.0), choice=Choice("joint_topic", None, 1e-3)
+    )
     assert SearchResult("1x32", (joint, better)).baseline is better  # an arm may have no intermediate rate either
     alone = SearchResult("1x32", (better, worse))
     assert alone.baseline is alone.best

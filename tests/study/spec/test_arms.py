@@ -112,7 +112,7 @@ def test_a_sequential_choice_without_a_rate_is_refused() -> None:
 
 def test_an_arm_s_faults_are_the_study_s() -> None:
     target = recipes.inline().targets[0]
-    with pytest.raises(InvalidStudy, match="space.intermediates: micro_tagging is a target"):
+    with pytest.raises(InvalidStudy, match=r"space\.intermediates: micro_tagging"):
         study_with(Direct(target))
 
 
@@ -191,7 +191,10 @@ def test_the_plan_says_what_a_joint_arm_does() -> None:
     console = Console(width=220, record=True, file=StringIO())
     console.print(render_plan(study))
     text = console.export_text()
-    assert "joint_micro_topic: together with each target, at the target's rate; targets without training are scored" in text
+    assert (
+        "joint_micro_topic: together with each target, at the target's rate; targets without training are scored"
+        in text
+    )
     assert "target-micro_tagging-with-micro_topic" in text
 
 

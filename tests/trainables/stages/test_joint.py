@@ -187,7 +187,11 @@ def test_two_workers_agree_with_one_under_every_zero_stage(store: StageStore, tm
             assert (torch.from_numpy(head[name]) - value).abs().mean() < 1e-5 * reach, (zero_stage, name)
 
 
-@pytest.mark.parametrize("task", [cls for cls in TASKS.values() if cls.trained and cls.name != "ccg"], ids=lambda cls: cls.name)
+# CCG's labels are in its files.
+TASK_OF_HEAD = {task.head: task for task in TASKS.values() if task.trained and task.name != "ccg"}
+
+
+@pytest.mark.parametrize("task", TASK_OF_HEAD.values(), ids=TASK_OF_HEAD)
 def test_an_idle_head_has_a_gradient_for_every_parameter(task: type[Task]) -> None:
     """ZeRO waits for one of every parameter, also in the steps of another task."""
     module = HEADS[task.head].module(8, task())

@@ -68,7 +68,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
     for name, row in ROWS.items():
         path = tmp_path / "translated" / name / "de.jsonl"
         path.parent.mkdir(parents=True)
-        path.write_text("".join(json.dumps(row) + "\n" for _ in range(3)), encoding="utf-8")
+        path.write_text("".join(json.dumps({**row, "id": str(number)}) + "\n" for number in range(3)), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
         yield tmp_path
@@ -107,7 +107,7 @@ def test_a_mistake_in_a_translated_file_names_file_and_line(root: Path) -> None:
     path.write_text(json.dumps(ROWS["mnli"]) + '\n{"premise": "Nur das."}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"mnli/de\.jsonl:2: "):
         in_languages(Mnli(), ("de",)).examples("train", "de")
-    with pytest.raises(DataError, match="translated/hellaswag/fr.jsonl"):
+    with pytest.raises(DataError, match=r"translated/hellaswag/fr\.jsonl"):
         pinned(in_languages(HellaSwag(), ("fr",)))
 
 
@@ -195,7 +195,7 @@ def test_it_trains_alone_with_early_stopping_on_english_and_beside_the_english_t
     metrics = ensure(alone, work).metrics
     assert alone.features.sets == (("train", "de"), ("train", "zh"))
     assert metrics["examples"] == len(alone.features.table(work))
-    assert [done for done, _ in metrics["dev_scores"]][0] == 3
+    assert next(done for done, _ in metrics["dev_scores"]) == 3
     assert HEADS[task.head].name == "pair_classification"
     mixed = FineTuneMixture(BASE, Mixture("en_and_more", (MicroTopic(**SMALL), task)).for_training(), TRAINING)
     assert set(ensure(mixed, work).metrics["steps"]) == {"micro_topic", "micro_topic_in_de_zh"}

@@ -30,7 +30,8 @@ from trainables.tasks.translated import MicroTranslated, Translated
 _CLASSES: tuple[type, ...] = (
     *(Evaluate, FineTune, FineTuneMixture, FineTuneJoint, Pretrain, ImportEncoder, Tokenise, Vocabulary),
     *(Shape, PublishedEncoder, Card, Training, EarlyStopping, MicroCorpus, NtrexCorpus, Mixture),
-    *(Translated, MicroTranslated, *TASKS.values()),
+    *(Translated, MicroTranslated),
+    *TASKS.values(),
 )
 BUILT_IN: Mapping[str, type] = {identity_name(cls): cls for cls in _CLASSES}
 
