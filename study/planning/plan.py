@@ -251,7 +251,8 @@ def _stage_graph(study: Study) -> Tree:
     for choice in space.defaults():
         branch = tree
         if choice.intermediate != NONE:
-            count = "" if isinstance(space.lr_intermediate, LogUniform) else f" x {len(space.lr_intermediate)} rates"
+            one_rate = isinstance(space.lr_intermediate, LogUniform) or choice.lr_intermediate is None
+            count = "" if one_rate else f" x {len(space.lr_intermediate)} rates"
             branch = tree.add(f"intermediate-{choice.intermediate}{count}")
         branch.add(f"target and evaluate x {rates}{epochs}: {trained}")
         if untrained:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from study.planning.row_lengths import Tokens, training_tokens
 from study.spec import Size, Study, Training
-from study.spec.space import member_tasks
 from trainables.heads import HEADS
 from trainables.stages.base import Stage
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import Tuned
 from trainables.stages.pretrain import Pretrain
 from trainables.store.fingerprint import fingerprint
+from trainables.tasks.mixture import member_tasks
 
 TrainingStage = Pretrain | Tuned
 CostedStage = TrainingStage | Evaluate

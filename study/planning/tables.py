@@ -23,7 +23,7 @@ from study.planning.stages import (
     stage_counts,
     training_stages,
 )
-from study.spec import LadderEncoder, LogUniform, Mixture, Rates, Size, Study
+from study.spec import LadderEncoder, LogUniform, Rates, Size, Study
 from trainables.models.catalogue import description
 from trainables.resources import GPU_HEADROOM, Offload
 from trainables.tasks.base import Task
@@ -182,8 +182,8 @@ def choices_table(study: Study) -> Table:
     )
     table.columns[1].justify = "left"
     table.add_row("intermediate", ", ".join(study.space.names))
-    for mixture in (choice for choice in study.space.intermediates if isinstance(choice, Mixture)):
-        table.add_row(mixture.name, " + ".join(map(_member, mixture.tasks)))
+    for arm in (arm for arm in study.space.arms if len(arm.members) > 1 or arm.note):
+        table.add_row(arm.name, " + ".join(map(_member, arm.members)) + (f": {arm.note}" if arm.note else ""))
     table.add_row("lr_intermediate", _rates(study.space.lr_intermediate))
     table.add_row("lr_target", _rates(study.space.lr_target))
     if len(study.space.epochs) > 1:
@@ -268,7 +268,7 @@ def _range(low: float, high: float, *, form: str = ".2g") -> str:
 
 
 def _member(task: Task) -> str:
-    """A task of a mixture, with its languages unless English is the only one."""
+    """A member of an arm, with its languages unless English is the only one."""
     return task.name if task.languages == ("en",) else f"{task.name} ({', '.join(task.languages)})"
 
 

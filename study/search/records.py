@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from study.spec.space import Choice
+from study.spec.space import NONE, Choice
 
 DEV_SCORE = "dev_score"  # what a search maximises: the mean English dev score of the finished targets, in percent
 TARGETS_FINISHED = "targets_finished"  # the number of targets that a trial has trained and scored; ASHA's unit of rungs
@@ -89,7 +89,7 @@ class SearchResult:
     @property
     def baseline(self) -> TrialRecord | None:
         """The best trial without an intermediate task, which may be `best` itself; None if no such trial is complete."""
-        return next((trial for trial in self.ranked if trial.choice.lr_intermediate is None), None)
+        return next((trial for trial in self.ranked if trial.choice.intermediate == NONE), None)
 
     @property
     def ranked(self) -> list[TrialRecord]:

@@ -115,7 +115,7 @@ class Suggester:
 
 
 def _sample(space: Space, trial: optuna.Trial) -> Choice:
-    """A choice as the sampler draws it; an intermediate learning rate exists only with an intermediate task."""
+    """A choice as the sampler draws it; an intermediate learning rate exists only where the arm uses one."""
     default = space.defaults()[0]
     values: dict[str, Any] = {"lr_intermediate": None, "epochs": default.epochs, "seed": None}
     values["intermediate"] = trial.suggest_categorical("intermediate", space.names)

@@ -23,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from study.search.records import DEV_SCORE, DIVERGED_REASON, TrialOutcome, TrialRecord
-from study.spec.space import NONE, Choice, LogUniform, Rates, Space
+from study.spec.space import Choice, LogUniform, Rates, Space
 from study.spec.validation import REPEATS
 from trainables.store.kept import sealed, unsealed
 
@@ -257,18 +257,18 @@ class TrialStore:
 def parameters(choice: Choice) -> dict[str, Any]:
     """A choice as Optuna's parameters, without those that do not apply to it."""
     values = asdict(choice)
-    if choice.intermediate == NONE:
+    if choice.lr_intermediate is None:
         del values["lr_intermediate"]
     return values
 
 
 def distributions(space: Space, choice: Choice) -> dict[str, BaseDistribution]:
-    """The distributions of a choice's parameters: those that the space leaves open for its intermediate task."""
+    """The distributions of a choice's parameters: those that the space leaves open for its arm."""
     applicable: dict[str, BaseDistribution] = {
         "intermediate": CategoricalDistribution(space.names),
         "lr_target": _rates_distribution(space.lr_target),
     }
-    if choice.intermediate != NONE:
+    if space.arm(choice.intermediate).uses_rate:
         applicable["lr_intermediate"] = _rates_distribution(space.lr_intermediate)
     if len(space.epochs) > 1:
         applicable["epochs"] = CategoricalDistribution(space.epochs)

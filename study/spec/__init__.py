@@ -1,5 +1,6 @@
 """Everything a recipe is written with: a recipe returns one complete, frozen `Study` of these values."""
 
+from study.spec.arms import Arm
 from study.spec.benchmark_plan import BenchmarkPlan
 from study.spec.precision import cpu_precision
 from study.spec.sizes import LadderEncoder, Size
@@ -16,6 +17,7 @@ from trainables.tasks.mixture import Mixture
 
 __all__ = [
     "NONE",
+    "Arm",
     "BenchmarkPlan",
     "Card",
     "Choice",

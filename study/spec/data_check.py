@@ -9,15 +9,15 @@ from trainables.data.examples import doubt
 from trainables.models.published_encoder import PublishedEncoder
 from trainables.tasks.base import Task
 from trainables.tasks.contamination import ContaminationFlag, contamination_flag, seen_data
-from trainables.tasks.mixture import Mixture
 from trainables.tasks.reading import forget_examples
 
 
 def all_tasks(study: Study) -> Iterator[Task]:
     """Every task of the study once, each after its prerequisites."""
     seen: set[Task] = set()
-    for choice in (*study.space.intermediates, *study.targets):
-        for task in choice.tasks if isinstance(choice, Mixture) else (*choice.prerequisites, choice):
+    members = (task for arm in study.space.arms for task in arm.members)
+    for last in (*members, *study.targets):
+        for task in (*last.prerequisites, last):
             if task not in seen:
                 seen.add(task)
                 yield task
@@ -49,12 +49,12 @@ def check_data(study: Study, say: Callable[[str], None]) -> None:
 
 
 def contamination_flags(study: Study) -> dict[str, dict[str, ContaminationFlag]]:
-    """By intermediate task and target, why its gain does not count as transfer: the same data, or a leak."""
+    """By intermediate choice and target, why its gain does not count as transfer: the same data, or a leak."""
     flags: dict[str, dict[str, ContaminationFlag]] = {}
-    for intermediate in study.space.intermediates:
+    for arm in study.space.arms:
         for target in study.targets:
-            if flag := contamination_flag(intermediate.reads, target.reads, target.scores_on):
-                flags.setdefault(intermediate.name, {})[target.name] = flag
+            if flag := contamination_flag(arm.reads, target.reads, target.scores_on):
+                flags.setdefault(arm.name, {})[target.name] = flag
     return flags
 
 

@@ -6,21 +6,9 @@ import math
 import random
 from dataclasses import dataclass
 
-from trainables.heads import HEADS
-from trainables.tasks.base import Task
-from trainables.tasks.mixture import Mixture
+from study.spec.arms import Arm, Intermediate, NoIntermediate, arm_of
 
-NONE = "none"  # the intermediate choice "no intermediate task"
-
-
-def member_tasks(choice: Task | Mixture) -> tuple[Task, ...]:
-    """The tasks of a mixture; a single task is its own only member."""
-    return choice.tasks if isinstance(choice, Mixture) else (choice,)
-
-
-def has_masked_lm(choice: Task | Mixture) -> bool:
-    """Whether a member is masked language modelling."""
-    return any(HEADS[task.head].masks for task in member_tasks(choice))
+NONE = NoIntermediate.NAME  # the intermediate choice "no intermediate task"
 
 
 @dataclass(frozen=True)
@@ -60,7 +48,7 @@ def _different_and_positive(values: tuple[float, ...]) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a trial chooses; `lr_intermediate` is None without an intermediate task.
+    """What a trial chooses; `lr_intermediate` is None where the arm has no use for it, as without an intermediate task.
 
     `epochs` multiplies the steps of the targets' training. `seed` sets the heads' weights, the data order and dropout, also in
     the intermediate training; None is the study's.
@@ -77,13 +65,13 @@ class Choice:
 class Space:
     """The choices of a trial.
 
-    An intermediate choice is none, a task, or a mixture of tasks. Learning rates are grids, on which trials share stages, or
-    ranges. `epochs` are multiples of the steps that the recipe gives the targets. The first value of a grid and of `epochs` is
-    the default. Sampled trials draw their seed from `seeds` and the study's own; the default cells keep the study's. With
+    An intermediate choice is none, a task, a mixture of tasks, or another arm (`study.spec.arms`). Learning rates are grids, on
+    which trials share stages, or ranges. `epochs` are multiples of the steps that the recipe gives the targets. The first value
+    of a grid and of `epochs` is the default. Sampled trials draw their seed from `seeds` and the study's own; the default cells keep the study's. With
     `seeds`, a lucky seed can raise a trial's rank: see `Repeats`.
     """
 
-    intermediates: tuple[Task | Mixture, ...]
+    intermediates: tuple[Intermediate, ...]
     lr_intermediate: Rates
     lr_target: Rates
     epochs: tuple[float, ...] = (1.0,)
@@ -95,16 +83,24 @@ class Space:
         return (NONE, *(task.name for task in self.intermediates))
 
     @property
-    def masked_lm_choices(self) -> tuple[Task | Mixture, ...]:
-        """The intermediate choices with masked language modelling in them."""
-        return tuple(choice for choice in self.intermediates if has_masked_lm(choice))
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms of the intermediate choices, without "none"."""
+        return tuple(map(arm_of, self.intermediates))
+
+    def arm(self, name: str) -> Arm:
+        """The arm of an intermediate choice, "none" included.
+
+        Raises:
+            KeyError: the space has no such choice.
+        """
+        return {arm.name: arm for arm in (NoIntermediate(), *self.arms)}[name]
 
     def defaults(self) -> list[Choice]:
         """Every intermediate choice once, at the default learning rates: the cells of the gains table."""
         return [
             Choice(
                 name,
-                None if name == NONE else default_rate(self.lr_intermediate),
+                default_rate(self.lr_intermediate) if self.arm(name).uses_rate else None,
                 default_rate(self.lr_target),
                 self.epochs[0],
             )
@@ -121,7 +117,7 @@ class Space:
         cells = [
             Choice(name, lr_intermediate, lr_target, epochs, seed)
             for name in self.names
-            for lr_intermediate in ((None,) if name == NONE else self.lr_intermediate)
+            for lr_intermediate in (self.lr_intermediate if self.arm(name).uses_rate else (None,))
             for lr_target in self.lr_target
             for epochs in self.epochs
             for seed in (None, *self.seeds)
@@ -133,7 +129,7 @@ class Space:
         name = rng.choice(self.names)
         return Choice(
             name,
-            None if name == NONE else _sample_rate(self.lr_intermediate, rng),
+            _sample_rate(self.lr_intermediate, rng) if self.arm(name).uses_rate else None,
             _sample_rate(self.lr_target, rng),
             rng.choice(self.epochs),
             rng.choice((None, *self.seeds)),

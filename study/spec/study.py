@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
-from functools import partial
 
 from study.spec.benchmark_plan import DEFAULT_BENCHMARK, BenchmarkPlan
 from study.spec.sizes import LadderEncoder, Size
-from study.spec.space import DEFAULT_REPEATS, NONE, Choice, Repeats, Space, member_tasks
+from study.spec.space import DEFAULT_REPEATS, Choice, Repeats, Space
 from study.spec.tuning import TaskTuning
 from study.spec.validation import InvalidStudy, study_errors
 from trainables.fields import added_field
@@ -20,7 +19,6 @@ from trainables.stages.base import Root
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import FineTune, Tuned
 from trainables.stages.import_encoder import ImportEncoder
-from trainables.stages.mixture import FineTuneMixture
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.vocabulary import ParallelCorpus, Vocabulary
 from trainables.tasks.base import Task
@@ -106,38 +104,26 @@ class Study:
             for size in self.sizes
             if isinstance(size.encoder, PublishedEncoder) and size.encoder.revision is None
         ]
-        choices = (*self.targets, *self.space.intermediates)
+        members = (task for arm in self.space.arms for task in arm.members)
         tasks = [
             f"{task.name}: {task.revision.removeprefix(OPEN)}"
-            for choice in choices
-            for task in member_tasks(choice)
+            for task in (*self.targets, *members)
             if task.revision.startswith(OPEN)
         ]
         return list(dict.fromkeys(encoders + tasks))  # a task can be a choice and a member of a mixture
 
     def base(self, size: Size, choice: Choice, *, trained: bool = True) -> Root | Tuned:
         """The stage that the targets start from: the encoder, trained on the intermediate task if one is chosen."""
-        encoder = self.encoder_stage(size, trained=trained)
-        if choice.intermediate == NONE or choice.lr_intermediate is None:
-            return encoder
-        task = next(task for task in self.space.intermediates if task.name == choice.intermediate)
-        rate = choice.lr_intermediate * size.rate_factor
-        if isinstance(task, Mixture):
-            training = self.training_of(task, self.intermediate_tuning, rate=rate, seed=choice.seed)
-            return FineTuneMixture(encoder, task.for_training(), training)
-        return self._fine_tuned(encoder, task, self.intermediate_tuning, rate=rate, seed=choice.seed)
+        return self.space.arm(choice.intermediate).encoder(self, size, choice, trained=trained)
 
     def chain(self, size: Size, choice: Choice, *, trained: bool = True) -> tuple[Evaluate, ...]:
         """The trial's evaluations in the order of the targets; their parents are the stages that they need."""
-        base, rate = self.base(size, choice, trained=trained), choice.lr_target * size.rate_factor
-        fine_tuned = partial(
-            self._fine_tuned, base, usual=self.tuning, rate=rate, epochs=choice.epochs, seed=choice.seed
-        )
+        arm, base = self.space.arm(choice.intermediate), self.base(size, choice, trained=trained)
         return tuple(
             Evaluate(
-                fine_tuned(task=target) if target.trained else base,
+                arm.target(self, size, choice, target, trained=trained) if target.trained else base,
                 target,
-                self.training_of(target, self.tuning, rate=rate).max_length,
+                self.training_of(target, self.tuning, rate=choice.lr_target).max_length,
             )
             for target in self.targets
         )
@@ -160,7 +146,7 @@ class Study:
             seed=own.training.seed if seed is None else seed,
         )
 
-    def _fine_tuned(
+    def fine_tuned(
         self,
         base: Root | Tuned,
         task: Task,

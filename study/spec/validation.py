@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from study.spec.sizes import LadderEncoder, Size
 from study.spec.space import NONE
+from trainables.hyperparameters import Training
 from trainables.models.catalogue import config_of, layers_error
 from trainables.models.families import why_padded
 from trainables.models.published_encoder import PublishedEncoder
@@ -78,11 +79,8 @@ def _role_errors(study: Study) -> Iterator[str]:
     if not study.targets or not study.targets[0].trained:
         yield "targets: the first must be a trained task, whose English dev score ranks the trials"
     yield from (f"targets: {task.name} is an intermediate task" for task in study.targets if task.role != "target")
-    for choice in study.space.intermediates:
-        if choice.role != "intermediate":
-            yield f"space.intermediates: {choice.name} is a target"
-        if choice.mixed_only:
-            yield f"space.intermediates: {choice.name} has no labels and is trained as one of the tasks of a mixture only"
+    for arm in study.space.arms:
+        yield from arm.errors(study)
 
 
 def _search_errors(study: Study) -> Iterator[str]:
@@ -104,25 +102,19 @@ def _search_errors(study: Study) -> Iterator[str]:
 
 def _task_errors(study: Study) -> Iterator[str]:
     """What the tasks read, how they are named, and how single ones are tuned."""
-    choices = (*study.targets, *study.space.intermediates)
+    members = {task.name: (task,) for task in study.targets} | {arm.name: arm.members for arm in study.space.arms}
     yield from (
-        f"{choice.name}: the data it reads are not pinned; pass it through trainables.tasks.pinning.pinned"
-        for choice in choices
-        if not choice.revision
+        f"{name}: the data it reads are not pinned; pass it through trainables.tasks.pinning.pinned"
+        for name, tasks in members.items()
+        if not all(task.revision for task in tasks)
     )
     yield from (
         f"{name}: two tasks of one name; the scores of one would overwrite the other's"
-        for name in _repeated(choice.name for choice in choices)
+        for name in _repeated(choice.name for choice in (*study.targets, *study.space.arms))
     )
-    tunable = {task.name for choice in choices for task in (choice, *_prerequisites(choice))}
+    tunable = {task.name for task, _ in _trained(study)} | {task.name for task in study.targets}
     yield from (
         f"own_tuning: no task {own.task!r} in this study" for own in study.own_tuning if own.task not in tunable
-    )
-    yield from (
-        f"{choice.name}: early stopping watches the dev set of one task, and a mixture has several"
-        for choice in study.space.intermediates
-        if isinstance(choice, Mixture)
-        and study.training_of(choice, study.intermediate_tuning, rate=1.0).early_stopping is not None
     )
 
 
@@ -194,23 +186,27 @@ def _batches(study: Study, size: Size) -> set[tuple[str, int, int]]:
     batches = set()
     if isinstance(size.encoder, LadderEncoder):
         batches.add(("pretraining", size.encoder.pretraining.batch_size, 1))
-    trained = [(choice, study.intermediate_tuning) for choice in study.space.intermediates]
-    trained += [(target, study.tuning) for target in study.targets if target.trained]
-    for choice, usual in trained:
-        for task in (*_prerequisites(choice), choice):
-            group = 1 if isinstance(task, Mixture) else task.group
-            batches.add((task.name, study.training_of(task, usual, rate=1.0).batch_size, group))
+    for task, usual in _trained(study):
+        group = 1 if isinstance(task, Mixture) else task.group
+        batches.add((task.name, study.training_of(task, usual, rate=1.0).batch_size, group))
     return batches
+
+
+def _trained(study: Study) -> Iterator[tuple[Task | Mixture, Training]]:
+    """Everything that the study fine-tunes on, prerequisites included, with how it is usually trained."""
+    yield from ((task, study.intermediate_tuning) for arm in study.space.arms for task in arm.tuned)
+    targets = (target for target in study.targets if target.trained)
+    yield from ((task, study.tuning) for target in targets for task in (*target.prerequisites, target))
 
 
 def _masking_errors(study: Study, size: Size) -> Iterator[str]:
     """Why the size cannot train a choice that has masked language modelling in it."""
-    for choice in study.space.masked_lm_choices:
+    for arm in (arm for arm in study.space.arms if arm.masks):
         if isinstance(size.encoder, PublishedEncoder) and not size.family.mask_token:
-            yield f"sizes[{size.name}], {choice.name}: {size.encoder.family} has no mask token"
+            yield f"sizes[{size.name}], {arm.name}: {size.encoder.family} has no mask token"
         if size.resources.trim_vocabulary:
             yield (
-                f"sizes[{size.name}], {choice.name}: trim_vocabulary is on, but masked language modelling trains every row "
+                f"sizes[{size.name}], {arm.name}: trim_vocabulary is on, but masked language modelling trains every row "
                 "of the table; None trims for the other tasks alone"
             )
 
@@ -222,10 +218,6 @@ def _obstacle_to_unpadding(study: Study, size: Size) -> str | None:
     trainings += [size.encoder.pretraining] if isinstance(size.encoder, LadderEncoder) else []
     reasons = (why_padded(size.family, device, training.precision) for training in trainings)
     return next((reason for reason in reasons if reason is not None), None)
-
-
-def _prerequisites(choice: Task | Mixture) -> tuple[Task, ...]:
-    return () if isinstance(choice, Mixture) else choice.prerequisites
 
 
 def _repeated(names: Iterator[str]) -> list[str]:

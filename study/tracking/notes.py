@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from study.spec.space import NONE
+
 NOTE_TAG = "mlflow.note.content"  # MLflow shows it as the description of a run or an experiment
 
 REPORT_NOTE = "The study's report, with its charts and tables, as artifacts. It is made from the other runs."
@@ -77,7 +79,10 @@ def benchmark_note(size: str, variant: str) -> str:
 def _choice(params: Mapping[str, object]) -> str:
     intermediate, rate = params["intermediate"], params.get("lr_intermediate")
     first = "" if rate is None else f"trained on {intermediate} at learning rate {rate}, then "
-    instead = ", without an intermediate task" if rate is None else ""
+    if intermediate == NONE:
+        instead = ", without an intermediate task"
+    else:
+        instead = "" if rate is not None else f", with the arm {intermediate}"
     steps = "" if params.get("epochs", 1.0) == 1.0 else f" and {params['epochs']} times the usual steps"
     return (
         f"{first}trained on each target at learning rate {params['lr_target']}{steps}{instead}, seed {params['seed']}"

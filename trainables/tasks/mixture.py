@@ -70,3 +70,8 @@ class Mixture:
             schedule.append((task, trained[task]))
             trained[task] += 1
         return tuple(schedule)
+
+
+def member_tasks(task: Task | Mixture) -> tuple[Task, ...]:
+    """The tasks of a mixture; a single task is its own only member."""
+    return task.tasks if isinstance(task, Mixture) else (task,)
