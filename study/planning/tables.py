@@ -183,7 +183,7 @@ def choices_table(study: Study) -> Table:
     table.columns[1].justify = "left"
     table.add_row("intermediate", ", ".join(study.space.names))
     for arm in (arm for arm in study.space.arms if len(arm.members) > 1 or arm.note):
-        table.add_row(arm.name, " + ".join(map(_member, arm.members)) + (f": {arm.note}" if arm.note else ""))
+        table.add_row(arm.name, ": ".join(filter(None, (" + ".join(map(_member, arm.members)), arm.note))))
     table.add_row("lr_intermediate", _rates(study.space.lr_intermediate))
     table.add_row("lr_target", _rates(study.space.lr_target))
     if len(study.space.epochs) > 1:
