@@ -192,6 +192,7 @@ def test_arms_are_explained() -> None:
     starts = [line for line in lines if line.startswith("base, e5: ")]
     assert "starts from intfloat/multilingual-e5-base at d13f1b27baf31030b7fd040960d60d909913633f" in starts[0]
     assert starts[1] == (
-        'base, e5: heads over whole rows read the mean over tokens; in retrieval, texts begin with "query: " and "passage: "'
+        "base, e5: heads over whole rows read the mean over tokens; "
+        "in retrieval, queries begin with 'query: ' and passages with 'passage: '"
     )
     assert "trained on data of these targets before, and their scores are marked: micro_bitext (bitext)" in starts[2]
