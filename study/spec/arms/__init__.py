@@ -4,28 +4,16 @@
 |---|---|
 | `base.py` | the interface |
 | `sequential.py` | no intermediate task; a task, or a mixture of tasks, before the targets |
-| `merged.py` | encoders trained on one task each, averaged |
+| `merged.py` | encoders trained on one choice each, averaged |
 | `published_after.py` | the size's checkpoint as others trained it further |
 
 `arm_of` wraps what recipes list in `Space.intermediates`.
 """
 
-from __future__ import annotations
-
 from study.spec.arms.base import Arm
 from study.spec.arms.merged import Merged, merged
 from study.spec.arms.published_after import PublishedAfter
-from study.spec.arms.sequential import NoIntermediate, Sequential, SequentialMixture, sequential
-from trainables.tasks.base import Task
-from trainables.tasks.mixture import Mixture
-
-Intermediate = Task | Mixture | Arm  # what a recipe lists
-
-
-def arm_of(choice: Intermediate) -> Arm:
-    """The arm that an intermediate choice stands for: a task or a mixture is trained before the targets."""
-    return choice if isinstance(choice, Arm) else sequential(choice)
-
+from study.spec.arms.sequential import Intermediate, NoIntermediate, Sequential, SequentialMixture, arm_of
 
 __all__ = [
     "Arm",

@@ -1,4 +1,4 @@
-"""The merged arm: encoders that were trained on one task each, averaged, before the targets."""
+"""The merged arm: encoders that were trained on one choice each, averaged, before the targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from study.spec.arms.base import Arm
-from study.spec.arms.sequential import Sequential, SequentialMixture, sequential
+from study.spec.arms.sequential import Intermediate, Sequential, SequentialMixture, arm_of
 from trainables.stages.finetune import Tuned
 from trainables.stages.merge import MergeEncoders
 from trainables.tasks.base import Task
@@ -36,7 +36,7 @@ class Merged(Arm):
     note: ClassVar[str] = "trained one by one, then averaged; -x<number> scales the change"
 
     title: str
-    parts: tuple[Task | Mixture | Sequential | SequentialMixture, ...]
+    parts: tuple[Intermediate, ...]
     scale: float = 1.0
 
     @property
@@ -44,9 +44,9 @@ class Merged(Arm):
         return self.title if self.scale == 1 else f"{self.title}-x{self.scale:g}"
 
     @property
-    def arms(self) -> tuple[Sequential | SequentialMixture, ...]:
+    def arms(self) -> tuple[Arm, ...]:
         """The arms of the parts."""
-        return tuple(map(sequential, self.parts))
+        return tuple(map(arm_of, self.parts))
 
     @property
     def members(self) -> tuple[Task, ...]:
@@ -57,7 +57,8 @@ class Merged(Arm):
         return tuple(dict.fromkeys(task for arm in self.arms for task in arm.tuned))
 
     def encoder(self, study: Study, size: Size, choice: Choice, *, trained: bool = True) -> Root | Tuned:
-        encoders = tuple(arm.encoder(study, size, choice, trained=trained) for arm in self.arms)
+        stages = (arm.encoder(study, size, choice, trained=trained) for arm in self.arms)
+        encoders = tuple(stage for stage in stages if isinstance(stage, Tuned))  # all are: see `errors`
         weight = self.scale / len(encoders)
         return MergeEncoders(study.encoder_stage(size, trained=trained), encoders, (weight,) * len(encoders))
 
@@ -68,6 +69,11 @@ class Merged(Arm):
         counts = Counter(arm.name for arm in self.arms)
         if len(counts) < 2 or len(counts) < len(self.arms):
             yield f"{self.name}: merges two or more different choices, not {', '.join(counts.elements()) or 'none'}"
+        yield from (
+            f"{self.name}: merges {arm.name}, which is not a task or a mixture that is trained before the targets"
+            for arm in self.arms
+            if not isinstance(arm, Sequential | SequentialMixture)
+        )
         yield from (
             f"{self.name}: merges {arm.name}, which is not an intermediate choice of this study"
             for arm in self.arms
@@ -81,8 +87,6 @@ class Merged(Arm):
                 )
 
 
-def merged(
-    title: str, parts: tuple[Task | Mixture | Sequential | SequentialMixture, ...], scales: tuple[float, ...] = (1.0,)
-) -> tuple[Merged, ...]:
+def merged(title: str, parts: tuple[Intermediate, ...], scales: tuple[float, ...] = (1.0,)) -> tuple[Merged, ...]:
     """A merged arm for each scale."""
     return tuple(Merged(title, parts, scale) for scale in scales)

@@ -115,9 +115,12 @@ class SequentialMixture(Arm):
             yield f"{self.name}: early stopping watches the dev set of one task, and a mixture has several"
 
 
-def sequential(choice: Task | Mixture | Sequential | SequentialMixture) -> Sequential | SequentialMixture:
-    """The arm that trains a task or a mixture before the targets."""
-    if isinstance(choice, Sequential | SequentialMixture):
+Intermediate = Task | Mixture | Arm  # what a recipe lists
+
+
+def arm_of(choice: Intermediate) -> Arm:
+    """The arm that an intermediate choice stands for: a task or a mixture is trained before the targets."""
+    if isinstance(choice, Arm):
         return choice
     return SequentialMixture(choice) if isinstance(choice, Mixture) else Sequential(choice)
 

@@ -67,6 +67,8 @@ def test_what_a_merge_lacks_is_named() -> None:
         study_with(TOPIC, arm)
     with pytest.raises(InvalidStudy, match="merged: merges two or more different choices, not micro_topic, micro_topic"):
         study_with(TOPIC, Merged("merged", (TOPIC, TOPIC)))
+    with pytest.raises(InvalidStudy, match="again: merges merged, which is not a task or a mixture that is trained before"):
+        study_with(TOPIC, PARAPHRASE, arm, Merged("again", (TOPIC, arm)))
     with pytest.raises(InvalidStudy, match="scale 0 must be positive and finite"):
         study_with(TOPIC, PARAPHRASE, dataclasses.replace(arm, scale=0))
     with pytest.raises(InvalidStudy, match="scale nan must be"):

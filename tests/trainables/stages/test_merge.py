@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.support import recipes
+from trainables.benchmark.subjects.rebuild import rebuild
 from trainables.hyperparameters import Training
 from trainables.models.encoder import load_encoder, load_tokenizer
 from trainables.models.task_model import ENCODER
@@ -18,7 +19,7 @@ from trainables.stages.finetune import FineTune
 from trainables.stages.merge import MergeEncoders
 from trainables.stages.tokenise import Tokenise
 from trainables.stages.vocabulary import TOKENIZER
-from trainables.store.fingerprint import fingerprint
+from trainables.store.fingerprint import canonical, fingerprint
 from trainables.store.stage_store import StageStore
 from trainables.tasks.micro.intermediate import MicroParaphrase, MicroTopic
 from trainables.tasks.micro.tagging import MicroTagging
@@ -71,6 +72,7 @@ def test_the_identity_is_parents_and_weights() -> None:
     )
     assert len({fingerprint(stage) for stage in (AVERAGE, *others)}) == 4
     assert AVERAGE.label == "merge-2-1x32"
+    assert rebuild(canonical(AVERAGE)) == AVERAGE, "a benchmark of a model's folder rebuilds its stages"
 
 
 def test_no_device_is_needed() -> None:

@@ -15,6 +15,7 @@ from trainables.models.published_encoder import PublishedEncoder
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import FineTune
 from trainables.stages.import_encoder import ImportEncoder
+from trainables.stages.merge import MergeEncoders
 from trainables.stages.mixture import FineTuneMixture
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.tokenise import Tokenise
@@ -26,7 +27,7 @@ from trainables.tasks.mixture import Mixture
 from trainables.tasks.registry import TASKS
 
 _CLASSES: tuple[type, ...] = (
-    *(Evaluate, FineTune, FineTuneMixture, Pretrain, ImportEncoder, Tokenise, Vocabulary),
+    *(Evaluate, FineTune, FineTuneMixture, MergeEncoders, Pretrain, ImportEncoder, Tokenise, Vocabulary),
     *(Shape, PublishedEncoder, Card, Training, EarlyStopping, MicroCorpus, NtrexCorpus, Mixture, *TASKS.values()),
 )
 BUILT_IN: Mapping[str, type] = {identity_name(cls): cls for cls in _CLASSES}
