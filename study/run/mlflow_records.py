@@ -47,9 +47,9 @@ def _protocols(study: Study) -> dict[str, str]:
     for task in study.targets:
         names: dict[str, list[str]] = {}
         for size in study.sizes:
-            prefixes = study.encoder_stage(size).tokenizer.prefixes
-            if protocol := HEADS[task.head].protocol(task, prefixes):
-                names.setdefault(protocol, []).append(size.name)
+            for number, stage in enumerate(study.encoder_stages(size)):
+                if protocol := HEADS[task.head].protocol(task, stage.tokenizer.prefixes):
+                    names.setdefault(protocol, []).append(f"{size.name} as {stage.short}" if number else size.name)
         if len(names) == 1:
             protocols[task.name] = next(iter(names))
         elif names:

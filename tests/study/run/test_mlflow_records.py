@@ -65,6 +65,9 @@ def test_a_published_arm_s_marks_reach_the_tables_by_size_and_choice(tmp_path: P
         assert tracker.flush()
     frames = analysis.load(default_uri(tmp_path), "tiny")
     assert (frames.seen("base", bitext), frames.seen("base", bitext, "e5")) == ("", "bitext")
+    protocol = frames.context["protocols"][bitext]
+    assert protocol.startswith("base: ")
+    assert "; base as e5-base: " in protocol, "E5 reads sentences with a prefix"
     table = analysis.gains(frames).set_index("task")
     assert table.loc[bitext, ["gain", "mark", "seen", "verdict"]].tolist() == [1.0, "seen", "bitext", ""]
     assert table.loc[tagging, ["gain", "mark", "seen", "verdict"]].tolist() == [1.0, "", "", "one seed"]
