@@ -268,7 +268,7 @@ class StudyFrames:
     def seen(self, size: str, target: str, intermediate: str = NONE) -> str:
         """What of the target's data the size's encoder was trained on before, else "".
 
-        It is the encoder that the targets start from with this intermediate choice: some choices have a checkpoint of their own.
+        It is the encoder that the targets start from with the intermediate choice: some choices have a checkpoint of their own.
         """
         seen = self._seen.get(size, {}).get(target, ""), self._seen_by_arm(size, intermediate, target)
         return ", ".join(unique(name for names in seen for name in names.split(", ") if name))

@@ -180,8 +180,8 @@ def mean_example_variance(frames: StudyFrames, pairs: pd.DataFrame, tasks: list[
 def break_even(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame:
     """One row per size and intermediate choice with a mean gain: what it gains, and the training seconds that it takes alone.
 
-    `gain`, its 95% interval (`low`, `high`), `seeds` and `targets` are those of `average_gains`. `train_s` is the mean, over the
-    counted trials that recorded it, of the seconds of everything that a trial trains after the encoder, as if no stage were
+    `gain`, its 95% interval (`low`, `high`), `seeds` and `targets` are those of `average_gains`. `train_s` is the mean, over
+    the counted trials that recorded it, of the seconds of everything that a trial trains after the encoder, as if no stage were
     shared: a merge counts the trainings of all its parts, which cost nothing more where the study has them anyway.
 
     `extra_s` is what that is more than for "none", and `gain_per_hour` is the gain for an hour of it: NaN where there is none,

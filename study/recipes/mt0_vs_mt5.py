@@ -8,7 +8,8 @@ with them in every table.
 
 Three of the targets are not in mT0's training data, by the data's card: UDPOS, PAN-X and XNLI. The others are, in languages
 that they are scored in: they show what a model that has seen a task makes of it, are not zero-shot, and are marked in every
-table; their gains are flagged "seen" and count in no mean. The hub has mt0-xl and mt5-base only as pickles, which are refused: DIR must hold them converted, at
+table; their gains are flagged "seen" and count in no mean. Where mT0 is a size's best on English dev, the report names what it
+has seen. The hub has mt0-xl and mt5-base only as pickles, which are refused: DIR must hold them converted, at
 `encoders/<repository>`.
 
 Rates of all sizes are ten times those of XLM-R, as a starting point with the grid around it (see `one_vs_ten_billion`). This
@@ -34,7 +35,6 @@ from trainables.tasks.xtreme.tatoeba import Tatoeba
 from trainables.tasks.xtreme.tydiqa import TyDiQA
 from trainables.tasks.xtreme.udpos import Udpos
 from trainables.tasks.xtreme.xnli import Xnli
-
 
 NAMES = ("small", "base", "large", "xl", "xxl")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import analysis
-from tests.analysis.helpers import section, write
+from tests.analysis.helpers import by, section, write
 from tests.support.studies import build_frames
 
 
@@ -38,10 +38,10 @@ def test_a_gain_is_set_against_the_training_beyond_none() -> None:
 
 def test_a_published_checkpoint_gains_at_no_cost_and_unknown_times_stay_unknown() -> None:
     frames = _frames(mt0=(0.0, 618.0), old=(math.nan, math.nan))
-    table = analysis.break_even(frames).set_index("intermediate")
-    assert table.loc["mt0", "extra_s"] == 0.0
-    assert math.isnan(table.loc["mt0", "gain_per_hour"])
-    assert table.loc["old", ["train_s", "extra_s", "gain_per_hour"]].isna().all()
+    rows = by(analysis.break_even(frames), "intermediate")
+    assert rows["mt0"]["extra_s"] == 0.0
+    assert math.isnan(rows["mt0"]["gain_per_hour"])
+    assert all(math.isnan(rows["old"][name]) for name in ("train_s", "extra_s", "gain_per_hour"))
 
 
 def test_the_report_has_the_table_where_times_are_recorded(tmp_path: Path) -> None:

@@ -121,7 +121,15 @@ def _break_even(findings: Findings, page: Page) -> list[str]:
         ]
         for row in table.to_dict("records")
     ]
-    columns = ["size", "intermediate task", "mean gain", "95% interval", "training (s)", "beyond none (s)", "gain per hour"]
+    columns = [
+        "size",
+        "intermediate task",
+        "mean gain",
+        "95% interval",
+        "training (s)",
+        "beyond none (s)",
+        "gain per hour",
+    ]
     caption = "Mean gains (as above) and the training that a choice takes alone, from the encoder to its last target: a merge "
     caption += "counts all its parts. Seconds are those of the machine that trained each stage"
     return [folded("What gains cost in training", page.table("break_even", columns, rows, caption=caption, data=table))]

@@ -210,7 +210,11 @@ def _table(findings: Findings, scores: pd.DataFrame, page: Page) -> str:
     scored = {(size, task) for size, task, _ in values}
     choice = dict(zip(scores["size"], scores["intermediate"], strict=True))  # of each size's best trial
     rows = [
-        [f"{task} · {size}{' (seen)' if frames.seen(size, task, choice[size]) else ''}", trial[size], number(chance[task])]
+        [
+            f"{task} · {size}{' (seen)' if frames.seen(size, task, choice[size]) else ''}",
+            trial[size],
+            number(chance[task]),
+        ]
         + [number(values.get((size, task, column)), absent="–") for column in columns]
         for task in frames.targets
         for size in frames.size_names

@@ -13,7 +13,7 @@ from study.search.records import SearchResult
 from study.spec import Card, InvalidStudy, PublishedAfter, Resources, Size, Study
 from study.spec.data_check import seen_flags
 from study.tracking.tracker import Tracker, default_uri
-from tests.analysis.helpers import header, section, write
+from tests.analysis.helpers import by, header, section, write
 from tests.support import recipes
 from trainables.models.catalogue import CATALOGUE, published
 from trainables.models.published_encoder import pinned_encoder
@@ -68,9 +68,10 @@ def test_a_published_arm_s_marks_reach_the_tables_by_size_and_choice(tmp_path: P
     protocol = frames.context["protocols"][bitext]
     assert protocol.startswith("base: ")
     assert "; base as e5-base: " in protocol, "E5 reads sentences with a prefix"
-    table = analysis.gains(frames).set_index("task")
-    assert table.loc[bitext, ["gain", "mark", "seen", "verdict"]].tolist() == [1.0, "seen", "bitext", ""]
-    assert table.loc[tagging, ["gain", "mark", "seen", "verdict"]].tolist() == [1.0, "", "", "one seed"]
+    rows = by(analysis.gains(frames), "task")
+    names = ("gain", "mark", "seen", "verdict")
+    assert [rows[bitext][name] for name in names] == [1.0, "seen", "bitext", ""]
+    assert [rows[tagging][name] for name in names] == [1.0, "", "", "one seed"]
     (average,) = analysis.average_gains(frames).to_dict("records")
     assert average["targets"] == 2
     page = section(write(frames, tmp_path), "Gains of intermediate training")

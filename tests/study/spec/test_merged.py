@@ -63,11 +63,17 @@ def test_the_parts_of_a_merge_have_the_trial_s_rate_and_seed() -> None:
 
 def test_what_a_merge_lacks_is_named() -> None:
     arm = Merged("merged", (TOPIC, PARAPHRASE))
-    with pytest.raises(InvalidStudy, match="merged: merges micro_paraphrase, which is not an intermediate choice of this"):
+    with pytest.raises(
+        InvalidStudy, match="merged: merges micro_paraphrase, which is not an intermediate choice of this"
+    ):
         study_with(TOPIC, arm)
-    with pytest.raises(InvalidStudy, match="merged: merges two or more different choices, not micro_topic, micro_topic"):
+    with pytest.raises(
+        InvalidStudy, match="merged: merges two or more different choices, not micro_topic, micro_topic"
+    ):
         study_with(TOPIC, Merged("merged", (TOPIC, TOPIC)))
-    with pytest.raises(InvalidStudy, match="again: merges merged, which is not a task or a mixture that is trained before"):
+    with pytest.raises(
+        InvalidStudy, match="again: merges merged, which is not a task or a mixture that is trained before"
+    ):
         study_with(TOPIC, PARAPHRASE, arm, Merged("again", (TOPIC, arm)))
     with pytest.raises(InvalidStudy, match="scale 0 must be positive and finite"):
         study_with(TOPIC, PARAPHRASE, dataclasses.replace(arm, scale=0))
@@ -78,7 +84,9 @@ def test_what_a_merge_lacks_is_named() -> None:
 def test_a_size_tries_a_merge_only_with_its_parts() -> None:
     study = study_with(TOPIC, PARAPHRASE, Merged("merged", (TOPIC, PARAPHRASE)))
     one = dataclasses.replace(study.sizes[0], intermediates=("micro_topic", "merged"))
-    with pytest.raises(InvalidStudy, match=r"sizes\[1x32\]: merged merges micro_paraphrase, which this size does not try"):
+    with pytest.raises(
+        InvalidStudy, match=r"sizes\[1x32\]: merged merges micro_paraphrase, which this size does not try"
+    ):
         dataclasses.replace(study, sizes=(one,))
     without = dataclasses.replace(one, intermediates=("micro_topic",))
     assert dataclasses.replace(study, sizes=(without,)).space_of(without).names == ("none", "micro_topic")

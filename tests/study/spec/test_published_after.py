@@ -63,7 +63,9 @@ def test_nothing_is_shared_with_the_size_s_encoder_but_no_intermediate_training_
 def test_marks_belong_to_the_size_and_the_arm() -> None:
     seen = replace(E5, name="other", card=Card("mean", seen=("bitext",)))
     sizes = (size_of("xlm-r-base"), replace(size_of("xlm-r-base"), name="again"))
-    study = study_with(PublishedAfter("more", (("xlm-r-base", replace(E5, card=Card("mean"))), ("again", seen))), *sizes)
+    study = study_with(
+        PublishedAfter("more", (("xlm-r-base", replace(E5, card=Card("mean"))), ("again", seen))), *sizes
+    )
     bitext = study.targets[2].name
     assert [seen_flags_of_arms(study, size) for size in sizes] == [{}, {"more": {bitext: "bitext"}}]
     assert seen_flags(study) == {}
@@ -73,8 +75,16 @@ def test_marks_belong_to_the_size_and_the_arm() -> None:
 @pytest.mark.parametrize(
     ("encoder", "size", "error"),
     [
-        (published("e5-small"), "xlm-r-base", "not trained from FacebookAI/xlm-roberta-base: family bert instead of xlm-rob"),
-        (published("e5-base"), "xlm-r-large", "layers 12 instead of 24, width 768 instead of 1024, attention heads 12 inst"),
+        (
+            published("e5-small"),
+            "xlm-r-base",
+            "not trained from FacebookAI/xlm-roberta-base: family bert instead of xlm-rob",
+        ),
+        (
+            published("e5-base"),
+            "xlm-r-large",
+            "layers 12 instead of 24, width 768 instead of 1024, attention heads 12 inst",
+        ),
         (published("e5-base", layers=6), "xlm-r-base", "layers 6 instead of 12"),
         (published("xlm-r-base"), "xlm-r-base", "FacebookAI/xlm-roberta-base is the size's own encoder"),
         (replace(published("e5-base"), layers=13), "xlm-r-base", "layers 13: the checkpoint has 12"),
@@ -100,7 +110,9 @@ def test_a_size_without_a_checkpoint_says_so_in_its_intermediates() -> None:
     large = size_of("xlm-r-large", intermediates=())
     study = study_with(arm, size_of("xlm-r-base"), large)
     assert study.encoder_stages(large) == (study.encoder_stage(large),)
-    assert study.replace(sizes=("xlm-r-large",)).sizes == (large,), "a checkpoint of a size that is left out is no error"
+    assert study.replace(sizes=("xlm-r-large",)).sizes == (large,), (
+        "a checkpoint of a size that is left out is no error"
+    )
     with pytest.raises(InvalidStudy, match="e5: two checkpoints for size xlm-r-base"):
         study_with(PublishedAfter("e5", arm.encoders * 2))
 
