@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.store.frames import StudyFrames
 from analysis.store.reading import load
 from analysis.store.saved import joined, read_saved, save
-from analysis.tables.averages import average_gains
+from analysis.tables.averages import average_gains, break_even
 from analysis.tables.budget import BadBudget, best_for_budget
 from analysis.tables.chance import collapsed_runs, targets_against_chance
 from analysis.tables.choices import choices
@@ -38,6 +38,7 @@ __all__ = [
     "StudyFrames",
     "average_gains",
     "best_for_budget",
+    "break_even",
     "choices",
     "collapsed_runs",
     "compare",

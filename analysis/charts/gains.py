@@ -25,7 +25,7 @@ from analysis.store.frames import AGGREGATE_NAMES
 from analysis.store.names import VERDICT_NAMES
 from analysis.tables.formatting import interval, p_value, quantity, signed
 
-FLAG_SIGNS = {"": "", "same data": "*", "leak": "!"}  # after a gain that is not transfer
+FLAG_SIGNS = {"": "", "same data": "*", "leak": "!", "seen": "†"}  # after a gain that is not transfer
 VERDICT_SIGNS = {"gain": "▲", "loss": "▼", "tie": "="}
 _LABEL_PX = 200  # fits target names of about 30 characters
 

@@ -111,7 +111,8 @@ def _best(findings: Findings, best: dict[Hashable, Any], score: str) -> str:
 
 def _seen(findings: Findings, best: dict[Hashable, Any]) -> str:
     """The targets whose data the configuration's encoder has seen, as a sentence; "" if there are none."""
-    flags = {task: findings.frames.seen(str(best["size"]), str(task)) for task in findings.scored_targets}
+    size, intermediate = str(best["size"]), str(best["intermediate"])
+    flags = {task: findings.frames.seen(size, str(task), intermediate) for task in findings.scored_targets}
     named = ", ".join(f"{task} ({what})" for task, what in flags.items() if what)
     return f" Its encoder was trained on data of these targets before: {named}." if named else ""
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.store.counted import Cells
 from analysis.store.frames import MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
-from analysis.tables.averages import average_gains, split_averages, split_gains
+from analysis.tables.averages import average_gains, break_even, split_averages, split_gains
 from analysis.tables.budget import Pick, best_for_budget
 from analysis.tables.chance import at_chance, collapsed_runs, targets_against_chance
 from analysis.tables.choices import choices
@@ -86,6 +86,12 @@ class Findings:
     @cached_property
     def averages(self) -> pd.DataFrame:
         return average_gains(self.frames)
+
+    @cached_property
+    def break_even(self) -> pd.DataFrame:
+        """What choices gain for their training time; no rows where no time is recorded."""
+        table = break_even(self.frames)
+        return table[table["train_s"].notna()]
 
     @cached_property
     def targets(self) -> pd.DataFrame:

@@ -57,6 +57,7 @@ SIZES = {
     "reason": "str",
     "encoder": "str",
     "seen": "object",
+    "seen_by_arm": "object",
 }
 TRIALS = {
     "size": "str",
@@ -75,6 +76,8 @@ TRIALS = {
     "targets_finished": "Int64",
     "reason": "str",
     "constant": "str",
+    "encoder_train_s": "float64",
+    "target_train_s": "float64",
 }
 SCORES = {
     "size": "str",
@@ -164,10 +167,12 @@ class StudyFrames:
     """One study. Units: scores in percent, latency ms, memory MB, energy J per sample, sizes in millions of parameters.
 
     `sizes`: one row per size, smallest first. `encoder` names a published encoder; `seen` maps targets to those of
-    their data that it was trained on before.
+    their data that it was trained on before, `seen_by_arm` does so by intermediate choice, for those that start from a
+    checkpoint of their own.
     `trials`: one row per trial (`kind` "trial") and per repeat with another seed ("repeat"; `repeats` names the trial).
     `outcome` is "complete", "stopped_early", "failed" or "unfinished". `dev_score` and `test_score` average the
-    `targets_finished` targets.
+    `targets_finished` targets. `encoder_train_s` and `target_train_s` are the seconds of its trainings (and merges) before the
+    targets and of the others, as if it shared none; NaN where not recorded.
     `scores`: one row per trial, task, split and language. `language` is a code, or one of `AGGREGATES` for a mean over
     languages; every dev row is such a mean. `chance` is the score of guessing.
     `ceilings`: the highest score that any model of a size could reach, by task and language, where its head bounds it.
@@ -260,9 +265,13 @@ class StudyFrames:
         pairs = zip(self.sizes["size"], self.sizes["encoder"], strict=True)
         return {size: encoder for size, encoder in pairs if isinstance(encoder, str) and encoder}
 
-    def seen(self, size: str, target: str) -> str:
-        """What of the target's data the size's encoder was trained on before, else ""."""
-        return self._seen.get(size, {}).get(target, "")
+    def seen(self, size: str, target: str, intermediate: str = NONE) -> str:
+        """What of the target's data the size's encoder was trained on before, else "".
+
+        It is the encoder that the targets start from with the intermediate choice: some choices have a checkpoint of their own.
+        """
+        seen = self._seen.get(size, {}).get(target, ""), self._seen_by_arm(size, intermediate, target)
+        return ", ".join(unique(name for names in seen for name in names.split(", ") if name))
 
     @cached_property
     def _seen(self) -> dict[str, dict[str, str]]:
@@ -292,6 +301,18 @@ class StudyFrames:
         arms: dict[str, dict[str, list[str]]] = self.context.get("arms") or {}
         return arms
 
-    def contamination_flag(self, intermediate: str, target: str) -> str:
-        """ "same data" or "leak" where a gain of this pair is not transfer, else ""."""
-        return str(self.context["marks"].get(intermediate, {}).get(target, ""))
+    def _seen_by_arm(self, size: str, intermediate: str, target: str) -> str:
+        return str(self._seen_by_arms.get(size, {}).get(intermediate, {}).get(target, ""))
+
+    @cached_property
+    def _seen_by_arms(self) -> dict[str, dict[str, dict[str, str]]]:
+        pairs = zip(self.sizes["size"], self.sizes["seen_by_arm"], strict=True)
+        return {size: seen for size, seen in pairs if isinstance(seen, dict)}
+
+    def contamination_flag(self, size: str, intermediate: str, target: str) -> str:
+        """Why the gain of this cell is not transfer: "same data", "leak" or "seen"; "" where it is.
+
+        "seen": the checkpoint of the intermediate choice was trained by others on data of the target.
+        """
+        flag = str(self.context["marks"].get(intermediate, {}).get(target, ""))
+        return flag or ("seen" if self._seen_by_arm(size, intermediate, target) else "")

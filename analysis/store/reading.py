@@ -101,20 +101,21 @@ def _size_row(run: StoredRun) -> dict[str, Any]:
         "best_trial": tags.get("best_trial", ""),
         "reason": tags.get("reason", ""),
         "encoder": tags.get("encoder", ""),
-        "seen": _seen(run),
+        "seen": {str(target): str(what) for target, what in _json_object(run, "seen").items()},
+        "seen_by_arm": _json_object(run, "seen_by_arm"),
     }
 
 
-def _seen(run: StoredRun) -> dict[str, str]:
-    """By target what the size's encoder was trained on."""
-    text = run.tags.get("seen", "{}")
+def _json_object(run: StoredRun, tag: str) -> dict[str, Any]:
+    """The value of a tag that holds a JSON object; empty without the tag."""
+    text = run.tags.get(tag, "{}")
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = None
     if not isinstance(value, dict):
-        raise ValueError(f"run {run.run_id}: tag seen must be a JSON object, got {text!r}")
-    return {str(target): str(what) for target, what in value.items()}
+        raise ValueError(f"run {run.run_id}: tag {tag} must be a JSON object, got {text!r}")
+    return value
 
 
 def _was_retried(run: StoredRun) -> bool:
@@ -143,6 +144,8 @@ def _trial_row(run: StoredRun) -> dict[str, Any]:
             for name, languages in sorted(metrics.items())
             if name.startswith("constant/")
         ),
+        "encoder_train_s": metrics.get("train_s/encoder"),
+        "target_train_s": metrics.get("train_s/targets"),
     }
 
 

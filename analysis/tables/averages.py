@@ -1,4 +1,4 @@
-"""What an intermediate task adds on average: over targets, and over the languages that it was trained in or was not."""
+"""What an intermediate task adds on average: over targets, for how much training, and by trained language."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.store.counted import Cells
+from analysis.store.counted import Cells, counted_trials
 from analysis.store.examples import Floats
-from analysis.store.frames import ENGLISH, StudyFrames, frame, rows_where
+from analysis.store.frames import ENGLISH, NONE, StudyFrames, frame, rows_where
 from analysis.tables.chance import at_chance
 from analysis.tables.gains import paired_scores, seed_variances
 from analysis.tables.inference import ALPHA, example_variance, holm, infer, tie_ranks
@@ -52,6 +52,20 @@ _SPLIT_AVERAGES = {
     "targets": "int64",
     "seeds": "int64",
 }
+_BREAK_EVEN = {
+    "size": "str",
+    "intermediate": "str",
+    "gain": "float64",
+    "low": "float64",
+    "high": "float64",
+    "seeds": "int64",
+    "targets": "int64",
+    "train_s": "float64",
+    "extra_s": "float64",
+    "gain_per_hour": "float64",
+}
+S_PER_HOUR = 3600.0
+TIMING_NOISE = 0.05  # one training takes this share more or less from run to run
 
 
 def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance: bool = False) -> pd.DataFrame:
@@ -168,7 +182,8 @@ def transfer_pairs(frames: StudyFrames, *, cells: Cells, with_collapsed: bool = 
     """The rows of `gains.paired_scores` without those of a pair with a contamination flag, and without collapsed runs."""
     pairs = paired_scores(frames, cells=cells)
     pairs = pairs if with_collapsed else pairs[~pairs["collapsed"]]
-    flags = (frames.contamination_flag(i, t) for i, t in zip(pairs["intermediate"], pairs["task"], strict=True))
+    keys = zip(pairs["size"], pairs["intermediate"], pairs["task"], strict=True)
+    flags = (frames.contamination_flag(*key) for key in keys)
     return rows_where(pairs, (flag == "" for flag in flags))
 
 
@@ -260,11 +275,42 @@ def _other_language_pairs(frames: StudyFrames, cells: Cells) -> pd.DataFrame:
     pairs = paired_scores(frames, languages=others, cells=cells)
     pairs = pairs[~pairs["collapsed"]]
     keep = [
-        bool(frames.not_zero_shot(intermediate, task)) and not frames.contamination_flag(intermediate, task)
-        for intermediate, task in zip(pairs["intermediate"], pairs["task"], strict=True)
+        bool(frames.not_zero_shot(intermediate, task)) and not frames.contamination_flag(size, intermediate, task)
+        for size, intermediate, task in zip(pairs["size"], pairs["intermediate"], pairs["task"], strict=True)
     ]
     return pairs[pd.Series(keep, index=pairs.index, dtype=bool)]
 
 
 def _seed_means(pairs: pd.DataFrame) -> pd.Series[float]:
     return pairs.groupby("seed")["difference"].mean()
+
+
+def break_even(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame:
+    """One row per size and intermediate choice with a mean gain: what it gains, and the training seconds that it takes alone.
+
+    `gain`, its 95% interval (`low`, `high`), `seeds` and `targets` are those of `average_gains`. `train_s` is the mean, over
+    the counted trials that recorded it, of the seconds of everything that a trial trains after the encoder, as if no stage were
+    shared: a merge counts the trainings of all its parts, which cost nothing more where the study has them anyway.
+
+    `extra_s` is what that is more than for "none", and `gain_per_hour` is the gain for an hour of it: NaN where there is none,
+    as for a published checkpoint. Trainings of the targets that take up to `TIMING_NOISE` longer than none's count as equal.
+    Seconds are those of the machine and the workers that trained each stage; sizes are not to be compared by them.
+    """
+    averages = average_gains(frames, cells=cells)
+    by_choice = counted_trials(frames, cells).groupby(["size", "intermediate"])
+    means = by_choice[["encoder_train_s", "target_train_s"]].mean()
+    seconds = {key: (row["encoder_train_s"], row["target_train_s"]) for key, row in means.to_dict("index").items()}
+    rows = [_break_even(row, seconds) for row in averages.to_dict("records")]
+    return pd.DataFrame(rows, columns=list(_BREAK_EVEN)).astype(_BREAK_EVEN)
+
+
+def _break_even(average: dict[Any, Any], seconds: Mapping[Any, tuple[float, float]]) -> dict[str, Any]:
+    """A row; `seconds` has those before the targets and those of the targets, by size and intermediate choice."""
+    size, unknown = average["size"], (math.nan, math.nan)
+    before_s, targets_s = seconds.get((size, average["intermediate"]), unknown)
+    _, none_s = seconds.get((size, NONE), unknown)
+    longer_s = targets_s - none_s
+    extra_s = before_s + (0.0 if abs(longer_s) <= TIMING_NOISE * none_s else longer_s)
+    per_hour = float(average["gain"]) / (extra_s / S_PER_HOUR) if extra_s > 0 else math.nan
+    kept = {name: average[name] for name in ("size", "intermediate", "gain", "low", "high", "seeds", "targets")}
+    return kept | {"train_s": before_s + targets_s, "extra_s": extra_s, "gain_per_hour": per_hour}

@@ -79,9 +79,11 @@ def gains(
     NaN, n = 0 and a `reason`. `collapsed` counts the seeds left out because one of the two runs is at chance after training
     (`chance.collapsed_runs`); a cell that has only such seeds has the reason "collapsed". `mark` is the contamination flag:
     "same data" where intermediate task and target share training data, "leak" where the intermediate task trains on data the
-    target is scored on, else "". A flagged gain is not transfer.
-    `seen` is what of the target's data the size's encoder was trained on before, else "". `not_zero_shot` are the target's
-    languages besides English in which the intermediate task has labelled training data (`averages.split_gains`), else "".
+    target is scored on, "seen" where the intermediate choice is a checkpoint that others trained on data of the target, else
+    "". A flagged gain is not transfer.
+    `seen` is what of the target's data the encoder that the target starts from was trained on by others, else "".
+    `not_zero_shot` are the target's languages besides English in which the intermediate task has labelled training data
+    (`averages.split_gains`), else "".
 
     `language` is a code or one of `frames.AGGREGATES`. By default each target is judged by the mean of `StudyFrames.judged_by`;
     `judged_by` names it.
@@ -106,8 +108,9 @@ def gains(
                 row = _cell(pairs_of.get(key), means.get(key), means.get((size, NONE, task)))
                 row |= {"size": size, "intermediate": intermediate, "task": task, "chance": chances.get(task)}
                 row["collapsed"] = collapsed.get(key, 0)
-                row |= {"mark": frames.contamination_flag(intermediate, task), "judged_by": judged_by.get(task, "")}
-                row["seen"] = frames.seen(size, task)
+                flag = frames.contamination_flag(size, intermediate, task)
+                row |= {"mark": flag, "judged_by": judged_by.get(task, "")}
+                row["seen"] = frames.seen(size, task, intermediate)
                 row["not_zero_shot"] = ", ".join(frames.not_zero_shot(intermediate, task))
                 row["example_variance"] = (
                     _example_variance(frames, pairs_of.get(key), task) if split == "test" else float("nan")

@@ -19,8 +19,9 @@ from study.planning.fitted import Fitted
 from study.planning.stages import all_loads
 from study.planning.worker_memory import worker_gb
 from study.spec import NONE, BenchmarkPlan, LadderEncoder, LogUniform, PublishedEncoder, Study
-from study.spec.data_check import seen_flags
+from study.spec.data_check import seen_flags, seen_flags_of_arms
 from study.spec.precision import explain_precision
+from trainables.models.catalogue import description
 from trainables.models.families import why_padded
 from trainables.resources import GB
 from trainables.stages.import_encoder import ImportEncoder
@@ -74,11 +75,22 @@ def _architectures(study: Study) -> tuple[dict[str, Architecture], list[str]]:
         if isinstance(size.encoder, PublishedEncoder):
             if remark := size.encoder.card.remark:
                 notes.append(f"{size.name}: {size.encoder.repository} at {size.encoder.revision}: {remark}")
-            notes += _read_and_seen(study, size.name, size.encoder)
+            notes += _read_and_seen(size.name, size.encoder, seen_flags(study).get(size.name, {}))
+        for arm in study.space_of(size).arms:
+            if (encoder := arm.published_at(size)) is not None:
+                flags = seen_flags_of_arms(study, size).get(arm.name, {})
+                notes += _remarks_on_arm(f"{size.name}, {arm.name}", encoder, flags)
     return architectures, notes
 
 
-def _read_and_seen(study: Study, size: str, encoder: PublishedEncoder) -> list[str]:
+def _remarks_on_arm(arm: str, encoder: PublishedEncoder, seen: Mapping[str, str]) -> list[str]:
+    """What the checkpoint of an arm is, how it reads texts and what it has seen."""
+    remark = f": {encoder.card.remark}" if encoder.card.remark else ""
+    source = f"{arm}: starts from {description(encoder)} at {encoder.revision}, imported and tokenised for separately"
+    return [f"{source}{remark}", *_read_and_seen(arm, encoder, seen)]
+
+
+def _read_and_seen(size: str, encoder: PublishedEncoder, flags: Mapping[str, str]) -> list[str]:
     """How a published encoder reads texts, and what it has seen of the targets."""
     stage = ImportEncoder(encoder)
     pooling = {"first": "the first token", "mean": "the mean over tokens"}.get(encoder.card.pooling or "")
@@ -89,7 +101,7 @@ def _read_and_seen(study: Study, size: str, encoder: PublishedEncoder) -> list[s
         f"in retrieval, {stage.prefixes}" if str(stage.prefixes) else "",
     ]
     notes = [f"{size}: {text}" for text in ["; ".join(filter(None, read))] if text]
-    if flags := seen_flags(study).get(size):
+    if flags:
         targets = ", ".join(f"{target} ({seen})" for target, seen in flags.items())
         notes.append(
             f"{size}: the encoder was trained on data of these targets before, and their scores are marked: {targets}"

@@ -324,7 +324,8 @@ class StudyEstimate:
                     yield from itertools.chain(*self._chain(size.name, choice))
 
     def _encoder(self, size: Size) -> list[PlannedStage]:
-        return [self._planned(size.name, stage) for stage in dict.fromkeys(stages_of(self._study.encoder_stage(size)))]
+        stages = itertools.chain(*map(stages_of, self._study.encoder_stages(size)))
+        return [self._planned(size.name, stage) for stage in dict.fromkeys(stages)]
 
     def _plan(self, size: str, stage: Stage) -> PlannedStage:
         return planned(self._study, self._study.size(size), stage)

@@ -91,18 +91,8 @@ def by_tokens(most: int) -> dict[str, Any]:
     return {"micro_batch": 256, "micro_batch_tokens": most}
 
 
-def size_on_80_gb(
-    name: str,
-    rate_factor: float = 1.0,
-    *,
-    gpus: float = 1,
-    intermediates: tuple[str, ...] | None = None,
-    **resources: Any,
-) -> Size:
+def size_on_80_gb(name: str, rate_factor: float = 1.0, *, gpus: float = 1, **resources: Any) -> Size:
     """A size of which each worker has a GPU of 80 GB with tensor cores for bf16, or a share of it, and eight cores a GPU."""
     usual = Resources(cpus=max(2, round(8 * gpus)), gpus=gpus, gpu_memory_gb=80 * gpus, bf16_gpu=True)
-    return Size(
-        *(name, pinned_encoder(published(name)), dataclasses.replace(usual, **resources)),
-        rate_factor=rate_factor,
-        intermediates=intermediates,
-    )
+    resources_of_size = dataclasses.replace(usual, **resources)
+    return Size(name, pinned_encoder(published(name)), resources_of_size, rate_factor=rate_factor)

@@ -17,7 +17,7 @@ from analysis.tables.gains import spreads
 from analysis.tables.inference import MOST_SEEDS, detectable, examples_factor, seeds_needed
 from study.planning.fitted import Fitted
 from study.spec import Study
-from study.spec.data_check import contamination_flags
+from study.spec.data_check import contamination_flags, seen_flags_of_arms
 
 
 class NoSpread(ValueError):
@@ -100,7 +100,9 @@ def comparisons_of(study: Study) -> Comparisons:
     cells_by_count: Counter[int] = Counter()
     for size in study.sizes:
         names = [task.name for task in study.space_of(size).intermediates]
-        cells_by_count[len(names)] += sum(len(study.targets) - len(flagged.get(name, {})) for name in names)
+        seen = seen_flags_of_arms(study, size)
+        untested = {name: {*flagged.get(name, ()), *seen.get(name, ())} for name in names}
+        cells_by_count[len(names)] += sum(len(study.targets) - len(targets) for targets in untested.values())
     treatments, _ = cells_by_count.most_common(1)[0]
     seeds, every = _paired_seeds(study)
     return Comparisons(cells_by_count.total(), max(treatments, 1), seeds, every)

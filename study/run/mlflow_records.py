@@ -9,7 +9,7 @@ from pathlib import Path
 from study.run.pretraining import encoder_parameters, language_shares
 from study.search.records import SearchResult, TrialOutcome
 from study.spec import PublishedEncoder, Size, Study
-from study.spec.data_check import all_tasks, arm_records, contamination_flags, seen_flags
+from study.spec.data_check import all_tasks, arm_records, contamination_flags, seen_flags, seen_flags_of_arms
 from study.tracking.notes import NOTE_TAG, experiment_note
 from study.tracking.tracker import Tracker
 from study.tracking.views import ui_tags
@@ -48,9 +48,9 @@ def _protocols(study: Study) -> dict[str, str]:
     for task in study.targets:
         names: dict[str, list[str]] = {}
         for size in study.sizes:
-            prefixes = study.encoder_stage(size).tokenizer.prefixes
-            if protocol := HEADS[task.head].protocol(task, prefixes):
-                names.setdefault(protocol, []).append(size.name)
+            for number, stage in enumerate(study.encoder_stages(size)):
+                if protocol := HEADS[task.head].protocol(task, stage.tokenizer.prefixes):
+                    names.setdefault(protocol, []).append(f"{size.name} as {stage.short}" if number else size.name)
         if len(names) == 1:
             protocols[task.name] = next(iter(names))
         elif names:
@@ -73,7 +73,9 @@ def record_size(
         tracker.tags(run, {"reason": failure or ""})
     if isinstance(size.encoder, PublishedEncoder):
         seen = seen_flags(study).get(size.name, {})
-        tracker.tags(run, {"encoder": description(size.encoder), "seen": json.dumps(seen)})
+        by_arm = seen_flags_of_arms(study, size)
+        tags = {"encoder": description(size.encoder), "seen": json.dumps(seen)}
+        tracker.tags(run, tags | ({"seen_by_arm": json.dumps(by_arm)} if by_arm else {}))
     tracker.metrics(
         run,
         {

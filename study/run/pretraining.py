@@ -18,10 +18,13 @@ from study.spec import PublishedEncoder, Size, Study
 from trainables.launch.job import Job
 from trainables.launch.retry import MAX_LOSSES
 from trainables.launch.task import run_small_task, run_task
-from trainables.models.encoder import ParameterCount
+from trainables.models.encoder import ParameterCount, load_tokenizer
 from trainables.models.published_encoder import is_shipped
+from trainables.models.vocabulary import tokenizer_difference
 from trainables.resources import worker_request
+from trainables.stages.import_encoder import ImportEncoder
 from trainables.stages.pretrain import Pretrain
+from trainables.stages.vocabulary import TOKENIZER
 from trainables.store.stage_store import StageStore
 from trainables.training.attempts import halve_after_kill
 
@@ -52,7 +55,7 @@ def prepare_encoders(study: Study, output: Path, *, progress_actor: Any, console
         StorageFailed: the output folder is full, read-only or gone.
     """
     store = StageStore(output)
-    missing = [size for size in study.sizes if store.find(study.encoder_stage(size)) is None]
+    missing = [size for size in study.sizes if any(store.find(stage) is None for stage in study.encoder_stages(size))]
     inline = [size for size in missing if study.encoder_resources(size).inline]
     groups = [size for size in missing if not study.encoder_resources(size).inline]
     launch = partial(_launched, study, output=output, progress=ProgressReporter(progress_actor))
@@ -70,7 +73,25 @@ def prepare_encoders(study: Study, output: Path, *, progress_actor: Any, console
                     raise StorageFailed(problem, output) from error
                 failures[size.name] = reason_of(causes_of(error)[-1])
                 console.say(f"{activity(study, size)} {size.name} failed, the size is skipped: {failures[size.name]}")
+    for size in study.sizes:
+        if size.name not in failures and (problem := _tokenizer_problem(study, size, store)) is not None:
+            failures[size.name] = problem
+            console.say(f"{size.name} is skipped: {problem}")
     return failures
+
+
+def _tokenizer_problem(study: Study, size: Size, store: StageStore) -> str | None:
+    """An arm's checkpoint whose tokenizer is not the size's, and so was not trained from its encoder."""
+    own, *others = study.encoder_stages(size)
+    if not others or store.find(own) is None:
+        return None
+    of_size = load_tokenizer(store.folder(own) / TOKENIZER)
+    for stage in others:
+        if store.find(stage) is not None:
+            difference = tokenizer_difference(load_tokenizer(store.folder(stage) / TOKENIZER), of_size)
+            if difference is not None:
+                return f"{stage.short} was not trained from {own.short}: {difference}; take it from the recipe"
+    return None
 
 
 def _wait(
@@ -101,9 +122,9 @@ def _launched(study: Study, size: Size, *, output: Path, progress: ProgressRepor
     """The Ray task that trains or imports a size's encoder; a group's launcher waits on the head and computes nothing."""
     resources = study.encoder_resources(size)
     job = Job(
-        *(str(output.resolve()), resources), stages=(study.encoder_stage(size),), size=size.name, name=_job_name(size)
+        *(str(output.resolve()), resources), stages=study.encoder_stages(size), size=size.name, name=_job_name(size)
     )
-    shipped = isinstance(size.encoder, PublishedEncoder) and is_shipped(size.encoder)
+    shipped = all(isinstance(stage, ImportEncoder) and is_shipped(stage.encoder) for stage in job.stages)
     requests: dict[str, Any] = {"num_cpus": 0, "resources": ON_HEAD}
     if resources.inline:
         memory = int(worker_request(resources).get("memory", 0))

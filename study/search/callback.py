@@ -16,6 +16,7 @@ from study.search.trial import STORAGE, choice_of, job_name, outcome_of
 from study.spec import Size, Study
 from study.spec.space import Choice
 from study.tracking.examples import write_examples
+from study.tracking.seconds import training_seconds
 from study.tracking.tracker import Tracker
 from trainables.stages.chain import SCORE_PREFIXES
 from trainables.stages.evaluate import Evaluate
@@ -144,7 +145,10 @@ class TrialLog(Callback):  # type: ignore[misc]
             return
         self.tracker.metrics(run, mlflow_metrics(trial.metrics), step=int(trial.metrics.get(TARGETS_FINISHED, 0)))
         if trial.outcome is TrialOutcome.COMPLETE:
-            self.attach_examples(run, self.study.chain(self.size, trial.choice))
+            chain, base = self.study.chain(self.size, trial.choice), self.study.base(self.size, trial.choice)
+            self.attach_examples(run, chain)
+            if seconds := training_seconds(chain, base, self.tracker.output):
+                self.tracker.metrics(run, seconds)
         languages = ", ".join(self.study.space.arm(trial.choice.intermediate).trained_languages)
         tags = {"outcome": trial.outcome.tag, "reason": trial.reason, "training_languages": languages}
         self.tracker.tags(run, {name: value for name, value in tags.items() if value})

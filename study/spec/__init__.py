@@ -1,6 +1,6 @@
 """Everything a recipe is written with: a recipe returns one complete, frozen `Study` of these values."""
 
-from study.spec.arms import Arm, Joint
+from study.spec.arms import Arm, Joint, Merged, PublishedAfter, Sequential, merged
 from study.spec.benchmark_plan import BenchmarkPlan
 from study.spec.precision import cpu_precision
 from study.spec.sizes import LadderEncoder, Size
@@ -26,12 +26,15 @@ __all__ = [
     "Joint",
     "LadderEncoder",
     "LogUniform",
+    "Merged",
     "Mixture",
     "Precision",
+    "PublishedAfter",
     "PublishedEncoder",
     "Rates",
     "Repeats",
     "Resources",
+    "Sequential",
     "Shape",
     "Size",
     "Space",
@@ -39,4 +42,5 @@ __all__ = [
     "TaskTuning",
     "Training",
     "cpu_precision",
+    "merged",
 ]

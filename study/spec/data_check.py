@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+from study.spec.sizes import Size
 from study.spec.study import Study
 from trainables.data.examples import doubt
 from trainables.models.published_encoder import PublishedEncoder
@@ -68,10 +69,20 @@ def arm_records(study: Study) -> dict[str, dict[str, list[str]]]:
 
 def seen_flags(study: Study) -> dict[str, dict[str, str]]:
     """By size and target, what of the target's data its published encoder was trained on before."""
+    encoders = {size.name: size.encoder for size in study.sizes if isinstance(size.encoder, PublishedEncoder)}
+    return _seen_by(encoders, study)
+
+
+def seen_flags_of_arms(study: Study, size: Size) -> dict[str, dict[str, str]]:
+    """By arm and target, what of the target's data the checkpoint that the arm starts from was trained on before."""
+    encoders = {arm.name: arm.published_at(size) for arm in study.space_of(size).arms}
+    return _seen_by({name: encoder for name, encoder in encoders.items() if encoder is not None}, study)
+
+
+def _seen_by(encoders: Mapping[str, PublishedEncoder], study: Study) -> dict[str, dict[str, str]]:
     flags: dict[str, dict[str, str]] = {}
-    for size in study.sizes:
-        if isinstance(size.encoder, PublishedEncoder):
-            for target in study.targets:
-                if seen := seen_data(frozenset(size.encoder.card.seen or ()), target):
-                    flags.setdefault(size.name, {})[target.name] = ", ".join(seen)
+    for name, encoder in encoders.items():
+        for target in study.targets:
+            if seen := seen_data(frozenset(encoder.card.seen or ()), target):
+                flags.setdefault(name, {})[target.name] = ", ".join(seen)
     return flags

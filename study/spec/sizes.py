@@ -47,6 +47,10 @@ class Size:
         """The architecture's family."""
         return FAMILIES[self.encoder.family if isinstance(self.encoder, PublishedEncoder) else LADDER_FAMILY]
 
+    def tries(self, intermediate: str) -> bool:
+        """Whether the size's trials try an intermediate choice of the study."""
+        return self.intermediates is None or intermediate in self.intermediates
+
     def with_seed(self, seed: int) -> Size:
         """The same size pre-trained with another seed; a published encoder has none."""
         if isinstance(self.encoder, PublishedEncoder):

@@ -87,6 +87,11 @@ class Study:
         encoder, share = size.encoder, self.translation_share if trained else 0.0
         return Pretrain(vocabulary, encoder.shape, encoder.pretraining, self.group_pairs, trained, share)
 
+    def encoder_stages(self, size: Size) -> tuple[Root, ...]:
+        """The stages that must be ready before the size's search: its encoder, and the checkpoints that its arms start from."""
+        published = (arm.published_at(size) for arm in self.space_of(size).arms)
+        return (self.encoder_stage(size), *(ImportEncoder(encoder) for encoder in published if encoder is not None))
+
     def encoder_resources(self, size: Size) -> Resources:
         """What the encoder stage runs on.
 
@@ -99,10 +104,11 @@ class Study:
     @property
     def unpinned(self) -> list[str]:
         """Sources whose revision is unknown because the hub did not tell it. With any, the study can be planned but not run."""
+        stages = (stage for size in self.sizes for stage in self.encoder_stages(size))
         encoders = [
-            f"{size.encoder.repository}: not in {FOLDER}/ of --data-root, and the hub has no such repository or did not answer"
-            for size in self.sizes
-            if isinstance(size.encoder, PublishedEncoder) and size.encoder.revision is None
+            f"{stage.encoder.repository}: not in {FOLDER}/ of --data-root, and the hub has no such repository or did not answer"
+            for stage in stages
+            if isinstance(stage, ImportEncoder) and stage.encoder.revision is None
         ]
         members = (task for arm in self.space.arms for task in arm.members)
         tasks = [
@@ -173,7 +179,7 @@ class Study:
         """What this size's trials choose from: the study's space, with no intermediate tasks but those that the size names."""
         if size.intermediates is None:
             return self.space
-        tried = tuple(task for task in self.space.intermediates if task.name in size.intermediates)
+        tried = tuple(choice for choice in self.space.intermediates if size.tries(choice.name))
         return dataclasses.replace(self.space, intermediates=tried)
 
     def repeats_of(self, choice: Choice) -> list[Choice]:

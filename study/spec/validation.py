@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Names of studies, sizes, tasks and mixtures become folders, experiments, MLflow tags and filters, and parts of metric names.
 STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 SIZE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-CHOICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+CHOICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 LARGEST_SEED = 2**31 - 1  # seeds of repeats follow it, and numpy takes 32 bits
 REPEATS = ".repeats"  # appended to a size's name for the repeats of its winners
 LADDER_FIELDS = ("corpus", "vocabulary_size", "group_pairs")
@@ -69,7 +69,7 @@ def _name_errors(study: Study) -> Iterator[str]:
     yield from (f"sizes: {name!r} appears twice" for name in _repeated(size.name for size in study.sizes))
     for choice in (*study.targets, *study.space.intermediates):
         if not CHOICE_NAME.fullmatch(choice.name):
-            yield f"task name {choice.name!r}: at most 100 letters, digits, - and _ (it names folders and metrics)"
+            yield f"task name {choice.name!r}: at most 100 letters, digits, ., - and _ (it names folders and metrics)"
         elif choice.name == NONE:
             yield f"task name {NONE!r}: it stands for no intermediate task"
 
@@ -139,6 +139,9 @@ def _size_errors(study: Study, size: Size) -> Iterator[str]:
         yield from _hidden_layer_errors(study, size)
     if isinstance(size.encoder, PublishedEncoder):
         yield from _card_errors(study, size.name, size.encoder)
+    for arm in study.space_of(size).arms:
+        if (encoder := arm.published_at(size)) is not None:
+            yield from _card_errors(study, size.name, encoder)
 
 
 def _card_errors(study: Study, size: str, encoder: PublishedEncoder) -> Iterator[str]:

@@ -49,7 +49,9 @@ def test_saved_tables_are_read_as_they_were(tmp_path: Path) -> None:
         [{"size": "small", "trial_id": "t", "task_scores": {"x": 60.0}, "p50_ms": 1.25}],
         body_m={"small": 1.0},
     )
-    frames = dataclasses.replace(frames, sizes=frames.sizes.assign(seen=pd.Series([{"x": "bitext"}], dtype=object)))
+    seen: dict[str, Any] = {"seen": {"x": "bitext"}, "seen_by_arm": {"mt0": {"x": "bitext"}}}
+    sizes = frames.sizes.assign(**{name: pd.Series([value], dtype=object) for name, value in seen.items()})
+    frames = dataclasses.replace(frames, sizes=sizes)
     assert_equal(analysis.read_saved(analysis.save(frames, tmp_path / "study.json")), frames)
 
 

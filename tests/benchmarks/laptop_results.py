@@ -33,7 +33,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 MEASURED, PAGE = DOCS / "measured" / "laptop", DOCS / "results.md"
 CHARTS = ("tradeoff_p50_ms", "gains-*", "average_gains*")  # by the report's names
 SIGNS = {"gain": " ▲", "loss": " ▼", "tie": " =", "unclear": "", "one seed": "", "": ""}
-FLAGS = {"same data": "*", "leak": "!", "": ""}
+FLAGS = {"same data": "*", "leak": "!", "seen": "†", "": ""}
 
 Write = Annotated[bool, typer.Option("--write", help="put the tables into docs/results.md")]
 

@@ -76,12 +76,19 @@ def run_group(job: Job, *, name: str, progress: Progress, callbacks: Sequence[An
 def _produce_on_cpus(job: Job, progress: Progress) -> None:
     """Produce what the job needs and the store lacks that no GPU helps with, before the group takes its GPUs.
 
-    Tokenising a task's sets in fifty languages takes minutes of one core, for which a whole group would wait.
+    Tokenising a task's sets in fifty languages takes minutes of one core, for which a whole group would wait. A merge of
+    encoders of which some are still to be trained is left to the group: on a CPU their training would take days.
     """
     from trainables.stages.base import without_device
+    from trainables.stages.finetune import Tuned
 
     store = StageStore(Path(job.output))
-    missing = tuple(stage for stage in without_device((*job.stages, *job.chain)) if store.find(stage) is None)
+    missing = tuple(
+        stage
+        for stage in without_device((*job.stages, *job.chain))
+        if store.find(stage) is None
+        and all(store.find(parent) is not None for parent in stage.parents if isinstance(parent, Tuned))
+    )
     if missing:
         on_cpu = Job(job.output, Resources(), stages=missing, size=job.size)
         # Outside the trial's placement group, which has no core and would capture the task.

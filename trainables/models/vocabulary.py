@@ -46,3 +46,21 @@ def train_vocabulary(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, cls_token="<s>", sep_token="</s>", **SPECIAL_TOKENS, model_max_length=512
     )
+
+
+# Letters with marks, full width, no spaces, right to left, digits: what normalisation and splitting may treat differently.
+_PROBE = "Naïve Ａ1 25\u00a0kg, 数学 สวัสดี नमस्ते السلام."
+
+
+def tokenizer_difference(tokenizer: PreTrainedTokenizerFast, other: PreTrainedTokenizerFast) -> str | None:
+    """How a tokenizer differs from another in what an encoder reads; None where nothing shows a difference.
+
+    Files of one tokenizer may differ in their form, so tokens with their numbers are compared, padding and a pair of texts.
+    """
+    if count := len(tokenizer.get_vocab().items() ^ other.get_vocab().items()):
+        return f"their tokenizers differ in {count} tokens or their numbers"
+    if tokenizer.pad_token_id != other.pad_token_id:
+        return f"their tokenizers pad with token {tokenizer.pad_token_id} and {other.pad_token_id}"
+    if tokenizer(_PROBE, _PROBE)["input_ids"] != other(_PROBE, _PROBE)["input_ids"]:
+        return "their tokenizers split or normalise texts differently"
+    return None

@@ -6,6 +6,7 @@
 | What does a trial run, and what does it report? | `chain` |
 | Where does an encoder come from? | `vocabulary` and `pretrain`, or `import_encoder` |
 | How is a task trained, or several at once? | `finetune`, `mixture` |
+| How do trained encoders become one? | `merge` |
 | What do all trainings share? | `fit` |
 | How are a task's texts tokenised? | `tokenise` |
 | How is a model scored? | `evaluate` |

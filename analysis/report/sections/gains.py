@@ -19,6 +19,7 @@ _LABELS_PX, _COLUMN_PX = 210, 52
 _FLAGS = {
     "same data": "* the intermediate task shares training data with the target",
     "leak": "! the intermediate task trains on data the target is scored on",
+    "seen": "† others trained the checkpoint that stands for the intermediate task on data of the target",
 }
 
 
@@ -101,7 +102,39 @@ def _averages(findings: Findings, page: Page) -> list[str]:
         heading("Average over targets"),
         page.chart("average_gains", chart, caption=caption, label=label),
         folded("Average gains as a table", _average_table(findings, page)),
+        *_break_even(findings, page),
     ]
+
+
+def _break_even(findings: Findings, page: Page) -> list[str]:
+    """What mean gains cost in training time, where the study recorded it."""
+    table = findings.break_even
+    if table.empty:
+        return []
+    rows = [
+        [
+            row["size"],
+            row["intermediate"],
+            Number(signed(row["gain"])),
+            interval(row["low"], row["high"]) or Absent("one seed, no examples"),
+            number(row["train_s"], 0),
+            number(row["extra_s"], 0, absent="none was not trained"),
+            number(row["gain_per_hour"], absent="no longer than none"),
+        ]
+        for row in table.to_dict("records")
+    ]
+    columns = [
+        "size",
+        "intermediate task",
+        "mean gain",
+        "95% interval",
+        "training (s)",
+        "beyond none (s)",
+        "gain per hour",
+    ]
+    caption = "Mean gains (as above) and the training that a choice takes alone, from the encoder to its last target: a merge "
+    caption += "counts all its parts. Seconds are those of the machine that trained each stage"
+    return [folded("What gains cost in training", page.table("break_even", columns, rows, caption=caption, data=table))]
 
 
 def _average_table(findings: Findings, page: Page) -> str:

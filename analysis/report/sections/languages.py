@@ -208,15 +208,20 @@ def _table(findings: Findings, scores: pd.DataFrame, page: Page) -> str:
     trial = dict(zip(best["size"], best["trial_id"], strict=True))
     chance = scores.groupby("task")["chance"].max().to_dict()
     scored = {(size, task) for size, task, _ in values}
+    choice = dict(zip(scores["size"], scores["intermediate"], strict=True))  # of each size's best trial
     rows = [
-        [f"{task} · {size}{' (seen)' if frames.seen(size, task) else ''}", trial[size], number(chance[task])]
+        [
+            f"{task} · {size}{' (seen)' if frames.seen(size, task, choice[size]) else ''}",
+            trial[size],
+            number(chance[task]),
+        ]
         + [number(values.get((size, task, column)), absent="–") for column in columns]
         for task in frames.targets
         for size in frames.size_names
         if (size, task) in scored
     ]
     data = scores[["size", "trial_id", "intermediate", "task", "language", "value", "chance"]]
-    seen = [frames.seen(size, task) for size, task in zip(data["size"], data["task"], strict=True)]
+    seen = [frames.seen(size, task, choice[size]) for size, task in zip(data["size"], data["task"], strict=True)]
     data = data.assign(seen=seen)
     if len(ceilings := frames.ceilings.rename(columns={"value": "ceiling"})):
         data = data.merge(ceilings, on=["size", "task", "language"], how="left")

@@ -10,7 +10,7 @@ from analysis.report.findings import Findings
 from analysis.report.page import Absent, Number, Page, folded, heading, number, paragraph
 from analysis.tables.formatting import signed
 
-SIGN = "†"
+SIGN = "‡"
 
 
 def zero_shot_part(findings: Findings, page: Page) -> list[str]:

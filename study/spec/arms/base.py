@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from study.spec.sizes import Size
     from study.spec.space import Choice
     from study.spec.study import Study
+    from trainables.models.published_encoder import PublishedEncoder
     from trainables.stages.base import Root
     from trainables.stages.finetune import Tuned
 
@@ -62,6 +63,10 @@ class Arm(ABC):
             epochs=choice.epochs,
             seed=choice.seed,
         )
+
+    def published_at(self, size: Size) -> PublishedEncoder | None:
+        """The checkpoint that the arm starts from at a size in place of the size's own; None for arms of the study."""
+        return None
 
     def errors(self, study: Study) -> Iterator[str]:
         """What makes a study with this arm invalid, apart from names and data, which are checked for every arm."""

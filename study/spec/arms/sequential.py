@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from study.spec.arms.base import Arm
+from trainables.fields import added_field
+from trainables.stages.finetune import FineTune, Tuned
 from trainables.stages.mixture import FineTuneMixture
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
@@ -16,7 +20,6 @@ if TYPE_CHECKING:
     from study.spec.space import Choice
     from study.spec.study import Study
     from trainables.stages.base import Root
-    from trainables.stages.finetune import Tuned
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,18 @@ class NoIntermediate(Arm):
 
 @dataclass(frozen=True)
 class Sequential(Arm):
-    """A task before the targets (Phang et al. 2018, 1811.01088; across languages Phang et al. 2020, 2005.13013)."""
+    """A task before the targets (Phang et al. 2018, 1811.01088; across languages Phang et al. 2020, 2005.13013).
+
+    `weight_decay` replaces that of the intermediate training alone, as a choice of its own beside the plain task: decay in
+    fine-tuning undoes part of what pre-training learnt (Choshen et al. 2022, 2204.03044). None keeps the study's.
+    """
 
     task: Task
+    weight_decay: float | None = added_field(None)
 
     @property
     def name(self) -> str:
-        return self.task.name
+        return self.task.name if self.weight_decay is None else f"{self.task.name}-decay{self.weight_decay:g}"
 
     @property
     def members(self) -> tuple[Task, ...]:
@@ -60,15 +68,22 @@ class Sequential(Arm):
     def tuned(self) -> tuple[Task | Mixture, ...]:
         return (*self.task.prerequisites, self.task)
 
-    def encoder(self, study: Study, size: Size, choice: Choice, *, trained: bool = True) -> Root | Tuned:
+    def encoder(self, study: Study, size: Size, choice: Choice, *, trained: bool = True) -> Tuned:
         root = study.encoder_stage(size, trained=trained)
         rate = intermediate_rate(size, choice)
-        return study.fine_tuned(root, self.task, study.intermediate_tuning, rate=rate, seed=choice.seed)
+        tuned = study.fine_tuned(root, self.task, study.intermediate_tuning, rate=rate, seed=choice.seed)
+        return tuned if self.weight_decay is None else _with_weight_decay(tuned, self.weight_decay)
 
     def errors(self, study: Study) -> Iterator[str]:
         yield from super().errors(study)
         if self.task.mixed_only:
             yield f"space.intermediates: {self.name} has no labels and is trained as one of the tasks of a mixture only"
+        if self.weight_decay is None:
+            return
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            yield f"{self.name}: weight_decay {self.weight_decay} must be finite and not negative"
+        if self.weight_decay == study.training_of(self.task, study.intermediate_tuning, rate=1.0).weight_decay:
+            yield f"{self.name}: weight_decay {self.weight_decay} is that of the study: use the task itself"
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,7 @@ class SequentialMixture(Arm):
     def tuned(self) -> tuple[Task | Mixture, ...]:
         return (self.mixture,)
 
-    def encoder(self, study: Study, size: Size, choice: Choice, *, trained: bool = True) -> Root | Tuned:
+    def encoder(self, study: Study, size: Size, choice: Choice, *, trained: bool = True) -> Tuned:
         rate = intermediate_rate(size, choice)
         training = study.training_of(self.mixture, study.intermediate_tuning, rate=rate, seed=choice.seed)
         return FineTuneMixture(study.encoder_stage(size, trained=trained), self.mixture.for_training(), training)
@@ -108,6 +123,13 @@ def arm_of(choice: Intermediate) -> Arm:
     if isinstance(choice, Arm):
         return choice
     return SequentialMixture(choice) if isinstance(choice, Mixture) else Sequential(choice)
+
+
+def _with_weight_decay(tuned: FineTune, weight_decay: float) -> FineTune:
+    """The training, and those of its prerequisites, with another weight decay."""
+    training = dataclasses.replace(tuned.training, weight_decay=weight_decay)
+    base = _with_weight_decay(tuned.base, weight_decay) if isinstance(tuned.base, FineTune) else tuned.base
+    return dataclasses.replace(tuned, base=base, training=training)
 
 
 def intermediate_rate(size: Size, choice: Choice) -> float:

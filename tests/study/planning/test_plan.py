@@ -17,15 +17,17 @@ from study.planning.architecture import architecture_of
 from study.planning.plan import render_plan
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.run.driver import RunOptions, run_study
-from study.spec import BenchmarkPlan, Size, Study
+from study.spec import BenchmarkPlan, PublishedAfter, Size, Study, merged
 from tests.support import recipes
 from tests.support.recipes import published_study
 from trainables.data.source import DataError
+from trainables.models.catalogue import published
 from trainables.models.published_encoder import PublishedEncoder, pinned_encoder
 from trainables.resources import Resources
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.import_encoder import ImportEncoder
 from trainables.store.stage_store import StageStore
+from trainables.tasks.micro.intermediate import MicroParaphrase, MicroTopic
 
 
 def _lines(study: Study, columns: int = 300) -> list[str]:
@@ -172,3 +174,25 @@ def test_the_table_of_memory_is_of_sizes_on_gpus() -> None:
     assert list(column.cells) == ["on-gpu"]
     assert title in "\n".join(_lines(study))
     assert title not in "\n".join(_lines(recipes.inline()))
+
+
+@pytest.mark.usefixtures("offline")
+def test_arms_are_explained() -> None:
+    topic, paraphrase = MicroTopic(**recipes.SMALL), MicroParaphrase(**recipes.SMALL)
+    study = recipes.inline()
+    space = dataclasses.replace(study.space, intermediates=(topic, paraphrase, *merged("mean", (topic, paraphrase))))
+    lines = _lines(dataclasses.replace(study, space=space, trials=4))
+    explained = [line for line in lines if "micro_topic + micro_paraphrase: trained one by one, then averaged" in line]
+    assert len(explained) == 1
+    size = Size("base", pinned_encoder(published("xlm-r-base")), Resources())
+    arm = PublishedAfter("e5", (("base", pinned_encoder(published("e5-base"))),))
+    study = published_study(size)
+    space = dataclasses.replace(study.space, intermediates=(arm,))
+    lines = _lines(dataclasses.replace(study, space=space, trials=2))
+    starts = [line for line in lines if line.startswith("base, e5: ")]
+    assert "starts from intfloat/multilingual-e5-base at d13f1b27baf31030b7fd040960d60d909913633f" in starts[0]
+    assert starts[1] == (
+        "base, e5: heads over whole rows read the mean over tokens; "
+        "in retrieval, queries begin with 'query: ' and passages with 'passage: '"
+    )
+    assert "trained on data of these targets before, and their scores are marked: micro_bitext (bitext)" in starts[2]

@@ -22,7 +22,7 @@ from study.recipes.mt0_vs_mt5 import mt0_vs_mt5
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion, one_vs_ten_billion_one_gpu
 from study.recipes.xtreme_r import xtreme_r, xtreme_r_one_gpu
 from study.spec import InvalidStudy, Mixture, Study
-from study.spec.data_check import seen_flags
+from study.spec.data_check import seen_flags, seen_flags_of_arms
 from trainables.stages.mixture import FineTuneMixture
 from trainables.tasks.suites import XTREME_R
 
@@ -138,18 +138,17 @@ def test_variants_for_one_gpu_are_the_same_studies() -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_mt0_tries_no_intermediate_task_and_is_marked_where_it_has_seen_the_target() -> None:
+def test_mt0_is_a_choice_of_each_mt5_and_is_marked_where_it_has_seen_the_target() -> None:
     study = mt0_vs_mt5()
-    seen = seen_flags(study)
+    assert not seen_flags(study), "mT5 has seen text alone"
     for size in study.sizes:
-        names = study.space_of(size).names
-        if size.name.startswith("mt0"):
-            assert names == ("none",)
-            assert set(seen[size.name]) == {"tydiqa", "mlqa", "tatoeba"}
-            assert "mlqa" in seen[size.name]["mlqa"]
-        else:
-            assert names == ("none", "mnli", "squad")
-            assert size.name not in seen
+        assert study.space_of(size).names == ("none", "mnli", "squad", "mt0")
+        seen = seen_flags_of_arms(study, size)["mt0"]
+        assert set(seen) == {"tydiqa", "mlqa", "tatoeba"}
+        assert "mlqa" in seen["mlqa"]
+        encoders = [study.base(size, choice) for choice in study.space.defaults()]
+        assert encoders[0].label == f"import-{size.name}"
+        assert encoders[3].label == f"import-{size.name.replace('mt5', 'mt0')}"
 
 
 @pytest.mark.usefixtures("offline")

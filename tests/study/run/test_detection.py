@@ -19,8 +19,11 @@ from analysis import detectable, seeds_needed
 from study.cli.app import app
 from study.recipes.quickstart import quickstart
 from study.run.detection import DEFAULT_SPREADS, NoSpread, Spread, Spreads, comparisons_of, render_detection, spreads_of
-from study.spec import Repeats, Study
+from study.spec import PublishedAfter, Repeats, Resources, Size, Study
 from tests.analysis.helpers import default_cells
+from tests.support.recipes import published_study
+from trainables.models.catalogue import published
+from trainables.models.published_encoder import pinned_encoder
 
 MEASURED = Path(__file__).parents[3] / "docs" / "measured" / "first_run_seeds.json"
 
@@ -40,6 +43,14 @@ def test_the_default_spreads_are_those_of_the_kept_measurement() -> None:
         squares[cell.split()[-1]].append(((high - low) * to_sd) ** 2)
     expected = {target: math.sqrt(sum(of_target) / len(of_target)) for target, of_target in squares.items()}
     assert {spread.target: spread.sd for spread in DEFAULT_SPREADS.targets} == pytest.approx(expected, abs=0.006)
+
+
+def test_gains_that_a_published_arm_has_seen_are_not_compared() -> None:
+    size = Size("base", pinned_encoder(published("xlm-r-base")), Resources())
+    arm = PublishedAfter("e5", (("base", pinned_encoder(published("e5-base"))),))
+    study = published_study(size)
+    study = dataclasses.replace(study, space=dataclasses.replace(study.space, intermediates=(arm,)), trials=2)
+    assert comparisons_of(study).cells == len(study.targets) - 1  # E5 has seen translations
 
 
 def test_the_plan_says_what_its_own_seeds_tell() -> None:

@@ -10,10 +10,10 @@ import pytest
 import analysis
 from study.run.mlflow_records import record_size, record_study
 from study.search.records import SearchResult
-from study.spec import Card, InvalidStudy, Resources, Size, Study
+from study.spec import Card, InvalidStudy, PublishedAfter, Resources, Size, Study
 from study.spec.data_check import seen_flags
 from study.tracking.tracker import Tracker, default_uri
-from tests.analysis.helpers import header, section, write
+from tests.analysis.helpers import by, header, section, write
 from tests.support import recipes
 from trainables.models.catalogue import CATALOGUE, published
 from trainables.models.published_encoder import pinned_encoder
@@ -45,6 +45,38 @@ def test_seen_data_that_no_task_has_are_refused() -> None:
     ) as error:
         dataclasses.replace(study, sizes=(own,))
     assert "seen 'bitext'" not in str(error.value)
+
+
+def test_a_published_arm_s_marks_reach_the_tables_by_size_and_choice(tmp_path: Path) -> None:
+    """The gain of E5 after XLM-R base on retrieval is flagged; that on tagging counts."""
+    size = Size("base", pinned_encoder(published("xlm-r-base")), Resources())
+    arm = PublishedAfter("e5", (("base", pinned_encoder(published("e5-base"))),))
+    study = recipes.published_study(size)
+    study = dataclasses.replace(study, space=dataclasses.replace(study.space, intermediates=(arm,)), trials=2)
+    tagging, _, bitext = (task.name for task in study.targets)
+    with Tracker(default_uri(tmp_path), "tiny", output=tmp_path) as tracker:
+        record_study(study, tracker)
+        record_size(study, size, result=SearchResult(size.name, ()), output=tmp_path, tracker=tracker)
+        for number, name in enumerate(("none", "e5")):
+            run = tracker.trial(size.name, f"t{number}", default_cell=True, params={**PARAMS, "intermediate": name})
+            scores = {f"test/{task.name}": 80.0 + number for task in study.targets}
+            tracker.metrics(run, {**scores, "test/score": 80.0, "dev/score": 80.0, "targets_finished": 3})
+            tracker.tags(run, {"outcome": "complete"})
+        assert tracker.flush()
+    frames = analysis.load(default_uri(tmp_path), "tiny")
+    assert (frames.seen("base", bitext), frames.seen("base", bitext, "e5")) == ("", "bitext")
+    protocol = frames.context["protocols"][bitext]
+    assert protocol.startswith("base: ")
+    assert "; base as e5-base: " in protocol, "E5 reads sentences with a prefix"
+    rows = by(analysis.gains(frames), "task")
+    names = ("gain", "mark", "seen", "verdict")
+    assert [rows[bitext][name] for name in names] == [1.0, "seen", "bitext", ""]
+    assert [rows[tagging][name] for name in names] == [1.0, "", "", "one seed"]
+    (average,) = analysis.average_gains(frames).to_dict("records")
+    assert average["targets"] == 2
+    page = section(write(frames, tmp_path), "Gains of intermediate training")
+    assert "† others trained the checkpoint" in page
+    assert "seen by the encoder: bitext" in page
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

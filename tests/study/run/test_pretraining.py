@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
+from transformers import PreTrainedTokenizerFast
 
 from study.cluster.capacity import capacity_of_nodes
 from study.console import Console, Timeline
 from study.errors import StorageFailed
 from study.run import pretraining
 from study.run.pretraining import IMPORTING, IMPORTING_BYTES, PRETRAINING, activities, activity, prepare_encoders
-from study.spec import LadderEncoder, Size, Study
+from study.spec import LadderEncoder, PublishedAfter, Size, Study
 from tests.support import recipes
 from tests.support.killed import leave_record
+from trainables.launch.job import Job
 from trainables.launch.retry import MAX_LOSSES
 from trainables.models.catalogue import published
 from trainables.models.encoder import ParameterCount
+from trainables.models.published_encoder import pinned_encoder
+from trainables.models.vocabulary import train_vocabulary
 from trainables.resources import Resources
+from trainables.stages.base import Root
+from trainables.stages.vocabulary import TOKENIZER
+from trainables.store.stage_store import StageStore
 from trainables.training.attempts import Attempt
 from trainables.training.micro_batches import known_limits
 
@@ -39,10 +47,12 @@ class _Task:
 
     def __init__(self) -> None:
         self.launched: list[tuple[str, dict[str, Any]]] = []
+        self.jobs: list[Job] = []
 
     def options(self, **requests: Any) -> SimpleNamespace:
-        def remote(job: Any, name: str, progress: Any) -> str:
+        def remote(job: Job, name: str, progress: Any) -> str:
             self.launched.append((name, requests))
+            self.jobs.append(job)
             return name
 
         return SimpleNamespace(remote=remote)
@@ -102,6 +112,43 @@ def test_importing_a_large_encoder_requests_its_memory_as_far_as_a_node_has_it(
     prepare_encoders(study, tmp_path, progress_actor=None, console=Console(Timeline()))
     ((_, requests),) = task.launched
     assert requests == {"num_cpus": 1} | ({"memory": requested} if requested else {})
+
+
+def _imported(store: StageStore, stage: Root, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Put an encoder with only a tokenizer into the store."""
+    folder = store.workspace(stage)
+    tokenizer.save_pretrained(folder / TOKENIZER)
+    with store.try_claim(stage):  # type: ignore[union-attr]
+        store.commit(stage, folder, {}, {})
+
+
+def test_checkpoints_of_arms_are_imported_with_the_size_and_must_have_its_tokenizer(
+    task: _Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray, "get", lambda name: None)
+    monkeypatch.setattr(pretraining, "parameters", lambda study, size: ParameterCount(1, 1))
+    size = Size("base", pinned_encoder(published("xlm-r-base")), Resources())
+    arm = PublishedAfter("e5", (("base", pinned_encoder(published("e5-base"))),))
+    study = recipes.published_study(size)
+    study = dataclasses.replace(study, space=dataclasses.replace(study.space, intermediates=(arm,)), trials=2)
+    store, (own, other) = StageStore(tmp_path), study.encoder_stages(size)
+    words = [f"word{number} another{number * 7}" for number in range(40)]
+    _imported(store, own, train_vocabulary(words, 200))
+
+    def prepared() -> dict[str, str]:
+        return prepare_encoders(study, tmp_path, progress_actor=None, console=Console(Timeline()))
+
+    assert prepared() == {}
+    assert task.jobs[-1].stages == (own, other), "one of them is missing"
+    _imported(store, other, train_vocabulary([*words, "and more"], 200))
+    reason = prepared()["base"]
+    assert reason.startswith("e5-base was not trained from xlm-r-base: their tokenizers differ in ")
+    assert reason.endswith(" tokens or their numbers; take it from the recipe")
+    assert f"base is skipped: {reason}" in capsys.readouterr().err
+    assert len(task.jobs) == 1
+    shutil.rmtree(store.folder(other))
+    _imported(store, other, train_vocabulary(words, 200))
+    assert prepared() == {}
 
 
 def test_a_folder_that_cannot_be_written_ends_the_run(

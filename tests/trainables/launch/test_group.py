@@ -17,7 +17,9 @@ from trainables.launch.job import Job, no_progress
 from trainables.launch.process import NO_GPU
 from trainables.resources import Resources
 from trainables.stages.base import Progress, Workplace, ensure
-from trainables.stages.finetune import root_of
+from trainables.stages.evaluate import Evaluate
+from trainables.stages.finetune import FineTune, root_of
+from trainables.stages.merge import MergeEncoders
 from trainables.stages.tokenise import Tokenise
 from trainables.store.stage_store import StageStore
 
@@ -72,6 +74,27 @@ def test_texts_are_tokenised_on_a_cpu_before_a_group_takes_its_gpus(
     assert {stage.part for stage in features} == {"train", "scored"}
     run_group(job, name="a", progress=no_progress)
     assert (len(trainers), len(cpu_jobs)) == (2, 1), "nothing is left to tokenise"
+
+
+def test_encoders_are_merged_on_a_cpu_once_all_are_trained(
+    cpu_jobs: list[tuple[Job, dict[str, Any]]], trainers: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Otherwise a CPU would train them: a stage produces its parents first."""
+    study, work = recipes.inline(), Workplace(StageStore(tmp_path))
+    _, choice = study.space.defaults()
+    (topic,) = (stage.model.base for stage in study.chain(study.sizes[0], choice)[:1])  # type: ignore[union-attr]
+    assert isinstance(topic, FineTune)
+    merge = MergeEncoders(root_of(topic), (topic,), (0.5,))
+    target = study.fine_tuned(merge, study.targets[0], study.tuning, rate=1e-3)
+    job = Job(str(tmp_path), Resources(workers=2, gpus=1), chain=(Evaluate(target, study.targets[0]),))
+    ensure(root_of(topic), work)
+    run_group(job, name="a", progress=no_progress)
+    assert merge not in cpu_jobs[0][0].stages
+    assert work.store.find(topic) is None
+    ensure(topic, work)
+    run_group(job, name="a", progress=no_progress)
+    assert [started.stages for started, _ in cpu_jobs[1:]] == [(merge,)]
+    assert work.store.find(merge) is not None
 
 
 def test_a_group_on_cpus_tokenises_by_itself(

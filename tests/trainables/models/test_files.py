@@ -10,8 +10,8 @@ import torch
 from tests.support.networks import small_encoder
 from trainables.models import task_model
 from trainables.models.encoder import load_encoder
+from trainables.models.stored_weights import StoredWeights
 from trainables.models.task_model import ENCODER, save_encoder
-from trainables.training.partitioning import StoredWeights
 
 
 def test_an_encoder_in_several_files_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

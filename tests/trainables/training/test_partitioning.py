@@ -21,6 +21,7 @@ from trainables.heads.features import read_features
 from trainables.hyperparameters import Training
 from trainables.models.encoder import encoder_on_meta, is_on_meta, load_encoder
 from trainables.models.families import FAMILIES
+from trainables.models.stored_weights import StoredWeights
 from trainables.resources import Resources
 from trainables.stages.base import Workplace
 from trainables.stages.fit import fit
@@ -29,7 +30,7 @@ from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training import partitioning
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
 from trainables.training.engine import Layout, engine_settings
-from trainables.training.partitioning import StoredWeights, read_partitioned
+from trainables.training.partitioning import read_partitioned
 from trainables.training.trimming import looked_up
 
 WIDE = "wide"  # an encoder whose matrices are released after each use; those of the small encoders stay once gathered

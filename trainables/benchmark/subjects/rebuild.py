@@ -16,6 +16,7 @@ from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import FineTune
 from trainables.stages.import_encoder import ImportEncoder
 from trainables.stages.joint import FineTuneJoint
+from trainables.stages.merge import MergeEncoders
 from trainables.stages.mixture import FineTuneMixture
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.tokenise import Tokenise
@@ -28,7 +29,7 @@ from trainables.tasks.registry import TASKS
 from trainables.tasks.translated import MicroTranslated, Translated
 
 _CLASSES: tuple[type, ...] = (
-    *(Evaluate, FineTune, FineTuneMixture, FineTuneJoint, Pretrain, ImportEncoder, Tokenise, Vocabulary),
+    *(Evaluate, FineTune, FineTuneMixture, FineTuneJoint, MergeEncoders, Pretrain, ImportEncoder, Tokenise, Vocabulary),
     *(Shape, PublishedEncoder, Card, Training, EarlyStopping, MicroCorpus, NtrexCorpus, Mixture),
     *(Translated, MicroTranslated),
     *TASKS.values(),

@@ -1,0 +1,52 @@
+"""What a gain costs in training time."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import analysis
+from tests.analysis.helpers import by, section, write
+from tests.support.studies import build_frames
+
+
+def _frames(**seconds: tuple[float, float]) -> analysis.StudyFrames:
+    """One size with "none", 10 points on either target, and choices that gain 2 points; seconds before and on targets."""
+    runs: list[dict[str, Any]] = []
+    for number, (name, (before_s, targets_s)) in enumerate({"none": (0.0, 600.0), **seconds}.items()):
+        gain = 0.0 if name == "none" else 2.0
+        scores = {"tags": 10.0 + gain, "spans": 10.0 + gain}
+        times = {"encoder_train_s": before_s, "target_train_s": targets_s}
+        runs.append({"size": "s", "trial_id": f"t{number}", "intermediate": name, "seed": 0, "scores": scores, **times})
+    frames = build_frames(runs, body_m={"s": 1.0})
+    frames.context["intermediates"] = ["none", *seconds]
+    return frames
+
+
+def test_a_gain_is_set_against_the_training_beyond_none() -> None:
+    frames = _frames(mnli=(300.0, 600.0), merged=(900.0, 612.0), joint=(0.0, 960.0))
+    table = analysis.break_even(frames).set_index("intermediate")
+    assert table["gain"].tolist() == [2.0, 2.0, 2.0]
+    assert table["train_s"].to_dict() == {"mnli": 900.0, "merged": 1512.0, "joint": 960.0}
+    # 612 s on the targets is 600 s within 5%.
+    assert table["extra_s"].to_dict() == {"mnli": 300.0, "merged": 900.0, "joint": 360.0}
+    assert table["gain_per_hour"].to_dict() == pytest.approx({"mnli": 24.0, "merged": 8.0, "joint": 20.0})
+
+
+def test_a_published_checkpoint_gains_at_no_cost_and_unknown_times_stay_unknown() -> None:
+    frames = _frames(mt0=(0.0, 618.0), old=(math.nan, math.nan))
+    rows = by(analysis.break_even(frames), "intermediate")
+    assert rows["mt0"]["extra_s"] == 0.0
+    assert math.isnan(rows["mt0"]["gain_per_hour"])
+    assert all(math.isnan(rows["old"][name]) for name in ("train_s", "extra_s", "gain_per_hour"))
+
+
+def test_the_report_has_the_table_where_times_are_recorded(tmp_path: Path) -> None:
+    page = section(write(_frames(mnli=(300.0, 600.0)), tmp_path), "Gains of intermediate training")
+    assert "What gains cost in training" in page
+    untimed = _frames(mnli=(math.nan, math.nan))
+    page = section(write(untimed, tmp_path), "Gains of intermediate training")
+    assert "What gains cost in training" not in page
