@@ -71,6 +71,7 @@ def rank_correlations(scores: Floats, estimates: Floats) -> tuple[float, float]:
         return 0.0, 0.0
     return float(stats.spearmanr(scores, estimates).statistic), float(stats.kendalltau(scores, estimates).statistic)
 
+
 def measured_scores(frames: StudyFrames) -> pd.DataFrame:
     """A study's mean scores by size, target and intermediate task, at the default learning rates, as `grades` takes them.
 
