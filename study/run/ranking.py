@@ -15,11 +15,11 @@ import torch
 
 from study.console import Console, Status, Timeline
 from study.errors import CannotRun, joined
-from study.planning.shortlist import Place, order, seconds_of_stages, spared
+from study.run.shortlist import Place, order, seconds_of_stages, spared
 from study.planning.stages import stages_of
 from study.run.identity import check_identity
 from study.run.output_folder import locked
-from study.spec import NONE, Size, Study
+from study.spec import NONE, Resources, Size, Study
 from trainables.estimators.base import Estimate
 from trainables.estimators.registry import ESTIMATORS
 from trainables.estimators.units import why_undefined
@@ -191,7 +191,7 @@ class _Progress:
 
 
 def _produce(stages: Sequence[Estimate], size: Size, output: Path) -> None:
-    prepare_process(size.resources)
+    prepare_process(Resources(cpus=size.resources.cpus))  # estimates are computed on CPUs
     progress, console = _Progress(len(stages)), Console(Timeline())
     work = Workplace(
         StageStore(output),

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from analysis import grades, measured_scores
-from analysis.tables.estimates import expected_best, rank_correlations, regret, summary
+from analysis.tables.estimates.grades import summary
+from analysis.tables.estimates.regret import expected_best, rank_correlations, regret
 from tests.support.studies import build_frames
 
 Floats = npt.NDArray[np.float64]
@@ -83,6 +84,7 @@ def test_an_estimator_that_is_right_by_construction_has_no_regret() -> None:
     assert overall["better"].tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_noise_is_on_the_random_baseline_and_seldom_called_better() -> None:
     """200 studies whose estimates know nothing, with intermediate tasks that are good or bad for all targets alike."""
     random = np.random.default_rng(1)

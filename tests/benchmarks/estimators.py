@@ -4,7 +4,7 @@
     python -m tests.benchmarks.estimators --source laptop --data-root DIR
 
 Estimates are computed as `python -m study rank` does, on the encoders of the finished study in `--output`; what it lacks, the
-intermediate trainings and no others, is trained first. They are graded (`analysis.tables.estimates`) by measured test scores
+intermediate trainings and no others, is trained first. They are graded (`analysis.tables.estimates.grades`) by measured test scores
 without English:
 
     quickstart    the size 2x128, four intermediate tasks: means over six seeds, kept in `docs/measured/first_run_seeds.json`
@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import grades, measured_scores, read_saved
-from analysis.tables.estimates import KS, summary
+from analysis.tables.estimates.grades import KS, summary
 from study.recipes.laptop import laptop
 from study.recipes.quickstart import quickstart
 from study.run.ranking import Ranking, rank

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from study.cli.app import app
-from study.planning.shortlist import Place
+from study.run.shortlist import Place
 from study.run.ranking import Ranking
 from study.spec import Size, Study
 from trainables.estimators.registry import ESTIMATORS

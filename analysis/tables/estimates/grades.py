@@ -1,10 +1,7 @@
 """Grades of estimators of transfer: would their order of intermediate tasks have found the best ones?
 
-Regret@k is that of Poth et al. 2021 (2104.08247, after Renggli et al. 2020): the best score of a target over all intermediate
-tasks, minus the best among the k that are ranked first, in percent of the former. Orders are compared by Spearman's and Kendall's
-rank correlation (tau-b). Beside them stands a random order, whose expectation is exact.
-
-No intermediate task is not ranked: every study runs it, as the baseline of all gains.
+Beside each grade stands that of a random order, whose expectation is exact. No intermediate task is not ranked: every study runs
+it, as the baseline of all gains.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.store.frames import StudyFrames
+from analysis.tables.estimates.regret import expected_best, rank_correlations, regret
 from analysis.tables.gains import gains
 from analysis.tables.inference import ALPHA, LEVEL, Floats, holm
 
@@ -37,39 +35,6 @@ _GRADES = {
     "kendall": "float64",
 }
 _MEASURES = tuple(name for name, dtype in _GRADES.items() if dtype == "float64")
-
-
-def expected_best(scores: Floats, estimates: Floats, k: int) -> float:
-    """The best score among the k choices with the highest estimates; its expectation where tied choices come in random order.
-
-    With equal estimates for all it is the expectation of a random order.
-    """
-    k = min(k, len(scores))
-    threshold = np.sort(estimates)[::-1][k - 1]
-    surely = scores[estimates > threshold]
-    tied = np.sort(scores[estimates == threshold])
-    drawn, best = k - len(surely), float(surely.max(initial=-np.inf))
-    # The largest of `drawn` out of the tied ones is at most the i-th smallest in comb(i, drawn) of comb(tied, drawn) cases.
-    below = np.array([math.comb(count, drawn) for count in range(len(tied) + 1)], dtype="float64")
-    return float((np.maximum(tied, best) * np.diff(below)).sum() / below[-1])
-
-
-def regret(scores: Floats, estimates: Floats, k: int) -> float:
-    """Regret@k in percent of the best score; NaN where that is not positive."""
-    best = float(scores.max())
-    return 100.0 * (best - expected_best(scores, estimates, k)) / best if best > 0 else math.nan
-
-
-def rank_correlations(scores: Floats, estimates: Floats) -> tuple[float, float]:
-    """Spearman's rho and Kendall's tau-b; 0 for an estimator that gives all choices one value, NaN for equal scores.
-
-    An estimator without an opinion is like a random order, which is 0 in the mean.
-    """
-    if len(np.unique(scores)) < 2:
-        return math.nan, math.nan
-    if len(np.unique(estimates)) < 2:
-        return 0.0, 0.0
-    return float(stats.spearmanr(scores, estimates).statistic), float(stats.kendalltau(scores, estimates).statistic)
 
 
 def measured_scores(frames: StudyFrames) -> pd.DataFrame:
@@ -149,11 +114,11 @@ def _pairs(
             yield (str(estimator), str(size), str(target)), scores, values
 
 
-def _means(values: Floats) -> Floats:
-    """Means of columns without NaN; NaN for a column of nothing else."""
+def _means(values: Floats, axis: int = 0) -> Floats:
+    """Means along the axis without NaN; NaN where there is nothing else."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        means: Floats = np.where(known, values, 0.0).sum(axis=0) / known.sum(axis=0)
+        means: Floats = np.where(known, values, 0.0).sum(axis=axis) / known.sum(axis=axis)
     return means
 
 
@@ -162,7 +127,7 @@ def _bootstrap(values: Floats, random: np.random.Generator) -> tuple[Floats, Flo
     if count < 2:
         return np.full(measures, np.nan), np.full(measures, np.nan)
     drawn = random.integers(count, size=(RESAMPLES, count))
-    means = np.stack([_means(values[rows]) for rows in drawn])
+    means = _means(values[drawn], axis=1)
     known = np.isfinite(means).all(axis=0)
     means[:, ~known] = 0.0
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from study.planning.shortlist import Place, order, seconds_of_stages, spared
+from study.run.shortlist import Place, order, seconds_of_stages, spared
 from study.spec import Study
 from tests.benchmarks.micro_grid import SINGLE, micro_grid
 from trainables.stages.base import Stage
