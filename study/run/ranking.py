@@ -116,6 +116,10 @@ def estimate_stages(study: Study, size: Size, estimator: str) -> dict[Cell, Esti
         base = study.base(size, choice)
         for target, evaluate in zip(study.targets, study.chain(size, choice), strict=True):
             reason = why_undefined(target)
+            if reason is None and base not in stages_of(evaluate.model):
+                reason = "the target is not trained from an encoder that is tuned before"
+            elif reason is None and build.reads_texts and not (choice.intermediate == NONE or isinstance(base, Tuned)):
+                reason = "its encoder is not tuned on texts of its own"
             stages[choice.intermediate, target.name] = reason or build(base, target, evaluate.max_length)
     return stages
 

@@ -25,10 +25,12 @@ class Estimate(Stage):
 
     `encoder` is the stage that the target would start from: the intermediate training, or the encoder itself for none.
     The metrics have `value`, or `unavailable` with the reason. `reads_tuned`: it needs the intermediate training to be done.
+    `reads_texts`: it reads the texts of that training.
     """
 
     name: ClassVar[str]
     reads_tuned: ClassVar[bool]
+    reads_texts: ClassVar[bool] = False
 
     encoder: Root | Tuned
     task: Task

@@ -32,6 +32,7 @@ class EmbeddingMap(Estimate):
 
     name = "embedding_map"
     reads_tuned = True
+    reads_texts = True
 
     @property
     def parents(self) -> tuple[Stage, ...]:

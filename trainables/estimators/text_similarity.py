@@ -23,6 +23,7 @@ class TextSimilarity(Estimate):
 
     name = "text_similarity"
     reads_tuned = False
+    reads_texts = True
 
     @property
     def parents(self) -> tuple[Stage, ...]:

@@ -9,10 +9,12 @@ import pytest
 
 from study.errors import CannotRun
 from study.run.ranking import estimate_stages, rank
-from study.spec import NONE, Resources, Size, Study
+from study.spec import NONE, Choice, Resources, Size, Study
 from tests.support import recipes
 from trainables.estimators.registry import ESTIMATORS
 from trainables.models.published_encoder import shipped_encoder
+from trainables.stages.base import Root
+from trainables.stages.finetune import Tuned, root_of
 from trainables.tasks.micro.intermediate import MicroParaphrase, MicroTopic
 
 
@@ -89,3 +91,32 @@ def test_estimates_start_where_the_targets_of_the_default_cells_do() -> None:
         assert not isinstance(stage, str)
         assert stage.encoder == study.base(size, choice)
     assert isinstance(stages[NONE, "micro_bitext"], str)
+
+
+class StartsElsewhere(Study):
+    """Its targets start from the encoder itself, whatever the choice, as where they are trained together with another task."""
+
+    def base(self, size: Size, choice: Choice, *, trained: bool = True) -> Root | Tuned:
+        default = super().base(size, choice, trained=trained)
+        return root_of(default)
+
+
+def test_an_encoder_that_targets_do_not_start_from_says_nothing_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = shipped(Resources())
+    fields = {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
+    other = StartsElsewhere(**fields)
+    (size,) = study.sizes
+    # The choice's encoder is the intermediate one, and the chains are those of a study whose targets start elsewhere.
+    monkeypatch.setattr(StartsElsewhere, "chain", lambda self, size, choice: study.chain(size, study.space.defaults()[0]))
+    monkeypatch.setattr(StartsElsewhere, "base", lambda self, size, choice: study.base(size, choice))
+    stages = estimate_stages(other, size, "logme")
+    assert isinstance(stages["micro_topic", "micro_tagging"], str)
+    assert not isinstance(stages[NONE, "micro_tagging"], str)
+
+
+def test_an_encoder_without_texts_of_its_own_is_judged_by_its_vectors_alone() -> None:
+    study = shipped(Resources())
+    fields = {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
+    other, (size,) = StartsElsewhere(**fields), study.sizes
+    kinds = {name: type(estimate_stages(other, size, name)["micro_topic", "micro_tagging"]) for name in ESTIMATORS}
+    assert {name for name, kind in kinds.items() if kind is str} == {"embedding_map", "text_similarity"}
