@@ -128,5 +128,7 @@ def lines_of(ranking: Ranking) -> list[str]:
     tasks = [place.choice for place in ranking.order if place.choice != NONE]
     for count, share in enumerate(ranking.spared, 1):
         if count < len(tasks):
-            lines.append(f"  {NONE} and the first {count} of {len(tasks)} only: {share:.0%} of the cells' seconds spared")
+            lines.append(
+                f"  {NONE} and the first {count} of {len(tasks)} only: {share:.0%} of the cells' seconds spared"
+            )
     return lines

@@ -15,10 +15,10 @@ import torch
 
 from study.console import Console, Status, Timeline
 from study.errors import CannotRun, joined
-from study.run.shortlist import Place, order, seconds_of_stages, spared
 from study.planning.stages import stages_of
 from study.run.identity import check_identity
 from study.run.output_folder import locked
+from study.run.shortlist import Place, order, seconds_of_stages, spared
 from study.spec import NONE, Resources, Size, Study
 from trainables.estimators.base import Estimate
 from trainables.estimators.registry import ESTIMATORS
@@ -103,9 +103,7 @@ def rank(study: Study, output: Path, *, sizes: Sequence[Size], estimators: Seque
         for size in sizes:
             stages = [stage for name in estimators for stage in wanted[size.name, name].values()]
             _produce([stage for stage in stages if isinstance(stage, Estimate)], size, output)
-    return [
-        ranking_of(study, study.size(size), name, cells, output=output) for (size, name), cells in wanted.items()
-    ]
+    return [ranking_of(study, study.size(size), name, cells, output=output) for (size, name), cells in wanted.items()]
 
 
 def estimate_stages(study: Study, size: Size, estimator: str) -> dict[Cell, Estimate | str]:
@@ -223,9 +221,7 @@ def _produce_one(stage: Estimate, work: Workplace, say: Callable[[str], object])
 
 def _spent(cells: Iterable[Estimate | str], store: StageStore) -> tuple[float, float]:
     """Seconds of the finished estimates with their vectors, and of the trainings that they need."""
-    stages = {
-        fingerprint(stage): stage for cell in cells if isinstance(cell, Estimate) for stage in stages_of(cell)
-    }
+    stages = {fingerprint(stage): stage for cell in cells if isinstance(cell, Estimate) for stage in stages_of(cell)}
     estimates_s = trainings_s = 0.0
     for stage in stages.values():
         finished = store.find(stage) if isinstance(stage, Estimate | Vectors | Tuned) else None

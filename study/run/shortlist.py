@@ -75,7 +75,10 @@ def spared(
 
 
 def seconds_of_stages(study: Study, size: Size, output: Path) -> Callable[[Stage], float]:
-    """What stages take: as they took, else as stages like them did, else as their operations suggest (then only ratios count)."""
+    """What stages take: as they took, else as stages like them did, else as their operations suggest.
+
+    In the last case only ratios mean something.
+    """
     cells = [leaf for choice in study.space_of(size).defaults() for leaf in study.chain(size, choice)]
     known = [planned(study, size, stage) for leaf in cells for stage in dict.fromkeys(stages_of(leaf))]
     measured = StoredTimes(output).read()

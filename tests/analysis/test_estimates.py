@@ -104,7 +104,9 @@ def test_noise_is_on_the_random_baseline_and_seldom_called_better() -> None:
 
 def test_several_estimators_share_one_error_rate() -> None:
     scores = 50 + np.random.default_rng(2).normal(size=(len(TARGETS), len(CHOICES)))
-    tables = [estimated(scores + 3 * np.random.default_rng(seed).normal(size=scores.shape), str(seed)) for seed in range(4)]
+    tables = [
+        estimated(scores + 3 * np.random.default_rng(seed).normal(size=scores.shape), str(seed)) for seed in range(4)
+    ]
     together = summary(pd.concat(tables), measured(scores))
     alone = [summary(table, measured(scores))["p"].iloc[0] for table in tables]
     assert together["p"].tolist() == alone

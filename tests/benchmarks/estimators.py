@@ -3,9 +3,8 @@
     python -m tests.benchmarks.estimators [--source quickstart] [--output DIR] [--quick]
     python -m tests.benchmarks.estimators --source laptop --data-root DIR
 
-Estimates are computed as `python -m study rank` does, on the encoders of the finished study in `--output`; what it lacks, the
-intermediate trainings and no others, is trained first. They are graded (`analysis.tables.estimates.grades`) by measured test scores
-without English:
+Estimates are computed as `python -m study rank` does, on the encoders of the study in `--output`; intermediate trainings that
+it lacks run first. They are graded (`analysis.tables.estimates.grades`) by measured test scores without English:
 
     quickstart    the size 2x128, four intermediate tasks: means over six seeds, kept in `docs/measured/first_run_seeds.json`
     micro_grid    eight intermediate choices of the same size, mixtures among them (`micro_grid`), trained here with one seed
@@ -52,13 +51,19 @@ from trainables.store.versions import versions
 MEASURED = ROOT / "docs" / "measured"
 # Scores without an intermediate task of the size 2x128, to which the kept gains are added: the table of "The first run" in
 # docs/measurements.md, as the JSON holds gains alone. Only relative regret depends on them.
-WITHOUT = {"micro_tagging": 29.7, "micro_mention": 76.3, "micro_follows": 86.3, "micro_span": 36.2, "micro_bitext": 99.4}
+WITHOUT = {
+    "micro_tagging": 29.7,
+    "micro_mention": 76.3,
+    "micro_follows": 86.3,
+    "micro_span": 36.2,
+    "micro_bitext": 99.4,
+}
 TINY: dict[str, Any] = {"train_size": 64, "dev_size": 24, "test_size": 12}
 
 console = Console(highlight=False, width=150)
 
 
-class Source(str, enum.Enum):
+class Source(enum.StrEnum):
     quickstart = "quickstart"
     micro_grid = "micro_grid"
     laptop = "laptop"

@@ -16,7 +16,9 @@ from trainables.stages.finetune import Tuned, root_of
 from trainables.tasks.base import Task
 from trainables.tasks.mixture import Mixture
 
-LIMIT = 1000  # features of a task that an estimate reads, as many as the target samples of Schulte et al. 2024 (2410.15148)
+LIMIT = (
+    1000  # features of a task that an estimate reads, as many as the target samples of Schulte et al. 2024 (2410.15148)
+)
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,7 @@ class Estimate(Stage):
 
     def target_texts(self, unit: Kind) -> Vectors:
         """Unlabelled units of the target's training set, as the base encoder sees them."""
-        return Vectors(
-            root_of(self.encoder), self.task.for_training(), "train", unit, self.max_length, self.limit
-        )
+        return Vectors(root_of(self.encoder), self.task.for_training(), "train", unit, self.max_length, self.limit)
 
     def intermediate_texts(self, encoder: Root | Tuned, unit: Kind) -> tuple[Vectors, ...]:
         """Those of the training set of the intermediate task, or of each task of the mixture; () for none."""
@@ -76,4 +76,3 @@ class Estimate(Stage):
         task, length = self.encoder.task, self.encoder.training.max_length
         members = task.tasks if isinstance(task, Mixture) else (task,)
         return tuple(Vectors(encoder, member, "train", unit, length, self.limit) for member in members)
-

@@ -44,7 +44,7 @@ class EmbeddingMap(Estimate):
         if not befores:
             return logme(target.read(work))
         before_ND, after_ND = (
-            np.concatenate([texts.read(work).vectors_NF for texts in side]) for side in (befores, afters)
+            np.concatenate([texts.read(work).vectors for texts in side]) for side in (befores, afters)
         )
         return logme(target.read(work, fit_map(before_ND, after_ND)))
 
@@ -55,14 +55,14 @@ class EmbeddingMap(Estimate):
 
 @dataclass(frozen=True)
 class LinearMap:
-    """x -> (x - mean) @ weights + bias, applied to rows."""
+    """x -> (x - mean) @ weights + bias, applied to rows; weights are (D, D)."""
 
-    mean_D: Floats
-    weights_DD: Floats
-    bias_D: Floats
+    mean: Floats
+    weights: Floats
+    bias: Floats
 
     def __call__(self, vectors_ND: npt.ArrayLike) -> Floats:
-        return (np.asarray(vectors_ND, dtype=np.float64) - self.mean_D) @ self.weights_DD + self.bias_D
+        return (np.asarray(vectors_ND, dtype=np.float64) - self.mean) @ self.weights + self.bias
 
 
 def fit_map(before_ND: npt.ArrayLike, after_ND: npt.ArrayLike, *, ridge: float = RIDGE) -> LinearMap:

@@ -1,7 +1,7 @@
 """LogME: how well a Bayesian linear model on an encoder's vectors explains a target's labels (You et al. 2021, 2102.11005).
 
-The model is y = F w + noise, with w ~ N(0, 1/alpha) and noise ~ N(0, 1/beta); y is one column of the one-hot labels. LogME is the
-evidence log p(y | F, alpha, beta), maximised over alpha and beta, divided by the number of rows, and averaged over the columns.
+The model is y = F w + noise, with w ~ N(0, 1/alpha) and noise ~ N(0, 1/beta); y is one column of the one-hot labels. LogME is
+the evidence log p(y | F, alpha, beta), maximised over alpha and beta, divided by the number of rows, and averaged over columns.
 There is no intercept, as in the paper.
 """
 
@@ -20,7 +20,9 @@ from trainables.stages.base import Stage, Workplace
 Floats = npt.NDArray[np.float64]
 MOST_ITERATIONS = 500
 TOLERANCE = 1e-6  # relative change of alpha / beta at which the iteration ends
-EXTREME = 1e10  # alpha / beta stays within this factor of the largest eigenvalue: labels may be pure noise, or fit exactly
+EXTREME = (
+    1e10  # alpha / beta stays within this factor of the largest eigenvalue: labels may be pure noise, or fit exactly
+)
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,18 @@ def logme(units: Labelled) -> float:
     Raises:
         Undefined: all units are of one class.
     """
-    classes = np.unique(units.labels_N)
+    classes = np.unique(units.labels)
     if len(classes) < 2:
         raise Undefined("all of its labelled units have one class")
-    features_NF = units.vectors_NF.astype(np.float64)
-    columns_NK = (units.labels_N[:, None] == classes[None]).astype(np.float64)
+    features_NF = units.vectors.astype(np.float64)
+    columns_NK = (units.labels[:, None] == classes[None]).astype(np.float64)
     return float(np.mean(log_evidence(features_NF, columns_NK)))
 
 
 def log_evidence(features_NF: Floats, targets_NK: Floats) -> Floats:
     """For each column of targets, the maximal log evidence per row: (K,).
 
-    With the eigenvalues s of F^T F and y in the basis of F's left singular vectors, everything depends on alpha / beta alone, and
+    With the eigenvalues s of F^T F and y in the basis of F's left singular vectors, everything depends on alpha / beta alone:
     beta = N / (|y - F m|^2 + alpha / beta |m|^2) follows. The fixed point of the paper (after MacKay 1992) is
     alpha = gamma / |m|^2 and beta = (N - gamma) / |y - F m|^2, with gamma = sum s / (s + alpha / beta).
     """

@@ -1,4 +1,4 @@
-"""A linear probe: logistic regression on an encoder's frozen vectors, scored on English dev (as Choshen et al. 2022, 2211.00107).
+"""A linear probe: logistic regression on an encoder's frozen vectors, scored on English dev (Choshen et al. 2022, 2211.00107).
 
 The measure is the share of right decisions in percent, whatever the target's own metric: of examples in classification and
 multiple choice, of words in tagging, of tokens in spans, of matched and mismatched pairs in retrieval.
@@ -36,33 +36,36 @@ class LinearProbe(Estimate):
 
     def estimate(self, work: Workplace) -> float:
         train, dev = (self.decisions(self.encoder, part).read(work) for part in PARTS)
-        return fit_probe(train.vectors_NF, train.labels_N).accuracy(dev, grouped=self.task.head == "multiple_choice")
+        return fit_probe(train.vectors, train.labels).accuracy(dev, grouped=self.task.head == "multiple_choice")
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted probe: logits are `(x - mean) / scale @ weights + bias`, a column for each of `classes`."""
+    """A fitted probe: logits are `(x - mean) / scale @ weights + bias`, a column for each of the K `classes`.
+
+    Shapes: weights (F, K), bias (K), mean and scale (F).
+    """
 
     classes: npt.NDArray[np.int64]
-    weights_FK: Floats
-    bias_K: Floats
-    mean_F: Floats
-    scale_F: Floats
+    weights: Floats
+    bias: Floats
+    mean: Floats
+    scale: Floats
 
     def logits(self, vectors_NF: npt.ArrayLike) -> Floats:
-        return (np.asarray(vectors_NF, dtype=np.float64) - self.mean_F) / self.scale_F @ self.weights_FK + self.bias_K
+        return (np.asarray(vectors_NF, dtype=np.float64) - self.mean) / self.scale @ self.weights + self.bias
 
     def accuracy(self, units: Labelled, *, grouped: bool = False) -> float:
         """Percent of right decisions; `grouped`: one for each group, the unit most likely of class 1.
 
         Ties go to the first.
         """
-        logits_NK = self.logits(units.vectors_NF)
+        logits_NK = self.logits(units.vectors)
         if not grouped:
-            return 100.0 * float(np.mean(self.classes[logits_NK.argmax(axis=1)] == units.labels_N))
+            return 100.0 * float(np.mean(self.classes[logits_NK.argmax(axis=1)] == units.labels))
         margins_N = logits_NK[:, -1] - logits_NK[:, 0]  # the classes are 0, wrong, and 1, right
-        groups = [np.flatnonzero(units.groups_N == group) for group in np.unique(units.groups_N)]
-        return 100.0 * float(np.mean([units.labels_N[group[margins_N[group].argmax()]] == 1 for group in groups]))
+        groups = [np.flatnonzero(units.groups == group) for group in np.unique(units.groups)]
+        return 100.0 * float(np.mean([units.labels[group[margins_N[group].argmax()]] == 1 for group in groups]))
 
 
 def fit_probe(vectors_NF: npt.ArrayLike, labels_N: npt.ArrayLike, *, penalty: float = PENALTY) -> Probe:

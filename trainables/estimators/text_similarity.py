@@ -1,4 +1,6 @@
-"""TextEmb: the cosine of the mean vectors of both tasks' training texts (Vu et al. 2020, 2005.00770; Poth et al. 2021, 2104.08247).
+"""TextEmb: the cosine of the mean vectors of both tasks' training texts.
+
+Sources: Vu et al. 2020 (2005.00770), Poth et al. 2021 (2104.08247).
 
 The base encoder reads the texts, so no intermediate training is needed. It knows nothing of labels.
 """
@@ -34,11 +36,9 @@ class TextSimilarity(Estimate):
         if not isinstance(self.encoder, Tuned):
             raise Undefined("no intermediate task has no texts")
         task = self.encoder.task
-        weights = [
-            min(member.table.count(work), task.cap) if isinstance(task, Mixture) else 1 for member in members
-        ]
-        means = [member.read(work).vectors_NF.mean(axis=0, dtype=np.float64) for member in members]
-        target_D = self.target_texts("text").read(work).vectors_NF.mean(axis=0, dtype=np.float64)
+        weights = [min(member.table.count(work), task.cap) if isinstance(task, Mixture) else 1 for member in members]
+        means = [member.read(work).vectors.mean(axis=0, dtype=np.float64) for member in members]
+        target_D = self.target_texts("text").read(work).vectors.mean(axis=0, dtype=np.float64)
         return cosine(np.average(means, axis=0, weights=weights), target_D)
 
 

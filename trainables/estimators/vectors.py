@@ -36,11 +36,11 @@ Place = tuple[Row, int | None]  # a row, and one of its tokens or the whole
 
 @dataclass(frozen=True)
 class Labelled:
-    """Vectors with their classes and the number of their example."""
+    """Vectors (N, F) with their classes and the numbers of their examples (N)."""
 
-    vectors_NF: Floats
-    labels_N: npt.NDArray[np.int64]
-    groups_N: npt.NDArray[np.int64]
+    vectors: Floats
+    labels: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Grades of estimators of transfer: would their order of intermediate tasks have found the best ones?
 
-Beside each grade stands that of a random order, whose expectation is exact. No intermediate task is not ranked: every study runs
+Beside each grade stands that of a random order, whose expectation is exact. The choice "none" is not ranked: every study runs
 it, as the baseline of all gains.
 """
 
@@ -54,8 +54,8 @@ def grades(estimates: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
         estimates: columns estimator, size, target, intermediate, value; NaN where there is none.
         measured: columns size, target, intermediate, score; the score in percent.
 
-    Only intermediate tasks with both are counted (`choices`), and targets with at least `FEWEST_CHOICES`. `regret_k` is relative,
-    `points_k` the same in points of score; `random_` are the expectations of a random order.
+    Only intermediate tasks with both are counted (`choices`), and targets with at least `FEWEST_CHOICES`. `regret_k` is
+    relative, `points_k` the same in points of score; `random_` are the expectations of a random order.
     """
     rows = []
     for (estimator, size, target), scores, values in _pairs(estimates, measured):
@@ -72,11 +72,11 @@ def grades(estimates: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
 def summary(estimates: pd.DataFrame, measured: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """One row per estimator: means over sizes and targets of the measures of `grades`, with 95% intervals `_low` and `_high`.
 
-    Intervals resample targets (percentile bootstrap; NaN with one target), and describe how much the mean depends on them. With a
-    handful of targets they are too narrow to claim anything. Claims rest on `p`: the chance that an estimator which knows nothing
-    has a mean Spearman correlation at least as high. It permutes the names of the intermediate tasks, all targets alike, as an
-    estimator that favours one task favours it for every target. `p_holm` is corrected for the number of estimators, and
-    `better`: it is below 5%.
+    Intervals resample targets (percentile bootstrap; NaN with one target): they say how much a mean depends on them. With a
+    handful of targets they are too narrow to claim anything. Claims rest on `p`: the chance that an estimator which knows
+    nothing has a mean Spearman correlation at least as high. It permutes the names of the intermediate tasks, in all targets
+    alike, as an estimator that favours one task favours it for every target. `p_holm` is corrected for the number of
+    estimators, and `better`: it is below 5%.
     """
     table = grades(estimates, measured)
     random = np.random.default_rng(seed)
@@ -101,9 +101,7 @@ def _summary_columns() -> list[str]:
     return ["estimator", "targets", *(f"{name}{end}" for name in _MEASURES for end in ("", "_low", "_high")), "p"]
 
 
-def _pairs(
-    estimates: pd.DataFrame, measured: pd.DataFrame
-) -> Iterator[tuple[tuple[str, str, str], Floats, Floats]]:
+def _pairs(estimates: pd.DataFrame, measured: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], Floats, Floats]]:
     """Scores and estimates of the choices that have both, by estimator, size and target."""
     both = estimates.dropna(subset=["value"]).merge(
         measured.dropna(subset=["score"]), on=[*_UNIT, "intermediate"], how="inner"
@@ -188,4 +186,3 @@ def _permutations(count: int, random: np.random.Generator) -> Iterator[np.ndarra
     yield np.arange(count)
     for _ in range(MOST_PERMUTATIONS - 1):
         yield random.permutation(count)
-

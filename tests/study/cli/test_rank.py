@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from study.cli.app import app
-from study.run.shortlist import Place
 from study.run.ranking import Ranking
+from study.run.shortlist import Place
 from study.spec import Size, Study
 from trainables.estimators.registry import ESTIMATORS
 

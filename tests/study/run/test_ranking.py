@@ -107,7 +107,9 @@ def test_an_encoder_that_targets_do_not_start_from_says_nothing_of_them(monkeypa
     other = StartsElsewhere(**fields)
     (size,) = study.sizes
     # The choice's encoder is the intermediate one, and the chains are those of a study whose targets start elsewhere.
-    monkeypatch.setattr(StartsElsewhere, "chain", lambda self, size, choice: study.chain(size, study.space.defaults()[0]))
+    monkeypatch.setattr(
+        StartsElsewhere, "chain", lambda self, size, choice: study.chain(size, study.space.defaults()[0])
+    )
     monkeypatch.setattr(StartsElsewhere, "base", lambda self, size, choice: study.base(size, choice))
     stages = estimate_stages(other, size, "logme")
     assert isinstance(stages["micro_topic", "micro_tagging"], str)

@@ -1,4 +1,4 @@
-"""Estimates as stages of a small study: what they read, that they are found again, and what a map and a cosine make of vectors."""
+"""Estimates as stages of a small study: what they read, and that they are found again; maps and cosines."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_vectors_are_the_encoders_states(unit: Kind, study: Study, work: Workpla
     stage = Vectors(tuned, target, "train", unit, LENGTH, 7)
     finished = ensure(stage, work)
     encoder = load_encoder(work.store.folder(tuned) / ENCODER).eval()
-    vectors_NF = stage.read(work).vectors_NF
+    vectors_NF = stage.read(work).vectors
     table = stage.table.table(work).of("train/en")
     features = table.take([int(number) for number in np.linspace(0, len(table) - 1, 7).round()])
     row = features[1].rows[0]

@@ -48,7 +48,8 @@ def test_it_is_the_maximal_density_of_the_labels(rows: int, width: int, signal: 
     random = np.random.default_rng(rows + width)
     features_NF = random.normal(size=(rows, width)) + 0.5
     targets_NK = np.stack(
-        [(signal * features_NF[:, column] + random.normal(size=rows) > 0.3).astype(float) for column in range(3)], axis=1
+        [(signal * features_NF[:, column] + random.normal(size=rows) > 0.3).astype(float) for column in range(3)],
+        axis=1,
     )
     expected = [maximised(features_NF, target_N) for target_N in targets_NK.T]
     assert log_evidence(features_NF, targets_NK) == pytest.approx(expected, abs=2e-4)

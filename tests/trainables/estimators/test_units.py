@@ -97,5 +97,5 @@ def test_reasons_name_what_is_missing() -> None:
 def test_many_tokens_are_thinned_evenly() -> None:
     assert spaced(range(5), 5) == [0, 1, 2, 3, 4]
     assert spaced(range(101), 3) == [0, 50, 100]
-    feature = Feature(0, (tuple(range(5002)),), tuple([-100, *[1] * 5000, -100]), layout=(0, *range(1, 5001)))
+    feature = Feature(0, (tuple(range(5002)),), (-100, *[1] * 5000, -100), layout=(0, *range(1, 5001)))
     assert len(decisions(MicroTagging(), [feature])) == MOST_TOKENS
