@@ -89,10 +89,13 @@ class Vectors(Stage):
             device=work.device,
             observe=lambda done, total: work.progress(self.label, done, total, None),
         )
-        arrays = {"vectors": vectors_PD[: len(units)]} | ({"others": vectors_PD[len(units) :]} if others else {})
-        arrays["labels"] = np.array([unit.label for unit in units], dtype=np.int64)
-        arrays["groups"] = np.array([unit.group for unit in units], dtype=np.int64)
-        np.savez(folder / VECTORS, **arrays)
+        np.savez(
+            folder / VECTORS,
+            vectors=vectors_PD[: len(units)],
+            others=vectors_PD[len(units) :],
+            labels=np.array([unit.label for unit in units], dtype=np.int64),
+            groups=np.array([unit.group for unit in units], dtype=np.int64),
+        )
         return {"units": len(units)}
 
     def _units(self, work: Workplace) -> list[Unit]:
@@ -125,7 +128,7 @@ class Vectors(Stage):
             raise Undefined(reason)
         with np.load(finished.folder / VECTORS) as arrays:
             vectors = transform(arrays["vectors"])
-            if "others" in arrays:
+            if len(arrays["others"]):
                 vectors = _unit_length(vectors) * _unit_length(transform(arrays["others"]))
             return Labelled(vectors.astype(np.float32), arrays["labels"], arrays["groups"])
 

@@ -25,10 +25,15 @@ def density(features_NF: Floats, target_N: Floats, alpha: float, beta: float) ->
 
 def maximised(features_NF: Floats, target_N: Floats) -> float:
     """The highest density over alpha and beta, per row, from several starts."""
+
+    def loss(logs_2: Floats) -> float:
+        alpha, beta = np.exp(np.clip(logs_2, -25, 25))
+        return -density(features_NF, target_N, float(alpha), float(beta))
+
     found = [
         optimize.minimize(
-            lambda logs: -density(features_NF, target_N, *np.exp(np.clip(logs, -25, 25))),
-            start,
+            loss,
+            np.array(start),
             method="Nelder-Mead",
             options={"xatol": 1e-9, "fatol": 1e-11, "maxiter": 4000},
         ).fun
