@@ -19,6 +19,7 @@ from analysis.tables.budget import BadBudget, best_for_budget
 from analysis.tables.chance import collapsed_runs, targets_against_chance
 from analysis.tables.choices import choices
 from analysis.tables.comparison import compare
+from analysis.tables.estimates.grades import grades, measured_scores
 from analysis.tables.gains import gains, gains_by_language, spreads
 from analysis.tables.inference import detectable, examples_factor, holm, power_of, seeds_needed
 from analysis.tables.interactions import interactions
@@ -49,6 +50,7 @@ __all__ = [
     "front",
     "gains",
     "gains_by_language",
+    "grades",
     "holm",
     "hypervolume",
     "hypervolumes",
@@ -57,6 +59,7 @@ __all__ = [
     "joined",
     "language_table",
     "load",
+    "measured_scores",
     "pareto_front",
     "power_of",
     "published",

@@ -9,6 +9,7 @@ import typer
 from study.cli.bench import bench
 from study.cli.doctor import doctor
 from study.cli.plan import plan
+from study.cli.rank import rank
 from study.cli.report import report
 from study.cli.run import run
 from study.cli.submit import submit
@@ -21,7 +22,7 @@ HELP = "Cross-lingual transfer against inference speed: plan, run and report stu
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # by panel of the help
-    "Studies": (run, submit, plan),
+    "Studies": (run, submit, plan, rank),
     "Results": (report, sync, ui),
     "Serving speed": (bench,),
     "Data and machine": (tasks, doctor),

@@ -105,8 +105,8 @@ def run(
         hide_password(tracking_uri)
         use_data_root(data_root)
         load = partial(load_study, recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, bound_ms=bound_ms)
-        study, folder = _study_and_folder(load, output)
-        _check_output(folder)
+        study, folder = study_and_folder(load, output)
+        check_output(folder)
         from study.run.driver import RunOptions
 
         result = _run(
@@ -127,7 +127,7 @@ def run(
         raise typer.Exit(FAILED)
 
 
-def _study_and_folder(load: Callable[[], Study], output: Path | None) -> tuple[Study, Path]:
+def study_and_folder(load: Callable[[], Study], output: Path | None) -> tuple[Study, Path]:
     """The recipe's study, with the precision of the one that its folder holds, and the folder: by default the study's name."""
     from study.spec.precision import resumed_precision
 
@@ -152,12 +152,12 @@ def _run(study: Study, options: RunOptions) -> RunResult:
     except (CannotRun, DataError, TrialStoreBroken, TrackingUnavailable) as error:
         refuse(redacted(str(error)))
     except (StorageFailed, OSError) as error:
-        failure = error if isinstance(error, StorageFailed) else _as_storage_failure(error, options.output)
+        failure = error if isinstance(error, StorageFailed) else as_storage_failure(error, options.output)
         print(f"error: {redacted(str(failure))}", file=sys.stderr)
         raise typer.Exit(FAILED) from error
 
 
-def _as_storage_failure(error: OSError, output: Path) -> Exception:
+def as_storage_failure(error: OSError, output: Path) -> Exception:
     """The error as a failure of the output folder; raised unchanged if the folder is in order."""
     from study.errors import StorageFailed, storage_problem
 
@@ -176,7 +176,7 @@ def _unfit_for_sqlite(folder: Path) -> str | None:
     return None
 
 
-def _check_output(folder: Path) -> None:
+def check_output(folder: Path) -> None:
     """Refuse a folder that cannot be created: its nearest existing ancestor must be a writable folder."""
     if problem := _unfit_for_sqlite(folder.absolute()):
         refuse(f"--output {folder}: {problem}; choose another folder")

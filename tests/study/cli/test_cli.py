@@ -46,6 +46,12 @@ from trainables.data.source import DATA_ROOT_VARIABLE
         (["sync", ""], "is empty"),
         (["tasks", "--data-root", ""], "is empty"),
         (["plan", "nope"], "no recipe 'nope'"),
+        (["rank", "nope"], "no recipe 'nope'"),
+        (["rank", "quickstart", "--estimator", "nope"], "--estimator nope: there are logme"),
+        (["rank", "quickstart", "--estimator", ","], "--estimator ,: there are logme"),
+        (["rank", "quickstart", "--size", "7x7"], "--size 7x7: there are 1x64"),
+        (["rank", "quickstart", "--size", "1x64"], "no intermediate task to rank"),
+        (["rank", "quickstart", "--output", "/dev/null/x"], "is a file"),
         (["report", "/no/such/folder"], "neither a folder with an mlflow.db"),
         (["ui", "/no/such/folder"], "no mlflow.db"),
     ],
@@ -53,7 +59,7 @@ from trainables.data.source import DATA_ROOT_VARIABLE
 def test_bad_input_is_refused_with_one_message_and_exit_code_2(
     arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if arguments[0] == "run" and "--output" not in arguments:
+    if arguments[0] in ("run", "rank") and "--output" not in arguments:
         arguments = [*arguments, "--output", str(tmp_path / "out")]
     monkeypatch.setenv(DATA_ROOT_VARIABLE, "")  # restored after the test
     ran = CliRunner().invoke(app, arguments)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from study.cli.app import app
+from study.errors import CannotRun
 from tests.support.commands import ROOT
 from tests.support.fuzz import fuzzed, keep_inside, problem_of, watched_writes
 from tests.support.studies import Planted, plant
@@ -216,7 +217,7 @@ def command_line(command: str, given_values: dict[str, str | None], place: Place
         elif name in given_values:
             value = given_values[name]
             words += [name] if value is None else [f"{name}={value}"]
-    if command in ("run", "submit", "bench") and "--output" not in given_values:
+    if command in ("run", "rank", "submit", "bench") and "--output" not in given_values:
         words += ["--output", str(place.root / "output")]
     if command == "run" and "--tracking-uri" not in given_values:
         words.append("--offline")
@@ -249,10 +250,14 @@ def _replace_boundaries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.init", no_ray)
     monkeypatch.setattr("socket.getaddrinfo", no_network)
 
+    def no_training(*arguments: Any) -> NoReturn:
+        raise CannotRun("no training in this test")
+
     def ended(code: int) -> NoReturn:
         raise AssertionError(f"the process was ended with {code}")
 
     monkeypatch.setattr("os.execv", replaced)
+    monkeypatch.setattr("study.run.ranking.ensure", no_training)
     monkeypatch.setattr("os._exit", ended)
     monkeypatch.setattr("study.benchmarking.fresh.measure_fresh", lambda *arguments, **options: {})
     monkeypatch.setattr("analysis.report.exports.vlc.vegalite_to_svg", lambda text: "<svg/>")
