@@ -7,6 +7,8 @@ In a notebook:
     frames = load("sqlite:////path/to/runs/quickstart/mlflow.db")
     gains(frames)                                # each intermediate task against none, with intervals and Holm's p
     best_for_budget(frames, "p50_ms<=15").best   # the best configuration within a latency budget
+    selection_costs(frames)                      # what choosing on English dev loses to the target languages' own labels
+    per_target_choices(frames)                   # a trial for each target beside one trial for all
 """
 
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,8 @@ from analysis.tables.languages import language_table
 from analysis.tables.literature import published
 from analysis.tables.scaling import scaling, scaling_points
 from analysis.tables.searches import importances, rung_agreement, savings, stages
+from analysis.tables.selection.costs import selection_costs
+from analysis.tables.selection.per_target import per_target_choices
 from analysis.tables.tradeoff import configurations, front, hypervolume, hypervolumes, pareto_front
 
 if TYPE_CHECKING:
@@ -61,6 +65,7 @@ __all__ = [
     "load",
     "measured_scores",
     "pareto_front",
+    "per_target_choices",
     "power_of",
     "published",
     "read_saved",
@@ -70,6 +75,7 @@ __all__ = [
     "scaling",
     "scaling_points",
     "seeds_needed",
+    "selection_costs",
     "spreads",
     "stages",
     "targets_against_chance",

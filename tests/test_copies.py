@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from analysis.store import names
+from analysis.store import frames, names
+from analysis.tables.selection.candidates import LABEL_FREE
 from trainables.benchmark import flips
 from trainables.heads import span
+from trainables.stages.chain import SCORE_PREFIXES
 
 
 def test_copies_are_equal() -> None:
     assert names.FLIPS_BATCH == flips.BATCH
     assert names.FLIPS_CANDIDATES == flips.EXAMPLES
     assert names.MAX_ANSWER_TOKENS == span.MAX_ANSWER_TOKENS
+    assert set(LABEL_FREE.values()) < set(frames.DIAGNOSTIC_SIGNALS) < set(SCORE_PREFIXES)

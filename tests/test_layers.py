@@ -25,7 +25,7 @@ LAYERS = {
     ),
     "trainables": (
         *("fields", "hyperparameters", "out_of_memory", "resources", "metrics", "data", "tasks", "heads", "models"),
-        *("store", "training", "evaluation", "stages", "estimators", "launch", "benchmark"),
+        *("store", "training", "evaluation", "unlabelled", "stages", "estimators", "launch", "benchmark"),
     ),
     "trainables.benchmark": (
         *("placement", "scenarios", "probes", "settings", "measurement", "repeats", "flips"),

@@ -20,6 +20,8 @@ from analysis.tables.languages import associations, effects_by_script, language_
 from analysis.tables.literature import comparable, published
 from analysis.tables.scaling import Fit, scaling, scaling_points
 from analysis.tables.searches import importances, rung_agreement, savings
+from analysis.tables.selection.costs import selection_costs
+from analysis.tables.selection.per_target import per_target_choices
 from analysis.tables.tradeoff import best_trials, configurations, hypervolumes
 
 
@@ -135,6 +137,14 @@ class Findings:
     @cached_property
     def choices(self) -> pd.DataFrame:
         return choices(self.frames)
+
+    @cached_property
+    def selection_costs(self) -> pd.DataFrame:
+        return selection_costs(self.frames)
+
+    @cached_property
+    def per_target_choices(self) -> pd.DataFrame:
+        return per_target_choices(self.frames)
 
     @cached_property
     def interactions(self) -> pd.DataFrame:

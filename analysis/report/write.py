@@ -10,13 +10,25 @@ from analysis.report.answer import answer, caveats
 from analysis.report.exports import write_exports
 from analysis.report.findings import Findings
 from analysis.report.page import Page, contents, document, escape, paragraph, selectors
-from analysis.report.sections import benchmarks, context, gains, languages, missing, scaling, search, tradeoff
+from analysis.report.sections import (
+    benchmarks,
+    context,
+    gains,
+    languages,
+    missing,
+    scaling,
+    search,
+    selection,
+    tradeoff,
+)
 from analysis.report.sections.budget import budget_section, budget_sentence
 from analysis.report.sections.compared import compared_section
 from analysis.store.frames import AGGREGATES, MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames, unique
 from analysis.tables.languages import language_name
 
-CONTENTS = tuple(module.TITLE for module in (tradeoff, gains, scaling, languages, search, benchmarks, missing, context))
+CONTENTS = tuple(
+    module.TITLE for module in (tradeoff, gains, selection, scaling, languages, search, benchmarks, missing, context)
+)
 
 
 def write_report(
@@ -74,6 +86,7 @@ def _sections(findings: Findings, page: Page) -> str:
             _selectors(findings),
             tradeoff.tradeoff_section(findings, page),
             gains.gains_section(findings, page),
+            selection.selection_section(findings, page),
             scaling.scaling_section(findings, page),
             languages.languages_section(findings, page),
             search.search_section(findings, page),

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from analysis.store.examples import Examples
 
+T = TypeVar("T")
 NONE = "none"
 MEAN = "mean"
 MEAN_WITHOUT_ENGLISH = "mean without en"
 AGGREGATES = (MEAN, MEAN_WITHOUT_ENGLISH)
 ENGLISH = "en"
 AGGREGATE_NAMES = {MEAN: "all languages, English included", MEAN_WITHOUT_ENGLISH: "languages other than English"}
+
+# Metrics `<signal>/<task>`: how sure a model is and how far languages agree, in percent and without labels; its losses.
+DIAGNOSTIC_SIGNALS = ("confidence", "agreement", "first_loss", "final_loss")
 
 FLIPS = ("flips_scored", "flips_batch", "flips_padding")  # predictions that change with the batch, in percent
 # Metrics `bench/<name>` of a benchmark run; each may come with `<name>_low` and `<name>_high`.
@@ -91,6 +95,7 @@ SCORES = {
     "value": "float64",
     "chance": "float64",
 }
+DIAGNOSTICS = {"size": "str", "trial_id": "str", "task": "str", "signal": "str", "value": "float64"}
 CEILINGS = {"size": "str", "task": "str", "language": "str", "value": "float64"}
 BENCHMARKS = {
     "size": "str",
@@ -176,6 +181,7 @@ class StudyFrames:
     `scores`: one row per trial, task, split and language. `language` is a code, or one of `AGGREGATES` for a mean over
     languages; every dev row is such a mean. `chance` is the score of guessing.
     `ceilings`: the highest score that any model of a size could reach, by task and language, where its head bounds it.
+    `diagnostics`: what a run shows of itself on a task, the `DIAGNOSTIC_SIGNALS`. Runs of earlier versions lack them.
     `benchmarks`: one row per size and serving variant. `timed_task` is the target whose queries were timed. `task_scores`
     maps task to percent, `unavailable` metric to reason, `results` scenario to VALID or INVALID. A row with a `reason` could
     not be measured and has no values. `samples` queries, drawn from `queries` distinct ones, were timed over all `repeats`.
@@ -196,6 +202,15 @@ class StudyFrames:
     examples: Examples = field(default_factory=Examples)
     ceilings: pd.DataFrame = field(default_factory=lambda: frame((), CEILINGS))
     retried: pd.DataFrame = field(default_factory=lambda: frame((), TRIALS))
+    diagnostics: pd.DataFrame = field(default_factory=lambda: frame((), DIAGNOSTICS))
+    _computed: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def once(self, name: str, compute: Callable[[StudyFrames], T]) -> T:
+        """`compute(self)`, kept under the name: several tables need it, and the tables of a study do not change."""
+        if name not in self._computed:
+            self._computed[name] = compute(self)
+        value: T = self._computed[name]
+        return value
 
     @property
     def size_names(self) -> list[str]:

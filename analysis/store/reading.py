@@ -15,6 +15,8 @@ from analysis.store.frames import (
     BENCH_METRICS,
     BENCHMARKS,
     CEILINGS,
+    DIAGNOSTIC_SIGNALS,
+    DIAGNOSTICS,
     MEAN,
     MEAN_WITHOUT_ENGLISH,
     NONE,
@@ -31,7 +33,7 @@ _LANGUAGE_OF = {"dev": MEAN, "test": MEAN, "test_without_english": MEAN_WITHOUT_
 _CEILING_OF = ["size", "task", "language"]  # it depends on the tokenizer and the tests, not on the trial
 _CONTEXT = ("command", "hardware", "precision", "seed", "selection")
 _CONTEXT_JSON = {
-    **dict.fromkeys(("targets", "intermediates"), list),
+    **dict.fromkeys(("targets", "intermediates", "untrained"), list),
     **dict.fromkeys(("versions", "marks", "languages", "protocols", "data", "metrics", "pretraining", "arms"), dict),
 }
 
@@ -72,6 +74,7 @@ def load(tracking_uri: str, experiment: str | None = None) -> StudyFrames:
         ceilings=_by_size(
             frame((row for run in counted for row in _ceiling_rows(run)), CEILINGS).drop_duplicates(_CEILING_OF), rank
         ),
+        diagnostics=_by_size(frame((row for run in counted for row in _diagnostic_rows(run)), DIAGNOSTICS), rank),
         retried=_by_size(frame((_trial_row(run) for run in attempts if _was_retried(run)), TRIALS), rank),
     )
 
@@ -199,6 +202,13 @@ def _ceiling_rows(run: StoredRun) -> Iterator[tuple[str, str, str, float]]:
         task, _, language = rest.partition("/")
         if prefix == "ceiling" and language:
             yield run.tags.get("size", ""), task, language, value
+
+
+def _diagnostic_rows(run: StoredRun) -> Iterator[tuple[str, str, str, str, float]]:
+    for name, value in run.metrics.items():
+        signal, _, task = name.partition("/")
+        if signal in DIAGNOSTIC_SIGNALS and task:
+            yield run.tags.get("size", ""), run.tags.get("trial_id", ""), task, signal, value
 
 
 def _benchmark_row(run: StoredRun) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from analysis.store.examples import Examples, Key
 from analysis.store.frames import (
     BENCHMARKS,
     CEILINGS,
+    DIAGNOSTICS,
     SCORES,
     SIZES,
     SPEED_BY_LANGUAGE,
@@ -38,7 +39,9 @@ TABLES = {
     "speed_by_language": SPEED_BY_LANGUAGE,
     "ceilings": CEILINGS,
     "retried": TRIALS,
+    "diagnostics": DIAGNOSTICS,
 }
+_ADDED = {"diagnostics"}  # tables that files of earlier versions lack
 _EXAMPLE_NAMES = ["size", "trial_id", "task", "split", "language"]
 _EXAMPLE_COLUMNS = [*_EXAMPLE_NAMES, "example"]
 _IDS = {"trial_id", "baseline_trial_id", "best_trial"}  # columns that name trials
@@ -73,7 +76,10 @@ def read_saved(path: Path) -> StudyFrames:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"{path}: tables of format {content['format']}, {FORMAT} expected")
-        tables: dict[str, Any] = {name: frame(content[name], dtypes) for name, dtypes in TABLES.items()}
+        tables: dict[str, Any] = {
+            name: frame(content.get(name, ()) if name in _ADDED else content[name], dtypes)
+            for name, dtypes in TABLES.items()
+        }
         return StudyFrames(context=dict(content["context"]), examples=_read_examples(examples_path(path)), **tables)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a study's saved tables ({type(error).__name__}: {error})") from error

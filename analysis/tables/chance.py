@@ -15,6 +15,7 @@ from analysis.tables.inference import LEVEL
 
 NEAR_CHANCE_POINTS = 1.0  # a score this close to chance counts as chance, however small its standard error
 FAR_POINTS = 25.0  # farther above is not chance: an interval so wide takes fewer than 16 examples
+FELL = 0.05  # a loss that fell by less never fell: the first is of a single batch, and batches differ by some percent
 DEV_POINTS = 5.0  # two standard errors of 400 examples at 50%: a dev score this close to chance may be chance
 
 _TARGETS = {"task": "str", "chance": "float64", "size": "str", "score": "float64", "at_chance": "bool"}
@@ -28,6 +29,7 @@ _COLLAPSED = {
     "score": "float64",
     "dev_score": "float64",
     "chance": "float64",
+    "reason": "str",
 }
 
 
@@ -64,11 +66,17 @@ def collapsed_runs(frames: StudyFrames) -> pd.DataFrame:
     Such a run says that training failed (too few steps, a poor rate, an unlucky seed), not what an intermediate task
     transfers. On test the mean over all languages, English included, must be within the larger of
     `NEAR_CHANCE_POINTS` and its 95% interval over test examples of `chance`; on dev the score within `DEV_POINTS`. A
-    run that learned English and transfers nothing is not collapsed. Not listed: targets at chance in every size
-    (`targets_against_chance`), those without a dev score (nothing was trained), and those without a recorded chance.
+    run that learned English and transfers nothing is not collapsed. `reason` adds what became of the loss of the target's
+    training, where that is recorded: it never fell, or it fell and nothing was learned that English dev shows. Not listed:
+    targets at chance in every size (`targets_against_chance`), those without training, those without a dev score, and those
+    without a recorded chance.
     """
+    return frames.once("collapsed_runs", _collapsed_runs).copy()
+
+
+def _collapsed_runs(frames: StudyFrames) -> pd.DataFrame:
     against = targets_against_chance(frames)
-    learned = set(against.loc[~against["at_chance"], "task"])
+    learned = set(against.loc[~against["at_chance"], "task"]) - set(frames.context.get("untrained", ()))
     scores = frames.scores[(frames.scores["language"] == MEAN) & frames.scores["task"].isin(learned)]
     chances = {task: float(value) for task, value in frames.scores.groupby("task")["chance"].max().items()}
     keys = ["size", "trial_id", "intermediate", "task"]
@@ -82,9 +90,31 @@ def collapsed_runs(frames: StudyFrames) -> pd.DataFrame:
     )
     rows = rows_where(both, collapsed)
     seeds = frames.trials[["size", "trial_id", "seed"]].drop_duplicates(["size", "trial_id"])
+    listed = rows.merge(seeds, on=["size", "trial_id"], how="left").to_dict("records")
+    losses = _losses(frames)
+    reasons = [_reason(losses.get((row["size"], row["trial_id"], row["task"]), {})) for row in listed]
     return frame(
-        rows.merge(seeds, on=["size", "trial_id"], how="left")[list(_COLLAPSED)].to_dict("records"), _COLLAPSED
+        ({str(k): v for k, v in row.items()} | {"reason": why} for row, why in zip(listed, reasons, strict=True)),
+        _COLLAPSED,
     )
+
+
+def _losses(frames: StudyFrames) -> dict[tuple[str, str, str], dict[str, float]]:
+    """First and final loss of the target's training by size, trial and task, where they are recorded."""
+    losses: dict[tuple[str, str, str], dict[str, float]] = {}
+    recorded = frames.diagnostics[frames.diagnostics["signal"].isin(["first_loss", "final_loss"])]
+    for size, trial, task, signal, value in recorded.itertuples(index=False, name=None):
+        losses.setdefault((size, trial, task), {})[signal] = value
+    return losses
+
+
+def _reason(losses: dict[str, float]) -> str:
+    first, final = losses.get("first_loss", math.nan), losses.get("final_loss", math.nan)
+    if math.isnan(first) or math.isnan(final):
+        return "at chance; its losses are not recorded"
+    if final > (1 - FELL) * first:
+        return f"at chance; its loss never fell ({first:.2f} to {final:.2f})"
+    return f"at chance, although its loss fell ({first:.2f} to {final:.2f})"
 
 
 def collapsed_keys(frames: StudyFrames) -> set[tuple[str, str, str]]:

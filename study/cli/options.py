@@ -129,6 +129,13 @@ RetryFailed = Annotated[
     bool,
     typer.Option("--retry-failed", help="run failed trials of earlier runs again, except those that diverged"),
 ]
+RetryCollapsed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-collapsed",
+        help="repeat trials that learned nothing on a target that others learned, with another seed",
+    ),
+]
 
 
 def refuse(message: str) -> NoReturn:

@@ -22,6 +22,7 @@ from study.cli.options import (
     DataRoot,
     Recipe,
     Repeats,
+    RetryCollapsed,
     RetryFailed,
     Seed,
     Sizes,
@@ -92,6 +93,7 @@ def run(
     bound_ms: BoundMs = None,
     address: Address = None,
     retry_failed: RetryFailed = False,
+    retry_collapsed: RetryCollapsed = False,
 ) -> None:
     """Run a study; the same command resumes an interrupted one.
 
@@ -117,6 +119,7 @@ def run(
                 address=address,
                 offline=offline,
                 retry_failed=retry_failed,
+                retry_collapsed=retry_collapsed,
                 recipe=recipe,
             ),
         )

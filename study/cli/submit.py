@@ -14,6 +14,7 @@ from study.cli.options import (
     TRACKING_PANEL,
     BoundMs,
     Repeats,
+    RetryCollapsed,
     RetryFailed,
     Seed,
     Sizes,
@@ -85,6 +86,7 @@ def submit(
     repeats: Repeats = None,
     bound_ms: BoundMs = None,
     retry_failed: RetryFailed = False,
+    retry_collapsed: RetryCollapsed = False,
     wait: Wait = True,
     status: Status = None,
     stop: Stop = None,
@@ -120,6 +122,7 @@ def submit(
                 server.stop(job)
         else:
             entrypoint = jobs.entrypoint_of(recipe, options) + ["--retry-failed"] * retry_failed
+            entrypoint += ["--retry-collapsed"] * retry_collapsed
             name = jobs.checked_name(recipe, trials=trials, sizes=split_names(sizes), seed=seed, repeats=repeats)
             server = jobs.JobServer(address)
             job = _start(server, entrypoint, name)

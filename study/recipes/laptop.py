@@ -82,7 +82,7 @@ def laptop(seed: int = 0) -> Study:
     )
     return Study(
         name="laptop",
-        version=3,
+        version=4,  # Tatoeba has an English dev set
         seed=seed,
         sizes=tuple(_size(layers) for layers in LAYERS),
         # Cheap targets first: ASHA compares trials after some of them.
@@ -96,7 +96,7 @@ def laptop(seed: int = 0) -> Study:
                 TyDiQA(languages_=TYDI, test_size=100),
                 XQuADFromTyDiQA(languages_=QUESTIONS, test_size=60),
                 LareqaFromTyDiQA(languages_=POOLED, test_size=150),
-                Tatoeba(languages_=BITEXT),
+                Tatoeba(languages_=BITEXT, english_dev="xnli_entailment"),
             )
         ),
         space=Space(
@@ -131,6 +131,7 @@ def laptop_rates(seed: int = 0) -> Study:
     return dataclasses.replace(
         study,
         name="laptop_rates",
+        version=3,
         sizes=sizes,
         targets=tuple(map(pinned_if_possible, targets)),
         space=space,
@@ -154,6 +155,7 @@ def laptop_tiny(seed: int = 0) -> Study:
     return dataclasses.replace(
         study,
         name="laptop_tiny",
+        version=3,
         sizes=study.sizes[:1],
         targets=tuple(map(pinned_if_possible, targets)),
         space=dataclasses.replace(study.space, intermediates=study.space.intermediates[:1]),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from optuna.storages import JournalStorage
 
+from analysis import StudyFrames, load
 from study.benchmarking.placement import placement_of
 from study.benchmarking.run import benchmark_size
 from study.benchmarking.stored import BestModel
@@ -39,6 +41,7 @@ from study.run.report import report_run
 from study.run.source import source_tags
 from study.run.status import StudyStatus, duration_line, estimate_of
 from study.search.callback import TrialLog
+from study.search.collapsed import want_in_place_of_collapsed
 from study.search.parallel import ParallelSearches
 from study.search.records import SearchResult
 from study.search.slots import Slots
@@ -59,7 +62,8 @@ class RunOptions:
 
     By default `tracking_uri` is SQLite in `output`, and `address` a Ray that this process starts. `offline` does not call
     MLflow and keeps everything for a later run or `sync`. `retry_failed` runs failed trials of earlier runs again, except
-    diverged ones. `recipe` is the study's recipe as on the command line, for MLflow.
+    diverged ones; `retry_collapsed` repeats collapsed ones with another seed. `recipe` is the study's recipe as
+    on the command line, for MLflow.
     """
 
     output: Path
@@ -67,6 +71,7 @@ class RunOptions:
     address: str | None = None
     offline: bool = False
     retry_failed: bool = False
+    retry_collapsed: bool = False
     recipe: str | None = None
 
 
@@ -114,6 +119,9 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
         storage = open_journal(options.output)
         check_nothing_lost(storage, options.output, known=tracker.trials)
         record_study(study, tracker)
+        if options.retry_collapsed:
+            for line in want_in_place_of_collapsed(study, _recorded(study, tracker), storage):
+                console.say(line)
         stack.enter_context(peak_memory.measure())
         estimate = estimate_of(study, options.output, address=options.address)
         run = _Run(study, options, timeline, console, tracker, storage, estimate)
@@ -139,6 +147,20 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
     }
     failures = failure_lines(study, encoder_failures=encoder_failures, results=results, measurements=measurements)
     return RunResult(document, failures)
+
+
+def _recorded(study: Study, tracker: Tracker) -> StudyFrames:
+    """What earlier runs of the command recorded.
+
+    Raises:
+        CannotRun: it cannot be read.
+    """
+    try:
+        return tracker.read(partial(load, experiment=study.name))
+    except ValueError as error:
+        raise CannotRun(
+            f"--retry-collapsed: the runs of earlier runs of the command cannot be read: {error}"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ def record_study(study: Study, tracker: Tracker) -> None:
             "study.precision": study.tuning.precision,
             "study.seed": study.seed,
             "study.targets": targets,
+            "study.untrained": [task.name for task in study.targets if not task.trained],
             "study.intermediates": list(study.space.names),
             "study.arms": arm_records(study),
             "study.selection": "English dev",

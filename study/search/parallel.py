@@ -13,7 +13,7 @@ from study.console import Console
 from study.search.callback import TrialLog, TrialObserver
 from study.search.records import SearchResult, TrialRecord
 from study.search.slots import Slots, trial_request
-from study.search.sweep import Interrupted, Sweep, load_result, wanted_repeats
+from study.search.sweep import Interrupted, Sweep, load_result, wanted_runs
 from study.spec import Size, Study
 from study.tracking.tracker import Tracker
 from trainables.stages.base import Progress
@@ -98,7 +98,7 @@ class ParallelSearches:
         self.console.say(f"searching {size.name}: {_trial_count(budget, finished)}")
         log.expect(budget, finished=finished)
         result = sweep.search(self.storage)
-        if repeats := wanted_repeats(self.study, result):
+        if repeats := wanted_runs(self.study, size, result, storage=self.storage):
             finished = self._kept([record for record in earlier.repeats if record.choice in repeats])
             self.console.say(
                 f"repeating {size.name}'s winners with further seeds: {_trial_count(len(repeats), finished)}"

@@ -27,7 +27,7 @@ from study.search.searcher import StopSweep, TrialStoreSearcher
 from study.search.slots import Slots, trial_request
 from study.search.suggestions import Suggester
 from study.search.trial import run_trial
-from study.search.trial_store import TrialStore, repeats_name, search_name
+from study.search.trial_store import TrialStore, repeats_name, search_name, wanted_in_place
 from study.spec import Size, Study
 from study.spec.space import Choice
 from trainables.resources import WAITING_BYTES, worker_request
@@ -49,7 +49,7 @@ def load_result(study: Study, size: Size, *, storage: JournalStorage) -> tuple[S
     store = TrialStore(storage, search_name(size.name), space=study.space_of(size))
     result = SearchResult(size.name, store.records)
     searched = not store.unfinished and store.counted >= study.budget(size)
-    wanted = wanted_repeats(study, result)
+    wanted = wanted_runs(study, size, result, storage=storage)
     if not wanted and searched:
         return result, True
     repeats = _repeats_store(study, size, storage)
@@ -79,6 +79,11 @@ def wanted_repeats(study: Study, result: SearchResult) -> dict[Choice, str]:
         for repeat in study.repeats_of(trial.choice)
         if repeat.seed is not None
     }
+
+
+def wanted_runs(study: Study, size: Size, result: SearchResult, *, storage: JournalStorage) -> dict[Choice, str]:
+    """Names of the winners' repeats, and of the runs in place of collapsed ones (`study.search.collapsed`), by choice."""
+    return wanted_repeats(study, result) | wanted_in_place(storage, repeats_name(size.name))
 
 
 @dataclass
@@ -124,11 +129,11 @@ class Sweep:
         return SearchResult(self.size.name, store.records)
 
     def repeat(self, storage: JournalStorage, result: SearchResult) -> SearchResult:
-        """Run the missing repeats of the search's winners, and return the result with all wanted repeats.
+        """Run the missing repeats, and return the result with all that are wanted (`wanted_runs`).
 
         Raises: as `search` does.
         """
-        wanted = wanted_repeats(self.study, result)
+        wanted = wanted_runs(self.study, self.size, result, storage=storage)
         if not wanted:
             return result
         store = _repeats_store(self.study, self.size, storage)

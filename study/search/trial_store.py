@@ -28,6 +28,7 @@ from study.spec.validation import REPEATS
 from trainables.store.kept import sealed, unsealed
 
 JOURNAL = "optuna.journal"
+_IN_PLACE = "in place of a collapsed run:"  # starts the names of a search's attributes
 STATES: dict[TrialOutcome, TrialState] = {
     TrialOutcome.COMPLETE: TrialState.COMPLETE,
     TrialOutcome.STOPPED_EARLY: TrialState.PRUNED,
@@ -123,6 +124,24 @@ def search_name(size: str) -> str:
 def repeats_name(size: str) -> str:
     """The name of a size's repeats in the journal."""
     return size + REPEATS
+
+
+def wanted_in_place(storage: JournalStorage, search: str) -> dict[Choice, str]:
+    """The names of the runs wanted in place of collapsed ones, by choice, as `write_wanted_in_place` stored them."""
+    known = {stored.study_name: stored.user_attrs for stored in storage.get_all_studies()}
+    attributes = known.get(search, {})
+    return {
+        Choice(**value): name.removeprefix(_IN_PLACE)
+        for name, value in attributes.items()
+        if name.startswith(_IN_PLACE)
+    }
+
+
+def write_wanted_in_place(storage: JournalStorage, search: str, wanted: Mapping[Choice, str]) -> None:
+    """Store further runs to make in a search of repeats, which is created if there was none."""
+    study = optuna.create_study(storage=storage, study_name=search, direction="maximize", load_if_exists=True)
+    for choice, name in wanted.items():
+        study.set_user_attr(f"{_IN_PLACE}{name}", asdict(choice))
 
 
 def _ways_out(output: Path) -> str:

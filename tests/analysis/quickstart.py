@@ -57,6 +57,7 @@ def _trial_metrics(scores: Mapping[str, float]) -> dict[str, float]:
     metrics = {"targets_finished": float(len(scores))}
     for task, mean in scores.items():
         metrics |= {f"test/{task}": mean, f"test_without_english/{task}": mean - 1, f"chance/{task}": CHANCE[task]}
+        metrics[f"confidence/{task}"] = mean - 5
         # en above, sw below: their mean is the planted mean
         metrics |= dict(zip((f"test/{task}/{code}" for code in LANGUAGES), (mean + 2, mean, mean - 2), strict=True))
         if task != "bitext":

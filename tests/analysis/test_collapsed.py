@@ -11,6 +11,7 @@ import pytest
 from analysis import StudyFrames, average_gains, collapsed_runs, gains
 from analysis.store import frames as tables
 from analysis.store.examples import Examples
+from analysis.tables import chance
 from tests.analysis.helpers import by, default_cells, section, with_chance, write
 
 CHANCE = {"nli": 33.0, "pos": 5.0}
@@ -42,6 +43,7 @@ def test_a_run_at_chance_after_training_is_named() -> None:
         "score": 33.5,
         "dev_score": 33.5,
         "chance": 33.0,
+        "reason": "at chance; its losses are not recorded",
     }
 
 
@@ -107,3 +109,45 @@ def test_the_report_lists_collapsed_runs_and_the_headline_does_not_count_them(tm
 def test_columns_stay_without_rows() -> None:
     frames = dataclasses.replace(study({}), scores=tables.frame((), tables.SCORES))
     assert list(collapsed_runs(frames).columns) == list(collapsed_runs(study({("snli", 1): 33.5})).columns)
+
+
+def test_a_reason_says_whether_the_loss_fell() -> None:
+    frames = study({("snli", 1): 33.5, ("none", 2): 33.0})
+    losses = {"t1-1": (1.10, 1.09), "t0-2": (1.10, 0.60)}
+    rows = [
+        {"size": "a", "trial_id": trial, "task": "nli", "signal": signal, "value": value}
+        for trial, pair in losses.items()
+        for signal, value in zip(("first_loss", "final_loss"), pair, strict=True)
+    ]
+    frames = dataclasses.replace(frames, diagnostics=tables.frame(rows, tables.DIAGNOSTICS))
+    reasons = {trial: row["reason"] for trial, row in by(collapsed_runs(frames), "trial_id").items()}
+    assert reasons == {
+        "t1-1": "at chance; its loss never fell (1.10 to 1.09)",
+        "t0-2": "at chance, although its loss fell (1.10 to 0.60)",
+    }
+
+
+def test_an_untrained_target_never_collapses_even_with_a_dev_score() -> None:
+    """An encoder that an intermediate task ruined for retrieval is a loss, not a failed training."""
+    frames = study({("snli", 1): 33.5})
+    untrained = dataclasses.replace(frames, context=frames.context | {"untrained": ["nli"]})
+    assert collapsed_runs(untrained).empty
+    assert by(gains(untrained), "task")["nli"]["n"] == 3
+
+
+def test_collapsed_runs_are_computed_once_for_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[StudyFrames] = []
+    original = chance._collapsed_runs
+
+    def counting(frames: StudyFrames) -> pd.DataFrame:
+        calls.append(frames)
+        return original(frames)
+
+    monkeypatch.setattr(chance, "_collapsed_runs", counting)
+    frames = study({("snli", 1): 33.5})
+    gains(frames)
+    average_gains(frames)
+    collapsed_runs(frames).drop(columns="task")
+    assert len(collapsed_runs(frames)) == len(calls) == 1
+    assert collapsed_runs(study({})).empty, "another study has its own"
+    assert collapsed_runs(dataclasses.replace(frames, scores=study({}).scores)).empty, "and so has a changed one"

@@ -55,6 +55,14 @@ def test_saved_tables_are_read_as_they_were(tmp_path: Path) -> None:
     assert_equal(analysis.read_saved(analysis.save(frames, tmp_path / "study.json")), frames)
 
 
+def test_a_file_of_a_version_without_diagnostics_is_read(tmp_path: Path) -> None:
+    path = analysis.save(default_cells({"none": 50.0, "nli": 52.0}, sd=0.1, seeds=2), tmp_path / "study.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content.pop("diagnostics") == []
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert analysis.read_saved(path).diagnostics.empty
+
+
 def with_examples(frames: StudyFrames) -> StudyFrames:
     """Two trials with 50 examples each of one target; 30 and 40 of them right."""
     table = pd.DataFrame({"task": "x", "split": "test", "language": "en", "example": range(50), "total": 1.0})

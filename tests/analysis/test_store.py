@@ -45,6 +45,12 @@ def test_scores_are_tidy(frames: StudyFrames) -> None:
     assert set(scores.loc[scores["split"] == "dev", "task"]) == {"nli", "tags"}
 
 
+def test_what_runs_show_without_labels_is_a_table_of_its_own(frames: StudyFrames) -> None:
+    rows = frames.diagnostics[(frames.diagnostics["trial_id"] == "b1") & (frames.diagnostics["signal"] == "confidence")]
+    assert dict(zip(rows["task"], rows["value"], strict=True)) == {"nli": 51.5, "tags": 56.0, "bitext": 90.0}
+    assert not frames.scores["split"].isin(["confidence", "agreement"]).any()
+
+
 def test_benchmarks_keep_what_was_unavailable_and_why(frames: StudyFrames) -> None:
     rows = {(row["size"], row["variant"]): row for row in frames.benchmarks.to_dict("records")}
     assert rows["2x128", "fp32"]["p99_ms"] == 6.0

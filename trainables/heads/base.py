@@ -106,11 +106,13 @@ class Outputs(Generic[E]):
 class Head(ABC, Generic[E]):
     """The interface of every head.
 
+    `comparable`: predictions are the same values in every language (labels, and not words of the text).
     `masks`: each step draws new masked tokens and scores them over the whole vocabulary. `fills_rows`: its texts are passages,
     which fill rows up to the maximum length; sentences seldom do.
     """
 
     name: ClassVar[str]
+    comparable: ClassVar[bool] = False
     masks: ClassVar[bool] = False
     fills_rows: ClassVar[bool] = False
 
@@ -158,6 +160,10 @@ class Head(ABC, Generic[E]):
         """The single answers for one set taken by itself, to compare two ways of serving it; None where none is asked for."""
         return self.decode(outputs, task)
 
+    def confidence(self, outputs: Outputs[E], task: Task) -> list[float] | None:
+        """How sure the model is of each prediction, 0 to 1 and without labels; None if the head has no such measure."""
+        return None
+
     @abstractmethod
     def reference(self, example: E, task: Task) -> Any:
         """What the metric compares the prediction with; None if the example is not scored."""
@@ -180,6 +186,13 @@ def by_example(outputs: Outputs[Any]) -> list[np.ndarray]:
     """Logits by example, for heads with exactly one feature an example."""
     logits = {feature.example: values for feature, values in zip(outputs.features, outputs.logits, strict=True)}
     return [logits[index] for index in range(len(outputs.examples))]
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last dimension."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: np.ndarray = shifted / shifted.sum(axis=-1, keepdims=True)
+    return result
 
 
 def special_frame(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], tuple[int, ...]]:

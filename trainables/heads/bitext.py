@@ -81,6 +81,13 @@ class BitextRetrieval(Head[BitextExample]):
         _, rows_N1 = nearest(vectors_N2D[:, 0], vectors_N2D[:, 1], 1)
         return [outputs.examples[int(row)].target for row in rows_N1[:, 0]]
 
+    def confidence(self, outputs: Outputs[BitextExample], task: Task) -> list[float]:
+        """1 where the English sentence found finds the sentence back, else 0."""
+        vectors_N2D = np.stack(by_example(outputs))
+        found_N = nearest(vectors_N2D[:, 0], vectors_N2D[:, 1], 1)[1][:, 0]
+        back_N = nearest(vectors_N2D[:, 1], vectors_N2D[:, 0], 1)[1][:, 0]
+        return (back_N[found_N] == np.arange(len(found_N))).astype(float).tolist()
+
     def reference(self, example: BitextExample, task: Task) -> str:
         return example.target
 

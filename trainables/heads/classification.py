@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import PairExample
-from trainables.heads.base import Feature, Head, HeadModule, Outputs, PooledModule, Pooling, by_example
+from trainables.heads.base import Feature, Head, HeadModule, Outputs, PooledModule, Pooling, by_example, probabilities
 from trainables.tasks.base import Task
 
 
@@ -22,6 +22,7 @@ class ClassificationModule(PooledModule):
 
 class PairClassification(Head[PairExample]):
     name = "pair_classification"
+    comparable = True
 
     def features(
         self, examples: Sequence[PairExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
@@ -43,6 +44,10 @@ class PairClassification(Head[PairExample]):
 
     def decode(self, outputs: Outputs[PairExample], task: Task) -> list[Any]:
         return [int(values.argmax()) for values in by_example(outputs)]
+
+    def confidence(self, outputs: Outputs[PairExample], task: Task) -> list[float]:
+        """The probability of the label."""
+        return [float(probabilities(values.reshape(-1)).max()) for values in by_example(outputs)]
 
     def reference(self, example: PairExample, task: Task) -> int:
         return example.label

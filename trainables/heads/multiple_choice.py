@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import ChoiceExample
-from trainables.heads.base import Feature, Head, HeadModule, Outputs, PooledModule, Pooling, by_example
+from trainables.heads.base import Feature, Head, HeadModule, Outputs, PooledModule, Pooling, by_example, probabilities
 from trainables.tasks.base import Task
 
 
@@ -28,6 +28,7 @@ class ChoiceModule(PooledModule):
 
 class MultipleChoice(Head[ChoiceExample]):
     name = "multiple_choice"
+    comparable = True
 
     def features(
         self, examples: Sequence[ChoiceExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int
@@ -52,6 +53,10 @@ class MultipleChoice(Head[ChoiceExample]):
 
     def decode(self, outputs: Outputs[ChoiceExample], task: Task) -> list[Any]:
         return [int(values.reshape(-1).argmax()) for values in by_example(outputs)]
+
+    def confidence(self, outputs: Outputs[ChoiceExample], task: Task) -> list[float]:
+        """The probability of the alternative."""
+        return [float(probabilities(values.reshape(-1)).max()) for values in by_example(outputs)]
 
     def reference(self, example: ChoiceExample, task: Task) -> int:
         return example.label

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import SpanExample
-from trainables.heads.base import Feature, Head, HeadModule, Outputs, Pooling
+from trainables.heads.base import Feature, Head, HeadModule, Outputs, Pooling, probabilities
 from trainables.heads.ceiling import best_answer
 from trainables.metrics import METRICS, Counts
 from trainables.tasks.base import Task
@@ -94,6 +94,18 @@ class SpanExtraction(Head[SpanExample]):
         return [
             "" if task.unanswerable and empty >= score else text
             for (score, text), empty in zip(best, no_answer, strict=True)
+        ]
+
+    def confidence(self, outputs: Outputs[SpanExample], task: Task) -> list[float]:
+        """The product of the likeliest start's and the likeliest end's probability, over all windows of the context."""
+        windows: list[list[np.ndarray]] = [[] for _ in outputs.examples]
+        for feature, values in zip(outputs.features, outputs.logits, strict=True):
+            inside = _offsets(feature)[:, 0] >= 0
+            windows[feature.example].append(values[0, : len(inside)][inside])
+        contexts = (np.concatenate(of_example) for of_example in windows)
+        return [
+            float(np.prod(probabilities(context_L2.T).max(axis=-1))) if len(context_L2) else 0.0
+            for context_L2 in contexts
         ]
 
     def reference(self, example: SpanExample, task: Task) -> tuple[str, ...]:

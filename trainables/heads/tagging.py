@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import TaggingExample
-from trainables.heads.base import IGNORED, Feature, Head, HeadModule, Outputs, Pooling, pad_rows, special_frame
+from trainables.heads.base import (
+    IGNORED,
+    Feature,
+    Head,
+    HeadModule,
+    Outputs,
+    Pooling,
+    pad_rows,
+    probabilities,
+    special_frame,
+)
 from trainables.tasks.base import Task
 
 
@@ -82,6 +93,14 @@ class Tagging(Head[TaggingExample]):
     def decisions(self, outputs: Outputs[TaggingExample], task: Task) -> list[Any]:
         """Every tag."""
         return [tag for tags in self.decode(outputs, task) for tag in tags]
+
+    def confidence(self, outputs: Outputs[TaggingExample], task: Task) -> list[float]:
+        """The mean probability of the words' tags."""
+        by_sentence: list[list[float]] = [[] for _ in outputs.examples]
+        for feature, values in zip(outputs.features, outputs.logits, strict=True):
+            _, *starts = feature.layout
+            by_sentence[feature.example] += probabilities(values[0][starts]).max(axis=-1).tolist()
+        return [float(np.mean(words)) if words else 1.0 for words in by_sentence]
 
     def reference(self, example: TaggingExample, task: Task) -> list[str]:
         return list(example.tags)

@@ -14,6 +14,7 @@ Report = Callable[[dict[str, Any]], None]
 SCORE_PREFIXES = (
     *("dev", "test", "test_without_english", "chance", "constant", "ceiling", "part"),
     *("suite", "suite_without_english"),
+    *("confidence", "agreement", "first_loss", "final_loss"),
 )
 
 
@@ -26,7 +27,9 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
     which the model gives every example one answer, where there are any. `ceiling/<task>/<language>` is the highest score that
     a head can reach whose predictions are bounded (spans), and `ceiling/<task>` its mean over languages. `targets_finished` is
     their number: trials are compared after as many targets. Once every task and language of a suite is scored, `suite/<name>`
-    and `suite_without_english/<name>` are its official averages.
+    and `suite_without_english/<name>` are its official averages. `confidence/<task>` and `agreement/<task>` say how sure the
+    model is and how far languages agree, without labels (`trainables.unlabelled`); `first_loss/<task>` and `final_loss/<task>`
+    are of the target's training. None of these four is ever ranked on.
     """
     metrics: dict[str, Any] = {}
     dev: list[float] = []
@@ -39,24 +42,38 @@ def run_chain(chain: Sequence[Evaluate], work: Workplace, report: Report) -> Non
             dev.append(scored["dev"])
             metrics[f"dev/{name}"] = scored["dev"]
         test.append(scored["test_mean"])
-        metrics[f"test/{name}"] = scored["test_mean"]
-        if scored["test_mean_without_english"] is not None:
-            metrics[f"test_without_english/{name}"] = scored["test_mean_without_english"]
-        metrics[f"chance/{name}"] = scored["chance"]
-        if constant := scored.get("constant"):  # absent in stages of earlier versions
-            metrics[f"constant/{name}"] = float(len(constant))
-        if ceiling := scored.get("ceiling"):  # absent in stages of earlier versions
-            best = {language: values["score"] for language, values in ceiling.items()}
-            metrics |= {f"ceiling/{name}/{language}": value for language, value in best.items()}
-            metrics[f"ceiling/{name}"] = sum(best.values()) / len(best)
-        metrics |= {f"test/{name}/{language}": value for language, value in scored["test"].items()}
-        metrics |= {f"part/{name}/{part}": value for part, value in _means(scored["parts"]).items()}
+        metrics |= _target_metrics(scored)
+        metrics |= {f"{loss}/{name}": value for loss, value in _losses(evaluate, work).items()}
         by_language[name] = scored["test"]
         metrics |= official_averages(by_language)
         metrics |= {"targets_finished": number, "test_score": sum(test) / len(test)}
         if dev:
             metrics["dev_score"] = sum(dev) / len(dev)
         report(dict(metrics))
+
+
+def _target_metrics(scored: Mapping[str, Any]) -> dict[str, float]:
+    """What is reported of a target's evaluation besides its dev score. Stages of earlier versions lack some of it."""
+    name = scored["task"]
+    metrics = {f"test/{name}": scored["test_mean"], f"chance/{name}": scored["chance"]}
+    if scored["test_mean_without_english"] is not None:
+        metrics[f"test_without_english/{name}"] = scored["test_mean_without_english"]
+    if constant := scored.get("constant"):
+        metrics[f"constant/{name}"] = float(len(constant))
+    if ceiling := scored.get("ceiling"):
+        best = {language: values["score"] for language, values in ceiling.items()}
+        metrics |= {f"ceiling/{name}/{language}": value for language, value in best.items()}
+        metrics[f"ceiling/{name}"] = sum(best.values()) / len(best)
+    metrics |= {f"{signal}/{name}": value for signal, value in scored.get("unlabelled", {}).items()}
+    metrics |= {f"test/{name}/{language}": value for language, value in scored["test"].items()}
+    return metrics | {f"part/{name}/{part}": value for part, value in _means(scored["parts"]).items()}
+
+
+def _losses(evaluate: Evaluate, work: Workplace) -> dict[str, float]:
+    """The first and the final loss of the target's training; empty for a target without training."""
+    trained = work.from_leader(lambda: work.store.find(evaluate.model)) if evaluate.task.trained else None
+    metrics = {} if trained is None else trained.metrics
+    return {name: metrics[name] for name in ("first_loss", "final_loss") if name in metrics}
 
 
 def official_averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

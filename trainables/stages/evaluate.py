@@ -17,11 +17,16 @@ from trainables.stages.finetune import Tuned, root_of, tokenizer_of
 from trainables.stages.tokenise import Tokenise, set_name
 from trainables.store.examples import EXAMPLES, example_scores, write_example_scores
 from trainables.tasks.base import Task
+from trainables.unlabelled import unlabelled_signals
 
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
-    """`model` is a stage that trained the target, or the encoder itself for tasks without training. Scored in fp32."""
+    """`model` is a stage that trained the target, or the encoder itself for tasks without training. Scored in fp32.
+
+    The metrics are those of `summary`, `ceiling`, and under `unlabelled` what the answers say without labels; stages of earlier
+    versions lack the last.
+    """
 
     model: Root | Tuned
     task: Task
@@ -49,11 +54,13 @@ class Evaluate(Stage):
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         model = load_task_model(work.store.folder(self.model), self.task, device=work.device).to(work.device)
-        scores = self.scores(model.logits, work)
+        outputs = self.outputs(model.logits, work)
+        scores = score_outputs(outputs, self.task)
         if work.leads:
             write_example_scores(example_scores(scores), folder / EXAMPLES)
         ceiling = work.from_leader(lambda: self.features.ceiling(work))
         scored = summary(self.task, scores, root_of(self.model).tokenizer.prefixes)
+        scored["unlabelled"] = unlabelled_signals(outputs, self.task)
         return scored | ({"ceiling": ceiling} if ceiling else {})
 
     def scores(self, forward: Forward, work: Workplace) -> list[Score]:

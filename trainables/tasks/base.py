@@ -42,6 +42,7 @@ class Task(ABC):
     - `unanswerable`: a question may have no answer;
     - `group`: training examples that are each other's negatives and stay together;
     - `query_length` and `answer_length`: a dual encoder's longest rows, in tokens;
+    - `parallel`: the test sets are translations of each other, example by example, under the same ids;
     - `mixed_only`: the task has no labels, is trained only in a mixture, and is never scored.
     """
 
@@ -61,6 +62,7 @@ class Task(ABC):
     choices: ClassVar[int] = 0
     query_length: ClassVar[int | None] = None
     answer_length: ClassVar[int | None] = None
+    parallel: ClassVar[bool] = False
     mixed_only: ClassVar[bool] = False
 
     @property
@@ -97,14 +99,19 @@ class Task(ABC):
         """English tasks with the same head that the model, head included, is always trained on first (XCOPA: Social IQa)."""
         return ()
 
+    @property
+    def has_english_dev(self) -> bool:
+        """Whether there is an English dev set: always for training, otherwise where a task's own field names one."""
+        return self.trained
+
     def splits(self) -> list[tuple[Split, str]]:
         """Every split and language that a study reads: training sets, the English dev set, test sets, candidate pools."""
-        train: list[tuple[Split, str]] = [("train", name) for name in self.training_languages]
-        trained: list[tuple[Split, str]] = [*train, ("dev", "en")] if self.trained else []
+        english: list[tuple[Split, str]] = [("train", name) for name in self.training_languages] if self.trained else []
+        english += [("dev", "en")] if self.has_english_dev else []
         if self.role == "intermediate":
-            return trained
+            return english
         calibration: list[tuple[Split, str]] = [("dev", name) for name in self.languages] if self.calibrated else []
-        return trained + calibration + [("test", name) for name in (*self.languages, *self.pools)]
+        return english + calibration + [("test", name) for name in (*self.languages, *self.pools)]
 
     @abstractmethod
     def examples(self, split: Split, language: str) -> Sequence[Example]:

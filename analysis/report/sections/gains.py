@@ -302,14 +302,19 @@ def _collapsed(findings: Findings, page: Page) -> list[str]:
     rows = []
     for (size, intermediate, task), group in runs.groupby(["size", "intermediate", "task"], sort=False):
         scores = (number(group[name].mean()) for name in ("dev_score", "score", "chance"))
-        rows.append([size, intermediate, task, Number(len(group)), *scores])
+        never = group["reason"].str.contains("never fell").sum()
+        unknown = group["reason"].str.contains("not recorded").all()
+        loss = Absent("not recorded") if unknown else Number(f"{never} of {len(group)}")
+        rows.append([size, intermediate, task, Number(len(group)), *scores, loss])
     explained = (
         "After training these runs are at chance on a target that other runs learned: within "
         f"{DEV_POINTS:g} points of chance on English dev, and on test within {NEAR_CHANCE_POINTS:g} point or the 95% interval. "
         "That says that training failed, not what was transferred. Such a run is in no gain and in no mean gain. It counts in "
-        "its trial's own score, in the choice of the best trial and in what that choice gains."
+        "its trial's own score, in the choice of the best trial and in what that choice gains. `run --retry-collapsed` "
+        "repeats it with another seed."
     )
     columns = ["size", "intermediate task", "target", "runs", "dev score (%)", "test score (%)", "chance (%)"]
+    columns += ["loss never fell"]
     return [
         heading("Collapsed runs"),
         paragraph(explained, kind="note"),

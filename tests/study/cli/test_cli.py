@@ -190,3 +190,17 @@ def _search_experiments(port: int) -> str:
         except OSError:
             assert time.monotonic() < deadline, "the UI did not come up"
             time.sleep(0.5)
+
+
+def test_what_is_retried_reaches_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[RunOptions] = []
+
+    def run_study(study: Study, options: RunOptions) -> RunResult:
+        asked.append(options)
+        return RunResult({}, ())
+
+    monkeypatch.setattr("study.run.driver.run_study", run_study)
+    command = ["run", "tests/support/recipes.py:inline", "--output", str(tmp_path)]
+    for flags in ([], ["--retry-failed"], ["--retry-collapsed"]):
+        assert CliRunner().invoke(app, [*command, *flags]).exit_code == 0
+    assert [(own.retry_failed, own.retry_collapsed) for own in asked] == [(False, False), (True, False), (False, True)]

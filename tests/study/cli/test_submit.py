@@ -33,3 +33,19 @@ def test_bad_input_is_refused_before_anything_is_uploaded(
     assert ran.exit_code == 2
     assert says in ran.stderr
     assert ran.stdout == ""
+
+
+def test_a_job_retries_what_its_submission_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Submitted(Exception):
+        pass
+
+    def submit(server: object, entrypoint: list[str], name: str) -> str:
+        raise Submitted(" ".join(entrypoint))
+
+    monkeypatch.setattr("study.cli.submit._start", submit)
+    monkeypatch.setattr("study.cluster.jobs.JobServer", lambda address: None)
+    command = ["submit", "quickstart", "--output", "/shared/x"]
+    for flags in (["--retry-collapsed"], ["--retry-failed", "--retry-collapsed"], []):
+        ran = CliRunner().invoke(app, [*command, *flags])
+        assert isinstance(ran.exception, Submitted)
+        assert str(ran.exception).endswith(" ".join(["--output /shared/x", *flags]))

@@ -183,7 +183,7 @@ class CheckpointBenchmark:
         device = torch.device(context.get("device", "meta"))  # earlier versions did not record it
         if device.type != torch.device(self.device).type or context.get("versions") != versions():
             return None
-        scores = {name: value for name, value in finished.metrics.items() if name != "ceiling"}
+        scores = {name: value for name, value in finished.metrics.items() if name not in ("ceiling", "unlabelled")}
         return scores, read_example_scores(finished.folder / EXAMPLES)
 
     def _sample_outputs(self, evaluate: Evaluate, forward: Forward) -> list[Outputs[Any]]:

@@ -56,6 +56,7 @@ class MicroTask(Task):
 
     role: ClassVar[Role] = "target"
     source: ClassVar[str] = "generated from Unicode CLDR (Babel)"
+    parallel: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.languages_) - set(cldr.languages()))

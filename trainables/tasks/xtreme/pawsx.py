@@ -21,6 +21,7 @@ class PawsX(PublishedTask):
     head: ClassVar[HeadName] = "pair_classification"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = ("different", "same")
+    parallel: ClassVar[bool] = True
     official_languages: ClassVar[tuple[str, ...]] = tuple("de en es fr ja ko zh".split())
     source: ClassVar[str] = "PAWS-X, x-final.tar.gz; on the hub google-research-datasets/paws-x"
     reads: ClassVar[frozenset[str]] = frozenset({"pawsx"})

@@ -8,7 +8,7 @@ from typing import ClassVar
 from trainables.data.formats.bitext import aligned_files, pair_rows
 from trainables.data.source import Files, Hub, Source
 from trainables.tasks.base import HeadName, Split
-from trainables.tasks.published_task import PublishedTask
+from trainables.tasks.english_dev import UntrainedTask, as_bitext
 
 XTREME_LANGUAGES: dict[str, str] = dict(
     pair.split(":")
@@ -24,7 +24,7 @@ SIZES = {"jv": 205, "ka": 746, "kk": 575, "ml": 687, "sw": 390, "ta": 307, "te":
 
 
 @dataclass(frozen=True)
-class Tatoeba(PublishedTask):
+class Tatoeba(UntrainedTask):
     """`layer` is the hidden layer that is pooled, counted from 1 (0: the embeddings; None: the encoder's output).
 
     The layer moves the score by tens of points. Choose it on other data, and state it with every result.
@@ -36,7 +36,6 @@ class Tatoeba(PublishedTask):
     head: ClassVar[HeadName] = "bitext_retrieval"
     metric: ClassVar[str] = "accuracy"
     source: ClassVar[str] = "Tatoeba of LASER, v1 (Artetxe and Schwenk 2019); hub: mteb/tatoeba-bitext-mining"
-    trained: ClassVar[bool] = False
     official_languages: ClassVar[tuple[str, ...]] = tuple(sorted(XTREME_R_LANGUAGES))
     scores_on: ClassVar[frozenset[str]] = frozenset({"tatoeba"})
 
@@ -45,6 +44,8 @@ class Tatoeba(PublishedTask):
         return self.layer
 
     def source_of(self, split: Split, language: str) -> Source:
+        if (english := self.english_dev_source(split, language, as_bitext)) is not None:
+            return english
         if split != "test" or language not in self.official_languages:
             raise ValueError(f"{self.name}: no {split} set in {language}")
         code = XTREME_R_LANGUAGES[language]

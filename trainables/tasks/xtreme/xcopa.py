@@ -30,6 +30,7 @@ class Xcopa(PublishedTask):
     name: ClassVar[str] = "xcopa"
     head: ClassVar[HeadName] = "multiple_choice"
     choices: ClassVar[int] = 2
+    parallel: ClassVar[bool] = True
     metric: ClassVar[str] = "accuracy"
     official_languages: ClassVar[tuple[str, ...]] = tuple("et ht id it qu sw ta th tr vi zh".split())
     source: ClassVar[str] = "XCOPA, trained on COPA; on the hub cambridgeltl/xcopa and aps/super_glue"

@@ -24,6 +24,7 @@ class Xnli(PublishedTask):
     head: ClassVar[HeadName] = "pair_classification"
     metric: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = NLI_LABELS
+    parallel: ClassVar[bool] = True
     official_languages: ClassVar[tuple[str, ...]] = tuple("ar bg de el en es fr hi ru sw th tr ur vi zh".split())
     source: ClassVar[str] = "XNLI 1.0, trained on MultiNLI 1.0; on the hub facebook/xnli and nyu-mll/glue"
     reads: ClassVar[frozenset[str]] = frozenset({"mnli"})

@@ -1,0 +1,144 @@
+"""What choosing on English dev costs, beside choices by other signals, and a choice for each target beside one for all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from analysis.report.findings import Findings
+from analysis.report.page import Absent, Number, Page, folded, heading, number, p_cell, paragraph, section
+from analysis.tables.formatting import interval, signed
+from analysis.tables.selection.candidates import ENGLISH_DEV
+from analysis.tables.selection.costs import ALL_TARGETS
+
+TITLE = "What choosing on English dev costs"
+_ONE = "one for all"
+_VERDICTS = {
+    "none": "none: it is the best on every half",
+    "costs": "costs",
+    "gains": "better than the best on half",
+    "unclear": "undecided",
+    "one seed": "one seed: not tested",
+}
+
+
+def selection_section(findings: Findings, page: Page) -> str:
+    """Costs over all targets by selector, costs by target of English dev, one choice for each target beside one for all."""
+    costs = findings.selection_costs
+    if costs.empty:
+        return section(TITLE, paragraph("No size has two complete trials, so there was nothing to choose between."))
+    over = f"mean over {findings.frames.judged_languages}"
+    return section(
+        TITLE,
+        *(paragraph(text, kind="note") for text in (*_explanations(costs), *_in_words(costs))),
+        _by_selector(costs, page, over),
+        *_by_target(costs, page, over),
+        *_per_target(findings, page, over),
+    )
+
+
+def _explanations(costs: pd.DataFrame) -> list[str]:
+    judged = (
+        "Both are judged by repeats with other seeds than the choice was made on."
+        if (costs["seeds"] > 1).any()
+        else "With one seed a trial stands for itself: the cost is that of these trained models, and nothing is tested."
+    )
+    return [
+        "The search ranks trials on English dev. Labels in the target languages might have chosen another trial. Its distance "
+        "on the examples it was chosen by is above zero even among equal trials, because the best of several noisy scores "
+        "was picked by looking: that is the apparent distance. For the cost, the best trial on a random half of the test "
+        f"examples is compared on the other half, both ways, over several random halves. {judged}",
+        "Confidence and agreement between languages need no label. Confidence is the mean probability of the model's answers "
+        "on the target languages' test texts; in sentence retrieval, the share of sentences that find each other. Agreement "
+        "is the share of parallel examples with one answer in two languages; a model with one answer agrees fully. "
+        "They are shown for comparison: no trial was ranked on them.",
+    ]
+
+
+def _in_words(costs: pd.DataFrame) -> list[str]:
+    """The cost of English dev for each size, in a sentence."""
+    rows = costs[(costs["task"] == ALL_TARGETS) & (costs["scope"] == _ONE) & (costs["selector"] == ENGLISH_DEV)]
+    told = [
+        f"{row['size']} {signed(row['cost'])} points {interval(row['low'], row['high'])}"
+        for row in rows[rows["cost"].notna()].to_dict("records")
+    ]
+    return (
+        [f"The trial chosen on English dev is below the best by, mean over targets: {'; '.join(told)}."] if told else []
+    )
+
+
+def _by_selector(costs: pd.DataFrame, page: Page, over: str) -> str:
+    shown = costs[costs["task"] == ALL_TARGETS]
+    rows = [
+        [f"{row['size']} · {row['selector']} · {row['scope']}", row["chosen"] or Absent("none"), *_cells(row)]
+        for row in shown.to_dict("records")
+    ]
+    caption = f"Cost of each way to choose, mean over targets, in points; {over}"
+    columns = ["size · chosen by · scope", "chosen", *_COLUMNS]
+    return page.table("selection_costs", columns, rows, caption=caption, data=costs)
+
+
+def _by_target(costs: pd.DataFrame, page: Page, over: str) -> list[str]:
+    """Of English dev alone; the exported table has the others."""
+    shown = costs[(costs["task"] != ALL_TARGETS) & (costs["selector"] == ENGLISH_DEV)]
+    if shown.empty:
+        return []
+    rows = [
+        [f"{row['size']} · {row['task']} · {row['scope']}", row["chosen"], *_cells(row)]
+        for row in shown.to_dict("records")
+    ]
+    caption = f"Cost of choosing on English dev by target, in points; {over}"
+    columns = ["size · target · scope", "chosen", *_COLUMNS]
+    table = page.table("selection_costs_by_target", columns, rows, caption=caption, data=shown)
+    return [folded("By target", table)]
+
+
+_COLUMNS = ("test score (%)", "best (%)", "apparent", "cost", "95% interval", "corrected p (Holm)", "verdict", "seeds")
+
+
+def _cells(row: dict[Any, Any]) -> list[str]:
+    if pd.isna(row["score"]):
+        return [Absent(row["reason"]), *[Absent("")] * (len(_COLUMNS) - 1)]
+    known = pd.notna(row["cost"])
+    return [
+        number(row["score"]),
+        number(row["best"]),
+        Number(signed(row["apparent"])),
+        Number(signed(row["cost"])) if known else Absent(row["reason"]),
+        interval(row["low"], row["high"]) or Absent("unknown"),
+        p_cell(row["p_holm"], absent="not tested"),
+        _VERDICTS[row["verdict"]] if known else Absent(""),
+        Number(row["seeds"]),
+    ]
+
+
+def _per_target(findings: Findings, page: Page, over: str) -> list[str]:
+    table = findings.per_target_choices
+    rows = [
+        [
+            f"{row['size']} · {row['selector']}",
+            number(row["score_one"], absent=row["reason"]),
+            number(row["score_each"], absent=""),
+            Number(signed(row["difference"])) if pd.notna(row["difference"]) else Absent(""),
+            interval(row["low"], row["high"]) or Absent("unknown"),
+            p_cell(row["p_holm"], absent="not tested"),
+            Number(row["seeds"]),
+            row["one"] or Absent("none"),
+            row["each"] or Absent("none"),
+        ]
+        for row in table.to_dict("records")
+    ]
+    explained = (
+        "The search chooses one trial for all targets. Phang et al. (2020) choose the intermediate task for each target, which "
+        "can only be done if each may have a model of its own. Both choices are made without test scores. A target without "
+        "an English dev set gets the one choice."
+    )
+    columns = ["size · chosen by", "one for all (%)", "one for each (%)", "difference", "95% interval"]
+    columns += ["corrected p (Holm)", "seeds", "one", "each"]
+    caption = f"One trial for all targets beside one for each, mean over targets; {over}"
+    return [
+        heading("One choice for all targets, or one for each"),
+        paragraph(explained, kind="note"),
+        page.table("per_target_choices", columns, rows, caption=caption, data=table),
+    ]

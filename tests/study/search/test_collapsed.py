@@ -1,0 +1,107 @@
+"""Further runs in place of collapsed ones: which, with which seed, and that they are kept and run once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import StudyFrames
+from study.search import collapsed
+from study.search.collapsed import in_place_of, want_in_place_of_collapsed
+from study.search.records import SearchResult, TrialOutcome, TrialRecord
+from study.search.sweep import load_result, wanted_runs
+from study.search.trial_store import TrialStore, open_journal, repeats_name, search_name, wanted_in_place
+from study.spec.space import Choice, Repeats
+from tests.study.search.conftest import COMPLETE, SIZE, STUDY
+from tests.support.studies import build_frames
+
+NONE, TOPIC = STUDY.space.defaults()
+OTHER_RATE = dataclasses.replace(NONE, lr_target=3e-4)
+REPEATED = dataclasses.replace(STUDY, repeats=Repeats(top=1, seeds=2))
+
+
+def result(**scores: float) -> SearchResult:
+    """A search of none, topic and none at another rate with these dev scores; trials are named t0, t1, t2."""
+    trials = []
+    for (name, score), choice in zip(scores.items(), (NONE, TOPIC, OTHER_RATE), strict=True):
+        trials.append(TrialRecord(name, choice, TrialOutcome.COMPLETE, {"dev_score": score}))
+    return SearchResult(SIZE.name, tuple(trials))
+
+
+SEARCH = result(t0=50.0, t1=40.0, t2=60.0)
+
+
+def named(wanted: dict[Choice, str]) -> list[str]:
+    assert all(name.endswith(f"-s{choice.seed}") for choice, name in wanted.items())
+    return sorted(wanted.values())
+
+
+def test_a_collapsed_trial_runs_with_another_seed_and_so_does_none_at_its_rate() -> None:
+    wanted = in_place_of(STUDY, SEARCH, {"t1"}, stored={})
+    assert named(wanted) == ["t0-s1", "t1-s1"]  # none at the same target rate, although t2 is better
+    assert {choice.intermediate for choice in wanted} == {"none", TOPIC.intermediate}
+
+
+def test_a_collapsed_trial_without_an_intermediate_task_is_compared_with_the_best() -> None:
+    search = result(t0=50.0, t1=70.0, t2=60.0)
+    assert named(in_place_of(STUDY, search, {"t0"}, stored={})) == ["t0-s1", "t1-s1"]
+    assert named(in_place_of(STUDY, SEARCH, {"t2"}, stored={})) == ["t2-s1"], "it is the best itself"
+
+
+def test_the_seed_is_one_that_neither_the_search_nor_a_repeat_has() -> None:
+    study = dataclasses.replace(REPEATED, space=dataclasses.replace(STUDY.space, seeds=(3,)))
+    search = result(t0=50.0, t1=70.0, t2=60.0)  # t1 and t2, the best baseline, are repeated with 1 and 2
+    assert named(in_place_of(study, search, {"t1"}, stored={})) == ["t0-s4", "t1-s4"]
+
+
+def test_each_collapsed_run_gets_one_further_run_and_one_that_collapses_again_gets_another() -> None:
+    search = result(t0=50.0, t1=70.0, t2=60.0)
+    stored = in_place_of(REPEATED, search, {"t1", "t1-s2"}, stored={})
+    assert named(stored) == ["t0-s3", "t0-s4", "t1-s3", "t1-s4"]
+    assert in_place_of(REPEATED, search, {"t1", "t1-s2"}, stored=stored) == stored
+    again = in_place_of(REPEATED, search, {"t1", "t1-s2", "t1-s4"}, stored=stored)
+    assert set(named(again)) - set(named(stored)) == {"t0-s5", "t1-s5"}
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], StudyFrames]:
+    """Frames in which a run of the size has collapsed."""
+
+    def frames(trial_id: str) -> StudyFrames:
+        table = pd.DataFrame([{"size": SIZE.name, "trial_id": trial_id, "task": "micro_tagging"}])
+        monkeypatch.setattr(collapsed, "collapsed_runs", lambda frames: table)
+        return build_frames([], body_m={SIZE.name: 1.0})
+
+    return frames
+
+
+def test_what_is_wanted_stays_in_the_journal_until_it_has_run(
+    tmp_path: Path, recorded: Callable[[str], StudyFrames]
+) -> None:
+    study = dataclasses.replace(STUDY, sizes=(SIZE,), trials=2)
+    store = TrialStore(open_journal(tmp_path), search_name(SIZE.name), space=study.space)
+    for choice in (NONE, TOPIC):
+        store.finish(store.start(choice), TrialOutcome.COMPLETE, metrics=COMPLETE)
+    assert load_result(study, SIZE, storage=open_journal(tmp_path))[1]
+
+    (said,) = want_in_place_of_collapsed(study, recorded("t0001"), open_journal(tmp_path))
+    assert "t0001 on micro_tagging" in said
+    assert "t0001-s1" in said
+    assert want_in_place_of_collapsed(study, recorded("t0001"), open_journal(tmp_path)) == [], "the command again"
+    search, finished = load_result(study, SIZE, storage=open_journal(tmp_path))
+    assert not finished
+    wanted = wanted_runs(study, SIZE, search, storage=open_journal(tmp_path))
+    assert named(wanted) == ["t0000-s1", "t0001-s1"]
+    assert wanted == wanted_in_place(open_journal(tmp_path), repeats_name(SIZE.name))
+
+    repeats = TrialStore(open_journal(tmp_path), repeats_name(SIZE.name), space=study.space, repeats=True)
+    for choice, name in wanted.items():
+        repeats.finish(repeats.start(choice, name), TrialOutcome.COMPLETE, metrics=COMPLETE)
+    search, finished = load_result(study, SIZE, storage=open_journal(tmp_path))
+    assert finished
+    assert sorted(repeat.trial_id for repeat in search.repeats) == ["t0000-s1", "t0001-s1"]
+    assert [trial.trial_id for trial in search.ranked] == ["t0000", "t0001"], "a further run never ranks"
