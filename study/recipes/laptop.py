@@ -2,6 +2,7 @@
 
 python -m study run laptop_rates --data-root DIR          # which learning rates? on English dev, without an intermediate task
 python -m study run laptop --data-root DIR                # every cell with three seeds; `--repeats 0`: with one
+python -m study run laptop_arms --data-root DIR           # six layers: what else to train than a task before the target
 python -m study run laptop_tiny --data-root DIR           # 3 layers, three targets, two choices: minutes
 
 Sizes from one checkpoint differ in depth alone: data, tokenizer and width are the same. Seeds share nothing but the encoder:
@@ -17,19 +18,24 @@ from __future__ import annotations
 import dataclasses
 
 from study.spec import (
+    Arm,
     BenchmarkPlan,
+    Joint,
     Mixture,
     Repeats,
     Resources,
+    Sequential,
     Size,
     Space,
     Study,
     TaskTuning,
     Training,
     cpu_precision,
+    merged,
 )
 from trainables.models.catalogue import published
 from trainables.models.published_encoder import pinned_encoder
+from trainables.tasks.base import Task
 from trainables.tasks.english.commonsense_qa import CommonsenseQA
 from trainables.tasks.offline.cosmos_qa_validation_as_train import CosmosQAValidationAsTrain
 from trainables.tasks.offline.ewt_xpos import EwtXpos
@@ -42,6 +48,7 @@ from trainables.tasks.offline.xcopa_from_copa import XcopaFromCopa
 from trainables.tasks.offline.xnli_from_cad_nli import XnliFromCadNli
 from trainables.tasks.offline.xquad_from_tydiqa import XQuADFromTyDiQA
 from trainables.tasks.pinning import pinned_if_possible
+from trainables.tasks.unlabelled.masked_lm import MaskedLm
 from trainables.tasks.xtreme.tatoeba import Tatoeba
 from trainables.tasks.xtreme.tydiqa import TyDiQA
 from trainables.tasks.xtreme.udpos import Udpos
@@ -65,6 +72,7 @@ POOLED = ("en", "de", "ar", "zh")
 TYDI = ("en", "ar", "fi", "id", "ru")
 CHOICES = ("et", "id", "it", "sw", "th", "tr", "vi", "zh")
 # Every second of the languages at hand: all 1,000 pairs of ten languages, as published, in place of half of twenty.
+TEXT = ("en", "de", "ar", "fi", "hi", "id", "ru", "sw", "tr", "zh")  # of the unlabelled text
 BITEXT = ("af", "ar", "de", "el", "et", "fr", "hi", "id", "ko", "sw")
 
 
@@ -114,6 +122,37 @@ def laptop(seed: int = 0) -> Study:
         benchmark=BenchmarkPlan(
             ("fp32", "cut", "int8", "cut_onnx_int8"), window_s=20.0, repeats=3, scenarios=("SingleStream", "Offline")
         ),
+    )
+
+
+def laptop_arms(seed: int = 0) -> Study:
+    """Six layers and the arms beside SNLI before the target; `DIR/text/LANGUAGE.txt` has the unlabelled text.
+
+    What it shares with `laptop` is found where `OUTPUT/stages` is copied.
+    """
+    study = laptop(seed)
+    snli, hellaswag = study.space.intermediates[:2]
+    assert isinstance(snli, SnliDevTestAsTrain)
+    text = pinned_if_possible(MaskedLm(languages_=TEXT, train_size=1000))
+    arms: tuple[Task | Mixture | Arm, ...] = (
+        *(snli, hellaswag),
+        Mixture("snli_masked_lm", (snli, text)),
+        Joint(snli),
+        Sequential(snli, weight_decay=0.0),
+        *merged("merged", (snli, hellaswag), scales=(1.0, 0.5)),
+    )
+    named = {task.name for task in (*study.targets, snli, hellaswag)}
+    kept = tuple(own for own in study.own_tuning if own.task in named)
+    return dataclasses.replace(
+        study,
+        name="laptop_arms",
+        version=1,
+        sizes=(study.size("6l"),),
+        space=dataclasses.replace(study.space, intermediates=arms),
+        own_tuning=(*kept, TaskTuning("snli_masked_lm", dataclasses.replace(study.tuning, batch_size=16))),
+        trials=len(arms) + 1,
+        repeats=Repeats(top=len(arms) + 1, seeds=2),
+        benchmark=dataclasses.replace(study.benchmark, variants=("fp32",)),
     )
 
 
