@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.store.counted import Cells
 from analysis.store.frames import MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
 from analysis.tables.averages import average_gains, break_even, split_averages, split_gains
-from analysis.tables.budget import Pick, best_for_budget
+from analysis.tables.budget import Budgets, Pick, parse_budget
 from analysis.tables.chance import at_chance, collapsed_runs, targets_against_chance
 from analysis.tables.choices import choices
 from analysis.tables.comparison import Comparison, compare
@@ -20,6 +20,7 @@ from analysis.tables.languages import associations, effects_by_script, language_
 from analysis.tables.literature import comparable, published
 from analysis.tables.scaling import Fit, scaling, scaling_points
 from analysis.tables.searches import importances, rung_agreement, savings
+from analysis.tables.size_steps import SizeStep, size_steps
 from analysis.tables.tradeoff import best_trials, configurations, hypervolumes
 
 
@@ -41,9 +42,13 @@ class Findings:
         return hypervolumes(self.frames)
 
     @cached_property
+    def budgets(self) -> Budgets:
+        return Budgets(self.frames)
+
+    @cached_property
     def pick(self) -> Pick | None:
         """What the budget buys; None without a budget."""
-        return best_for_budget(self.frames, self.budget) if self.budget else None
+        return self.budgets.pick(parse_budget(self.budget)) if self.budget else None
 
     @cached_property
     def best(self) -> pd.DataFrame:
@@ -144,6 +149,11 @@ class Findings:
     def points(self) -> pd.DataFrame:
         """`scaling.scaling_points`."""
         return scaling_points(self.frames)
+
+    @cached_property
+    def size_steps(self) -> list[SizeStep]:
+        """`size_steps.size_steps`."""
+        return size_steps(self.frames)
 
     @cached_property
     def fits(self) -> dict[tuple[str, str, str], Fit]:

@@ -67,7 +67,7 @@ def test_the_report_names_what_is_missing(report: str) -> None:
 def test_the_report_escapes_recorded_text(report: str) -> None:
     assert "<script>alert" not in report
     assert "CUDA out of memory <script>alert('x')</script>\n" in section(report, "What is missing")
-    assert "--output <out>" in section(report, "Run context")
+    assert "--output <out>" in section(report, "How it was measured")
 
 
 @pytest.mark.slow

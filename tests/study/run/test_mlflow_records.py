@@ -106,11 +106,11 @@ def test_the_tables_name_the_encoder_and_mark_what_it_has_seen(frames: analysis.
     assert frames.encoders == {"plain": "google-bert/bert-base-multilingual-cased", "seen": E5}
     assert (frames.seen("seen", bitext), frames.seen("plain", bitext)) == ("bitext", "")
     page = write(frames, tmp_path)
-    assert f"seen: {E5}, which has seen data of {bitext} (bitext)" in section(page, "Run context")
-    cells = section(page, "Languages") + section(page, "Size")
+    assert f"seen: {E5}, which has seen data of {bitext} (bitext)" in section(page, "How it was measured")
+    cells = section(page, "Languages") + section(page, "What size buys")
     assert f"{bitext} · seen (seen)" in cells
     assert f"{bitext} · plain (seen)" not in cells
-    assert E5 in section(page, "Size")
+    assert E5 in section(page, "What size buys")
     only = dataclasses.replace(frames, trials=frames.trials[frames.trials["size"] == "seen"])
     assert f"Its encoder was trained on data of these targets before: {bitext} (bitext)." in header(
         write(only, tmp_path)

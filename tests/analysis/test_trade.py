@@ -1,0 +1,130 @@
+"""The answer's two sentences, and what the heat map adds up, on studies whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+import analysis
+from analysis import StudyFrames
+from analysis.charts.heatmap import OVER_TARGETS, OVER_TASKS, gains_heatmap
+from analysis.report.findings import Findings
+from analysis.report.trade import intermediate_sentence, size_sentence, uncertain
+from analysis.store.frames import MEAN
+from analysis.tables.size_steps import size_steps
+from tests.analysis.helpers import default_cells
+from tests.support.studies import build_frames
+
+BODY_M = {"small": 1.0, "middle": 2.0, "large": 4.0}
+P50_MS = {"small": 2.0, "middle": 5.0, "large": 8.0}
+
+
+def _study(scores: Mapping[str, float], *, seeds: int, served: bool = True, spread: float = 0.2) -> StudyFrames:
+    """One target; each size has a trial without an intermediate task, whose seeds differ by `spread` points."""
+    runs: list[dict[str, Any]] = [
+        {"size": size, "trial_id": f"t-s{seed}" if seed else "t", "intermediate": "none", "seed": seed}
+        | {"scores": {"x": score + spread * (seed - (seeds - 1) / 2)}}
+        | ({"repeats": "t"} if seed else {})
+        for size, score in scores.items()
+        for seed in range(seeds)
+    ]
+    benchmarks = [
+        {"size": size, "trial_id": "t", "variant": "fp32", "p50_ms": P50_MS[size], "timed_task": "x"}
+        | {"task_scores": {"x": score - spread * (seeds - 1) / 2}}
+        for size, score in scores.items()
+    ]
+    return build_frames(runs, benchmarks if served else (), body_m=BODY_M)
+
+
+@pytest.mark.parametrize(
+    ("scores", "seeds", "says"),
+    [
+        ({"small": 50.0, "large": 60.0}, 3, "Going from small to large buys 10.0 points for 4.0 times the latency"),
+        (
+            {"small": 50.0, "large": 60.0},
+            1,
+            "from small to large changes the mean by +10.0 points (one seed: not tested) for 4.0 times the latency",
+        ),
+        (
+            {"small": 50.0, "middle": 60.0, "large": 55.0},
+            3,
+            "Going from small to middle buys 10.0 points for 2.5 times the latency; going on to large costs 5.0 points for 1.6",
+        ),
+        ({"small": 60.0, "middle": 50.0, "large": 55.0}, 3, "Going from small to large costs 5.0 points for 4.0 times"),
+        ({"small": 50.0}, 3, "Only one size has scores (small), so what size buys is open."),
+    ],
+)
+def test_what_size_buys(scores: dict[str, float], seeds: int, says: str) -> None:
+    assert says in size_sentence(Findings(_study(scores, seeds=seeds)))
+
+
+def test_seeds_that_all_agree_that_nothing_changed_are_a_tie() -> None:
+    frames = _study({"small": 50.0, "large": 50.0}, seeds=3)
+    (step,) = size_steps(frames)
+    assert (step.start, step.end, step.seeds, step.plain) == ("small", "large", 3, True)
+    assert "from small to large is a tie (0.0 points) for 4.0 times the latency" in size_sentence(Findings(frames))
+
+
+def test_seeds_that_disagree_tell_nothing() -> None:
+    runs = [
+        {"size": size, "trial_id": f"t-s{seed}" if seed else "t", "intermediate": "none", "seed": seed}
+        | {"scores": {"x": score}}
+        | ({"repeats": "t"} if seed else {})
+        for size, scores in {"small": (50.0, 50.0, 50.0), "large": (45.0, 52.0, 58.0)}.items()
+        for seed, score in enumerate(scores)
+    ]
+    said = size_sentence(Findings(build_frames(runs, body_m=BODY_M)))
+    assert "from small to large buys nothing that 3 seeds tell from zero (+1.7 [" in said
+    assert said.endswith("(without an intermediate task; speed was not measured).")
+
+
+def test_what_intermediate_training_buys() -> None:
+    cells = {"none": 50.0, "topic": 56.0, "order": 53.0, "copy": 50.0, "noise": 47.0}
+    frames = default_cells(cells, sd=0.2, seeds=6)
+    gain = analysis.average_gains(frames).set_index("intermediate")["gain"]
+    said = intermediate_sentence(Findings(frames))
+    assert said == (
+        f"Training on an English task first, on a: topic buys {gain['topic']:.1f} points and order {gain['order']:.1f}; "
+        f"copy ties with none; noise costs {-gain['noise']:.1f} points."
+    )
+    assert uncertain(Findings(frames)).startswith("6 seeds, so only large differences can be told from zero")
+
+
+def test_intermediate_tasks_that_are_undecided_are_named_once() -> None:
+    names = ("topic", "order", "copy", "noise")
+    frames = default_cells({"none": 50.0} | dict.fromkeys(names, 50.5), sd=2.0, seeds=3)
+    said = intermediate_sentence(Findings(frames))
+    assert said.count("tell from zero") == 1
+    assert " and 2 others buy nothing that 3 seeds tell from zero (" in said
+
+
+def test_one_seed_is_not_tested() -> None:
+    frames = default_cells({"none": 50.0, "topic": 52.0, "order": 49.0}, sd=0.0, seeds=1)
+    said = intermediate_sentence(Findings(frames))
+    assert said == (
+        "On a, training on an English task first changes the mean by +2.0 (topic) to −1.0 points (order; one seed: not tested)."
+    )
+    assert uncertain(Findings(frames)) == "one seed, so no difference is tested; no speed was measured"
+
+
+def test_the_heat_map_is_sorted_and_has_totals() -> None:
+    cells = {"none": 50.0, "order": 47.0, "topic": 56.0}
+    frames = default_cells(cells, sd=0.3, seeds=4, targets=("x", "y"))
+    averages = analysis.average_gains(frames)
+    chart = gains_heatmap(
+        analysis.gains(frames), analysis.gains_by_language(frames), averages, size="a", language=MEAN
+    ).to_dict()
+    encoding = chart["layer"][0]["encoding"]
+    assert encoding["x"]["scale"]["domain"] == ["topic", "order", OVER_TASKS]
+    assert encoding["y"]["scale"]["domain"][-1] == OVER_TARGETS
+    rows = chart["datasets"][chart["layer"][1]["data"]["name"]]
+    totals = {row["intermediate"]: row for row in rows if row["task"] == OVER_TARGETS}
+    for row in averages.to_dict("records"):
+        assert totals[row["intermediate"]]["gain"] == pytest.approx(row["gain"])
+    assert totals["topic"]["label"].endswith("▲"), "told from zero: read without colour"
+    assert totals["order"]["label"].endswith("▼")
+    over_tasks = {row["task"]: row["gain"] for row in rows if row["intermediate"] == OVER_TASKS}
+    gains = analysis.gains(frames).groupby("task")["gain"].mean()
+    assert over_tasks == pytest.approx(dict(gains), abs=0.006)
