@@ -27,15 +27,15 @@ def budget_panel(findings: Findings) -> str:
         f'<option value="{name}"{" selected" if name == metric else ""}>{escape(METRIC_NAMES[name])}</option>'
         for name in picks
     )
-    steps = {name: [_step(pick) for pick in of_metric] for name, of_metric in picks.items()}
-    shown = steps[metric][place]
+    answers = {name: [_step(pick) for pick in steps] for name, steps in picks.items()}
+    shown = answers[metric][place]
     return (
         '<div class="budget" role="group" aria-labelledby="budget_title"><h2 id="budget_title">Your budget</h2>'
         f'<label for="budget_metric">Limit on</label><select id="budget_metric">{names}</select>'
         f'<label for="budget_limit">at most <output id="budget_shown" for="budget_limit">{escape(shown["shown"])}</output>'
-        f'</label><input type="range" id="budget_limit" min="0" max="{len(steps[metric]) - 1}" step="1" value="{place}">'
+        f'</label><input type="range" id="budget_limit" min="0" max="{len(answers[metric]) - 1}" step="1" value="{place}">'
         f'<p id="budget_pick" class="pick" aria-live="polite">{escape(shown["sentence"])}</p></div>'
-        f'<script type="application/json" id="budgets">{inline_json(steps)}</script>'
+        f'<script type="application/json" id="budgets">{inline_json(answers)}</script>'
     )
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from analysis.report.size_steps import SizeStep, size_steps
 from analysis.store.counted import Cells
 from analysis.store.frames import MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
 from analysis.tables.averages import average_gains, break_even, split_averages, split_gains
@@ -20,7 +21,6 @@ from analysis.tables.languages import associations, effects_by_script, language_
 from analysis.tables.literature import comparable, published
 from analysis.tables.scaling import Fit, scaling, scaling_points
 from analysis.tables.searches import importances, rung_agreement, savings
-from analysis.tables.size_steps import SizeStep, size_steps
 from analysis.tables.tradeoff import best_trials, configurations, hypervolumes
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pandas as pd
+
 from analysis.report.findings import Findings
+from analysis.report.size_steps import SizeStep
 from analysis.store.frames import ENGLISH
 from analysis.tables.formatting import counted, interval, signed
-from analysis.tables.size_steps import SizeStep
 
 
 def size_lead(findings: Findings) -> str:
@@ -37,7 +39,7 @@ def gains_lead(findings: Findings) -> str:
     rates = "at the best learning rates of each" if tuned else "at the default learning rates"
     tested = known[known["p_holm"].notna()]
     if tested.empty:
-        ends = (known.loc[known["gain"].idxmin()], known.loc[known["gain"].idxmax()])
+        ends = _ends(known, "gain")
         shown = " to ".join(f"{signed(row['gain'])} points ({row['intermediate']} on {row['task']})" for row in ends)
         return f"{counted(len(known), 'gain')} {rates}, one seed each and so not tested: {shown}."
     counts = tested["verdict"].value_counts()
@@ -48,11 +50,17 @@ def gains_lead(findings: Findings) -> str:
     )
     if told.empty:
         return f"{text}."
-    row = told.loc[told["gain"].abs().idxmax()]
+    row = max(told.to_dict("records"), key=lambda row: abs(row["gain"]))
     return f"{text}. The largest: {row['intermediate']} on {row['task']}, size {row['size']}, {_gain(row)}."
 
 
-def _gain(row: Any) -> str:
+def _ends(table: pd.DataFrame, column: str) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """The rows with the lowest and the highest value."""
+    rows = table.sort_values(column, kind="stable").to_dict("records")
+    return rows[0], rows[-1]
+
+
+def _gain(row: dict[Any, Any]) -> str:
     return f"{signed(row['gain'])} points {interval(row['low'], row['high'])}".strip()
 
 
@@ -66,14 +74,14 @@ def languages_lead(findings: Findings) -> str:
     sentences = []
     effects = own[own["effect"].notna()]
     if len(effects) > 1:
-        best, worst = (effects.loc[place] for place in (effects["effect"].idxmax(), effects["effect"].idxmin()))
+        worst, best = _ends(effects, "effect")
         sentences.append(
             f"On {size}, {best['name']} is {signed(best['effect'])} points from the mean language and {worst['name']} "
             f"{signed(worst['effect'])}, on the targets they have"
         )
     slow = own[own["latency_to_english"].notna()]
     if len(slow):
-        row = slow.loc[slow["latency_to_english"].idxmax()]
+        _, row = _ends(slow, "latency_to_english")
         sentences.append(f"a query in {row['name']} takes {row['latency_to_english']:.1f} times as long as in English")
     if not sentences:
         return f"On {size}, {counted(len(own), 'language')} besides English were scored; no two of them share a target."
@@ -89,7 +97,7 @@ def serving_lead(findings: Findings) -> str:
         return ""
     size = next(name for name in reversed(findings.frames.size_names) if name in set(rows["size"]))
     own = rows[(rows["size"] == size) & (rows["hardware"] == rows.loc[rows["size"] == size, "hardware"].iloc[0])]
-    plain, fast = own.iloc[0], own.loc[own["p50_ms"].idxmin()]
+    plain, (fast, _) = own.iloc[0], _ends(own, "p50_ms")
     if len(own) == 1:
         return f"One variant of {size} was served: {plain['variant']}, at {plain['p50_ms']:.2f} ms p50 latency."
     if fast["variant"] == plain["variant"]:

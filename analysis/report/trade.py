@@ -8,13 +8,13 @@ import pandas as pd
 
 from analysis.report.findings import Findings
 from analysis.report.leads import serving_lead
+from analysis.report.size_steps import SizeStep
 from analysis.store.frames import AGGREGATE_NAMES, NONE, unique, zero_shot
 from analysis.store.names import score_name
 from analysis.tables.budget import Difference
 from analysis.tables.formatting import counted, interval, signed
 from analysis.tables.gains import TIE_POINTS
 from analysis.tables.inference import ALPHA
-from analysis.tables.size_steps import SizeStep
 
 NAMED = 2  # of several tasks with the same verdict; the others are counted
 

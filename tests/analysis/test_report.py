@@ -41,7 +41,9 @@ def test_the_report_loads_nothing(report: str) -> None:
 
 
 def test_the_report_embeds_one_specification_per_chart(report: str) -> None:
-    specs = dict(re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', report, flags=re.DOTALL))
+    specs = dict(
+        re.findall(r'<script type="application/json" id="(spec-[^"]+)">(.*?)</script>', report, flags=re.DOTALL)
+    )
     assert set(re.findall(r'data-spec="([^"]+)"', report)) == set(specs)
     charts = set(re.findall(r'data-name="([^"]+)"', report))
     assert charts >= {
@@ -125,9 +127,8 @@ def test_charts_and_tables_are_written_as_files(study: StudyFrames, tmp_path: Pa
 def test_a_budget_and_a_comparison_open_the_report(study: StudyFrames, tmp_path: Path) -> None:
     report = write(study, tmp_path, budget="p50_ms<=3.5", other=study)
     assert "Within p50 latency (ms) <= 3.5, the best is size" in header(report)
-    assert report[report.index("<header>") : report.index("</header>")].count("<p>") == 3, (
-        "budget, best configuration, gain"
-    )
+    answer = report[report.index('<div class="answer">') :]
+    assert answer[: answer.index("</div>")].count("<p>") == 3, "budget, size, intermediate training"
     assert "and is better with probability" in section(report, "Within the budget: p50 latency (ms) <= 3.5")
     compared = section(report, "Compared with planted")
     assert "seeds do not differ: not tested" in compared, "of a study and itself"

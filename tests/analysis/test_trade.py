@@ -11,9 +11,9 @@ import analysis
 from analysis import StudyFrames
 from analysis.charts.heatmap import OVER_TARGETS, OVER_TASKS, gains_heatmap
 from analysis.report.findings import Findings
+from analysis.report.size_steps import size_steps
 from analysis.report.trade import intermediate_sentence, size_sentence, uncertain
 from analysis.store.frames import MEAN
-from analysis.tables.size_steps import size_steps
 from tests.analysis.helpers import default_cells
 from tests.support.studies import build_frames
 
