@@ -44,9 +44,10 @@ def gains_lead(findings: Findings) -> str:
         return f"{counted(len(known), 'gain')} {rates}, one seed each and so not tested: {shown}."
     counts = tested["verdict"].value_counts()
     told = tested[tested["verdict"].isin(["gain", "loss"])]
+    gains, losses, ties, unclear = (int(counts.get(name, 0)) for name in ("gain", "loss", "tie", "unclear"))
     text = (
-        f"Of {counted(len(tested), 'comparison')} {rates}, {counts.get('gain', 0)} are gains, {counts.get('loss', 0)} losses "
-        f"and {counts.get('tie', 0)} ties; {counts.get('unclear', 0)} are undecided"
+        f"Of {counted(len(tested), 'comparison')} {rates}: {counted(gains, 'gain')}, {losses} "
+        f"{'loss' if losses == 1 else 'losses'}, {counted(ties, 'tie')}, {unclear} undecided"
     )
     if told.empty:
         return f"{text}."

@@ -110,6 +110,7 @@ def test_the_slider_recommends_what_the_command_does(browser: Browser, page: Pat
     assert _same_as_the_command(study, tighter, "peak_memory_mb").endswith(" MB")
 
 
+@pytest.mark.slow
 def test_the_steps_answer_every_budget(study: StudyFrames) -> None:
     """A budget between two steps buys what the tighter one does; below the first step nothing fits."""
     budgets = Budgets(study)

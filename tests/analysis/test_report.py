@@ -32,6 +32,12 @@ def test_the_report_answers_first(report: str) -> None:
     assert "4 of 7 gains rest on one seed" in answer
 
 
+def test_every_section_opens_with_what_was_found(report: str) -> None:
+    opened = re.findall(r'<section id="([^"]*)"><h2>[^<]*</h2><p class="(\w*)">', report)
+    assert [kind for _, kind in opened] == ["lead"] * 8
+    assert len(opened) == report.count("<section")
+
+
 def test_the_report_loads_nothing(report: str) -> None:
     page = _page_without_libraries(report)
     assert not re.findall(r"\s(?:src|href)=\"(?!data:|#)", page)

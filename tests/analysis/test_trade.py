@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import analysis
 from analysis import StudyFrames
 from analysis.charts.heatmap import OVER_TARGETS, OVER_TASKS, gains_heatmap
+from analysis.report import leads
 from analysis.report.findings import Findings
 from analysis.report.size_steps import size_steps
-from analysis.report.trade import intermediate_sentence, size_sentence, uncertain
+from analysis.report.trade import intermediate_sentence, size_sentence, trade, uncertain
 from analysis.store.frames import MEAN
 from tests.analysis.helpers import default_cells
 from tests.support.studies import build_frames
@@ -128,3 +131,33 @@ def test_the_heat_map_is_sorted_and_has_totals() -> None:
     over_tasks = {row["task"]: row["gain"] for row in rows if row["intermediate"] == OVER_TASKS}
     gains = analysis.gains(frames).groupby("task")["gain"].mean()
     assert over_tasks == pytest.approx(dict(gains), abs=0.006)
+
+
+def test_sections_open_with_what_was_found() -> None:
+    frames = _study({"small": 50.0, "large": 60.0}, seeds=3)
+    findings = Findings(frames)
+    assert leads.size_lead(findings).startswith("From small to large: +10.0 points [")
+    assert leads.size_lead(findings).endswith("] (3 seeds), p50 from 2.00 to 8.00 ms.")
+    assert leads.serving_lead(findings) == "One variant of large was served: fp32, at 8.00 ms p50 latency."
+    assert leads.benchmarks_lead(findings) == "2 configurations measured; 2 on the Pareto front of p50 latency."
+    assert leads.search_lead(findings).startswith("2 trials searched, 0 of them stopped early")
+    one_seed = Findings(default_cells({"none": 50.0, "topic": 52.0, "order": 49.0}, sd=0.0, seeds=1))
+    assert leads.gains_lead(one_seed) == (
+        "2 gains at the default learning rates, one seed each and so not tested: −1.0 points (order on x) to +2.0 points "
+        "(topic on x)."
+    )
+    tested = Findings(default_cells({"none": 50.0, "topic": 56.0, "copy": 50.0}, sd=0.2, seeds=6))
+    assert leads.gains_lead(tested).startswith(
+        "Of 2 comparisons at the default learning rates: 1 gain, 0 losses, 1 tie, 0 undecided. "
+        "The largest: topic on x, size a, +"
+    )
+
+
+def test_of_one_size_the_answer_says_what_serving_buys() -> None:
+    frames = _study({"small": 50.0}, seeds=3)
+    quick = frames.benchmarks.assign(variant="int8", p50_ms=0.5, task_scores=[{"x": 49.0}], test_score=49.0)
+    both = dataclasses.replace(frames, benchmarks=pd.concat([frames.benchmarks, quick], ignore_index=True))
+    first, _ = trade(Findings(both))
+    assert first.endswith(
+        "int8 serves small 4.0 times as fast as fp32 (0.50 against 2.00 ms p50), for −0.8 points of score as served."
+    )
