@@ -103,7 +103,7 @@ def _size_names(rows: list[dict[str, Any]], cost: str, *, x: alt.X, y: alt.Y) ->
     """The name of each size, at its most expensive point."""
     dearest: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: float(row["cost"]), reverse=cost in MORE_IS_BETTER):
-        dearest[str(row["size"])] = row
+        dearest[str(row["size"])] = {name: row[name] for name in ("size", "cost", "score")}
     names = alt.Chart(data(dearest.values()))
     near_the_edge = "scale('x', datum.cost) > width - 60"
     align, dx = ({"expr": f"{near_the_edge} ? {right} : {left}"} for right, left in (("'right'", "'left'"), (-9, 9)))
@@ -112,7 +112,8 @@ def _size_names(rows: list[dict[str, Any]], cost: str, *, x: alt.X, y: alt.Y) ->
 
 def _ring(rows: list[dict[str, Any]], *, x: alt.X, y: alt.Y) -> alt.Chart:
     """A ring around the configuration that the page's budget picks."""
-    picked = alt.Chart(data(rows)).transform_filter(f"datum.key == {PICKED}")
+    places = [{name: row[name] for name in ("key", "cost", "score")} for row in rows]
+    picked = alt.Chart(data(places)).transform_filter(f"datum.key == {PICKED}")
     return picked.mark_point(size=420, filled=False, strokeWidth=2.5, opacity=1, color=PICK_COLOUR).encode(x=x, y=y)
 
 

@@ -155,7 +155,9 @@ def test_sections_open_with_what_was_found() -> None:
 
 def test_of_one_size_the_answer_says_what_serving_buys() -> None:
     frames = _study({"small": 50.0}, seeds=3)
-    quick = frames.benchmarks.assign(variant="int8", p50_ms=0.5, task_scores=[{"x": 49.0}], test_score=49.0)
+    quick = frames.benchmarks.assign(
+        variant="int8", p50_ms=0.5, task_scores=pd.Series([{"x": 49.0}], dtype="object"), test_score=49.0
+    )
     both = dataclasses.replace(frames, benchmarks=pd.concat([frames.benchmarks, quick], ignore_index=True))
     first, _ = trade(Findings(both))
     assert first.endswith(
