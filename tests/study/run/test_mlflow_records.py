@@ -74,7 +74,7 @@ def test_a_published_arm_s_marks_reach_the_tables_by_size_and_choice(tmp_path: P
     assert [rows[tagging][name] for name in names] == [1.0, "", "", "one seed"]
     (average,) = analysis.average_gains(frames).to_dict("records")
     assert average["targets"] == 2
-    page = section(write(frames, tmp_path), "Gains of intermediate training")
+    page = section(write(frames, tmp_path), "What intermediate training buys")
     assert "† others trained the checkpoint" in page
     assert "seen by the encoder: bitext" in page
 
