@@ -2,7 +2,7 @@
 
 In a notebook:
 
-    from analysis import best_for_budget, gains, load
+    from analysis import best_for_budget, gains, load, per_target_choices, selection_costs
 
     frames = load("sqlite:////path/to/runs/quickstart/mlflow.db")
     gains(frames)                                # each intermediate task against none, with intervals and Holm's p

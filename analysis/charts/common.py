@@ -18,9 +18,12 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 GREY = "#8c8c8c"
 ROW_PX = 30
 LANGUAGE_ROW_PX = 16
+AXIS_PX = 80  # to the left of a chart with numbers; longer labels leave less room for a legend
 
 # Ids of the page's selectors; a chart with a parameter of that name follows the selector.
 SIZE, LANGUAGE, TARGET = "chosen_size", "chosen_language", "chosen_target"
+# Parameters that the page's budget sets: the key of a configuration, and, followed by its name, a limit on a cost (0: none).
+PICKED, LIMIT = "picked", "limit_"
 
 
 def tooltips(titles: Mapping[str, str]) -> list[alt.Tooltip]:
@@ -46,13 +49,20 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def legend(**options: Any) -> alt.Legend:
-    """A legend above the chart, its symbols opaque even where the marks are not."""
-    return alt.Legend(orient="top", symbolOpacity=1, **options)
+def legend(names: Sequence[str] = (), **options: Any) -> alt.Legend:
+    """A legend above the chart, its symbols opaque even where the marks are not; as many of the names per row as fit.
+
+    The room is that of the container, which stays the same while Vega fits the axes: another number of rows at the end of that
+    would be cut off.
+    """
+    if names:
+        entry_px = 7 * max(map(len, names)) + 32
+        options["columns"] = {"expr": f"max(1, floor(((containerSize()[0] || width) - {AXIS_PX}) / {entry_px}))"}
+    return alt.Legend(orient="top", symbolOpacity=1, labelLimit=0, **options)
 
 
-def selector(name: str, value: str) -> alt.Parameter:
-    """A parameter that the page's selector of that name sets; it starts as `value`."""
+def selector(name: str, value: str | float) -> alt.Parameter:
+    """A parameter that the page sets; it starts as `value`."""
     return alt.param(name=name, value=value)
 
 

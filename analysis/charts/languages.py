@@ -32,10 +32,8 @@ def language_chart(scores: pd.DataFrame, *, sizes: Sequence[str], target: str) -
     base = alt.Chart(data(rows)).transform_filter(f"datum.task == {TARGET}")
     x = alt.X("value:Q", title="score (%)").scale(domain=[0, 100])
     order = alt.EncodingSortField(field="value", op="max", order="descending")
-    y = alt.Y("label:N", title=None, sort=order).axis(
-        grid=True, domain=False, ticks=False, labelOverlap=False, labelLimit=130
-    )
-    colour = alt.Color("size:N", title="size", scale=cycled(PALETTE, sizes), legend=legend())
+    y = alt.Y("label:N", title=None, sort=order).axis(grid=True, domain=False, ticks=False, labelOverlap=False)
+    colour = alt.Color("size:N", title="size", scale=cycled(PALETTE, sizes), legend=legend(sizes))
     titles = {"name": "language", "size": "size", "trial_id": "trial", "value_text": "score (%)"}
     chance = (
         base.transform_filter("isValid(datum.chance)")
@@ -82,7 +80,7 @@ def association_chart(table: pd.DataFrame, *, x: str, y: str, titles: tuple[str,
     points = base.mark_point(size=60, filled=True, opacity=0.9).encode(
         x=across,
         y=up,
-        color=alt.Color("script:N", scale=cycled(PALETTE, scripts), legend=legend(columns=6)),
+        color=alt.Color("script:N", scale=cycled(PALETTE, scripts), legend=legend(scripts)),
         shape=alt.Shape("script:N", scale=cycled(SHAPES, scripts)),
         tooltip=tooltips({"name": "language", "script": "script", "x_text": titles[0], "y_text": titles[1]}),
     )

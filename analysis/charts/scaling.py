@@ -34,13 +34,12 @@ def scaling_chart(
         for row in points.to_dict("records")
     ]
     names = list(dict.fromkeys(points["series"]))
-    columns = 4 if all(len(name) <= 12 for name in names) else 1
     x = alt.X(f"{over}:Q", title=f"{_TITLES[over]}, log scale").axis(format="~g", labelOverlap="greedy")
     beyond = BEYOND if fits else 1.2
     x = x.scale(type="log", nice=False, domain=[points[over].min() / 1.2, points[over].max() * beyond])
     y = alt.Y("value:Q", title=what)
     y = y.scale(zero=False, padding=10) if what == SCORE else y.scale(type="log", nice=False)
-    colour = alt.Color("series:N", title=None, scale=cycled(PALETTE, names), legend=legend(columns=columns))
+    colour = alt.Color("series:N", title=None, scale=cycled(PALETTE, names), legend=legend(names))
     curves = [
         line
         for series, (form, fit) in fits.items()

@@ -30,9 +30,9 @@ def importance_chart(table: pd.DataFrame, *, sizes: Sequence[str]) -> alt.Chart:
         .mark_bar()
         .encode(
             x=alt.X("importance:Q", title="importance (share)").scale(domain=[0, 1]),
-            y=alt.Y("parameter:N", title=None, sort="-x").axis(labelLimit=200),
+            y=alt.Y("parameter:N", title=None, sort="-x"),
             yOffset=alt.YOffset("size:N", sort=list(sizes)),
-            color=alt.Color("size:N", scale=cycled(PALETTE, sizes), legend=legend()),
+            color=alt.Color("size:N", scale=cycled(PALETTE, sizes), legend=legend(sizes)),
             tooltip=tooltips({"size": "size", "parameter": "hyperparameter", "text": "importance", "trials": "trials"}),
         )
         .properties(width="container", height=alt.Step(14))
@@ -52,7 +52,7 @@ def agreement_chart(table: pd.DataFrame, *, sizes: Sequence[str]) -> alt.LayerCh
     base = alt.Chart(data(rows)).encode(
         x=alt.X("rung:O", title="targets finished").axis(labelAngle=0),
         xOffset=alt.XOffset("size:N", sort=list(sizes)),
-        color=alt.Color("size:N", scale=cycled(PALETTE, sizes), legend=legend()),
+        color=alt.Color("size:N", scale=cycled(PALETTE, sizes), legend=legend(sizes)),
     )
     y = alt.Y("kendall_tau:Q", title="Kendall's tau with the final ranking").scale(domain=[-1, 1])
     bars = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"), y2="high:Q")

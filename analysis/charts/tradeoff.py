@@ -8,14 +8,27 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from analysis.charts.common import GREY, PALETTE, SHAPES, cycled, data, legend, padded, tooltips
+from analysis.charts.common import (
+    GREY,
+    LIMIT,
+    PALETTE,
+    PICKED,
+    SHAPES,
+    cycled,
+    data,
+    legend,
+    padded,
+    selector,
+    tooltips,
+)
 from analysis.store.frames import BENCH_METRICS
 from analysis.store.names import METRIC_DIGITS, METRIC_NAMES, score_name
 from analysis.tables.formatting import counted, quantity
-from analysis.tables.tradeoff import MORE_IS_BETTER
+from analysis.tables.tradeoff import MORE_IS_BETTER, configuration_key
 
 ARROW_DX_PX = -11  # beside the interval bars, which are at the cost itself
 SHORTEST_ARROW_PX = 14  # closer together, the two points touch
+PICK_COLOUR = "#e0218a"  # of no variant
 _SHOWN = ("test_score", "test_score_without_english", *BENCH_METRICS, "params_m", "params_body_m")
 
 
@@ -24,7 +37,9 @@ def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt
 
     `points`: at least one row of `tradeoff.configurations`, all of one comparable group and with both values known. Bars: 95%
     intervals where known, of the cost and of the score's mean over seeds. The step after each front point shows the best
-    accuracy within that budget. A baseline is a hollow point without bars; an arrow beside it leads to the point at its cost.
+    accuracy within that budget. A baseline is a hollow point without bars; an arrow beside it leads to the point at its cost. A
+    thin line joins the variants of a size, which is named at the most expensive one. The page rings the configuration that its
+    budget picks, and draws the limit.
     """
     rows = _rows(points, cost)
     chosen, baselines = ([row for row in rows if row["baseline"] is whether] for whether in (False, True))
@@ -51,7 +66,7 @@ def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt
         )
         .encode(x=x, y=y)
     )
-    color = alt.Color("variant:N", title=title, scale=cycled(PALETTE, variants), legend=legend())
+    color = alt.Color("variant:N", title=title, scale=cycled(PALETTE, variants), legend=legend(variants))
     shape = alt.Shape("variant:N", title=title, scale=cycled(SHAPES, variants))
     base = alt.Chart(data(chosen)).encode(color=color)
     bars = _interval_bars(base, chosen, x=x, y=y)
@@ -64,9 +79,50 @@ def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt
         .encode(x=x, y=y, color=color, shape=shape, tooltip=_tooltips(points))
     ]
     marks = base.mark_point(size=110, filled=True, opacity=1).encode(x=x, y=y, shape=shape, tooltip=_tooltips(points))
-    labels = alt.Chart(data(chosen)).mark_text(align="left", dx=7, dy=-9, fontSize=11).encode(x=x, y=y, text="size:N")
-    layers = [line, *bars, *arrows, *(hollow if baselines else []), marks, labels]
-    return alt.layer(*layers).properties(width="container", height=height)
+    layers = [
+        line,
+        _limit(cost, x),
+        _joined(chosen, x=x, y=y),
+        *bars,
+        *arrows,
+        *(hollow if baselines else []),
+        marks,
+        _size_names(chosen, cost, x=x, y=y),
+        _ring(rows, x=x, y=y),
+    ]
+    chart = alt.layer(*layers).add_params(selector(PICKED, ""), selector(LIMIT + cost, 0))
+    return chart.properties(width="container", height=height)
+
+
+def _joined(rows: list[dict[str, Any]], *, x: alt.X, y: alt.Y) -> alt.Chart:
+    """A thin line through the variants of each size."""
+    return alt.Chart(data(rows)).mark_line(color=GREY, strokeWidth=1, opacity=0.6).encode(x=x, y=y, detail="size:N")
+
+
+def _size_names(rows: list[dict[str, Any]], cost: str, *, x: alt.X, y: alt.Y) -> alt.Chart:
+    """The name of each size, at its most expensive point."""
+    dearest: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: float(row["cost"]), reverse=cost in MORE_IS_BETTER):
+        dearest[str(row["size"])] = {name: row[name] for name in ("size", "cost", "score")}
+    names = alt.Chart(data(dearest.values()))
+    near_the_edge = "scale('x', datum.cost) > width - 60"
+    align, dx = ({"expr": f"{near_the_edge} ? {right} : {left}"} for right, left in (("'right'", "'left'"), (-9, 9)))
+    return names.mark_text(align=align, dx=dx, dy=-10, fontSize=13, fontWeight="bold").encode(x=x, y=y, text="size:N")
+
+
+def _ring(rows: list[dict[str, Any]], *, x: alt.X, y: alt.Y) -> alt.Chart:
+    """A ring around the configuration that the page's budget picks."""
+    places = [{name: row[name] for name in ("key", "cost", "score")} for row in rows]
+    picked = alt.Chart(data(places)).transform_filter(f"datum.key == {PICKED}")
+    return picked.mark_point(size=420, filled=False, strokeWidth=2.5, opacity=1, color=PICK_COLOUR).encode(x=x, y=y)
+
+
+def _limit(cost: str, x: alt.X) -> alt.Chart:
+    """A line at the limit of the page's budget."""
+    line = (
+        alt.Chart(data([{"drawn": "limit"}])).transform_calculate(cost=LIMIT + cost).transform_filter("datum.cost > 0")
+    )
+    return line.mark_rule(color=PICK_COLOUR, strokeWidth=1.5, opacity=0.7).encode(x=x)
 
 
 def _steps_from_baselines(chosen: list[dict[str, Any]], baselines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -135,6 +191,7 @@ def _rows(points: pd.DataFrame, cost: str) -> list[dict[str, Any]]:
                 *("score", "interference", "interval_covers"),
             )
         }
+        row["key"] = configuration_key(record)
         row |= {"cost": record[cost], "cost_low": record[f"{cost}_low"], "cost_high": record[f"{cost}_high"]}
         row |= {name: record[name] for name in ("score_low", "score_high")}
         row |= {f"{name}_text": quantity(record[name], METRIC_DIGITS[name]) for name in _SHOWN}

@@ -21,6 +21,8 @@ _PAPER: dict[str, Any] = {
     "font": "Arial, Helvetica, sans-serif",
     "view": {"stroke": None},
     "text": {"color": "#1c1e21"},
+    "axis": {"labelLimit": 0},
+    "legend": {"layout": {"top": {"anchor": "start", "direction": "vertical"}}},
 }
 
 

@@ -7,10 +7,11 @@ from functools import cached_property
 
 import pandas as pd
 
+from analysis.report.size_steps import SizeStep, size_steps
 from analysis.store.counted import Cells
 from analysis.store.frames import MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
 from analysis.tables.averages import average_gains, break_even, split_averages, split_gains
-from analysis.tables.budget import Pick, best_for_budget
+from analysis.tables.budget import Budgets, Pick, parse_budget
 from analysis.tables.chance import at_chance, collapsed_runs, targets_against_chance
 from analysis.tables.choices import choices
 from analysis.tables.comparison import Comparison, compare
@@ -43,9 +44,13 @@ class Findings:
         return hypervolumes(self.frames)
 
     @cached_property
+    def budgets(self) -> Budgets:
+        return Budgets(self.frames)
+
+    @cached_property
     def pick(self) -> Pick | None:
         """What the budget buys; None without a budget."""
-        return best_for_budget(self.frames, self.budget) if self.budget else None
+        return self.budgets.pick(parse_budget(self.budget)) if self.budget else None
 
     @cached_property
     def best(self) -> pd.DataFrame:
@@ -154,6 +159,11 @@ class Findings:
     def points(self) -> pd.DataFrame:
         """`scaling.scaling_points`."""
         return scaling_points(self.frames)
+
+    @cached_property
+    def size_steps(self) -> list[SizeStep]:
+        """`size_steps.size_steps`."""
+        return size_steps(self.frames)
 
     @cached_property
     def fits(self) -> dict[tuple[str, str, str], Fit]:

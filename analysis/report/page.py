@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +14,10 @@ from typing import Any
 import pandas as pd
 import vl_convert as vlc
 
-from analysis.report.style import DRAW, POLICY, STYLE
+from analysis.report.style import POLICY, script, style
 from analysis.tables.formatting import p_value
+
+MOST_ROWS = 10  # of a table that is not folded
 
 
 def escape(value: object) -> str:
@@ -37,7 +40,9 @@ class Page:
     charts: dict[str, dict[str, Any]] = field(default_factory=dict)  # Vega-Lite specifications by name
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # data for export by name
 
-    def chart(self, name: str, chart: Any, *, caption: str, label: str, least_px: int = 0) -> str:
+    def chart(
+        self, name: str, chart: Any, *, caption: str, label: str, least_px: int = 0, caption_below: bool = False
+    ) -> str:
         """A figure that the script draws `chart` into; `label` is the text for screen readers.
 
         Narrower than `least_px`, the chart scrolls sideways.
@@ -52,9 +57,16 @@ class Page:
             f'data-spec="spec-{len(self.charts)}"></div>'
         )
         if least_px:
-            box = f'<div class="wide"><div style="min-width:{least_px}px">{box}</div></div>'
-        save = "".join(f'<button class="save" data-form="{form}">{form.upper()}</button>' for form in ("svg", "png"))
-        return f"<figure><figcaption><span>{escape(caption)}</span>{save}</figcaption>{box}</figure>"
+            box = (
+                f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">'
+                f'<div style="min-width:{least_px}px">{box}</div></div>'
+            )
+        save = "".join(
+            f'<button data-form="{form}" aria-label="Save {escape(name)} as {form.upper()}">{form.upper()}</button>'
+            for form in ("svg", "png")
+        )
+        text = f'<figcaption><span>{escape(caption)}</span><span class="save">{save}</span></figcaption>'
+        return f"<figure>{box}{text}</figure>" if caption_below else f"<figure>{text}{box}</figure>"
 
     def table(
         self,
@@ -64,10 +76,12 @@ class Page:
         *,
         caption: str,
         data: pd.DataFrame | None = None,
+        fold: str = "",
     ) -> str:
         """A table in a scrolling container; the first cell of a row is its header.
 
-        `data` is what is exported (default: the cells). A cell may be text, a `Number` or an `Absent`.
+        `data` is what is exported (default: the cells). With more than `MOST_ROWS` rows it is folded under the summary `fold`.
+        A cell may be text, a `Number` or an `Absent`.
         """
         rows = [list(row) for row in rows]
         shown = pd.DataFrame([[str(value) for value in row] for row in rows], columns=list(columns))
@@ -88,11 +102,12 @@ class Page:
                 ("LaTeX", "tex", "x-tex", as_latex(self.tables[name], caption)),
             )
         )
-        return (
+        table = (
             f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
             f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
             f'<div class="save">{links}</div>'
         )
+        return folded(fold, table) if fold and len(rows) > MOST_ROWS else table
 
     def scripts(self) -> str:
         """Specifications, libraries and the drawing script; empty without charts."""
@@ -102,14 +117,20 @@ class Page:
             f'<script type="application/json" id="spec-{number}">{inline_json(spec)}</script>'
             for number, spec in enumerate(self.charts.values(), 1)
         )
-        return "\n".join([*specs, f"<script>{_libraries()}</script>", f'<script type="module">{DRAW}</script>'])
+        return "\n".join(
+            [
+                *specs,
+                f'<script type="text/plain" id="libraries">{_libraries()}</script>',
+                f'<script type="module">{script()}</script>',
+            ]
+        )
 
 
 @lru_cache(maxsize=1)
 def _libraries() -> str:
-    """Vega, Vega-Lite and vega-embed from vl-convert; cached because bundling takes a second."""
+    """Vega, Vega-Lite and vega-embed from vl-convert, packed for `draw.js` to unpack; cached: it takes a second."""
     bundle: str = vlc.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle.replace("</script", "<\\/script")
+    return base64.b64encode(gzip.compress(bundle.encode("utf-8"), mtime=0)).decode("ascii")
 
 
 def inline_json(value: Any) -> str:
@@ -142,8 +163,9 @@ def selectors(controls: Mapping[str, tuple[str, Sequence[tuple[str, str]]]]) -> 
     return f'<div class="choose">{html_of}</div>' if html_of else ""
 
 
-def section(title: str, *parts: str) -> str:
-    """A section with a title."""
+def section(title: str, *parts: str, lead: str = "") -> str:
+    """A section with a title; `lead` is the sentence that says what was found."""
+    parts = (paragraph(lead, kind="lead"), *parts) if lead else parts
     return f'<section id="{escape(anchor(title))}"><h2>{escape(title)}</h2>{"".join(parts)}</section>'
 
 
@@ -155,7 +177,7 @@ def anchor(title: str) -> str:
 def contents(titles: Iterable[str]) -> str:
     """Links to sections."""
     links = "".join(f'<a href="#{escape(anchor(title))}">{escape(title)}</a>' for title in titles)
-    return f"<nav>{links}</nav>"
+    return f'<nav aria-label="Sections">{links}</nav>'
 
 
 def paragraph(text: str, *, kind: str = "") -> str:
@@ -169,13 +191,13 @@ def heading(text: str) -> str:
 
 
 def grid(*figures: str) -> str:
-    """Figures side by side where there is room."""
-    return f'<div class="grid">{"".join(figures)}</div>'
+    """Figures side by side where there is room; "" without figures."""
+    return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
 
 
 def folded(summary: str, content: str) -> str:
-    """Content that the reader opens."""
-    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+    """Content that the reader opens; "" without content."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>" if content else ""
 
 
 def items(lines: Iterable[str]) -> str:
@@ -192,7 +214,7 @@ def document(title: str, *, body: str, scripts: str) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style></head>\n'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{style()}</style></head>\n'
         f"<body><main>{without}{body}</main>\n{scripts}\n</body></html>\n"
     )
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from analysis.charts.common import LANGUAGE, SIZE, TARGET
 from analysis.report.answer import answer, caveats
+from analysis.report.budget_panel import budget_panel
 from analysis.report.exports import write_exports
 from analysis.report.findings import Findings
-from analysis.report.page import Page, contents, document, escape, paragraph, selectors
+from analysis.report.page import Page, anchor, contents, document, escape, folded, paragraph, selectors
 from analysis.report.sections import (
     benchmarks,
     context,
@@ -23,11 +24,12 @@ from analysis.report.sections import (
 )
 from analysis.report.sections.budget import budget_section, budget_sentence
 from analysis.report.sections.compared import compared_section
+from analysis.report.trade import question, study_line, trade, uncertain
 from analysis.store.frames import AGGREGATES, MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames, unique
 from analysis.tables.languages import language_name
 
 CONTENTS = tuple(
-    module.TITLE for module in (tradeoff, gains, selection, scaling, languages, search, benchmarks, missing, context)
+    module.TITLE for module in (scaling, gains, selection, languages, tradeoff, benchmarks, search, missing, context)
 )
 
 
@@ -51,7 +53,7 @@ def write_report(
     """
     findings, page = Findings(frames, budget, other), Page()
     title = f"{frames.context['experiment']}: zero-shot accuracy against inference speed"
-    body = _header(findings, page, title) + _sections(findings, page)
+    body = _header(findings, page) + _sections(findings, page)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(document(title, body=body, scripts=page.scripts()), encoding="utf-8")
@@ -66,16 +68,27 @@ def exports_folder(report: Path | str) -> Path:
     return report.with_name(f"{report.stem}_files")
 
 
-def _header(findings: Findings, page: Page, title: str) -> str:
+def _header(findings: Findings, page: Page) -> str:
+    """The first screen: question, answer, what is uncertain, the chart with the budget beside it; then the answer in full."""
     answered = answer(findings)
-    paragraphs = answered.paragraphs
+    sentences = trade(findings)
+    short = sentences or answered.paragraphs
     if findings.pick is not None:  # the budget replaces the fastest configuration near the best
-        paragraphs = [budget_sentence(findings.pick), *replace(answered, fastest="").paragraphs]
-    notes = "".join(paragraph(text, kind="note") for text in caveats(findings))
+        short = [budget_sentence(findings.pick), *short]
+        answered = replace(answered, fastest="")
+    full = [*map(paragraph, answered.paragraphs), *(paragraph(text, kind="note") for text in caveats(findings))]
     return (
-        f'<header><h1>{escape(title)}</h1><div class="answer">{"".join(map(paragraph, paragraphs))}</div>{notes}'
-        f"{tradeoff.hero(findings, page)}{contents(CONTENTS)}</header>"
+        f'<header><p class="study">{escape(study_line(findings))}</p><h1>{escape(question(findings))}</h1>'
+        f'<div class="answer">{"".join(map(paragraph, short))}</div>{_uncertain(findings)}'
+        f'<div class="opening"><div>{tradeoff.hero(findings, page)}</div>{budget_panel(findings)}</div>'
+        f"{folded('The answer in full', ''.join(full)) if sentences else ''}{contents(CONTENTS)}</header>"
     )
+
+
+def _uncertain(findings: Findings) -> str:
+    text = uncertain(findings)
+    link = f'<a href="#{anchor(missing.TITLE)}">{missing.TITLE}</a>'
+    return f'<p class="note">Uncertain: {escape(text)}. {link}.</p>' if text else ""
 
 
 def _sections(findings: Findings, page: Page) -> str:
@@ -84,13 +97,13 @@ def _sections(findings: Findings, page: Page) -> str:
             budget_section(findings),
             compared_section(findings, page),
             _selectors(findings),
-            tradeoff.tradeoff_section(findings, page),
+            scaling.scaling_section(findings, page),
             gains.gains_section(findings, page),
             selection.selection_section(findings, page),
-            scaling.scaling_section(findings, page),
             languages.languages_section(findings, page),
-            search.search_section(findings, page),
+            tradeoff.tradeoff_section(findings, page),
             benchmarks.benchmarks_section(findings, page),
+            search.search_section(findings, page),
             missing.missing_section(findings),
             context.context_section(findings),
         ]

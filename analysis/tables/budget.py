@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.store.examples import Floats, Key
 from analysis.store.frames import BENCH_METRICS, StudyFrames
-from analysis.store.names import METRIC_NAMES
+from analysis.store.names import METRIC_DIGITS, METRIC_NAMES
 from analysis.tables.inference import example_variance, infer, probability_above_zero
 from analysis.tables.seeds import mean_draws, seed_runs, served_scores
 from analysis.tables.tradeoff import MORE_IS_BETTER, configurations
@@ -107,46 +107,92 @@ def best_for_budget(frames: StudyFrames, budget: str | tuple[Limit, ...]) -> Pic
     Raises:
         BadBudget: the budget cannot be parsed.
     """
-    limits = parse_budget(budget) if isinstance(budget, str) else budget
-    fitting: list[dict[str, Any]] = []
-    unknown: list[str] = []
-    undecided: dict[str, tuple[str, ...]] = {}
-    for row in configurations(frames).to_dict("records"):
-        configuration = {str(name): value for name, value in row.items()}
-        checks = [check(configuration, limit, limits) for limit in limits]
-        scored = pd.notna(configuration["score"])
-        if scored and all(result is True for result in checks):
-            fitting.append(configuration)
-        if False in checks or configuration["baseline"]:  # a baseline lacks what the row that was timed lacks
-            continue
-        for missing in (result for result in checks if isinstance(result, Missing)):
-            unknown.append(f"{_name(configuration)} ({missing.why})")
-            if scored:
-                undecided[missing.what] = (*undecided.get(missing.what, ()), _name(configuration))
-    best, runner_up, difference = _top_two(frames, fitting)
-    return Pick(limits, best, runner_up, difference, len(fitting), tuple(unknown), undecided)
+    return Budgets(frames).pick(parse_budget(budget) if isinstance(budget, str) else budget)
 
 
-def _top_two(
-    frames: StudyFrames, fitting: list[dict[str, Any]]
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None, Difference | None]:
-    """The best configuration, the runner-up and their difference; None where there are too few."""
-    if not fitting:
-        return None, None, None
-    shared = sorted(set.intersection(*(set(row["task_scores"]) for row in fitting)))
-    means = {_key(row): _expected(frames, row, shared) for row in fitting}
-    ranked = sorted(
-        fitting, key=lambda row: (-means[_key(row)], row["p50_ms"] if pd.notna(row["p50_ms"]) else math.inf)
-    )
-    best = ranked[0]
-    others = [row for row in ranked[1:] if (row["size"], row["trial_id"]) != (best["size"], best["trial_id"])]
-    runner_up = next(iter(others or ranked[1:]), None)
-    if runner_up is None:
-        return best, None, None
-    difference = compare_configurations(frames, best, runner_up)
-    if difference.value < 0:
-        return runner_up, best, compare_configurations(frames, runner_up, best)
-    return best, runner_up, difference
+class Budgets:
+    """Picks for any number of budgets of one study (`best_for_budget`); scores and differences are computed once."""
+
+    def __init__(self, frames: StudyFrames) -> None:
+        self._frames = frames
+        self._rows = [
+            {str(name): value for name, value in row.items()} for row in configurations(frames).to_dict("records")
+        ]
+        self._means: dict[tuple[object, ...], float] = {}
+        self._differences: dict[tuple[object, ...], Difference] = {}
+
+    def pick(self, limits: tuple[Limit, ...]) -> Pick:
+        """What this budget buys."""
+        fitting: list[dict[str, Any]] = []
+        unknown: list[str] = []
+        undecided: dict[str, tuple[str, ...]] = {}
+        for row in self._rows:
+            checks = [check(row, limit, limits) for limit in limits]
+            scored = pd.notna(row["score"])
+            if scored and all(result is True for result in checks):
+                fitting.append(row)
+            if False in checks or row["baseline"]:  # a baseline lacks what the row that was timed lacks
+                continue
+            for missing in (result for result in checks if isinstance(result, Missing)):
+                unknown.append(f"{_name(row)} ({missing.why})")
+                if scored:
+                    undecided[missing.what] = (*undecided.get(missing.what, ()), _name(row))
+        best, runner_up, difference = self._top_two(fitting)
+        return Pick(limits, best, runner_up, difference, len(fitting), tuple(unknown), undecided)
+
+    def steps(self, metric: str) -> list[Pick]:
+        """The picks for limits on one metric, tightest first: one at the value of each scored configuration.
+
+        Between two of these values nothing else fits, so they answer every budget on this metric. Values are rounded to the
+        decimals they are shown with, towards the side on which their configuration fits.
+        """
+        more, digits = metric in MORE_IS_BETTER, METRIC_DIGITS[metric]
+        known = [row[metric] for row in self._rows if pd.notna(row[metric]) and pd.notna(row["score"])]
+        values = sorted({_rounded(value, digits, up=not more) for value in known}, reverse=more)
+        return [self.pick((Limit(metric, ">=" if more else "<=", value),)) for value in values]
+
+    def _top_two(
+        self, fitting: list[dict[str, Any]]
+    ) -> tuple[dict[str, Any] | None, dict[str, Any] | None, Difference | None]:
+        """The best configuration, the runner-up and their difference; None where there are too few."""
+        if not fitting:
+            return None, None, None
+        shared = sorted(set.intersection(*(set(row["task_scores"]) for row in fitting)))
+        means = {_key(row): self._expected(row, shared) for row in fitting}
+        ranked = sorted(
+            fitting, key=lambda row: (-means[_key(row)], row["p50_ms"] if pd.notna(row["p50_ms"]) else math.inf)
+        )
+        best = ranked[0]
+        others = [row for row in ranked[1:] if (row["size"], row["trial_id"]) != (best["size"], best["trial_id"])]
+        runner_up = next(iter(others or ranked[1:]), None)
+        if runner_up is None:
+            return best, None, None
+        difference = self._difference(best, runner_up)
+        if difference.value < 0:
+            return runner_up, best, self._difference(runner_up, best)
+        return best, runner_up, difference
+
+    def _expected(self, row: dict[str, Any], tasks: list[str]) -> float:
+        key = (*_key(row), row["hardware"], *tasks)
+        if key not in self._means:
+            self._means[key] = _expected(self._frames, row, tasks)
+        return self._means[key]
+
+    def _difference(self, first: dict[str, Any], second: dict[str, Any]) -> Difference:
+        key = (*_key(first), first["hardware"], *_key(second), second["hardware"])
+        if key not in self._differences:
+            self._differences[key] = compare_configurations(self._frames, first, second)
+        return self._differences[key]
+
+
+def _rounded(value: float, digits: int, *, up: bool) -> float:
+    """To this many decimals, never below the value if `up`, else never above it."""
+    rounded = round(value, digits)
+    if up and rounded < value:
+        return round(rounded + 10.0**-digits, digits)
+    if not up and rounded > value:
+        return round(rounded - 10.0**-digits, digits)
+    return rounded
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str, str]:

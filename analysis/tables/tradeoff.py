@@ -178,6 +178,11 @@ def configuration_name(row: Mapping[Any, Any]) -> str:
     return f"{row['size']} {row['variant']}" + (" without an intermediate task" if row["baseline"] else "")
 
 
+def configuration_key(row: Mapping[Any, Any]) -> str:
+    """What names a row of `configurations` in a page."""
+    return "|".join(str(row[name]) for name in ("size", "variant", "trial_id", "hardware"))
+
+
 def _scores_above_chance(frames: StudyFrames, served: pd.DataFrame) -> pd.Series[float]:
     excluded = set(at_chance(frames))
     if not excluded:

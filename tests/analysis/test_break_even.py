@@ -45,8 +45,8 @@ def test_a_published_checkpoint_gains_at_no_cost_and_unknown_times_stay_unknown(
 
 
 def test_the_report_has_the_table_where_times_are_recorded(tmp_path: Path) -> None:
-    page = section(write(_frames(mnli=(300.0, 600.0)), tmp_path), "Gains of intermediate training")
+    page = section(write(_frames(mnli=(300.0, 600.0)), tmp_path), "What intermediate training buys")
     assert "What gains cost in training" in page
     untimed = _frames(mnli=(math.nan, math.nan))
-    page = section(write(untimed, tmp_path), "Gains of intermediate training")
+    page = section(write(untimed, tmp_path), "What intermediate training buys")
     assert "What gains cost in training" not in page

@@ -100,7 +100,7 @@ def test_the_report_lists_collapsed_runs_and_the_headline_does_not_count_them(tm
     frames = study({("snli", seed): 33.5 for seed in range(3)})
     sizes = frames.sizes.assign(best_trial="t0-0")
     page = write(dataclasses.replace(frames, sizes=sizes), tmp_path)
-    listed = section(page, "Gains of intermediate training")
+    listed = section(page, "What intermediate training buys")
     assert "Collapsed runs" in listed
     assert "1 comparison of runs at chance after training" in page
     assert "Collapsed runs" not in write(study({}), tmp_path)

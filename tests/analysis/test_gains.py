@@ -1,4 +1,4 @@
-"""Gains of intermediate training: pairing, verdicts, contamination flags, reasons for missing gains."""
+"""What intermediate training buys: pairing, verdicts, contamination flags, reasons for missing gains."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_gains_that_are_not_transfer_are_flagged_in_table_and_chart(frames: Stud
     }
     page = write(frames, tmp_path)
     assert '"label": "+4.0*"' in page, "the heat map's cell"
-    gains_page = section(page, "Gains of intermediate training")
+    gains_page = section(page, "What intermediate training buys")
     assert "2x128\nmnli\nnli\n+4.0\n" in gains_page
     assert "\nsame data\n" in gains_page, "the table's last column"
     assert "* the intermediate task shares training data with the target" in gains_page

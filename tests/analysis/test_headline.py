@@ -111,7 +111,7 @@ def test_one_seed_is_said_to_be_not_tested(tmp_path: Path) -> None:
     assert gain.endswith("The mean change is between order (−1.0) and topic (+2.0). One seed: not tested.")
     assert "zero" not in gain
     page = write(frames, tmp_path)
-    gains = section(page, "Gains of intermediate training")
+    gains = section(page, "What intermediate training buys")
     assert "one seed: not tested" in gains
     assert "undecided\n" not in gains
 
@@ -135,7 +135,7 @@ def test_a_gain_that_is_tested_shows_the_corrected_p_it_rests_on(tmp_path: Path)
     smallest = analysis.average_gains(nothing)["p_holm"].min()
     assert f"none differs from zero after Holm's correction (smallest p = {smallest:.3f})" in _answer(nothing).gain
     assert "Not told from it: " in _answer(nothing).gain
-    page = section(write(frames, tmp_path), "Gains of intermediate training")
+    page = section(write(frames, tmp_path), "What intermediate training buys")
     assert "corrected p (Holm)\n" in page
     could = analysis.gains(frames).set_index("intermediate")["detectable_corrected"]["order"]
     assert f"undecided\n{could:.1f}\n" in page
@@ -158,7 +158,7 @@ def test_a_slope_whose_interval_excludes_zero_shows_the_corrected_p_of_its_verdi
     assert topic["high"] < 0, "the interval is the row's own"
     assert topic["p"] < 0.05 < topic["p_holm"]
     assert topic["verdict"] == "unclear"
-    page = section(write(frames, tmp_path), "Gains of intermediate training")
+    page = section(write(frames, tmp_path), "What intermediate training buys")
     shown = page[page.index("Does the gain change with size?") :]
     assert "verdicts rest on p, corrected for 3 rows" in shown
     assert f"{topic['p_holm']:.3f}\nundecided" in shown
@@ -196,7 +196,7 @@ def test_a_target_at_chance_is_named_and_left_out_of_the_headline(tmp_path: Path
     benchmarks = section(page, "Benchmarks")
     assert "test score, targets above chance (%)\n" in benchmarks
     assert "66.0\n55.2\n" in benchmarks, "both means"
-    gains = section(page, "Gains of intermediate training")
+    gains = section(page, "What intermediate training buys")
     assert "corrected p (Holm), above chance\n" in gains
     averages = gains[gains.index("Average gains as a table") : gains.index("One intermediate task for all")]
     above = analysis.average_gains(frames, above_chance=True).to_dict("records")[0]

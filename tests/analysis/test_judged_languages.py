@@ -106,7 +106,7 @@ def test_english_counts_where_no_other_mean_is_recorded_and_the_report_says_so(t
     gain = answer(Findings(frames)).gain
     assert "over all languages, English included (from" in gain
     assert "differ from zero after Holm's correction" in gain
-    page = section(write(frames, tmp_path), "Gains of intermediate training")
+    page = section(write(frames, tmp_path), "What intermediate training buys")
     assert "Gains in points, mean over all languages, English included" in page
     assert OTHER_LANGUAGES not in page
 
@@ -119,7 +119,7 @@ def test_a_target_without_that_mean_keeps_its_own_and_is_named(tmp_path: Any) ->
     assert frames.judged_by == {"x": MEAN_WITHOUT_ENGLISH, "y": MEAN}
     page = write(frames, tmp_path, other=frames)
     languages = f"{OTHER_LANGUAGES} (y: English included)"
-    gains = section(page, "Gains of intermediate training")
+    gains = section(page, "What intermediate training buys")
     for caption in ("Gains in points, mean over ", "without a contamination flag (", "judged on test, mean over "):
         assert f"{caption}{languages}" in gains
     assert f"paired by seed, mean over {languages}" in section(page, "Compared with made")

@@ -167,7 +167,9 @@ def test_a_file_that_holds_no_tables_is_named(content: str | bytes, tmp_path: Pa
 def test_the_report_names_the_runs_that_were_joined(tmp_path: Path) -> None:
     whole = default_cells(TRUE, sd=0.1, seeds=2)
     parts = [of_seed(whole, seed, hardware=f"machine {seed}") for seed in range(2)]
-    assert "seed 0 on machine 0; seed 1 on machine 1" in section(write(analysis.joined(parts), tmp_path), "Run context")
+    assert "seed 0 on machine 0; seed 1 on machine 1" in section(
+        write(analysis.joined(parts), tmp_path), "How it was measured"
+    )
 
 
 def test_the_command_saves_joins_and_reports(tmp_path: Path) -> None:

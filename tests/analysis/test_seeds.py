@@ -285,13 +285,13 @@ def test_a_choice_on_one_seed_has_no_interval_and_the_page_warns_of_selection(tm
     assert row["gain"] == pytest.approx(np.mean([measured["topic"][t][0] - measured["none"][t][0] for t in "xy"]))
     assert row["seeds"] == 1
     assert math.isnan(row["low"])
-    gains = section(write(frames, tmp_path), "Gains of intermediate training")
+    gains = section(write(frames, tmp_path), "What intermediate training buys")
     assert "picking the best of several inflates the gain" in gains
     assert "small · best single\n" in gains
     assert "one seed, no examples\n1\n" in gains
     frames, _ = _chosen_study({"topic": (3.0, 1.0)}, seeds=4)
     row = {row["choice"]: row for row in analysis.choices(frames).to_dict("records")}["best single"]
-    gains = section(write(frames, tmp_path), "Gains of intermediate training")
+    gains = section(write(frames, tmp_path), "What intermediate training buys")
     gain, between = signed(row["gain"]), interval(row["low"], row["high"])
     assert f"best single {gain} {between}" in gains, "in the sentence"
     assert f"\n{gain}\n{between}\n" in gains, "in the table"

@@ -226,7 +226,7 @@ def test_intervals_cover_and_false_discoveries_stay_under_the_stated_rate(seeds:
 
 def test_the_report_shows_costs_and_both_ways_to_choose(tmp_path: Path) -> None:
     page = section(write(study(**MISLEADING, seeds=3), tmp_path), "What choosing on English dev costs")
-    assert "The trial chosen on English dev is below the best by" in page
+    assert "What choosing on English dev loses against the best trial" in page
     assert "a · English dev · one for all" in page
     assert "x: pos; y: none" in page
     assert "not recorded for every trial" in page

@@ -105,7 +105,7 @@ def test_the_most_expensive_configuration_counts_for_one_doubling() -> None:
 
 def test_the_page_says_whose_queries_were_timed(tmp_path: Path) -> None:
     page = write(_study([_served("small", 70.0, p50_ms=1.0), _served("large", 72.0, p50_ms=2.0)]), tmp_path)
-    costs = section(page, "Accuracy against cost")
+    costs = section(page, "Serving variants")
     assert "Costs are for queries of x only, while the score is the mean over all targets." in costs
     assert "against p50 latency (ms), queries of x; a cpu" in header(page)
     assert "at 2.0 ms median latency of x's queries" in header(page)
@@ -267,7 +267,7 @@ def test_a_retried_repeat_counts_once(tmp_path: Path) -> None:
         "a, repeat t0-s1 (intermediate task none): lost"
         in missing[missing.index("Failed attempts that were retried") :]
     )
-    assert "1 size, 2 trials, 2 repeats" in section(page, "Run context")
+    assert "1 size, 2 trials, 2 repeats" in section(page, "How it was measured")
 
 
 def _write(
@@ -343,10 +343,10 @@ def test_curves_over_operations_count_the_tokens(tmp_path: Path) -> None:
     assert analysis.scaling(frames)[key].parameters["b"] != pytest.approx(0.7, abs=0.01)
     page = write(frames, tmp_path)
     assert 'data-name="scaling_p50_latency_flops"' in page
-    assert "Sizes with different tokenizers need different numbers of tokens" in section(page, "Size")
-    assert "both axes show the same" not in section(page, "Size")
+    assert "Sizes with different tokenizers need different numbers of tokens" in section(page, "What size buys")
+    assert "would show the same" not in section(page, "What size buys")
     unknown = build_frames([_run(size, {"x": 50.0}) for size in body], body_m=body)
-    assert "Operations per sample cannot be counted" in section(write(unknown, tmp_path), "Size")
+    assert "Operations per sample cannot be counted" in section(write(unknown, tmp_path), "What size buys")
     assert pd.isna(analysis.scaling_points(unknown)["gflops_per_sample"]).all()
 
 

@@ -77,11 +77,11 @@ def test_a_flagged_gain_is_in_neither_mean(frames: StudyFrames) -> None:
 
 @pytest.mark.slow
 def test_the_report_marks_every_such_gain_and_shows_both_means(frames: StudyFrames, tmp_path: Path) -> None:
-    text = section(write(frames, tmp_path), "Gains of intermediate training")
+    text = section(write(frames, tmp_path), "What intermediate training buys")
     assert "not zero-shot in de" in text
     assert "Trained in other languages than English" in text
     assert text.count("topic_in_de ‡") >= 3  # the tables of gains, of averages and of choices
     assert "topic ‡" not in text
     plain = dataclasses.replace(frames, context=frames.context | {"arms": {}})
     (tmp_path / "plain").mkdir()
-    assert "‡" not in section(write(plain, tmp_path / "plain"), "Gains of intermediate training")
+    assert "‡" not in section(write(plain, tmp_path / "plain"), "What intermediate training buys")

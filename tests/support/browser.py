@@ -153,6 +153,25 @@ class Browser:
             "c.dispatchEvent(new Event('change')); await new Promise((r) => setTimeout(r, 300)); })()"
         )
 
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """Press and release a key, such as "Tab" or "ArrowLeft"."""
+        code = {"Tab": 9, "ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35}[key]
+        for kind in ("rawKeyDown", "keyUp"):
+            self._call(
+                "Input.dispatchKeyEvent",
+                **{"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 * shift},
+            )
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse at one point of the window (CSS pixels), move it to another and release it."""
+        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    def pdf(self) -> bytes:
+        """The page as the print dialog saves it: the paper size of its style sheet, backgrounds left out."""
+        printed = self._call("Page.printToPDF", preferCSSPageSize=True)
+        return base64.b64decode(printed["data"])
+
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """Write the whole page, or what is in view, as PNG."""
         picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.findings import Findings
+from analysis.report.leads import benchmarks_lead
 from analysis.report.page import Absent, Number, Page, folded, number, paragraph, section
 from analysis.store.frames import BENCH_METRICS, FLIPS
 from analysis.store.names import FLIPS_BATCH, FLIPS_CANDIDATES, METRIC_DIGITS, METRIC_NAMES
@@ -65,7 +66,7 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
         caption=caption + (SCORED_ONLY if compared else ""),
         data=_exported(findings, tasks),
     )
-    return section(TITLE, *_flips(served), folded("All measurements", table))
+    return section(TITLE, *_flips(served), folded("All measurements", table), lead=benchmarks_lead(findings))
 
 
 def _flips(served: pd.DataFrame) -> list[str]:

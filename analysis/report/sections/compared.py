@@ -47,7 +47,7 @@ def _scores(scores: pd.DataFrame, page: Page) -> str:
     judged_by = dict(zip(scores["task"], scores["judged_by"], strict=True))
     caption = f"Test scores of default cells in both, paired by seed, mean over {languages_in_words(judged_by)}. Intervals are "
     caption += "for one row alone; verdicts rest on p, corrected for the table"
-    return page.table("compared_scores", columns, rows, caption=caption, data=scores)
+    return page.table("compared_scores", columns, rows, caption=caption, data=scores, fold="Scores in both studies")
 
 
 def _speeds(speeds: pd.DataFrame, page: Page) -> list[str]:
@@ -65,7 +65,16 @@ def _speeds(speeds: pd.DataFrame, page: Page) -> list[str]:
         for row in speeds.to_dict("records")
     ]
     columns = ["size · serving variant", "metric", "this", "other", "other / this", "same hardware"]
-    return [page.table("compared_speeds", columns, rows, caption="Benchmarks in both", data=speeds)]
+    return [
+        page.table(
+            "compared_speeds",
+            columns,
+            rows,
+            caption="Benchmarks in both",
+            data=speeds,
+            fold="Benchmarks in both studies",
+        )
+    ]
 
 
 def _settings(settings: pd.DataFrame, page: Page) -> list[str]:

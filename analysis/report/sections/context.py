@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.report.findings import Findings
+from analysis.report.leads import context_lead
 from analysis.report.page import escape, section
 from analysis.store.frames import AGGREGATES
 from analysis.tables.formatting import counted
 
-TITLE = "Run context"
+TITLE = "How it was measured"
 
 
 def context_section(findings: Findings) -> str:
@@ -39,7 +40,7 @@ def context_section(findings: Findings) -> str:
         "Data": ", ".join(f"{task} {revision}" for task, revision in context["data"].items()),
     }
     pairs = "".join(f"<dt>{escape(name)}</dt><dd>{_definition(name, value)}</dd>" for name, value in entries.items())
-    return section(TITLE, f"<dl>{pairs}</dl>")
+    return section(TITLE, f"<dl>{pairs}</dl>", lead=context_lead(findings))
 
 
 def _run(run: Mapping[str, str | None]) -> str:

@@ -6,15 +6,17 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.charts.gains import average_chart, gain_intervals, gains_heatmap
+from analysis.charts.gains import average_chart, gain_intervals
+from analysis.charts.heatmap import gains_heatmap
 from analysis.report.findings import Findings
-from analysis.report.page import Absent, Number, Page, folded, grid, heading, number, p_cell, paragraph, section
+from analysis.report.leads import gains_lead
+from analysis.report.page import Absent, Number, Page, folded, heading, number, p_cell, paragraph, section
 from analysis.report.sections.zero_shot import SIGN, marked, zero_shot_part
 from analysis.store.names import VERDICT_NAMES
 from analysis.tables.chance import DEV_POINTS, NEAR_CHANCE_POINTS
 from analysis.tables.formatting import interval, signed
 
-TITLE = "Gains of intermediate training"
+TITLE = "What intermediate training buys"
 _LABELS_PX, _COLUMN_PX = 210, 52
 _FLAGS = {
     "same data": "* the intermediate task shares training data with the target",
@@ -33,8 +35,11 @@ def gains_section(findings: Findings, page: Page) -> str:
     over = f"mean over {findings.frames.judged_languages}"
     return section(
         TITLE,
-        *(paragraph(text, kind="note") for text in _explanations(findings)),
-        grid(*_charts(findings, page, over)),
+        *_charts(findings, page, over),
+        folded(
+            "How gains are compared and tested",
+            "".join(paragraph(text, kind="note") for text in _explanations(findings)),
+        ),
         folded("All gains at the default learning rates as a table", _table("gains", gained, page, over)),
         *_averages(findings, page),
         *zero_shot_part(findings, page),
@@ -43,6 +48,7 @@ def gains_section(findings: Findings, page: Page) -> str:
         *_tuned(findings, page, over),
         *_targets(findings, page),
         *_collapsed(findings, page),
+        lead=gains_lead(findings),
     )
 
 
@@ -71,17 +77,28 @@ def _charts(findings: Findings, page: Page, over: str) -> list[str]:
     figures = [
         page.chart(
             "gains",
-            gains_heatmap(gained, findings.by_language, size=size, language=findings.first_language),
-            caption=f"Gain over none in points, for the chosen size and language (initially the {over})",
+            gains_heatmap(gained, findings.by_language, findings.averages, size=size, language=findings.first_language),
+            caption=_heatmap_caption(over),
             label=label,
-            least_px=_LABELS_PX + _COLUMN_PX * gained["intermediate"].nunique(),
+            least_px=_LABELS_PX + _COLUMN_PX * (gained["intermediate"].nunique() + 1),
         )
     ]
     known = gained[gained["gain"].notna()]
     if len(known):
-        caption = f"The same with 95% intervals, for the chosen size ({over})"
+        caption = (
+            f"Points gained over no intermediate task with 95% intervals, for the chosen size ({over}); pale: one seed"
+        )
         figures.append(page.chart("gain_intervals", gain_intervals(known, size=size), caption=caption, label=label))
     return figures
+
+
+def _heatmap_caption(over: str) -> str:
+    return (
+        "Points gained over no intermediate task, for the chosen size and language "
+        f"(initially the {over}). Rows are targets, columns intermediate tasks, best on average first, with the "
+        "means of those without a flag. ▲ gain and ▼ loss, told from zero after Holm's correction; = within one point of zero; "
+        "no sign: undecided, or one seed and not tested; * and !: flagged, not transfer"
+    )
 
 
 def _averages(findings: Findings, page: Page) -> list[str]:
@@ -214,7 +231,9 @@ def _choices(findings: Findings, page: Page) -> list[str]:
     return [
         heading("One intermediate task for all targets, or one for each"),
         paragraph(f"{explained} Gains on size {findings.first_size}: {gains}." if gains else explained, kind="note"),
-        page.table("choices", [*columns, "intermediate task"], rows, caption=caption, data=table),
+        page.table(
+            "choices", [*columns, "intermediate task"], rows, caption=caption, data=table, fold="Choices as a table"
+        ),
     ]
 
 
@@ -264,7 +283,7 @@ def _tuned(findings: Findings, page: Page, over: str) -> list[str]:
     shown = repeated if len(repeated) else tuned
     if 0 < len(repeated) < len(tuned):
         explained += " Choices that were not repeated are in the exported table only."
-    content = _table("gains_tuned", shown, page, over, data=tuned)
+    content = _table("gains_tuned", shown, page, over, data=tuned, fold=bool(len(repeated)))
     return [
         heading("At the best learning rates of each"),
         paragraph(explained, kind="note"),
@@ -315,21 +334,31 @@ def _collapsed(findings: Findings, page: Page) -> list[str]:
     )
     columns = ["size", "intermediate task", "target", "runs", "dev score (%)", "test score (%)", "chance (%)"]
     columns += ["loss never fell"]
+    caption = "Runs at chance after training; mean scores"
     return [
         heading("Collapsed runs"),
         paragraph(explained, kind="note"),
-        page.table("collapsed", columns, rows, caption="Runs at chance after training; mean scores", data=runs),
+        page.table("collapsed", columns, rows, caption=caption, data=runs, fold="Collapsed runs as a table"),
     ]
 
 
-def _table(name: str, gained: pd.DataFrame, page: Page, over: str, *, data: pd.DataFrame | None = None) -> str:
+def _table(
+    name: str, gained: pd.DataFrame, page: Page, over: str, *, data: pd.DataFrame | None = None, fold: bool = False
+) -> str:
     rows = [_row(row) for row in gained.to_dict("records")]
     columns = ["size", "intermediate task", "target", "gain", "95% interval", "corrected p (Holm)", "verdict"]
     columns += ["could have seen", "sd"]
     columns += ["score (%)", "with none (%)", "chance (%)", "seeds", "collapsed", "examples", "contamination flag"]
     caption = f"Gains in points, {over}. Could have seen: the smallest true gain that the corrected test "
     caption += "tells from zero with 80% power, given this spread"
-    return page.table(name, columns, rows, caption=caption, data=gained if data is None else data)
+    return page.table(
+        name,
+        columns,
+        rows,
+        caption=caption,
+        data=gained if data is None else data,
+        fold="Gains as a table" if fold else "",
+    )
 
 
 def _row(row: dict[Any, Any]) -> list[object]:

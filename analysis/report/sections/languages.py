@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis.charts.languages import association_chart, language_chart
 from analysis.report.findings import Findings
+from analysis.report.leads import languages_lead
 from analysis.report.page import Absent, Number, Page, folded, grid, number, p_cell, paragraph, section
 from analysis.store.frames import AGGREGATES, ENGLISH
 from analysis.store.names import MAX_ANSWER_TOKENS
@@ -24,7 +25,7 @@ _ASSOCIATIONS = {
 _CHARTS = (
     ("pieces", "pieces_to_english", "effect", "Language effect and tokens per query"),
     ("fertility", "pieces_per_word", "effect", "Language effect and tokens per word"),
-    ("cost", "pieces_to_english", "p50_ms", "Cost of a language"),
+    ("cost", "pieces_to_english", "p50_ms", "Latency of a language and its tokens per query"),
     ("share", "share", "effect", "Language effect and share of the pre-training text"),
 )
 _AXES = {
@@ -47,17 +48,20 @@ def languages_section(findings: Findings, page: Page) -> str:
     label = _range_of_effects(findings.languages)
     scored = [task for task in frames.targets if task in set(single["task"])]
     chart = language_chart(_with_intervals(findings, single), sizes=sizes, target=scored[0])
-    figures = [page.chart("languages", chart, caption="Test score by language (chosen target)", label=label)]
+    caption = (
+        "Test score by language for the chosen target, best language first: each size's best trial, chosen on English "
+    )
+    caption += "dev. Dashed: chance. Bars: 95% intervals over test examples, where recorded"
     return section(
         TITLE,
+        page.chart("languages", chart, caption=caption, label=label),
         paragraph(
-            "Test score of the best trial of each size, chosen on English dev, best language first. Dashed: chance. Bars: 95% "
-            "intervals over test examples, where recorded. A language effect is the number of points by which a language "
+            "A language effect is the number of points by which a language "
             "exceeds the mean language in its own targets. Compare languages by it: a mean score mostly reflects which targets "
             "a language has.",
             kind="note",
         ),
-        grid(*figures, *_associations(findings, page, sizes)),
+        grid(*_associations(findings, page, sizes)),
         *_association_notes(findings.languages, sizes),
         *_association_table(findings, page),
         *_scripts(findings, page),
@@ -65,6 +69,7 @@ def languages_section(findings: Findings, page: Page) -> str:
         *_bounded(findings, sizes),
         folded("All scores by language", _table(findings, scores, page)),
         folded("Languages: script, pre-training share, tokens, cost", _costs(findings, page)),
+        lead=languages_lead(findings),
     )
 
 
@@ -141,7 +146,8 @@ def _associations(findings: Findings, page: Page, sizes: list[str]) -> list[str]
             f"{r['language']}: {r[x]:.2f}, {r[y]:.1f}" for r in known[known["size"] == size].to_dict("records")
         )
         chart = association_chart(known, x=x, y=y, titles=(_AXES[x], _AXES[y]), size=size)
-        figures.append(page.chart(f"language_{name}", chart, caption=f"{caption} (chosen size)", label=label))
+        caption += ", for the chosen size; each point is a language"
+        figures.append(page.chart(f"language_{name}", chart, caption=caption, label=label))
     return figures
 
 
@@ -177,7 +183,12 @@ def _association_table(findings: Findings, page: Page) -> list[str]:
     columns = ["size · association", "Spearman's rho", "95% interval", "p, not corrected", "languages"]
     return [
         page.table(
-            "associations", columns, rows, caption="Rank correlations over languages, without English", data=table
+            "associations",
+            columns,
+            rows,
+            caption="Rank correlations over languages, without English",
+            data=table,
+            fold="Rank correlations",
         )
     ]
 
@@ -197,7 +208,7 @@ def _scripts(findings: Findings, page: Page) -> list[str]:
     ]
     caption = "Mean language effect by script (points), without English; languages of one script are often related"
     columns = ["size · script", "mean effect", "lowest to highest", "languages"]
-    return [page.table("scripts", columns, rows, caption=caption, data=table)]
+    return [page.table("scripts", columns, rows, caption=caption, data=table, fold="By script")]
 
 
 def _table(findings: Findings, scores: pd.DataFrame, page: Page) -> str:

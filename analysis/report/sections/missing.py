@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.findings import Findings
+from analysis.report.leads import missing_lead
 from analysis.report.page import heading, items, paragraph, section
 from analysis.report.sections.benchmarks import NO_REASON
 from analysis.store.frames import StudyFrames
@@ -24,18 +25,17 @@ _EXPECTED = (*COSTS, "p99_ms", "test_score")  # metrics every benchmark should h
 def missing_section(findings: Findings) -> str:
     """Failed trials, unmeasured metrics, gains without a pair, weak evidence."""
     frames, gained = findings.frames, findings.gained
-    parts = []
-    for title, lines in (
-        ("Sizes that could not be searched", list(_lost_sizes(frames))),
-        ("Trials without a result", list(_lost_trials(frames))),
-        ("Failed attempts that were retried", list(_retried(frames))),
-        ("Not measured", list(_unmeasured(frames.benchmarks))),
-        ("Gains without a pair", list(_unpaired(gained))),
-        ("Weak evidence", list(_weak(findings))),
-    ):
-        if lines:
-            parts.append(f"{heading(title)}{items(lines)}")
-    return section(TITLE, *(parts or [paragraph("Nothing is missing.")]))
+    listed = {
+        "Sizes that could not be searched": list(_lost_sizes(frames)),
+        "Trials without a result": list(_lost_trials(frames)),
+        "Failed attempts that were retried": list(_retried(frames)),
+        "Not measured": list(_unmeasured(frames.benchmarks)),
+        "Gains without a pair": list(_unpaired(gained)),
+        "Weak evidence": list(_weak(findings)),
+    }
+    listed = {title: lines for title, lines in listed.items() if lines}
+    parts = [f"{heading(title)}{items(lines)}" for title, lines in listed.items()]
+    return section(TITLE, *(parts or [paragraph("Nothing is missing.")]), lead=missing_lead(listed))
 
 
 def _lost_sizes(frames: StudyFrames) -> Iterator[str]:

@@ -10,11 +10,12 @@ import pandas as pd
 
 from analysis.charts.scaling import published_chart, scaling_chart
 from analysis.report.findings import Findings
+from analysis.report.leads import size_lead
 from analysis.report.page import Absent, Number, Page, folded, grid, heading, number, paragraph, section
 from analysis.store.frames import AGGREGATE_NAMES, MEAN, zero_shot
 from analysis.tables.scaling import FEWEST, SCORE, Fit, Over
 
-TITLE = "Size"
+TITLE = "What size buys"
 
 
 def scaling_section(findings: Findings, page: Page) -> str:
@@ -35,15 +36,31 @@ def scaling_section(findings: Findings, page: Page) -> str:
         explained += f" A curve needs at least {FEWEST} sizes; there are {int(sizes.max())} here."
     return section(
         TITLE,
+        grid(*_figures(findings, page)),
         paragraph(explained, kind="note"),
-        grid(
-            *_charts(points, findings.fits, page, over="params_body_m"),
-            *_charts(points, findings.fits_over_flops, page, over="gflops_per_sample"),
-        ),
         *_fits(findings, page),
         folded("The points as a table", _points(findings, page)),
         *_published(findings, page),
+        lead=size_lead(findings),
     )
+
+
+def _figures(findings: Findings, page: Page) -> list[str]:
+    """Against body parameters, and against operations where that shows something else; nothing for one size."""
+    points = findings.points
+    if points["size"].nunique() < 2:
+        return []
+    figures = _charts(points, findings.fits, page, over="params_body_m")
+    if _proportional(points):
+        return figures
+    return [*figures, *_charts(points, findings.fits_over_flops, page, over="gflops_per_sample")]
+
+
+def _proportional(points: pd.DataFrame) -> bool:
+    """Whether operations say no more than body parameters: all sizes use equally many tokens."""
+    known = points.dropna(subset=["gflops_per_sample"])
+    tokens = known["gflops_per_sample"] / known["params_body_m"]
+    return bool(tokens.max() < 1.001 * tokens.min())
 
 
 def _operations(points: pd.DataFrame) -> str:
@@ -53,10 +70,8 @@ def _operations(points: pd.DataFrame) -> str:
         "Operations per sample are 2 per body parameter and token of a mean query of the timed task; attention, quadratic "
         "in the length, is left out."
     )
-    by_size = points.dropna(subset=["gflops_per_sample"]).drop_duplicates("size")
-    tokens = by_size["gflops_per_sample"] / by_size["params_body_m"]
-    if tokens.max() < 1.001 * tokens.min():
-        return f"{counted} All sizes use equally many tokens here, so both axes show the same."
+    if _proportional(points):
+        return f"{counted} All sizes use equally many tokens here, so charts against operations would show the same."
     return f"{counted} Sizes with different tokenizers need different numbers of tokens, which the body does not show."
 
 
@@ -73,7 +88,8 @@ def _charts(points: pd.DataFrame, fits: dict[tuple[str, str, str], Fit], page: P
         name, against = (
             (name, "body parameters") if over == "params_body_m" else (f"{name}_flops", "operations per sample")
         )
-        figures.append(page.chart(name, chart, caption=f"{_heading(str(what))} against {against}", label=label))
+        caption = f"{_heading(str(what))} against {against}; bars: one standard deviation over seeds"
+        figures.append(page.chart(name, chart, caption=caption, label=label))
     return figures
 
 
@@ -99,7 +115,7 @@ def _fits(findings: Findings, page: Page) -> list[str]:
     ]
     columns = ["series", "form", "parameter", "value", "95% interval", "leave-one-out error", "sizes"]
     caption = "Fits. N: body parameters (M); F: GFLOP per sample; the error is in the unit of the series"
-    return [page.table("fits", columns, cells, caption=caption, data=pd.DataFrame(rows))]
+    return [page.table("fits", columns, cells, caption=caption, data=pd.DataFrame(rows), fold="Fitted curves")]
 
 
 def _fit_rows(fits: dict[tuple[str, str, str], Fit], variable: str) -> Iterator[dict[str, Any]]:
@@ -161,6 +177,7 @@ def _published(findings: Findings, page: Page) -> list[str]:
     measured = scores.merge(findings.best, on=["size", "trial_id"]).merge(frames.sizes[["size", "params_m"]], on="size")
     targets = [task for task in frames.targets if task in set(literature["task"])]
     label = "; ".join(f"{row['model']} on {row['task']}: {row['value']:.1f}" for row in literature.to_dict("records"))
+    score = f"Score ({AGGREGATE_NAMES[MEAN]})"
     chart = published_chart(measured, literature, target=targets[0])
     rows = [
         [row["model"], row["task"], Number(f"{row['value']:.1f}"), number(row["params_m"], 0), row["source"]]
@@ -177,8 +194,9 @@ def _published(findings: Findings, page: Page) -> list[str]:
         page.chart(
             "published",
             chart,
-            caption=f"Score ({AGGREGATE_NAMES[MEAN]}) against all parameters, for the chosen target",
+            caption=f"{score} against all parameters, for the chosen target; grey and hollow: published, other set-ups",
             label=label,
+            least_px=480,
         ),
         folded("Published scores as a table", page.table("published", columns, rows, caption=caption, data=literature)),
     ]

@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis.charts.search import agreement_chart, importance_chart
 from analysis.report.findings import Findings
+from analysis.report.leads import search_lead
 from analysis.report.page import Absent, Number, Page, count, folded, grid, number, paragraph, section
 from analysis.tables.formatting import counted, interval
 from analysis.tables.searches import FEWEST_TRIALS
@@ -24,13 +25,14 @@ def search_section(findings: Findings, page: Page) -> str:
     means = "Dev and test scores are means over the targets a trial finished: compare only rows with equally many."
     return section(
         TITLE,
-        paragraph(f"{selected} {means}", kind="note"),
         grid(*figures),
+        paragraph(f"{selected} {means}", kind="note"),
         *notes,
         *_agreement(findings.agreement, page),
         _savings(findings, page),
         folded("All trials", _trials(findings, page)),
         _sizes(frames.sizes, page),
+        lead=search_lead(findings),
     )
 
 
@@ -42,7 +44,7 @@ def _charts(findings: Findings, page: Page) -> tuple[list[str], list[str]]:
         label = "; ".join(
             f"{r['size']} {r['parameter']}: {r['importance']:.2f}" for r in importances.to_dict("records")
         )
-        caption = "Importance of hyperparameters for the dev score (PED-ANOVA)"
+        caption = "Importance of each hyperparameter for the dev score, by size (PED-ANOVA, as a share)"
         figures.append(
             page.chart("importances", importance_chart(importances, sizes=sizes), caption=caption, label=label)
         )
@@ -54,7 +56,7 @@ def _charts(findings: Findings, page: Page) -> tuple[list[str], list[str]]:
         label = "; ".join(
             f"{r['size']} after {r['rung']} targets: {r['kendall_tau']:.2f}" for r in agreement.to_dict("records")
         )
-        caption = "Agreement of the ranking after n targets with the final ranking"
+        caption = "Agreement of the ranking of trials after n targets with the final one, by size; bars: 95% intervals"
         figures.append(page.chart("rungs", agreement_chart(agreement, sizes=sizes), caption=caption, label=label))
         page.tables["rungs"] = agreement
     return figures, notes

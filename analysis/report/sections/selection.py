@@ -27,14 +27,15 @@ def selection_section(findings: Findings, page: Page) -> str:
     """Costs over all targets by selector, costs by target of English dev, one choice for each target beside one for all."""
     costs = findings.selection_costs
     if costs.empty:
-        return section(TITLE, paragraph("No size has two complete trials, so there was nothing to choose between."))
+        return section(TITLE, lead="No size has two complete trials, so there was nothing to choose between.")
     over = f"mean over {findings.frames.judged_languages}"
     return section(
         TITLE,
-        *(paragraph(text, kind="note") for text in (*_explanations(costs), *_in_words(costs))),
+        *(paragraph(text, kind="note") for text in _explanations(costs)),
         _by_selector(costs, page, over),
         *_by_target(costs, page, over),
         *_per_target(findings, page, over),
+        lead=_lead(costs),
     )
 
 
@@ -56,16 +57,16 @@ def _explanations(costs: pd.DataFrame) -> list[str]:
     ]
 
 
-def _in_words(costs: pd.DataFrame) -> list[str]:
+def _lead(costs: pd.DataFrame) -> str:
     """The cost of English dev for each size, in a sentence."""
     rows = costs[(costs["task"] == ALL_TARGETS) & (costs["scope"] == _ONE) & (costs["selector"] == ENGLISH_DEV)]
     told = [
-        f"{row['size']} {signed(row['cost'])} points {interval(row['low'], row['high'])}"
+        f"{row['size']} {row['cost']:.1f} points {interval(row['low'], row['high'])}".strip()
         for row in rows[rows["cost"].notna()].to_dict("records")
     ]
-    return (
-        [f"The trial chosen on English dev is below the best by, mean over targets: {'; '.join(told)}."] if told else []
-    )
+    if not told:
+        return "What choosing on English dev costs is not known: its trials lack scores by example."
+    return f"What choosing on English dev loses against the best trial, as a mean over targets: {'; '.join(told)}."
 
 
 def _by_selector(costs: pd.DataFrame, page: Page, over: str) -> str:

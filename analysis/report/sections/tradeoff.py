@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis.charts.tradeoff import tradeoff_chart
 from analysis.report.findings import Findings
+from analysis.report.leads import serving_lead
 from analysis.report.page import Number, Page, grid, paragraph, section
 from analysis.store.frames import AGGREGATE_NAMES, NONE
 from analysis.store.names import METRIC_DIGITS, METRIC_NAMES
@@ -13,13 +14,14 @@ from analysis.tables.formatting import quantity
 from analysis.tables.tradeoff import COSTS, comparable_groups, configuration_name
 
 HERO = "p50_ms"
-TITLE = "Accuracy against cost"
-HOLLOW = "Hollow: without an intermediate task, same speed (measured once: same model shape)"
+TITLE = "Serving variants"
+HOLLOW = "hollow: without an intermediate task, at the same speed (measured once: same model shape)"
 
 
 def hero(findings: Findings, page: Page) -> str:
     """The opening chart of the report: test score against p50 latency."""
-    return "".join([*_charts(findings, page, HERO, height=340), *_not_drawn(findings, HERO)])
+    figures = _charts(findings, page, HERO, height=380, opening=True)
+    return "".join([*figures, *_not_drawn(findings, HERO)])
 
 
 def tradeoff_section(findings: Findings, page: Page) -> str:
@@ -34,7 +36,12 @@ def tradeoff_section(findings: Findings, page: Page) -> str:
     if unmeasured:
         notes.append(paragraph(f"Not measured, so not drawn: {', '.join(unmeasured)}.", kind="note"))
     return section(
-        TITLE, paragraph(_explained(served), kind="note"), grid(*figures), *notes, *_hypervolumes(findings, page)
+        TITLE,
+        grid(*figures),
+        *notes,
+        paragraph(_explained(served), kind="note"),
+        *_hypervolumes(findings, page),
+        lead=serving_lead(findings),
     )
 
 
@@ -73,7 +80,7 @@ def _points(served: pd.DataFrame, cost: str) -> pd.DataFrame:
     return served[served[cost].gt(0) & served["score"].notna()]
 
 
-def _charts(findings: Findings, page: Page, cost: str, *, height: int) -> list[str]:
+def _charts(findings: Findings, page: Page, cost: str, *, height: int, opening: bool = False) -> list[str]:
     """One chart per group of comparable configurations."""
     figures = []
     groups = comparable_groups(_points(findings.served, cost), cost)
@@ -84,7 +91,8 @@ def _charts(findings: Findings, page: Page, cost: str, *, height: int) -> list[s
         )
         name = f"tradeoff_{cost}" + (f"_{number}" if len(groups) > 1 else "")
         chart = tradeoff_chart(group, cost=cost, height=height)
-        figures.append(page.chart(name, chart, caption=_caption(group, cost), label=label))
+        caption = _caption(group, cost) + ("; ring and upright line: the budget" if opening else "")
+        figures.append(page.chart(name, chart, caption=caption, label=label, caption_below=opening))
     return figures
 
 
@@ -94,8 +102,8 @@ def _caption(group: pd.DataFrame, cost: str) -> str:
     bound = _bound(group["server_bound_ms"].iloc[0]) if cost == "server_qps" else ""
     languages = AGGREGATE_NAMES[str(group["judged_by"].iloc[0])]
     against = f"{METRIC_NAMES[cost]}{bound}" + (f", queries of {timed}" if timed else "")
-    hollow = f". {HOLLOW}" if group["baseline"].any() else ""
-    return f"Mean test score over targets ({languages}) against {against}; {hardware}{hollow}"
+    hollow = f"; {HOLLOW}" if group["baseline"].any() else ""
+    return f"Mean test score over targets ({languages}) against {against}; {hardware}{hollow}; dashed: Pareto front"
 
 
 def _not_drawn(findings: Findings, cost: str) -> list[str]:

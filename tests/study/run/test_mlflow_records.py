@@ -74,7 +74,7 @@ def test_a_published_arm_s_marks_reach_the_tables_by_size_and_choice(tmp_path: P
     assert [rows[tagging][name] for name in names] == [1.0, "", "", "one seed"]
     (average,) = analysis.average_gains(frames).to_dict("records")
     assert average["targets"] == 2
-    page = section(write(frames, tmp_path), "Gains of intermediate training")
+    page = section(write(frames, tmp_path), "What intermediate training buys")
     assert "† others trained the checkpoint" in page
     assert "seen by the encoder: bitext" in page
 
@@ -106,11 +106,11 @@ def test_the_tables_name_the_encoder_and_mark_what_it_has_seen(frames: analysis.
     assert frames.encoders == {"plain": "google-bert/bert-base-multilingual-cased", "seen": E5}
     assert (frames.seen("seen", bitext), frames.seen("plain", bitext)) == ("bitext", "")
     page = write(frames, tmp_path)
-    assert f"seen: {E5}, which has seen data of {bitext} (bitext)" in section(page, "Run context")
-    cells = section(page, "Languages") + section(page, "Size")
+    assert f"seen: {E5}, which has seen data of {bitext} (bitext)" in section(page, "How it was measured")
+    cells = section(page, "Languages") + section(page, "What size buys")
     assert f"{bitext} · seen (seen)" in cells
     assert f"{bitext} · plain (seen)" not in cells
-    assert E5 in section(page, "Size")
+    assert E5 in section(page, "What size buys")
     only = dataclasses.replace(frames, trials=frames.trials[frames.trials["size"] == "seen"])
     assert f"Its encoder was trained on data of these targets before: {bitext} (bitext)." in header(
         write(only, tmp_path)

@@ -1,0 +1,165 @@
+"""The answer's two sentences, and what the heat map adds up, on studies whose truth is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import analysis
+from analysis import StudyFrames
+from analysis.charts.heatmap import OVER_TARGETS, OVER_TASKS, gains_heatmap
+from analysis.report import leads
+from analysis.report.findings import Findings
+from analysis.report.size_steps import size_steps
+from analysis.report.trade import intermediate_sentence, size_sentence, trade, uncertain
+from analysis.store.frames import MEAN
+from tests.analysis.helpers import default_cells
+from tests.support.studies import build_frames
+
+BODY_M = {"small": 1.0, "middle": 2.0, "large": 4.0}
+P50_MS = {"small": 2.0, "middle": 5.0, "large": 8.0}
+
+
+def _study(scores: Mapping[str, float], *, seeds: int, served: bool = True, spread: float = 0.2) -> StudyFrames:
+    """One target; each size has a trial without an intermediate task, whose seeds differ by `spread` points."""
+    runs: list[dict[str, Any]] = [
+        {"size": size, "trial_id": f"t-s{seed}" if seed else "t", "intermediate": "none", "seed": seed}
+        | {"scores": {"x": score + spread * (seed - (seeds - 1) / 2)}}
+        | ({"repeats": "t"} if seed else {})
+        for size, score in scores.items()
+        for seed in range(seeds)
+    ]
+    benchmarks = [
+        {"size": size, "trial_id": "t", "variant": "fp32", "p50_ms": P50_MS[size], "timed_task": "x"}
+        | {"task_scores": {"x": score - spread * (seeds - 1) / 2}}
+        for size, score in scores.items()
+    ]
+    return build_frames(runs, benchmarks if served else (), body_m=BODY_M)
+
+
+@pytest.mark.parametrize(
+    ("scores", "seeds", "says"),
+    [
+        ({"small": 50.0, "large": 60.0}, 3, "Going from small to large buys 10.0 points for 4.0 times the latency"),
+        (
+            {"small": 50.0, "large": 60.0},
+            1,
+            "from small to large changes the mean by +10.0 points (one seed: not tested) for 4.0 times the latency",
+        ),
+        (
+            {"small": 50.0, "middle": 60.0, "large": 55.0},
+            3,
+            "Going from small to middle buys 10.0 points for 2.5 times the latency; going on to large costs 5.0 points for 1.6",
+        ),
+        ({"small": 60.0, "middle": 50.0, "large": 55.0}, 3, "Going from small to large costs 5.0 points for 4.0 times"),
+        ({"small": 50.0}, 3, "Only one size has scores (small), so what size buys is open."),
+    ],
+)
+def test_what_size_buys(scores: dict[str, float], seeds: int, says: str) -> None:
+    assert says in size_sentence(Findings(_study(scores, seeds=seeds)))
+
+
+def test_seeds_that_all_agree_that_nothing_changed_are_a_tie() -> None:
+    frames = _study({"small": 50.0, "large": 50.0}, seeds=3)
+    (step,) = size_steps(frames)
+    assert (step.start, step.end, step.seeds, step.plain) == ("small", "large", 3, True)
+    assert "from small to large is a tie (0.0 points) for 4.0 times the latency" in size_sentence(Findings(frames))
+
+
+def test_seeds_that_disagree_tell_nothing() -> None:
+    runs = [
+        {"size": size, "trial_id": f"t-s{seed}" if seed else "t", "intermediate": "none", "seed": seed}
+        | {"scores": {"x": score}}
+        | ({"repeats": "t"} if seed else {})
+        for size, scores in {"small": (50.0, 50.0, 50.0), "large": (45.0, 52.0, 58.0)}.items()
+        for seed, score in enumerate(scores)
+    ]
+    said = size_sentence(Findings(build_frames(runs, body_m=BODY_M)))
+    assert "from small to large buys nothing that 3 seeds tell from zero (+1.7 [" in said
+    assert said.endswith("(without an intermediate task; speed was not measured).")
+
+
+def test_what_intermediate_training_buys() -> None:
+    cells = {"none": 50.0, "topic": 56.0, "order": 53.0, "copy": 50.0, "noise": 47.0}
+    frames = default_cells(cells, sd=0.2, seeds=6)
+    gain = analysis.average_gains(frames).set_index("intermediate")["gain"]
+    said = intermediate_sentence(Findings(frames))
+    assert said == (
+        f"Training on an English task first, on a: topic buys {gain['topic']:.1f} points and order {gain['order']:.1f}; "
+        f"copy ties with none; noise costs {-gain['noise']:.1f} points."
+    )
+    assert uncertain(Findings(frames)).startswith("6 seeds, so only large differences can be told from zero")
+
+
+def test_intermediate_tasks_that_are_undecided_are_named_once() -> None:
+    names = ("topic", "order", "copy", "noise")
+    frames = default_cells({"none": 50.0} | dict.fromkeys(names, 50.5), sd=2.0, seeds=3)
+    said = intermediate_sentence(Findings(frames))
+    assert said.count("tell from zero") == 1
+    assert " and 2 others buy nothing that 3 seeds tell from zero (" in said
+
+
+def test_one_seed_is_not_tested() -> None:
+    frames = default_cells({"none": 50.0, "topic": 52.0, "order": 49.0}, sd=0.0, seeds=1)
+    said = intermediate_sentence(Findings(frames))
+    assert said == (
+        "On a, training on an English task first changes the mean by +2.0 (topic) to −1.0 points (order; one seed: not tested)."
+    )
+    assert uncertain(Findings(frames)) == "one seed, so no difference is tested; no speed was measured"
+
+
+def test_the_heat_map_is_sorted_and_has_totals() -> None:
+    cells = {"none": 50.0, "order": 47.0, "topic": 56.0}
+    frames = default_cells(cells, sd=0.3, seeds=4, targets=("x", "y"))
+    averages = analysis.average_gains(frames)
+    chart = gains_heatmap(
+        analysis.gains(frames), analysis.gains_by_language(frames), averages, size="a", language=MEAN
+    ).to_dict()
+    encoding = chart["layer"][0]["encoding"]
+    assert encoding["x"]["scale"]["domain"] == ["topic", "order", OVER_TASKS]
+    assert encoding["y"]["scale"]["domain"][-1] == OVER_TARGETS
+    rows = chart["datasets"][chart["layer"][1]["data"]["name"]]
+    totals = {row["intermediate"]: row for row in rows if row["task"] == OVER_TARGETS}
+    for row in averages.to_dict("records"):
+        assert totals[row["intermediate"]]["gain"] == pytest.approx(row["gain"])
+    assert totals["topic"]["label"].endswith("▲"), "told from zero: read without colour"
+    assert totals["order"]["label"].endswith("▼")
+    over_tasks = {row["task"]: row["gain"] for row in rows if row["intermediate"] == OVER_TASKS}
+    gains = analysis.gains(frames).groupby("task")["gain"].mean()
+    assert over_tasks == pytest.approx(dict(gains), abs=0.006)
+
+
+def test_sections_open_with_what_was_found() -> None:
+    frames = _study({"small": 50.0, "large": 60.0}, seeds=3)
+    findings = Findings(frames)
+    assert leads.size_lead(findings).startswith("From small to large: +10.0 points [")
+    assert leads.size_lead(findings).endswith("] (3 seeds), p50 from 2.00 to 8.00 ms.")
+    assert leads.serving_lead(findings) == "One variant of large was served: fp32, at 8.00 ms p50 latency."
+    assert leads.benchmarks_lead(findings) == "2 configurations measured; 2 on the Pareto front of p50 latency."
+    assert leads.search_lead(findings).startswith("2 trials searched, 0 of them stopped early")
+    one_seed = Findings(default_cells({"none": 50.0, "topic": 52.0, "order": 49.0}, sd=0.0, seeds=1))
+    assert leads.gains_lead(one_seed) == (
+        "2 gains at the default learning rates, one seed each and so not tested: −1.0 points (order on x) to +2.0 points "
+        "(topic on x)."
+    )
+    tested = Findings(default_cells({"none": 50.0, "topic": 56.0, "copy": 50.0}, sd=0.2, seeds=6))
+    assert leads.gains_lead(tested).startswith(
+        "Of 2 comparisons at the default learning rates: 1 gain, 0 losses, 1 tie, 0 undecided. "
+        "The largest: topic on x, size a, +"
+    )
+
+
+def test_of_one_size_the_answer_says_what_serving_buys() -> None:
+    frames = _study({"small": 50.0}, seeds=3)
+    quick = frames.benchmarks.assign(
+        variant="int8", p50_ms=0.5, task_scores=pd.Series([{"x": 49.0}], dtype="object"), test_score=49.0
+    )
+    both = dataclasses.replace(frames, benchmarks=pd.concat([frames.benchmarks, quick], ignore_index=True))
+    first, _ = trade(Findings(both))
+    assert first.endswith(
+        "int8 serves small 4.0 times as fast as fp32 (0.50 against 2.00 ms p50), for −0.8 points of score as served."
+    )
