@@ -177,7 +177,7 @@ class CheckpointBenchmark:
             return _Served(task.name, *recorded, flips)
 
     def _recorded(self, evaluate: Evaluate) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame | None] | None:
-        """A finished evaluation's scores, in summary and by example, and its answers, if it ran on such a device under these versions."""
+        """A finished evaluation's scores, in summary and by example, and answers, if it ran on such a device and versions."""
         finished = self._work().store.find_intact(evaluate)
         if finished is None:
             return None
