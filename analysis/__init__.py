@@ -34,9 +34,9 @@ from analysis.tables.selection.per_target import per_target_choices
 from analysis.tables.tradeoff import configurations, front, hypervolume, hypervolumes, pareto_front
 
 if TYPE_CHECKING:
-    from analysis.report.write import exports_folder, write_report
+    from analysis.report.write import exports_folder, report_with_tables, write_report
 
-_FROM_REPORT = ("exports_folder", "write_report")
+_FROM_REPORT = ("exports_folder", "report_with_tables", "write_report")
 
 __all__ = [
     "BadBudget",
@@ -69,6 +69,7 @@ __all__ = [
     "power_of",
     "published",
     "read_saved",
+    "report_with_tables",
     "rung_agreement",
     "save",
     "savings",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +38,20 @@ class ExampleSet:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What the sums of an example are counted from, as JSON values; texts of candidates are replaced by their names."""
+
+    id: str
+    prediction: Any
+    reference: Any
+
+
+@dataclass(frozen=True)
 class Score:
     """A set's score in percent, its named parts (F1 and EM, precision and recall), and the sums they are computed from.
 
-    `examples` is the number of scored examples; `per_example` has their sums in order. `constant`: the model gives all of them
+    `examples` is the number of scored examples; `per_example` has their sums in order, `answers` what these are counted from.
+    `constant`: the model gives all of them
     one answer, although they differ. Such a score says how often that answer is right, and nothing about the model.
     """
 
@@ -53,6 +63,7 @@ class Score:
     counts: Counts
     per_example: tuple[Counts, ...]
     constant: bool = False
+    answers: tuple[Answer, ...] = ()
 
 
 def score_sets(
@@ -79,7 +90,8 @@ def score_outputs(outputs: Sequence[Outputs[Any]], task: Task) -> list[Score]:
     """As `score_sets`, from the model's outputs for the sets."""
     head, metric = HEADS[task.head], METRICS[task.metric]
     scores = []
-    for output, predictions in zip(outputs, head.decode_all(outputs, task), strict=True):
+    decoded = zip(outputs, head.decode_all(outputs, task), head.candidate_names(outputs), strict=True)
+    for output, predictions, names in decoded:
         references = [head.reference(example, task) for example in output.examples]
         counts = tuple(
             metric.count(prediction, reference, output.language)
@@ -90,8 +102,22 @@ def score_outputs(outputs: Sequence[Outputs[Any]], task: Task) -> list[Score]:
             total = sum(counts, Counts())
             value, parts = metric.value(total), metric.parts(total)
             constant = _is_constant(predictions, references)
-            scores.append(Score(output.split, output.language, value, parts, len(counts), total, counts, constant))
+            answers = tuple(
+                Answer(example.id, _named(prediction, names), _named(reference, names))
+                for example, prediction, reference in zip(output.examples, predictions, references, strict=True)
+                if reference is not None
+            )
+            scores.append(
+                Score(output.split, output.language, value, parts, len(counts), total, counts, constant, answers)
+            )
     return scores
+
+
+def _named(answer: Any, names: Mapping[str, str]) -> Any:
+    """A prediction or reference as a JSON value, in which candidates' texts are replaced by their names."""
+    if isinstance(answer, (list, tuple)):
+        return [names.get(item, item) for item in answer]
+    return names.get(answer, answer) if isinstance(answer, str) else answer
 
 
 def _is_constant(predictions: Sequence[object], references: Sequence[object | None]) -> bool:

@@ -8,9 +8,9 @@ from pathlib import Path
 from analysis.charts.common import LANGUAGE, SIZE, TARGET
 from analysis.report.answer import answer, caveats
 from analysis.report.budget_panel import budget_panel
-from analysis.report.exports import write_exports
+from analysis.report.exports import file_name, write_exports
 from analysis.report.findings import Findings
-from analysis.report.page import Page, anchor, contents, document, escape, folded, paragraph, selectors
+from analysis.report.page import Page, anchor, as_csv, contents, document, escape, folded, paragraph, selectors
 from analysis.report.sections import (
     benchmarks,
     context,
@@ -51,15 +51,25 @@ def write_report(
     Raises:
         BadBudget: the budget cannot be parsed.
     """
-    findings, page = Findings(frames, budget, other), Page()
-    title = f"{frames.context['experiment']}: zero-shot accuracy against inference speed"
-    body = _header(findings, page) + _sections(findings, page)
+    html, page = _rendered(Findings(frames, budget, other))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(document(title, body=body, scripts=page.scripts()), encoding="utf-8")
+    path.write_text(html, encoding="utf-8")
     if exports:
         write_exports(page, exports_folder(path), sizes=frames.size_names, targets=frames.targets)
     return path
+
+
+def report_with_tables(frames: StudyFrames) -> tuple[str, dict[str, str]]:
+    """The report as HTML, and every table of it as CSV, by the name of the file that `write_report` exports it to."""
+    html, page = _rendered(Findings(frames))
+    return html, {f"{file_name(name)}.csv": as_csv(table) for name, table in page.tables.items()}
+
+
+def _rendered(findings: Findings) -> tuple[str, Page]:
+    page, title = Page(), f"{findings.frames.context['experiment']}: zero-shot accuracy against inference speed"
+    body = _header(findings, page) + _sections(findings, page)
+    return document(title, body=body, scripts=page.scripts()), page
 
 
 def exports_folder(report: Path | str) -> Path:

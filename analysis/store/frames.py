@@ -123,6 +123,7 @@ BENCHMARKS = {
     "driver": "str",
     "reason": "str",
 }
+EVALUATIONS = {"size": "str", "trial_id": "str", "task": "str", "stage": "str"}
 SPEED_BY_LANGUAGE = {
     "size": "str",
     "variant": "str",
@@ -191,6 +192,7 @@ class StudyFrames:
     `context`: what the study recorded about itself, None or empty where it recorded nothing.
     `examples`: per-example sums behind the scores, read on demand.
     `retried`: failed attempts that were retried, with the columns of `trials`; no other table has them.
+    `evaluations`: the stage that scored each finished target of a trial; none for trials of earlier versions.
     """
 
     sizes: pd.DataFrame
@@ -203,6 +205,7 @@ class StudyFrames:
     ceilings: pd.DataFrame = field(default_factory=lambda: frame((), CEILINGS))
     retried: pd.DataFrame = field(default_factory=lambda: frame((), TRIALS))
     diagnostics: pd.DataFrame = field(default_factory=lambda: frame((), DIAGNOSTICS))
+    evaluations: pd.DataFrame = field(default_factory=lambda: frame((), EVALUATIONS))
     _computed: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def once(self, name: str, compute: Callable[[StudyFrames], T]) -> T:

@@ -17,6 +17,7 @@ from analysis.store.frames import (
     CEILINGS,
     DIAGNOSTIC_SIGNALS,
     DIAGNOSTICS,
+    EVALUATIONS,
     MEAN,
     MEAN_WITHOUT_ENGLISH,
     NONE,
@@ -76,6 +77,7 @@ def load(tracking_uri: str, experiment: str | None = None) -> StudyFrames:
         ),
         diagnostics=_by_size(frame((row for run in counted for row in _diagnostic_rows(run)), DIAGNOSTICS), rank),
         retried=_by_size(frame((_trial_row(run) for run in attempts if _was_retried(run)), TRIALS), rank),
+        evaluations=_by_size(frame((row for run in counted for row in _evaluation_rows(run)), EVALUATIONS), rank),
     )
 
 
@@ -209,6 +211,16 @@ def _diagnostic_rows(run: StoredRun) -> Iterator[tuple[str, str, str, str, float
         signal, _, task = name.partition("/")
         if signal in DIAGNOSTIC_SIGNALS and task:
             yield run.tags.get("size", ""), run.tags.get("trial_id", ""), task, signal, value
+
+
+def _evaluation_rows(run: StoredRun) -> Iterator[tuple[str, str, str, str]]:
+    text = run.tags.get("evaluations", "{}")
+    try:
+        stages = dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"run {run.run_id}: tag evaluations must be a JSON object, got {text!r}") from error
+    for task, stage in stages.items():
+        yield run.tags.get("size", ""), run.tags.get("trial_id", ""), str(task), str(stage)
 
 
 def _benchmark_row(run: StoredRun) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from analysis.store.frames import (
     BENCHMARKS,
     CEILINGS,
     DIAGNOSTICS,
+    EVALUATIONS,
     SCORES,
     SIZES,
     SPEED_BY_LANGUAGE,
@@ -40,8 +42,9 @@ TABLES = {
     "ceilings": CEILINGS,
     "retried": TRIALS,
     "diagnostics": DIAGNOSTICS,
+    "evaluations": EVALUATIONS,
 }
-_ADDED = {"diagnostics"}  # tables that files of earlier versions lack
+_ADDED = {"diagnostics", "evaluations"}  # tables that files of earlier versions lack
 _EXAMPLE_NAMES = ["size", "trial_id", "task", "split", "language"]
 _EXAMPLE_COLUMNS = [*_EXAMPLE_NAMES, "example"]
 _IDS = {"trial_id", "baseline_trial_id", "best_trial"}  # columns that name trials
@@ -119,8 +122,9 @@ def _read_examples(path: Path) -> Examples:
 def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
     """Runs of one study with different seeds, or of different sizes, as one study.
 
-    The trials of a further seed are repeats of the first run's trials with the same choice. The first measurement of a size and
-    serving variant counts. `context` is the first run's; its key `joined` has seed, hardware and command of each.
+    The trials of a further seed are repeats of the first run's trials with the same choice. A size with the same trials in two
+    runs, as when a copy of an output folder was benchmarked on another machine, counts once. The first measurement of a size
+    and serving variant counts. `context` is the first run's; its key `joined` has seed, hardware and command of each.
 
     Raises:
         ValueError: the runs are not of one study, or two of them have the same size with the same seed.
@@ -129,6 +133,7 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
     for part in parts[1:]:
         if differing := [name for name in _SAME if part.context.get(name) != first.context.get(name)]:
             raise ValueError(f"the runs differ in {', '.join(differing)}: only runs of one study can be joined")
+    parts = _known_once(parts)
     _refuse_twice(parts)
     ids = _joined_ids(parts)
     tables = {name: _joined_table(name, parts, ids) for name in TABLES}
@@ -149,6 +154,39 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
 
     runs = [{name: part.context.get(name) for name in ("seed", "hardware", "command")} for part in parts]
     return StudyFrames(context=first.context | {"joined": runs}, examples=Examples(read), **tables)
+
+
+_ONCE = (
+    "sizes",
+    "trials",
+    "scores",
+    "ceilings",
+    "retried",
+    "evaluations",
+)  # tables that benchmarks on another machine repeat
+
+
+def _known_once(parts: Sequence[StudyFrames]) -> list[StudyFrames]:
+    """The runs without sizes whose every trial, with its scores, an earlier run has, if they add benchmarks, which stay."""
+    known: list[tuple[str, pd.DataFrame]] = []
+    timed: set[tuple[str, str]] = set()
+    kept = []
+    for part in parts:
+        of_sizes = [(size, _identifying(part, size)) for size in part.sizes["size"]]
+        measured = set(zip(part.benchmarks["size"], part.benchmarks["variant"], strict=True))
+        same = {size for size, own in of_sizes if any(size == name and own.equals(other) for name, other in known)}
+        again = same if measured - timed else set[str]()
+        known, timed = known + of_sizes, timed | measured
+        tables = {name: getattr(part, name) for name in _ONCE}
+        kept.append(replace(part, **{name: table[~table["size"].isin(again)] for name, table in tables.items()}))
+    return kept
+
+
+def _identifying(part: StudyFrames, size: str) -> pd.DataFrame:
+    """What tells one search of a size from another: its trials with their choices and scores."""
+    columns = ["trial_id", "seed", *_CONFIGURATION, "dev_score", "test_score"]
+    trials = part.trials[part.trials["size"] == size]
+    return trials[columns].sort_values("trial_id").reset_index(drop=True)
 
 
 def _refuse_twice(parts: Sequence[StudyFrames]) -> None:

@@ -7,7 +7,11 @@ from collections.abc import Callable
 import typer
 
 from study.cli.bench import bench
+from study.cli.clean import clean
 from study.cli.doctor import doctor
+from study.cli.evidence.export import export
+from study.cli.evidence.merge import merge
+from study.cli.evidence.verify import verify
 from study.cli.plan import plan
 from study.cli.rank import rank
 from study.cli.report import report
@@ -22,8 +26,9 @@ HELP = "Cross-lingual transfer against inference speed: plan, run and report stu
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # by panel of the help
-    "Studies": (run, submit, plan, rank),
+    "Studies": (run, submit, plan, rank, clean),
     "Results": (report, sync, ui),
+    "Evidence": (export, verify, merge),
     "Serving speed": (bench,),
     "Data and machine": (tasks, doctor),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 from urllib.parse import urlsplit
@@ -124,6 +125,21 @@ BoundMs = Annotated[
 DataRoot = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="read published data from this folder instead of the hub", parser=to_path),
+]
+
+
+class Keep(StrEnum):
+    """Which models a run keeps."""
+
+    ALL = "all"
+    BEST = "best"
+
+
+KeepModels = Annotated[
+    Keep,
+    typer.Option(
+        "--keep", help="best: remove the models of other trials once they are scored", rich_help_panel=TRACKING_PANEL
+    ),
 ]
 RetryFailed = Annotated[
     bool,

@@ -14,7 +14,7 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="DIR_OR_URI",
-        help="output folder of a run, an MLflow URI, or a file that --save wrote",
+        help="output folder of a run, an MLflow URI, a file that --save wrote, or a bundle",
         parser=to_path_or_uri,
     ),
 ]
@@ -38,7 +38,7 @@ Join = Annotated[
     list[str] | None,
     typer.Option(
         metavar="OTHER",
-        help="another run of the same study, with another seed or other sizes: a folder, URI or saved file; may be repeated",
+        help="a run of the same study with another seed or other sizes: a folder, URI, saved file or bundle; may be repeated",
         parser=to_path_or_uri,
     ),
 ]

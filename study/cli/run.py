@@ -20,6 +20,8 @@ from study.cli.options import (
     TRACKING_URI,
     BoundMs,
     DataRoot,
+    Keep,
+    KeepModels,
     Recipe,
     Repeats,
     RetryCollapsed,
@@ -94,6 +96,7 @@ def run(
     address: Address = None,
     retry_failed: RetryFailed = False,
     retry_collapsed: RetryCollapsed = False,
+    keep: KeepModels = Keep.ALL,
 ) -> None:
     """Run a study; the same command resumes an interrupted one.
 
@@ -121,6 +124,7 @@ def run(
                 retry_failed=retry_failed,
                 retry_collapsed=retry_collapsed,
                 recipe=recipe,
+                keep_best=keep is Keep.BEST,
             ),
         )
     print(json.dumps(result.document), flush=True)

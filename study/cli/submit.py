@@ -13,6 +13,8 @@ from study.cli.options import (
     FAILED,
     TRACKING_PANEL,
     BoundMs,
+    Keep,
+    KeepModels,
     Repeats,
     RetryCollapsed,
     RetryFailed,
@@ -87,6 +89,7 @@ def submit(
     bound_ms: BoundMs = None,
     retry_failed: RetryFailed = False,
     retry_collapsed: RetryCollapsed = False,
+    keep: KeepModels = Keep.ALL,
     wait: Wait = True,
     status: Status = None,
     stop: Stop = None,
@@ -114,6 +117,7 @@ def submit(
         ("--seed", seed),
         ("--repeats", repeats),
         ("--bound-ms", bound_ms),
+        ("--keep", None if keep is Keep.ALL else keep.value),
     )
     try:
         if recipe is None:

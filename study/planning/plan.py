@@ -16,6 +16,7 @@ from study.cluster.preflight import LEAST_MEMORY, available_memory
 from study.planning import memory, tables
 from study.planning.architecture import Architecture, UnknownArchitecture, architecture_of
 from study.planning.fitted import Fitted
+from study.planning.search_cost import storage_lines
 from study.planning.stages import all_loads
 from study.planning.worker_memory import worker_gb
 from study.spec import NONE, BenchmarkPlan, LadderEncoder, LogUniform, PublishedEncoder, Study
@@ -45,6 +46,7 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         *_groups(study),
         *_memory_of_cpu_workers(study),
         *_benchmark(study, architectures),
+        *storage_lines(study, architectures),
         *notes,
         *(f"not pinned yet, which a run requires: {source}" for source in study.unpinned),
     ]

@@ -1,4 +1,4 @@
-"""What a search costs: with shared stages and without, at most and as expected under ASHA; training and scoring."""
+"""What a search costs: with shared stages and without, at most and as expected under ASHA; training, scoring and disk."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from statistics import mean
 
+from study.planning.architecture import Architecture
 from study.planning.stages import CostedStage, stages_of
 from study.search.scheduler import asha
 from study.spec import Choice, Size, Study
@@ -18,6 +19,9 @@ from trainables.stages.pretrain import Pretrain
 from trainables.store.fingerprint import fingerprint
 
 SIMULATIONS = 50  # random searches; the mean of 50 is within a few percent of that of 500
+BYTES_A_PARAMETER = 4  # stages store weights in fp32, whatever they were trained in
+CHECKPOINT = 3  # times the weights: with Adam's two moments
+GB = 1e9
 
 StageCost = Callable[[CostedStage], float]  # of one stage, in any unit
 StageCosts = Mapping[str, float]  # of several, by fingerprint
@@ -123,3 +127,57 @@ def _union(costs: Iterable[StageCosts]) -> dict[str, float]:
     for by_stage in costs:
         union |= by_stage
     return union
+
+
+@dataclass(frozen=True)
+class Storage:
+    """GB of a size's models, for a search as `search_cost` expects it and one trial at a time.
+
+    `all_end` and `best_end`: at the end, with every model and with those of the best trials alone. Each peak adds a checkpoint
+    of the stage that is being trained, and `best_peak` also the models of the trial that is running.
+    """
+
+    all_end: float
+    all_peak: float
+    best_end: float
+    best_peak: float
+
+
+def storage_of(study: Study, size: Size, architecture: Architecture) -> Storage:
+    """What the models of a size take."""
+    model_gb = architecture.count.total * BYTES_A_PARAMETER / GB
+
+    def gb(stage: CostedStage, role: str | None = None) -> float:
+        return model_gb if isinstance(stage, Tuned) and role in (None, stage.task.role) else 0.0
+
+    every = search_cost(study, size, gb)
+    lasting = search_cost(study, size, lambda stage: gb(stage, "intermediate"))
+    trained = sum(task.trained for task in study.targets)
+    with_baseline = 2 if len(study.space_of(size).names) > 1 else 1
+    all_end = model_gb + every.expected + every.repeats
+    best_end = model_gb + lasting.expected + lasting.repeats + with_baseline * trained * model_gb
+    checkpoint = CHECKPOINT * model_gb
+    return Storage(all_end, all_end + checkpoint, best_end, best_end + trained * model_gb + checkpoint)
+
+
+def storage_lines(study: Study, architectures: Mapping[str, Architecture]) -> list[str]:
+    """What each size's models take, and all of them together; none where no architecture is known."""
+    storage = {
+        size.name: storage_of(study, size, architectures[size.name])
+        for size in study.sizes
+        if size.name in architectures
+    }
+    if len(storage) > 1:
+        parts = storage.values()
+        storage["in all"] = Storage(
+            *(sum(getattr(part, name) for part in parts) for name in ("all_end", "all_peak", "best_end", "best_peak"))
+        )
+    return [
+        f"models on disk, {name}: {_gb(needs.all_end)} at the end and {_gb(needs.all_peak)} at the peak; with --keep best "
+        f"{_gb(needs.best_end)} and {_gb(needs.best_peak)}"
+        for name, needs in storage.items()
+    ]
+
+
+def _gb(value: float) -> str:
+    return f"{value:,.0f} GB" if value >= 10 else f"{value:.2g} GB"

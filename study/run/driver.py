@@ -31,6 +31,7 @@ from study.console import Console, Timeline
 from study.errors import CannotRun, joined
 from study.planning.study_estimate import StudyEstimate
 from study.planning.worker_memory import worker_gb
+from study.run.cleaning import remove, superfluous
 from study.run.document import failure_lines, size_documents
 from study.run.identity import check_identity
 from study.run.mlflow_records import record_language_shares, record_size, record_study
@@ -47,7 +48,7 @@ from study.search.records import SearchResult
 from study.search.slots import Slots
 from study.search.sweep import load_result
 from study.search.tables import target_table, trial_table
-from study.search.trial_store import check_nothing_lost, open_journal
+from study.search.trial_store import TrialStoreBroken, check_nothing_lost, open_journal
 from study.spec import Size, Study
 from study.spec.data_check import check_data
 from study.spec.precision import explain_precision
@@ -63,7 +64,7 @@ class RunOptions:
     By default `tracking_uri` is SQLite in `output`, and `address` a Ray that this process starts. `offline` does not call
     MLflow and keeps everything for a later run or `sync`. `retry_failed` runs failed trials of earlier runs again, except
     diverged ones; `retry_collapsed` repeats collapsed ones with another seed. `recipe` is the study's recipe as
-    on the command line, for MLflow.
+    on the command line, for MLflow. `keep_best` removes models that nothing needs any more (`study.run.cleaning`).
     """
 
     output: Path
@@ -73,6 +74,7 @@ class RunOptions:
     retry_failed: bool = False
     retry_collapsed: bool = False
     recipe: str | None = None
+    keep_best: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
             results, encoder_failures = run.search(stack)
         else:
             run.settle(results)
+        run.clean()
         record_language_shares(study, options.output, tracker=tracker)
         measurements = run.benchmark(results)
         report, front = run.report()
@@ -227,6 +230,7 @@ class _Run:
             on_search_end=self._search_ended,
             retry_failed=self.options.retry_failed,
             observer=self.estimate,
+            after_trial=self.clean,
         )
         with self.timeline.phase("search"):
             results = searches.run()
@@ -281,6 +285,18 @@ class _Run:
 
     def _trial_log(self, size: Size) -> TrialLog:
         return TrialLog(self.study, size, self.tracker, self.console)
+
+    def clean(self) -> None:
+        """Remove models that nothing needs any more, if the run keeps the best only. Raises nothing, as a sweep calls it."""
+        if not self.options.keep_best:
+            return
+        try:
+            cleaning = superfluous(self.options.output, self.storage)
+            if freed := remove(self.options.output, cleaning):
+                count = len(cleaning.stages)
+                self.console.say(f"removed {count} models that nothing needs any more, {freed / 1e6:.1f} MB")
+        except (OSError, TrialStoreBroken) as error:
+            self.console.say(f"models that nothing needs any more were left: {error}")
 
     def benchmark(self, results: dict[str, SearchResult]) -> dict[str, dict[str, MeasurementOutcome]]:
         """By size and variant, the measurement of the size's best model, or why there is none."""

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 import analysis
+from study.evidence.bundle import is_bundle, read_bundle
 from study.redact import redacted
 from study.tracking.mlflow_store import attach_report
 from study.tracking.moved import follow_folder
@@ -145,7 +146,7 @@ def _save(frames: analysis.StudyFrames, path: Path) -> None:
 
 
 def load_study_frames(reference: str) -> analysis.StudyFrames:
-    """The study in a folder, at a URI or URI#name, or in a file of saved tables.
+    """The study in a folder, at a URI or URI#name, or in a file of saved tables or a bundle.
 
     Raises:
         ValueError: there is none (`NoStudy`), or it cannot be read.
@@ -155,21 +156,22 @@ def load_study_frames(reference: str) -> analysis.StudyFrames:
 
 
 def _load(source: str, experiment: str | None = None) -> analysis.StudyFrames:
-    """The study in a folder, at a URI, or in a file of saved tables.
+    """The study in a folder, at a URI, or in a file of saved tables or a bundle.
 
     Raises:
         NoStudy: there is none, or the file cannot be read.
     """
     if not _is_saved(source):
         return analysis.load(uri_of(source), experiment)
+    read, wrote = (read_bundle, "export") if is_bundle(source) else (analysis.read_saved, "--save")
     try:
-        return analysis.read_saved(Path(source))
+        return read(Path(source))
     except OSError as error:
-        raise NoStudy(f"{source}: cannot be read: {error.strerror or error}; give a file that --save wrote") from error
+        raise NoStudy(f"{source}: cannot be read: {error.strerror or error}; give a file that {wrote} wrote") from error
 
 
 def _is_saved(source: str) -> bool:
-    return "://" not in source and Path(source).suffix == ".json"
+    return is_bundle(source) or ("://" not in source and Path(source).suffix == ".json")
 
 
 def _report_path(source: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,8 +21,10 @@ from study.tracking.seconds import training_seconds
 from study.tracking.tracker import Tracker
 from trainables.stages.chain import SCORE_PREFIXES
 from trainables.stages.evaluate import Evaluate
+from trainables.store.stage_store import StageStore
 from trainables.training.attempts import halve_after_kill
 
+EVALUATIONS = "evaluations"  # tag of a run: stages by target, as JSON
 # MLflow's names of metrics that trials report under others.
 _RENAMED = {DEV_SCORE: "dev/score", "test_score": "test/score"}
 _RUN_STATUS = {
@@ -141,6 +144,7 @@ class TrialLog(Callback):  # type: ignore[misc]
         run = self._run(trial.trial_id, trial.choice)
         if trial.retried:
             self.tracker.tags(run, {"retried": "true"})  # the retry is another run
+        self.tracker.tags(run, self._evaluations(trial))  # earlier versions recorded none
         if self.tracker.tag(run, "outcome") == trial.outcome.tag:
             return
         self.tracker.metrics(run, mlflow_metrics(trial.metrics), step=int(trial.metrics.get(TARGETS_FINISHED, 0)))
@@ -153,6 +157,18 @@ class TrialLog(Callback):  # type: ignore[misc]
         tags = {"outcome": trial.outcome.tag, "reason": trial.reason, "training_languages": languages}
         self.tracker.tags(run, {name: value for name, value in tags.items() if value})
         self.tracker.finish(run, _RUN_STATUS[trial.outcome])
+
+    def _evaluations(self, trial: TrialRecord) -> dict[str, str]:
+        """A tag with the stage that scored each finished target, where the predictions behind a score are."""
+        finished = int(trial.metrics.get(TARGETS_FINISHED, 0))
+        if not finished:
+            return {}
+        store = StageStore(self.tracker.output)
+        stages = {
+            evaluate.task.name: store.folder(evaluate).name
+            for evaluate in self.study.chain(self.size, trial.choice)[:finished]
+        }
+        return {EVALUATIONS: json.dumps(stages)}
 
     def attach_examples(self, run: str, chain: Sequence[Evaluate]) -> None:
         """Attach the chain's scores by example to the run of a complete trial or repeat."""

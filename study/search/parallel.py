@@ -25,7 +25,11 @@ GRACE_S = 2.0
 
 @dataclass
 class ParallelSearches:
-    """The searches of a study's sizes. `on_search_end` is called with each size's result, in that size's thread."""
+    """The searches of a study's sizes.
+
+    `on_search_end` is called with each size's result, and `after_trial` after each trial that ended and was recorded, both in
+    the size's thread.
+    """
 
     study: Study
     sizes: Sequence[Size]
@@ -38,6 +42,7 @@ class ParallelSearches:
     on_search_end: Callable[[Size, SearchResult, TrialLog], None]
     retry_failed: bool = False
     observer: TrialObserver | None = None
+    after_trial: Callable[[], None] = lambda: None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> dict[str, SearchResult]:
@@ -82,6 +87,11 @@ class ParallelSearches:
 
     def _search(self, size: Size) -> SearchResult:
         log = TrialLog(self.study, size, self.tracker, self.console, self.observer)
+
+        def ended(record: TrialRecord) -> None:
+            log.log_end(record)
+            self.after_trial()
+
         sweep = Sweep(
             self.study,
             size,
@@ -89,7 +99,7 @@ class ParallelSearches:
             self.slots,
             self.progress,
             callbacks=[log],
-            on_trial_end=log.log_end,
+            on_trial_end=ended,
             stop=self._stop,
             retry_failed=self.retry_failed,
         )

@@ -22,7 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from study.search.records import DEV_SCORE, DIVERGED_REASON, TrialOutcome, TrialRecord
+from study.search.records import DEV_SCORE, DIVERGED_REASON, SearchResult, TrialOutcome, TrialRecord
 from study.spec.space import Choice, LogUniform, Rates, Space
 from study.spec.validation import REPEATS
 from trainables.store.kept import sealed, unsealed
@@ -142,6 +142,31 @@ def write_wanted_in_place(storage: JournalStorage, search: str, wanted: Mapping[
     study = optuna.create_study(storage=storage, study_name=search, direction="maximize", load_if_exists=True)
     for choice, name in wanted.items():
         study.set_user_attr(f"{_IN_PLACE}{name}", asdict(choice))
+
+
+def stored_searches(storage: JournalStorage) -> dict[str, SearchResult]:
+    """The finished trials and repeats of every size in the journal, whatever study wrote them.
+
+    Raises:
+        TrialStoreBroken: the journal has something other than a search's trials.
+    """
+    searches: dict[str, SearchResult] = {}
+    names = [search.study_name for search in storage.get_all_studies()]
+    try:
+        for name in names:
+            if not name.endswith(REPEATS):
+                trials, repeats = (
+                    _finished(storage, stored) if stored in names else () for stored in (name, repeats_name(name))
+                )
+                searches[name] = SearchResult(name, trials, repeats)
+    except (KeyError, ValueError, TypeError) as error:
+        raise TrialStoreBroken(f"the journal has no search of a study: {error!r}") from error
+    return searches
+
+
+def _finished(storage: JournalStorage, name: str) -> tuple[TrialRecord, ...]:
+    trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
+    return tuple(_record(trial) for trial in trials if trial.state.is_finished())
 
 
 def _ways_out(output: Path) -> str:

@@ -287,3 +287,18 @@ def _usable(path: Path) -> dict[str, Any] | None:
     if content is None or type(content["offset"]) is not int or not isinstance(content["refused"], list):
         return None
     return content
+
+
+def read_tags(folder: Path) -> list[dict[str, str]]:
+    """The latest tags of every run in the outbox of the folder, which another process may be writing; none without an outbox.
+
+    Lines that cannot be read are left out.
+    """
+    runs: dict[str, dict[str, str]] = {}
+    path = folder / "journal.jsonl"
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            entry = parse_object(line)
+            if _is_entry(entry) and entry["do"] in ("run", "write"):
+                runs.setdefault(entry["run"], {}).update(entry.get("tags", {}))
+    return list(runs.values())

@@ -14,6 +14,7 @@ import pytest
 import analysis
 from analysis import StudyFrames
 from analysis.store.examples import Examples
+from analysis.store.frames import BENCHMARKS, frame
 from analysis.store.saved import TABLES, examples_path
 from tests.analysis.helpers import default_cells, section, write
 from tests.support.studies import build_frames
@@ -190,3 +191,26 @@ def test_the_command_saves_joins_and_reports(tmp_path: Path) -> None:
             report_on(str(missing))
     with pytest.raises(NoStudy, match="in two runs"):
         report_on(str(files[0]), join=[str(files[0])])
+
+
+def test_a_size_with_the_same_trials_adds_its_benchmarks_alone() -> None:
+    """As of an output folder that was copied and benchmarked on another machine. Without new ones it is a run given twice."""
+    whole = default_cells(TRUE, sd=1.0, seeds=1)
+    here = dataclasses.replace(whole, context=whole.context | {"seed": "0"}, benchmarks=_timed("fp32"))
+    there = dataclasses.replace(here, benchmarks=_timed("fp32", "bf16"))
+    together = analysis.joined([here, there])
+    assert list(together.benchmarks["variant"]) == ["fp32", "bf16"]
+    assert list(together.benchmarks["hardware"]) == ["fp32 first", "bf16 last"]
+    pd.testing.assert_frame_equal(together.trials, here.trials)
+    pd.testing.assert_frame_equal(together.scores, here.scores)
+    with pytest.raises(ValueError, match="in two runs"):
+        analysis.joined([here, here])
+
+
+def _timed(*variants: str) -> pd.DataFrame:
+    """Benchmarks of the small size; the machine's name says how many variants it measured."""
+    machine = "first" if len(variants) == 1 else "last"
+    return frame(
+        ({"size": "small", "variant": name, "trial_id": "t0000", "hardware": f"{name} {machine}"} for name in variants),
+        BENCHMARKS,
+    )

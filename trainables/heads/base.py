@@ -168,6 +168,13 @@ class Head(ABC, Generic[E]):
     def reference(self, example: E, task: Task) -> Any:
         """What the metric compares the prediction with; None if the example is not scored."""
 
+    def candidate_names(self, sets: Sequence[Outputs[E]]) -> list[Mapping[str, str]]:
+        """For each set, names of the candidates that predictions and references give as texts, so that these can be stored.
+
+        Empty for heads whose predictions and references have no texts of candidates.
+        """
+        return [{} for _ in sets]
+
     def ceiling(
         self, examples: Sequence[E], features: Sequence[Feature], *, task: Task, language: str
     ) -> Counts | None:

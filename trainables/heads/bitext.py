@@ -7,7 +7,7 @@ threshold that is set on the language's dev set (Artetxe and Schwenk 2019).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,14 @@ class EmbeddingModule(HeadModule):
 
     def loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         raise ValueError("bitext tasks are scored, not trained")
+
+
+def first_places(texts: Iterable[str]) -> dict[str, str]:
+    """Each text with the number of its first occurrence."""
+    places: dict[str, str] = {}
+    for number, text in enumerate(texts):
+        places.setdefault(text, str(number))
+    return places
 
 
 def _protocol(task: Task, search: str, prefixes: Prefixes) -> str:
@@ -90,6 +98,10 @@ class BitextRetrieval(Head[BitextExample]):
 
     def reference(self, example: BitextExample, task: Task) -> str:
         return example.target
+
+    def candidate_names(self, sets: Sequence[Outputs[BitextExample]]) -> list[Mapping[str, str]]:
+        """The number of the set's first example with that translation."""
+        return [first_places(example.target for example in outputs.examples) for outputs in sets]
 
     def protocol(self, task: Task, prefixes: Prefixes = NO_PREFIXES) -> str:
         return _protocol(task, "nearest by cosine, exact search", prefixes)

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trainables.data.examples import RetrievalPair, RetrievalText
 from trainables.heads.base import NO_PREFIXES, Feature, Head, HeadModule, Outputs, Pooling, Prefixes, by_example
-from trainables.heads.bitext import EmbeddingModule
+from trainables.heads.bitext import EmbeddingModule, first_places
 from trainables.heads.ranking import new_log_scale, ranking_loss
 from trainables.heads.search import nearest
 from trainables.tasks.base import Task
@@ -101,6 +101,12 @@ class DualEncoder(Head[RetrievalPair | RetrievalText]):
 
     def reference(self, example: RetrievalPair | RetrievalText, task: Task) -> tuple[str, ...] | None:
         return (_key(example),) if isinstance(example, RetrievalPair) else example.gold
+
+    def candidate_names(self, sets: Sequence[Outputs[RetrievalPair | RetrievalText]]) -> list[Mapping[str, str]]:
+        """The place of the first pair with that answer, among the pairs of all sets: each set searches the answers of all."""
+        pairs = (example for outputs in sets for example in outputs.examples if isinstance(example, RetrievalPair))
+        names = first_places(map(_key, pairs))
+        return [names for _ in sets]
 
     def protocol(self, task: Task, prefixes: Prefixes = NO_PREFIXES) -> str:
         begin = f"{prefixes}, " if str(prefixes) else ""

@@ -94,6 +94,10 @@ def _count_mlqa(prediction: str, reference: Sequence[str], language: str) -> Cou
     return _best(normalise_mlqa(prediction, language), (normalise_mlqa(answer, language) for answer in reference))
 
 
+def _normalise_squad(text: str, language: str) -> str:
+    return normalise_squad(text)
+
+
 def _f1_em(counts: Counts) -> float:
     return 100.0 * 0.5 * (counts["f1"] + counts["exact"]) / counts["total"]
 
@@ -102,6 +106,6 @@ def _f1_and_em(counts: Counts) -> dict[str, float]:
     return {name: 100.0 * counts[name] / counts["total"] for name in ("f1", "exact")}
 
 
-F1_EM = Metric("f1_em", _count_squad, _f1_em, _f1_and_em)
-SQUAD2_F1_EM = Metric("squad2_f1_em", _count_squad2, _f1_em, _f1_and_em)
-MLQA_F1_EM = Metric("mlqa_f1_em", _count_mlqa, _f1_em, _f1_and_em)
+F1_EM = Metric("f1_em", _count_squad, _f1_em, _f1_and_em, _normalise_squad)
+SQUAD2_F1_EM = Metric("squad2_f1_em", _count_squad2, _f1_em, _f1_and_em, _normalise_squad)
+MLQA_F1_EM = Metric("mlqa_f1_em", _count_mlqa, _f1_em, _f1_and_em, normalise_mlqa)

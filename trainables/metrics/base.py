@@ -29,13 +29,15 @@ def no_parts(counts: Counts) -> dict[str, float]:
 class Metric:
     """`value` turns merged sums into the score, and `parts` into its named components, all in percent.
 
-    `counter` returns the sums of one prediction, given its reference and language; call it through `count`.
+    `counter` returns the sums of one prediction, given its reference and language; call it through `count`. `normaliser`, of
+    metrics that compare texts, maps a text and its language to the tokens that are compared, separated by single spaces.
     """
 
     name: str
     counter: Callable[[Any, Any, str], Counts]
     value: Callable[[Counts], float]
     parts: Callable[[Counts], dict[str, float]] = no_parts
+    normaliser: Callable[[str, str], str] | None = None
 
     def count(self, prediction: object, reference: object, language: str = "en") -> Counts:
         """The sums of one example. `language` (ISO 639-1) matters only to metrics that normalise text by language."""

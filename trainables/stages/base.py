@@ -169,6 +169,8 @@ def ensure(stage: Stage, work: Workplace) -> Finished:
         if finished is not None:
             return finished
         _raise_recorded_failure(stage, work)
+        if work.leads and work.store.lacks_weights(stage):
+            logger.warning("stage %s: its weights were removed; it is produced again", work.store.folder(stage).name)
         return _produce(stage, work)
 
 

@@ -15,6 +15,7 @@ from trainables.models.task_model import load_task_model
 from trainables.stages.base import Root, Stage, Workplace
 from trainables.stages.finetune import Tuned, root_of, tokenizer_of
 from trainables.stages.tokenise import Tokenise, set_name
+from trainables.store.answers import write_answers
 from trainables.store.examples import EXAMPLES, example_scores, write_example_scores
 from trainables.tasks.base import Task
 from trainables.unlabelled import unlabelled_signals
@@ -58,6 +59,7 @@ class Evaluate(Stage):
         scores = score_outputs(outputs, self.task)
         if work.leads:
             write_example_scores(example_scores(scores), folder / EXAMPLES)
+            write_answers(scores, self.task.metric, folder)
         ceiling = work.from_leader(lambda: self.features.ceiling(work))
         scored = summary(self.task, scores, root_of(self.model).tokenizer.prefixes)
         scored["unlabelled"] = unlabelled_signals(outputs, self.task)

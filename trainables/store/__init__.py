@@ -7,6 +7,8 @@
 | When is a folder finished, and how is damage found? | `manifests` |
 | How is a file written whole or not at all? | `atomic` |
 | Does the file system have the locks that are needed? | `locks` |
+| How are weights removed, and results kept? | `removal` |
 | How are scores by example kept? | `examples` |
+| How are the predictions and references that they are counted from? | `answers` |
 | Which package versions does a result record? | `versions` |
 """

@@ -34,7 +34,12 @@ def fingerprint(identity: object) -> str:
     Raises:
         UnfitForFingerprint: some field holds a value without a deterministic form.
     """
-    document = json.dumps(canonical(identity), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return fingerprint_of_canonical(canonical(identity))
+
+
+def fingerprint_of_canonical(form: Any) -> str:
+    """The fingerprint of an identity in the JSON form that `canonical` returns and manifests record."""
+    document = json.dumps(form, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(document.encode()).hexdigest()[:LENGTH]
 
 

@@ -30,6 +30,7 @@ from trainables.store.manifests import (
     wrong_contents,
     wrong_sizes,
 )
+from trainables.store.removal import remove_weights, removed_files
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,25 @@ class StageStore:
             return f"{MANIFEST}: of format {manifest['format']}, {FORMAT} expected"
         if manifest["identity"] != canonical(stage):
             return f"{MANIFEST}: of another stage"
+        if removed_files(manifest):
+            return None
         return next(wrong_sizes(folder, manifest), None) or Finished(folder, manifest)
+
+    def lacks_weights(self, stage: Identity) -> bool:
+        """Whether the stage was finished and its weights were removed since: it counts as absent, and is no damaged one."""
+        return bool(removed_files(read_manifest(self.folder(stage)) or {}))
+
+    def remove_weights(self, name: str) -> int:
+        """Remove the weights of the finished stage in the folder of this name, and return the bytes that this freed.
+
+        Does nothing while another process produces the stage, or where there is no such stage.
+        """
+        claim, folder = self._try_claim(name.rpartition("@")[2]), self._stages / name
+        if claim is None:
+            return 0
+        with claim:
+            manifest = read_manifest(folder)
+            return 0 if manifest is None else remove_weights(folder, manifest)
 
     def try_claim(self, stage: Identity) -> Claim | None:
         """Single flight: the right to produce the stage, or None while another process has it.
@@ -144,8 +163,11 @@ class StageStore:
         The claim is an advisory file lock, which the kernel releases when its holder dies. It excludes the other processes of
         the machine and, where the file system supports it, those of other nodes.
         """
+        return self._try_claim(fingerprint(stage))
+
+    def _try_claim(self, name: str) -> Claim | None:
         self._claims.mkdir(parents=True, exist_ok=True)
-        lock = open(self._claims / f"{fingerprint(stage)}.lock", "w")  # noqa: SIM115 - the claim closes it
+        lock = open(self._claims / f"{name}.lock", "w")  # noqa: SIM115 - the claim closes it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

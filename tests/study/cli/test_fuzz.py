@@ -180,6 +180,7 @@ def usual(metavar: str | None, place: Place) -> str:
         "RECIPE_OR_CHECKPOINT": RECIPE,
         "DIR": str(place.study),
         "DIR_OR_URI": str(place.study),
+        **dict.fromkeys(("BUNDLE.zip", "BUNDLE.zip..."), str(place.root / "bundle.zip")),
     }
     return known[str(metavar)]
 

@@ -15,6 +15,7 @@ from study.errors import CannotRun
 from study.planning import plan, tables
 from study.planning.architecture import architecture_of
 from study.planning.plan import render_plan
+from study.planning.search_cost import storage_of
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.run.driver import RunOptions, run_study
 from study.spec import BenchmarkPlan, PublishedAfter, Size, Study, merged
@@ -196,3 +197,20 @@ def test_arms_are_explained() -> None:
         "in retrieval, queries begin with 'query: ' and passages with 'passage: '"
     )
     assert "trained on data of these targets before, and their scores are marked: micro_bitext (bitext)" in starts[2]
+
+
+def test_the_plan_says_what_models_take_on_disk() -> None:
+    """Without sampled trials nothing is left to chance: an intermediate model, and the trained targets of two cells."""
+    study = dataclasses.replace(recipes.inline(), trials=2)
+    (size,) = study.sizes
+    architecture = architecture_of(study, size)
+    model = 4 * architecture.count.total / 1e9
+    needs = storage_of(study, size, architecture)
+    root, intermediate, targets = 1, 1, 2  # of three targets one is not trained
+    assert needs.all_end == pytest.approx((root + intermediate + 2 * targets) * model)
+    assert needs.best_end == pytest.approx((root + intermediate + 2 * targets) * model)  # the best and the baseline
+    more = storage_of(dataclasses.replace(study, trials=3), size, architecture)
+    assert more.all_end > needs.all_end
+    assert more.best_end == needs.best_end
+    assert needs.best_peak - needs.best_end == pytest.approx((3 + targets) * model)  # a checkpoint, and a running trial
+    assert any(line.startswith("models on disk, 1x32: ") and "--keep best" in line for line in _lines(study))

@@ -31,6 +31,7 @@ from trainables.models.task_model import load_task_model
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate, summary
 from trainables.stages.finetune import root_of, tokenizer_of
+from trainables.store.answers import ANSWERS, answers_table
 from trainables.store.examples import (
     EXAMPLES,
     example_scores,
@@ -54,6 +55,7 @@ class _Served:
     task: str
     summary: dict[str, Any]
     examples: pd.DataFrame
+    answers: pd.DataFrame | None  # what the examples count for; earlier versions stored none
     flips: Flips | None
 
 
@@ -97,8 +99,7 @@ class CheckpointBenchmark:
             return Measured(timed)
         served = [self._serve(evaluate, variant, audited=True) for evaluate in self.chain]
         if self.examples is not None:
-            tables = [(answers.task, answers.examples) for answers in served]
-            write_example_scores(joined_tests(tables), Path(self.examples))
+            _write_examples(served, Path(self.examples))
         flips = {answers.task: answers.flips for answers in served if answers.flips is not None}
         values = {**timed, **_summarised(served), **summarised(flips)}
         if compared is not None:
@@ -166,7 +167,8 @@ class CheckpointBenchmark:
                 outputs = evaluate.outputs(forward, self._work())
                 scores = score_outputs(outputs, task)
                 prefixes = root_of(evaluate.model).tokenizer.prefixes
-                recorded = summary(task, scores, prefixes), example_scores(scores)
+                answers = answers_table(scores, task.metric)
+                recorded = summary(task, scores, prefixes), example_scores(scores), answers
             else:
                 outputs = self._sample_outputs(evaluate, forward)
             if not audited:
@@ -174,8 +176,8 @@ class CheckpointBenchmark:
             flips = count_flips(forward, task, outputs, pad_id=self._pad_id(evaluate), device=torch.device(self.device))
             return _Served(task.name, *recorded, flips)
 
-    def _recorded(self, evaluate: Evaluate) -> tuple[dict[str, Any], pd.DataFrame] | None:
-        """A finished evaluation's scores, in summary and by example, if it ran on such a device under these versions."""
+    def _recorded(self, evaluate: Evaluate) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame | None] | None:
+        """A finished evaluation's scores, in summary and by example, and answers, if it ran on such a device and versions."""
         finished = self._work().store.find_intact(evaluate)
         if finished is None:
             return None
@@ -184,7 +186,9 @@ class CheckpointBenchmark:
         if device.type != torch.device(self.device).type or context.get("versions") != versions():
             return None
         scores = {name: value for name, value in finished.metrics.items() if name not in ("ceiling", "unlabelled")}
-        return scores, read_example_scores(finished.folder / EXAMPLES)
+        answers = finished.folder / ANSWERS
+        read = read_example_scores(answers) if answers.is_file() else None
+        return scores, read_example_scores(finished.folder / EXAMPLES), read
 
     def _sample_outputs(self, evaluate: Evaluate, forward: Forward) -> list[Outputs[Any]]:
         """Outputs for the examples that are audited, in batches as an evaluation makes them."""
@@ -225,3 +229,13 @@ def _summarised(served: Sequence[_Served]) -> dict[str, Any]:
         "test_score": sum(target["test_mean"] for target in targets) / len(targets),
         "test_score_without_english": sum(others) / len(others) if others else None,
     }
+
+
+def _write_examples(served: Sequence[_Served], path: Path) -> None:
+    """Write the scores by example, and beside them the answers that they are counted from, if all targets have them."""
+    write_example_scores(joined_tests((target.task, target.examples) for target in served), path)
+    answers = [(target.task, target.answers) for target in served if target.answers is not None]
+    if len(answers) == len(served):
+        write_example_scores(joined_tests(answers), path.with_name(ANSWERS))
+    else:  # of an earlier measurement
+        path.with_name(ANSWERS).unlink(missing_ok=True)

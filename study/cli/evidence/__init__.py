@@ -1,0 +1,1 @@
+"""Commands about bundles of evidence, one file each."""

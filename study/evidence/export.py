@@ -1,0 +1,91 @@
+"""Writes the evidence of an output folder to a bundle: what was measured, and what it was counted from.
+
+What leaves the machine by default is what a licence of data seldom forbids: ids, labels, tags, and answers with their words
+numbered. Texts of the data stay, whether in words or as the token ids of tokenised sets.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import analysis
+from analysis.store.saved import examples_path
+from study.evidence.archive import write_archive
+from study.evidence.bundle import STUDY, TABLES, about, report_members, run_folder
+from trainables.store.answers import ANSWERS, TEXTS
+from trainables.store.examples import EXAMPLES
+from trainables.store.manifests import MANIFEST, read_manifest
+from trainables.store.versions import versions
+
+TOKENISED = "tokenise-"  # the labels of stages that hold texts of the data
+EVIDENCE = (EXAMPLES, ANSWERS)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written bundle: its sha256, its stages, its evaluations, and those without predictions."""
+
+    path: Path
+    sha256: str
+    stages: int
+    evaluations: int
+    without_answers: int
+
+
+def export(
+    frames: analysis.StudyFrames, output: Path, path: Path, *, texts: bool = False, weights: bool = False
+) -> Exported:
+    """Write the bundle of an output folder whose tables are `frames`.
+
+    Args:
+        texts: with answers in words, where scores compare words.
+        weights: with the files of every stage but tokenised sets, which hold the data.
+
+    Raises:
+        OSError: a file cannot be read, or the bundle cannot be written.
+    """
+    run = run_folder(0)
+    members: dict[str, Path | bytes] = dict(_kept_files(output, run))
+    stages = list(_stages(output))
+    for folder, files in stages:
+        for name in (MANIFEST, *(name for name in files if _travels(folder.name, name, texts=texts, weights=weights))):
+            if (folder / name).is_file():
+                members[f"{run}stages/{folder.name}/{name}"] = folder / name
+    with tempfile.TemporaryDirectory() as temporary:
+        tables = analysis.save(frames, Path(temporary) / TABLES)
+        members[run + TABLES] = tables
+        if (examples := examples_path(tables)).is_file():
+            members[run + examples.name] = examples
+        members |= report_members(analysis.read_saved(tables))
+        sha256 = write_archive(path, members, about(frames, versions=versions(), texts=texts, weights=weights, runs=1))
+    scored = [files for _, files in stages if EXAMPLES in files]
+    return Exported(path, sha256, len(stages), len(scored), sum(ANSWERS not in files for files in scored))
+
+
+def _stages(output: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Finished stages with the names of their files; a folder that has just vanished or is damaged is none."""
+    for folder in sorted((output / "stages").glob("[!.]*")):
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            yield folder, sorted(manifest["files"])
+
+
+def _travels(stage: str, name: str, *, texts: bool, weights: bool) -> bool:
+    """Whether a file of a stage goes into the bundle."""
+    if name in EVIDENCE:
+        return True
+    if name == TEXTS:
+        return texts
+    return weights and not stage.startswith(TOKENISED)
+
+
+def _kept_files(output: Path, run: str) -> Iterator[tuple[str, Path]]:
+    """The identity of the study, measurements with their context and scores by example, and recorded divergences."""
+    patterns = (STUDY, "benchmarks/*.json", "benchmarks/*/*.json", "failures/*.json")
+    for pattern in (*patterns, *(f"benchmarks/*/{name}" for name in EVIDENCE)):
+        for path in output.glob(pattern):
+            if path.is_file() and not path.name.startswith("."):
+                yield run + path.relative_to(output).as_posix(), path
