@@ -2,9 +2,9 @@
 
     python docs/site/build.py [--output FOLDER]
 
-The pages are README.md (the home page), docs/*.md, clusters/README.md and the notebook docs/example.ipynb. Their links are written
-for a code host; here each is rewritten to the page or to a copy of the file. Zensical renders the pages with `zensical.toml`. A broken
-link or anchor, a page missing from the navigation and a request to another host are errors.
+The pages are README.md (the home page), docs/*.md, clusters/README.md and the notebook docs/example.ipynb. Their links are
+written for a code host; here each is rewritten to the page or to a copy of the file. Zensical renders the pages with
+`zensical.toml`. A broken link or anchor, a page missing from the navigation and a request to another host are errors.
 """
 
 from __future__ import annotations
@@ -101,12 +101,14 @@ def stage(project: Path) -> None:
     for name in ("site.css", "iframe-worker.js"):
         shutil.copy(HERE / name, pages / name)
     shutil.copy(HERE / "zensical.toml", project / "zensical.toml")
-    problems = list(_navigation_problems(set(names.values())))
+    problems = list(navigation_problems(set(names.values())))
     for source, name in names.items():
         text = notebook_page(pages) if source == NOTEBOOK else source.read_text(encoding="utf-8")
-        text = _with_links_of_the_site(text, source, pages, problems)
+        text = linked(text, source, pages, problems)
         if source == NOTEBOOK:
-            text += f"\nThis page is the notebook [{NOTEBOOK.name}]({_copied(NOTEBOOK, pages)}) with its stored outputs.\n"
+            text += (
+                f"\nThis page is the notebook [{NOTEBOOK.name}]({_copied(NOTEBOOK, pages)}) with its stored outputs.\n"
+            )
         (pages / name).write_text(text, encoding="utf-8")
     for folder in (MEASURED, *(path for path in MEASURED.rglob("*") if path.is_dir())):
         staged = pages / folder.relative_to(DOCS)
@@ -115,7 +117,7 @@ def stage(project: Path) -> None:
         raise BrokenSite("\n".join(problems))
 
 
-def _navigation_problems(pages: set[str]) -> Iterator[str]:
+def navigation_problems(pages: set[str]) -> Iterator[str]:
     """Pages that the navigation lacks, and entries without a page."""
     config = tomllib.loads((HERE / "zensical.toml").read_text(encoding="utf-8"))
     listed = set(_listed(config["project"]["nav"]))
@@ -132,31 +134,34 @@ def _listed(entries: list[dict[str, Any]]) -> Iterator[str]:
                 yield from _listed(value)
 
 
-def _with_links_of_the_site(text: str, source: Path, pages: Path, problems: list[str]) -> str:
-    """A page's text with the links of its prose rewritten; adds to `problems` those that lead nowhere."""
+def linked(text: str, source: Path, pages: Path, problems: list[str]) -> str:
+    """A page's text with the links of its prose as the site has them; files they lead to are copied to `pages`.
+
+    Adds to `problems` the links that lead nowhere, or to a folder that the site has no page for.
+    """
 
     def rewritten(match: re.Match[str]) -> str:
         before, target, after = match.groups()
-        if re.match(r"[a-z]+:|#", target) or (pages / target).is_file() and source == NOTEBOOK:
-            return match[0]
         path, hash_sign, anchor = target.partition("#")
-        linked = (source.parent / path).resolve()
-        if not linked.exists() or (linked.is_dir() and not linked.is_relative_to(MEASURED)):
+        if not path or re.match(r"[a-z]+:", path) or (source == NOTEBOOK and (pages / path).is_file()):
+            return match[0]
+        file = (source.parent / path).resolve()
+        if not file.is_file() and not (file.is_dir() and file.is_relative_to(MEASURED)):
             problems.append(f"{source.relative_to(ROOT)}: {target} is no file, and no folder of docs/measured")
             return match[0]
-        return f"{before}{_in_site(linked, pages)}{hash_sign}{anchor}{after}"
+        return f"{before}{_in_site(file, pages)}{hash_sign}{anchor}{after}"
 
     parts = FENCED.split(text)
     return "".join(part if number % 2 else LINK.sub(rewritten, part) for number, part in enumerate(parts))
 
 
-def _in_site(linked: Path, pages: Path) -> str:
+def _in_site(file: Path, pages: Path) -> str:
     """Where the site has a page or file of the repository; a file that is no page is copied."""
-    if (name := sources().get(linked)) is not None:
+    if (name := sources().get(file)) is not None:
         return name
-    if linked.is_relative_to(MEASURED):
-        return linked.relative_to(DOCS).as_posix() + ("/index.md" if linked.is_dir() else "")
-    return _copied(linked, pages)
+    if file.is_relative_to(MEASURED):
+        return file.relative_to(DOCS).as_posix() + ("/index.md" if file.is_dir() else "")
+    return _copied(file, pages)
 
 
 def _copied(file: Path, pages: Path) -> str:

@@ -153,6 +153,10 @@ class Browser:
             "c.dispatchEvent(new Event('change')); await new Promise((r) => setTimeout(r, 300)); })()"
         )
 
+    def type_text(self, text: str) -> None:
+        """Type into the element that has the focus."""
+        self._call("Input.insertText", text=text)
+
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """Write the whole page, or what is in view, as PNG."""
         picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))
