@@ -97,11 +97,13 @@ def executed(notebook: dict[str, Any]) -> dict[str, Any]:
 def _outputs(source: str, names: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """What a cell prints, and the value of its last line if that is an expression."""
     tree = ast.parse(source)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1]
+    shown = last.value if isinstance(last, ast.Expr) else None
+    tree.body = tree.body[:-1] if shown else tree.body
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(tree, "<cell>", "exec"), names)
-        value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names) if last else None
+        value = eval(compile(ast.Expression(shown), "<cell>", "eval"), names) if shown else None
     outputs: list[dict[str, Any]] = []
     if text := printed.getvalue():
         outputs.append({"name": "stdout", "output_type": "stream", "text": text.splitlines(keepends=True)})
