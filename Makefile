@@ -1,12 +1,12 @@
 # `make study` runs the quickstart study, `make test` all tests, `make fast` the tests that are not marked slow, and `make check` ruff
-# and mypy. Each sets up the environment first.
+# and mypy; `make docs` builds the documentation's site in build/site. Each sets up the environment first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUTPUT ?= runs/quickstart
 
-.PHONY: study test fast check format clean
+.PHONY: study test fast check docs format clean
 
 study: $(READY)
 	$(BIN)/python -m study run quickstart --output $(OUTPUT)
@@ -21,6 +21,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy docs/site/build.py
+
+docs: $(READY)
+	$(BIN)/python docs/site/build.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -36,4 +40,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build

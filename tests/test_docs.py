@@ -412,7 +412,9 @@ def test_the_recipe_of_the_arms(tmp_path: Path) -> None:
 
 
 def test_every_snippet_is_run_here() -> None:
-    assert set(snippets()) == {
+    """Or, those of the tutorial, in tests/test_tutorial.py."""
+    others = {name for code in fenced("docs/tutorial.md", "python") for name in re.findall(r"\A# (\w+\.py)\n", code)}
+    assert set(snippets()) - others == {
         "my_encoder.py",
         "my_task.py",
         "my_languages.py",
@@ -420,3 +422,11 @@ def test_every_snippet_is_run_here() -> None:
         "longer.py",
         "arms.py",
     }
+
+
+def test_every_kept_chart_is_in_the_gallery_with_a_caption() -> None:
+    parts = re.split(r"^!\[.+\]\((measured/.+)\)$", text_of("docs/gallery.md"), flags=re.MULTILINE)
+    captions = dict(zip(parts[1::2], parts[2::2], strict=True))
+    kept = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs" / "measured").rglob("*.svg")}
+    assert set(captions) == kept
+    assert all(len(caption.partition("## ")[0].split()) > 15 for caption in captions.values())

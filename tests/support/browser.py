@@ -172,6 +172,10 @@ class Browser:
         printed = self._call("Page.printToPDF", preferCSSPageSize=True)
         return base64.b64decode(printed["data"])
 
+    def type_text(self, text: str) -> None:
+        """Type into the element that has the focus."""
+        self._call("Input.insertText", text=text)
+
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """Write the whole page, or what is in view, as PNG."""
         picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))
