@@ -70,4 +70,4 @@ def _without_pictures(notebook: dict[str, Any]) -> list[dict[str, Any]]:
 def test_the_notebook_is_written_as_it_is_read() -> None:
     """Running it again changes outputs alone."""
     text = NOTEBOOK.read_text(encoding="utf-8")
-    assert json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n" == text
+    assert json.dumps(json.loads(text), indent=1, ensure_ascii=False, sort_keys=True) + "\n" == text

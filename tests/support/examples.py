@@ -79,7 +79,7 @@ def read_notebook() -> dict[str, Any]:
 
 def write_notebook(notebook: dict[str, Any]) -> None:
     """Write the notebook as Jupyter formats it."""
-    NOTEBOOK.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    NOTEBOOK.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def executed(notebook: dict[str, Any]) -> dict[str, Any]:
