@@ -99,7 +99,7 @@ def runs(findings: Findings) -> str:
         done = int((frames.trials["outcome"] == "complete").sum())
         rows.append([", ".join(frames.size_names), frames.context["seed"], done, len(frames.benchmarks), *took])
     phases = ("search", "benchmark", "report", "whole")
-    return _table(["size", "seed", "trials", "variants served", *phases], rows)
+    return markdown(["size", "seed", "trials", "variants served", *phases], rows)
 
 
 def _took(run: dict[str, Any]) -> list[str]:
@@ -133,7 +133,9 @@ def scores(findings: Findings) -> str:
         seen = "seen" if any(frames.seen(size, task) for size in frames.size_names) else ""
         over = "all languages" if frames.judged_by.get(task) == MEAN else "without English"
         rows.append([f"`{task}`", over, *cells, f"{chances[task]:.1f}", seen])
-    return _table(["target", "mean over", *(f"{size}" for size in frames.size_names), "chance", "by the encoder"], rows)
+    return markdown(
+        ["target", "mean over", *(f"{size}" for size in frames.size_names), "chance", "by the encoder"], rows
+    )
 
 
 def tradeoff(findings: Findings) -> str:
@@ -163,7 +165,7 @@ def tradeoff(findings: Findings) -> str:
         "score",
         "on the front",
     ]
-    return _table(columns, rows)
+    return markdown(columns, rows)
 
 
 def gains(findings: Findings) -> str:
@@ -177,7 +179,7 @@ def gains(findings: Findings) -> str:
             rows.append([f"`{name}`", *(_gain(of_name[task]) for task in findings.frames.targets)])
         seeds = cells["n"].max()
         parts.append(f"Size {size} ({seeds} {'seed' if seeds == 1 else 'seeds'}):\n")
-        parts.append(_table(["first trained on", *(f"`{task}`" for task in findings.frames.targets)], rows) + "\n")
+        parts.append(markdown(["first trained on", *(f"`{task}`" for task in findings.frames.targets)], rows) + "\n")
     return "\n".join(parts).rstrip()
 
 
@@ -191,7 +193,7 @@ def averages(findings: Findings) -> str:
         for row in findings.averages.to_dict("records")
     ]
     columns = ["size", "first trained on", "mean gain", "95% interval", "corrected p", "seeds", "targets", "collapsed"]
-    return _table(columns, rows)
+    return markdown(columns, rows)
 
 
 def collapsed(findings: Findings) -> str:
@@ -204,7 +206,7 @@ def collapsed(findings: Findings) -> str:
         [size, f"`{task}`", len(group), ", ".join(f"`{name}`" for name in dict.fromkeys(group["intermediate"]))]
         for (size, task), group in groups
     ]
-    return _table(["size", "target", "runs", "after"], rows)
+    return markdown(["size", "target", "runs", "after"], rows)
 
 
 def languages(findings: Findings) -> str:
@@ -223,12 +225,14 @@ def languages(findings: Findings) -> str:
         for row in table[table["size"] == size].sort_values("effect", ascending=False).to_dict("records")
     ]
     columns = ["language", "script", f"effect on scores ({size})", "targets", "tokens, English = 1", "p50, English = 1"]
-    return _table(columns, rows)
+    return markdown(columns, rows)
 
 
 def graded(findings: Findings) -> str:
     """Claims of earlier work, graded."""
-    return _table(["claim", "here", "evidence"], [[c.claim, f"**{c.verdict}**", c.evidence] for c in claims(findings)])
+    return markdown(
+        ["claim", "here", "evidence"], [[c.claim, f"**{c.verdict}**", c.evidence] for c in claims(findings)]
+    )
 
 
 _TABLES: dict[str, Callable[[Findings], str]] = {
@@ -249,7 +253,8 @@ def _gain(row: dict[Any, Any]) -> str:
     return f"{signed(row['gain'])}{FLAGS[row['mark']]}{SIGNS[row['verdict']]}"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
