@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.findings import Findings
-from analysis.report.page import Absent, Number, Page, folded, heading, number, p_cell, paragraph, section
+from analysis.report.page import Absent, Number, Page, folded, heading, number, paragraph, section
 from analysis.tables.formatting import interval, signed
 from analysis.tables.selection.candidates import ENGLISH_DEV
 from analysis.tables.selection.costs import ALL_TARGETS
@@ -15,7 +15,7 @@ from analysis.tables.selection.costs import ALL_TARGETS
 TITLE = "What choosing on English dev costs"
 _ONE = "one for all"
 _VERDICTS = {
-    "none": "none: it is the best on every half",
+    "none": "none",
     "costs": "costs",
     "gains": "better than the best on half",
     "unclear": "undecided",
@@ -72,11 +72,11 @@ def _lead(costs: pd.DataFrame) -> str:
 def _by_selector(costs: pd.DataFrame, page: Page, over: str) -> str:
     shown = costs[costs["task"] == ALL_TARGETS]
     rows = [
-        [f"{row['size']} · {row['selector']} · {row['scope']}", row["chosen"] or Absent("none"), *_cells(row)]
+        [f"{row['size']} · {row['selector']} · {row['scope']}", *_cells(row), row["chosen"] or Absent("none")]
         for row in shown.to_dict("records")
     ]
     caption = f"Cost of each way to choose, mean over targets, in points; {over}"
-    columns = ["size · chosen by · scope", "chosen", *_COLUMNS]
+    columns = ["size · chosen by · scope", *_COLUMNS, "chosen"]
     return page.table("selection_costs", columns, rows, caption=caption, data=costs)
 
 
@@ -95,7 +95,8 @@ def _by_target(costs: pd.DataFrame, page: Page, over: str) -> list[str]:
     return [folded("By target", table)]
 
 
-_COLUMNS = ("test score (%)", "best (%)", "apparent", "cost", "95% interval", "corrected p (Holm)", "verdict", "seeds")
+# p and seeds are in the exported table: with them the table is wider than the page.
+_COLUMNS = ("test (%)", "best (%)", "apparent", "cost", "95% interval", "verdict")
 
 
 def _cells(row: dict[Any, Any]) -> list[str]:
@@ -108,9 +109,7 @@ def _cells(row: dict[Any, Any]) -> list[str]:
         Number(signed(row["apparent"])),
         Number(signed(row["cost"])) if known else Absent(row["reason"]),
         interval(row["low"], row["high"]) or Absent("unknown"),
-        p_cell(row["p_holm"], absent="not tested"),
         _VERDICTS[row["verdict"]] if known else Absent(""),
-        Number(row["seeds"]),
     ]
 
 
@@ -123,8 +122,6 @@ def _per_target(findings: Findings, page: Page, over: str) -> list[str]:
             number(row["score_each"], absent=""),
             Number(signed(row["difference"])) if pd.notna(row["difference"]) else Absent(""),
             interval(row["low"], row["high"]) or Absent("unknown"),
-            p_cell(row["p_holm"], absent="not tested"),
-            Number(row["seeds"]),
             row["one"] or Absent("none"),
             row["each"] or Absent("none"),
         ]
@@ -135,8 +132,7 @@ def _per_target(findings: Findings, page: Page, over: str) -> list[str]:
         "can only be done if each may have a model of its own. Both choices are made without test scores. A target without "
         "an English dev set gets the one choice."
     )
-    columns = ["size · chosen by", "one for all (%)", "one for each (%)", "difference", "95% interval"]
-    columns += ["corrected p (Holm)", "seeds", "one", "each"]
+    columns = ["size · chosen by", "for all (%)", "for each (%)", "difference", "95% interval", "for all", "for each"]
     caption = f"One trial for all targets beside one for each, mean over targets; {over}"
     return [
         heading("One choice for all targets, or one for each"),
