@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.findings import Findings
-from analysis.report.page import Absent, Number, Page, folded, heading, number, paragraph, section
+from analysis.report.page import Absent, Number, Page, folded, number, paragraph, section
 from analysis.tables.formatting import interval, signed
 from analysis.tables.selection.candidates import ENGLISH_DEV
 from analysis.tables.selection.costs import ALL_TARGETS
@@ -31,8 +31,8 @@ def selection_section(findings: Findings, page: Page) -> str:
     over = f"mean over {findings.frames.judged_languages}"
     return section(
         TITLE,
-        *(paragraph(text, kind="note") for text in _explanations(costs)),
         _by_selector(costs, page, over),
+        folded("How this is measured", "".join(paragraph(text, kind="note") for text in _explanations(costs))),
         *_by_target(costs, page, over),
         *_per_target(findings, page, over),
         lead=_lead(costs),
@@ -134,8 +134,5 @@ def _per_target(findings: Findings, page: Page, over: str) -> list[str]:
     )
     columns = ["size · chosen by", "for all (%)", "for each (%)", "difference", "95% interval", "for all", "for each"]
     caption = f"One trial for all targets beside one for each, mean over targets; {over}"
-    return [
-        heading("One choice for all targets, or one for each"),
-        paragraph(explained, kind="note"),
-        page.table("per_target_choices", columns, rows, caption=caption, data=table),
-    ]
+    shown = page.table("per_target_choices", columns, rows, caption=caption, data=table)
+    return [folded("One choice for all targets, or one for each", paragraph(explained, kind="note") + shown)]
