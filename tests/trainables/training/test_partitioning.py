@@ -19,6 +19,7 @@ from tests.support.networks import PAD, ROWS, WIDTH, classifier, random_features
 from tests.support.pair import WORKERS, Pair
 from trainables.heads.features import read_features
 from trainables.hyperparameters import Training
+from trainables.models import stored_weights
 from trainables.models.encoder import encoder_on_meta, is_on_meta, load_encoder
 from trainables.models.families import FAMILIES
 from trainables.models.stored_weights import StoredWeights
@@ -27,7 +28,6 @@ from trainables.stages.base import Workplace
 from trainables.stages.fit import fit
 from trainables.store.stage_store import StageStore
 from trainables.tasks.micro.entailment import MicroEntailment
-from trainables.training import partitioning
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
 from trainables.training.engine import Layout, engine_settings
 from trainables.training.partitioning import read_partitioned
@@ -50,7 +50,7 @@ def _read_and_tuned(rank: int, folder: Path) -> dict[object, Any]:
     """What a worker holds of an encoder by family, and the result of training one by (trims, on_meta)."""
     with pytest.MonkeyPatch.context() as patch:
         if rank:
-            patch.delattr(partitioning, "safe_open")  # only the leader may read
+            patch.delattr(stored_weights, "safe_open")  # only the leader may read
         results: dict[object, Any] = {family: _held(rank, folder / family) for family in FAMILIES}
         for trims in (True, False):
             for on_meta in (True, False):
