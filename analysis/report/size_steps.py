@@ -55,7 +55,10 @@ def size_steps(frames: StudyFrames) -> list[SizeStep]:
     sizes share, on the hardware with most of them. Where nothing was served: each size's trial without an intermediate task
     that is best on English dev, in order of size.
     """
-    rows = _served(frames) or _unserved(frames)
+    served = _served(frames)
+    rows = (
+        served if len(served) > 1 else _unserved(frames)
+    )  # one served size cannot be compared; the scores of several can
     if len(rows) < 2:
         return []
     best = max(range(len(rows)), key=lambda place: (rows[place]["seed_mean"], -place))

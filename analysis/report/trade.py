@@ -80,7 +80,11 @@ def intermediate_sentence(findings: Findings) -> str:
         _undecided(tested[~told & ~tied]),
         _amounts(tested[told & (tested["gain"] < 0)].iloc[::-1], "costs"),
     ]
-    return f"Training on an English task first, on {size}: {'; '.join(filter(None, parts))}."
+    plain = not tested["not_zero_shot"].any() and all(
+        findings.frames.members(name) in ((), (name,)) for name in tested["intermediate"]
+    )
+    what = "Training on an English task first" if plain else "Intermediate training"
+    return f"{what}, on {size}: {'; '.join(filter(None, parts))}."
 
 
 def _amounts(rows: pd.DataFrame, verb: str) -> str:
@@ -157,8 +161,10 @@ def uncertain(findings: Findings) -> str:
     if findings.at_chance:
         count = len(findings.at_chance)
         told.append(f"{counted(count, 'target')} at chance {'is' if count == 1 else 'are'} left out of mean gains")
-    if runs := len(findings.collapsed):
+    if runs := len(findings.collapsed[["size", "trial_id"]].drop_duplicates()):
         told.append(f"{counted(runs, 'run')} collapsed")
+    if marked := [row["intermediate"] for row in findings.headline_averages.to_dict("records") if row["not_zero_shot"]]:
+        told.append(f"not zero-shot in every language: {', '.join(unique(marked))}")
     if findings.frames.benchmarks.empty:
         told.append("no speed was measured")
     return "; ".join(told)

@@ -35,7 +35,7 @@ SUFFIX = ".zip"
 REPORT, REPORT_TABLES = "report.html", "report/"
 TABLES, STUDY = "tables.json", "study.json"
 MOST_CELLS = 500_000_000  # of a table; a few bytes of Parquet can claim any number of rows
-_RUN = re.compile(r"runs/(\d+)/")
+_RUN = re.compile(r"runs/(0|[1-9][0-9]{0,5})/")
 
 
 def is_bundle(source: str) -> bool:

@@ -61,7 +61,7 @@ def _lead(costs: pd.DataFrame) -> str:
     """The cost of English dev for each size, in a sentence."""
     rows = costs[(costs["task"] == ALL_TARGETS) & (costs["scope"] == _ONE) & (costs["selector"] == ENGLISH_DEV)]
     told = [
-        f"{row['size']} {row['cost']:.1f} points {interval(row['low'], row['high'])}".strip()
+        f"{row['size']} {signed(row['cost'])} points {interval(row['low'], row['high'])}".strip()
         for row in rows[rows["cost"].notna()].to_dict("records")
     ]
     if not told:
