@@ -163,3 +163,21 @@ def test_of_one_size_the_answer_says_what_serving_buys() -> None:
     assert first.endswith(
         "int8 serves small 4.0 times as fast as fp32 (0.50 against 2.00 ms p50), for −0.8 points of score as served."
     )
+
+
+def test_sizes_are_compared_by_their_scores_where_one_of_them_was_served() -> None:
+    frames = _study({"small": 50.0, "large": 60.0}, seeds=3)
+    served = frames.benchmarks[frames.benchmarks["size"] == "small"]
+    (step,) = size_steps(dataclasses.replace(frames, benchmarks=served))
+    assert (step.start, step.end, step.variant) == ("small", "large", "")
+    sentence = size_sentence(Findings(dataclasses.replace(frames, benchmarks=served)))
+    assert "speed was not measured" in sentence
+    assert "Only one size" not in sentence
+
+
+def test_arms_in_other_languages_are_not_called_english_tasks() -> None:
+    frames = default_cells({"none": 50.0, "topic_in_de": 56.0}, sd=0.2, seeds=4)
+    arms = {"topic_in_de": {"members": ["topic"], "languages": ["de"]}}
+    marked = Findings(dataclasses.replace(frames, context=frames.context | {"arms": arms}))
+    assert intermediate_sentence(marked).startswith("Intermediate training, on ")
+    assert intermediate_sentence(Findings(frames)).startswith("Training on an English task first, on ")
