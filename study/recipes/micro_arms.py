@@ -18,11 +18,11 @@ from trainables.tasks.micro.intermediate import MicroParaphrase, MicroTopic
 from trainables.tasks.micro.masked_lm import MicroMaskedLm
 from trainables.tasks.translated import in_languages
 
-TRANSLATED = ("de", "ar", "sw")  # half a dozen of the other languages stay unseen
+TRANSLATED = ("de", "ar", "sw")  # labelled data in the other eight languages but English stay unseen
 
 
 def micro_arms(seed: int = 0) -> Study:
-    """One size, five targets, eleven arms and none, three seeds."""
+    """One size, five targets, ten arms and none, three seeds."""
     study = quickstart(seed)
     topic, paraphrase = MicroTopic(), MicroParaphrase()
     translated = in_languages(topic, TRANSLATED)

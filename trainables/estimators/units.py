@@ -101,8 +101,8 @@ _UNITS: dict[HeadName, Callable[[Sequence[Feature]], list[Unit]]] = {
     "dual_encoder": _paired,
 }
 _UNDEFINED: dict[HeadName, str] = {
-    "bitext_retrieval": "it has no English training or dev set",
-    "bitext_mining": "it has no English training or dev set",
+    "bitext_retrieval": "it has no training set",
+    "bitext_mining": "it has no training set",
     "masked_lm": "it has no labels",
 }
 TOKEN_HEADS: frozenset[HeadName] = frozenset({"tagging", "span_extraction"})  # those that decide about tokens
