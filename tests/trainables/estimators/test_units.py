@@ -89,7 +89,7 @@ def test_texts_have_no_labels() -> None:
 
 
 def test_reasons_name_what_is_missing() -> None:
-    assert "English" in str(why_undefined(MicroBitext()))
+    assert "no training set" in str(why_undefined(MicroBitext()))
     assert "labels" in str(why_undefined(MicroMaskedLm()))
     assert why_undefined(MicroSpan()) is None
 
