@@ -93,7 +93,7 @@ def _ranked(
     if sizes is not None:
         known = {size.name: size for size in study.sizes}
         if unknown := [name for name in split_names(sizes) or () if name not in known]:
-            refuse(f"--size {unknown[0]}: there are {', '.join(known)}")
+            refuse(f"--size {', '.join(unknown)}: there are {', '.join(known)}")
         chosen = [known[name] for name in dict.fromkeys(split_names(sizes) or ())]
     if not any(len(study.space_of(size).names) > 1 for size in chosen):
         refuse("no intermediate task to rank: the recipe's sizes, or those of --size, try none")

@@ -20,7 +20,7 @@ from trainables.store.examples import EXAMPLES
 from trainables.store.manifests import MANIFEST, read_manifest
 from trainables.store.versions import versions
 
-TOKENISED = "tokenise-"  # the labels of stages that hold texts of the data
+OF_TEXTS = ("tokenise-", "vectors-")  # labels of stages that hold the data's texts, or vectors of them
 EVIDENCE = (EXAMPLES, ANSWERS)
 
 
@@ -42,7 +42,7 @@ def export(
 
     Args:
         texts: with answers in words, where scores compare words.
-        weights: with the files of every stage but tokenised sets, which hold the data.
+        weights: with the files of every stage but tokenised sets and vectors of sentences, which hold the data.
 
     Raises:
         OSError: a file cannot be read, or the bundle cannot be written.
@@ -79,7 +79,7 @@ def _travels(stage: str, name: str, *, texts: bool, weights: bool) -> bool:
         return True
     if name == TEXTS:
         return texts
-    return weights and not stage.startswith(TOKENISED)
+    return weights and not stage.startswith(OF_TEXTS)
 
 
 def _kept_files(output: Path, run: str) -> Iterator[tuple[str, Path]]:

@@ -1,7 +1,8 @@
 """Finds the faults of a bundle: damage, scores that predictions do not give, and tables that the evidence does not give.
 
 It needs no model, no data and no network. It finds what does not fit together. Whoever changes predictions, sums, manifests,
-tables and the index alike makes another consistent bundle; against that, publish the sha256 that `export` prints.
+tables and the index alike makes another consistent bundle; against that, publish the sha256 that `export` prints. Not checked:
+that a trial's choice and seed are those of its evaluations, and scores of a variant whose predictions are not there.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ def search_cost(study: Study, size: Size, stage_cost: StageCost) -> SearchCost:
     longest = [dataclasses.replace(choice, epochs=max(space.epochs)) for choice in defaults]
     whole = [sum(rungs.of(choice)[-1].values()) for choice in (*defaults, *longest, *grid)]
     of_defaults = sum(_union(rungs.of(choice)[-1] for choice in defaults).values())
-    repeats = 0 if study.repeats is None else study.repeats.seeds * (study.repeats.top + 1)
+    repeated = 0 if study.repeats is None else min(study.repeats.top + 1, study.budget(size))
+    repeats = 0 if study.repeats is None else study.repeats.seeds * repeated
     return SearchCost(
         root=rungs.root,
         defaults=of_defaults,

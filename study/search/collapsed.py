@@ -8,7 +8,6 @@ paired by seed, so what the choice is compared with runs with the seed too.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ from optuna.storages import JournalStorage
 from analysis import StudyFrames, collapsed_runs
 from study.search.records import SearchResult, TrialRecord, repeat_id, repeated_id
 from study.search.sweep import load_result, wanted_repeats
-from study.search.trial_store import repeats_name, wanted_in_place, write_wanted_in_place
+from study.search.trial_store import answered, repeats_name, wanted_in_place, write_wanted_in_place
 from study.spec import Study
 from study.spec.space import NONE, Choice
 
@@ -29,10 +28,11 @@ def want_in_place_of_collapsed(study: Study, frames: StudyFrames, storage: Journ
     for size in study.sizes:
         own = runs[runs["size"] == size.name]
         result, _ = load_result(study, size, storage=storage)
-        stored = wanted_in_place(storage, repeats_name(size.name))
-        wanted = in_place_of(study, result, set(own["trial_id"]), stored=stored)
+        search = repeats_name(size.name)
+        stored, collapsed = wanted_in_place(storage, search), set(own["trial_id"]) - answered(storage, search)
+        wanted = in_place_of(study, result, collapsed, stored=stored)
         if new := {choice: name for choice, name in wanted.items() if choice not in stored}:
-            write_wanted_in_place(storage, repeats_name(size.name), new)
+            write_wanted_in_place(storage, search, new, answers=collapsed)
             names = ", ".join(f"{row['trial_id']} on {row['task']}" for row in own.to_dict("records"))
             said.append(f"{size.name}: collapsed: {names}; further runs: {', '.join(new.values())}")
     return said
@@ -43,24 +43,24 @@ def in_place_of(
 ) -> dict[Choice, str]:
     """The names of the further runs in place of collapsed runs, by choice, those `stored` earlier included.
 
-    A trial gets one for each of its runs that collapsed, be it the trial itself, a repeat or an earlier further run; what it is
-    compared with gets one with the same seed.
+    Each collapsed run gets one, be it a trial, a repeat or a further run; what it is compared with gets one with the same seed,
+    which neither of the two had.
     """
     wanted = dict(stored)
-    lost = Counter(repeated_id(run) or run for run in collapsed)
-    for trial in result.trials:
-        further = sum(repeated_id(name) == trial.trial_id for name in wanted.values())
-        for _ in range(lost[trial.trial_id] - further):
-            seed = _unused_seed(study, trial, {*wanted_repeats(study, result), *wanted})
-            for run in (trial, _compared_with(trial, result)):
-                if run is not None:
-                    wanted.setdefault(replace(run.choice, seed=seed), repeat_id(run, seed))
+    for run in sorted(collapsed):
+        trial = next((trial for trial in result.trials if trial.trial_id == (repeated_id(run) or run)), None)
+        if trial is None:
+            continue
+        both = [of_pair for of_pair in (trial, _compared_with(trial, result)) if of_pair is not None]
+        seed = _unused_seed(study, both, {*wanted_repeats(study, result), *wanted})
+        wanted |= {replace(of_pair.choice, seed=seed): repeat_id(of_pair, seed) for of_pair in both}
     return wanted
 
 
-def _unused_seed(study: Study, trial: TrialRecord, runs: Collection[Choice]) -> int:
-    """The first seed after the study's that neither the search nor a run of the trial's choice has."""
-    used = {*study.space.seeds, *(run.seed for run in runs if replace(run, seed=trial.choice.seed) == trial.choice)}
+def _unused_seed(study: Study, trials: Collection[TrialRecord], runs: Collection[Choice]) -> int:
+    """The first seed after the study's that neither the search nor a run of these trials' choices has."""
+    choices = {replace(trial.choice, seed=None) for trial in trials}
+    used = {*study.space.seeds, *(run.seed for run in runs if replace(run, seed=None) in choices)}
     return next(seed for seed in itertools.count(study.seed + 1) if seed not in used)
 
 

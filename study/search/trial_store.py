@@ -29,6 +29,7 @@ from trainables.store.kept import sealed, unsealed
 
 JOURNAL = "optuna.journal"
 _IN_PLACE = "in place of a collapsed run:"  # starts the names of a search's attributes
+_ANSWERED = "answered:"  # before the name of a collapsed run that has them
 STATES: dict[TrialOutcome, TrialState] = {
     TrialOutcome.COMPLETE: TrialState.COMPLETE,
     TrialOutcome.STOPPED_EARLY: TrialState.PRUNED,
@@ -137,11 +138,21 @@ def wanted_in_place(storage: JournalStorage, search: str) -> dict[Choice, str]:
     }
 
 
-def write_wanted_in_place(storage: JournalStorage, search: str, wanted: Mapping[Choice, str]) -> None:
-    """Store further runs to make in a search of repeats, which is created if there was none."""
+def answered(storage: JournalStorage, search: str) -> set[str]:
+    """The names of the collapsed runs for which further runs are stored."""
+    known = {stored.study_name: stored.user_attrs for stored in storage.get_all_studies()}
+    return {name.removeprefix(_ANSWERED) for name in known.get(search, {}) if name.startswith(_ANSWERED)}
+
+
+def write_wanted_in_place(
+    storage: JournalStorage, search: str, wanted: Mapping[Choice, str], *, answers: Set[str]
+) -> None:
+    """Store further runs to make in a search of repeats, which is created if there was none, and the runs they are for."""
     study = optuna.create_study(storage=storage, study_name=search, direction="maximize", load_if_exists=True)
     for choice, name in wanted.items():
         study.set_user_attr(f"{_IN_PLACE}{name}", asdict(choice))
+    for run in sorted(answers):
+        study.set_user_attr(f"{_ANSWERED}{run}", True)
 
 
 def stored_searches(storage: JournalStorage) -> dict[str, SearchResult]:

@@ -204,7 +204,7 @@ def _trained(study: Study) -> Iterator[tuple[Task | Mixture, Training]]:
 
 def _masking_errors(study: Study, size: Size) -> Iterator[str]:
     """Why the size cannot train a choice that has masked language modelling in it."""
-    for arm in (arm for arm in study.space.arms if arm.masks):
+    for arm in (arm for arm in study.space_of(size).arms if arm.masks):
         if isinstance(size.encoder, PublishedEncoder) and not size.family.mask_token:
             yield f"sizes[{size.name}], {arm.name}: {size.encoder.family} has no mask token"
         if size.resources.trim_vocabulary:

@@ -19,10 +19,10 @@ from trainables.launch.process import NO_GPU, gpu_memory, prepare_process
 from trainables.launch.retry import MAX_LOSSES, retry_lost_workers, retry_out_of_memory
 from trainables.resources import Resources, worker_request
 from trainables.store.fingerprint import fingerprint
-from trainables.store.stage_store import StageStore
+from trainables.store.stage_store import Damaged, StageStore
 
 if TYPE_CHECKING:
-    from trainables.stages.base import Progress
+    from trainables.stages.base import Progress, Stage
 
 # Ray Train's controller imports this module and trains nothing. Slow imports (torch, transformers, DeepSpeed) are inside the
 # functions that need them, and a group's job travels pickled.
@@ -87,12 +87,20 @@ def _produce_on_cpus(job: Job, progress: Progress) -> None:
         stage
         for stage in without_device((*job.stages, *job.chain))
         if store.find(stage) is None
-        and all(store.find(parent) is not None for parent in stage.parents if isinstance(parent, Tuned))
+        and all(_intact(store, parent) for parent in stage.parents if isinstance(parent, Tuned))
     )
     if missing:
         on_cpu = Job(job.output, Resources(), stages=missing, size=job.size)
         # Outside the trial's placement group, which has no core and would capture the task.
         ray.get(cpu_task.options(num_cpus=1, scheduling_strategy="DEFAULT").remote(on_cpu, progress))
+
+
+def _intact(store: StageStore, stage: Stage) -> bool:
+    """Whether a stage can be read as it is; one with damaged files would be trained again."""
+    try:
+        return store.find_intact(stage) is not None
+    except Damaged:
+        return False
 
 
 def _run_on_cpu(job: Job, progress: Progress) -> None:

@@ -62,9 +62,19 @@ def test_each_collapsed_run_gets_one_further_run_and_one_that_collapses_again_ge
     search = result(t0=50.0, t1=70.0, t2=60.0)
     stored = in_place_of(REPEATED, search, {"t1", "t1-s2"}, stored={})
     assert named(stored) == ["t0-s3", "t0-s4", "t1-s3", "t1-s4"]
-    assert in_place_of(REPEATED, search, {"t1", "t1-s2"}, stored=stored) == stored
-    again = in_place_of(REPEATED, search, {"t1", "t1-s2", "t1-s4"}, stored=stored)
+    assert in_place_of(REPEATED, search, set(), stored=stored) == stored
+    again = in_place_of(REPEATED, search, {"t1-s4"}, stored=stored)
     assert set(named(again)) - set(named(stored)) == {"t0-s5", "t1-s5"}
+
+
+@pytest.mark.parametrize("run", ["t0-s1", "t0-s2", "t0-s3"])
+def test_the_counterpart_of_a_collapsed_run_is_replaced_like_any_other(run: str) -> None:
+    """t0 is the best trial, whose repeats have the seeds 1 and 2, and t1's counterpart."""
+    search = result(t0=60.0, t1=40.0, t2=50.0)
+    stored = in_place_of(REPEATED, search, {"t1"}, stored={})
+    assert named(stored) == ["t0-s3", "t1-s3"], "no ordinary repeat is announced as a further run"
+    again = in_place_of(REPEATED, search, {run}, stored=stored)
+    assert "t0-s4" in set(named(again)) - set(named(stored))
 
 
 @pytest.fixture
