@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -50,9 +51,9 @@ class Answer:
 class Score:
     """A set's score in percent, its named parts (F1 and EM, precision and recall), and the sums they are computed from.
 
-    `examples` is the number of scored examples; `per_example` has their sums in order, `answers` what these are counted from.
-    `constant`: the model gives all of them
-    one answer, although they differ. Such a score says how often that answer is right, and nothing about the model.
+    `examples` is the number of scored examples; `per_example` has their sums in order, `answers` what these are counted from,
+    and `confidence` how sure the model is of each, if its head cascades (else it is empty). `constant`: the model gives all of
+    them one answer, although they differ. Such a score says how often that answer is right, and nothing about the model.
     """
 
     split: str
@@ -64,6 +65,7 @@ class Score:
     per_example: tuple[Counts, ...]
     constant: bool = False
     answers: tuple[Answer, ...] = ()
+    confidence: tuple[float, ...] = ()
 
 
 def score_sets(
@@ -107,10 +109,41 @@ def score_outputs(outputs: Sequence[Outputs[Any]], task: Task) -> list[Score]:
                 for example, prediction, reference in zip(output.examples, predictions, references, strict=True)
                 if reference is not None
             )
+            sure = (head.confidence(output, task) or []) if head.cascades else []
+            confidence = tuple(
+                value for value, reference in zip(sure, references, strict=bool(sure)) if reference is not None
+            )
             scores.append(
-                Score(output.split, output.language, value, parts, len(counts), total, counts, constant, answers)
+                Score(
+                    *(output.split, output.language, value, parts, len(counts), total, counts),
+                    constant=constant,
+                    answers=answers,
+                    confidence=confidence,
+                )
             )
     return scores
+
+
+def with_answers_of(score: Score, other: Score, positions: Sequence[int], task: Task) -> Score:
+    """A set's score with the examples at these positions answered as `other` has them, which scores these alone, in order.
+
+    `confidence` stays that of the first model.
+    """
+    if not positions:
+        return score
+    metric, counts, answers = METRICS[task.metric], list(score.per_example), list(score.answers)
+    for position, of_other, answer in zip(positions, other.per_example, other.answers, strict=True):
+        counts[position], answers[position] = of_other, answer
+    total = sum(counts, Counts())
+    return dataclasses.replace(
+        score,
+        value=metric.value(total),
+        parts=metric.parts(total),
+        counts=total,
+        per_example=tuple(counts),
+        answers=tuple(answers),
+        constant=_is_constant([answer.prediction for answer in answers], [answer.reference for answer in answers]),
+    )
 
 
 def _named(answer: Any, names: Mapping[str, str]) -> Any:

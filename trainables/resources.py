@@ -47,7 +47,7 @@ class Resources:
         memory_gb: host memory that each worker requests of its node, so that no more run there than fit. None requests what a
             worker on CPUs is estimated to take (`study.planning.worker_memory`), and nothing for one on a GPU.
         fewest_workers: where lost machines do not come back, a trial continues with half its workers, down to this number,
-            within the same global batch; an interrupted stage then restarts. None waits for all workers.
+            within the same global batch; an interrupted stage resumes, under ZeRO 3 it restarts. None waits for all workers.
         one_node: a group's workers wait for a node that holds them all, instead of spanning several. A run sets it where its
             cluster has such a node (`study.cluster.fit`).
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -44,17 +45,35 @@ def run_in_actor(
 ) -> Measured | Unavailable:
     """As `measure_subject`, in an actor that starts for this measurement and ends after it.
 
+    Raises:
+        NoNode, RayError: as for `benchmark_actor`.
+    """
+    with benchmark_actor(subject, label=label, placement=placement, patience_s=patience_s) as measure:
+        return measure(variant, scored)
+
+
+@contextmanager
+def benchmark_actor(
+    subject: Subject, *, label: str, placement: Mapping[str, Any], patience_s: float = START_PATIENCE_S
+) -> Iterator[Callable[[str | Variant, bool], Measured | Unavailable]]:
+    """An actor for the block; the function measures a variant in it, and scores it if told to.
+
     `placement` is the actor's request (`num_cpus`, `num_gpus`, `resources`): all cores of a node, and for a GPU one whole GPU.
     Then Ray schedules nothing else there. `label` makes the worker's environment unique, so that Ray starts a new process
     instead of reusing one.
 
     Raises:
         NoNode: no node satisfies the request, or none is free, after `patience_s`.
-        RayError: the measurement raised, or its process or node was lost.
+        RayError: a measurement raised, or its process or node was lost.
     """
     actor = BenchmarkActor.options(  # type: ignore[attr-defined]
         **placement, runtime_env={"env_vars": {**SERVING_ENVIRONMENT, "XSTILTS_BENCHMARK": label}}
     ).remote(subject)
+
+    def measure(variant: str | Variant, scored: bool) -> Measured | Unavailable:
+        outcome: Measured | Unavailable = ray.get(actor.run.remote(variant, scored))
+        return outcome
+
     try:
         try:
             ray.get(actor.ready.remote(), timeout=patience_s)
@@ -63,7 +82,6 @@ def run_in_actor(
             raise NoNode(
                 f"no node was free for the benchmark within {patience_s:g} s ({request}); `ray status` says why"
             ) from error
-        outcome: Measured | Unavailable = ray.get(actor.run.remote(variant, scored))
-        return outcome
+        yield measure
     finally:
         ray.kill(actor)

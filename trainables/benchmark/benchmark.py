@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from trainables.benchmark.measurement import Measurement
 from trainables.benchmark.placement import pinned, serving_cores
@@ -19,9 +20,9 @@ from trainables.benchmark.probes.nvml import gpu_uuid, read_gpu
 from trainables.benchmark.results import StepResults, context_of, language_metrics, metrics_of
 from trainables.benchmark.scenarios.loadgen import ServerResult, offline, server, single_stream
 from trainables.benchmark.scenarios.percentiles import FEWEST
-from trainables.benchmark.scenarios.queries import QuerySample
+from trainables.benchmark.scenarios.queries import Query, QuerySample
 from trainables.benchmark.scenarios.rates import RateSearch, highest_rate
-from trainables.benchmark.scenarios.serving import ModelServer
+from trainables.benchmark.scenarios.serving import CascadeServer, ModelServer, QueryServer
 from trainables.benchmark.scenarios.sweep import sweep_batch_sizes, timed_samples_per_s
 from trainables.benchmark.scenarios.texts import Texts
 from trainables.benchmark.scenarios.timing import Clock, calls_within, median_call_s
@@ -38,11 +39,25 @@ ARRIVALS_AHEAD = 1.2  # arrivals are random: to have enough of them, expect this
 
 
 @dataclass(frozen=True)
+class LargerModel:
+    """The second model of a cascade, asked where `unsure(query, logits of the first model)`.
+
+    `queries` are the sample's in its own tokens.
+    """
+
+    model: TaskModel
+    queries: tuple[Query, ...]
+    pad_id: int
+    unsure: Callable[[int, Tensor], bool]
+
+
+@dataclass(frozen=True)
 class Benchmark:
-    """Measures variants of one model on one device with one sample of queries.
+    """Measures variants of one model, or of a cascade of two, on one device with one sample of queries.
 
     `threads` are torch's; on a CPU each gets a core of its own. `clock` times everything that LoadGen does not. `texts` are for
-    tokenisation. `load_s` is how long loading the model took, a part of the cold start.
+    tokenisation. `load_s` is how long loading took, a part of the cold start. Of a cascade, `model` is the smaller one; memory,
+    parameters and cold start are those of both.
     """
 
     model: TaskModel
@@ -53,6 +68,7 @@ class Benchmark:
     settings: BenchmarkSettings = field(default_factory=BenchmarkSettings, kw_only=True)
     texts: Texts | None = field(default=None, kw_only=True)
     load_s: float = field(default=0.0, kw_only=True)
+    larger: LargerModel | None = field(default=None, kw_only=True)
     clock: Clock = field(default=time.perf_counter, kw_only=True)
 
     def measure(self, variant: str | Variant) -> Measurement:
@@ -78,7 +94,7 @@ class Benchmark:
     def _steps(self, variant: Variant, cores: Sequence[int], all_cores: Sequence[int]) -> StepResults:
         scenarios = self.settings.scenarios
         results = StepResults(self.load_s, rss_before_mb=host_rss_mb())
-        model_server = self._start(variant, cores, results)
+        model_server, first = self._start(variant, cores, results)
         self._warm_up(model_server, results)
         if "SingleStream" in scenarios:
             self._single_stream(model_server, results)
@@ -93,43 +109,49 @@ class Benchmark:
         if self.settings.energy is not None and self.device.type == "cuda":
             results.energy = self._energy(model_server, results, self.settings.energy)
         if self.texts is not None:
-            self._from_text(self.texts, model_server, results)
-        if not variant.shares_weights(self.model, self.device):
-            results.caller_mb = self._caller_weights_mb()
-        self._record_kernels(model_server.forward, results)
+            self._from_text(self.texts, first, results)
+        copied = [model for model in self._models if not variant.shares_weights(model, self.device)]
+        results.caller_mb = self._caller_weights_mb(copied)
+        self._record_kernels(first.forward, results)
         return results
 
-    def _start(self, variant: Variant, cores: Sequence[int], results: StepResults) -> ModelServer:
-        """Prepare the variant and serve its first query."""
-        start = self.clock()
-        forward = variant.prepare(self.model, self.device)
-        results.prepare_s = self.clock() - start
-        model_server = ModelServer(
-            *(forward, self.sample.queries),
-            pad_id=self.pad_id,
-            device=self.device,
-            threads=self.threads,
-            cores=cores,
-            by_tokens=variant.by_tokens,
-        )
-        start = self.clock()
-        model_server.serve(0)
-        results.first_query_s = self.clock() - start
-        return model_server
+    @property
+    def _models(self) -> tuple[TaskModel, ...]:
+        return (self.model,) if self.larger is None else (self.model, self.larger.model)
 
-    def _warm_up(self, model_server: ModelServer, results: StepResults) -> None:
+    def _start(self, variant: Variant, cores: Sequence[int], results: StepResults) -> tuple[QueryServer, ModelServer]:
+        """Prepare the variant and serve its first query; the server, and that of the first model alone."""
+
+        def server_of(forward: Forward, queries: Sequence[Query], pad_id: int) -> ModelServer:
+            own = {"device": self.device, "threads": self.threads, "cores": cores, "by_tokens": variant.by_tokens}
+            return ModelServer(forward, queries, pad_id=pad_id, **own)  # type: ignore[arg-type]
+
+        start = self.clock()
+        forwards = [variant.prepare(model, self.device) for model in self._models]
+        results.prepare_s = self.clock() - start
+        first = server_of(forwards[0], self.sample.queries, self.pad_id)
+        served: QueryServer = first
+        if self.larger is not None:
+            second = server_of(forwards[1], self.larger.queries, self.larger.pad_id)
+            served = CascadeServer(first, second, self.larger.unsure)
+        start = self.clock()
+        served.warm(0)
+        results.first_query_s = self.clock() - start
+        return served, first
+
+    def _warm_up(self, model_server: QueryServer, results: StepResults) -> None:
         """Serve every shape once, since kernels and graphs belong to shapes; then until service times are stable."""
         rule, pooled = self.settings.warm_up, self.sample.pooled
         shapes = model_server.one_of_each_shape()[::-1]
         calls_within(
-            lambda number: model_server.serve(shapes[number]),
+            lambda number: model_server.warm(shapes[number]),
             SHAPES_CAP * rule.max_s,
             clock=self.clock,
             at_most=len(shapes),
         )
         results.warm_up = warm_up(lambda number: model_server.serve(pooled[number % len(pooled)]), rule, self.clock)
 
-    def _single_stream(self, model_server: ModelServer, results: StepResults) -> None:
+    def _single_stream(self, model_server: QueryServer, results: StepResults) -> None:
         """Languages with too few different queries in LoadGen's draws are then served on their own."""
         pooled = self.sample.pooled
         drawn = single_stream(
@@ -148,7 +170,7 @@ class Benchmark:
                 latency.times_of(set(indices)) if enough else self._each_once(model_server, indices)
             )
 
-    def _each_once(self, model_server: ModelServer, indices: Sequence[int]) -> list[float]:
+    def _each_once(self, model_server: QueryServer, indices: Sequence[int]) -> list[float]:
         """Service times of as many queries as fit into `per_language_s`."""
         calls = calls_within(
             lambda number: model_server.serve(indices[number]),
@@ -158,7 +180,7 @@ class Benchmark:
         )
         return [call.seconds for call in calls]
 
-    def _offline(self, model_server: ModelServer, results: StepResults) -> None:
+    def _offline(self, model_server: QueryServer, results: StepResults) -> None:
         settings, pooled = self.settings, self.sample.pooled
         sweep = sweep_batch_sizes(
             *(model_server, settings.batch_sizes, settings.sweep_s),
@@ -196,7 +218,7 @@ class Benchmark:
             return None
         return f"a query takes {service_ms:.1f} ms without waiting: no rate can meet the bound of {bound_ms:g} ms"
 
-    def _search(self, model_server: ModelServer, results: StepResults) -> RateSearch:
+    def _search(self, model_server: QueryServer, results: StepResults) -> RateSearch:
         """Search for the highest rate that meets the bound.
 
         The lowest rate is a tenth of what serving one query at a time allows. It is higher if too few queries for a p99 would
@@ -225,7 +247,7 @@ class Benchmark:
             lowest=max(0.1 * alone, ARRIVALS_AHEAD * FEWEST[99] / settings.server_s),
         )
 
-    def _energy(self, model_server: ModelServer, results: StepResults, rule: EnergyRule) -> Energy | None:
+    def _energy(self, model_server: QueryServer, results: StepResults, rule: EnergyRule) -> Energy | None:
         uuid = gpu_uuid(self.device)
         size = results.sweep.best if results.sweep else 1
         batches = model_server.batches(self.sample.pooled, size, seed=self.settings.seed)
@@ -264,12 +286,13 @@ class Benchmark:
             "batch": attention_kernels(lambda: model_server.serve_batch([0, 1])),
         }
 
-    def _caller_weights_mb(self) -> float:
-        """Weights of the caller's model in the memory whose peak is read; a deployment would not hold them as well.
+    def _caller_weights_mb(self, copied: Sequence[TaskModel]) -> float:
+        """Weights of the caller's models in the memory whose peak is read, if variants copied them: a deployment has one copy.
 
         The files of a loaded model are mapped, so rows of its embedding table that nothing has read take no memory of the host.
         """
-        weights = {tensor.data_ptr(): tensor for tensor in self.model.state_dict().values()}  # tied weights count once
+        tensors = (tensor for model in copied for tensor in model.state_dict().values())
+        weights = {tensor.data_ptr(): tensor for tensor in tensors}  # tied weights count once
         here = [tensor for tensor in weights.values() if tensor.device.type == self.device.type]
         if self.device.type == "cpu":
             return sum(resident_mb(tensor.data_ptr(), tensor.numel() * tensor.element_size()) for tensor in here)
@@ -287,7 +310,7 @@ class Benchmark:
             rss_mb=results.rss_mb,
             cold_start_ms=results.cold_start_s * 1000,
             mean_pieces=self.sample.profile().mean,
-            parameters=sum(weight.numel() for weight in self.model.parameters()),
+            parameters=sum(weight.numel() for model in self._models for weight in model.parameters()),
             samples=len(results.latency.service_s) if results.latency else 0,
             languages=languages,
             valid={name: result.valid for name, result in by_scenario.items()},

@@ -23,6 +23,7 @@ LANGUAGE_METRICS = ("p50_ms", "throughput_sps", "mean_pieces", "pieces_per_word"
 FLIPS = ("flips_scored", "flips_batch", "flips_padding")
 NOT_COMPARED = "measured by an earlier version, which did not compare batches"
 NO_DECISION = "no test example of any target has a reference answer, so there is nothing to compare"
+CASCADE = "cascade"  # a serving variant's name, and the key of what its measurement says about it
 ALL_WEIGHTS, RESIDENT_WEIGHTS = "all", "resident pages"  # of the caller's model, subtracted from peak memory
 FAILED = "failed: "  # in JSON, marks a failure among the reasons
 

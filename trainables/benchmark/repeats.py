@@ -46,7 +46,7 @@ def combined(repeats: Sequence[Measured]) -> Measured:
     A metric is the median over the repeats, and None if any repeat lacks it. With two or more repeats `intervals` holds its
     `spread`, and `intervals_are` names the kind. A scenario is valid if it is valid in every repeat. `by_repeat` lists the
     metrics of each repeat, its `samples`, and the state of its GPU under load (`gpu_in_use`, None for a CPU). `context` is that
-    of the first repeat.
+    of the first repeat. `mean_ms` is the mean service time of SingleStream; None if some repeat is of an earlier version.
     """
     first = repeats[0]
     intervals: dict[str, list[float]] = {}
@@ -80,6 +80,7 @@ def combined(repeats: Sequence[Measured]) -> Measured:
             "unavailable": reasons,
             "interference": disturbed[0] if disturbed else first["interference"],
             "interference_seen": len(disturbed),
+            "mean_ms": _mean_ms(repeats),
             "repeats": len(repeats),
             "intervals": intervals,
             "intervals_are": spread_named(len(repeats)),
@@ -90,6 +91,11 @@ def combined(repeats: Sequence[Measured]) -> Measured:
             ],
         }
     )
+
+
+def _mean_ms(repeats: Sequence[Measured]) -> float | None:
+    means = [repeat["context"].get("mean_ms") for repeat in repeats]
+    return None if None in means else float(median(means))
 
 
 def _problems(repeats: Sequence[Measured]) -> dict[str, list[str]]:

@@ -207,6 +207,7 @@ def context_of(
         "sweep_stopped": sweep.stopped if sweep else None,
         "offline_samples": results.throughput.served if results.throughput else 0,
         "loadgen_p50_ms": latency.loadgen_p50_s * 1000 if latency else None,
+        "mean_ms": sum(latency.service_s) / len(latency.service_s) * 1000 if latency and latency.service_s else None,
         "early_stopping_ms": {str(percent): value for percent, value in estimates.items()},
         "server": asdict(results.search) if results.search else None,
         "energy": asdict(results.energy) if results.energy else None,

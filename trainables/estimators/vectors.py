@@ -78,7 +78,7 @@ class Vectors(Stage):
             units = self._units(work)
         except Undefined as reason:
             return {"unavailable": str(reason)}
-        encoder = load_encoder(work.store.folder(self.encoder) / ENCODER, device=work.device).to(work.device).eval()
+        encoder = load_encoder(work.store.local(self.encoder) / ENCODER, device=work.device).to(work.device).eval()
         others = [(unit.other, None) for unit in units if unit.other is not None]
         means = self.unit == "text" or bool(others)  # vectors of pairs are means, as the dual encoder's
         vectors_PD = encode(
@@ -126,7 +126,7 @@ class Vectors(Stage):
         assert finished is not None  # callers have this stage as a parent
         if (reason := finished.metrics.get("unavailable")) is not None:
             raise Undefined(reason)
-        with np.load(finished.folder / VECTORS) as arrays:
+        with np.load(work.store.local(self) / VECTORS) as arrays:
             vectors = transform(arrays["vectors"])
             if len(arrays["others"]):
                 vectors = _unit_length(vectors) * _unit_length(transform(arrays["others"]))

@@ -106,13 +106,15 @@ class Outputs(Generic[E]):
 class Head(ABC, Generic[E]):
     """The interface of every head.
 
-    `comparable`: predictions are the same values in every language (labels, and not words of the text).
+    `comparable`: predictions are the same values in every language (labels, and not words of the text). `cascades`: how sure a
+    prediction is follows from the outputs for its example alone, so a server can ask a larger model where it is not.
     `masks`: each step draws new masked tokens and scores them over the whole vocabulary. `fills_rows`: its texts are passages,
     which fill rows up to the maximum length; sentences seldom do.
     """
 
     name: ClassVar[str]
     comparable: ClassVar[bool] = False
+    cascades: ClassVar[bool] = False
     masks: ClassVar[bool] = False
     fills_rows: ClassVar[bool] = False
 

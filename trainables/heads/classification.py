@@ -23,6 +23,7 @@ class ClassificationModule(PooledModule):
 class PairClassification(Head[PairExample]):
     name = "pair_classification"
     comparable = True
+    cascades = True
 
     def features(
         self, examples: Sequence[PairExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int

@@ -29,6 +29,7 @@ class ChoiceModule(PooledModule):
 class MultipleChoice(Head[ChoiceExample]):
     name = "multiple_choice"
     comparable = True
+    cascades = True
 
     def features(
         self, examples: Sequence[ChoiceExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int

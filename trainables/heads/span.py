@@ -46,6 +46,7 @@ class SpanExtraction(Head[SpanExample]):
     """A feature's layout holds each token's start and end character, -1 outside the context; target (0, 0) is no answer."""
 
     name = "span_extraction"
+    cascades = True
     fills_rows = True
 
     def features(

@@ -43,6 +43,7 @@ class Tagging(Head[TaggingExample]):
     """A feature's layout is the index of its first word, then the position of the first token of each of its words."""
 
     name = "tagging"
+    cascades = True
 
     def features(
         self, examples: Sequence[TaggingExample], *, task: Task, tokenizer: PreTrainedTokenizerFast, max_length: int

@@ -19,6 +19,7 @@ from trainables.launch.process import NO_GPU, gpu_memory, prepare_process
 from trainables.launch.retry import MAX_LOSSES, retry_lost_workers, retry_out_of_memory
 from trainables.resources import Resources, worker_request
 from trainables.store.fingerprint import fingerprint
+from trainables.store.opening import open_store
 from trainables.store.stage_store import Damaged, StageStore
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _produce_on_cpus(job: Job, progress: Progress) -> None:
     from trainables.stages.base import without_device
     from trainables.stages.finetune import Tuned
 
-    store = StageStore(Path(job.output))
+    store = open_store(Path(job.output))
     missing = tuple(
         stage
         for stage in without_device((*job.stages, *job.chain))

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainables.hyperparameters import Diverged
 from trainables.resources import Resources
-from trainables.store.stage_store import OutputMissing, StageStore
+from trainables.store.bucket.location import url_of
+from trainables.store.opening import open_store
+from trainables.store.stage_store import OutputMissing
 from trainables.training.micro_batches import Limits
 
 # Ray Train's controller imports this module and trains nothing: stages, with torch and transformers, are imported where used.
@@ -73,10 +75,10 @@ def workplace(job: Job, share: Share, *, device: torch.device, progress: Progres
     from trainables.stages.base import Workplace
 
     output = Path(job.output)
-    if not output.is_dir():
+    if url_of(output) is None and not output.is_dir():
         raise OutputMissing(f"{output} is missing on {platform.node()}: is the shared folder mounted?")
     return Workplace(
-        *(StageStore(output), share, job.resources), limits=job.limits, device=device, progress=progress, job=job.name
+        *(open_store(output), share, job.resources), limits=job.limits, device=device, progress=progress, job=job.name
     )
 
 

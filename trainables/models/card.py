@@ -19,6 +19,7 @@ CARD_FILE = "card.json"
 MODULES, TOKENIZER_SETTINGS = "modules.json", "tokenizer_config.json"
 # Besides the files that are loaded: what describes a checkpoint. `1_Pooling` is sentence-transformers' folder.
 DESCRIPTIONS = (CARD_FILE, MODULES, "*_Pooling/config.json")
+_NAMES = ("seen", "labelled_languages")  # attributes that are tuples of names
 _GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # tokenizer classes that say nothing of token types
 _POOLING_MODES = {"cls": "first", "cls_token": "first", "mean": "mean", "mean_tokens": "mean"}
 
@@ -39,6 +40,8 @@ class Card:
 
     - `seen`: what it was trained on besides plain text: "bitext", "retrieval", or corpora by their names in `Task.reads` and
       `Task.scores_on`. Scores on such tasks are marked (`trainables.tasks.contamination`);
+    - `labelled_languages`: the languages of the labelled data that it was trained on, English included, by their codes here.
+      Where a checkpoint is an intermediate choice, scores in these languages are not zero-shot; not stated is unknown;
     - `licence`, and a `remark` that users should read before a run.
     """
 
@@ -48,19 +51,22 @@ class Card:
     passage_prefix: str | None = added_field(None)
     tokenizer: str | None = added_field(None)
     seen: tuple[str, ...] | None = descriptive_field(None)
+    labelled_languages: tuple[str, ...] | None = descriptive_field(None)
     licence: str | None = descriptive_field(None)
     remark: str | None = descriptive_field(None)
 
     def __post_init__(self) -> None:
-        kinds: dict[str, type] = {"second_segment": bool, "seen": tuple}
+        kinds: dict[str, type] = {"second_segment": bool, **dict.fromkeys(_NAMES, tuple)}
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), kinds.get(field.name, str)
             if value is not None and not isinstance(value, kind):
                 raise ValueError(f"card: {field.name} {value!r} is not a {kind.__name__}")
         if self.pooling not in (None, *get_args(Pooling)):
             raise ValueError(f"card: pooling {self.pooling!r}; use one of {', '.join(get_args(Pooling))}")
-        if self.seen is not None and not all(isinstance(name, str) for name in self.seen):
-            raise ValueError(f"card: seen {self.seen!r} is not a tuple of names")
+        for field_name in _NAMES:
+            names = getattr(self, field_name)
+            if names is not None and not all(isinstance(name, str) for name in names):
+                raise ValueError(f"card: {field_name} {names!r} is not a tuple of names")
         if self.tokenizer is not None and not hasattr(transformers, self.tokenizer):
             raise ValueError(f"card: transformers has no tokenizer class {self.tokenizer!r}")
 
@@ -96,8 +102,7 @@ def read_card(folder: Path) -> Card:
     values, names = _json_object(path), [field.name for field in dataclasses.fields(Card)]
     if unknown := sorted(values.keys() - set(names)):
         raise DataError(path, None, f"no attribute {', '.join(unknown)}; a card has {', '.join(names)}")
-    if isinstance(values.get("seen"), list):
-        values["seen"] = tuple(values["seen"])
+    values |= {name: tuple(values[name]) for name in _NAMES if isinstance(values.get(name), list)}
     try:
         return Card(**values)
     except ValueError as error:

@@ -45,6 +45,54 @@ _XP3 = (
     *("mlqa", "squad_dev", "squad_train", "tydiqa_en", "cosmos_qa", "siqa", "commonsense_qa"),
     *("pawsx", "qqp", "tatoeba", "bitext"),
 )
+# The languages that the data set's card lists (huggingface.co/datasets/bigscience/xP3), without program code.
+_XP3_LANGUAGES = (
+    *(
+        "ak",
+        "ar",
+        "as",
+        "bm",
+        "bn",
+        "ca",
+        "en",
+        "es",
+        "eu",
+        "fon",
+        "fr",
+        "gu",
+        "hi",
+        "id",
+        "ig",
+        "ki",
+        "kn",
+        "lg",
+        "ln",
+        "ml",
+    ),
+    *(
+        "mr",
+        "ne",
+        "nso",
+        "ny",
+        "or",
+        "pa",
+        "pt",
+        "rn",
+        "rw",
+        "sn",
+        "st",
+        "sw",
+        "ta",
+        "te",
+        "tn",
+        "ts",
+        "tum",
+        "tw",
+        "ur",
+        "vi",
+    ),
+    *("wo", "xh", "yo", "zh", "zu"),
+)
 _XP3_REMARK = (
     "it was trained on xP3, in many languages: scores on the tasks in it are not zero-shot; "
     "which splits it read is not verified"
@@ -53,7 +101,8 @@ _XP3_REMARK = (
 
 def _mt0(*remarks: str) -> Card:
     """mT0: mT5 trained further on xP3. The hub's pages give the licence."""
-    return Card("mean", seen=_XP3, licence=_APACHE, remark="; ".join((_XP3_REMARK, *remarks)))
+    remark = "; ".join((_XP3_REMARK, *remarks))
+    return Card("mean", seen=_XP3, labelled_languages=_XP3_LANGUAGES, licence=_APACHE, remark=remark)
 
 
 KNOWN_CARDS: dict[str, Card] = {
@@ -71,6 +120,7 @@ KNOWN_CARDS: dict[str, Card] = {
         "mean",
         # English tasks of T0's training mixture, recalled.
         seen=("cosmos_qa", "siqa", "commonsense_qa", "qqp"),
+        labelled_languages=("en",),
         licence=_APACHE,
         remark="xP3's card says that it was trained on P3, in English alone; which tasks P3 holds is recalled and not "
         f"verified; {PICKLED}",

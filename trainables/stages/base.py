@@ -20,7 +20,7 @@ import torch.distributed as dist
 from trainables.heads.base import NO_PREFIXES, Prefixes
 from trainables.hyperparameters import Diverged, OutOfMemory
 from trainables.resources import Resources
-from trainables.store.stage_store import Damaged, Finished, StageStore
+from trainables.store.stage_store import ClaimLost, Damaged, Finished, StageStore
 from trainables.store.versions import versions
 from trainables.training.batching import Share
 from trainables.training.micro_batches import Limits
@@ -150,7 +150,7 @@ def ensure(stage: Stage, work: Workplace) -> Finished:
 
     Single flight: while another process produces the stage, this one waits. The leader checks the content of a finished stage
     and of the parents of a produced one against their manifests, once in its process. A damaged stage is logged and produced
-    again.
+    again. Where another process takes the stage over, this one stops producing it and waits like any other.
 
     Raises:
         Diverged: its training diverged, now or in an earlier attempt. A repeated attempt would end the same.
@@ -161,6 +161,16 @@ def ensure(stage: Stage, work: Workplace) -> Finished:
     _raise_recorded_failure(stage, work)
     for parent in stage.parents:
         ensure(parent, work)
+    while True:
+        try:
+            return _claimed(stage, work)
+        except ClaimLost as error:
+            if work.leads:
+                logger.warning("%s", error)
+
+
+def _claimed(stage: Stage, work: Workplace) -> Finished:
+    """The stage, produced here or by the process that had the claim before."""
     with contextlib.ExitStack() as claims:
         while not work.from_leader(lambda: _claim(stage, work.store, claims)):
             time.sleep(POLL_S)

@@ -54,7 +54,7 @@ class Evaluate(Stage):
         return Tokenise(root_of(self.model).tokenizer, self.task, "scored", self.max_length)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
-        model = load_task_model(work.store.folder(self.model), self.task, device=work.device).to(work.device)
+        model = load_task_model(work.store.local(self.model), self.task, device=work.device).to(work.device)
         outputs = self.outputs(model.logits, work)
         scores = score_outputs(outputs, self.task)
         if work.leads:

@@ -103,7 +103,7 @@ class FineTune(Tuned):
         return Tokenise(root_of(self).tokenizer, self.task, "train", self.training.max_length)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
-        base = work.store.folder(self.base)
+        base = work.store.local(self.base)
         tokenizer = load_tokenizer(tokenizer_of(self, work))
         features = self.features.table(work)
         order = BatchOrder(features.lengths, self.training.batch_size, self.training.seed)
@@ -153,4 +153,4 @@ def root_of(stage: Root | Tuned) -> Root:
 
 def tokenizer_of(stage: Root | Tuned, work: Workplace) -> Path:
     """The folder of the tokenizer a model was trained with."""
-    return work.store.folder(root_of(stage)) / TOKENIZER
+    return work.store.local(root_of(stage)) / TOKENIZER

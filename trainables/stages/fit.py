@@ -18,12 +18,12 @@ from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
 from trainables.training.attempts import Attempt, recorded_attempt
 from trainables.training.batching import Batches, PackedBatches
-from trainables.training.checkpoints import Checkpoints
 from trainables.training.clipping import deepspeed_clips
 from trainables.training.early_stopping import DevScore, EarlyStopper
 from trainables.training.engine import Layout, engine_settings, full_state, managed_engine
 from trainables.training.loop import Trained, train
 from trainables.training.partitioning import read_partitioned, read_table
+from trainables.training.resuming.checkpoints import Checkpoints, Claimed
 from trainables.training.trimming import Lookups, Trimmed, trim, unseen_decay
 
 RECENT = 20  # steps over which the final loss is averaged
@@ -147,6 +147,7 @@ def _early_stopper(label: str, training: Training, dev_score: DevScore | None, *
 def _checkpoints(stage: Stage | str, work: Workplace, *, trimmed: bool) -> Checkpoints | AbstractContextManager[None]:
     if isinstance(stage, str):
         return contextlib.nullcontext()
+    token = work.from_leader(lambda: work.store.token(stage))  # every worker puts its own files
     return Checkpoints(
         work.store.checkpoints(stage),
         work.resources.checkpoint_every_s,
@@ -155,6 +156,7 @@ def _checkpoints(stage: Stage | str, work: Workplace, *, trimmed: bool) -> Check
         zero_stage=work.resources.zero_stage,
         trimmed=trimmed,
         deepspeed_clips=deepspeed_clips(work.resources.zero_stage, work.resources.offload),
+        claim=Claimed(token, lambda: work.store.lost_claim(stage)),
     )
 
 
@@ -170,6 +172,8 @@ def _metrics(trained: Trained, stopper: EarlyStopper | None) -> dict[str, Any]:
     metrics: dict[str, Any] = {"first_loss": losses[0], "final_loss": sum(losses[-RECENT:]) / len(losses[-RECENT:])}
     if trained.resumed.step:
         metrics["resumed_at"] = trained.resumed.step
+    if trained.resumed.workers is not None:
+        metrics["workers_before"] = trained.resumed.workers
     if trained.resumed.skipped:
         metrics["skipped_checkpoints"] = list(trained.resumed.skipped)
     if stopper is not None:

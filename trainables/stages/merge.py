@@ -63,10 +63,10 @@ class MergeEncoders(Root):
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         if not work.leads:
             return {}
-        base = work.store.folder(self.base)
+        base = work.store.local(self.base)
         count = write_merged(
             base / ENCODER,
-            [work.store.folder(encoder) / ENCODER for encoder in self.encoders],
+            [work.store.local(encoder) / ENCODER for encoder in self.encoders],
             self.weights,
             folder / ENCODER,
             observe=lambda done, total: work.progress(self.label, done, total, None),

@@ -68,7 +68,7 @@ class TrainedTogether(Tuned):
         schedule = self.schedule(counts)
         tasks = [task for task, _ in self.parts]
         parts = [_batches(task, table, tokenizer, training) for task, table in zip(tasks, tables, strict=True)]
-        base = work.store.folder(self.base)
+        base = work.store.local(self.base)
         encoder = (encoder_on_meta if work.partitions else load_encoder)(base / ENCODER, device=work.device)
         model, batches = MixtureModel(encoder, self.heads(encoder, base)), MixtureBatches(parts, schedule)
         # Masking also looks up the mask and random tokens; scores over the vocabulary keep the whole table (`obstacle`).

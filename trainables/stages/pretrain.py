@@ -76,7 +76,7 @@ class Pretrain(Root):
         return (self.vocabulary,)
 
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
-        source = work.store.folder(self.vocabulary) / TOKENIZER
+        source = work.store.local(self.vocabulary) / TOKENIZER
         tokenizer = load_tokenizer(source)
         encoder = self.shape.build(tokenizer, self.training.seed, device=work.device)
         with torch.random.fork_rng(devices=[]):

@@ -55,7 +55,7 @@ class Tokenise(Stage):
     def produce(self, work: Workplace, folder: Path) -> Mapping[str, Any]:
         if not work.leads:
             return {}
-        tokenizer = load_tokenizer(work.store.folder(self.tokenizer) / TOKENIZER)
+        tokenizer = load_tokenizer(work.store.local(self.tokenizer) / TOKENIZER)
         head = HEADS[self.task.head]
         scored = self.part == "scored"
         counts: dict[str, int] = {}
@@ -106,7 +106,7 @@ class Tokenise(Stage):
 
     def examples(self, work: Workplace, split: Split, language: str) -> Sequence[Example]:
         """The examples of a set of the finished stage, whose part is "scored"; earlier versions did not store them."""
-        path = work.store.folder(self) / EXAMPLES
+        path = work.store.local(self) / EXAMPLES
         if not path.is_file():
             return self.task.examples(split, language)
         # A pool of a million candidates is too large to keep.
@@ -115,11 +115,11 @@ class Tokenise(Stage):
 
     def table(self, work: Workplace) -> FeatureTable:
         """The finished stage's features."""
-        return read_features(work.store.folder(self) / TABLE)
+        return read_features(work.store.local(self) / TABLE)
 
     def token_ids(self, work: Workplace) -> np.ndarray:
         """Every token id in the finished stage's features, ascending."""
-        return token_ids_in(work.store.folder(self) / TABLE)
+        return token_ids_in(work.store.local(self) / TABLE)
 
 
 def _best_scores(task: Task, best: Counts) -> dict[str, float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.store.atomic import write_text
-from trainables.store.kept import KeptFileUnusable, read_object, sealed
+from trainables.store.kept import KeptFileUnusable, parse_object, read_object, sealed
 
 MANIFEST = "manifest.json"
 Files = dict[str, dict[str, Any]]  # size and sha256 by path in the folder
@@ -63,9 +63,20 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = read_object(folder / MANIFEST, ("files",))
     except KeptFileUnusable:
         return None
-    if manifest is None or not _lists_files(manifest["files"]):
+    return manifest if manifest is not None and _is_manifest(manifest) else None
+
+
+def parse_manifest(content: bytes) -> dict[str, Any] | None:
+    """The manifest in a file's content, or None where it is not valid."""
+    try:
+        manifest = parse_object(content)
+    except ValueError:
         return None
-    return manifest if all(isinstance(manifest.get(name, {}), dict) for name in OBJECTS) else None
+    return manifest if _is_manifest(manifest) else None
+
+
+def _is_manifest(content: Mapping[str, Any]) -> bool:
+    return _lists_files(content.get("files")) and all(isinstance(content.get(name, {}), dict) for name in OBJECTS)
 
 
 def seconds_of(manifest: Mapping[str, Any]) -> float:

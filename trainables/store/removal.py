@@ -24,6 +24,11 @@ def removed_files(manifest: Mapping[str, Any]) -> Files:
     return dict(files) if isinstance(files, dict) else {}
 
 
+def is_whole(manifest: Mapping[str, Any] | None) -> bool:
+    """Whether the stage of the manifest is finished and has its weights: nobody is training it, or will."""
+    return manifest is not None and not removed_files(manifest)
+
+
 def weight_files(manifest: Mapping[str, Any]) -> Files:
     """The weights that the stage still vouches for."""
     return {name: entry for name, entry in manifest["files"].items() if name.endswith(SUFFIX)}

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from trainables.hyperparameters import Diverged, OutOfMemory
 from trainables.resources import Resources
-from trainables.store.atomic import write_text
-from trainables.store.kept import KeptFileUnusable, read_object
+from trainables.store.bucket.folder import shared_folder
+from trainables.store.kept import KeptFileUnusable
+from trainables.store.stage_store import ClaimLost
 from trainables.training.micro_batches import record_limit
 
 FOLDER = "attempts"
@@ -51,20 +52,19 @@ class SmallerMicroBatches:
 def recorded_attempt(output: Path, job: str, attempt: Attempt) -> Iterator[None]:
     """Record the job's training for the time of the block; a job without a name records nothing.
 
-    `Diverged` and `OutOfMemory` are the training's own errors and remove the record. Any other may follow from a kill.
+    `Diverged`, `OutOfMemory` and `ClaimLost` are no kills and remove the record. Any other error may follow from one.
     """
     if not job:
         yield
         return
-    path = _path(output, job)
-    path.parent.mkdir(exist_ok=True)
-    write_text(path, json.dumps(asdict(attempt)))
+    attempts, name = shared_folder(output, FOLDER), f"{job}.json"
+    attempts.write(name, json.dumps(asdict(attempt)))
     try:
         yield
-    except (Diverged, OutOfMemory):
-        path.unlink(missing_ok=True)
+    except (Diverged, OutOfMemory, ClaimLost):
+        attempts.remove(name)
         raise
-    path.unlink(missing_ok=True)
+    attempts.remove(name)
 
 
 def halve_after_kill(output: Path, resources: Resources, job: str) -> SmallerMicroBatches | None:
@@ -72,12 +72,12 @@ def halve_after_kill(output: Path, resources: Resources, job: str) -> SmallerMic
 
     None where the job was not training, or where its micro-batches cannot be smaller.
     """
-    path = _path(output, job)
+    attempts, name = shared_folder(output, FOLDER), f"{job}.json"
     try:
-        content = read_object(path, ("stage", "rows", "fewest_rows"))
+        content = attempts.read(name, ("stage", "rows", "fewest_rows"))
     except KeptFileUnusable:
         content = None
-    path.unlink(missing_ok=True)
+    attempts.remove(name)
     if content is None:
         return None
     attempt = Attempt(str(content["stage"]), int(content["rows"]), int(content["fewest_rows"]))
@@ -87,7 +87,3 @@ def halve_after_kill(output: Path, resources: Resources, job: str) -> SmallerMic
     because = f"{job} was killed for memory with micro-batches of {attempt.rows} rows"
     record_limit(output, resources, attempt.stage, micro_batch=half, because=because)
     return SmallerMicroBatches(attempt.stage, half, attempt.rows)
-
-
-def _path(output: Path, job: str) -> Path:
-    return output / FOLDER / f"{job}.json"

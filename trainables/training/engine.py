@@ -95,7 +95,8 @@ def join_process_group(device: torch.device = CPU) -> None:
     deepspeed = import_deepspeed(device)
     if not deepspeed.comm.is_initialized():
         wait_for_build_lock(Path(cpp_extension._get_build_directory(_OPERATOR, False)) / "lock")
-        deepspeed.init_distributed(dist_init_required=False, auto_mpi_discovery=False, verbose=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that its operator was built
+            deepspeed.init_distributed(dist_init_required=False, auto_mpi_discovery=False, verbose=False)
 
 
 def wait_for_build_lock(

@@ -13,11 +13,11 @@ from trainables.hyperparameters import OutOfMemory, Training
 from trainables.models.dropout import packed_dropout
 from trainables.out_of_memory import is_out_of_memory
 from trainables.training.batching import Batches, Share
-from trainables.training.checkpoints import Checkpoints, Resumed
 from trainables.training.clipping import clip_gradients
 from trainables.training.early_stopping import EarlyStopper
 from trainables.training.losses import Losses, Observer, steps_between_reads
 from trainables.training.prefetch import on_device, prepared_steps
+from trainables.training.resuming.checkpoints import Checkpoints, Resumed
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from trainables.resources import Resources
-from trainables.store.atomic import write_text
+from trainables.store.bucket.folder import shared_folder
 from trainables.store.fingerprint import fingerprint
-from trainables.store.kept import KeptFileUnusable, read_object
+from trainables.store.kept import KeptFileUnusable
 
 Limits = Mapping[str, int]  # the largest micro-batch to try, by the memory key of a stage
+FOLDER = "micro_batches"
 # Resources that do not change what fits a device.
 IRRELEVANT = ("micro_batch", "checkpoint_every_s", "fewest_workers", "memory_gb", "one_node")
 # Fields that came later. They count where they are set, so that limits recorded before them still hold.
@@ -36,9 +37,10 @@ class _Subject:
 def known_limits(output: Path, resources: Resources) -> dict[str, int]:
     """The limits recorded for these resources, by memory key. Files with any other content are skipped."""
     limits: dict[str, int] = {}
-    for path in sorted(_folder(output).glob("*.json")):
+    folder = shared_folder(output, FOLDER)
+    for name in folder.names():
         try:
-            record = read_object(path, ("stage", "resources", "micro_batch"))
+            record = folder.read(name, ("stage", "resources", "micro_batch"))
         except KeptFileUnusable:
             continue
         if record is None:
@@ -59,12 +61,7 @@ def record_limit(output: Path, resources: Resources, stage: str, *, micro_batch:
     relevant = _relevant(resources)
     name = fingerprint(_Subject(stage, tuple((key, json.dumps(value)) for key, value in sorted(relevant.items()))))
     content = {"stage": stage, "resources": relevant, "micro_batch": micro_batch, "because": because}
-    _folder(output).mkdir(parents=True, exist_ok=True)
-    write_text(_folder(output) / f"{stage}@{name}.json", json.dumps(content))
-
-
-def _folder(output: Path) -> Path:
-    return output / "micro_batches"
+    shared_folder(output, FOLDER).write(f"{stage}@{name}.json", json.dumps(content))
 
 
 def _relevant(resources: Resources) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,18 @@ from trainables.benchmark.placement import pin
 from trainables.benchmark.scenarios.queries import Query
 from trainables.evaluation import Forward
 from trainables.heads.base import pad_rows
+
+
+class QueryServer(Protocol):
+    """Serves queries that it holds, by their index; what scenarios measure."""
+
+    @property
+    def tokens(self) -> list[int]: ...
+    def warm(self, index: int) -> None: ...
+    def serve(self, index: int) -> None: ...
+    def serve_batch(self, indices: Sequence[int]) -> Tensor: ...
+    def one_of_each_shape(self) -> list[int]: ...
+    def batches(self, indices: Sequence[int], size: int, *, seed: int, rest: bool = True) -> list[list[int]]: ...
 
 
 class ModelServer:
@@ -44,6 +57,14 @@ class ModelServer:
             self._rows.append(range(first, first + len(query)))
         self.tokens = [sum(len(row) for row in query) for query in queries]
         self._longest = [max(len(row) for row in query) for query in queries]
+
+    def rows_of(self, index: int) -> int:
+        """How many rows a query has."""
+        return len(self._rows[index])
+
+    def warm(self, index: int) -> None:
+        """Serve a single query with every kernel that its shape can need."""
+        self.serve(index)
 
     def serve(self, index: int) -> None:
         """Serve a single query."""
@@ -99,6 +120,38 @@ class ModelServer:
             torch.set_num_threads(self._threads)
             pin(self._cores)
             self._thread.ready = True
+
+
+class CascadeServer:
+    """Serves queries with a smaller model, and with a larger one those of whose answer the smaller is not sure.
+
+    `unsure` decides from a query's index and the smaller model's logits for its rows. Both servers hold the same queries, each
+    in its own tokens; batches are cut by those of the smaller model.
+    """
+
+    def __init__(self, small: ModelServer, large: ModelServer, unsure: Callable[[int, Tensor], bool]) -> None:
+        self._small, self._large, self._unsure = small, large, unsure
+        self.tokens = small.tokens
+        self.one_of_each_shape, self.batches = small.one_of_each_shape, small.batches
+
+    def warm(self, index: int) -> None:
+        """Serve a single query with both models."""
+        self._small.serve(index)
+        self._large.serve(index)
+
+    def serve(self, index: int) -> None:
+        """Serve a single query."""
+        self.serve_batch([index])
+
+    def serve_batch(self, indices: Sequence[int]) -> Tensor:
+        """The smaller model's logits, after the larger model has answered what it was asked."""
+        logits = self._small.serve_batch(indices)
+        rows = [self._small.rows_of(index) for index in indices]
+        by_query = torch.split(logits, rows)
+        asked = [index for index, values in zip(indices, by_query, strict=True) if self._unsure(index, values)]
+        if asked:
+            self._large.serve_batch(asked)
+        return logits
 
 
 def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:

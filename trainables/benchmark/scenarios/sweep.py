@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.benchmark.scenarios.serving import ModelServer
+from trainables.benchmark.scenarios.serving import QueryServer
 from trainables.benchmark.scenarios.timing import Clock, calls_within
 from trainables.out_of_memory import is_out_of_memory
 
@@ -22,7 +22,7 @@ class Sweep:
 
 
 def sweep_batch_sizes(
-    server: ModelServer,
+    server: QueryServer,
     sizes: Sequence[int],
     seconds: float,
     *,
@@ -53,7 +53,7 @@ def sweep_batch_sizes(
 
 
 def timed_samples_per_s(
-    server: ModelServer, size: int, seconds: float, *, seed: int, clock: Clock, indices: Sequence[int] | None = None
+    server: QueryServer, size: int, seconds: float, *, seed: int, clock: Clock, indices: Sequence[int] | None = None
 ) -> float:
     """Samples per second in batches of `size`, over all queries or those at `indices`, repeated to fill a batch.
 

@@ -22,7 +22,8 @@ from trainables.stages.pretrain import Pretrain
 from trainables.stages.tokenise import Tokenise
 from trainables.stages.vocabulary import Vocabulary
 from trainables.store.fingerprint import canonical, identity_name
-from trainables.store.manifests import MANIFEST, read_manifest
+from trainables.store.manifests import read_manifest
+from trainables.store.opening import open_store
 from trainables.tasks.micro.corpus import MicroCorpus
 from trainables.tasks.mixture import Mixture
 from trainables.tasks.registry import TASKS
@@ -46,7 +47,7 @@ class UnknownClass(CannotRebuild):
 
 
 def evaluation_of(folder: Path, classes: Mapping[str, type] | None = None) -> Evaluate | None:
-    """The evaluation in the folder, or the one beside it that scored its model; None if there is none.
+    """The evaluation in the folder, or the one of its store that scored its model; None if there is none.
 
     `classes` are known besides the built-in ones, by the names they are hashed under (`classes_in` a recipe's study).
 
@@ -61,9 +62,8 @@ def evaluation_of(folder: Path, classes: Mapping[str, type] | None = None) -> Ev
     identity = manifest.get("identity", {})
     if identity.get("type") == identity_name(Evaluate):
         return _evaluation(identity, known)
-    for path in sorted(folder.parent.glob(f"*/{MANIFEST}")):
-        other = read_manifest(path.parent)
-        if other is not None and identity and other.get("identity", {}).get("model") == identity:
+    for other in open_store(folder.absolute().parent.parent).manifests().values() if identity else ():
+        if other.get("identity", {}).get("model") == identity:
             return _evaluation(other["identity"], known)
     return None
 

@@ -9,12 +9,12 @@ there. Until then the checkpoint does not exist for any reader, whatever ends fi
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
-import hashlib
-import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -22,16 +22,13 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from trainables.store.atomic import write_text
-from trainables.store.kept import KeptFileUnusable, read_object
-from trainables.store.manifests import Files, sync_folder
+from trainables.store.manifests import Files
+from trainables.training.resuming.shelves import Shelf
 
 logger = logging.getLogger(__name__)
 THREAD = "checkpoint upload"
-CHUNK_BYTES = 16 * 2**20
 POLL_S = 0.1  # between two looks for the other workers' notes
 PATIENCE_S = 1800.0  # for them; as long as a collective waits
-NOTE = ".files-{rank}.json"  # in the checkpoint's folder until its manifest is written
 
 
 class Upload:
@@ -39,15 +36,23 @@ class Upload:
 
     Args:
         staged: the files that this worker wrote; the folder is removed at the end.
-        folder: the checkpoint's folder in the store.
+        shelf, checkpoint: where the store keeps it.
         workers: number of workers, which all make one.
         finish: on the leading worker, called with every worker's files once they are in the store; None on the others.
     """
 
     def __init__(
-        self, staged: Path, folder: Path, *, rank: int, workers: int, finish: Callable[[Files], None] | None
+        self,
+        staged: Path,
+        shelf: Shelf,
+        checkpoint: str,
+        *,
+        rank: int,
+        workers: int,
+        finish: Callable[[Files], None] | None,
     ) -> None:
-        self._staged, self._folder, self._rank, self._workers = staged, folder, rank, workers
+        self._staged, self._shelf, self._checkpoint = staged, shelf, checkpoint
+        self._rank, self._workers = rank, workers
         self._finish = finish
         self._cancelled = threading.Event()
         self._error: Exception | None = None
@@ -77,7 +82,7 @@ class Upload:
         """Wait for its end without raising what it failed with, which is logged."""
         self._thread.join(timeout_s)
         if self._error is not None:
-            logger.warning("the checkpoint %s was not stored: %s", self._folder, self._error)
+            logger.warning("the checkpoint %s was not stored: %s", self._checkpoint, self._error)
 
     def cancel(self) -> None:
         """End it as soon as possible, and wait for that; a checkpoint without a manifest is left."""
@@ -88,8 +93,6 @@ class Upload:
         try:
             self._copy()
             if self._finish is not None and (files := self._all_files()) is not None:
-                for rank in range(self._workers):
-                    _note(self._folder, rank).unlink()
                 self._finish(files)
         except Exception as error:  # raised in the training's thread
             self._error = error
@@ -99,18 +102,14 @@ class Upload:
     def _copy(self) -> None:
         """Copy this worker's files, and note their sizes and hashes when they would survive a power cut."""
         files: Files = {}
-        self._folder.mkdir(parents=True, exist_ok=True)
         for source in sorted(path for path in self._staged.rglob("*") if path.is_file()):
-            name = source.relative_to(self._staged)
-            target = self._folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            digest = _copied(source, target, self._cancelled)
+            name = str(source.relative_to(self._staged))
+            digest = self._shelf.keep(self._checkpoint, name, source, self._cancelled)
             if digest is None:
                 return
-            files[str(name)] = {"bytes": target.stat().st_size, "sha256": digest}
+            files[name] = {"bytes": source.stat().st_size, "sha256": digest}
             source.unlink()  # the next checkpoint needs the space
-        sync_folder(self._folder)
-        write_text(_note(self._folder, self._rank), json.dumps({"files": files}))
+        self._shelf.note(self._checkpoint, self._rank, files)
 
     def _all_files(self) -> Files | None:
         """The files of all workers, once all are in the store; None where it was cancelled.
@@ -122,12 +121,11 @@ class Upload:
         files: Files = {}
         for rank in range(self._workers):
             while not self._cancelled.is_set():
-                with contextlib.suppress(KeptFileUnusable):
-                    if (note := read_object(_note(self._folder, rank), ("files",))) is not None:
-                        files |= note["files"]
-                        break
+                if (noted := self._shelf.noted(self._checkpoint, rank)) is not None:
+                    files |= noted
+                    break
                 if time.monotonic() > until:
-                    raise TimeoutError(f"{self._folder}: worker {rank} did not store its files")
+                    raise TimeoutError(f"{self._checkpoint}: worker {rank} did not store its files")
                 self._cancelled.wait(POLL_S)
         return None if self._cancelled.is_set() else files
 
@@ -136,6 +134,9 @@ class Staging:
     """Where one process writes a checkpoint's files first: a folder on its node's disk, or in the store if that has no space.
 
     Folders that killed processes left behind are removed; a lock, which ends with its process, tells which those are.
+
+    Raises:
+        PermissionError: others can write the folder on the node's disk, which has a name that they can guess.
     """
 
     def __init__(self, store: Path, needed_bytes: int) -> None:
@@ -143,6 +144,8 @@ class Staging:
         enough = shutil.disk_usage(local).free >= needed_bytes
         parent = local / f"xstilts-checkpoints-{os.getuid()}" if enough else store / ".staging"
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if enough:
+            _check_private(parent)
         _remove_abandoned(parent)
         self.folder = parent / uuid.uuid4().hex
         self._lock = open(_lock_of(self.folder), "w")  # noqa: SIM115 - held until `remove`
@@ -153,6 +156,13 @@ class Staging:
         shutil.rmtree(self.folder, ignore_errors=True)
         _lock_of(self.folder).unlink(missing_ok=True)
         self._lock.close()
+
+
+def _check_private(folder: Path) -> None:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        reason = "others may read or change checkpoints in it: remove it, or set TMPDIR to a folder of your own"
+        raise PermissionError(errno.EPERM, reason, str(folder))
 
 
 def _lock_of(folder: Path) -> Path:
@@ -166,22 +176,3 @@ def _remove_abandoned(parent: Path) -> None:
             if path.with_suffix("").exists():  # not that of a process which is about to make its folder
                 shutil.rmtree(path.with_suffix(""), ignore_errors=True)
                 path.unlink(missing_ok=True)
-
-
-def _note(folder: Path, rank: int) -> Path:
-    return folder / NOTE.format(rank=rank)
-
-
-def _copied(source: Path, target: Path, cancelled: threading.Event) -> str | None:
-    """Copy a file to disk, and return its sha256; None where it was cancelled. Hashing and writing release the GIL."""
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK_BYTES))
-    with open(source, "rb", buffering=0) as reader, open(target, "wb", buffering=0) as writer:
-        while count := reader.readinto(buffer):
-            if cancelled.is_set():
-                return None
-            chunk = buffer[:count]
-            digest.update(chunk)
-            while chunk:
-                chunk = chunk[writer.write(chunk) :]
-        os.fsync(writer.fileno())
-    return digest.hexdigest()
