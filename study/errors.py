@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from study.redact import redacted
+from trainables.store.bucket.location import shown, url_of
 from trainables.store.stage_store import OutputMissing
 
 PROBE_BYTES = 2**20
@@ -29,12 +30,13 @@ class CannotRun(RuntimeError):
 
 
 class StorageFailed(RuntimeError):
-    """The output folder is no longer writable. Finished work is kept."""
+    """The output folder is no longer writable, or its bucket does not answer. Finished work is kept."""
 
     def __init__(self, reason: object, output: Path) -> None:
+        mend = "make the folder writable" if url_of(output) is None else "check the bucket"
         super().__init__(
-            f"--output {output} cannot be written: {reason}. Finished work is kept; make the folder writable and run the same "
-            "command again to resume"
+            f"--output {shown(output)} cannot be written: {reason}. Finished work is kept; {mend} and run the same command "
+            "again to resume"
         )
 
 

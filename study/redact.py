@@ -1,4 +1,7 @@
-"""Removes secrets from what is printed or stored: passwords in URIs, and values of secret environment variables."""
+"""Removes secrets from what is printed or stored: passwords in URIs, and values of secret environment variables.
+
+And from what is published, folders of the machine.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ SHORTEST_SECRET = 6  # a shorter value would match inside ordinary words
 
 _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"]*@")
 _QUERY = re.compile(r"([?&][\w.-]*(?:password|passwd|token|secret|api_?key|signature|sig)=)[^&\s'\"]+", re.IGNORECASE)
-_SECRET_NAME = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|SECRET_ACCESS_KEY|API_?KEY|CREDENTIALS)$")
+_FOLDERS = re.compile(r"(?:(?<![^\s='\"])(?:~\w*)?|(?<=://)|(?<=:///))/(?:[^\s/'\"]+/)*(?=[^\s/'\"])")
+_SECRET_NAME = re.compile(
+    r"(TOKEN|PASSWORD|PASSWD|SECRET|ACCESS_KEY(_ID)?|ACCOUNT_KEY|STORAGE_KEY|SERVICE_ACCOUNT|API_?KEY|CREDENTIALS)$"
+)
 
 
 def redacted(text: str, secrets: Sequence[str] | None = None) -> str:
@@ -19,6 +25,11 @@ def redacted(text: str, secrets: Sequence[str] | None = None) -> str:
     for value in environment_secrets() if secrets is None else secrets:
         text = text.replace(value, HIDDEN)
     return _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))
+
+
+def without_folders(command: str) -> str:
+    """A command line whose absolute paths are shortened to their last part: names of users and machines are in the others."""
+    return _FOLDERS.sub(".../", command)
 
 
 def holds_password(uri: str) -> bool:

@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 from study.benchmarking.placement import device_of, placement_of
 from study.benchmarking.stored import BestModel, StoredMeasurements, has_scores
 from study.benchmarking.tracking import track_outcome
+from study.cluster.node_watch import end_if_lost
 from study.console import Console
 from study.errors import CannotRun
 from study.redact import redacted
@@ -20,8 +21,13 @@ from trainables.benchmark.actor import NoNode, run_in_actor
 from trainables.benchmark.measurement import Failed, Measured, MeasurementOutcome, Unavailable
 from trainables.benchmark.repeats import interleaved
 from trainables.benchmark.subjects.checkpoint import CheckpointBenchmark
+from trainables.benchmark.subjects.fresh import Subject
 from trainables.benchmark.variants import AS_EVALUATED
+from trainables.store.answers import ANSWERS
+from trainables.store.bucket.folder import receive
+from trainables.store.examples import EXAMPLES
 
+SubjectOf = Callable[[BestModel, StoredMeasurements], Subject]
 ToMeasure = Callable[[int, int], object]  # repeats that are left, and how many of them score the models anew
 ROUNDS = 2  # a first repeat under new conditions discards the stored ones; the second round then replaces these
 
@@ -52,8 +58,26 @@ def benchmark_size(
     return outcomes
 
 
+def checkpoint_benchmark(model: BestModel, stored: StoredMeasurements) -> CheckpointBenchmark:
+    """What is measured of a size's best model."""
+    plan = model.study.benchmark
+    return CheckpointBenchmark(
+        str(model.output.resolve()),
+        model.chain,
+        plan.threads,
+        plan.resolved_settings(),
+        device_of(plan),
+        examples=str(stored.examples.resolve()),
+        baseline=model.baseline_chain,
+    )
+
+
 def measure_size(
-    model: BestModel, console: Console, *, to_measure: ToMeasure = lambda repeats, scorings: None
+    model: BestModel,
+    console: Console,
+    *,
+    to_measure: ToMeasure = lambda repeats, scorings: None,
+    subject_of: SubjectOf = checkpoint_benchmark,
 ) -> dict[str, MeasurementOutcome]:
     """The outcome of each variant of the plan. Variants take turns, and each repeat is stored as soon as it is measured.
 
@@ -70,8 +94,9 @@ def measure_size(
         title = f"benchmark {model.size.name} {name}"
         console.say(f"{title}, repeat {turn + 1} of {plan.repeats}" if plan.repeats > 1 else title)
         try:
-            outcome = _measure_repeat(model, stored[name], turn=turn, scored=not has_scores(repeats))
+            outcome = _measure_repeat(*(model, stored[name], subject_of), turn=turn, scored=not has_scores(repeats))
         except (RayError, CannotRun, NoNode) as error:
+            end_if_lost(error)
             failure = Failed(_reason(error))
             console.say(f"{title}: failed: {failure.reason}; run the command again to retry")
             # Without a node for one variant there is none for the others, and each would wait as long.
@@ -95,24 +120,18 @@ def _left(
     return repeats, scorings
 
 
-def _measure_repeat(model: BestModel, stored: StoredMeasurements, *, turn: int, scored: bool) -> Measured | Unavailable:
-    plan = model.study.benchmark
-    subject = CheckpointBenchmark(
-        str(model.output.resolve()),
-        model.chain,
-        plan.threads,
-        plan.resolved_settings(),
-        device_of(plan),
-        examples=str(stored.examples.resolve()),
-        baseline=model.baseline_chain,
-    )
+def _measure_repeat(
+    model: BestModel, stored: StoredMeasurements, subject_of: SubjectOf, *, turn: int, scored: bool
+) -> Measured | Unavailable:
     outcome = run_in_actor(
-        subject,
+        subject_of(model, stored),
         model.variants[stored.variant.name],
         scored=scored,
         label=f"{model.size.name} {stored.variant.name} {turn}",
-        placement=placement_of(plan),
+        placement=placement_of(model.study.benchmark),
     )
+    for name in (EXAMPLES, ANSWERS) if scored else ():
+        receive(stored.examples.resolve().with_name(name))
     return stored.with_baseline(outcome) if isinstance(outcome, Measured) else outcome
 
 

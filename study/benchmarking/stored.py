@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
@@ -42,6 +42,32 @@ class Method:
     device: str
 
 
+class MeasuredModel(Protocol):
+    """What measurements are stored of: the models that fingerprints identify, of a size, measured by a method.
+
+    They are in `folder`, `repeats` of each variant. `scored`: one of them scores the models as well.
+    """
+
+    @property
+    def study(self) -> Study: ...
+    @property
+    def size(self) -> Size: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def fingerprints(self) -> tuple[str, ...]: ...
+    @property
+    def method(self) -> Method: ...
+    @property
+    def repeats(self) -> int: ...
+    @property
+    def scored(self) -> bool: ...
+    @property
+    def baseline(self) -> TrialRecord | None: ...
+    @property
+    def baseline_fingerprints(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True)
 class BestModel:
     """What is benchmarked: the models of a size's best trial, one per target, in the output folder of their study.
@@ -49,6 +75,8 @@ class BestModel:
     `baseline` is the size's best trial without an intermediate task, if the best has one. Its models are scored beside the
     others and not timed, because they have the same shape.
     """
+
+    scored: ClassVar[bool] = True
 
     study: Study
     size: Size
@@ -87,6 +115,14 @@ class BestModel:
         return Method(plan.resolved_settings(), plan.threads, plan.device)
 
     @property
+    def folder(self) -> Path:
+        return self.output / "benchmarks"
+
+    @property
+    def repeats(self) -> int:
+        return self.study.benchmark.repeats
+
+    @property
     def variants(self) -> dict[str, str | Variant]:
         """The plan's variants by name, as the plan gives them."""
         return {variant_named(variant).name: variant for variant in self.study.benchmark.variants}
@@ -105,13 +141,13 @@ class BestModel:
 class StoredMeasurements:
     """The repeats of one variant of a model, or the reason why the variant cannot run, in a file."""
 
-    model: BestModel
+    model: MeasuredModel
     variant: Variant
 
     @property
     def path(self) -> Path:
         name = f"{self.model.size.name}-{self.variant.name}@{fingerprint(self.model.method)}.json"
-        return self.model.output / "benchmarks" / name
+        return self.model.folder / name
 
     @property
     def examples(self) -> Path:
@@ -136,11 +172,19 @@ class StoredMeasurements:
         measured = document["measured"]
         if isinstance(measured, str):
             return Unavailable(measured) if document["here"] == self._unavailable_here() else []
+        return self._usable(measured)
+
+    def measured(self) -> list[Measured]:
+        """As `load`, but a variant that cannot run has no repeats; needs no cluster."""
+        document = self._read()
+        return [] if document is None or isinstance(document["measured"], str) else self._usable(document["measured"])
+
+    def _usable(self, measured: Sequence[Mapping[str, Any]]) -> list[Measured]:
         repeats = [Measured(values) for values in measured]
         comparable = [repeat for repeat in repeats if repeat.conditions == repeats[-1].conditions]
         comparable.sort(key=lambda repeat: not repeat.scored)
-        wanted = self.model.study.benchmark.repeats
-        return comparable[: wanted if has_scores(comparable) else wanted - 1]
+        wanted = self.model.repeats
+        return comparable[: wanted if has_scores(comparable) or not self.model.scored else wanted - 1]
 
     def save(self, content: Sequence[Measured] | Unavailable) -> None:
         """Replace what is stored by these repeats or by this reason."""
@@ -156,7 +200,7 @@ class StoredMeasurements:
         repeats = self.load()
         if isinstance(repeats, Unavailable):
             return repeats
-        return self._combined(repeats) if len(repeats) >= self.model.study.benchmark.repeats else None
+        return self._combined(repeats) if len(repeats) >= self.model.repeats else None
 
     def outcome(self) -> MeasurementOutcome:
         """As `complete`, but from fewer repeats too if one of them is scored."""

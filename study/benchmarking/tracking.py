@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 from study.benchmarking.stored import BestModel, Method, StoredMeasurements, write_json
 from study.tracking.tracker import Tracker
 from trainables.benchmark.measurement import (
+    CASCADE,
     FLIPS,
     LANGUAGE_METRICS,
     METRICS,
@@ -17,6 +19,7 @@ from trainables.benchmark.measurement import (
     Unavailable,
     outcome_to_json,
 )
+from trainables.benchmark.subjects.cascade import NOT_COMPARED
 from trainables.store.fingerprint import fingerprint
 
 FORMER = "former benchmark"  # the kind of a run that another measurement has replaced
@@ -82,6 +85,7 @@ def _tags(measured: Measured) -> dict[str, str]:
         **_flips_tags(measured),
         **{f"problems:{scenario}": "; ".join(why) for scenario, why in measured["problems"].items()},
         **_gpu_tags(measured),
+        **_cascade_tags(measured),
     }
 
 
@@ -91,6 +95,15 @@ def _flips_tags(measured: Measured) -> dict[str, str]:
     if measured.get("flips") is None or not isinstance(flips, Unavailable):
         return {}
     return dict.fromkeys((f"unavailable:bench/{name}" for name in (*FLIPS, "flips_examples")), flips.reason)
+
+
+def _cascade_tags(measured: Measured) -> dict[str, str]:
+    """What a cascade is made of, and why some figures of a single model are missing."""
+    cascade = measured.get(CASCADE)
+    if cascade is None:
+        return {}
+    flips = dict.fromkeys((f"unavailable:bench/{name}" for name in (*FLIPS, "flips_examples")), NOT_COMPARED)
+    return {CASCADE: json.dumps({name: value for name, value in cascade.items() if name != "share"}), **flips}
 
 
 def _gpu_tags(measured: Measured) -> dict[str, str]:
@@ -118,6 +131,7 @@ def _metrics(measured: Measured) -> dict[str, Any]:
         metrics |= {f"bench/{name}_low": low, f"bench/{name}_high": high}
     for language, values in measured["languages"].items():
         metrics |= {f"bench/{name}/{language}": values.get(name) for name in LANGUAGE_METRICS}
+    metrics["bench/mean_ms"] = measured.get("mean_ms")
     metrics |= {"bench/repeats": measured["repeats"], "bench/samples": measured["samples"]}
     metrics |= {"bench/queries": measured["context"]["queries"]["queries"]}
     metrics |= {name: measured[name] for name in ("params_m", "params_body_m")}

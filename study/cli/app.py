@@ -14,12 +14,14 @@ from study.cli.evidence.merge import merge
 from study.cli.evidence.verify import verify
 from study.cli.plan import plan
 from study.cli.rank import rank
-from study.cli.report import report
+from study.cli.results.compare import compare
+from study.cli.results.report import report
+from study.cli.results.sync import sync
+from study.cli.results.ui import ui
+from study.cli.results.watch import watch
 from study.cli.run import run
 from study.cli.submit import submit
-from study.cli.sync import sync
 from study.cli.tasks import tasks
-from study.cli.ui import ui
 
 HELP = "Cross-lingual transfer against inference speed: plan, run and report studies."
 
@@ -27,7 +29,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # by panel of the help
     "Studies": (run, submit, plan, rank, clean),
-    "Results": (report, sync, ui),
+    "Results": (watch, report, compare, sync, ui),
     "Evidence": (export, verify, merge),
     "Serving speed": (bench,),
     "Data and machine": (tasks, doctor),

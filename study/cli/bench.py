@@ -15,6 +15,7 @@ from rich.console import Console
 
 from study.cli.bench_target import (
     Request,
+    fetched,
     is_published,
     refuse_missing_folder,
     settings_of,
@@ -25,10 +26,12 @@ from study.cli.bench_target import (
 from study.cli.options import (
     FAILED,
     DataRoot,
+    read_bucket,
     refuse,
     split_names,
-    to_path,
+    to_output,
     to_path_or_uri,
+    to_target,
     to_text,
     use_data_root,
 )
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 
 WIDTH = 170
 REPEATS = 5
-NOT_TRACKED = "not tracked: `run` is what fills MLflow and the report"
+NOT_TRACKED = "not tracked: only `run` writes to MLflow and the report"
 
 console = Console(highlight=False, width=WIDTH, stderr=True)
 
@@ -50,9 +53,10 @@ Target = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE_OR_CHECKPOINT",
-        help="a folder with an encoder (a stage's, or any that save_pretrained wrote), the name of a published encoder "
+        help="a folder with an encoder (a stage's, or any that save_pretrained wrote), a stage in a bucket "
+        "(s3://BUCKET/PREFIX/stages/NAME), the name of a published encoder "
         "(random weights: speed only), or a recipe that has run",
-        parser=to_path_or_uri,
+        parser=to_target,
     ),
 ]
 VariantNames = Annotated[
@@ -108,7 +112,9 @@ RecipeOfFolder = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="output folder of the recipe's run; default: runs/STUDY", parser=to_path),
+    typer.Option(
+        metavar="DIR", help="output folder or bucket of the recipe's run; default: runs/STUDY", parser=to_output
+    ),
 ]
 Sizes = Annotated[str | None, typer.Option(metavar="A,B", help="only these sizes of the recipe", parser=to_text)]
 
@@ -134,7 +140,10 @@ def bench(
     The last line on standard output is a JSON document.
     """
     from study.errors import CannotRun
-    from study.search.trial_store import TrialStoreBroken
+    from study.search.journal import TrialStoreBroken
+    from trainables.store.bucket.client import StorageUnavailable
+    from trainables.store.bucket.location import is_url
+    from trainables.store.stage_store import Damaged
 
     use_data_root(data_root)
     started = time.perf_counter()
@@ -143,15 +152,17 @@ def bench(
             raise ValueError(f"--device {device}: choose cpu, cuda or auto")
         settings = settings_of(quick=quick, strict=strict, scenarios=split_names(scenarios), bound_ms=bound_ms)
         request = Request(settings, split_names(variants), repeats or (1 if quick else REPEATS), threads, device)
-        from_recipe = not (Path(target).is_dir() or is_published(target))
+        store, folder = fetched(target) if is_url(target) else (None, Path(target))
+        from_recipe = not (folder.is_dir() or is_published(target))
         if from_recipe:
             refuse_missing_folder(target)
             if recipe is not None:
-                raise ValueError(f"--recipe {recipe}: only for a stage's folder, and {target} is none")
+                raise ValueError(f"--recipe {recipe}: only for a stage's folder, and {target} is not one")
             results = _measure_recipe(target, request, sizes=split_names(sizes), output=output)
         else:
-            results = {target: _measure_target(target, request, task=task, recipe=recipe)}
-    except (FileNotFoundError, ValueError, CannotRun, TrialStoreBroken) as error:
+            measured = target if store is None else str(folder)
+            results = {target: _measure_target(measured, request, task=task, recipe=recipe)}
+    except (FileNotFoundError, ValueError, CannotRun, TrialStoreBroken, Damaged, StorageUnavailable) as error:
         refuse(redacted(str(error)))
     for name, outcomes in results.items():
         _show(name, outcomes)
@@ -203,8 +214,8 @@ def _measure_recipe(
 ) -> dict[str, Outcomes]:
     """Measure the best model of each size that has been searched, under Ray, stored beside the study's own measurements.
 
-    The folder is locked as by a run. A run in it would write to the journal that is read here, and both would time models on
-    the same cores.
+    The folder, or its bucket, is locked as by a run. A run in it would write to the journal that is read here, and both would
+    time models on the same cores.
 
     Raises:
         ValueError: as for `study_of`.
@@ -217,18 +228,25 @@ def _measure_recipe(
     from study.cluster.connection import connected
     from study.console import Console as StudyConsole
     from study.console import Timeline
+    from study.run.bucket.driving import kept_in_bucket
     from study.run.output_folder import locked
+    from study.search.journal import JOURNAL, open_journal
     from study.search.sweep import load_result
-    from study.search.trial_store import JOURNAL, open_journal
+    from trainables.data.hub import HUB_VARIABLES
+    from trainables.store.bucket.client import storage_variables
+    from trainables.store.bucket.location import shown, url_of
 
+    if output is not None:
+        read_bucket(output, "--output")
     study = study_of(recipe, request, sizes)
     folder = output or Path("runs") / study.name
     not_searched = FileNotFoundError(
-        f"{folder}: no finished search of {study.name} in it; `python -m study run` first, or give --output"
+        f"{shown(folder)}: no finished search of {study.name} in it; call `python -m study run` first, or give --output"
     )
     if not (folder / JOURNAL).exists():
         raise not_searched
-    with locked(folder):
+    access = (*HUB_VARIABLES, *(storage_variables() if url_of(folder) is not None else ()))
+    with locked(folder), kept_in_bucket(folder):
         storage = open_journal(folder)
         results = [(size, load_result(study, size, storage=storage)[0]) for size in study.sizes]
         best = [BestModel.of(study, size, result=result, output=folder) for size, result in results]
@@ -236,7 +254,7 @@ def _measure_recipe(
         if not models:
             raise not_searched
         study_console = StudyConsole(Timeline())
-        with connected(None):
+        with connected(None, access=access):
             return {model.size.name: measure_size(model, study_console) for model in models}
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trainables.benchmark.subjects.fresh import Subject
     from trainables.benchmark.variants import Variant
     from trainables.stages.evaluate import Evaluate
+    from trainables.store.stage_store import StageStore
 
     Variants = tuple[str | Variant, ...]
 
@@ -74,6 +75,26 @@ def is_published(target: str) -> bool:
     from trainables.models.catalogue import CATALOGUE
 
     return target in CATALOGUE
+
+
+def fetched(url: str) -> tuple[StageStore, Path]:
+    """A stage in a bucket, by its URL: its folder on this machine, which stays while the store lives.
+
+    Raises:
+        ValueError: the URL is none of a stage.
+        Damaged: there is no such stage, or it has no weights.
+        StorageUnavailable: the object store does not answer.
+    """
+    from trainables.store.bucket.location import work_folder
+    from trainables.store.opening import open_store
+
+    output, found, name = url.rstrip("/").partition("/stages/")
+    if not found or "/" in name or not name:
+        raise ValueError(
+            f"{url}: give a stage, as s3://BUCKET/PREFIX/stages/NAME, or a recipe and --output s3://BUCKET/PREFIX"
+        )
+    store = open_store(work_folder(output))
+    return store, store.local_named(name)
 
 
 def refuse_missing_folder(target: str) -> None:

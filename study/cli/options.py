@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import os
 import sys
 from enum import StrEnum
@@ -12,7 +14,7 @@ from urllib.parse import urlsplit
 import typer
 from rich.console import Console
 
-from study.redact import holds_password
+from study.redact import holds_password, redacted
 
 if TYPE_CHECKING:
     from study.spec import Study
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 INVALID, FAILED = 2, 1  # exit codes: refused before any work; something failed and the rest finished
 TRACKING_URI = "MLFLOW_TRACKING_URI"  # MLflow's own variable
 
-RECIPE_PANEL, TRACKING_PANEL, CLUSTER_PANEL = "Instead of the recipe's own", "Output and tracking", "Cluster"
+RECIPE_PANEL, TRACKING_PANEL, CLUSTER_PANEL = "Overrides of the recipe", "Output and tracking", "Cluster"
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -50,7 +52,7 @@ def to_text(text: str) -> str:
     if len(text.encode(errors="replace")) > LONGEST_TEXT:
         raise typer.BadParameter(f"has more than {LONGEST_TEXT} bytes")
     if not text.isprintable():
-        raise typer.BadParameter(f"{text!r} has characters that do not print")
+        raise typer.BadParameter(f"{text!r} has unprintable characters")
     return text
 
 
@@ -64,6 +66,9 @@ def to_uri(text: str) -> str:
         urlsplit(to_text(text))
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is not a valid URI ({error})") from error
+    _refuse_bucket(
+        text, "a cluster or an MLflow store; a study's own MLflow database is filled from its bucket where it is read"
+    )
     if text.partition("?")[0] in IN_MEMORY:
         raise typer.BadParameter(
             f"{text!r} is a database in memory, which would be lost; give a file: sqlite:////path/x.db"
@@ -83,22 +88,122 @@ def to_path_or_uri(text: str) -> str:
     return text
 
 
+def to_source(text: str) -> str:
+    """The path or URI, as for `to_path_or_uri`, or the URL of a bucket.
+
+    Raises:
+        typer.BadParameter: as for `to_path_or_uri` or `to_output`.
+    """
+    from trainables.store.bucket.location import is_url
+
+    if not is_url(text):
+        return to_path_or_uri(text)
+    to_output(text)
+    return text
+
+
+def to_target(text: str) -> str:
+    """The path or URI, as for `to_path_or_uri`, or the URL of something in a bucket, such as a stage.
+
+    Raises:
+        typer.BadParameter: as for `to_path_or_uri`, or the package for buckets is not installed.
+    """
+    from trainables.store.bucket.client import NEEDED
+    from trainables.store.bucket.location import is_url
+
+    if not is_url(text):
+        return to_path_or_uri(text)
+    if importlib.util.find_spec("obstore") is None:
+        raise typer.BadParameter(NEEDED)
+    return to_text(text)
+
+
+def to_output(text: str) -> Path:
+    """The output folder that an option names: a path, or the work folder of a bucket's URL.
+
+    Raises:
+        typer.BadParameter: as for `to_path`, or it is no prefix in a bucket, or the package for buckets is not installed.
+    """
+    from trainables.store.bucket.client import NEEDED
+    from trainables.store.bucket.location import is_url, work_folder
+
+    if not is_url(text):
+        return to_path(text)
+    if importlib.util.find_spec("obstore") is None:
+        raise typer.BadParameter(NEEDED)
+    try:
+        return work_folder(to_text(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def to_path(text: str) -> Path:
     """The path that an option or argument names.
 
     Raises:
-        typer.BadParameter: it is empty, as an unset variable of a shell is, or no file system could hold it.
+        typer.BadParameter: it is empty, as an unset variable of a shell is, or no file system could hold it; or it is a bucket
+            or another address.
     """
     to_text(text)
+    _refuse_bucket(text, "a path on this machine, and copy what is needed from the bucket")
+    if "://" in text:  # as a path it would name folders like "file:" below the current one
+        raise typer.BadParameter(f"{redacted(text)!r} is an address; give a path on this machine")
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(text).parts):
         raise typer.BadParameter(f"has a name of more than {LONGEST_NAME} bytes")
     return Path(text)
 
 
+def to_amount(text: str) -> float:
+    """The hours or the money that an option names.
+
+    Raises:
+        typer.BadParameter: as for `to_text`, or it is no number above 0. With nothing to spend a run would still start trials,
+            as no estimate can refuse them before a stage is finished; with free hours a budget of money would allow everything.
+    """
+    try:
+        amount = float(to_text(text))
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount < math.inf:
+        raise typer.BadParameter(f"{text!r}: give a number above 0, or leave the option out for no limit")
+    return amount
+
+
+def _refuse_bucket(text: str, needed: str) -> None:
+    from trainables.store.bucket.location import is_url
+
+    if is_url(text):
+        raise typer.BadParameter(f"{text!r} is a bucket; give {needed}")
+
+
+def read_bucket(output: Path, option: str, *, database: bool = False) -> None:
+    """Bring the work folder of a study in a bucket up to date, and its MLflow `database` too; refused where that fails.
+
+    Any other folder is left as it is. `option` named it.
+    """
+    from trainables.store.bucket.location import url_of
+
+    if url_of(output) is None:
+        return
+    from study.run.bucket.reading import refresh, send_to_own
+    from study.tracking.sync import TrackingUnavailable
+    from trainables.store.bucket.client import StorageUnavailable
+
+    try:
+        if refresh(output) and database:
+            send_to_own(output)
+    except TrackingUnavailable as error:
+        refuse(redacted(str(error)))
+    except StorageUnavailable as error:
+        refuse(redacted(f"{option} {error}"))
+
+
 Recipe = Annotated[
     str, typer.Argument(metavar="RECIPE", help="a built-in recipe, or path/to/file.py:function", parser=to_path_or_uri)
 ]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="output folder of a run", parser=to_path)]
+BucketOrFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="output folder or bucket of a run", parser=to_output)
+]
 Trials = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="trials of each size", rich_help_panel=RECIPE_PANEL)
 ]
@@ -111,6 +216,34 @@ Repeats = Annotated[
     int | None,
     typer.Option(
         min=0, metavar="N", help="further seeds for the winners of each size; 0: none", rich_help_panel=RECIPE_PANEL
+    ),
+]
+BudgetHours = Annotated[
+    float | None,
+    typer.Option(
+        metavar="H",
+        help="limit on the hours of all runs of the command, with repeats and benchmarks; a larger one continues",
+        rich_help_panel=CLUSTER_PANEL,
+        parser=to_amount,
+    ),
+]
+BudgetPrice = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P",
+        help="the same limit in money, in the currency of --price",
+        rich_help_panel=CLUSTER_PANEL,
+        parser=to_amount,
+    ),
+]
+HourPrice = Annotated[
+    float | None,
+    typer.Option(
+        "--price",
+        metavar="PRICE",
+        help="price of a GPU-hour, or for sizes without GPUs of a core-hour; for --budget-price",
+        rich_help_panel=CLUSTER_PANEL,
+        parser=to_amount,
     ),
 ]
 BoundMs = Annotated[
@@ -138,7 +271,9 @@ class Keep(StrEnum):
 KeepModels = Annotated[
     Keep,
     typer.Option(
-        "--keep", help="best: remove the models of other trials once they are scored", rich_help_panel=TRACKING_PANEL
+        "--keep",
+        help="best: remove the models of all other trials once they are scored",
+        rich_help_panel=TRACKING_PANEL,
     ),
 ]
 RetryFailed = Annotated[
@@ -218,3 +353,9 @@ def hide_password(uri: str | None) -> None:
             continue
         os.environ[TRACKING_URI] = uri
         os.execv(sys.executable, [sys.executable, "-m", "study", *arguments])
+
+
+def check_budget(budget_price: float | None, price: float | None) -> None:
+    """Refuse a budget of money without the price of an hour, and the other way round."""
+    if (budget_price is None) != (price is None):
+        refuse("--budget-price and --price: give both, what the study may cost and what an hour does, or neither")

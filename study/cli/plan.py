@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,8 +16,10 @@ from study.cli.options import (
     Trials,
     console,
     load_study,
+    read_bucket,
     refuse,
-    to_path_or_uri,
+    to_output,
+    to_source,
     use_data_root,
 )
 from study.redact import redacted
@@ -30,7 +33,10 @@ Price = Annotated[
 Detect = Annotated[
     float | None,
     typer.Option(
-        min=0.01, max=100.0, metavar="POINTS", help="adds the seeds and test examples that it takes to tell such a gain"
+        min=0.01,
+        max=100.0,
+        metavar="POINTS",
+        help="adds the seeds and test examples that it takes to tell such a gain from zero",
     ),
 ]
 From = Annotated[
@@ -38,8 +44,19 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="RUN",
-        help="with --detect: an earlier run whose spread counts: a folder, URI, URI#name or saved file; default: MicroXTREME's",
-        parser=to_path_or_uri,
+        help="with --detect: an earlier run whose spread to take: a folder, bucket, URI, URI#name or saved file; default: "
+        "MicroXTREME's",
+        parser=to_source,
+    ),
+]
+
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="output folder of the recipe's run: adds the speeds measured before its search, and the best dev scores so far",
+        parser=to_output,
     ),
 ]
 
@@ -54,6 +71,7 @@ def plan(
     price: Price = None,
     detect: Detect = None,
     earlier: From = None,
+    output: Output = None,
 ) -> None:
     """Show what would run and what it would cost; starts nothing.
 
@@ -67,16 +85,38 @@ def plan(
     use_data_root(data_root)
     study = load_study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats)
     console.print(render_plan(study, price=price), soft_wrap=False)
+    if output is not None:
+        _print_front(study, output)
     if detect is not None:
         _print_detection(study, detect, earlier)
 
 
+def _print_front(study: Study, output: Path) -> None:
+    from study.benchmarking.front_so_far import stored_front_line
+    from study.search.journal import TrialStoreBroken
+    from trainables.store.bucket.location import shown
+
+    read_bucket(output, "--output")
+    try:
+        line = stored_front_line(study, output)
+    except (OSError, TrialStoreBroken) as error:
+        refuse(redacted(f"--output {shown(output)}: {error}"))
+    nothing = (
+        f"{shown(output)}: no speed was measured before a search there; a recipe asks for it with "
+        "BenchmarkPlan(early=True)"
+    )
+    console.print(redacted(line or nothing), markup=False)
+
+
 def _print_detection(study: Study, points: float, earlier: str | None) -> None:
-    from study.run.detection import DEFAULT_SPREADS, render_detection, spreads_of
+    from study.planning.detection import DEFAULT_SPREADS, render_detection, spreads_of
+    from study.run.bucket.reading import readable
     from study.run.report import load_study_frames
+    from study.tracking.sync import TrackingUnavailable
+    from trainables.store.bucket.client import StorageUnavailable
 
     try:
-        of = DEFAULT_SPREADS if earlier is None else spreads_of(load_study_frames(earlier), redacted(earlier))
-    except ValueError as error:
+        of = DEFAULT_SPREADS if earlier is None else spreads_of(load_study_frames(readable(earlier)), redacted(earlier))
+    except (ValueError, TrackingUnavailable, StorageUnavailable) as error:
         refuse(redacted(str(error)))
     console.print(render_detection(study, points, of), soft_wrap=False)

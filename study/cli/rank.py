@@ -17,9 +17,10 @@ from study.cli.options import (
     Seed,
     console,
     load_study,
+    read_bucket,
     refuse,
     split_names,
-    to_path,
+    to_output,
     to_text,
     use_data_root,
 )
@@ -38,11 +39,12 @@ Estimators = Annotated[
     ),
 ]
 SizeNames = Annotated[
-    str | None, typer.Option(metavar="A,B", help="only these sizes; default: all with a choice", parser=to_text)
+    str | None,
+    typer.Option(metavar="A,B", help="only these sizes; default: all with an intermediate task", parser=to_text),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="the study's output folder; default: runs/STUDY", parser=to_path),
+    typer.Option(metavar="DIR", help="the study's output folder or bucket; default: runs/STUDY", parser=to_output),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document instead")]
 
@@ -82,18 +84,20 @@ def _ranked(
 
     names = tuple(ESTIMATORS) if estimator is None else split_names(estimator) or (estimator,)
     if unknown := [name for name in names if name not in ESTIMATORS]:
-        refuse(f"--estimator {unknown[0]}: there are {', '.join(ESTIMATORS)}")
+        refuse(f"--estimator {unknown[0]}: unknown; choose from {', '.join(ESTIMATORS)}")
 
     def load() -> Study:
         return load_study(recipe, trials=None, sizes=None, seed=seed, repeats=None)
 
+    if output is not None:
+        read_bucket(output, "--output")
     study, folder = study_and_folder(load, output)
     check_output(folder)
     chosen = [size for size in study.sizes if len(study.space_of(size).names) > 1]
     if sizes is not None:
         known = {size.name: size for size in study.sizes}
         if unknown := [name for name in split_names(sizes) or () if name not in known]:
-            refuse(f"--size {', '.join(unknown)}: there are {', '.join(known)}")
+            refuse(f"--size {', '.join(unknown)}: unknown; choose from {', '.join(known)}")
         chosen = [known[name] for name in dict.fromkeys(split_names(sizes) or ())]
     if not any(len(study.space_of(size).names) > 1 for size in chosen):
         refuse("no intermediate task to rank: the recipe's sizes, or those of --size, try none")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,10 @@ from study.cli.options import (
     TRACKING_PANEL,
     TRACKING_URI,
     BoundMs,
+    BudgetHours,
+    BudgetPrice,
     DataRoot,
+    HourPrice,
     Keep,
     KeepModels,
     Recipe,
@@ -29,10 +33,12 @@ from study.cli.options import (
     Seed,
     Sizes,
     Trials,
+    check_budget,
     hide_password,
     load_study,
+    read_bucket,
     refuse,
-    to_path,
+    to_output,
     to_uri,
     use_data_root,
 )
@@ -48,9 +54,9 @@ Output = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="folder for stages, results and report; default: runs/STUDY",
+        help="folder for stages, results and report, or s3://, gs:// or az://BUCKET/PREFIX; default: runs/STUDY",
         rich_help_panel=TRACKING_PANEL,
-        parser=to_path,
+        parser=to_output,
     ),
 ]
 TrackingUri = Annotated[
@@ -80,6 +86,12 @@ Address = Annotated[
         parser=to_uri,
     ),
 ]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="serve the report on 127.0.0.1 while the study runs", show_default=False)
+]
+Port = Annotated[
+    int | None, typer.Option(min=1, max=65535, metavar="PORT", help="port of --watch; default: 8765, or a free one")
+]
 
 
 def run(
@@ -97,6 +109,11 @@ def run(
     retry_failed: RetryFailed = False,
     retry_collapsed: RetryCollapsed = False,
     keep: KeepModels = Keep.ALL,
+    watch: Watch = False,
+    port: Port = None,
+    budget_hours: BudgetHours = None,
+    budget_price: BudgetPrice = None,
+    price: HourPrice = None,
 ) -> None:
     """Run a study; the same command resumes an interrupted one.
 
@@ -104,34 +121,52 @@ def run(
     JSON document of the results.
 
     Exit code: 0; 1 if an encoder, trial or benchmark failed and the rest
-    finished; 2 if the study was refused before any work.
+    finished, or storage failed; 2 if the study was refused before any work.
     """
     with interruptible():
         hide_password(tracking_uri)
+        check_budget(budget_price, price)
         use_data_root(data_root)
         load = partial(load_study, recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, bound_ms=bound_ms)
+        if output is not None:
+            read_bucket(output, "--output")  # its `study.json` says how the study is built
         study, folder = study_and_folder(load, output)
         check_output(folder)
         from study.run.driver import RunOptions
 
-        result = _run(
-            study,
-            RunOptions(
-                folder,
-                tracking_uri=tracking_uri,
-                address=address,
-                offline=offline,
-                retry_failed=retry_failed,
-                retry_collapsed=retry_collapsed,
-                recipe=recipe,
-                keep_best=keep is Keep.BEST,
-            ),
+        options = RunOptions(
+            folder,
+            tracking_uri=tracking_uri,
+            address=address,
+            offline=offline,
+            retry_failed=retry_failed,
+            retry_collapsed=retry_collapsed,
+            recipe=recipe,
+            keep_best=keep is Keep.BEST,
+            budget_hours=budget_hours,
+            budget_price=budget_price,
+            price=price,
         )
+        with _watched(folder, port) if watch else nullcontext():
+            result = _run(study, options)
     print(json.dumps(result.document), flush=True)
     if result.failures:
         for line in result.failures:
             print(f"failed: {redacted(line)}", file=sys.stderr)
         raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _watched(folder: Path, port: int | None) -> Iterator[None]:
+    """Serve the folder's page during the block, and say where."""
+    from study.watch.child import WatchFailed, watched
+
+    try:
+        with watched(folder, port) as url:
+            print(f"watch: {url}", file=sys.stderr, flush=True)
+            yield
+    except WatchFailed as error:
+        refuse(str(error))
 
 
 def study_and_folder(load: Callable[[], Study], output: Path | None) -> tuple[Study, Path]:
@@ -150,7 +185,7 @@ def study_and_folder(load: Callable[[], Study], output: Path | None) -> tuple[St
 def _run(study: Study, options: RunOptions) -> RunResult:
     from study.errors import CannotRun, StorageFailed
     from study.run.driver import run_study
-    from study.search.trial_store import TrialStoreBroken
+    from study.search.journal import TrialStoreBroken
     from study.tracking.sync import TrackingUnavailable
     from trainables.data.source import DataError
 
@@ -177,9 +212,10 @@ def as_storage_failure(error: OSError, output: Path) -> Exception:
 def _unfit_for_sqlite(folder: Path) -> str | None:
     """Why the address of the folder's SQLite database could not be written as a URI, or its file not be opened."""
     if found := sorted({"?", "#", "%"} & set(str(folder))):
-        return f"the path holds {' and '.join(found)}, which the address of a database cannot"
+        return f"the path contains {' and '.join(found)}, which the address of a database cannot"
     if len(os.fsencode(folder)) > LONGEST_FOLDER:
-        return f"the path has {len(os.fsencode(folder))} bytes, and SQLite opens no database below more than {LONGEST_FOLDER}"
+        size = len(os.fsencode(folder))
+        return f"the path has {size} bytes, and SQLite opens no database in one of more than {LONGEST_FOLDER}"
     return None
 
 

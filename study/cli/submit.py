@@ -13,6 +13,9 @@ from study.cli.options import (
     FAILED,
     TRACKING_PANEL,
     BoundMs,
+    BudgetHours,
+    BudgetPrice,
+    HourPrice,
     Keep,
     KeepModels,
     Repeats,
@@ -21,9 +24,11 @@ from study.cli.options import (
     Seed,
     Sizes,
     Trials,
+    check_budget,
     refuse,
     split_names,
     to_path_or_uri,
+    to_source,
     to_text,
     to_uri,
 )
@@ -59,9 +64,9 @@ Output = Annotated[
     str | None,
     typer.Option(
         metavar="DIR",
-        help="required: absolute path of a folder that every node sees",
+        help="required: s3://, gs:// or az://BUCKET/PREFIX, or the absolute path of a folder that every node sees",
         rich_help_panel=TRACKING_PANEL,
-        parser=to_path_or_uri,
+        parser=to_source,
     ),
 ]
 TrackingUri = Annotated[
@@ -90,6 +95,9 @@ def submit(
     retry_failed: RetryFailed = False,
     retry_collapsed: RetryCollapsed = False,
     keep: KeepModels = Keep.ALL,
+    budget_hours: BudgetHours = None,
+    budget_price: BudgetPrice = None,
+    price: HourPrice = None,
     wait: Wait = True,
     status: Status = None,
     stop: Stop = None,
@@ -107,7 +115,10 @@ def submit(
     if [recipe, status, stop].count(None) != 2:
         refuse("give exactly one of RECIPE, --status JOB and --stop JOB")
     if recipe is not None and output is None:
-        refuse("--output is missing: give the absolute path of a folder that every node of the cluster sees")
+        refuse(
+            "--output is missing: give a bucket, or the absolute path of a folder that every node of the cluster sees"
+        )
+    check_budget(budget_price, price)
     options = (
         ("--output", output),
         ("--tracking-uri", tracking_uri),
@@ -118,6 +129,9 @@ def submit(
         ("--repeats", repeats),
         ("--bound-ms", bound_ms),
         ("--keep", None if keep is Keep.ALL else keep.value),
+        ("--budget-hours", budget_hours),
+        ("--budget-price", budget_price),
+        ("--price", price),
     )
     try:
         if recipe is None:

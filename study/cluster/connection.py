@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
 
+from study.cluster.node_watch import end_if_lost, ending_with_node
+from study.cluster.ports import free_port
 from study.cluster.preflight import OBJECT_STORE_BYTES, ray_folder
 from study.errors import CannotRun
 from study.redact import redacted
@@ -50,15 +52,19 @@ _DEFAULTS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
+# A free port can be another process's before Ray takes it. Ray says so in words of its own, or its server does.
+PORT_TRIES, PORT_TAKEN = 3, ("already occupied", "address already in use")
 # A node that an autoscaler starts takes minutes, a spot machine may take longer; by default Ray Train gives up after a minute.
 _START_TIMEOUT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900"}
 
 
 @contextmanager
-def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
+def connected(address: str | None, *, cpus: int = 1, access: Collection[str] = HUB_VARIABLES) -> Iterator[None]:
     """Connect to the cluster at the address or in RAY_ADDRESS (set in submitted jobs); otherwise start Ray on this machine.
 
-    A Ray started here has `cpus` cores or those of the machine, whichever is more.
+    A Ray started here has `cpus` cores or those of the machine, whichever is more. `access` names variables of this process's
+    environment that every worker gets, so that it reaches what this process reaches. If the node of this process is lost in the
+    block, the process ends as after SIGTERM.
 
     Raises:
         CannotRun: no cluster answers at the address, or Ray cannot start here.
@@ -66,14 +72,16 @@ def connected(address: str | None, *, cpus: int = 1) -> Iterator[None]:
     environment = _environment()
     with _own_handler():
         if external := cluster_address(address):
-            _join(external, environment)
+            _join(external, environment, access)
         else:
             _start(max(len(os.sched_getaffinity(0)), cpus), environment)
     try:
-        yield
+        with ending_with_node(ray.get_runtime_context().get_node_id()):
+            yield
     except (KeyboardInterrupt, SystemExit):
         raise  # search threads are inside calls to Ray, and a shutdown under them aborts; Ray ends with this process
-    except BaseException:
+    except BaseException as error:
+        end_if_lost(error)
         ray.shutdown()
         raise
     ray.shutdown()
@@ -119,10 +127,10 @@ def _own_handler() -> Iterator[None]:
             signal.signal(signal.SIGTERM, former)
 
 
-def _join(address: str, environment: dict[str, str]) -> None:
+def _join(address: str, environment: dict[str, str], access: Collection[str]) -> None:
     patience = {name: os.environ.setdefault(name, value) for name, value in _START_TIMEOUT.items()}
     runtime_env: dict[str, Any] = {"env_vars": {**environment, **patience}}
-    if (hook := hub_access()) is not None:
+    if (hook := access_of_workers(access)) is not None:
         runtime_env["worker_process_setup_hook"] = hook
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=runtime_env)
@@ -132,22 +140,24 @@ def _join(address: str, environment: dict[str, str]) -> None:
         ) from error
 
 
-def hub_access() -> Callable[[], None] | None:
-    """What every worker of a cluster runs first, so that it reaches the hub as this process does; None without any settings.
+def access_of_workers(names: Collection[str] = HUB_VARIABLES) -> Callable[[], None] | None:
+    """What every worker of a cluster runs first, so that it reaches the hub and the bucket as this process does.
 
-    A function, because Ray logs the environment variables of a runtime environment and shows them on its dashboard, the token
-    among them. Ray keeps the function in the memory of its control store. A node's own settings take precedence. Workers of a
-    Ray on this machine inherit them from this process.
+    None where no variable of these names is set.
+
+    A function, because Ray logs the environment variables of a runtime environment and shows them on its dashboard, tokens and
+    keys among them. Ray keeps the function in the memory of its control store. A node's own settings take precedence. Workers
+    of a Ray on this machine inherit them from this process.
     """
-    settings = {name: value for name in HUB_VARIABLES if (value := os.environ.get(name))}
+    settings = {name: value for name in names if (value := os.environ.get(name))}
     if not settings:
         return None
 
-    def set_hub_access() -> None:
+    def set_access() -> None:
         for name, value in settings.items():
             os.environ.setdefault(name, value)
 
-    return set_hub_access
+    return set_access
 
 
 def _start(cpus: int, environment: dict[str, str]) -> None:
@@ -158,26 +168,32 @@ def _start(cpus: int, environment: dict[str, str]) -> None:
     # Nobody preempts this machine, and the watcher is an extra process for every group.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     folder = ray_folder()
+    for tries_left in reversed(range(PORT_TRIES)):
+        try:
+            with _changed_environment(folder.environment):
+                _init(cpus, environment, folder.path, port=free_port())
+            break
+        except Exception as error:  # Ray raises many classes, `Exception` itself among them
+            ray.shutdown()
+            if not tries_left or not any(reason in str(error) for reason in PORT_TAKEN):
+                raise _cannot_start(error) from error
+    logging.getLogger("ray").setLevel("ERROR")
+
+
+def _init(cpus: int, environment: dict[str, str], folder: Path, *, port: int) -> None:
     # The process that frees the cores of a stopped group calls the State API. That finds its cluster through a file of the last
     # `ray start` on the machine, possibly another cluster's or a dead one's, unless the environment names the address.
-    port = _free_port()
-    try:
-        with _changed_environment(folder.environment):
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=True,
-                dashboard_port=port,
-                log_to_driver=False,
-                logging_level="CRITICAL",  # Ray logs the end of its log files before it raises what says the same
-                runtime_env={"env_vars": {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}},
-                _temp_dir=str(folder.path),
-            )
-    except Exception as error:  # Ray raises many classes, `Exception` itself among them
-        ray.shutdown()
-        raise _cannot_start(error) from error
-    logging.getLogger("ray").setLevel("ERROR")
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=True,
+        dashboard_port=port,
+        log_to_driver=False,
+        logging_level="CRITICAL",  # Ray logs the end of its log files before it raises what says the same
+        runtime_env={"env_vars": {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}},
+        _temp_dir=str(folder),
+    )
 
 
 @contextmanager
@@ -203,10 +219,3 @@ def _cannot_start(error: Exception) -> CannotRun:
         f"Ray cannot start on this machine ({type(error).__name__}: {redacted(message)[:400]}); see the logs in {logs}, or run "
         "on a cluster with --address"
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

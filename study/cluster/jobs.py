@@ -25,6 +25,7 @@ import yaml
 
 from study.errors import joined
 from study.redact import holds_password
+from trainables.store.bucket.location import is_url
 
 POLL_S = 1.0
 STOP_TIMEOUT_S = 60.0
@@ -305,7 +306,8 @@ def entrypoint_of(recipe: str, options: Sequence[tuple[str, object]]) -> list[st
     for name, value in options:
         if value is None:
             continue
-        if name in ("--output", "--data-root") and not Path(str(value)).is_absolute():
+        in_bucket = name == "--output" and is_url(str(value))
+        if name in ("--output", "--data-root") and not (in_bucket or Path(str(value)).is_absolute()):
             raise CannotSubmit(
                 f"{name} {value}: a relative path; give an absolute one that every node of the cluster sees"
             )

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from study.cluster.ports import port_problem
 from study.errors import CannotRun, joined
 
 GB, MB = 1e9, 1e6
 
 # Measured: a study of two encoders of 1 layer and 32 and 64 units writes 16 MB, the quickstart 250 MB.
 LEAST_DISK, ENOUGH_DISK = 16 * MB, 1 * GB
-# Measured: the driver and an idle Ray hold 1.3 GB; the quickstart reached 4.2 GB on two cores (docs/measurements.md).
-LEAST_MEMORY, ENOUGH_MEMORY = 1 * GB, 5 * GB
+# Measured: the driver and an idle Ray hold 1.3 GB; the quickstart 4.1 to 6.0 GB on two cores (docs/measurements.md).
+LEAST_MEMORY, ENOUGH_MEMORY = 1 * GB, 6 * GB
 # Measured: Ray's session folder takes 4 MB after a study of minutes.
 LEAST_TEMPORARY, ENOUGH_TEMPORARY = 4 * MB, 100 * MB
 # Stages go through the store, so Ray's shared memory carries configs and progress only.
@@ -205,7 +205,7 @@ def check_memory() -> Checked:
             f"{found}, and the driver and Ray need {_size(LEAST_MEMORY)} before anything is trained; close other programs"
             + (", or raise the limit of the container or job" if limit else "")
         )
-    few = f"{found}, and the quickstart takes up to 4.2 GB; processes may be killed: close other programs"
+    few = f"{found}, and the quickstart takes 4 to 6 GB; processes may be killed: close other programs"
     return Checked(found, few if available < ENOUGH_MEMORY else None)
 
 
@@ -266,14 +266,3 @@ def check_ports() -> Checked:
     if named.isdecimal() and (problem := port_problem(int(named))):
         raise CannotRun(f"{GCS_PORT}={named}: {problem}; unset it, and Ray takes a free port")
     return Checked(f"Ray takes {named or 'free ones'}")
-
-
-def port_problem(port: int) -> str | None:
-    """Why a server cannot listen on the port of 127.0.0.1; None if it can."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port in TIME_WAIT is free
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return error.strerror or str(error)
-    return None

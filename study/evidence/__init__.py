@@ -8,5 +8,7 @@
 | Which faults does a bundle have? | `verify` |
 | How is a score computed again from predictions and references? | `recount` |
 | Do the study's tables agree with its evaluations and measurements? | `agreement` |
+| Did the smaller model of a cascade answer what it should? | `cascades` |
+| Was each trial trained as its row says? | `labels` |
 | How do the runs of several bundles become one? | `merge` |
 """

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.store.frames import BENCHMARKS, MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
+from analysis.store.frames import BENCHMARKS, MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames, served_key
+from analysis.tables.cascades.prediction import SMALL
 from study.evidence.recount import MALFORMED, close
 from trainables.benchmark.measurement import METRICS, Measured
 from trainables.benchmark.repeats import combined
@@ -39,9 +40,12 @@ class Evaluation:
 
 
 def sums_digest(table: pd.DataFrame) -> str:
-    """A digest of the test examples' sums, in the precision in which tables of a study are saved."""
+    """A digest of the test examples' sums, in the precision in which tables of a study are saved.
+
+    In a served cascade it covers which model answered.
+    """
     test = table[table["split"].astype(str) == "test"]
-    named = [name for name in SUMS if name in test and test[name].notna().any()]
+    named = [name for name in (*SUMS, SMALL) if name in test and test[name].notna().any()]
     digest = hashlib.sha256(",".join(named).encode())
     for language, example in zip(test["language"].astype(str), test["example"], strict=True):
         digest.update(f"{language} {example},".encode())
@@ -105,6 +109,25 @@ def _example_faults(
         yield f"trial {key[1]} of {key[0]} on {task}: its scores by example are not those of its evaluation"
 
 
+def digests_by_task(table: pd.DataFrame) -> dict[str, str]:
+    """`sums_digest` of each task in a table of a measurement."""
+    return {str(task): sums_digest(rows) for task, rows in table.groupby(table["task"].astype(str))}
+
+
+def served_faults(frames: StudyFrames, served: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """Scores by example of measurements in the tables that no measurement (digests by task, by the name of its file) has.
+
+    Tables of earlier versions hold none.
+    """
+    for row in frames.benchmarks.to_dict("records"):
+        table = frames.examples.read(served_key(row))
+        if table is None:
+            continue
+        digests, start = digests_by_task(table), _file_start(row)
+        if not any(name.startswith(start) and digests == known for name, known in served.items()):
+            yield f"benchmark of {row['size']} in {row['variant']}: its scores by example are not those of its measurement"
+
+
 def mean_faults(frames: StudyFrames) -> Iterator[str]:
     """Trials whose mean scores are not the means over their targets."""
     by_trial = dict(iter(frames.scores.groupby(["size", "trial_id"], sort=False)))
@@ -131,7 +154,7 @@ def benchmark_faults(frames: StudyFrames, documents: Mapping[str, Mapping[str, A
     for row in frames.benchmarks.to_dict("records"):
         if row["reason"]:
             continue
-        start, where = f"{row['size']}-{row['variant']}@", f"benchmark of {row['size']} in {row['variant']}"
+        start, where = _file_start(row), f"benchmark of {row['size']} in {row['variant']}"
         problems = [
             _measurement_problem(row, document) for name, document in documents.items() if name.startswith(start)
         ]
@@ -139,6 +162,11 @@ def benchmark_faults(frames: StudyFrames, documents: Mapping[str, Mapping[str, A
             yield f"{where}: its measurement is missing"
         elif None not in problems:
             yield f"{where}: {problems[0]}"
+
+
+def _file_start(row: Mapping[Any, Any]) -> str:
+    """How the names of files with measurements of a row of the benchmarks start."""
+    return f"{row['size']}-{row['variant']}@"
 
 
 def _measurement_problem(row: Mapping[Any, Any], document: Mapping[str, Any]) -> str | None:
@@ -150,7 +178,7 @@ def _measurement_problem(row: Mapping[Any, Any], document: Mapping[str, Any]) ->
         measured = combined(comparable if pd.isna(row["repeats"]) else comparable[: int(row["repeats"])])
         expected = {name: measured[name] for name in (*METRICS, "samples") if name in BENCHMARKS}
         scores = measured.get("scores") or {}
-        expected |= {"test_score": measured.get("test_score")}
+        expected |= {name: measured.get(name) for name in ("mean_ms", "test_score")}
         shown = {**row, **{f"score on {task}": value for task, value in (row["task_scores"] or {}).items()}}
         expected |= {f"score on {task}": scored["test_mean"] for task, scored in scores.items()}
     except (*MALFORMED, IndexError) as error:

@@ -3,7 +3,7 @@
 | member | content |
 |---|---|
 | `bundle.json` | format, study, versions, and size and sha256 of every other member |
-| `report.html`, `report/*.csv` | the report, and its tables |
+| `report.html`, `report/*.csv` | the report, unless it was left out, and its tables |
 | `runs/N/tables.json`, `runs/N/tables.examples.parquet` | the tables of a run, as `report --save` writes them |
 | `runs/N/study.json` | the identity of its study |
 | `runs/N/stages/NAME/` | each stage's manifest; of evaluations the scores by example and their answers |
@@ -130,10 +130,11 @@ def about(frames: analysis.StudyFrames, **more: Any) -> dict[str, Any]:
     return {name: context.get(name) for name in ("experiment", "targets", "intermediates", "precision")} | more
 
 
-def report_members(frames: analysis.StudyFrames) -> dict[str, bytes]:
-    """The report and its tables, from the tables that the bundle holds."""
+def report_members(frames: analysis.StudyFrames, *, page: bool) -> dict[str, bytes]:
+    """The report's tables, from the tables that the bundle holds, and its page if that is wanted."""
     html, tables = analysis.report_with_tables(frames)
-    return {REPORT: html.encode(), **{REPORT_TABLES + name: text.encode() for name, text in tables.items()}}
+    members = {REPORT_TABLES + name: text.encode() for name, text in tables.items()}
+    return members | {REPORT: html.encode()} if page else members
 
 
 def _check_cells(parquet: bytes, name: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from study.evidence.archive import Archive, write_archive
-from study.evidence.bundle import about, joined, read_json, read_run, report_members, run_folder, runs_of
+from study.evidence.bundle import REPORT, about, joined, read_json, read_run, report_members, run_folder, runs_of
 from trainables.store.examples import EXAMPLES
 from trainables.store.manifests import MANIFEST
 from trainables.store.versions import versions
@@ -46,9 +46,9 @@ def merge(sources: Sequence[Path], path: Path) -> Merged:
                     copy = folder / str(len(members))
                     archive.copy(name, copy)
                     members[run_folder(number) + name.removeprefix(run)] = copy
-        members |= report_members(frames)
+        members |= report_members(frames, page=any(REPORT in archive.files for archive in archives))
         flags = {name: any(archive.index.get(name) for archive in archives) for name in ("texts", "weights")}
-        sha256 = write_archive(path, members, about(frames, versions=versions(), runs=len(runs), **flags))
+        sha256 = write_archive(path, members, about(frames, versions=versions(), **flags, runs=len(runs)))
         return Merged(path, sha256, len(runs), tuple(_differing(runs)))
 
 

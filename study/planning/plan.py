@@ -36,8 +36,9 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         f"training precision: {explain_precision(study)}",
         f"targets, in the order trials score them: {', '.join(task.name for task in study.targets)}",
         f"each size: every intermediate choice once at the default learning rates ({_defaults(study)}, never stopped "
-        f"early), then trials that Optuna suggests ({_suggested(study)}); ASHA keeps one in {study.reduction_factor} at each "
-        f"rung, the first after {study.first_rung} targets",
+        f"early), then {_sampled(study)}; ASHA keeps one in {study.reduction_factor} at each rung, the first after "
+        f"{study.first_rung} targets",
+        *_first(study),
         _repeats(study),
         "stages: of the default cells; 'not shared' is how many their trials would run without sharing",
         *_restricted(study),
@@ -63,6 +64,15 @@ def render_plan(study: Study, *, price: float | None = None) -> Group:
         *map(Fitted, fitted),
         tables.choices_table(study),
     )
+
+
+def _first(study: Study) -> list[str]:
+    """In what order the default cells start, where it is not that of the space."""
+    if study.first_by is None:
+        return []
+    return [
+        f"default cells start with none, then in the order of {study.first_by}, computed on CPUs before the first trial"
+    ]
 
 
 def _architectures(study: Study) -> tuple[dict[str, Architecture], list[str]]:
@@ -117,9 +127,12 @@ def _defaults(study: Study) -> str:
     return f"{_by_size(counts)} trials" if len(set(counts.values())) == 1 else _by_size(counts)
 
 
-def _suggested(study: Study) -> str:
-    """How many trials of each size Optuna suggests."""
-    return _by_size({size.name: study.budget(size) - len(study.space_of(size).names) for size in study.sizes})
+def _sampled(study: Study) -> str:
+    """How many trials follow the default cells, and who chooses them."""
+    counts = _by_size({size.name: study.budget(size) - len(study.space_of(size).names) for size in study.sizes})
+    if study.allocation == "front":
+        return f"at most so many trials that go where the front can move most ({counts})"
+    return f"trials that Optuna suggests ({counts})"
 
 
 def _by_size(counts: Mapping[str, int]) -> str:

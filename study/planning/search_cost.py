@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import mean
+from typing import Any
 
 from study.planning.architecture import Architecture
-from study.planning.stages import CostedStage, stages_of
-from study.search.scheduler import asha
+from study.planning.stages import stages_of
+from study.search.asha import Rungs
 from study.spec import Choice, Size, Study
+from trainables.stages.base import Stage
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import Tuned
+from trainables.stages.merge import MergeEncoders
 from trainables.stages.pretrain import Pretrain
 from trainables.store.fingerprint import fingerprint
 
@@ -23,7 +26,7 @@ BYTES_A_PARAMETER = 4  # stages store weights in fp32, whatever they were traine
 CHECKPOINT = 3  # times the weights: with Adam's two moments
 GB = 1e9
 
-StageCost = Callable[[CostedStage], float]  # of one stage, in any unit
+StageCost = Callable[[Any], float]  # of one stage of the kinds that are counted, in any unit
 StageCosts = Mapping[str, float]  # of several, by fingerprint
 
 
@@ -57,21 +60,23 @@ class SearchCost:
         return self.root + self.at_most + self.repeats_at_most
 
 
-def search_cost(study: Study, size: Size, stage_cost: StageCost) -> SearchCost:
-    """The cost of a size's search, by a simulation with fixed seeds."""
-    rungs = _Rungs(study, size, stage_cost)
+def search_cost(
+    study: Study, size: Size, stage_cost: StageCost, *, counted: tuple[type[Stage], ...] = (Tuned, Evaluate)
+) -> SearchCost:
+    """The cost of a size's search, by a simulation with fixed seeds; of the stages `counted` and of the encoder's."""
+    needs = _Needs(study, size, stage_cost, counted)
     space = study.space_of(size)
     defaults = space.defaults()
     sampled = study.budget(size) - len(defaults)
     grid = [choice for choice in space.grid() or () if choice not in defaults]
-    runs = [_simulate(study, size, rungs, seed, grid, sampled) for seed in range(SIMULATIONS if sampled else 1)]
+    runs = [_simulate(study, size, needs, seed, grid, sampled) for seed in range(SIMULATIONS if sampled else 1)]
     longest = [dataclasses.replace(choice, epochs=max(space.epochs)) for choice in defaults]
-    whole = [sum(rungs.of(choice)[-1].values()) for choice in (*defaults, *longest, *grid)]
-    of_defaults = sum(_union(rungs.of(choice)[-1] for choice in defaults).values())
+    whole = [sum(needs.of(choice)[-1].values()) for choice in (*defaults, *longest, *grid)]
+    of_defaults = sum(_union(needs.of(choice)[-1] for choice in defaults).values())
     repeated = 0 if study.repeats is None else min(study.repeats.top + 1, study.budget(size))
     repeats = 0 if study.repeats is None else study.repeats.seeds * repeated
     return SearchCost(
-        root=rungs.root,
+        root=needs.root,
         defaults=of_defaults,
         expected=mean(shared for shared, _ in runs),
         at_most=of_defaults + sampled * max(whole),
@@ -81,11 +86,11 @@ def search_cost(study: Study, size: Size, stage_cost: StageCost) -> SearchCost:
     )
 
 
-class _Rungs:
-    """For a choice, the cost of each training and evaluation that a trial needs to finish its first 1, 2, ... targets."""
+class _Needs:
+    """For a choice, the cost of each stage `counted` that a trial needs to finish its first 1, 2, ... targets."""
 
-    def __init__(self, study: Study, size: Size, stage_cost: StageCost) -> None:
-        self._study, self._size, self._stage_cost = study, size, stage_cost
+    def __init__(self, study: Study, size: Size, stage_cost: StageCost, counted: tuple[type[Stage], ...]) -> None:
+        self._study, self._size, self._stage_cost, self._counted = study, size, stage_cost, counted
         root = study.encoder_stage(size)
         self.root = stage_cost(root) if isinstance(root, Pretrain) else 0.0
         self.of = lru_cache(maxsize=None)(self._of)
@@ -95,31 +100,31 @@ class _Rungs:
         rungs: list[StageCosts] = []
         for evaluate in self._study.chain(self._size, choice):
             for stage in stages_of(evaluate):
-                if isinstance(stage, Tuned | Evaluate):
+                if isinstance(stage, self._counted):
                     costs[fingerprint(stage)] = self._stage_cost(stage)
             rungs.append(dict(costs))
         return rungs
 
 
 def _simulate(
-    study: Study, size: Size, rungs: _Rungs, seed: int, grid: Sequence[Choice], sampled: int
+    study: Study, size: Size, needs: _Needs, seed: int, grid: Sequence[Choice], sampled: int
 ) -> tuple[float, float]:
     """The cost of one random search, with shared stages and without; scores are random, stops are ASHA's."""
     rng = random.Random(seed)
     space = study.space_of(size)
     choices = space.defaults()
     choices += rng.sample(grid, sampled) if grid else [space.sample(rng) for _ in range(sampled)]
-    scheduler = asha(study, size)
+    rungs = Rungs(study, exempt=space.is_default)
     trained: dict[str, float] = {}
     not_shared = 0.0
     for index, choice in enumerate(choices):
-        finished = len(rungs.of(choice))
+        finished = len(needs.of(choice))
         for rung in range(1, finished + 1):
-            if scheduler.stops(str(index), choice, targets_finished=rung, score=rng.random()):
+            if rungs.stops(str(index), choice, targets_finished=rung, score=rng.random()):
                 finished = rung
                 break
-        trained |= rungs.of(choice)[finished - 1]
-        not_shared += sum(rungs.of(choice)[finished - 1].values())
+        trained |= needs.of(choice)[finished - 1]
+        not_shared += sum(needs.of(choice)[finished - 1].values())
     return sum(trained.values()), not_shared
 
 
@@ -145,18 +150,23 @@ class Storage:
 
 
 def storage_of(study: Study, size: Size, architecture: Architecture) -> Storage:
-    """What the models of a size take."""
+    """What the models of a size take: its encoder, checkpoints that arms start from, merges and trained models."""
     model_gb = architecture.count.total * BYTES_A_PARAMETER / GB
 
-    def gb(stage: CostedStage, role: str | None = None) -> float:
-        return model_gb if isinstance(stage, Tuned) and role in (None, stage.task.role) else 0.0
+    def lasting_gb(stage: Tuned | MergeEncoders) -> float:
+        """Of what `--keep best` keeps, whatever trial needed it."""
+        return model_gb if isinstance(stage, MergeEncoders) or stage.task.role == "intermediate" else 0.0
 
-    every = search_cost(study, size, gb)
-    lasting = search_cost(study, size, lambda stage: gb(stage, "intermediate"))
+    models = (Tuned, MergeEncoders)
+    every = search_cost(study, size, lambda stage: model_gb if isinstance(stage, models) else 0.0, counted=models)
+    lasting = search_cost(
+        study, size, lambda stage: lasting_gb(stage) if isinstance(stage, models) else 0.0, counted=models
+    )
     trained = sum(task.trained for task in study.targets)
     with_baseline = 2 if len(study.space_of(size).names) > 1 else 1
-    all_end = model_gb + every.expected + every.repeats
-    best_end = model_gb + lasting.expected + lasting.repeats + with_baseline * trained * model_gb
+    encoders_gb = len(study.encoder_stages(size)) * model_gb
+    all_end = encoders_gb + every.expected + every.repeats
+    best_end = encoders_gb + lasting.expected + lasting.repeats + with_baseline * trained * model_gb
     checkpoint = CHECKPOINT * model_gb
     return Storage(all_end, all_end + checkpoint, best_end, best_end + trained * model_gb + checkpoint)
 

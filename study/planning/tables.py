@@ -183,7 +183,10 @@ def choices_table(study: Study) -> Table:
     table.columns[1].justify = "left"
     table.add_row("intermediate", ", ".join(study.space.names))
     for arm in study.space.arms:
-        trained = f"not zero-shot in {', '.join(arm.trained_languages)}" if arm.trained_languages else ""
+        if (languages := arm.trained_languages) is None:
+            trained = "languages of its labelled data unknown: its card states no labelled_languages"
+        else:
+            trained = f"not zero-shot in {', '.join(languages)}" if languages else ""
         if len(arm.members) > 1 or arm.note or trained:
             remarks = "; ".join(filter(None, (arm.note, trained)))
             table.add_row(arm.name, " + ".join(map(_member, arm.members)) + (f": {remarks}" if remarks else ""))

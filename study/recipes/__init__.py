@@ -17,7 +17,7 @@ from study.recipes.micro_arms import micro_arms
 from study.recipes.micro_ladder import micro_ladder
 from study.recipes.mt0_vs_mt5 import mt0_vs_mt5
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion, one_vs_ten_billion_one_gpu
-from study.recipes.quickstart import quickstart, quickstart_mixtures
+from study.recipes.quickstart import quickstart, quickstart_cascade, quickstart_mixtures
 from study.recipes.real_offline import real_offline
 from study.recipes.xtreme_r import xtreme_r, xtreme_r_one_gpu
 from study.spec import InvalidStudy, Study
@@ -26,7 +26,8 @@ from trainables.data.source import DataError
 RECIPES: dict[str, Callable[[], Study]] = {
     recipe.__name__: recipe
     for recipe in (
-        *(quickstart, quickstart_mixtures, micro_arms, micro_ladder, laptop, laptop_arms, laptop_rates, laptop_tiny),
+        *(quickstart, quickstart_cascade, quickstart_mixtures, micro_arms, micro_ladder),
+        *(laptop, laptop_arms, laptop_rates, laptop_tiny),
         *(real_offline, xtreme_r, xtreme_r_one_gpu, one_vs_ten_billion, one_vs_ten_billion_one_gpu, mt0_vs_mt5),
     )
 }

@@ -8,7 +8,9 @@ with them in every table.
 
 Three of the targets are not in mT0's training data, by the data's card: UDPOS, PAN-X and XNLI. The others are, in languages
 that they are scored in: they show what a model that has seen a task makes of it, are not zero-shot, and are marked in every
-table; their gains are flagged "seen" and count in no mean. Where mT0 is a size's best on English dev, the report names what it
+table; their gains are flagged "seen" and count in no mean. xP3 has labelled data of other tasks in 44 languages besides
+English: gains on the three others are marked as not zero-shot in these, and split by language.
+Where mT0 is a size's best on English dev, the report names what it
 has seen. The hub has mt0-xl and mt5-base only as pickles, which are refused: DIR must hold them converted, at
 `encoders/<repository>`.
 

@@ -2,6 +2,7 @@
 
 python -m study run quickstart
 python -m study run quickstart_mixtures     # its middle size, with mixtures of intermediate tasks
+python -m study run quickstart_cascade      # two sizes, and both served together
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 
 from study.spec import (
     BenchmarkPlan,
+    Cascade,
     Mixture,
     Resources,
     Size,
@@ -90,6 +92,29 @@ def quickstart_mixtures(seed: int = 0) -> Study:
             ),
         ),
         trials=5,
+    )
+
+
+def quickstart_cascade(seed: int = 0) -> Study:
+    """The middle and the largest size without intermediate tasks, alone and as a cascade, under load too.
+
+    One trial each: what a cascade is worth depends on both models' answers, not on what was searched. Their speeds are measured
+    before the search as well.
+    """
+    study = quickstart(seed)
+    benchmark = dataclasses.replace(
+        study.benchmark,
+        variants=("fp32",),
+        scenarios=("SingleStream", "Server", "Offline"),
+        early=True,
+        cascade=Cascade(loss=1.0),  # dev sets are small: one point is the least that they tell
+    )
+    return dataclasses.replace(
+        study,
+        name="quickstart_cascade",
+        version=1,
+        sizes=tuple(dataclasses.replace(study.size(name), intermediates=(), trials=1) for name in ("2x128", "4x192")),
+        benchmark=benchmark,
     )
 
 

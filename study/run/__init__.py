@@ -5,12 +5,12 @@
 | In which order do the phases of a run follow? | `driver` |
 | Which study does an output folder hold? | `identity` |
 | Who locks the folder, and what is left over in it? | `output_folder` |
+| How is the output kept in a bucket, and read from there? | `bucket` |
 | How are encoders made before the searches? | `pretraining` |
+| Which default cells does a search start with? | `first_trials`, by estimates that `ranking` builds |
+| Does a trial still fit the budget of time or money, and what is spent of it? | `budget` |
 | What goes to MLflow about the study and its sizes? | `mlflow_records` |
-| Where do MLflow's runs come from: recipe, commit, user? | `source` |
-| Which of MLflow's pages does `study ui` link to? | `links` |
 | What does `run` print last, and which failures does it name? | `document` |
 | How is the report written and attached? | `report` |
-| How many seeds and test examples does it take to tell a gain? | `detection` |
 | How is peak memory measured? | `peak_memory` |
 """

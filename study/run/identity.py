@@ -21,7 +21,8 @@ STUDY_FILE = "study.json"
 def check_identity(study: Study, output: Path) -> None:
     """Compare the study with the one in the folder, then write it there.
 
-    Resources, repeats and the benchmark may change between runs. Sizes may come and go; what a size is may not change.
+    Resources, repeats, the benchmark and `first_by` may change between runs. Sizes may come and go; what a size is may not
+    change.
 
     Raises:
         CannotRun: the folder holds another study, or its `study.json` is damaged.
@@ -46,6 +47,7 @@ def _identity(study: Study) -> dict[str, Any]:
     identity: dict[str, Any] = canonical(dataclasses.replace(study, benchmark=type(study.benchmark)()))
     for field in ("sizes", "trials", "repeats", "benchmark"):
         del identity[field]
+    identity.pop("first_by", None)  # decides what is tried first, and not what is tried
     return identity
 
 

@@ -72,6 +72,8 @@ def record_size(
     run, count = tracker.size(size.name), encoder_parameters(study, size, output=output)
     if failure is not None or tracker.tag(run, "reason"):
         tracker.tags(run, {"reason": failure or ""})
+    if result.ended is not None:
+        tracker.tags(run, {"search_ended": result.ended})
     if isinstance(size.encoder, PublishedEncoder):
         seen = seen_flags(study).get(size.name, {})
         by_arm = seen_flags_of_arms(study, size)

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from study.cluster.capacity import MEMORY, Capacity, cluster_capacity
+from study.cluster.node_watch import end_if_lost
 from study.cluster.progress_actor import ON_HEAD, ProgressReporter
 from study.console import Console
 from study.errors import StorageFailed, causes_of, reason_of, storage_problem
@@ -25,6 +26,7 @@ from trainables.resources import worker_request
 from trainables.stages.import_encoder import ImportEncoder
 from trainables.stages.pretrain import Pretrain
 from trainables.stages.vocabulary import TOKENIZER
+from trainables.store.opening import open_store
 from trainables.store.stage_store import StageStore
 from trainables.training.attempts import halve_after_kill
 
@@ -54,7 +56,7 @@ def prepare_encoders(study: Study, output: Path, *, progress_actor: Any, console
     Raises:
         StorageFailed: the output folder is full, read-only or gone.
     """
-    store = StageStore(output)
+    store = open_store(output)
     missing = [size for size in study.sizes if any(store.find(stage) is None for stage in study.encoder_stages(size))]
     inline = [size for size in missing if study.encoder_resources(size).inline]
     groups = [size for size in missing if not study.encoder_resources(size).inline]
@@ -69,6 +71,7 @@ def prepare_encoders(study: Study, output: Path, *, progress_actor: Any, console
             try:
                 _wait(study, size, tasks[size.name], launch=launch, output=output, console=console)
             except ray.exceptions.RayError as error:
+                end_if_lost(error)
                 if (problem := storage_problem(error, output)) is not None:
                     raise StorageFailed(problem, output) from error
                 failures[size.name] = reason_of(causes_of(error)[-1])
@@ -85,12 +88,12 @@ def _tokenizer_problem(study: Study, size: Size, store: StageStore) -> str | Non
     own, *others = study.encoder_stages(size)
     if not others or store.find(own) is None:
         return None
-    of_size = load_tokenizer(store.folder(own) / TOKENIZER)
+    of_size = load_tokenizer(store.local(own) / TOKENIZER)
     for stage in others:
         if store.find(stage) is not None:
-            difference = tokenizer_difference(load_tokenizer(store.folder(stage) / TOKENIZER), of_size)
+            difference = tokenizer_difference(load_tokenizer(store.local(stage) / TOKENIZER), of_size)
             if difference is not None:
-                return f"{stage.short} was not trained from {own.short}: {difference}; take it from the recipe"
+                return f"{stage.short} was not trained from {own.short}: {difference}; remove it from the recipe"
     return None
 
 
@@ -147,7 +150,7 @@ def import_bytes(total_parameters: int, capacity: Capacity) -> int:
 
 def encoder_parameters(study: Study, size: Size, *, output: Path) -> ParameterCount:
     """The parameters counted when the encoder was trained or imported; an estimate if it is not in the store."""
-    encoder = StageStore(output).find(study.encoder_stage(size))
+    encoder = open_store(output).find(study.encoder_stage(size))
     if encoder is None:
         return parameters(study, size)
     return ParameterCount(encoder.metrics["parameters"], encoder.metrics["parameters_body"])
@@ -158,7 +161,7 @@ def language_shares(study: Study, output: Path) -> dict[str, dict[str, float]]:
 
     Published encoders are left out: the study does not know their text.
     """
-    store = StageStore(output)
+    store = open_store(output)
     shares: dict[str, dict[str, float]] = {}
     for size in study.sizes:
         root = study.encoder_stage(size)

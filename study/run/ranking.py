@@ -16,6 +16,7 @@ import torch
 from study.console import Console, Status, Timeline
 from study.errors import CannotRun, joined
 from study.planning.stages import stages_of
+from study.run.bucket.driving import kept_in_bucket
 from study.run.identity import check_identity
 from study.run.output_folder import locked
 from study.run.shortlist import Place, order, seconds_of_stages, spared
@@ -30,6 +31,7 @@ from trainables.stages.base import Stage, Workplace, ensure
 from trainables.stages.finetune import Tuned
 from trainables.stages.pretrain import Pretrain
 from trainables.store.fingerprint import fingerprint
+from trainables.store.opening import open_store
 from trainables.store.stage_store import StageStore
 from trainables.training.batching import Share
 from trainables.training.micro_batches import known_limits
@@ -85,7 +87,7 @@ class Ranking:
 
 
 def rank(study: Study, output: Path, *, sizes: Sequence[Size], estimators: Sequence[str]) -> list[Ranking]:
-    """The rankings of these sizes by these estimators.
+    """The rankings of these sizes by these estimators. In a bucket, they exclude a run of the study on any machine.
 
     Raises:
         CannotRun: the output folder is unusable, in use or holds another study; or a size's encoder or intermediate trainings
@@ -95,10 +97,10 @@ def rank(study: Study, output: Path, *, sizes: Sequence[Size], estimators: Seque
     if study.unpinned:
         raise CannotRun(joined(f"not pinned when the study was built: {what}" for what in study.unpinned))
     wanted = {(size.name, name): estimate_stages(study, size, name) for size in sizes for name in estimators}
-    store = StageStore(output)
+    store = open_store(output)
     if problems := [line for size in sizes for line in _untrainable(study, size, estimators, store)]:
         raise CannotRun(joined(problems))
-    with locked(output):
+    with locked(output), kept_in_bucket(output):
         check_identity(study, output)
         for size in sizes:
             stages = [stage for name in estimators for stage in wanted[size.name, name].values()]
@@ -126,7 +128,7 @@ def ranking_of(
     study: Study, size: Size, estimator: str, cells: Mapping[Cell, Estimate | str], *, output: Path
 ) -> Ranking:
     """What the store holds of these estimates. An estimate is missing where the intermediate training diverged."""
-    store = StageStore(output)
+    store = open_store(output)
     values: dict[Cell, float] = {}
     unavailable: dict[Cell, str] = {}
     for cell, stage in cells.items():
@@ -147,7 +149,7 @@ def ranking_of(
         size,
         [place.choice for place in places if place.choice != NONE],
         seconds=seconds_of_stages(study, size, output),
-        trainings_done=ESTIMATORS[estimator].reads_tuned,
+        estimated_from=_needed(cells.values()),
         estimates_s=estimates_s,
     )
     return Ranking(
@@ -162,13 +164,8 @@ def _untrainable(study: Study, size: Size, estimators: Sequence[str], store: Sta
     """What must be in the store because a group, or a GPU, would have to train it."""
     if size.resources.inline:
         return []
-    needed: dict[str, Stage] = {fingerprint(study.encoder_stage(size)): study.encoder_stage(size)}
-    if any(ESTIMATORS[name].reads_tuned for name in estimators):
-        bases = [study.base(size, choice) for choice in study.space_of(size).defaults()]
-        needed |= {fingerprint(stage): stage for base in bases for stage in stages_of(base)}
-    missing = [
-        stage.label for stage in needed.values() if isinstance(stage, Tuned | Pretrain) and store.find(stage) is None
-    ]
+    needed = _needed(stage for name in estimators for stage in estimate_stages(study, size, name).values())
+    missing = [stage.label for stage in needed if isinstance(stage, Tuned | Pretrain) and store.find(stage) is None]
     if not missing:
         return []
     return [
@@ -196,7 +193,7 @@ def _produce(stages: Sequence[Estimate], size: Size, output: Path) -> None:
     prepare_process(Resources(cpus=size.resources.cpus))  # estimates are computed on CPUs
     progress, console = _Progress(len(stages)), Console(Timeline())
     work = Workplace(
-        StageStore(output),
+        open_store(output),
         Share.of(size.resources) if size.resources.inline else Share(0, 1, size.resources.micro_batch),
         size.resources,
         limits=known_limits(output, size.resources),
@@ -219,11 +216,16 @@ def _produce_one(stage: Estimate, work: Workplace, say: Callable[[str], object])
         raise CannotRun(f"{stage.label}: {error}; use a smaller micro_batch") from error
 
 
+def _needed(cells: Iterable[Estimate | str]) -> list[Stage]:
+    """The estimates and every stage that they need, each once; an arm that has no estimate needs none."""
+    estimates = [cell for cell in cells if isinstance(cell, Estimate)]
+    return list({fingerprint(stage): stage for estimate in estimates for stage in stages_of(estimate)}.values())
+
+
 def _spent(cells: Iterable[Estimate | str], store: StageStore) -> tuple[float, float]:
     """Seconds of the finished estimates with their vectors, and of the trainings that they need."""
-    stages = {fingerprint(stage): stage for cell in cells if isinstance(cell, Estimate) for stage in stages_of(cell)}
     estimates_s = trainings_s = 0.0
-    for stage in stages.values():
+    for stage in _needed(cells):
         finished = store.find(stage) if isinstance(stage, Estimate | Vectors | Tuned) else None
         if finished is None:
             continue

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from scipy import stats
 
-from study.planning.stage_times import StageTimes, StoredTimes, planned, usual
+from study.planning.estimate.stage_times import StageTimes, StoredTimes, planned, usual
+from study.planning.estimate.study_estimate import NOMINAL_GFLOPS
 from study.planning.stages import stages_of
-from study.planning.study_estimate import NOMINAL_GFLOPS
 from study.spec import NONE, Choice, Size, Study
 from trainables.stages.base import Stage
 from trainables.stages.evaluate import Evaluate
@@ -52,21 +52,19 @@ def spared(
     first: Sequence[str],
     *,
     seconds: Callable[[Stage], float],
-    trainings_done: bool,
+    estimated_from: Iterable[Stage],
     estimates_s: float,
 ) -> list[float]:
     """The share of the default cells' seconds that is spared by running none and the first 1, 2, ... of these tasks only.
 
-    `seconds` is what training or scoring stages take. `trainings_done`: every intermediate task was trained for the estimates.
-    The estimates' own seconds count. A share is negative where estimating costs more than it spares.
+    `seconds` is what training or scoring stages take. `estimated_from` are the stages that the estimates need: trainings among
+    them are paid, whatever is run. The estimates' own seconds count. A share is negative where estimating costs more than it
+    spares.
     """
     default_cells = {choice.intermediate: choice for choice in study.space_of(size).defaults()}
     costs = {name: _costs(study, size, choice, seconds) for name, choice in default_cells.items()}
     everything = sum(_union(costs.values()).values())
-    trained: dict[str, float] = {}
-    if trainings_done:
-        for choice in default_cells.values():
-            trained |= _seconds(stages_of(study.base(size, choice)), seconds)
+    trained = _seconds(estimated_from, seconds)
     shares = []
     for count in range(1, len(first) + 1):
         run = _union([trained, *(costs[name] for name in (NONE, *first[:count]))])

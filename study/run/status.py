@@ -12,9 +12,9 @@ import ray
 from study.cluster.connection import cluster_address
 from study.cluster.progress_actor import Progress
 from study.console import Status
-from study.planning.stage_times import fast, slow
-from study.planning.study_estimate import NOMINAL_GFLOPS, Snapshot, StudyEstimate
-from study.planning.time_left import about
+from study.planning.estimate.stage_times import fast, slow
+from study.planning.estimate.study_estimate import NOMINAL_GFLOPS, Snapshot, StudyEstimate
+from study.planning.estimate.time_left import about
 from study.spec import Study
 from study.spec.precision import training_gflops
 
@@ -38,7 +38,7 @@ def duration_line(estimate: StudyEstimate) -> str:
     gflops = estimate.gflops or NOMINAL_GFLOPS
     likely = estimate.range_s(fast(gflops), slow(gflops))
     if likely is None:
-        return "how long the study takes here, its first trials will tell"
+        return "how long the study takes here is known after its first trials"
     what = "the rest of the study" if estimate.snapshot().stages_done else "the whole study"
     return f"{what} takes {about(*likely)} here"
 

@@ -4,10 +4,10 @@
 |---|---|
 | What does a trial run, and how does it end? | `trial` |
 | Which outcomes and scores does a search leave behind? | `records` |
-| Where are trials stored, and how does a search resume? | `trial_store` |
+| Where are trials stored, and how does a search resume? | `trial_store`, in the file of `journal` |
 | Which choice is tried next? | `suggestions` |
 | What does Tune ask for the next trial? | `searcher` |
-| Where are ASHA's rungs decided? | `scheduler` |
+| Which trials stop early? | `asha`, asked by `scheduler` |
 | How does one size search and repeat? | `sweep` |
 | How do sizes search side by side? | `parallel`, with `slots` for the number of trials of each |
 | What do the console and MLflow get? | `callback`, `tables` |

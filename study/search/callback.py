@@ -21,7 +21,7 @@ from study.tracking.seconds import training_seconds
 from study.tracking.tracker import Tracker
 from trainables.stages.chain import SCORE_PREFIXES
 from trainables.stages.evaluate import Evaluate
-from trainables.store.stage_store import StageStore
+from trainables.store.opening import open_store
 from trainables.training.attempts import halve_after_kill
 
 EVALUATIONS = "evaluations"  # tag of a run: stages by target, as JSON
@@ -144,6 +144,8 @@ class TrialLog(Callback):  # type: ignore[misc]
         run = self._run(trial.trial_id, trial.choice)
         if trial.retried:
             self.tracker.tags(run, {"retried": "true"})  # the retry is another run
+        if trial.in_place_of:
+            self.tracker.tags(run, {"in_place_of": ", ".join(trial.in_place_of)})
         self.tracker.tags(run, self._evaluations(trial))  # earlier versions recorded none
         if self.tracker.tag(run, "outcome") == trial.outcome.tag:
             return
@@ -153,7 +155,8 @@ class TrialLog(Callback):  # type: ignore[misc]
             self.attach_examples(run, chain)
             if seconds := training_seconds(chain, base, self.tracker.output):
                 self.tracker.metrics(run, seconds)
-        languages = ", ".join(self.study.space.arm(trial.choice.intermediate).trained_languages)
+        trained = self.study.space.arm(trial.choice.intermediate).trained_languages
+        languages = "unknown" if trained is None else ", ".join(trained)
         tags = {"outcome": trial.outcome.tag, "reason": trial.reason, "training_languages": languages}
         self.tracker.tags(run, {name: value for name, value in tags.items() if value})
         self.tracker.finish(run, _RUN_STATUS[trial.outcome])
@@ -163,7 +166,7 @@ class TrialLog(Callback):  # type: ignore[misc]
         finished = int(trial.metrics.get(TARGETS_FINISHED, 0))
         if not finished:
             return {}
-        store = StageStore(self.tracker.output)
+        store = open_store(self.tracker.output)
         stages = {
             evaluate.task.name: store.folder(evaluate).name
             for evaluate in self.study.chain(self.size, trial.choice)[:finished]

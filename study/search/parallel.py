@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from optuna.storages import JournalStorage
 
 from study.console import Console
 from study.search.callback import TrialLog, TrialObserver
+from study.search.front.turns import Turns
 from study.search.records import SearchResult, TrialRecord
 from study.search.slots import Slots, trial_request
 from study.search.sweep import Interrupted, Sweep, load_result, wanted_runs
+from study.search.trial_store import TrialStore
 from study.spec import Size, Study
+from study.spec.space import Choice
 from study.tracking.tracker import Tracker
 from trainables.stages.base import Progress
 
@@ -28,7 +32,8 @@ class ParallelSearches:
     """The searches of a study's sizes.
 
     `on_search_end` is called with each size's result, and `after_trial` after each trial that ended and was recorded, both in
-    the size's thread.
+    the size's thread. `may_start` says whether a trial of a size still fits the study's budget of time or money. With `turns`,
+    which is given the trial store of each size, the sizes share the search (`study.search.front`).
     """
 
     study: Study
@@ -43,6 +48,9 @@ class ParallelSearches:
     retry_failed: bool = False
     observer: TrialObserver | None = None
     after_trial: Callable[[], None] = lambda: None
+    first: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by size, as in `Sweep`
+    may_start: Callable[[str, Choice], bool] = lambda size, choice: True
+    turns: Callable[[Mapping[str, TrialStore]], Turns] | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> dict[str, SearchResult]:
@@ -52,12 +60,15 @@ class ParallelSearches:
 
         Raises: as `Sweep.search` does.
         """
+        logs = {size.name: TrialLog(self.study, size, self.tracker, self.console, self.observer) for size in self.sizes}
+        sweeps = {size.name: self._sweep(size, logs[size.name]) for size in self.sizes}
+        searching = self._searching(sweeps)
         results: dict[str, SearchResult] = {}
         errors: list[BaseException] = []
 
         def search(size: Size) -> None:
             try:
-                results[size.name] = self._search(size)
+                results[size.name] = self._search(size, sweeps[size.name], logs[size.name], searching[size.name])
             except BaseException as error:  # raised again in the main thread
                 errors.append(error)
                 self._stop.set()
@@ -85,14 +96,20 @@ class ParallelSearches:
 
         return sorted(self.sizes, key=demand)
 
-    def _search(self, size: Size) -> SearchResult:
-        log = TrialLog(self.study, size, self.tracker, self.console, self.observer)
+    def _searching(self, sweeps: Mapping[str, Sweep]) -> dict[str, Callable[[], SearchResult]]:
+        """How each size is searched: alone, or in turn with the others."""
+        if self.turns is None:
+            return {name: partial(sweep.search, self.storage) for name, sweep in sweeps.items()}
+        stores = {name: sweep.store(self.storage) for name, sweep in sweeps.items()}
+        turns = self.turns(stores)
+        return {name: partial(sweep.search_in_turns, stores[name], turns) for name, sweep in sweeps.items()}
 
+    def _sweep(self, size: Size, log: TrialLog) -> Sweep:
         def ended(record: TrialRecord) -> None:
             log.log_end(record)
             self.after_trial()
 
-        sweep = Sweep(
+        return Sweep(
             self.study,
             size,
             self.output.resolve(),
@@ -102,12 +119,16 @@ class ParallelSearches:
             on_trial_end=ended,
             stop=self._stop,
             retry_failed=self.retry_failed,
+            first=self.first.get(size.name, ()),
+            may_start=partial(self.may_start, size.name),
         )
+
+    def _search(self, size: Size, sweep: Sweep, log: TrialLog, searching: Callable[[], SearchResult]) -> SearchResult:
         earlier, _ = load_result(self.study, size, storage=self.storage)
         budget, finished = self.study.budget(size), self._kept(earlier.trials)
         self.console.say(f"searching {size.name}: {_trial_count(budget, finished)}")
         log.expect(budget, finished=finished)
-        result = sweep.search(self.storage)
+        result = searching()
         if repeats := wanted_runs(self.study, size, result, storage=self.storage):
             finished = self._kept([record for record in earlier.repeats if record.choice in repeats])
             self.console.say(

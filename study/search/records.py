@@ -40,7 +40,7 @@ class TrialRecord:
     """How a trial ended; scores in percent.
 
     `partial_scores` holds its mean English dev score by number of finished targets. `retried` marks a failed trial whose choice
-    a later trial runs again.
+    a later trial runs again. `in_place_of`: of a further run, the collapsed runs that it is for (`study.search.collapsed`).
     """
 
     trial_id: str
@@ -50,6 +50,7 @@ class TrialRecord:
     reason: str | None = None
     partial_scores: Mapping[int, float] = field(default_factory=dict)
     retried: bool = False
+    in_place_of: tuple[str, ...] = ()
 
     @property
     def dev_score(self) -> float | None:
@@ -73,13 +74,20 @@ def repeated_id(trial_id: str) -> str | None:
     return repeated if separator else None
 
 
+def seed_of_repeat(trial_id: str) -> int | None:
+    """The seed in the name of a repeat; None for a trial of the search itself."""
+    _, separator, seed = trial_id.partition("-s")
+    return int(seed.partition("-")[0]) if separator else None
+
+
 @dataclass(frozen=True)
 class SearchResult:
-    """The finished trials of a size, and the repeats of its winners."""
+    """The finished trials of a size, and the repeats of its winners; `ended` is why the search did not use its budget."""
 
     size: str
     trials: tuple[TrialRecord, ...]
     repeats: tuple[TrialRecord, ...] = ()
+    ended: str | None = None
 
     @property
     def best(self) -> TrialRecord | None:

@@ -1,7 +1,7 @@
 """What Ray Tune asks during a search: which trial is next, and whether the sweep is over.
 
-The answers come from the trial store (`study.search.trial_store`) and the suggester (`study.search.suggestions`); Tune's own
-state is never used. Early stopping is decided in `study.search.scheduler`.
+The answers come from the trial store (`study.search.trial_store`); Tune's own state is never used. Early stopping is decided
+in `study.search.asha`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from ray.tune.search import Searcher
 
 from study.search.records import DEV_SCORE, TARGETS_FINISHED, TrialRecord
 from study.search.slots import Slots
-from study.search.suggestions import Suggester
 from study.search.trial import STORAGE, outcome_of, reported_metrics
 from study.search.trial_store import TrialStore
 from study.spec.space import Choice
 
 
 class TrialStoreSearcher(Searcher):  # type: ignore[misc]
-    """Tune's searcher over a trial store: interrupted trials first, then a queue or the suggester, while slots are free.
+    """Tune's searcher over a trial store: interrupted trials first, then a queue, then suggestions, while slots are free.
 
     Ray's own `OptunaSearch` tells Optuna that a trial stopped by ASHA is COMPLETE with its low-fidelity score, leaves a trial
     with a NaN score RUNNING for ever, and suggests choices that were tried already.
@@ -37,7 +36,9 @@ class TrialStoreSearcher(Searcher):  # type: ignore[misc]
         *,
         slots: Slots,
         targets: int,
-        suggester: Suggester | None = None,
+        suggest_next: Callable[[], Choice | None] = lambda: None,
+        turn: Callable[[], bool] | None = None,
+        may_start: Callable[[Choice], bool] = lambda choice: True,
         queue: Mapping[Choice, str] = {},
         stop: threading.Event | None = None,
         on_trial_end: Callable[[TrialRecord], None] = lambda record: None,
@@ -46,13 +47,17 @@ class TrialStoreSearcher(Searcher):  # type: ignore[misc]
 
         Args:
             targets: how many targets a complete trial has finished.
-            queue: trials to run, with their names; the alternative to a suggester.
+            suggest_next: the choice of the next trial; None when there is none left.
+            turn: whether the next trial of all sizes is this one's, where they take turns.
+            may_start: whether a trial fits what is left of the study's time; the search ends with the first that does not.
+            queue: trials to run, with their names.
             stop: ends the search once it is set.
             on_trial_end: called with each ended trial, after it is stored.
         """
         super().__init__(metric=DEV_SCORE, mode="max")
         self.trial_store, self._size, self._slots, self._targets = trial_store, size, slots, targets
-        self._suggester, self._queue = suggester, list(queue.items())
+        self._suggest_next, self._turn, self._may_start = suggest_next, turn, may_start
+        self._queue = list(queue.items())
         self._interrupted = sorted(trial_store.unfinished)
         self._numbers: dict[str, int] = {}
         self._latest: dict[str, dict[str, Any]] = {}
@@ -70,7 +75,9 @@ class TrialStoreSearcher(Searcher):  # type: ignore[misc]
         """Tune's question for the next trial: its config, FINISHED, or None while there is no free slot."""
         if self.over:
             return Searcher.FINISHED  # after None, Tune polls nothing but the searcher for up to ten minutes
-        self.waits_for_slot = not self._slots.acquire(self._size, trial_id)
+        if self._turn is not None and not self._interrupted and not self._turn():
+            return self._pause()
+        self.waits_for_slot = not self._slots.acquire(self._size, trial_id, alone=self._turn is not None)
         if self.waits_for_slot:
             return None
         try:
@@ -79,17 +86,23 @@ class TrialStoreSearcher(Searcher):  # type: ignore[misc]
             self.storage_error, number = error, None
         if number is None:
             self._slots.release(self._size, trial_id)
-            return Searcher.FINISHED
+            return Searcher.FINISHED if self._turn is None else self._pause()
         self._numbers[trial_id] = number
         return {"trial": self.trial_store.trial_id(number), **asdict(self.trial_store.unfinished[number])}
 
+    def _pause(self) -> Any:
+        """Wait for the size's turn while trials of it run. Without any, Tune would poll nothing else, and keep idle actors."""
+        self.waits_for_slot = True
+        return None if self._numbers else Searcher.FINISHED
+
     def _next(self) -> int | None:
         if self._interrupted:
-            return self._interrupted.pop(0)
+            resumed = self._may_start(self.trial_store.unfinished[self._interrupted[0]])
+            return self._interrupted.pop(0) if resumed else None
         if self._queue:
             return self.trial_store.start(*self._queue.pop(0))
-        choice = None if self._suggester is None else self._suggester.suggest()
-        return None if choice is None else self.trial_store.start(choice)
+        choice = self._suggest_next()
+        return None if choice is None or not self._may_start(choice) else self.trial_store.start(choice)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if STORAGE in result:
@@ -128,8 +141,6 @@ class TrialStoreSearcher(Searcher):  # type: ignore[misc]
         except OSError as problem:
             self.storage_error = problem
             return
-        if self._suggester is not None:
-            self._suggester.learn(record)
         self._on_trial_end(record)
 
     def save(self, checkpoint_path: str) -> None:

@@ -108,11 +108,17 @@ class Slots:
                 del self._requests[name], self._remaining[name], self._running[name], self._placed[name]
                 self._changed.notify_all()
 
-    def acquire(self, name: str, trial: str) -> bool:
-        """Take a slot for one more trial of the search, by its id; False if it has none left now."""
+    def acquire(self, name: str, trial: str, *, alone: bool = False) -> bool:
+        """Take a slot for one more trial of the search, by its id; False if it has none left now.
+
+        `alone`: no other search wants more than it runs, so this one's share is all that is left.
+        """
         with self._changed:
             wanted = {
-                search: min(self._running[search] + self._remaining[search], self.limits.get(search, sys.maxsize))
+                search: min(
+                    self._running[search] + (0 if alone and search != name else self._remaining[search]),
+                    self.limits.get(search, sys.maxsize),
+                )
                 for search in self._requests
             }
             packing = None if self.nodes is None else self.nodes()

@@ -20,12 +20,14 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from study.cluster.progress_actor import ON_HEAD
 from study.errors import StorageFailed, reason_of
+from study.search.asha import Rungs
+from study.search.front.turns import Turns
 from study.search.lost_actors import expect_all_losses
 from study.search.records import SearchResult, TrialRecord, repeat_id
-from study.search.scheduler import RunAllToTheEnd, RunDefaultsToTheEnd, asha
+from study.search.scheduler import RunAllToTheEnd, RunDefaultsToTheEnd
 from study.search.searcher import StopSweep, TrialStoreSearcher
 from study.search.slots import Slots, trial_request
-from study.search.suggestions import Suggester
+from study.search.suggestions import suggest
 from study.search.trial import run_trial
 from study.search.trial_store import TrialStore, repeats_name, search_name, wanted_in_place
 from study.spec import Size, Study
@@ -47,13 +49,13 @@ class Interrupted(RuntimeError):
 def load_result(study: Study, size: Size, *, storage: JournalStorage) -> tuple[SearchResult, bool]:
     """The stored result of a size, and whether it is final: the budget is used up and every wanted repeat has ended."""
     store = TrialStore(storage, search_name(size.name), space=study.space_of(size))
-    result = SearchResult(size.name, store.records)
-    searched = not store.unfinished and store.counted >= study.budget(size)
+    result = SearchResult(size.name, store.records, ended=store.ended)
+    searched = not store.unfinished and (store.counted >= study.budget(size) or store.ended is not None)
     wanted = wanted_runs(study, size, result, storage=storage)
     if not wanted and searched:
         return result, True
     repeats = _repeats_store(study, size, storage)
-    result = SearchResult(size.name, store.records, _wanted_records(repeats, wanted))
+    result = replace(result, repeats=_wanted_records(repeats, wanted))
     retrying = any(choice in wanted for choice in repeats.unfinished.values())
     return result, searched and not retrying and {repeat.choice for repeat in result.repeats} >= set(wanted)
 
@@ -92,7 +94,8 @@ class Sweep:
 
     `trial` is the function that Tune runs, called with a config and `study`, `size`, `output` and `progress`. `on_trial_end` is
     called with each ended trial, after it is stored. `stop` ends the sweep once it is set. `retry_failed` runs retriable trials
-    of earlier runs again.
+    of earlier runs again. `first` is the order of the default cells, by intermediate choice (`suggest`). `may_start` says
+    whether a trial of the search still fits the study's budget of time or money.
     """
 
     study: Study
@@ -104,6 +107,8 @@ class Sweep:
     stop: threading.Event = field(default_factory=threading.Event)
     on_trial_end: Callable[[TrialRecord], None] = lambda record: None
     retry_failed: bool = False
+    first: Sequence[str] = ()
+    may_start: Callable[[Choice], bool] = lambda choice: True
     trial: Callable[..., None] | None = None
 
     def search(self, storage: JournalStorage) -> SearchResult:
@@ -114,19 +119,55 @@ class Sweep:
             StorageFailed: the output folder is full, read-only or gone.
             Interrupted: `stop` was set.
         """
-        space = self.study.space_of(self.size)
-        store = TrialStore(storage, search_name(self.size.name), space=space)
+        store = self.store(storage)
+        if self._left(store) > 0:
+            self._search(store, suggest_next=lambda: suggest(store, self.study.seed, first=self.first))
+        return SearchResult(self.size.name, store.records)
+
+    def store(self, storage: JournalStorage) -> TrialStore:
+        """The size's trials, with those to retry started again.
+
+        Raises:
+            TrialStoreBroken: the journal cannot be read.
+        """
+        store = TrialStore(storage, search_name(self.size.name), space=self.study.space_of(self.size))
         if self.retry_failed:
             store.retry_failed()
-        left = self.study.budget(self.size) - store.counted + len(store.unfinished)
-        if left > 0:
-            running = list(store.unfinished.values())
-            suggester = Suggester(space, self.study.seed, known=store.records, running=running)
-            searcher = self._searcher(store, suggester=suggester)
-            self._run(
-                searcher, asha(self.study, self.size, store.records), trials=left, name=search_name(self.size.name)
-            )
-        return SearchResult(self.size.name, store.records)
+        return store
+
+    def search_in_turns(self, store: TrialStore, turns: Turns) -> SearchResult:
+        """Search the size with the trials that it gets in turn with others, until no size gets any.
+
+        Between its turns the size has no sweep, so that it holds no cores.
+
+        Raises: as `search` does.
+        """
+        name = self.size.name
+
+        def turn() -> bool:
+            return turns.choice(name) is not None
+
+        while self._left(store) > 0 and (store.unfinished or turns.wait(name, until=self.stop.is_set)):
+            if not all(map(self.may_start, store.unfinished.values())):
+                break
+            self._search(store, suggest_next=lambda: turns.choice(name), turn=turn)
+        reason = turns.reason(name)  # before it leaves: a size that has left has no reason of its own
+        turns.leave(name)
+        if self.stop.is_set():
+            raise Interrupted(f"{name}: stopped; {len(store.records)} trials are finished")
+        if reason is not None:
+            store.end(reason)
+        return SearchResult(name, store.records, ended=store.ended)
+
+    def _left(self, store: TrialStore) -> int:
+        to_start = 0 if store.ended else self.study.budget(self.size) - store.counted
+        return to_start + len(store.unfinished)  # a search that ended still retries what failed
+
+    def _search(self, store: TrialStore, **suggestions: Any) -> None:
+        searcher = self._searcher(store, may_start=self.may_start, **suggestions)
+        rungs = Rungs(self.study, exempt=store.space.is_default, records=store.records)
+        name = search_name(self.size.name)
+        self._run(searcher, RunDefaultsToTheEnd(searcher, rungs), trials=self._left(store), name=name)
 
     def repeat(self, storage: JournalStorage, result: SearchResult) -> SearchResult:
         """Run the missing repeats, and return the result with all that are wanted (`wanted_runs`).
@@ -144,8 +185,8 @@ class Sweep:
         left = len(missing) + len(store.unfinished)
         if left:
             searcher = self._searcher(store, queue=missing)
-            self._run(searcher, RunAllToTheEnd(), trials=left, name=repeats_name(self.size.name))
-        return SearchResult(self.size.name, result.trials, _wanted_records(store, wanted))
+            self._run(searcher, RunAllToTheEnd(searcher), trials=left, name=repeats_name(self.size.name))
+        return replace(result, repeats=_wanted_records(store, wanted))
 
     def _searcher(self, store: TrialStore, **suggestions: Any) -> TrialStoreSearcher:
         return TrialStoreSearcher(
@@ -158,15 +199,7 @@ class Sweep:
             **suggestions,
         )
 
-    def _run(
-        self,
-        searcher: TrialStoreSearcher,
-        scheduler: RunDefaultsToTheEnd | RunAllToTheEnd,
-        *,
-        trials: int,
-        name: str,
-    ) -> None:
-        scheduler.searcher = searcher
+    def _run(self, searcher: TrialStoreSearcher, scheduler: RunAllToTheEnd, *, trials: int, name: str) -> None:
         tuner = self._tuner(searcher, scheduler, trials=trials, name=name)
         try:
             with self.slots.admitted(self.size.name, trial_request(self.size), trials=trials, until=self.stop.is_set):
@@ -179,14 +212,7 @@ class Sweep:
         if self.stop.is_set():
             raise Interrupted(f"{name}: stopped; {len(searcher.trial_store.records)} trials are finished")
 
-    def _tuner(
-        self,
-        searcher: TrialStoreSearcher,
-        scheduler: RunDefaultsToTheEnd | RunAllToTheEnd,
-        *,
-        trials: int,
-        name: str,
-    ) -> tune.Tuner:
+    def _tuner(self, searcher: TrialStoreSearcher, scheduler: RunAllToTheEnd, *, trials: int, name: str) -> tune.Tuner:
         folder = (self.output / "tune").resolve()
         shutil.rmtree(folder / name, ignore_errors=True)  # files of an earlier Tune, which nothing reads
         return tune.Tuner(
@@ -215,15 +241,17 @@ class Sweep:
         # A trial that launches a group only waits for it, but Tune requires a request for resources.
         waiting = {"memory": WAITING_BYTES, **ON_HEAD}
         request = worker_request(self.size.resources) if self.size.resources.inline else waiting
+        run: Callable[..., None] = self.trial or run_trial
+        # Names of their own: what the function refers to is pickled, and `self` is not to be.
+        study, size, output, progress = self.study, self.size, str(self.output), self.progress
+
+        def trial(config: dict[str, Any]) -> None:
+            run(config, study=study, size=size, output=output, progress=progress)
+
+        # Not `tune.with_parameters`, which keeps the values in the object store: if this node is lost, Ray ends a process that
+        # has objects there, without saying why (`study.cluster.node_watch`).
         with _registering:
-            trainable = tune.with_parameters(
-                self.trial or run_trial,
-                study=self.study,
-                size=self.size,
-                output=str(self.output),
-                progress=self.progress,
-            )
-            tune.register_trainable(name, tune.with_resources(trainable, request), warn=False)
+            tune.register_trainable(name, tune.with_resources(trial, request), warn=False)
         return name
 
 

@@ -7,11 +7,8 @@ which are to be resumed, and how much of the budget is left; nothing is ever res
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,75 +16,25 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from study.search.journal import JOURNAL, TrialStoreBroken, ways_out
 from study.search.records import DEV_SCORE, DIVERGED_REASON, SearchResult, TrialOutcome, TrialRecord
 from study.spec.space import Choice, LogUniform, Rates, Space
 from study.spec.validation import REPEATS
-from trainables.store.kept import sealed, unsealed
 
-JOURNAL = "optuna.journal"
 _IN_PLACE = "in place of a collapsed run:"  # starts the names of a search's attributes
-_ANSWERED = "answered:"  # before the name of a collapsed run that has them
+_ANSWERED = (
+    "answered:"  # before the name of a collapsed run; the value names its further runs (True: an earlier version)
+)
+_AGAIN = "-again"  # ends the name of a repeat that failed and runs again
+ENDED = "ended"  # name of a search's attribute
 STATES: dict[TrialOutcome, TrialState] = {
     TrialOutcome.COMPLETE: TrialState.COMPLETE,
     TrialOutcome.STOPPED_EARLY: TrialState.PRUNED,
     TrialOutcome.FAILED: TrialState.FAIL,
     TrialOutcome.DIVERGED: TrialState.FAIL,
 }
-
-
-class TrialStoreBroken(RuntimeError):
-    """The journal cannot be read or written, or lacks trials that it once held."""
-
-
-class _JournalFile(JournalFileBackend):  # type: ignore[misc]
-    """Optuna's journal file, where a failed write leaves no partial line and is the last write of the process.
-
-    All searches of a study share the file. A line appended to a partial one would make the file unreadable.
-    """
-
-    _failed: OSError | None = None
-
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Raises ValueError: a line is not a JSON object, or is not what was sealed."""
-        for log in super().read_logs(log_number_from):
-            if not isinstance(log, dict):
-                raise ValueError(f"a JSON object is expected, not {type(log).__name__}")
-            yield unsealed(log)
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        if self._failed is not None:
-            raise self._failed
-        size = os.path.getsize(self._file_path)
-        try:
-            super().append_logs([sealed(log) for log in logs])
-        except OSError as error:
-            self._failed = error
-            with contextlib.suppress(OSError):  # if this fails as well, `open_journal` removes the partial line
-                os.truncate(self._file_path, size)
-            raise
-
-
-def open_journal(output: Path) -> JournalStorage:
-    """Open the journal of an output folder, or create it. The caller holds the folder's lock.
-
-    A partial last line, left by a killed process or a full disk, is removed; the trial it was about resumes from its earlier
-    state.
-
-    Raises:
-        TrialStoreBroken: the journal cannot be read.
-    """
-    path = output / JOURNAL
-    try:
-        _remove_partial_line(path)
-        Path(f"{path}.lock").unlink(missing_ok=True)  # of a killed process: the folder's lock keeps all others out
-        return JournalStorage(_JournalFile(str(path), lock_obj=JournalFileOpenLock(str(path))))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrialStoreBroken(
-            f"{path} cannot be read ({type(error).__name__}: {error}). It stores which trials are finished. {_ways_out(output)}"
-        ) from error
 
 
 def check_nothing_lost(storage: JournalStorage, output: Path, *, known: Mapping[str, Set[str]]) -> None:
@@ -113,7 +60,7 @@ def check_nothing_lost(storage: JournalStorage, output: Path, *, known: Mapping[
     if missing:
         raise TrialStoreBroken(
             f"{output / JOURNAL} was lost or cut short: it lacks {', '.join(missing)}, whose results are in "
-            f"{output / 'outbox'}. {_ways_out(output)}"
+            f"{output / 'outbox'}. {ways_out(output)}"
         )
 
 
@@ -138,21 +85,27 @@ def wanted_in_place(storage: JournalStorage, search: str) -> dict[Choice, str]:
     }
 
 
-def answered(storage: JournalStorage, search: str) -> set[str]:
-    """The names of the collapsed runs for which further runs are stored."""
+def answered(storage: JournalStorage, search: str) -> dict[str, tuple[str, ...]]:
+    """The collapsed runs for which further runs are stored, and the names of these; () where an earlier version stored it."""
     known = {stored.study_name: stored.user_attrs for stored in storage.get_all_studies()}
-    return {name.removeprefix(_ANSWERED) for name in known.get(search, {}) if name.startswith(_ANSWERED)}
+    return _answered(known.get(search, {}))
 
 
-def write_wanted_in_place(
-    storage: JournalStorage, search: str, wanted: Mapping[Choice, str], *, answers: Set[str]
-) -> None:
-    """Store further runs to make in a search of repeats, which is created if there was none, and the runs they are for."""
+def _answered(attributes: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {
+        name.removeprefix(_ANSWERED): tuple(further) if isinstance(further, list) else ()
+        for name, further in attributes.items()
+        if name.startswith(_ANSWERED)
+    }
+
+
+def write_wanted_in_place(storage: JournalStorage, search: str, further: Mapping[str, Mapping[Choice, str]]) -> None:
+    """Store the further runs to make for each collapsed run, in a search of repeats, which is created if there was none."""
     study = optuna.create_study(storage=storage, study_name=search, direction="maximize", load_if_exists=True)
-    for choice, name in wanted.items():
-        study.set_user_attr(f"{_IN_PLACE}{name}", asdict(choice))
-    for run in sorted(answers):
-        study.set_user_attr(f"{_ANSWERED}{run}", True)
+    for run, wanted in further.items():
+        for choice, name in wanted.items():
+            study.set_user_attr(f"{_IN_PLACE}{name}", asdict(choice))
+        study.set_user_attr(f"{_ANSWERED}{run}", sorted(wanted.values()))
 
 
 def stored_searches(storage: JournalStorage) -> dict[str, SearchResult]:
@@ -180,25 +133,6 @@ def _finished(storage: JournalStorage, name: str) -> tuple[TrialRecord, ...]:
     return tuple(_record(trial) for trial in trials if trial.state.is_finished())
 
 
-def _ways_out(output: Path) -> str:
-    return (
-        f"Restore it from a complete copy, or start over in another --output; copy {output / 'stages'} there first to keep "
-        "what is trained."
-    )
-
-
-def _remove_partial_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with open(path, "r+b") as file:
-        content = file.read()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            file.truncate(end)
-            file.flush()
-            os.fsync(file.fileno())
-
-
 class TrialStore:
     """The trials of one search, in the order they started."""
 
@@ -208,7 +142,7 @@ class TrialStore:
         Raises:
             TrialStoreBroken: the journal has something other than this search's trials under the name.
         """
-        self.name, self.space, self._repeats = name, space, repeats
+        self.name, self.space, self._storage, self._repeats = name, space, storage, repeats
         try:
             self._study = optuna.create_study(
                 storage=storage,
@@ -218,8 +152,12 @@ class TrialStore:
                 sampler=optuna.samplers.RandomSampler(),  # never samples: every trial comes with its values
             )
             retried = self._study.user_attrs
+            self._collapsed_of: dict[str, tuple[str, ...]] = {}  # by further run
+            for run, further in sorted(_answered(retried).items()):
+                for name in further:
+                    self._collapsed_of[name] = (*self._collapsed_of.get(name, ()), run)
             self._records = {
-                trial.number: _record(trial, retried=f"retried:{trial.number}" in retried)
+                trial.number: self._record(trial, retried=f"retried:{trial.number}" in retried)
                 for trial in self._trials()
                 if trial.state.is_finished()
             }
@@ -240,6 +178,16 @@ class TrialStore:
         return dict(self._unfinished)
 
     @property
+    def tried(self) -> set[Choice]:
+        """The choices of all trials."""
+        unfinished = list(self._unfinished.values())  # first: `finish`, in another thread, moves them to the records
+        return {*unfinished, *(record.choice for record in list(self._records.values()))}
+
+    def as_optuna_study(self) -> optuna.Study:
+        """The search as a sampler reads it. Optuna caches trials until `ask`, so this is a new reader of the same journal."""
+        return optuna.load_study(study_name=self.name, storage=self._storage)
+
+    @property
     def started(self) -> int:
         """How many trials have started."""
         return len(self._records) + len(self._unfinished)
@@ -247,11 +195,20 @@ class TrialStore:
     @property
     def counted(self) -> int:
         """How many trials count against the budget: a failed one and its retry count once."""
-        return self.started - sum(record.retried for record in self._records.values())
+        return self.started - sum(record.retried for record in list(self._records.values()))
 
     def trial_id(self, number: int) -> str:
         """A trial's name, which stays the same when it resumes."""
         return _name(self._trials()[number])
+
+    @property
+    def ended(self) -> str | None:
+        """Why the search ended before its budget was used; None where it did not."""
+        return self._study.user_attrs.get(ENDED)
+
+    def end(self, reason: str) -> None:
+        """Store that nothing else will start."""
+        self._study.set_user_attr(ENDED, reason)
 
     def start(self, choice: Choice, name: str | None = None) -> int:
         """Store a trial as started and return its number. Without `name`, it is named after the number."""
@@ -284,9 +241,14 @@ class TrialStore:
             trial.set_user_attr("reason", reason)
         value = float(metrics[DEV_SCORE]) if outcome is TrialOutcome.COMPLETE else None
         frozen = self._study.tell(number, value, state=STATES[outcome])
-        del self._unfinished[number]
-        self._records[number] = _record(frozen)
+        self._records[number] = self._record(frozen)
+        del self._unfinished[number]  # last: other threads read, and must not take the choice for untried
         return self._records[number]
+
+    def _record(self, trial: FrozenTrial, *, retried: bool = False) -> TrialRecord:
+        record = _record(trial, retried=retried)
+        wanted_as = record.trial_id.partition(_AGAIN)[0]
+        return replace(record, in_place_of=self._collapsed_of.get(wanted_as, ()))
 
     def retry_failed(self) -> int:
         """Start the choice of every retriable trial again, and return how many there are."""
@@ -295,7 +257,7 @@ class TrialStore:
             self._study.set_user_attr(f"retried:{number}", True)
             self._records[number] = replace(self._records[number], retried=True)
             name = self._trials()[number].user_attrs.get("name")
-            self.start(self._records[number].choice, name and f"{name}-again")
+            self.start(self._records[number].choice, name and f"{name}{_AGAIN}")
         return len(retriable)
 
     def _distributions(self, choice: Choice) -> dict[str, BaseDistribution]:
@@ -366,8 +328,3 @@ def _name(trial: FrozenTrial) -> str:
 
 def _choice(trial: FrozenTrial) -> Choice:
     return Choice(**trial.user_attrs["choice"])
-
-
-# Optuna logs every study that it opens, and warns that TPE's `group` is experimental.
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

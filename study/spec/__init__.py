@@ -1,7 +1,7 @@
 """Everything a recipe is written with: a recipe returns one complete, frozen `Study` of these values."""
 
 from study.spec.arms import Arm, Joint, Merged, PublishedAfter, Sequential, merged
-from study.spec.benchmark_plan import BenchmarkPlan
+from study.spec.benchmark_plan import BenchmarkPlan, Cascade
 from study.spec.precision import cpu_precision
 from study.spec.sizes import LadderEncoder, Size
 from study.spec.space import NONE, Choice, LogUniform, Rates, Repeats, Space
@@ -20,6 +20,7 @@ __all__ = [
     "Arm",
     "BenchmarkPlan",
     "Card",
+    "Cascade",
     "Choice",
     "EarlyStopping",
     "InvalidStudy",

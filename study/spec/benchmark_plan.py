@@ -9,10 +9,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from trainables.benchmark.measurement import CASCADE
 from trainables.benchmark.settings import BOUND_MS, SCENARIOS, BenchmarkSettings, Scenario
 from trainables.benchmark.variants import VARIANTS, Variant
 
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")  # names files and MLflow runs
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Two sizes' best models served together: the smaller one answers where it is sure, the larger one elsewhere.
+
+    `loss`: how many points of English dev a task may lose against the larger model. The fewest examples that this takes are
+    passed on (`analysis.tables.cascades.prediction`).
+    """
+
+    loss: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,9 @@ class BenchmarkPlan:
     times, in turn with the others and each time in a fresh process. Server keeps its p99 latency within `bound_ms`. `device`
     "auto" takes a GPU if the cluster has one, always a whole one. `gpu_memory_gb` is the least memory that it must have, in GB
     as on data sheets; `accelerator_type`, the kind of GPU by Ray's name, insists on one instead. `settings` overrides
-    `window_s`, `scenarios` and `bound_ms`.
+    `window_s`, `scenarios` and `bound_ms`. With `early`, the encoders are timed before the search as well, with untrained heads
+    and only briefly (`study.benchmarking.early`). With a `cascade`, the pair of sizes for which English dev and the measured
+    speeds predict most is served as one more variant.
     """
 
     variants: tuple[str | Variant, ...] = ("fp32",)
@@ -36,6 +50,8 @@ class BenchmarkPlan:
     accelerator_type: str | None = None
     gpu_memory_gb: float | None = None
     settings: BenchmarkSettings | None = None
+    early: bool = False
+    cascade: Cascade | None = None
 
     @property
     def variant_names(self) -> tuple[str, ...]:
@@ -56,6 +72,10 @@ class BenchmarkPlan:
         settings = None if self.settings is None else dataclasses.replace(self.settings, bound_ms=bound_ms)
         return dataclasses.replace(self, bound_ms=bound_ms, settings=settings)
 
+    @property
+    def _scenarios(self) -> tuple[Scenario, ...]:
+        return self.scenarios if self.settings is None else self.settings.scenarios
+
     def errors(self) -> list[str]:
         """Everything that makes the plan invalid, by field."""
         errors = [*self._variant_errors()]
@@ -63,6 +83,10 @@ class BenchmarkPlan:
             errors.append(f"benchmark: repeats {self.repeats} and threads {self.threads} must be at least 1")
         if self.gpu_memory_gb is not None and not self.gpu_memory_gb > 0:
             errors.append(f"benchmark.gpu_memory_gb {self.gpu_memory_gb}: must be positive, or None for any GPU")
+        if self.cascade is not None and not self.cascade.loss >= 0:
+            errors.append(f"benchmark.cascade: loss {self.cascade.loss} points must not be negative")
+        if self.cascade is not None and not (self.variants and "SingleStream" in self._scenarios):
+            errors.append("benchmark.cascade: a cascade is chosen by the variants' SingleStream, so both are needed")
         try:
             self.resolved_settings()
         except ValueError as error:
@@ -98,5 +122,7 @@ def _own_variant_errors(variant: Variant) -> Iterator[str]:
             f"benchmark.variants: {type(variant).__name__} has the name {name!r}; its class needs a `name` of lower-case "
             "letters, digits, ., - and _ (it names files)"
         )
+    elif name == CASCADE:
+        yield f"benchmark.variants: {type(variant).__name__} has the name of the cascade of two sizes; give it another"
     elif name in VARIANTS and type(VARIANTS[name]) is not type(variant):
         yield f"benchmark.variants: {type(variant).__name__} has the name of the built-in variant {name!r}; give it another"

@@ -59,10 +59,14 @@ def contamination_flags(study: Study) -> dict[str, dict[str, ContaminationFlag]]
     return flags
 
 
-def arm_records(study: Study) -> dict[str, dict[str, list[str]]]:
-    """By intermediate choice, its members, and the languages besides English that it has labelled training data in."""
+def arm_records(study: Study) -> dict[str, dict[str, list[str] | None]]:
+    """By intermediate choice, its members, and its languages: those besides English of its labelled data; None if unknown."""
+    trained = {arm.name: arm.trained_languages for arm in study.space.arms}
     return {
-        arm.name: {"members": [task.name for task in arm.members], "languages": list(arm.trained_languages)}
+        arm.name: {
+            "members": [task.name for task in arm.members],
+            "languages": None if (languages := trained[arm.name]) is None else list(languages),
+        }
         for arm in study.space.arms
     }
 

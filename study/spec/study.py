@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 from study.spec.benchmark_plan import DEFAULT_BENCHMARK, BenchmarkPlan
 from study.spec.sizes import LadderEncoder, Size
@@ -36,8 +37,16 @@ class Study:
     and `repeats` says what runs again with further seeds. `corpus`, `vocabulary_size`, `group_pairs` and `translation_share`
     (`Pretrain`) are shared by the encoders of a ladder; a study of published encoders alone has none of them.
 
+    `allocation` says which size gets the next trial. "equal": each size searches alone with its own budget. "front": trials go
+    where the front of accuracy against speed can move most, a size's budget is the most that it gets, and one that cannot move
+    the front stops (`study.search.front`). Every size runs its default cells either way. With "front" TPE chooses
+    nothing, encoders are timed before the search whatever `benchmark.early` says, and `first_by` is refused.
+
     ASHA compares trials after `first_rung` targets and then after each `reduction_factor` times as many, and keeps one in
     `reduction_factor`. The first rung is not 1 because English dev scores of a single target say little about the mean of all.
+
+    `first_by` names an estimator that needs no training (`trainables.estimators`): a search starts its default cells in the
+    order of what they are estimated to be worth. None keeps the order of the space. It may change between runs.
 
     Raises:
         InvalidStudy: some rule is violated; all violations are listed.
@@ -61,6 +70,8 @@ class Study:
     vocabulary_size: int | None = None
     group_pairs: int | None = None
     translation_share: float = added_field(0.0)
+    first_by: str | None = added_field(None)
+    allocation: Literal["equal", "front"] = added_field("equal")
 
     def __post_init__(self) -> None:
         if errors := study_errors(self):

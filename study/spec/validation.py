@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from study.spec.sizes import LadderEncoder, Size
 from study.spec.space import NONE
+from trainables.heads import HEADS
 from trainables.hyperparameters import Training
 from trainables.models.catalogue import config_of, layers_error
 from trainables.models.families import why_padded
@@ -49,11 +50,21 @@ def study_errors(study: Study) -> list[str]:
         *_search_errors(study),
         *_task_errors(study),
         *study.benchmark.errors(),
+        *_cascade_errors(study),
         *_ladder_errors(study),
     ]
     for size in study.sizes:
         errors += _size_errors(study, size)
     return list(dict.fromkeys(errors))  # several arms can have the same task
+
+
+def _cascade_errors(study: Study) -> Iterator[str]:
+    """Latency is that of the first target's queries, so a cascade of it must be one of two models."""
+    if study.benchmark.cascade is not None and study.targets and not HEADS[study.targets[0].head].cascades:
+        yield (
+            f"benchmark.cascade: {study.targets[0].name}, the first target, is timed, and {study.targets[0].head} does not "
+            "cascade: put a target with labels, tags or spans first"
+        )
 
 
 def _name_errors(study: Study) -> Iterator[str]:
@@ -96,6 +107,22 @@ def _search_errors(study: Study) -> Iterator[str]:
             yield f"trials {trials} of {size.name}: at least {choices}, since every intermediate choice runs once"
     if study.reduction_factor < 2:
         yield f"reduction_factor {study.reduction_factor}: at least 2; ASHA keeps one trial in so many at each rung"
+    if study.first_by is not None:
+        from trainables.estimators.registry import ESTIMATORS  # imports torch, which few studies need here
+
+        untrained = [name for name, estimator in ESTIMATORS.items() if not estimator.reads_tuned]
+        if study.first_by not in untrained:
+            yield (
+                f"first_by {study.first_by!r}: use {', '.join(untrained)}, or None; other estimators would train every "
+                "intermediate task before the first trial (`rank` does that)"
+            )
+    if study.allocation not in ("equal", "front"):
+        yield f"allocation {study.allocation!r}: must be 'equal' or 'front'"
+    if study.allocation == "front" and study.first_by is not None:
+        yield (
+            f"first_by {study.first_by!r}: without effect where allocation is 'front', which starts the cheapest default cell "
+            "first; leave one of the two out"
+        )
     if study.first_rung < 1:
         yield f"first_rung {study.first_rung}: at least 1; ASHA compares trials that have finished a target"
 

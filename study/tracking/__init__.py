@@ -9,5 +9,7 @@
 | How does another store get everything (`study sync`)? | `sync` |
 | What do MLflow's pages say about the study and its runs? | `notes` |
 | Which runs and columns do they show? | `views` |
+| Which of MLflow's pages does `study ui` link to? | `links` |
 | What are a trial's scores by example? | `examples` |
+| Where do the runs come from: recipe, commit, user? | `source` |
 """

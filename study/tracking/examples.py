@@ -5,44 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainables.heads import HEADS
 from trainables.stages.evaluate import Evaluate
 from trainables.store.examples import (
+    CONFIDENCE,
     EXAMPLES,
     ExamplesUnusable,
-    joined_tests,
+    joined_examples,
     read_example_scores,
     write_example_scores,
 )
 from trainables.store.fingerprint import fingerprint
-from trainables.store.stage_store import StageStore
+from trainables.store.opening import open_store
 
 
 def write_examples(chain: Sequence[Evaluate], output: Path) -> Path | None:
-    """Join the test examples of a finished chain and return the file's path; None while an evaluation is missing.
+    """Join the examples of a finished chain (`joined_examples`): the file's path, or None while an evaluation is missing.
 
-    Columns: task, split, language, example (its index in the language's test set), and the sums that the tasks' metrics add up;
-    these are empty for a task whose metric has no such sum. Trials with the same choice share the file.
+    Columns: task, split, language, example (its index in the language's set), the sums that the tasks' metrics add up, and how
+    sure the model is of each answer. Those that a task does not have are empty. Trials with the same choice share the file.
     """
-    store = StageStore(output)
-    evaluations = [store.find(evaluate) for evaluate in chain]
-    if not evaluations or any(evaluation is None for evaluation in evaluations):
+    store = open_store(output)
+    if not chain or any(store.find(evaluate) is None for evaluate in chain):
         return None
     path = output / "examples" / f"{chain[0].model.label}@{fingerprint(tuple(chain))}" / EXAMPLES
-    if _is_usable(path):
+    if _is_complete(path, chain):
         return path
-    tables = [
-        (evaluate.task.name, read_example_scores(evaluation.folder / EXAMPLES))
-        for evaluate, evaluation in zip(chain, evaluations, strict=True)
-        if evaluation is not None
-    ]
-    write_example_scores(joined_tests(tables), path)
+    tables = [(evaluate.task.name, read_example_scores(store.local(evaluate) / EXAMPLES)) for evaluate in chain]
+    write_example_scores(joined_examples(tables), path)
     return path
 
 
-def _is_usable(path: Path) -> bool:
-    """Whether the joined file exists and can be read; a damaged one is written again."""
+def _is_complete(path: Path, chain: Sequence[Evaluate]) -> bool:
+    """Whether the joined file can be read, and has what a cascade needs; another one is written again.
+
+    Earlier versions joined no confidences, and then no English dev. What they scored has none to join.
+    """
     try:
-        read_example_scores(path)
+        joined = read_example_scores(path)
     except ExamplesUnusable:
         return False
-    return True
+    tasks = [evaluate.task for evaluate in chain]
+    cascading = {task.name for task in tasks if HEADS[task.head].cascades and task.has_english_dev}
+    if not cascading:
+        return True
+    return CONFIDENCE in joined and cascading <= set(joined.loc[joined["split"] == "dev", "task"])

@@ -27,6 +27,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException, RestException
+from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.store.database import check_readable, file_of
@@ -43,6 +44,18 @@ _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALR
 _REFUSING_STATUS = {400, 413, 415, 422}
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it logs a line for every table it creates
+logging.getLogger("psycopg").setLevel(
+    logging.ERROR
+)  # it warns of each row that PostgreSQL has already; MLflow takes care of them
+
+
+def artifact_location(uri: str, output: Path) -> str | None:
+    """Where the artifacts of a new experiment go: beside the stages for a database, None for a server, which has its own place.
+
+    For a database MLflow would take `mlruns` in the current directory, which a submitted job loses with its end.
+    """
+    scheme = uri.partition(":")[0].partition("+")[0]
+    return (output / "artifacts").resolve().as_uri() if scheme in DATABASE_ENGINES else None
 
 
 class StoreUnavailable(RuntimeError):
@@ -86,12 +99,12 @@ class MlflowStore:
                 raise StoreUnavailable(
                     f"its experiment {self._name!r} is deleted: restore it, or delete it permanently"
                 )
-            # A database in the output folder keeps artifacts next to it; a server decides on a location itself.
-            artifacts = (self._output / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
             self._created_here = experiment is None
             if experiment is None:
                 tags = {FOLDER_TAG: folder_id(self._output, None)}
-                self._id = self._client.create_experiment(self._name, artifacts, tags=tags)
+                self._id = self._client.create_experiment(
+                    self._name, artifact_location(self.uri, self._output), tags=tags
+                )
                 return False
             received, owner = _outbox_tag(outbox_id) in experiment.tags, experiment.tags.get(FOLDER_TAG)
             folder = folder_id(self._output, owner if received else None)

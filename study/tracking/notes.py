@@ -17,8 +17,8 @@ _RUNS = """\
   published encoder, `encoder` names it, and `seen` the targets on whose data it was trained before.
 - `trial`: one choice of intermediate task and learning rates, trained on every target. Its tag `outcome` is `complete`,
   `stopped_early` or `failed`. Its tag `training_languages` names the languages besides English that its intermediate task
-  has labelled training data in: gains there are not zero-shot.
-- `repeat`: a trial again with another seed.
+  has labelled training data in: gains there are not zero-shot. `unknown`: a published checkpoint's card does not state them.
+- `repeat`: a trial again with another seed. Its tag `in_place_of` names the collapsed runs that it was made for.
 - `benchmark`: a serving variant of the size's best model, timed. A `former benchmark` was replaced by a newer one.
 - `report`: the report, under *Artifacts*. The output folder has it as `report.html`.
 

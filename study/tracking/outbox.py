@@ -230,7 +230,7 @@ class DeliveryOffset:
 
     def __init__(self, outbox: Outbox, destination: str) -> None:
         self.destination, self._outbox = destination, outbox
-        self._path = outbox.folder / f"receipt-{hashlib.sha256(destination.encode()).hexdigest()[:12]}.json"
+        self._path = outbox.folder / self.file_name(destination)
         self.offset, self.refused = self._read()
 
     def advance(self, offset: int, refusals: list[str] | None = None) -> None:
@@ -248,6 +248,11 @@ class DeliveryOffset:
         """Nothing is delivered: the store is empty, or is to receive everything again."""
         self.offset, self.refused = 0, []
         self._save()
+
+    @staticmethod
+    def file_name(destination: str) -> str:
+        """Of its file in the outbox's folder."""
+        return f"receipt-{hashlib.sha256(destination.encode()).hexdigest()[:12]}.json"
 
     @staticmethod
     def destinations(folder: Path) -> list[str]:
@@ -289,16 +294,24 @@ def _usable(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def read_tags(folder: Path) -> list[dict[str, str]]:
-    """The latest tags of every run in the outbox of the folder, which another process may be writing; none without an outbox.
+def read_entries(folder: Path) -> list[Entry]:
+    """The entries in the outbox of the folder, which another process may be writing; none without an outbox.
 
-    Lines that cannot be read are left out.
+    Takes no lock. Lines that cannot be read, as the last one of a writer at work, are left out.
     """
-    runs: dict[str, dict[str, str]] = {}
-    path = folder / "journal.jsonl"
+    path, entries = folder / "journal.jsonl", []
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         with suppress(ValueError):
             entry = parse_object(line)
-            if _is_entry(entry) and entry["do"] in ("run", "write"):
-                runs.setdefault(entry["run"], {}).update(entry.get("tags", {}))
+            if _is_entry(entry):
+                entries.append(entry)
+    return entries
+
+
+def read_tags(folder: Path) -> list[dict[str, str]]:
+    """The latest tags of every run in the outbox of the folder, read as `read_entries` does."""
+    runs: dict[str, dict[str, str]] = {}
+    for entry in read_entries(folder):
+        if entry["do"] in ("run", "write"):
+            runs.setdefault(entry["run"], {}).update(entry.get("tags", {}))
     return list(runs.values())

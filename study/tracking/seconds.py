@@ -11,7 +11,7 @@ from trainables.stages.finetune import Tuned
 from trainables.stages.merge import MergeEncoders
 from trainables.store.fingerprint import fingerprint
 from trainables.store.manifests import seconds_of
-from trainables.store.stage_store import StageStore
+from trainables.store.opening import open_store
 
 
 def training_seconds(chain: Sequence[Evaluate], base: Root | Tuned, output: Path) -> dict[str, float]:
@@ -20,7 +20,7 @@ def training_seconds(chain: Sequence[Evaluate], base: Root | Tuned, output: Path
     The first is of everything between the size's encoder and the stage that the targets start from: intermediate trainings,
     merges. The second is of all other trainings. Each stage counts once, as long as it took when it was produced.
     """
-    store = StageStore(output)
+    store = open_store(output)
     trained = {fingerprint(stage): stage for leaf in chain for stage in _trained(leaf)}
     of_encoder = {fingerprint(stage) for stage in _trained(base)}
     seconds = {"train_s/encoder": 0.0, "train_s/targets": 0.0}

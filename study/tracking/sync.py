@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from study.redact import redacted
 from study.tracking.folder_id import FolderIdDamaged
 from study.tracking.mlflow_store import ExperimentTaken, MlflowStore, StoreUnavailable, WriteRefused, batch_length
-from study.tracking.outbox import FOLDER, DeliveryOffset, Outbox, OutboxUnusable, Say
+from study.tracking.outbox import FOLDER, DeliveryOffset, Entry, Outbox, OutboxUnusable, Say
 from study.tracking.sender import Sender
 
 PATIENCE_S = 60.0  # the wait for a store that keeps taking entries, however slowly
@@ -84,11 +85,12 @@ def open_store(outbox: Outbox, delivery: DeliveryOffset, *, uri: str, output: Pa
     return store
 
 
-def rebuild(outbox: Outbox, uri: str, *, output: Path, say: Say) -> None:
-    """Write the outbox into an empty store in the folder `output`, all but the files."""
-    store = MlflowStore(uri, outbox.experiment, output=output)
-    store.open(outbox.id)
-    entries = [stored.entry for stored in outbox.read(0) if stored.entry["do"] != "file"]
+def rebuild(journal: Sequence[Entry], uri: str, *, output: Path, say: Say) -> None:
+    """Write the entries of an outbox, header first, into an empty store in the folder `output`, all but the files."""
+    header = journal[0]
+    store = MlflowStore(uri, header["experiment"], output=output)
+    store.open(header["id"])
+    entries = [entry for entry in journal if entry["do"] != "file"]
     while entries:
         count = batch_length(entries)
         try:

@@ -261,7 +261,8 @@ class Tracker:
                 self._say(f"MLflow cannot be read, the outbox is read instead: {redacted(str(error))[:200]}")
         with tempfile.TemporaryDirectory() as folder:
             uri = default_uri(Path(folder))
-            sync.rebuild(self._outbox, uri, output=Path(folder), say=self._say)
+            entries = [stored.entry for stored in self._outbox.read(0)]
+            sync.rebuild(entries, uri, output=Path(folder), say=self._say)
             return load(uri)
 
     def close(self, patience_s: float = PATIENCE_S) -> None:

@@ -27,9 +27,6 @@ def verify(bundle: Bundle) -> None:
         console.print(fault, markup=False)
     for remark in verified.remarks:
         console.print(remark, markup=False)
-    console.print(
-        f"{verified.files} files, {verified.evaluations} evaluations, {verified.recounted} of them counted again: "
-        f"{len(verified.faults) or 'no'} fault{'' if len(verified.faults) == 1 else 's'}"
-    )
+    console.print(verified.summary)
     if verified.faults:
         raise typer.Exit(FAILED)

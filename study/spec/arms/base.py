@@ -80,8 +80,11 @@ class Arm(ABC):
         return frozenset().union(*(task.reads for task in self.members))
 
     @property
-    def trained_languages(self) -> tuple[str, ...]:
-        """Languages besides English in which a member has labelled training data: gains there are not zero-shot."""
+    def trained_languages(self) -> tuple[str, ...] | None:
+        """Languages besides English in which the arm has labelled training data, so that gains there are not zero-shot.
+
+        None: unknown, as others trained it and its card does not say.
+        """
         languages = dict.fromkeys(language for task in self.members for language in task.training_languages)
         return tuple(language for language in languages if language != "en")
 

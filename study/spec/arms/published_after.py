@@ -29,7 +29,8 @@ class PublishedAfter(Arm):
     """Checkpoints that others trained from the sizes' own, by size: mT0 after mT5, an MNLI model after XLM-R.
 
     Each has the architecture and the tokenizer of its size, so that only the weights differ. What it was trained on says its
-    card (`Card.seen`): a gain on a target that it has seen has the contamination flag "seen".
+    card: a gain on a target that it has seen (`Card.seen`) has the contamination flag "seen", and one in a language of its
+    labelled data (`Card.labelled_languages`) is not zero-shot.
 
     It is imported as an encoder of its own: texts are tokenised again for it, and no stage is shared with the size's encoder.
     """
@@ -51,6 +52,15 @@ class PublishedAfter(Arm):
     @property
     def tuned(self) -> tuple[Task | Mixture, ...]:
         return ()
+
+    @property
+    def trained_languages(self) -> tuple[str, ...] | None:
+        """Over the checkpoints of all sizes: a table names an arm, not a size's checkpoint."""
+        stated = [encoder.card.labelled_languages for _, encoder in self.encoders]
+        if not stated or any(languages is None for languages in stated):
+            return None
+        names = dict.fromkeys(name for languages in stated if languages is not None for name in languages)
+        return tuple(name for name in names if name != "en")
 
     def published_at(self, size: Size) -> PublishedEncoder | None:
         return dict(self.encoders).get(size.name)

@@ -16,7 +16,8 @@ from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import Tuned
 from trainables.stages.pretrain import Pretrain
 from trainables.store.fingerprint import fingerprint
-from trainables.store.manifests import read_manifest, seconds_of
+from trainables.store.manifests import seconds_of
+from trainables.store.opening import open_store
 
 SCORED_ROWS = 1000  # of an evaluation, until one is measured
 
@@ -129,13 +130,12 @@ class StoredTimes:
     """Seconds of the finished stages of an output folder by name, each manifest read once."""
 
     def __init__(self, output: Path) -> None:
-        self._stages = output / "stages"
+        self._output = output
         self._seconds: dict[str, float] = {}
 
     def read(self) -> dict[str, float]:
         """Without stages whose manifest cannot be read now: an estimate must not end a run."""
         with contextlib.suppress(OSError):
-            for path in self._stages.glob("*@*"):
-                if path.name not in self._seconds and (manifest := read_manifest(path)) is not None:
-                    self._seconds[path.name] = seconds_of(manifest)
+            for name, manifest in open_store(self._output).manifests(but=self._seconds).items():
+                self._seconds[name] = seconds_of(manifest)
         return dict(self._seconds)

@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
 
-from study.planning.stage_times import Pace, PlannedStage, StageTimes, StoredTimes, planned, usual
+from study.planning.estimate.benchmarks import BenchmarksLeft, Expected, benchmark_s
+from study.planning.estimate.stage_times import Pace, PlannedStage, StageTimes, StoredTimes, planned, usual
+from study.planning.estimate.time_left import SizeWork, about, chance_of_target, side_by_side_s
+from study.planning.estimate.trials import Trials, predicted_repeats, predicted_search
 from study.planning.stages import stages_of
-from study.planning.time_left import SizeWork, about, chance_of_target, side_by_side_s
 from study.search.slots import Amounts, trial_request
 from study.spec import Choice, Size, Study
-from trainables.benchmark.variants import AS_EVALUATED, variant_named
 from trainables.stages.base import Stage
 
-OVERDUE_SHARE = 0.2
 NOMINAL_GFLOPS = 100.0  # of a core that was not measured: then only relations between stages count
 
 
@@ -34,55 +33,6 @@ class Snapshot:
     stages: int
     trials: Mapping[str, tuple[int, int]]
     seconds_left: float | None
-
-
-@dataclass
-class Trials:
-    """The trials of a size's search, or its repeats: those that started, and predictions of those to come."""
-
-    predicted: list[Choice]
-    started: list[Choice] = field(default_factory=list)
-    ended: set[Choice] = field(default_factory=set)
-
-    @property
-    def choices(self) -> list[Choice]:
-        """As many as were predicted: what started, then predictions."""
-        to_come = [choice for choice in self.predicted if choice not in self.started]
-        return self.started + to_come[: max(0, len(self.predicted) - len(self.started))]
-
-    @property
-    def left(self) -> list[Choice]:
-        return [choice for choice in self.choices if choice not in self.ended]
-
-    def start(self, choice: Choice) -> None:
-        if choice not in self.started:
-            self.started.append(choice)
-
-    def end(self, choice: Choice) -> None:
-        self.start(choice)
-        self.ended.add(choice)
-
-    def close(self) -> None:
-        """Nothing else will start."""
-        self.predicted, self.ended = list(self.started), set(self.started)
-
-
-def predicted_search(study: Study, size: Size) -> list[Choice]:
-    """The choices that a search will try: its default cells, then random ones in the place of Optuna's."""
-    space, rng = study.space_of(size), random.Random(study.seed)
-    choices = space.defaults()
-    grid = space.grid()
-    others = [choice for choice in grid or () if choice not in choices]
-    sampled = study.budget(size) - len(choices)
-    return choices + (rng.sample(others, sampled) if grid else [space.sample(rng) for _ in range(sampled)])
-
-
-def predicted_repeats(study: Study, size: Size) -> list[Choice]:
-    """Repeats of as many default cells as there will be winners, the one without an intermediate task included."""
-    if study.repeats is None:
-        return []
-    winners = study.space_of(size).defaults()[: study.repeats.top + 1]
-    return [repeat for choice in winners for repeat in study.repeats_of(choice)]
 
 
 class StudyEstimate:
@@ -110,10 +60,7 @@ class StudyEstimate:
         self._stored = StoredTimes(output)
         self._searches = {size.name: Trials(predicted_search(study, size)) for size in study.sizes}
         self._repeats = {size.name: Trials(predicted_repeats(study, size)) for size in study.sizes}
-        self._to_benchmark = {size.name for size in study.sizes}
-        # A size, since when, and the repeats and scorings that were left then; None before it is known.
-        self._benchmarking: tuple[str, float, tuple[int, int] | None] | None = None
-        self._benchmark_factors: list[float] = []  # seconds that finished ones took over those expected
+        self._benchmarks = BenchmarksLeft(study, clock)
         self._trial_starts: dict[tuple[str, Choice], tuple[float, frozenset[str]]] = {}
         self._overheads: dict[str, list[float]] = {}  # seconds of a trial outside its stages, by size
         self._planned = lru_cache(maxsize=None)(self._plan)
@@ -143,10 +90,17 @@ class StudyEstimate:
             self._repeats[size].started = [choice for choice in self._repeats[size].started if choice in repeats]
 
     def searched(self, size: str) -> None:
-        """The size's search and repeats are over, or its encoder failed."""
+        """The size's search and repeats are over."""
         with self._lock:
             self._searches[size].close()
             self._repeats[size].close()
+
+    def encoder_failed(self, size: str) -> None:
+        """The size is not searched. It is benchmarked all the same if earlier runs of the command finished trials of it."""
+        with self._lock:
+            if not self._searches[size].ended:
+                self._benchmarks.drop(size)
+            self.searched(size)
 
     def trial_started(self, size: str, choice: Choice) -> None:
         with self._lock:
@@ -166,34 +120,23 @@ class StudyEstimate:
 
     @contextlib.contextmanager
     def benchmark_of(self, size: str) -> Iterator[Callable[[int, int], None]]:
-        """The size is benchmarked in this block, which says at the start and after each repeat what is left.
+        """The size, or the cascade, is benchmarked in this block, which says at the start and after each repeat what is left.
 
         The arguments are the repeats that are missing, and how many of them score the models. Repeats that are stored take no
         time, and tell nothing of the other sizes.
         """
-        first: tuple[int, int] | None = None
-        started_s = self._clock()
 
         def to_measure(repeats: int, scorings: int) -> None:
-            nonlocal first
             with self._lock:
-                first = first or (repeats, scorings)
-                self._benchmarking = size, self._clock(), (repeats, scorings)
+                self._benchmarks.say(repeats, scorings)
 
         with self._lock:
-            self._benchmarking = size, started_s, None
+            self._benchmarks.start(size)
         try:
             yield to_measure
         finally:
             with self._lock:
-                _, ended_s, left = self._benchmarking or (size, started_s, None)
-                self._to_benchmark.discard(size)
-                self._benchmarking = None
-                if first is not None and left is not None and first != left:
-                    pace = usual(self.gflops or NOMINAL_GFLOPS)
-                    done = (first[0] - left[0], first[1] - left[1])
-                    expected_s = self._size_benchmark_s(size, pace, done)
-                    self._benchmark_factors.append((ended_s - started_s) / expected_s)
+                self._benchmarks.end(self._benchmark_expected(usual(self.gflops or NOMINAL_GFLOPS)))
 
     def snapshot(self, running: Mapping[str, float] = {}) -> Snapshot:
         """Where the study is now. `running` holds the share done of running stages, by label."""
@@ -204,7 +147,10 @@ class StudyEstimate:
             done = len(known & measured.keys())
             to_come: dict[str, float] = {}
             for size in self._study.sizes:
-                to_come |= {name: chance for name, (_, chance) in self._missing(size, measured).items()}
+                to_come |= {
+                    name: chance
+                    for name, (_, chance) in self._missing(size, measured, self._choices_left(size)).items()
+                }
                 to_come |= {stage.name: 1.0 for stage in self._encoder(size) if stage.name not in measured}
             trials = {
                 name: (len(search.ended), len(search.choices))
@@ -214,6 +160,53 @@ class StudyEstimate:
             basis = self.gflops is not None or self._times(pace, measured).knows("target")
             left = self._left(pace, measured, running) if basis else None
             return Snapshot(done, done + round(sum(to_come.values())), trials, left)
+
+    def trial_seconds(self) -> Callable[[str, Choice], float]:
+        """Tells the seconds of what a trial of a size still has to train and score, as of now."""
+        with self._lock:
+            measured = self._stored.read()
+            times = self._times(usual(self.gflops or NOMINAL_GFLOPS), measured)
+
+        def seconds(size: str, choice: Choice) -> float:
+            with self._lock:
+                missing = self._missing(self._study.size(size), measured, [choice])
+            return sum(times.seconds(stage) for stage, _ in missing.values())
+
+        return seconds
+
+    def to_end(self, size: str, choice: Choice, *, per_hour: Mapping[str, float] | None = None) -> float | None:
+        """Seconds from now to the study's end if nothing else starts but this trial, or what that costs.
+
+        What runs goes on, the default cells still run, and so do repeats, benchmarks and the report. `per_hour` is the price of
+        an hour of each size, of a trial or a benchmark, and of the cascade. None while nothing tells how long trials take here.
+        """
+        with self._lock:
+            measured, pace = self._stored.read(), usual(self.gflops or NOMINAL_GFLOPS)
+            times = self._times(pace, measured)
+            if self.gflops is None and not times.knows("target"):
+                return None
+            work = {}
+            for each in self._study.sizes:
+                search, repeats = self._searches[each.name], self._repeats[each.name].left
+                started = [other for other in search.started if other not in search.ended]
+                cells = [] if search.closed else self._study.space_of(each).defaults()
+                defaults = [cell for cell in cells if cell not in search.started]
+                choices = [*started, *defaults, *([choice] if each.name == size else []), *repeats]
+                work[each.name] = self._work(each, times, pace, measured, {}, list(dict.fromkeys(choices)))
+            benchmarks_s = self._benchmarks.seconds(self._benchmark_expected(pace))
+            if per_hour is not None:
+                trials_s = {name: of_size.seconds for name, of_size in work.items()}
+                parts = (*trials_s.items(), *benchmarks_s.items())
+                return sum(per_hour[name] * seconds / 3600 for name, seconds in parts)
+            search_s = side_by_side_s(work, self._requests, capacity=self._capacity, limits=self._limits)
+            return search_s + sum(benchmarks_s.values()) + pace.report_s
+
+    def spent(self, per_hour: Mapping[str, float]) -> float:
+        """What the finished stages of the study cost, at the price of an hour of one trial of each size; without benchmarks."""
+        with self._lock:
+            measured = self._stored.read()
+            stages = {stage.name: size.name for size in self._study.sizes for stage in self._stages_of(size)}
+            return sum(per_hour[size] * measured.get(name, 0.0) / 3600 for name, size in stages.items())
 
     def time_left(self) -> str:
         """The time left in words; empty where nothing tells it."""
@@ -231,9 +224,13 @@ class StudyEstimate:
 
     def _left(self, pace: Pace, measured: Mapping[str, float], running: Mapping[str, float]) -> float:
         times = self._times(pace, measured)
-        search = {size.name: self._search_work(size, times, pace, measured, running) for size in self._study.sizes}
+        search = {
+            size.name: self._work(size, times, pace, measured, running, self._choices_left(size))
+            for size in self._study.sizes
+        }
         search_s = side_by_side_s(search, self._requests, capacity=self._capacity, limits=self._limits)
-        return self._encoders_s(times, pace, measured, running) + search_s + self._benchmark_s(pace) + pace.report_s
+        benchmarks_s = sum(self._benchmarks.seconds(self._benchmark_expected(pace)).values())
+        return self._encoders_s(times, pace, measured, running) + search_s + benchmarks_s + pace.report_s
 
     def _encoders_s(
         self, times: StageTimes, pace: Pace, measured: Mapping[str, float], running: Mapping[str, float]
@@ -250,61 +247,45 @@ class StudyEstimate:
                 groups_s += seconds + pace.launch_s
         return max(sum(inline) / max(1.0, self._capacity.get("CPU", 1.0)), max(inline, default=0.0)) + groups_s
 
-    def _search_work(
+    def _choices_left(self, size: Size) -> list[Choice]:
+        return [*self._searches[size.name].left, *self._repeats[size.name].left]
+
+    def _work(
         self,
         size: Size,
         times: StageTimes,
         pace: Pace,
         measured: Mapping[str, float],
         running: Mapping[str, float],
+        choices: Sequence[Choice],
     ) -> SizeWork:
+        """What so many trials and repeats of the size take."""
         shares_done = dict(running)  # of a label's stages one is running
         seconds = 0.0
-        for stage, chance in self._missing(size, measured).values():
+        for stage, chance in self._missing(size, measured, choices).values():
             seconds += times.seconds(stage) * max(0.0, chance - shares_done.pop(stage.label, 0.0))
-        trials = len(self._searches[size.name].left) + len(self._repeats[size.name].left)
+        trials = len(choices)
         assumed = 0.0 if size.resources.inline else pace.launch_s
         overhead_s = median(self._overheads[size.name]) if size.name in self._overheads else assumed
         return SizeWork(trials, seconds + trials * overhead_s)
 
-    def _benchmark_s(self, pace: Pace) -> float:
-        """All benchmarks to come: as long as expected, times how much longer the finished ones took.
-
-        One that is overdue goes on for a fifth of what it has taken: a guess, but never "soon" for minutes.
-        """
-        factor = median(self._benchmark_factors) if self._benchmark_factors else 1.0
-        left = {name: self._size_benchmark_s(name, pace) * factor for name in self._to_benchmark}
-        if self._benchmarking is not None:
-            name, since_s, to_measure = self._benchmarking
-            expected_s = left[name] if to_measure is None else self._size_benchmark_s(name, pace, to_measure) * factor
-            spent_s = self._clock() - since_s
-            left[name] = max(expected_s - spent_s, OVERDUE_SHARE * spent_s)
-        return sum(left.values())
-
-    def _size_benchmark_s(self, name: str, pace: Pace, to_measure: tuple[int, int] | None = None) -> float:
-        """The repeats, and for those that score, an evaluation of the best trial and of the best one without a task.
-
-        `to_measure` has the number of both; None for a whole benchmark.
-        """
-        plan, size = self._study.benchmark, self._study.size(name)
-        scored = sum(type(variant_named(variant)) not in AS_EVALUATED for variant in plan.variants)
-        repeats, scorings = to_measure or (plan.repeats * len(plan.variants), scored)
-        if not repeats:
-            return 0.0
-        settings = plan.resolved_settings()
-        windows = {"Server": settings.probes * settings.probe_s}
-        window_s = sum(windows.get(scenario, settings.min_duration_s) for scenario in settings.scenarios)
+    def _benchmark_expected(self, pace: Pace) -> Expected:
+        """Tells how long a benchmark is expected to take (`benchmark_s`), as of now."""
         times = self._times(pace, self._stored.read())
-        best = self._study.space_of(size).defaults()[0]
-        scoring_s = sum(times.seconds(stages[0]) for stages in self._chain(name, best))
-        chains = 2 if self._study.space_of(size).intermediates else 1
-        return repeats * (pace.windows * window_s + pace.benchmark_s) + scorings * chains * scoring_s
 
-    def _missing(self, size: Size, measured: Mapping[str, float]) -> dict[str, tuple[PlannedStage, float]]:
-        """Stages that the size's trials still need, with the highest chance that a trial needs them."""
+        def scoring_s(size: Size) -> float:
+            default = self._study.space_of(size).defaults()[0]
+            return sum(times.seconds(stages[0]) for stages in self._chain(size.name, default))
+
+        return partial(benchmark_s, self._study, pace, scoring_s)
+
+    def _missing(
+        self, size: Size, measured: Mapping[str, float], choices: Sequence[Choice]
+    ) -> dict[str, tuple[PlannedStage, float]]:
+        """Stages that these trials of the size still need, with the highest chance that a trial needs them."""
         encoder = {stage.name for stage in self._encoder(size)}
         missing: dict[str, tuple[PlannedStage, float]] = {}
-        for choice in itertools.chain(self._searches[size.name].left, self._repeats[size.name].left):
+        for choice in choices:
             for index, stages in enumerate(self._chain(size.name, choice)):
                 chance = chance_of_target(self._study, size, choice, index)
                 for stage in stages:
@@ -318,10 +299,14 @@ class StudyEstimate:
 
     def _all_stages(self) -> Iterator[PlannedStage]:
         for size in self._study.sizes:
-            yield from self._encoder(size)
-            for trials in (self._searches[size.name], self._repeats[size.name]):
-                for choice in trials.choices:
-                    yield from itertools.chain(*self._chain(size.name, choice))
+            yield from self._stages_of(size)
+
+    def _stages_of(self, size: Size) -> Iterator[PlannedStage]:
+        """Of the encoder, and of all trials and repeats that started or are to come."""
+        yield from self._encoder(size)
+        for trials in (self._searches[size.name], self._repeats[size.name]):
+            for choice in trials.choices:
+                yield from itertools.chain(*self._chain(size.name, choice))
 
     def _encoder(self, size: Size) -> list[PlannedStage]:
         stages = itertools.chain(*map(stages_of, self._study.encoder_stages(size)))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from study.cli.options import FAILED, TRACKING_URI, Folder, console, hide_password, refuse, to_uri
+from study.cli.options import FAILED, TRACKING_URI, BucketOrFolder, console, hide_password, read_bucket, refuse, to_uri
 
 TrackingUri = Annotated[
     str | None,
@@ -19,7 +19,7 @@ Again = Annotated[
 ]
 
 
-def sync(folder: Folder, tracking_uri: TrackingUri = None, again: Again = False) -> None:
+def sync(folder: BucketOrFolder, tracking_uri: TrackingUri = None, again: Again = False) -> None:
     """Send MLflow the results of a run that it does not have yet.
 
     For results written with --offline or while the store was unavailable.
@@ -28,6 +28,7 @@ def sync(folder: Folder, tracking_uri: TrackingUri = None, again: Again = False)
     from study.tracking.sync import TrackingUnavailable, send
 
     hide_password(tracking_uri)
+    read_bucket(folder, "DIR", database=tracking_uri is None)
     try:
         complete = send(folder, tracking_uri, again=again, say=console.print)
     except TrackingUnavailable as error:

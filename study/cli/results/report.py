@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from study.cli.options import console, refuse, to_path, to_path_or_uri, to_text
+from study.cli.options import console, refuse, to_path, to_source, to_text
 from study.redact import redacted
 
 Source = Annotated[
     str,
     typer.Argument(
         metavar="DIR_OR_URI",
-        help="output folder of a run, an MLflow URI, a file that --save wrote, or a bundle",
-        parser=to_path_or_uri,
+        help="output folder or bucket of a run, an MLflow URI, a file that --save wrote, or a bundle",
+        parser=to_source,
     ),
 ]
 Experiment = Annotated[
@@ -30,16 +30,14 @@ Budget = Annotated[
 ]
 Compare = Annotated[
     str | None,
-    typer.Option(
-        metavar="OTHER", help="another study to compare with: a folder, URI or URI#name", parser=to_path_or_uri
-    ),
+    typer.Option(metavar="OTHER", help="another study to compare with: a folder, URI or URI#name", parser=to_source),
 ]
 Join = Annotated[
     list[str] | None,
     typer.Option(
         metavar="OTHER",
         help="a run of the same study with another seed or other sizes: a folder, URI, saved file or bundle; may be repeated",
-        parser=to_path_or_uri,
+        parser=to_source,
     ),
 ]
 Save = Annotated[
@@ -68,12 +66,22 @@ def report(
     Also writes its charts as SVG and PNG and its tables as CSV and LaTeX,
     in a folder beside it.
     """
+    from study.run.bucket.reading import readable
     from study.run.report import NoStudy, report_on
+    from study.tracking.sync import TrackingUnavailable
+    from trainables.store.bucket.client import StorageUnavailable
 
     try:
         written = report_on(
-            source, experiment, to=to, budget=budget, compare=compare, join=join or (), save=save, attach=attach
+            readable(source),
+            experiment,
+            to=to,
+            budget=budget,
+            compare=None if compare is None else readable(compare),
+            join=[readable(other) for other in join or ()],
+            save=save,
+            attach=attach,
         )
-    except NoStudy as error:
+    except (NoStudy, ValueError, TrackingUnavailable, StorageUnavailable) as error:
         refuse(redacted(str(error)))
     console.print(str(written), markup=False)  # a path may hold brackets

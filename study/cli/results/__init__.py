@@ -1,0 +1,1 @@
+"""Commands about the results of a study, one file each."""
