@@ -20,7 +20,7 @@ from analysis.tables.averages import average_gains, break_even
 from analysis.tables.budget import BadBudget, best_for_budget
 from analysis.tables.chance import collapsed_runs, targets_against_chance
 from analysis.tables.choices import choices
-from analysis.tables.comparison import compare
+from analysis.tables.comparison import changes, compare
 from analysis.tables.estimates.grades import grades, measured_scores
 from analysis.tables.gains import gains, gains_by_language, spreads
 from analysis.tables.inference import detectable, examples_factor, holm, power_of, seeds_needed
@@ -44,6 +44,7 @@ __all__ = [
     "average_gains",
     "best_for_budget",
     "break_even",
+    "changes",
     "choices",
     "collapsed_runs",
     "compare",

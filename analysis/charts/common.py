@@ -14,7 +14,14 @@ import altair as alt
 import pandas as pd
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c8c8c")
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke")
+SHAPES = (
+    "circle",
+    "square",
+    "triangle-up",
+    "diamond",
+    "cross",
+    "triangle-down",
+)  # one fewer: pairs repeat after 42 names
 GREY = "#8c8c8c"
 ROW_PX = 30
 LANGUAGE_ROW_PX = 16
@@ -22,8 +29,9 @@ AXIS_PX = 80  # to the left of a chart with numbers; longer labels leave less ro
 
 # Ids of the page's selectors; a chart with a parameter of that name follows the selector.
 SIZE, LANGUAGE, TARGET = "chosen_size", "chosen_language", "chosen_target"
-# Parameters that the page's budget sets: the key of a configuration, and, followed by its name, a limit on a cost (0: none).
-PICKED, LIMIT = "picked", "limit_"
+# Parameters that the page's budget sets: the key of a configuration, the hardware that it is for, and, followed by its name, a
+# limit on a cost (0: none).
+PICKED, ON_HARDWARE, LIMIT = "picked", "on_hardware", "limit_"
 
 
 def tooltips(titles: Mapping[str, str]) -> list[alt.Tooltip]:
@@ -59,6 +67,11 @@ def legend(names: Sequence[str] = (), **options: Any) -> alt.Legend:
         entry_px = 7 * max(map(len, names)) + 32
         options["columns"] = {"expr": f"max(1, floor(((containerSize()[0] || width) - {AXIS_PX}) / {entry_px}))"}
     return alt.Legend(orient="top", symbolOpacity=1, labelLimit=0, **options)
+
+
+def size_legend(sizes: Sequence[str]) -> alt.Legend | None:
+    """A legend of sizes; none for one size, which the page names."""
+    return legend(sizes) if len(sizes) > 1 else None
 
 
 def selector(name: str, value: str | float) -> alt.Parameter:

@@ -17,6 +17,7 @@ from analysis.charts.common import (
     data,
     legend,
     selector,
+    size_legend,
     tooltips,
 )
 from analysis.store.frames import AGGREGATE_NAMES
@@ -25,7 +26,7 @@ from analysis.tables.formatting import interval, p_value, quantity, signed
 
 FLAG_SIGNS = {"": "", "same data": "*", "leak": "!", "seen": "†"}  # after a gain that is not transfer
 VERDICT_SIGNS = {"gain": "▲", "loss": "▼", "tie": "="}
-FOREST_ROW_PX = 10
+FOREST_ROW_PX, LEAST_LABEL_PX = 10, 16  # of a mark; of a labelled row
 CELL_TITLES = {
     "intermediate": "intermediate task",
     "task": "target",
@@ -96,14 +97,15 @@ def _forest(
     """Estimates with their intervals: one labelled row per name of `rows_by`, in it one mark per name of `marks_by`."""
     by, names = marks_by
     y = alt.Y(f"{rows_by[0]}:N", title=None, sort=list(rows_by[1])).axis(domain=False, ticks=False, grid=False)
-    x_title, x_axis = "gain over none (points)", alt.Axis(tickCount=8)
+    x_title, x_axis = "gain (points)", alt.Axis(tickCount=8)
     offset = alt.YOffset(f"{by}:N", sort=list(names))
     zero = alt.Chart(data([{"zero": 0}])).mark_rule(color=GREY, strokeDash=[4, 3]).encode(x="zero:Q")
     base = alt.Chart(data(rows))
     if size is not None:
         base = base.transform_filter(f"datum.size == {SIZE}")
     title = {"intermediate": "intermediate task"}.get(by, by)
-    colour = alt.Color(f"{by}:N", title=title, scale=cycled(PALETTE, names), legend=legend(names))
+    named = size_legend(names) if by == "size" else legend(names)
+    colour = alt.Color(f"{by}:N", title=title, scale=cycled(PALETTE, names), legend=named)
     bars = (
         base.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=2)
@@ -114,13 +116,14 @@ def _forest(
         y=y,
         yOffset=offset,
         color=colour,
-        shape=alt.Shape(f"{by}:N", title=title, scale=cycled(SHAPES, names)),
+        shape=alt.Shape(f"{by}:N", title=title, scale=cycled(SHAPES, names), legend=named),
         opacity=alt.condition("datum.n > 1", alt.value(1), alt.value(0.4)),
         tooltip=tooltips(titles),
     )
     # Vega warns about the infinite extent of an empty layer.
     layers = [zero, bars, points] if any(not pd.isna(row["low"]) for row in rows) else [zero, points]
-    chart = alt.layer(*layers).properties(width="container", height=alt.Step(FOREST_ROW_PX))
+    step_px = max(FOREST_ROW_PX, LEAST_LABEL_PX / max(1, len(names)))
+    chart = alt.layer(*layers).properties(width="container", height=alt.Step(step_px))
     return chart if size is None else chart.add_params(selector(SIZE, size))
 
 

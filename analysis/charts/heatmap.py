@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from statistics import mean
 from typing import Any
 
@@ -14,7 +14,11 @@ from analysis.charts.gains import CELL_TITLES, FLAG_SIGNS, gain_cell
 from analysis.tables.formatting import interval, p_value, signed
 from analysis.tables.inference import ALPHA
 
-OVER_TARGETS = OVER_TASKS = "mean"  # the last row and the last column
+OVER_TARGETS = OVER_TASKS = (
+    "(mean)"  # the last row and the last column: a task may be named "mean", none in parentheses
+)
+CHARACTERS = 110  # of names side by side, in a chart as wide as the page
+_LABELS = f"datum.label == '{OVER_TARGETS}' ? 'mean' : datum.label"
 # Fields that the cells of a single language and the totals lack, as Vega expressions.
 _TEXTS = {
     "gain_text": "(abs(datum.gain) < 0.05 ? '0.0' : format(datum.gain, '+.1f'))",
@@ -96,15 +100,19 @@ def _axes(cells: pd.DataFrame, averages: pd.DataFrame) -> tuple[alt.X, alt.Y]:
     names += [name for name in dict.fromkeys(cells["intermediate"]) if name not in names]
     several = [OVER_TASKS] if len(names) > 1 else []
     columns = [*names, *several]
-    fits = max(map(len, columns), default=0) * len(columns) <= 110  # characters beside each other in the page's width
     x = (
         alt.X("intermediate:N", title=None)
         .scale(domain=columns)
-        .axis(orient="top", labelAngle=0 if fits else -40, domain=False)
+        .axis(orient="top", labelAngle=0 if labels_fit(columns) else -40, domain=False, labelExpr=_LABELS)
     )
     rows = [*tasks, OVER_TARGETS]
-    y = alt.Y("task:N", title=None).scale(domain=rows).axis(labelPadding=6, domain=False, ticks=False)
-    return x, y
+    y = alt.Y("task:N", title=None).scale(domain=rows)
+    return x, y.axis(labelPadding=6, domain=False, ticks=False, labelExpr=_LABELS)
+
+
+def labels_fit(columns: Sequence[str]) -> bool:
+    """Whether the names of the columns are beside each other in the page's width; else they are slanted."""
+    return max(map(len, columns), default=0) * len(columns) <= CHARACTERS
 
 
 def _best_first(table: pd.DataFrame, name: str) -> list[str]:

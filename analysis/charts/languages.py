@@ -18,6 +18,7 @@ from analysis.charts.common import (
     data,
     legend,
     selector,
+    size_legend,
     tooltips,
 )
 from analysis.tables.formatting import quantity
@@ -33,7 +34,7 @@ def language_chart(scores: pd.DataFrame, *, sizes: Sequence[str], target: str) -
     x = alt.X("value:Q", title="score (%)").scale(domain=[0, 100])
     order = alt.EncodingSortField(field="value", op="max", order="descending")
     y = alt.Y("label:N", title=None, sort=order).axis(grid=True, domain=False, ticks=False, labelOverlap=False)
-    colour = alt.Color("size:N", title="size", scale=cycled(PALETTE, sizes), legend=legend(sizes))
+    colour = alt.Color("size:N", title="size", scale=cycled(PALETTE, sizes), legend=size_legend(sizes))
     titles = {"name": "language", "size": "size", "trial_id": "trial", "value_text": "score (%)"}
     chance = (
         base.transform_filter("isValid(datum.chance)")
@@ -42,17 +43,17 @@ def language_chart(scores: pd.DataFrame, *, sizes: Sequence[str], target: str) -
     )
     bars = (
         base.transform_filter("isValid(datum.low)")
-        .mark_rule(strokeWidth=1.5, opacity=0.7)
+        .mark_rule(strokeWidth=1.5)
         .encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour)
     )
     layers = [
         *([chance] if scores["chance"].notna().any() else []),
         *([bars] if scores["low"].notna().any() else []),
-        base.mark_point(size=45, filled=True, opacity=0.9).encode(
+        base.mark_point(size=45, filled=True, opacity=1).encode(
             x=x,
             y=y,
             color=colour,
-            shape=alt.Shape("size:N", title="size", scale=cycled(SHAPES, sizes)),
+            shape=alt.Shape("size:N", title="size", scale=cycled(SHAPES, sizes), legend=size_legend(sizes)),
             tooltip=tooltips(titles),
         ),
     ]
@@ -77,7 +78,7 @@ def association_chart(table: pd.DataFrame, *, x: str, y: str, titles: tuple[str,
     base = alt.Chart(data(rows)).transform_filter(f"datum.size == {SIZE}")
     across = alt.X("x:Q", title=titles[0]).scale(zero=False, padding=20)
     up = alt.Y("y:Q", title=titles[1]).scale(zero=False, padding=12)
-    points = base.mark_point(size=60, filled=True, opacity=0.9).encode(
+    points = base.mark_point(size=60, filled=True, opacity=1).encode(
         x=across,
         y=up,
         color=alt.Color("script:N", scale=cycled(PALETTE, scripts), legend=legend(scripts)),

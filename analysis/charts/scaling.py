@@ -38,7 +38,7 @@ def scaling_chart(
     beyond = BEYOND if fits else 1.2
     x = x.scale(type="log", nice=False, domain=[points[over].min() / 1.2, points[over].max() * beyond])
     y = alt.Y("value:Q", title=what)
-    y = y.scale(zero=False, padding=10) if what == SCORE else y.scale(type="log", nice=False)
+    y = y.scale(zero=False, padding=10) if what == SCORE else y.scale(type="log", nice=False, padding=10)
     colour = alt.Color("series:N", title=None, scale=cycled(PALETTE, names), legend=legend(names))
     curves = [
         line

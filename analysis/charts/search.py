@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from analysis.charts.common import PALETTE, SHAPES, cycled, data, legend, tooltips
+from analysis.charts.common import PALETTE, SHAPES, cycled, data, size_legend, tooltips
 from analysis.tables.formatting import interval, quantity
 
 PARAMETER_NAMES = {
@@ -32,7 +32,7 @@ def importance_chart(table: pd.DataFrame, *, sizes: Sequence[str]) -> alt.Chart:
             x=alt.X("importance:Q", title="importance (share)").scale(domain=[0, 1]),
             y=alt.Y("parameter:N", title=None, sort="-x"),
             yOffset=alt.YOffset("size:N", sort=list(sizes)),
-            color=alt.Color("size:N", scale=cycled(PALETTE, sizes), legend=legend(sizes)),
+            color=alt.Color("size:N", scale=cycled(PALETTE, sizes), legend=size_legend(sizes)),
             tooltip=tooltips({"size": "size", "parameter": "hyperparameter", "text": "importance", "trials": "trials"}),
         )
         .properties(width="container", height=alt.Step(14))
@@ -52,13 +52,13 @@ def agreement_chart(table: pd.DataFrame, *, sizes: Sequence[str]) -> alt.LayerCh
     base = alt.Chart(data(rows)).encode(
         x=alt.X("rung:O", title="targets finished").axis(labelAngle=0),
         xOffset=alt.XOffset("size:N", sort=list(sizes)),
-        color=alt.Color("size:N", scale=cycled(PALETTE, sizes), legend=legend(sizes)),
+        color=alt.Color("size:N", scale=cycled(PALETTE, sizes), legend=size_legend(sizes)),
     )
     y = alt.Y("kendall_tau:Q", title="Kendall's tau with the final ranking").scale(domain=[-1, 1])
     bars = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"), y2="high:Q")
     points = base.mark_point(size=70, filled=True, opacity=1).encode(
         y=y,
-        shape=alt.Shape("size:N", scale=cycled(SHAPES, sizes)),
+        shape=alt.Shape("size:N", scale=cycled(SHAPES, sizes), legend=size_legend(sizes)),
         tooltip=tooltips(
             {"size": "size", "rung": "targets", "tau_text": "tau", "interval": "95% interval", "trials": "trials"}
         ),

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.charts.common import (
     GREY,
     LIMIT,
+    ON_HARDWARE,
     PALETTE,
     PICKED,
     SHAPES,
@@ -21,13 +22,15 @@ from analysis.charts.common import (
     selector,
     tooltips,
 )
-from analysis.store.frames import BENCH_METRICS
+from analysis.store.frames import BENCH_METRICS, cascade_in
 from analysis.store.names import METRIC_DIGITS, METRIC_NAMES, score_name
 from analysis.tables.formatting import counted, quantity
-from analysis.tables.tradeoff import MORE_IS_BETTER, configuration_key
+from analysis.tables.tradeoff import MORE_IS_BETTER, configuration_key, configuration_name
 
 ARROW_DX_PX = -11  # beside the interval bars, which are at the cost itself
 SHORTEST_ARROW_PX = 14  # closer together, the two points touch
+LABEL_SHARES = 0.2, 0.12  # of a chart's range of costs and scores that the name of a size covers
+LETTER_PX = 8.5  # of the name of a size, which must end inside the chart
 PICK_COLOUR = "#e0218a"  # of no variant
 _SHOWN = ("test_score", "test_score_without_english", *BENCH_METRICS, "params_m", "params_body_m")
 
@@ -81,7 +84,7 @@ def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt
     marks = base.mark_point(size=110, filled=True, opacity=1).encode(x=x, y=y, shape=shape, tooltip=_tooltips(points))
     layers = [
         line,
-        _limit(cost, x),
+        _limit(cost, x, hardware=str(points["hardware"].iloc[0])),
         _joined(chosen, x=x, y=y),
         *bars,
         *arrows,
@@ -90,7 +93,8 @@ def tradeoff_chart(points: pd.DataFrame, *, cost: str, height: int = 340) -> alt
         _size_names(chosen, cost, x=x, y=y),
         _ring(rows, x=x, y=y),
     ]
-    chart = alt.layer(*layers).add_params(selector(PICKED, ""), selector(LIMIT + cost, 0))
+    budget = (selector(PICKED, ""), selector(ON_HARDWARE, ""), selector(LIMIT + cost, 0))
+    chart = alt.layer(*layers).add_params(*budget)
     return chart.properties(width="container", height=height)
 
 
@@ -100,14 +104,32 @@ def _joined(rows: list[dict[str, Any]], *, x: alt.X, y: alt.Y) -> alt.Chart:
 
 
 def _size_names(rows: list[dict[str, Any]], cost: str, *, x: alt.X, y: alt.Y) -> alt.Chart:
-    """The name of each size, at its most expensive point."""
+    """The name of each size, at its most expensive point: above it, or below where it would cover another name."""
     dearest: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: float(row["cost"]), reverse=cost in MORE_IS_BETTER):
         dearest[str(row["size"])] = {name: row[name] for name in ("size", "cost", "score")}
-    names = alt.Chart(data(dearest.values()))
-    near_the_edge = "scale('x', datum.cost) > width - 60"
+    labels = _below_where_close(list(dearest.values()), rows)
+    names = alt.Chart(data(labels))
+    near_the_edge = f"scale('x', datum.cost) + 9 + {LETTER_PX} * length(datum.size) > width"
     align, dx = ({"expr": f"{near_the_edge} ? {right} : {left}"} for right, left in (("'right'", "'left'"), (-9, 9)))
-    return names.mark_text(align=align, dx=dx, dy=-10, fontSize=13, fontWeight="bold").encode(x=x, y=y, text="size:N")
+    dy = {"expr": "datum.below ? 18 : -10"}
+    return names.mark_text(align=align, dx=dx, dy=dy, fontSize=13, fontWeight="bold").encode(x=x, y=y, text="size:N")
+
+
+def _below_where_close(labels: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The labels with `below`: whether one above its point would cover an earlier one that is above its own."""
+    costs, scores = [math.log(row["cost"]) for row in rows], [row["score"] for row in rows]
+    across, up = (LABEL_SHARES[axis] * (max(ends) - min(ends)) for axis, ends in enumerate((costs, scores)))
+    above: list[dict[str, Any]] = []
+    placed = []
+    for label in labels:
+        below = any(
+            abs(math.log(label["cost"] / other["cost"])) < across and abs(label["score"] - other["score"]) < up
+            for other in above
+        )
+        placed.append(label | {"below": below})
+        above += [] if below else [label]
+    return placed
 
 
 def _ring(rows: list[dict[str, Any]], *, x: alt.X, y: alt.Y) -> alt.Chart:
@@ -117,11 +139,10 @@ def _ring(rows: list[dict[str, Any]], *, x: alt.X, y: alt.Y) -> alt.Chart:
     return picked.mark_point(size=420, filled=False, strokeWidth=2.5, opacity=1, color=PICK_COLOUR).encode(x=x, y=y)
 
 
-def _limit(cost: str, x: alt.X) -> alt.Chart:
-    """A line at the limit of the page's budget."""
-    line = (
-        alt.Chart(data([{"drawn": "limit"}])).transform_calculate(cost=LIMIT + cost).transform_filter("datum.cost > 0")
-    )
+def _limit(cost: str, x: alt.X, *, hardware: str) -> alt.Chart:
+    """A line at the limit of the page's budget, where that is for the chart's hardware."""
+    line = alt.Chart(data([{"hardware": hardware}])).transform_calculate(cost=LIMIT + cost)
+    line = line.transform_filter(f"datum.cost > 0 && datum.hardware == {ON_HARDWARE}")
     return line.mark_rule(color=PICK_COLOUR, strokeWidth=1.5, opacity=0.7).encode(x=x)
 
 
@@ -192,6 +213,8 @@ def _rows(points: pd.DataFrame, cost: str) -> list[dict[str, Any]]:
             )
         }
         row["key"] = configuration_key(record)
+        if cascade_in(record):  # a point of its own: no variant of a size, whose points a line joins
+            row["size"] = configuration_name(record)
         row |= {"cost": record[cost], "cost_low": record[f"{cost}_low"], "cost_high": record[f"{cost}_high"]}
         row |= {name: record[name] for name in ("score_low", "score_high")}
         row |= {f"{name}_text": quantity(record[name], METRIC_DIGITS[name]) for name in _SHOWN}

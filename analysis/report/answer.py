@@ -17,6 +17,7 @@ from analysis.tables.averages import ranks, transfer_pairs
 from analysis.tables.formatting import counted, interval, p_in_words, signed
 from analysis.tables.inference import ALPHA
 from analysis.tables.seeds import seed_runs, served_scores, trial_means
+from analysis.tables.tradeoff import kinds_of_hardware
 
 WITHIN_POINTS = 2.0
 LEAST_POINTS = 0.05  # a smaller lead does not show with one decimal
@@ -96,8 +97,10 @@ def _best(findings: Findings, best: dict[Hashable, Any], score: str) -> str:
         over = f"{targets} above chance, {languages}; {best['score']:.1f}% over all {len(best['task_scores'])}"
     else:
         over = f"{targets}, {languages}" if best["task_scores"] else languages
+    several = len(kinds_of_hardware(findings.served)) > 1
+    where = f" on {best['hardware']}" if several and best["hardware"] else ""
     speed = (
-        f"at {best['p50_ms']:.1f} ms median latency{_of_task(best)}"
+        f"at {best['p50_ms']:.1f} ms median latency{_of_task(best)}{where}"
         if pd.notna(best["p50_ms"])
         else "without a valid latency"
     )
@@ -121,6 +124,8 @@ def _not_zero_shot(findings: Findings, best: dict[Hashable, Any]) -> str:
     """The languages that the configuration's intermediate task is trained in, as a sentence; "" if English alone."""
     frames, intermediate = findings.frames, str(best["intermediate"])
     languages = {name for task in findings.scored_targets for name in frames.not_zero_shot(intermediate, task)}
+    if frames.languages_unknown(intermediate):
+        return f" The languages of {intermediate}'s labelled data are unknown: its scores may not be zero-shot."
     if not languages:
         return ""
     return f" {intermediate} is trained in {', '.join(sorted(languages))}: scores in these languages are not zero-shot."
@@ -198,8 +203,8 @@ def _better_baseline(
 
 
 def _served_alike(row: dict[Hashable, Any], other: dict[Hashable, Any]) -> bool:
-    """Whether two configurations have the same size and serving variant."""
-    return (row["size"], row["variant"]) == (other["size"], other["variant"])
+    """Whether two configurations have the same size and serving variant, on the same hardware."""
+    return all(row[name] == other[name] for name in ("size", "variant", "hardware"))
 
 
 def _better(

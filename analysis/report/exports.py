@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from analysis.report.page import Page, as_csv, as_latex
 
 WIDTH_PX = 640
 PNG_SCALE = 2.0
+# An SVG is laid out with Arial's widths and drawn with the reader's font. DejaVu Sans, on most Linux desktops, is 17% wider.
+WIDER_FONT = 0.2
 _PAPER: dict[str, Any] = {
     "background": "white",
     "font": "Arial, Helvetica, sans-serif",
@@ -37,12 +40,30 @@ def write_exports(page: Page, folder: Path, *, sizes: Sequence[str], targets: Se
         for suffix, fixed_spec in _fixed(spec, sizes=sizes, targets=targets):
             path = folder / "charts" / file_name(f"{name}{suffix}")
             text = json.dumps(fixed_spec)
-            path.with_name(f"{path.name}.svg").write_text(vlc.vegalite_to_svg(text), encoding="utf-8")
+            path.with_name(f"{path.name}.svg").write_text(with_room(vlc.vegalite_to_svg(text)), encoding="utf-8")
             path.with_name(f"{path.name}.png").write_bytes(vlc.vegalite_to_png(text, scale=PNG_SCALE))
     for name, table in page.tables.items():
         path = folder / "tables" / file_name(name)
         path.with_name(f"{path.name}.csv").write_text(as_csv(table), encoding="utf-8")
         path.with_name(f"{path.name}.tex").write_text(as_latex(table, name.replace("_", " ")), encoding="utf-8")
+
+
+def with_room(svg: str) -> str:
+    """A chart of Vega's with room at the left for labels in a wider font than the one that they were measured with.
+
+    A document that does not begin as Vega's do is left as it is.
+    """
+    begins = re.match(
+        r'(?P<svg><svg [^>]*?)width="(?P<w>[\d.]+)" height="(?P<h>[\d.]+)" viewBox="0 0 (?P=w) (?P=h)">'
+        r'<rect width="(?P=w)" height="(?P=h)"(?P<rect>[^>]*>)(?P<root><g [^>]*transform="translate\((?P<left>[\d.]+))',
+        svg,
+    )
+    if begins is None:
+        return svg
+    room = math.ceil(WIDER_FONT * float(begins["left"]))
+    width = f"{float(begins['w']) + room:g}"
+    size, box = f'width="{width}" height="{begins["h"]}"', f'viewBox="{-room} 0 {width} {begins["h"]}"'
+    return f'{begins["svg"]}{size} {box}><rect x="{-room}" {size}{begins["rect"]}{begins["root"]}{svg[begins.end() :]}'
 
 
 def file_name(name: str) -> str:

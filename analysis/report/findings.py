@@ -12,6 +12,7 @@ from analysis.store.counted import Cells
 from analysis.store.frames import MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames
 from analysis.tables.averages import average_gains, break_even, split_averages, split_gains
 from analysis.tables.budget import Budgets, Pick, parse_budget
+from analysis.tables.cascades.served import cascade_curves, cascade_languages, served_cascades
 from analysis.tables.chance import at_chance, collapsed_runs, targets_against_chance
 from analysis.tables.choices import choices
 from analysis.tables.comparison import Comparison, compare
@@ -40,6 +41,21 @@ class Findings:
         return configurations(self.frames)
 
     @cached_property
+    def cascade_curves(self) -> pd.DataFrame:
+        """`cascades.served.cascade_curves`."""
+        return cascade_curves(self.frames, self.served)
+
+    @cached_property
+    def cascades(self) -> pd.DataFrame:
+        """`cascades.served.served_cascades`."""
+        return served_cascades(self.frames, self.served)
+
+    @cached_property
+    def cascade_languages(self) -> pd.DataFrame:
+        """`cascades.served.cascade_languages`."""
+        return cascade_languages(self.frames, self.served)
+
+    @cached_property
     def hypervolumes(self) -> pd.DataFrame:
         return hypervolumes(self.frames)
 
@@ -48,9 +64,12 @@ class Findings:
         return Budgets(self.frames)
 
     @cached_property
-    def pick(self) -> Pick | None:
-        """What the budget buys; None without a budget."""
-        return self.budgets.pick(parse_budget(self.budget)) if self.budget else None
+    def picks(self) -> list[Pick]:
+        """What the budget buys on each kind of hardware; none without a budget."""
+        if not self.budget:
+            return []
+        limits = parse_budget(self.budget)
+        return [self.budgets.pick(limits, hardware=hardware) for hardware in self.budgets.hardware or [""]]
 
     @cached_property
     def best(self) -> pd.DataFrame:
@@ -75,10 +94,9 @@ class Findings:
 
     @property
     def first_size(self) -> str:
-        """Initial value of the page's size selector: the largest size with a gain, else the largest."""
-        known = set(self.gained.loc[self.gained["gain"].notna(), "size"])
-        names = self.frames.size_names
-        return next((name for name in reversed(names) if name in known), names[-1] if names else "")
+        """Initial value of the page's size selector: the size with the most gains, the largest of several."""
+        known = self.gained.loc[self.gained["gain"].notna(), "size"].value_counts()
+        return max(reversed(self.frames.size_names), key=lambda name: int(known.get(name, 0)), default="")
 
     @property
     def first_language(self) -> str:

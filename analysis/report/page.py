@@ -6,6 +6,7 @@ import base64
 import gzip
 import html
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,7 +18,11 @@ import vl_convert as vlc
 from analysis.report.style import POLICY, script, style
 from analysis.tables.formatting import p_value
 
-MOST_ROWS = 10  # of a table that is not folded
+MOST_ROWS = 8  # of a table that is not folded
+LONG_NAME = 28  # characters of a row's name that may be broken into lines
+MOST_LATEX_ROWS = 100  # of a table that the page offers as LaTeX; the exported files have all of them
+MOST_PLAIN = 150_000  # characters of a chart's specification that is not packed
+_CODE = re.compile("`([^`]+)`")
 
 
 def escape(value: object) -> str:
@@ -81,7 +86,7 @@ class Page:
         """A table in a scrolling container; the first cell of a row is its header.
 
         `data` is what is exported (default: the cells). With more than `MOST_ROWS` rows it is folded under the summary `fold`.
-        A cell may be text, a `Number` or an `Absent`.
+        A cell may be text, a `Number` or an `Absent`; a reason takes the place of the empty `Absent` cells after it.
         """
         rows = [list(row) for row in rows]
         shown = pd.DataFrame([[str(value) for value in row] for row in rows], columns=list(columns))
@@ -92,15 +97,16 @@ class Page:
             for title, is_number in zip(columns, numeric, strict=True)
         )
         body = "".join(
-            f'<tr><th scope="row">{escape(row[0])}</th>{"".join(_cell(value) for value in row[1:])}</tr>'
+            f'<tr><th scope="row"{_class("long") if len(str(row[0])) > LONG_NAME else ""}>{escape(row[0])}</th>'
+            f"{_cells(row[1:])}</tr>"
             for row in rows
         )
+        files = [("CSV", "csv", "csv", as_csv(self.tables[name]))]
+        if len(self.tables[name]) <= MOST_LATEX_ROWS:
+            files.append(("LaTeX", "tex", "x-tex", as_latex(self.tables[name], caption)))
         links = " ".join(
             f'<a download="{escape(name)}.{ending}" href="data:text/{kind};base64,{_encoded(text)}">{title}</a>'
-            for title, ending, kind, text in (
-                ("CSV", "csv", "csv", as_csv(self.tables[name])),
-                ("LaTeX", "tex", "x-tex", as_latex(self.tables[name], caption)),
-            )
+            for title, ending, kind, text in files
         )
         table = (
             f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
@@ -113,13 +119,9 @@ class Page:
         """Specifications, libraries and the drawing script; empty without charts."""
         if not self.charts:
             return ""
-        specs = (
-            f'<script type="application/json" id="spec-{number}">{inline_json(spec)}</script>'
-            for number, spec in enumerate(self.charts.values(), 1)
-        )
         return "\n".join(
             [
-                *specs,
+                *(_specification(number, spec) for number, spec in enumerate(self.charts.values(), 1)),
                 f'<script type="text/plain" id="libraries">{_libraries()}</script>',
                 f'<script type="module">{script()}</script>',
             ]
@@ -129,8 +131,20 @@ class Page:
 @lru_cache(maxsize=1)
 def _libraries() -> str:
     """Vega, Vega-Lite and vega-embed from vl-convert, packed for `draw.js` to unpack; cached: it takes a second."""
-    bundle: str = vlc.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return base64.b64encode(gzip.compress(bundle.encode("utf-8"), mtime=0)).decode("ascii")
+    return _packed(vlc.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def _specification(number: int, spec: dict[str, Any]) -> str:
+    """The element with a chart's specification: as JSON, a large one packed."""
+    text = inline_json(spec)
+    if len(text) <= MOST_PLAIN:
+        return f'<script type="application/json" id="spec-{number}">{text}</script>'
+    return f'<script type="text/plain" id="spec-{number}" data-packed>{_packed(text)}</script>'
+
+
+def _packed(text: str) -> str:
+    """Text for `draw.js` to unpack."""
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), mtime=0)).decode("ascii")
 
 
 def inline_json(value: Any) -> str:
@@ -181,8 +195,9 @@ def contents(titles: Iterable[str]) -> str:
 
 
 def paragraph(text: str, *, kind: str = "") -> str:
-    """A paragraph of plain text."""
-    return f"<p{_class(kind) if kind else ''}>{escape(text)}</p>"
+    """A paragraph of plain text; what stands between backticks is code."""
+    shown = _CODE.sub(r"<code>\1</code>", escape(text))
+    return f"<p{_class(kind) if kind else ''}>{shown}</p>"
 
 
 def heading(text: str) -> str:
@@ -238,9 +253,21 @@ def _encoded(text: str) -> str:
     return base64.b64encode(text.encode("utf-8")).decode("ascii")
 
 
-def _cell(value: object) -> str:
+def _cells(values: Sequence[object]) -> str:
+    """The cells of a row; a reason spans the empty ones that follow it, so that it is not squeezed into one column."""
+    cells: list[tuple[object, int]] = []
+    for value in values:
+        if cells and value == Absent("") and isinstance(value, Absent) and isinstance(cells[-1][0], Absent):
+            cells[-1] = cells[-1][0], cells[-1][1] + 1
+        else:
+            cells.append((value, 1))
+    return "".join(_cell(value, columns) for value, columns in cells)
+
+
+def _cell(value: object, columns: int) -> str:
     kind = "number" if isinstance(value, Number) else "absent" if isinstance(value, Absent) else "text"
-    return f"<td{_class(kind if kind != 'text' or len(str(value)) > 48 else '')}>{escape(value)}</td>"
+    span = f' colspan="{columns}"' if columns > 1 else ""
+    return f"<td{_class(kind if kind != 'text' or len(str(value)) > 48 else '')}{span}>{escape(value)}</td>"
 
 
 def _class(name: str) -> str:

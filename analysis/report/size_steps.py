@@ -1,4 +1,4 @@
-"""What a bigger size buys: from the cheapest size to the best, and from there to the most expensive."""
+"""What a bigger size buys: from the cheapest size to the best, by way of the best trade, and on to the most expensive."""
 
 from __future__ import annotations
 
@@ -17,20 +17,25 @@ from analysis.tables.tradeoff import comparable_groups, configurations
 
 @dataclass(frozen=True)
 class SizeStep:
-    """Two sizes in one serving variant ("" where nothing was served), and the difference of their mean test scores.
+    """Two sizes in one serving variant on one hardware ("" where nothing was served), and the difference of their mean scores.
 
-    `plain`: both without an intermediate task, else each with the one it was served with. `seeds` is the smaller number of the
-    two. Latencies are p50 in ms, NaN where not measured.
+    `plain`: both without an intermediate task, else each with the one it was served with. Latencies are p50 in ms, NaN where
+    not measured.
     """
 
     start: str
     end: str
     variant: str
+    hardware: str
     plain: bool
     difference: Difference
-    seeds: int
     start_ms: float
     end_ms: float
+
+    @property
+    def seeds(self) -> int:
+        """The number of seeds that both sizes were trained with: the difference is of these."""
+        return self.difference.seeds
 
     @property
     def cost_ratio(self) -> float:
@@ -48,9 +53,17 @@ class SizeStep:
         return self.tested and (self.difference.low > 0 or self.difference.high < 0)
 
 
+def why_untested(step: SizeStep) -> str:
+    """Why no verdict is given on a step that is not `tested`."""
+    if step.seeds > 1:
+        return "no interval"
+    return "one seed" if step.seeds else "no shared seed"
+
+
 def size_steps(frames: StudyFrames) -> list[SizeStep]:
     """From the cheapest size to the one with the highest mean score, and from that to the most expensive; [] for one size.
 
+    Where a size between the first two has a larger share of the gain than of the cost (`_best_trade`), the way goes by it.
     Sizes are compared without an intermediate task where every one of them has such a score, in the serving variant that most
     sizes share, on the hardware with most of them. Where nothing was served: each size's trial without an intermediate task
     that is best on English dev, in order of size.
@@ -62,10 +75,26 @@ def size_steps(frames: StudyFrames) -> list[SizeStep]:
     if len(rows) < 2:
         return []
     best = max(range(len(rows)), key=lambda place: (rows[place]["seed_mean"], -place))
-    places = [0, best or len(rows) - 1]
-    if 0 < best < len(rows) - 1:
-        places.append(len(rows) - 1)
+    places = sorted({0, best or len(rows) - 1, *_best_trade(rows[: best + 1]), *([len(rows) - 1] if best else [])})
     return [_step(frames, rows[start], rows[end]) for start, end in pairwise(places)]
+
+
+def _best_trade(rows: list[dict[str, Any]]) -> list[int]:
+    """The place between the cheapest and the best row that is furthest above the line between them; [] if none is above it.
+
+    The line is straight in score and in the logarithm of the latency: on it, each doubling of latency buys as much as the next.
+    """
+    first, last = rows[0], rows[-1]
+    if len(rows) < 3 or first["p50_ms"] == last["p50_ms"]:
+        return []
+
+    def above(place: int) -> float:
+        row = rows[place]
+        gained = (row["seed_mean"] - first["seed_mean"]) / (last["seed_mean"] - first["seed_mean"])
+        return float(gained - math.log(row["p50_ms"] / first["p50_ms"]) / math.log(last["p50_ms"] / first["p50_ms"]))
+
+    best = max(range(1, len(rows) - 1), key=above)
+    return [best] if above(best) > 0 else []
 
 
 def _step(frames: StudyFrames, start: dict[str, Any], end: dict[str, Any]) -> SizeStep:
@@ -73,9 +102,9 @@ def _step(frames: StudyFrames, start: dict[str, Any], end: dict[str, Any]) -> Si
         start=start["size"],
         end=end["size"],
         variant=start["variant"],
+        hardware=start["hardware"],
         plain=start["intermediate"] == end["intermediate"] == NONE,
         difference=compare_configurations(frames, end, start),
-        seeds=min(start["seeds"], end["seeds"]),
         start_ms=start["p50_ms"],
         end_ms=end["p50_ms"],
     )
@@ -110,11 +139,16 @@ def _unserved(frames: StudyFrames) -> list[dict[str, Any]]:
             continue
         by_task = dict(zip(own["task"], own["value"].astype("float64"), strict=True))
         mean = float(pd.Series(by_task).mean())
-        repeats = frames.trials[(frames.trials["size"] == size) & (frames.trials["outcome"] == "complete")]
-        seeds = ((repeats["trial_id"] == trial_of[size]) | (repeats["repeats"] == trial_of[size])).sum()
         rows.append(
-            {"size": size, "variant": "", "trial_id": trial_of[size], "intermediate": NONE, "judged_by": judged_by}
-            | {"score": mean, "seed_mean": mean, "seeds": int(seeds), "p50_ms": math.nan}
+            {
+                "size": size,
+                "variant": "",
+                "hardware": "",
+                "trial_id": trial_of[size],
+                "intermediate": NONE,
+                "judged_by": judged_by,
+            }
+            | {"score": mean, "seed_mean": mean, "p50_ms": math.nan}
             | {"task_scores": by_task, "judged_scores": by_task}
         )
     return rows

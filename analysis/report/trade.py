@@ -8,13 +8,14 @@ import pandas as pd
 
 from analysis.report.findings import Findings
 from analysis.report.leads import serving_lead
-from analysis.report.size_steps import SizeStep
-from analysis.store.frames import AGGREGATE_NAMES, NONE, unique, zero_shot
+from analysis.report.size_steps import SizeStep, why_untested
+from analysis.store.frames import AGGREGATE_NAMES, NONE, StudyFrames, unique, zero_shot
 from analysis.store.names import score_name
 from analysis.tables.budget import Difference
 from analysis.tables.formatting import counted, interval, signed
 from analysis.tables.gains import TIE_POINTS
 from analysis.tables.inference import ALPHA
+from analysis.tables.tradeoff import kinds_of_hardware
 
 NAMED = 2  # of several tasks with the same verdict; the others are counted
 
@@ -34,15 +35,30 @@ def size_sentence(findings: Findings) -> str:
     steps = findings.size_steps
     if not steps:
         scored = unique(findings.frames.scores["size"])
-        named = f" ({scored[0]})" if len(scored) == 1 else ""
-        return f"Only one size has scores{named}, so what size buys is open."
+        if len(scored) == 1:
+            return f"Only one size has scores ({scored[0]}), so what a bigger one buys is unknown."
+        why = "no two sizes have trials that can be compared yet" if scored else "no size has scores yet"
+        return f"What a bigger size buys is unknown: {why}."
     first, *further = steps
     text = f"Going from {first.start} to {first.end} {_bought(first)}{_for_latency(first)}"
     for step in further:
         text += f"; going on to {step.end} {_bought(step)}{_for_latency(step)}"
     alike = "without an intermediate task" if first.plain else "each with the intermediate task chosen for it"
-    served = f"served as {first.variant}, {alike}" if first.variant else f"{alike}; speed was not measured"
-    return f"{text} ({served})."
+    several = len(kinds_of_hardware(findings.frames.benchmarks)) > 1
+    where = f" on {first.hardware}" if several and first.hardware else ""
+    served = f"served as {first.variant}{where}, {alike}" if first.variant else f"{alike}; speed was not measured"
+    return f"{text} ({served}{_by_chance(steps)})."
+
+
+def _by_chance(steps: Sequence[SizeStep]) -> str:
+    """What is said of steps that were not tested."""
+    untested = [step for step in steps if not step.tested]
+    if not untested:
+        return ""
+    which = "these differences" if len(untested) > 1 else "the difference"
+    if len(untested) < len(steps):
+        which = f"what is said of {' and '.join(step.end for step in untested)}"
+    return f"; {' or '.join(unique(map(why_untested, untested)))}, so {which} could be chance"
 
 
 def _bought(step: SizeStep) -> str:
@@ -51,8 +67,7 @@ def _bought(step: SizeStep) -> str:
     if step.told:
         return f"{'buys' if difference.value > 0 else 'costs'} {abs(difference.value):.1f} points"
     if not step.tested:
-        why = "one seed" if step.seeds <= 1 else "no interval"
-        return f"changes the mean by {signed(difference.value)} points ({why}: not tested)"
+        return f"changes the mean by {signed(difference.value)} points"
     if max(abs(difference.low), abs(difference.high)) <= TIE_POINTS:
         return f"is a tie ({signed(difference.value)} points)"
     return f"buys nothing that {step.seeds} seeds tell from zero ({_with_interval(difference)})"
@@ -68,7 +83,7 @@ def intermediate_sentence(findings: Findings) -> str:
     size = _size_of_gains(findings)
     rows = averages[averages["size"] == size].sort_values("gain", ascending=False, kind="stable")
     if rows.empty:
-        return "What an intermediate task buys is open: no trial has a counterpart without one."
+        return "What an intermediate task buys is unknown: no trial has a counterpart without one."
     tested = rows[rows["p_holm"].notna()]
     if tested.empty:
         return f"On {size}, {_untested(rows)}."
@@ -79,6 +94,7 @@ def intermediate_sentence(findings: Findings) -> str:
         _ties(tested[tied]),
         _undecided(tested[~told & ~tied]),
         _amounts(tested[told & (tested["gain"] < 0)].iloc[::-1], "costs"),
+        _one_seed(rows[rows["p_holm"].isna()]),
     ]
     plain = not tested["not_zero_shot"].any() and all(
         findings.frames.members(name) in ((), (name,)) for name in tested["intermediate"]
@@ -107,19 +123,28 @@ def _undecided(rows: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     names, gains = list(rows["intermediate"]), rows["gain"]
-    ends = signed(gains.max()) if len(names) == 1 else f"{signed(gains.min())} to {signed(gains.max())}"
+    ends = signed(gains.max()) if len(names) == 1 else f"means from {signed(gains.min())} to {signed(gains.max())}"
     seeds = counted(int(rows["seeds"].max()), "seed")
     return f"{_named(names)} {'buys' if len(names) == 1 else 'buy'} nothing that {seeds} tell from zero ({ends})"
+
+
+def _one_seed(rows: pd.DataFrame) -> str:
+    """Intermediate tasks that were not tested beside others that were; "" without rows."""
+    names = [f"{row['intermediate']} ({signed(row['gain'])})" for row in rows.to_dict("records")]
+    return f"not tested with one seed: {_named(names)}" if names else ""
 
 
 def _untested(rows: pd.DataFrame) -> str:
     """The range of mean gains that rest on one seed."""
     best, worst = rows.iloc[0], rows.iloc[-1]
     if len(rows) == 1:
-        return f"{best['intermediate']} first changes the mean by {signed(best['gain'])} points (one seed: not tested)"
+        return (
+            f"training on {best['intermediate']} first changes the mean by {signed(best['gain'])} points "
+            "(one seed, so it could be chance)"
+        )
     return (
         f"training on an English task first changes the mean by {signed(best['gain'])} ({best['intermediate']}) to "
-        f"{signed(worst['gain'])} points ({worst['intermediate']}; one seed: not tested)"
+        f"{signed(worst['gain'])} points ({worst['intermediate']}; one seed, so it could be chance)"
     )
 
 
@@ -136,12 +161,11 @@ def _listed(parts: Sequence[str]) -> str:
 
 
 def _size_of_gains(findings: Findings) -> str:
-    """The best of the sizes that have mean gains, else the largest of them."""
+    """The size with the best mean score where it has mean gains, else the largest size that has them; "" if none has."""
     known = set(findings.headline_averages["size"])
-    steps = findings.size_steps
-    if steps and steps[0].end in known and steps[0].difference.value > 0:
-        return steps[0].end
-    return next((name for name in reversed(findings.frames.size_names) if name in known), "")
+    best = [step.start for step in findings.size_steps[:1]]
+    best += [step.end for step in findings.size_steps if step.difference.value > 0]
+    return next((name for name in [*best[-1:], *reversed(findings.frames.size_names)] if name in known), "")
 
 
 def _with_interval(difference: Difference) -> str:
@@ -186,9 +210,20 @@ def study_line(findings: Findings) -> str:
     languages = len(frames.languages)
     parts = [
         str(frames.context["experiment"]),
-        counted(len(frames.size_names), "size"),
+        f"{counted(len(frames.size_names), 'size')}{_parameters(frames)}",
         counted(len([name for name in frames.intermediates if name != NONE]), "intermediate task"),
         f"{counted(len(findings.scored_targets), 'target')} in {counted(languages, 'language')}",
         counted(int(frames.trials["seed"].dropna().nunique()), "seed"),
     ]
     return f"{' · '.join(parts)} · scores: mean over targets, {AGGREGATE_NAMES[judged_by]}"
+
+
+def _parameters(frames: StudyFrames) -> str:
+    """ " (0.4M to 1.8M body parameters)"; "" where they are not known."""
+    millions = (
+        frames.benchmarks["params_body_m"].dropna() if "params_body_m" in frames.benchmarks else pd.Series(dtype=float)
+    )
+    if millions.empty:
+        return ""
+    ends = unique(f"{value:.2g}M" if value < 10 else f"{value:,.0f}M" for value in (millions.min(), millions.max()))
+    return f" ({' to '.join(ends)} body parameters)"

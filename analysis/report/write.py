@@ -83,8 +83,9 @@ def _header(findings: Findings, page: Page) -> str:
     answered = answer(findings)
     sentences = trade(findings)
     short = sentences or answered.paragraphs
-    if findings.pick is not None:  # the budget replaces the fastest configuration near the best
-        short = [budget_sentence(findings.pick), *short]
+    if findings.picks:  # the budget replaces the fastest configuration near the best
+        several = len(findings.picks) > 1
+        short = [*(budget_sentence(pick, say_hardware=several) for pick in findings.picks), *short]
         answered = replace(answered, fastest="")
     full = [*map(paragraph, answered.paragraphs), *(paragraph(text, kind="note") for text in caveats(findings))]
     return (

@@ -19,6 +19,7 @@ import pandas as pd
 Floats = npt.NDArray[np.float64]
 Key = tuple[str, str]  # size, trial id
 
+CONFIDENCE = "confidence"  # a column of an evaluation's examples: how sure the model is, from 0 to 1
 RESAMPLES = 500  # gives a standard error to within 3% (1 / sqrt(2 * 500))
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from analysis.store.examples import Examples
+from analysis.store.examples import Examples, Key
 
 T = TypeVar("T")
 NONE = "none"
@@ -17,6 +17,7 @@ MEAN = "mean"
 MEAN_WITHOUT_ENGLISH = "mean without en"
 AGGREGATES = (MEAN, MEAN_WITHOUT_ENGLISH)
 ENGLISH = "en"
+UNKNOWN = "unknown"  # in place of languages
 AGGREGATE_NAMES = {MEAN: "all languages, English included", MEAN_WITHOUT_ENGLISH: "languages other than English"}
 
 # Metrics `<signal>/<task>`: how sure a model is and how far languages agree, in percent and without labels; its losses.
@@ -28,6 +29,7 @@ BENCH_METRICS = (
     "p50_ms",
     "p90_ms",
     "p99_ms",
+    "mean_ms",
     "server_p99_ms",
     "server_qps",
     "throughput_sps",
@@ -62,6 +64,7 @@ SIZES = {
     "encoder": "str",
     "seen": "object",
     "seen_by_arm": "object",
+    "search_ended": "str",
 }
 TRIALS = {
     "size": "str",
@@ -82,6 +85,7 @@ TRIALS = {
     "constant": "str",
     "encoder_train_s": "float64",
     "target_train_s": "float64",
+    "in_place_of": "str",
 }
 SCORES = {
     "size": "str",
@@ -122,6 +126,7 @@ BENCHMARKS = {
     "mig": "str",
     "driver": "str",
     "reason": "str",
+    "cascade": "object",
 }
 EVALUATIONS = {"size": "str", "trial_id": "str", "task": "str", "stage": "str"}
 SPEED_BY_LANGUAGE = {
@@ -135,13 +140,36 @@ SPEED_BY_LANGUAGE = {
 
 
 def frame(rows: Iterable[Any], dtypes: dict[str, str]) -> pd.DataFrame:
-    """A table with these columns and types; it keeps its columns when there are no rows."""
-    return pd.DataFrame(list(rows), columns=list(dtypes)).astype(dict(dtypes))
+    """A table with these columns and types; it keeps its columns when there are no rows.
+
+    A row without a text has "", and one without an object None.
+    """
+    table = pd.DataFrame(list(rows), columns=list(dtypes))
+    filled = {name: table[name].fillna("") for name, dtype in dtypes.items() if dtype == "str"}
+    for name in (name for name, dtype in dtypes.items() if dtype == "object"):
+        filled[name] = table[name].astype(object).where(table[name].notna(), None)
+    return table.assign(**filled).astype(dict(dtypes))
 
 
 def rows_where(table: pd.DataFrame, keep: Iterable[bool]) -> pd.DataFrame:
     """The rows whose flag is true. A plain list would select columns from an empty table; this does not."""
     return table[pd.Series(list(keep), index=table.index, dtype=bool)]
+
+
+def cascade_in(row: Mapping[Any, Any]) -> Mapping[str, Any]:
+    """What a row of `benchmarks` says of the cascade that was served; empty for a single model.
+
+    `small` and `small_trial` name the smaller model; the row's own size and trial are the larger one's. `served_as` is the
+    serving variant of both, `thresholds` has the least confidence at which the smaller answers, by target, and `timed_share` is
+    the share of the timed queries that it answered.
+    """
+    cascade = row.get("cascade")
+    return cascade if isinstance(cascade, dict) else {}
+
+
+def served_key(row: Mapping[Any, Any]) -> Key:
+    """Under which `StudyFrames.examples` has the scores by example of a row of `benchmarks`: as served, not as evaluated."""
+    return str(row["size"]), f"{row['trial_id']}/{row['variant']}"
 
 
 def zero_shot(table: pd.DataFrame) -> tuple[str, pd.Series[float]]:
@@ -178,7 +206,8 @@ class StudyFrames:
     `trials`: one row per trial (`kind` "trial") and per repeat with another seed ("repeat"; `repeats` names the trial).
     `outcome` is "complete", "stopped_early", "failed" or "unfinished". `dev_score` and `test_score` average the
     `targets_finished` targets. `encoder_train_s` and `target_train_s` are the seconds of its trainings (and merges) before the
-    targets and of the others, as if it shared none; NaN where not recorded.
+    targets and of the others, as if it shared none; NaN where not recorded. `in_place_of`: of a repeat, the collapsed runs
+    (`chance.collapsed_runs`) that it was made for, with commas; else "".
     `scores`: one row per trial, task, split and language. `language` is a code, or one of `AGGREGATES` for a mean over
     languages; every dev row is such a mean. `chance` is the score of guessing.
     `ceilings`: the highest score that any model of a size could reach, by task and language, where its head bounds it.
@@ -301,12 +330,23 @@ class StudyFrames:
         return tuple(self._arms.get(intermediate, {}).get("members", ()))
 
     def trained_languages(self, intermediate: str) -> tuple[str, ...]:
-        """Languages besides English in which an intermediate choice has labelled training data."""
-        return tuple(self._arms.get(intermediate, {}).get("languages", ()))
+        """Languages besides English in which an intermediate choice is known to have labelled training data."""
+        return tuple(self._arms.get(intermediate, {}).get("languages") or ())
+
+    def languages_unknown(self, intermediate: str) -> bool:
+        """Whether the languages of its labelled training data are unknown: a checkpoint whose card does not state them."""
+        arm = self._arms.get(intermediate, {})
+        return "languages" in arm and arm["languages"] is None
 
     def not_zero_shot(self, intermediate: str, target: str) -> tuple[str, ...]:
-        """The target's languages besides English in which the intermediate choice has labelled training data."""
+        """The target's languages besides English in which the choice is known to have labelled training data."""
         return tuple(name for name in self.trained_languages(intermediate) if name in self._tested.get(target, ()))
+
+    def not_zero_shot_in_words(self, intermediate: str, targets: Iterable[str]) -> str:
+        """`not_zero_shot` over these targets, with commas; `UNKNOWN` where it is; "" where the choice is zero-shot on all."""
+        if self.languages_unknown(intermediate):
+            return UNKNOWN
+        return ", ".join(unique(name for target in targets for name in self.not_zero_shot(intermediate, target)))
 
     @cached_property
     def _tested(self) -> dict[str, set[str]]:
@@ -315,8 +355,8 @@ class StudyFrames:
         return {str(task): set(languages) - set(AGGREGATES) for task, languages in tests.groupby("task")["language"]}
 
     @property
-    def _arms(self) -> dict[str, dict[str, list[str]]]:
-        arms: dict[str, dict[str, list[str]]] = self.context.get("arms") or {}
+    def _arms(self) -> dict[str, dict[str, Any]]:
+        arms: dict[str, dict[str, Any]] = self.context.get("arms") or {}
         return arms
 
     def _seen_by_arm(self, size: str, intermediate: str, target: str) -> str:

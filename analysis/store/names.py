@@ -12,6 +12,7 @@ METRIC_NAMES = {
     "p50_ms": "p50 latency (ms)",
     "p90_ms": "p90 latency (ms)",
     "p99_ms": "p99 latency (ms)",
+    "mean_ms": "mean latency (ms)",
     "server_p99_ms": "p99 latency under load (ms)",
     "server_qps": "load within the latency bound (queries/s)",
     "server_bound_ms": "latency bound (ms)",
@@ -60,6 +61,8 @@ VERDICT_NAMES = {
     "higher": "higher",
     "lower": "lower",
     "unclear": "undecided",
+    "same": "the same",
+    "untested": "not tested",
     "one seed": "one seed: not tested",
 }
 

@@ -108,6 +108,7 @@ def _size_row(run: StoredRun) -> dict[str, Any]:
         "encoder": tags.get("encoder", ""),
         "seen": {str(target): str(what) for target, what in _json_object(run, "seen").items()},
         "seen_by_arm": _json_object(run, "seen_by_arm"),
+        "search_ended": tags.get("search_ended", ""),
     }
 
 
@@ -151,6 +152,7 @@ def _trial_row(run: StoredRun) -> dict[str, Any]:
         ),
         "encoder_train_s": metrics.get("train_s/encoder"),
         "target_train_s": metrics.get("train_s/targets"),
+        "in_place_of": tags.get("in_place_of", ""),
     }
 
 
@@ -243,6 +245,7 @@ def _benchmark_row(run: StoredRun) -> dict[str, Any]:
         "baseline_test_score_without_english": metrics.get("baseline/test_without_english/score"),
         "baseline_task_scores": _task_scores(run, "baseline/test"),
         "baseline_task_scores_without_english": _task_scores(run, "baseline/test_without_english"),
+        "cascade": _json_object(run, "cascade"),
         "unavailable": reasons,
         "results": results,
     }

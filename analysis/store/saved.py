@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.store.examples import Examples, Key
+from analysis.store.examples import CONFIDENCE, Examples, Key
 from analysis.store.frames import (
     BENCHMARKS,
     CEILINGS,
@@ -30,9 +30,11 @@ from analysis.store.frames import (
     TRIALS,
     StudyFrames,
     frame,
+    served_key,
 )
 
 FORMAT = 1
+ZSTD_LEVEL = 19  # files of examples are committed and sent
 TABLES = {
     "sizes": SIZES,
     "trials": TRIALS,
@@ -53,11 +55,17 @@ _SAME = ("experiment", "targets", "intermediates", "precision", "data")  # of th
 
 
 def save(frames: StudyFrames, path: Path) -> Path:
-    """Write the tables and the context as JSON, and the sums by test example, where there are any, to `examples_path`."""
+    """Write the tables and the context as JSON, and the scores by example, where there are any, to `examples_path`."""
     tables = {name: json.loads(getattr(frames, name).to_json(orient="records")) for name in TABLES}
     path.write_text(json.dumps({"format": FORMAT, "context": frames.context, **tables}, indent=0), encoding="utf-8")
     if (examples := _all_examples(frames)) is not None:
-        examples.to_parquet(examples_path(path), index=False, compression="zstd", write_page_checksum=True)
+        examples.to_parquet(
+            examples_path(path),
+            index=False,
+            compression="zstd",
+            compression_level=ZSTD_LEVEL,
+            write_page_checksum=True,
+        )
     else:  # of a study that was saved here before
         examples_path(path).unlink(missing_ok=True)
     return path
@@ -89,13 +97,21 @@ def read_saved(path: Path) -> StudyFrames:
 
 
 def _all_examples(frames: StudyFrames) -> pd.DataFrame | None:
-    """The test examples of every trial that has them, or None; a table that cannot be read is in `Examples.problems`."""
+    """The examples of every trial and measurement that has them, or None if none has.
+
+    A table that cannot be read is in `Examples.problems`. Confidences as served are left out: no analysis reads them, and they
+    are half of such a table's bytes.
+    """
+    trials = frames.trials[["size", "trial_id"]].drop_duplicates().itertuples(index=False, name=None)
     tables = []
-    for size, trial_id in frames.trials[["size", "trial_id"]].drop_duplicates().itertuples(index=False, name=None):
+    served = dict.fromkeys(map(served_key, frames.benchmarks.to_dict("records")))
+    for size, trial_id in (*trials, *served):
         table = frames.examples.read((size, trial_id)) if frames.examples.sums((size, trial_id)) else None
         if table is not None:
-            tests = table[table["split"] == "test"] if "split" in table else table
-            tables.append(tests.assign(size=size, trial_id=trial_id, split="test"))
+            known = table if "split" in table else table.assign(split="test")
+            if (size, trial_id) in served:
+                known = known.drop(columns=CONFIDENCE, errors="ignore")
+            tables.append(known.assign(size=size, trial_id=trial_id).astype({"split": str}))
     if not tables:
         return None
     examples = pd.concat([table.astype({"task": str, "language": str}) for table in tables], ignore_index=True)
@@ -124,7 +140,8 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
 
     The trials of a further seed are repeats of the first run's trials with the same choice. A size with the same trials in two
     runs, as when a copy of an output folder was benchmarked on another machine, counts once. The first measurement of a size
-    and serving variant counts. `context` is the first run's; its key `joined` has seed, hardware and command of each.
+    and serving variant on each kind of hardware counts. `context` is the first run's; its key `joined` has seed, hardware and
+    command of each.
 
     Raises:
         ValueError: the runs are not of one study, or two of them have the same size with the same seed.
@@ -138,7 +155,7 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
     ids = _joined_ids(parts)
     tables = {name: _joined_table(name, parts, ids) for name in TABLES}
     sizes = tables["sizes"].drop_duplicates("size").sort_values(["params_m", "size"], kind="stable")
-    timed = ["size", "variant"]
+    timed = ["size", "variant", "hardware"]
     kept = tables["benchmarks"].drop_duplicates(timed)[[*timed, "trial_id"]]
     tables |= {
         "sizes": sizes.reset_index(drop=True),
@@ -149,8 +166,15 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
     origins = {(size, new): (number, (size, old)) for (number, size, old), (new, _) in ids.items()}
 
     def read(key: Key) -> pd.DataFrame | None:
-        number, own = origins.get(key, (0, key))
-        return parts[number].examples.read(own)
+        size, (trial, _, variant) = key[0], key[1].partition("/")
+        number, own = origins.get((size, trial), (0, (size, trial)))
+        if not variant:
+            return parts[number].examples.read(own)
+        first = parts[number].examples.read((size, f"{own[1]}/{variant}"))
+        # A run that measured a copy of another's trials has lost them above, so its measurements keep their ids.
+        copies = (part for number, part in enumerate(parts) if (number, size, trial) not in ids)
+        others = (part.examples.read(key) for part in copies)
+        return first if first is not None else next((table for table in others if table is not None), None)
 
     runs = [{name: part.context.get(name) for name in ("seed", "hardware", "command")} for part in parts]
     return StudyFrames(context=first.context | {"joined": runs}, examples=Examples(read), **tables)
@@ -169,11 +193,11 @@ _ONCE = (
 def _known_once(parts: Sequence[StudyFrames]) -> list[StudyFrames]:
     """The runs without sizes whose every trial, with its scores, an earlier run has, if they add benchmarks, which stay."""
     known: list[tuple[str, pd.DataFrame]] = []
-    timed: set[tuple[str, str]] = set()
+    timed: set[tuple[str, str, str]] = set()
     kept = []
     for part in parts:
         of_sizes = [(size, _identifying(part, size)) for size in part.sizes["size"]]
-        measured = set(zip(part.benchmarks["size"], part.benchmarks["variant"], strict=True))
+        measured = set(part.benchmarks[["size", "variant", "hardware"]].itertuples(index=False, name=None))
         same = {size for size, own in of_sizes if any(size == name and own.equals(other) for name, other in known)}
         again = same if measured - timed else set[str]()
         known, timed = known + of_sizes, timed | measured
@@ -236,5 +260,8 @@ def _joined_table(
                 row |= {"kind": "repeat", "repeats": original}
             for column in _IDS & row.keys():
                 row[column] = ids.get((number, row["size"], row[column]), (row[column], ""))[0]
+            if row.get("in_place_of"):
+                stood_for = row["in_place_of"].split(", ")
+                row["in_place_of"] = ", ".join(ids.get((number, row["size"], run), (run, ""))[0] for run in stood_for)
             rows.append(row)
     return frame(rows, TABLES[name])

@@ -28,6 +28,7 @@ _AVERAGES = {
     "seeds": "int64",
     "targets": "int64",
     "collapsed": "int64",
+    "replaced": "int64",
     "rank": "Int64",
     "not_zero_shot": "str",
 }
@@ -74,17 +75,20 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
     """Mean gain over targets per size and intermediate task, in test points.
 
     Each target counts with its mean of `StudyFrames.judged_by`: without English wherever that is recorded. Targets with a
-    contamination flag are left out, so are targets that not every paired seed has (a run may have collapsed, as in
-    `chance.collapsed_runs`) and, if `above_chance`, those of `chance.at_chance`. `collapsed` counts the targets left out
-    because of it. `sd` is over the `seeds` of the mean over `targets`. `low` and `high` are each row's own 95% interval,
-    `p_holm` is corrected over the table, both as in `gains.gains`. `rank` orders the intermediate tasks of a size in tie groups
-    (`ranks`). `not_zero_shot` are the languages besides English, of these targets, that the intermediate task is trained in.
+    contamination flag are left out, so are, if `above_chance`, those of `chance.at_chance`. A seed in which a run collapsed
+    (`chance.collapsed_runs`) is left out whole where another was run in its place; `replaced` counts these seeds. Targets that
+    not every seed has are left out; `collapsed` counts those for which a run collapsed that none replaces.
+
+    `sd` is over the `seeds` of the mean over `targets`. `low` and `high` are each row's own 95% interval, `p_holm` is corrected
+    over the table, both as in `gains.gains`. `rank` orders the intermediate tasks of a size in tie groups (`ranks`).
+    `not_zero_shot` are the languages besides English, of these targets, that the intermediate task is trained in, or "unknown".
     """
-    pairs = transfer_pairs(frames, cells=cells, with_collapsed=True)
+    pairs = transfer_pairs(frames, cells=cells, with_left_out=True)
     if above_chance:
         pairs = pairs[~pairs["task"].isin(at_chance(frames))]
     rows: list[dict[str, Any]] = []
-    for (size, intermediate), group in pairs.groupby(["size", "intermediate"], sort=False):
+    for (size, intermediate), every in pairs.groupby(["size", "intermediate"], sort=False):
+        group = every[~every["replaced"]]
         means, scored = _mean_by_seed(group)
         if means.empty:
             continue
@@ -97,11 +101,10 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
                 "seeds": len(means),
                 "targets": len(scored),
                 "collapsed": group.loc[group["collapsed"], "task"].nunique(),
+                "replaced": every.loc[every["replaced"], "seed"].nunique(),
                 "by_seed": means.to_dict(),
                 "example_variance": mean_example_variance(frames, group, [task for _, task in scored]),
-                "not_zero_shot": ", ".join(
-                    dict.fromkeys(name for _, task in scored for name in frames.not_zero_shot(str(intermediate), task))
-                ),
+                "not_zero_shot": frames.not_zero_shot_in_words(str(intermediate), [task for _, task in scored]),
             }
         )
     table = pd.DataFrame(rows, columns=[*_AVERAGES, "example_variance", "by_seed"])
@@ -116,7 +119,7 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
     table = table.assign(low=inferred.low, high=inferred.high, p_holm=holm(inferred.p))
     table["rank"] = pd.Series(pd.NA, index=table.index, dtype="Int64")
     for size, group in table[table["seeds"] > 1].groupby("size", sort=False):
-        own = pairs[(pairs["size"] == size) & ~pairs["collapsed"]]
+        own = pairs[(pairs["size"] == size) & ~pairs["collapsed"] & ~pairs["replaced"]]
         places = ranks(frames, own, dict(zip(group["intermediate"], group["gain"], strict=True)))
         table.loc[group.index, "rank"] = group["intermediate"].map(places)
     return table[list(_AVERAGES)].astype(_AVERAGES)
@@ -180,10 +183,13 @@ def _mean_by_seed(pairs: pd.DataFrame) -> tuple[pd.Series[float], list[tuple[str
     return by_seed.mean(axis="columns").dropna(), cells
 
 
-def transfer_pairs(frames: StudyFrames, *, cells: Cells, with_collapsed: bool = False) -> pd.DataFrame:
-    """The rows of `gains.paired_scores` without those of a pair with a contamination flag, and without collapsed runs."""
+def transfer_pairs(frames: StudyFrames, *, cells: Cells, with_left_out: bool = False) -> pd.DataFrame:
+    """The rows of `gains.paired_scores` without those of a pair with a contamination flag.
+
+    Unless `with_left_out`, also without collapsed runs and without seeds whose place another takes.
+    """
     pairs = paired_scores(frames, cells=cells)
-    pairs = pairs if with_collapsed else pairs[~pairs["collapsed"]]
+    pairs = pairs if with_left_out else pairs[~pairs["collapsed"] & ~pairs["replaced"]]
     keys = zip(pairs["size"], pairs["intermediate"], pairs["task"], strict=True)
     flags = (frames.contamination_flag(*key) for key in keys)
     return rows_where(pairs, (flag == "" for flag in flags))
@@ -238,7 +244,8 @@ def split_gains(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFram
 def split_averages(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame:
     """Means over targets of `split_gains`, per size and intermediate task; `sd_untrained` is over the `seeds` of the mean.
 
-    Over the `targets` that have both kinds of languages, so that the two means are of the same targets.
+    Over the `targets` that have both kinds of languages in every seed, so that the two means are of the same targets. A seed
+    whose place another takes is left out, as in `average_gains`.
     """
     rows: list[dict[str, Any]] = []
     for (size, intermediate), pairs in _other_language_pairs(frames, cells).groupby(
@@ -250,7 +257,9 @@ def split_averages(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataF
                 for task, language in zip(pairs["task"], pairs["language"], strict=True)
             ]
         )
-        both = pairs.groupby("task")["trained"].nunique() == 2
+        pairs = pairs[~pairs["replaced"]]
+        kinds = pairs.groupby(["task", "seed"])["trained"].nunique().unstack()
+        both = (kinds == 2).all(axis="columns")  # False where a seed has none, because its run collapsed
         pairs = pairs[pairs["task"].isin(both.index[both])]
         if pairs.empty:
             continue

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.store.examples import Floats, Key
-from analysis.store.frames import BENCH_METRICS, StudyFrames
+from analysis.store.frames import BENCH_METRICS, StudyFrames, cascade_in, served_key
 from analysis.store.names import METRIC_DIGITS, METRIC_NAMES
 from analysis.tables.inference import example_variance, infer, probability_above_zero
 from analysis.tables.seeds import mean_draws, seed_runs, served_scores
-from analysis.tables.tradeoff import MORE_IS_BETTER, configurations
+from analysis.tables.tradeoff import MORE_IS_BETTER, configurations, kinds_of_hardware
 
 _LIMIT = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|<|>)\s*(?P<value>[-+0-9.eE]+)\s*")
 
@@ -54,13 +54,18 @@ class Difference:
     high: float
     probability: float  # that the first is better
     rests_on: str  # sources of error that the interval covers, or why there is no interval
+    seeds: int  # that both have
 
 
 @dataclass(frozen=True)
 class Pick:
-    """What a budget buys: rows of `tradeoff.configurations` (None: nothing fits), and their difference."""
+    """What a budget buys: rows of `tradeoff.configurations` (None: nothing fits), and their difference.
+
+    All rows were measured on `hardware`.
+    """
 
     limits: tuple[Limit, ...]
+    hardware: str
     best: dict[str, Any] | None
     runner_up: dict[str, Any] | None
     difference: Difference | None
@@ -93,8 +98,10 @@ def parse_budget(text: str) -> tuple[Limit, ...]:
     return tuple(limits)
 
 
-def best_for_budget(frames: StudyFrames, budget: str | tuple[Limit, ...]) -> Pick:
+def best_for_budget(frames: StudyFrames, budget: str | tuple[Limit, ...], *, hardware: str | None = None) -> Pick:
     """The configuration within the budget with the highest mean test score over its seeds, the runner-up, and their difference.
+
+    A budget is for one kind of hardware, whose name may be left out where a study was measured on one alone.
 
     Configurations are ranked over the targets that all of those within the budget were scored on; the top two are then ordered
     by their paired difference. The runner-up is the next of another size or trial, else another serving variant of the same
@@ -105,28 +112,38 @@ def best_for_budget(frames: StudyFrames, budget: str | tuple[Limit, ...]) -> Pic
     a higher load might do too. A p99 over the limit does not break it, because a lower load might keep it and was not measured.
 
     Raises:
-        BadBudget: the budget cannot be parsed.
+        BadBudget: the budget cannot be parsed; or nothing was measured on the hardware, or something on several kinds of it.
     """
-    return Budgets(frames).pick(parse_budget(budget) if isinstance(budget, str) else budget)
+    limits = parse_budget(budget) if isinstance(budget, str) else budget
+    budgets = Budgets(frames)
+    if hardware is None and len(budgets.hardware) > 1:
+        raise BadBudget(f"measured on several kinds of hardware, so give hardware=, one of {_quoted(budgets.hardware)}")
+    if hardware is not None and hardware not in budgets.hardware:
+        raise BadBudget(f"hardware {hardware!r}: nothing was measured on it; one of {_quoted(budgets.hardware)}")
+    return budgets.pick(limits, hardware=next(iter(budgets.hardware), "") if hardware is None else hardware)
 
 
 class Budgets:
-    """Picks for any number of budgets of one study (`best_for_budget`); scores and differences are computed once."""
+    """Picks for any number of budgets of one study (`best_for_budget`); scores and differences are computed once.
+
+    `hardware`: the kinds that something was measured on, in the order of the benchmarks.
+    """
 
     def __init__(self, frames: StudyFrames) -> None:
         self._frames = frames
         self._rows = [
             {str(name): value for name, value in row.items()} for row in configurations(frames).to_dict("records")
         ]
+        self.hardware = kinds_of_hardware(frames.benchmarks)
         self._means: dict[tuple[object, ...], float] = {}
         self._differences: dict[tuple[object, ...], Difference] = {}
 
-    def pick(self, limits: tuple[Limit, ...]) -> Pick:
-        """What this budget buys."""
+    def pick(self, limits: tuple[Limit, ...], *, hardware: str) -> Pick:
+        """What this budget buys on one kind of hardware."""
         fitting: list[dict[str, Any]] = []
         unknown: list[str] = []
         undecided: dict[str, tuple[str, ...]] = {}
-        for row in self._rows:
+        for row in self._on(hardware):
             checks = [check(row, limit, limits) for limit in limits]
             scored = pd.notna(row["score"])
             if scored and all(result is True for result in checks):
@@ -138,18 +155,28 @@ class Budgets:
                 if scored:
                     undecided[missing.what] = (*undecided.get(missing.what, ()), _name(row))
         best, runner_up, difference = self._top_two(fitting)
-        return Pick(limits, best, runner_up, difference, len(fitting), tuple(unknown), undecided)
+        return Pick(limits, hardware, best, runner_up, difference, len(fitting), tuple(unknown), undecided)
 
-    def steps(self, metric: str) -> list[Pick]:
-        """The picks for limits on one metric, tightest first: one at the value of each scored configuration.
+    def steps(self, metric: str, *, hardware: str, also: Limit | None = None) -> list[Pick]:
+        """The picks for limits on one metric, tightest first: one at the value of each scored configuration, and `also`.
 
-        Between two of these values nothing else fits, so they answer every budget on this metric. Values are rounded to the
-        decimals they are shown with, towards the side on which their configuration fits.
+        Between two of these values nothing else fits, so they answer every budget on this metric that something meets. Values
+        are rounded to the decimals they are shown with, towards the side on which their configuration fits. No steps where no
+        scored configuration has the metric.
         """
         more, digits = metric in MORE_IS_BETTER, METRIC_DIGITS[metric]
-        known = [row[metric] for row in self._rows if pd.notna(row[metric]) and pd.notna(row["score"])]
-        values = sorted({_rounded(value, digits, up=not more) for value in known}, reverse=more)
-        return [self.pick((Limit(metric, ">=" if more else "<=", value),)) for value in values]
+        known = [row[metric] for row in self._on(hardware) if pd.notna(row[metric]) and pd.notna(row["score"])]
+        values = {_rounded(value, digits, up=not more) for value in known}
+        limits = {Limit(metric, ">=" if more else "<=", value) for value in values}
+        if limits and also is not None:
+            limits.add(also)
+        # "<" is tighter than "<=" at the same value.
+        tightest_first = sorted(limits, key=lambda limit: (-limit.value if more else limit.value, "=" in limit.sign))
+        return [self.pick((limit,), hardware=hardware) for limit in tightest_first]
+
+    def _on(self, hardware: str) -> list[dict[str, Any]]:
+        """The configurations measured on it, and those that could not be measured."""
+        return [row for row in self._rows if row["reason"] or row["hardware"] == hardware]
 
     def _top_two(
         self, fitting: list[dict[str, Any]]
@@ -185,6 +212,10 @@ class Budgets:
         return self._differences[key]
 
 
+def _quoted(names: list[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"
+
+
 def _rounded(value: float, digits: int, *, up: bool) -> float:
     """To this many decimals, never below the value if `up`, else never above it."""
     rounded = round(value, digits)
@@ -215,7 +246,7 @@ def compare_configurations(frames: StudyFrames, first: dict[str, Any], second: d
     shared = sorted(scores[0].keys() & scores[1].keys())
     if not shared:
         value = _expected(frames, first, tasks) - _expected(frames, second, tasks)
-        return _without_interval(value, "the two share no seed with a complete run")
+        return _without_interval(value, "the two share no seed with a complete run", seeds=0)
     draws = []
     for seed in shared:
         ids = [(key[0], by_seed[seed].trial_id) for key, by_seed in zip(keys, runs, strict=True)]
@@ -235,15 +266,17 @@ def _difference_of_variants(
         float(np.mean([scores[task] for task in tasks])) if has_tasks else float(row["score"])
         for scores, row in zip(served, (first, second), strict=True)
     ]
-    ids = [(str(row["size"]), f"{row['trial_id']}/{row['variant']}") for row in (first, second)]
-    draws = _draws_of_difference(frames, ids[0], ids[1], tasks=tasks, language=str(first["judged_by"]))
+    draws = _draws_of_difference(
+        frames, served_key(first), served_key(second), tasks=tasks, language=str(first["judged_by"])
+    )
     if draws is None:
-        return _without_interval(means[0] - means[1], "the same model, and no examples are recorded by serving variant")
+        why = "the same model, and no examples are recorded by serving variant"
+        return _without_interval(means[0] - means[1], why, seeds=1)
     return _difference([means[0] - means[1]], [draws])
 
 
-def _without_interval(value: float, why: str) -> Difference:
-    return Difference(value, math.nan, math.nan, math.nan, math.nan, why)
+def _without_interval(value: float, why: str, *, seeds: int) -> Difference:
+    return Difference(value, math.nan, math.nan, math.nan, math.nan, why, seeds)
 
 
 def _difference(by_seed: list[float], draws: list[Floats]) -> Difference:
@@ -263,6 +296,7 @@ def _difference(by_seed: list[float], draws: list[Floats]) -> Difference:
         float(inferred.high[0]),
         probability_above_zero(value, float(inferred.se[0]), float(inferred.df[0])),
         rests_on,
+        seeds,
     )
 
 
@@ -296,7 +330,8 @@ def check(row: dict[str, Any], limit: Limit, limits: tuple[Limit, ...]) -> bool 
 
 
 def _name(row: dict[str, Any]) -> str:
-    return f"{row['size']} {row['variant']}"
+    cascade = cascade_in(row)
+    return f"{cascade['small']}→{row['size']} cascade" if cascade else f"{row['size']} {row['variant']}"
 
 
 def _expected(frames: StudyFrames, row: dict[str, Any], tasks: list[str]) -> float:

@@ -30,6 +30,7 @@ _COLLAPSED = {
     "dev_score": "float64",
     "chance": "float64",
     "reason": "str",
+    "replaced_by": "str",
 }
 
 
@@ -67,7 +68,8 @@ def collapsed_runs(frames: StudyFrames) -> pd.DataFrame:
     transfers. On test the mean over all languages, English included, must be within the larger of
     `NEAR_CHANCE_POINTS` and its 95% interval over test examples of `chance`; on dev the score within `DEV_POINTS`. A
     run that learned English and transfers nothing is not collapsed. `reason` adds what became of the loss of the target's
-    training, where that is recorded: it never fell, or it fell and nothing was learned that English dev shows. Not listed:
+    training, where that is recorded: it never fell, or it fell and nothing was learned that English dev shows. `replaced_by`
+    names the run of the same choice with another seed that is in its place (`gains.paired_scores`), else "". Not listed:
     targets at chance in every size (`targets_against_chance`), those without training, those without a dev score, and those
     without a recorded chance.
     """
@@ -92,11 +94,30 @@ def _collapsed_runs(frames: StudyFrames) -> pd.DataFrame:
     seeds = frames.trials[["size", "trial_id", "seed"]].drop_duplicates(["size", "trial_id"])
     listed = rows.merge(seeds, on=["size", "trial_id"], how="left").to_dict("records")
     losses = _losses(frames)
-    reasons = [_reason(losses.get((row["size"], row["trial_id"], row["task"]), {})) for row in listed]
+    replaced_by = _replaced_by(frames)
     return frame(
-        ({str(k): v for k, v in row.items()} | {"reason": why} for row, why in zip(listed, reasons, strict=True)),
+        (
+            {str(name): value for name, value in row.items()}
+            | {
+                "reason": _reason(losses.get((row["size"], row["trial_id"], row["task"]), {})),
+                "replaced_by": replaced_by.get((row["size"], row["trial_id"]), ""),
+            }
+            for row in listed
+        ),
         _COLLAPSED,
     )
+
+
+def _replaced_by(frames: StudyFrames) -> dict[tuple[str, str], str]:
+    """By size and collapsed run, the run of the same trial that was made in its place."""
+    runs = frames.trials[["size", "trial_id", "repeats", "in_place_of"]].to_dict("records")
+    trial_of = {(run["size"], run["trial_id"]): run["repeats"] or run["trial_id"] for run in runs}
+    return {
+        (run["size"], collapsed): run["trial_id"]
+        for run in runs
+        for collapsed in filter(None, run["in_place_of"].split(", "))
+        if trial_of.get((run["size"], collapsed)) == run["repeats"]
+    }
 
 
 def _losses(frames: StudyFrames) -> dict[tuple[str, str, str], dict[str, float]]:

@@ -83,7 +83,7 @@ def gains(
     "". A flagged gain is not transfer.
     `seen` is what of the target's data the encoder that the target starts from was trained on by others, else "".
     `not_zero_shot` are the target's languages besides English in which the intermediate task has labelled training data
-    (`averages.split_gains`), else "".
+    (`averages.split_gains`), "unknown" where the card of a published checkpoint does not state them, else "".
 
     `language` is a code or one of `frames.AGGREGATES`. By default each target is judged by the mean of `StudyFrames.judged_by`;
     `judged_by` names it.
@@ -111,7 +111,7 @@ def gains(
                 flag = frames.contamination_flag(size, intermediate, task)
                 row |= {"mark": flag, "judged_by": judged_by.get(task, "")}
                 row["seen"] = frames.seen(size, task, intermediate)
-                row["not_zero_shot"] = ", ".join(frames.not_zero_shot(intermediate, task))
+                row["not_zero_shot"] = frames.not_zero_shot_in_words(intermediate, [task])
                 row["example_variance"] = (
                     _example_variance(frames, pairs_of.get(key), task) if split == "test" else float("nan")
                 )
@@ -145,7 +145,9 @@ def paired_scores(
     """One row per seed that an intermediate task and "none" share: `value`, `value_none`, `difference` and both trial ids.
 
     For these `languages`, or for the mean each target is judged by (`StudyFrames.judged_by`). `collapsed`: one of the two runs
-    is in `chance.collapsed_runs`, so the difference is not transfer.
+    is in `chance.collapsed_runs`, so the difference is not transfer. `replaced`: one of them collapsed on this or another
+    target, and a pair with another seed was run in its place (`run --retry-collapsed`). A mean over targets, which needs whole
+    seeds, counts the other pair; a single target counts every pair that did not collapse there.
     """
     scored = _scored(frames, split=split, languages=languages, cells=cells)
     if cells == "tuned":
@@ -165,7 +167,25 @@ def paired_scores(
         difference=pairs["value"] - pairs["value_none"],
         collapsed=pd.Series(either, index=pairs.index, dtype=bool),
     )
+    pairs = pairs.assign(replaced=_replaced(frames, pairs))
     return _without_selection_seed(frames, pairs) if cells == "tuned" else pairs
+
+
+def _replaced(frames: StudyFrames, pairs: pd.DataFrame) -> pd.Series[bool]:
+    """Whether a run of the pair collapsed, on any target, and another pair of the same choice is in its place."""
+    columns = ["size", "trial_id", "in_place_of"]
+    further = frames.trials[columns].itertuples(index=False, name=None)
+    made_for = {(size, run): set(names.split(", ")) for size, run, names in further if names}
+    replaced = pd.Series(False, index=pairs.index)
+    if not made_for:
+        return replaced
+    for (size, _), group in pairs.groupby(["size", "intermediate"], sort=False):
+        runs = set(group["trial_id"]) | set(group["trial_id_none"])
+        answered = set[str]().union(*(made_for.get((size, run), set()) for run in runs))
+        for _, of_seed in group.groupby("seed"):
+            if of_seed["collapsed"].any() and answered & {*of_seed["trial_id"], *of_seed["trial_id_none"]}:
+                replaced[of_seed.index] = True
+    return replaced
 
 
 def _without_selection_seed(frames: StudyFrames, pairs: pd.DataFrame) -> pd.DataFrame:

@@ -65,6 +65,19 @@ def pooled_variance(differences: Floats) -> tuple[float, float]:
     return 2 * float((residuals**2).sum()) / df, df
 
 
+def unpaired_variance(first: Floats, second: Floats) -> tuple[float, float]:
+    """Variance of the difference of two means over seeds that do not pair, and its degrees of freedom (Welch 1947).
+
+    NaN unless both have two seeds.
+    """
+    if min(len(first), len(second)) < 2:
+        return math.nan, math.nan
+    parts = [float(values.var(ddof=1)) / len(values) for values in (first, second)]
+    total = sum(parts)
+    spread = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
+    return total, total**2 / spread if spread > 0 else math.nan
+
+
 @dataclass(frozen=True)
 class Inference:
     """Standard error, degrees of freedom, interval at `LEVEL` and two-sided p-value per estimate; NaN where unknown.

@@ -11,7 +11,7 @@ from babel import Locale, UnknownLocaleError
 from babel.core import get_global
 from scipy import stats
 
-from analysis.store.frames import AGGREGATES, ENGLISH, StudyFrames, frame
+from analysis.store.frames import AGGREGATES, ENGLISH, UNKNOWN, StudyFrames, frame
 from analysis.tables.inference import LEVEL
 from analysis.tables.tradeoff import best_trials
 
@@ -30,6 +30,8 @@ _LANGUAGES = {
     "pieces_per_word": "float64",
     "p50_ms": "float64",
     "latency_to_english": "float64",
+    "labelled": "str",
+    "seen": "str",
 }
 _SCRIPTS = {
     "size": "str",
@@ -72,7 +74,11 @@ def language_table(frames: StudyFrames) -> pd.DataFrame:
     `gap_to_english` is English minus the language, averaged over the tasks scored in both. `share` is the language's share of
     the pre-training text, where recorded. `pieces` (tokens per query, mean), `pieces_per_word` (tokens per word; NaN for
     languages written without spaces), `p50_ms` and the ratios to English are those of the size's fastest serving variant timed
-    by language; NaN where not measured.
+    by language, on `timed_hardware`; NaN where not measured.
+
+    What is not zero-shot: `labelled` is "yes" for a language besides English in which the trial's intermediate choice has
+    labelled data, "unknown" for all where its card does not state them, else "". `seen` are the targets scored in the language
+    whose data the encoder was trained on before, with commas.
     """
     speed = _speed(frames)
     shares = frames.context.get("pretraining") or {}
@@ -84,6 +90,7 @@ def language_table(frames: StudyFrames) -> pd.DataFrame:
         english = by_language.loc[ENGLISH] if ENGLISH in by_language.index else pd.Series(dtype="float64")
         effects = language_effects(by_language)
         own = shares.get(size, shares)  # by size, or the same for all sizes
+        intermediate = str(of_size["intermediate"].iloc[0])
         for language, scores in by_language.iterrows():
             cost = speed.get((str(size), str(language)), {})
             base = speed.get((str(size), ENGLISH), {})
@@ -103,9 +110,21 @@ def language_table(frames: StudyFrames) -> pd.DataFrame:
                     "pieces_per_word": cost.get("pieces_per_word"),
                     "p50_ms": cost.get("p50_ms"),
                     "latency_to_english": _ratio(cost, base, "p50_ms"),
+                    "labelled": _labelled(frames, intermediate, str(language)),
+                    "seen": ", ".join(
+                        task for task in scores.dropna().index if frames.seen(str(size), task, intermediate)
+                    ),
                 }
             )
     return frame(rows, _LANGUAGES)
+
+
+def _labelled(frames: StudyFrames, intermediate: str, language: str) -> str:
+    if language == ENGLISH:
+        return ""
+    if frames.languages_unknown(intermediate):
+        return UNKNOWN
+    return "yes" if language in frames.trained_languages(intermediate) else ""
 
 
 def language_effects(scores: pd.DataFrame) -> pd.Series[float]:
@@ -200,11 +219,18 @@ def associations(table: pd.DataFrame) -> pd.DataFrame:
     return frame(rows, _ASSOCIATIONS)
 
 
+def timed_hardware(frames: StudyFrames) -> str:
+    """The hardware of the times by language: that with most sizes, the first of several; "" where none was timed."""
+    sizes = frames.speed_by_language.groupby("hardware", sort=False)["size"].nunique()
+    return "" if sizes.empty else str(sizes.idxmax())
+
+
 def _speed(frames: StudyFrames) -> dict[tuple[str, str], dict[str, float]]:
-    """Costs by size and language, of the size's fastest serving variant timed by language."""
-    by_variant = frames.speed_by_language.groupby(["size", "variant"])["p50_ms"].mean().reset_index()
+    """Costs by size and language, of the size's fastest serving variant timed by language, on one hardware."""
+    timed = frames.speed_by_language[frames.speed_by_language["hardware"] == timed_hardware(frames)]
+    by_variant = timed.groupby(["size", "variant"])["p50_ms"].mean().reset_index()
     fastest = by_variant.sort_values("p50_ms", kind="stable").drop_duplicates("size")
-    rows = frames.speed_by_language.merge(fastest[["size", "variant"]], on=["size", "variant"])
+    rows = timed.merge(fastest[["size", "variant"]], on=["size", "variant"])
     return {(row["size"], row["language"]): {str(k): v for k, v in row.items()} for row in rows.to_dict("records")}
 
 

@@ -13,10 +13,10 @@ from scipy import stats
 
 from analysis.store.counted import chosen_trials
 from analysis.store.examples import Floats
-from analysis.store.frames import NONE, StudyFrames, frame, zero_shot
+from analysis.store.frames import NONE, StudyFrames, cascade_in, frame, rows_where, zero_shot
 from analysis.store.names import METRIC_NAMES
 from analysis.tables.inference import LEVEL
-from analysis.tables.tradeoff import best_trials, valid
+from analysis.tables.tradeoff import best_trials, kinds_of_hardware, valid
 
 Over = Literal["params_body_m", "gflops_per_sample"]
 SCORE = "test score (%)"
@@ -220,7 +220,8 @@ def _scores(frames: StudyFrames) -> Iterator[tuple[str, str, str, list[float]]]:
 def _speeds(frames: StudyFrames) -> Iterator[tuple[str, str, str, list[float]]]:
     """What, series, size and the one value measured."""
     benchmarks = valid(frames.benchmarks)
-    several = benchmarks["hardware"].nunique() > 1
+    benchmarks = rows_where(benchmarks, (not cascade_in(row) for row in benchmarks.to_dict("records")))
+    several = len(kinds_of_hardware(benchmarks)) > 1
     for (hardware, variant), group in benchmarks.groupby(["hardware", "variant"], sort=False):
         series = f"{variant} on {hardware}" if several else str(variant)
         for row in group.to_dict("records"):

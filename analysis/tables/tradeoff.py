@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.store.frames import BENCH_METRICS, FLIPS, MEAN, NONE, StudyFrames, frame, zero_shot
+from analysis.store.frames import BENCH_METRICS, FLIPS, MEAN, NONE, StudyFrames, cascade_in, frame, unique, zero_shot
 from analysis.tables.chance import at_chance, mean_over
 from analysis.tables.seeds import mean_over_seeds
 
@@ -174,7 +174,9 @@ def with_baselines(benchmarks: pd.DataFrame) -> pd.DataFrame:
 
 
 def configuration_name(row: Mapping[Any, Any]) -> str:
-    """A row of `configurations` by its size and serving variant."""
+    """A row of `configurations` by its size and serving variant; a cascade by both sizes."""
+    if cascade := cascade_in(row):
+        return f"{cascade['small']}→{row['size']} cascade"
     return f"{row['size']} {row['variant']}" + (" without an intermediate task" if row["baseline"] else "")
 
 
@@ -192,6 +194,11 @@ def _scores_above_chance(frames: StudyFrames, served: pd.DataFrame) -> pd.Series
     return pd.Series(means, index=served.index, dtype="float64")
 
 
+def kinds_of_hardware(benchmarks: pd.DataFrame) -> list[str]:
+    """What something was measured on, in the order of the rows; a variant that could not be measured has no hardware."""
+    return unique(benchmarks.loc[benchmarks["reason"] == "", "hardware"])
+
+
 def comparable_groups(served: pd.DataFrame, cost: str) -> list[pd.DataFrame]:
     """The rows whose costs are comparable: of one hardware and, for the load served, one latency bound."""
     by = ["hardware", "server_bound_ms"] if cost == "server_qps" else ["hardware"]
@@ -202,6 +209,7 @@ _SCENARIO_OF = {
     "p50_ms": "SingleStream",
     "p90_ms": "SingleStream",
     "p99_ms": "SingleStream",
+    "mean_ms": "SingleStream",
     "throughput_sps": "Offline",
     "server_p99_ms": "Server",
     "server_qps": "Server",

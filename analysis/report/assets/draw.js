@@ -33,12 +33,17 @@ function look(isDark) {
   };
 }
 
+/** The text of an element that holds it packed: gzip in base64.
+ * @param {HTMLElement | null} element */
+async function unpack(element) {
+  const packed = Uint8Array.from(atob(String(element?.textContent)), (c) => c.charCodeAt(0));
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+
 /** Unpack and run the chart libraries; unpacked they would be most of the page. */
 async function load() {
-  const packed = Uint8Array.from(atob(String(document.getElementById("libraries")?.textContent)), (c) => c.charCodeAt(0));
-  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   const script = document.createElement("script");
-  script.textContent = await new Response(unpacked).text();
+  script.textContent = await unpack(document.getElementById("libraries"));
   document.head.append(script);
 }
 
@@ -47,7 +52,7 @@ async function draw() {
   for (const [place, view] of views) { view.finalize(); views.delete(place); }
   for (const place of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".chart"))) {
     const source = document.getElementById(String(place.dataset.spec));
-    const spec = JSON.parse(String(source?.textContent));
+    const spec = JSON.parse(source && "packed" in source.dataset ? await unpack(source) : String(source?.textContent));
     for (const param of spec.params || []) {
       const control = /** @type {HTMLSelectElement | null} */ (document.getElementById(param.name));
       if (chosen.has(param.name)) param.value = chosen.get(param.name);

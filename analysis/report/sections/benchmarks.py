@@ -9,9 +9,9 @@ import pandas as pd
 from analysis.report.findings import Findings
 from analysis.report.leads import benchmarks_lead
 from analysis.report.page import Absent, Number, Page, folded, number, paragraph, section
-from analysis.store.frames import BENCH_METRICS, FLIPS
+from analysis.store.frames import BENCH_METRICS, FLIPS, cascade_in
 from analysis.store.names import FLIPS_BATCH, FLIPS_CANDIDATES, METRIC_DIGITS, METRIC_NAMES
-from analysis.tables.tradeoff import COSTS, invalid_scenario, with_baselines
+from analysis.tables.tradeoff import COSTS, configuration_name, invalid_scenario, with_baselines
 
 TITLE = "Benchmarks"
 SCORED_ONLY = (
@@ -37,7 +37,7 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
     both = bool(findings.at_chance)
     rows = [
         [
-            f"{row['size']} · {row['variant']}",
+            f"{row['size']} · {row['variant']}" if not cascade_in(row) else configuration_name(row),
             row["intermediate"] or "not recorded",
             "yes" if row["on_front"] else "no",
             *([number(row["score_above_chance"], absent="a target is missing")] if both else []),
@@ -66,30 +66,34 @@ def benchmarks_section(findings: Findings, page: Page) -> str:
         caption=caption + (SCORED_ONLY if compared else ""),
         data=_exported(findings, tasks),
     )
-    return section(TITLE, *_flips(served), folded("All measurements", table), lead=benchmarks_lead(findings))
+    return section(TITLE, *_flips(served, page), folded("All measurements", table), lead=benchmarks_lead(findings))
 
 
-def _flips(served: pd.DataFrame) -> list[str]:
+def _flips(served: pd.DataFrame, page: Page) -> list[str]:
     """Whether the scores hold for single queries, which p50 latency is timed on: the most of any size, by variant."""
     known = served.dropna(subset=list(FLIPS))
     if known.empty:
         return []
     most = known.groupby("variant", sort=False)[list(FLIPS)].max()
-    shares = "; ".join(
-        f"{variant} {' / '.join(f'{share:.1f}' for share in of_variant)}" for variant, *of_variant in most.itertuples()
-    )
+    rows = [[variant, *(number(share) for share in shares)] for variant, *shares in most.itertuples()]
+    columns = [
+        "serving variant",
+        "batches as scored",
+        f"batches of {FLIPS_BATCH}, any length",
+        "padded as in such a batch",
+    ]
     examples = known["flips_examples"]
-    several = " (the most of any size)" if known["size"].nunique() > 1 else ""
+    caption = "Predictions (%) that differ from those for single queries"
+    caption += ", the most of any size" if known["size"].nunique() > 1 else ""
     return [
         paragraph(
-            "Scores come from the batches of an evaluation, p50 latency from single queries. Predictions for "
-            f"{_range(examples)} test examples of all targets together were compared: in percent, those that differ between "
-            f"single queries and the batches scored / batches of {FLIPS_BATCH} queries of any length / single queries with the "
-            f"padding of such a batch{several}: {shares}. 0 flips of n allows up to about 3/n at 95% (rule of three), here "
-            f"{300 / examples.min():.1f}%. Retrieval is compared among at most {FLIPS_CANDIDATES} candidates, which is easier "
-            "than the pool that is scored.",
+            "Scores come from the batches of an evaluation, p50 latency from single queries. The table says how often the two "
+            f"give another prediction, for {_range(examples)} test examples of all targets together. 0 changes among n still "
+            f"allow a rate of up to about 3/n at 95% (rule of three), here {300 / examples.min():.1f}%. Retrieval is compared "
+            f"among at most {FLIPS_CANDIDATES} candidates, which is easier than the pool that is scored.",
             kind="note",
-        )
+        ),
+        page.table("batch_effects", columns, rows, caption=caption, data=most.reset_index()),
     ]
 
 

@@ -32,7 +32,7 @@ def context_section(findings: Findings) -> str:
         "Sample sizes": _samples(findings),
         "Test examples": _examples(findings),
         "Statistics": (
-            "95% intervals from Student's t over paired seeds (randomized blocks), combined with a paired bootstrap of "
+            "95% intervals from Student's t over paired seeds (randomised blocks), combined with a paired bootstrap of "
             f"{frames.examples.resamples} resamples over test examples; p-values over seeds, corrected by Holm (1979)"
         ),
         "Versions": ", ".join(f"{name} {version}" for name, version in context["versions"].items()),

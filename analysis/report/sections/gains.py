@@ -6,18 +6,19 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.charts.gains import average_chart, gain_intervals
-from analysis.charts.heatmap import gains_heatmap
+from analysis.charts.gains import gain_intervals
+from analysis.charts.heatmap import OVER_TASKS, gains_heatmap, labels_fit
 from analysis.report.findings import Findings
 from analysis.report.leads import gains_lead
 from analysis.report.page import Absent, Number, Page, folded, heading, number, p_cell, paragraph, section
-from analysis.report.sections.zero_shot import SIGN, marked, zero_shot_part
+from analysis.report.sections.average_gains import average_gains, untested
+from analysis.report.sections.zero_shot import SIGN, marked, remark, zero_shot_part
 from analysis.store.names import VERDICT_NAMES
 from analysis.tables.chance import DEV_POINTS, NEAR_CHANCE_POINTS
-from analysis.tables.formatting import interval, signed
+from analysis.tables.formatting import counted, interval, signed
 
 TITLE = "What intermediate training buys"
-_LABELS_PX, _COLUMN_PX = 210, 52
+_LABELS_PX, _COLUMN_PX, _LETTER_PX = 210, 52, 7
 _FLAGS = {
     "same data": "* the intermediate task shares training data with the target",
     "leak": "! the intermediate task trains on data the target is scored on",
@@ -41,7 +42,7 @@ def gains_section(findings: Findings, page: Page) -> str:
             "".join(paragraph(text, kind="note") for text in _explanations(findings)),
         ),
         folded("All gains at the default learning rates as a table", _table("gains", gained, page, over)),
-        *_averages(findings, page),
+        *average_gains(findings, page),
         *zero_shot_part(findings, page),
         *_choices(findings, page),
         *_interactions(findings, page),
@@ -68,6 +69,15 @@ def _explanations(findings: Findings) -> list[str]:
     ]
 
 
+def _least_px(gained: pd.DataFrame) -> int:
+    """The width below which the heat map scrolls: names above its columns must not cover each other."""
+    names = [*gained["intermediate"].unique(), OVER_TASKS]
+    column_px = _COLUMN_PX
+    if labels_fit(names):
+        column_px = max(column_px, _LETTER_PX * max(map(len, names)))
+    return _LABELS_PX + column_px * len(names)
+
+
 def _charts(findings: Findings, page: Page, over: str) -> list[str]:
     gained, size = findings.gained, findings.first_size
     label = "; ".join(
@@ -80,7 +90,7 @@ def _charts(findings: Findings, page: Page, over: str) -> list[str]:
             gains_heatmap(gained, findings.by_language, findings.averages, size=size, language=findings.first_language),
             caption=_heatmap_caption(over),
             label=label,
-            least_px=_LABELS_PX + _COLUMN_PX * (gained["intermediate"].nunique() + 1),
+            least_px=_least_px(gained),
         )
     ]
     known = gained[gained["gain"].notna()]
@@ -99,103 +109,6 @@ def _heatmap_caption(over: str) -> str:
         "means of those without a flag. ▲ gain and ▼ loss, told from zero after Holm's correction; = within one point of zero; "
         "no sign: undecided, or one seed and not tested; * and !: flagged, not transfer"
     )
-
-
-def _averages(findings: Findings, page: Page) -> list[str]:
-    averages = findings.averages
-    if averages.empty:
-        return []
-    label = "; ".join(
-        f"{row['intermediate']}, {row['size']}: {signed(row['gain'])} {interval(row['low'], row['high'])}"
-        for row in averages.to_dict("records")
-    )
-    chart = average_chart(averages, sizes=findings.frames.size_names)
-    caption = f"Mean gain over targets without a contamination flag ({findings.frames.judged_languages})"
-    if averages["low"].notna().any():
-        caption += ", 95% intervals"
-    if (averages["seeds"] == 1).any():
-        caption += "; pale: one seed"
-    return [
-        heading("Average over targets"),
-        page.chart("average_gains", chart, caption=caption, label=label),
-        folded("Average gains as a table", _average_table(findings, page)),
-        *_break_even(findings, page),
-    ]
-
-
-def _break_even(findings: Findings, page: Page) -> list[str]:
-    """What mean gains cost in training time, where the study recorded it."""
-    table = findings.break_even
-    if table.empty:
-        return []
-    rows = [
-        [
-            row["size"],
-            row["intermediate"],
-            Number(signed(row["gain"])),
-            interval(row["low"], row["high"]) or Absent("one seed, no examples"),
-            number(row["train_s"], 0),
-            number(row["extra_s"], 0, absent="none was not trained"),
-            number(row["gain_per_hour"], absent="no longer than none"),
-        ]
-        for row in table.to_dict("records")
-    ]
-    columns = [
-        "size",
-        "intermediate task",
-        "mean gain",
-        "95% interval",
-        "training (s)",
-        "beyond none (s)",
-        "gain per hour",
-    ]
-    caption = "Mean gains (as above) and the training that a choice takes alone, from the encoder to its last target: a merge "
-    caption += "counts all its parts. Seconds are those of the machine that trained each stage"
-    return [folded("What gains cost in training", page.table("break_even", columns, rows, caption=caption, data=table))]
-
-
-def _average_table(findings: Findings, page: Page) -> str:
-    """Where a target is at chance also the mean without it, with the interval and p that the headline rests on."""
-    data = findings.averages
-    names = ["gain", "low", "high", "p_holm", "rank", "seeds", "targets", "collapsed"]
-    both = bool(findings.at_chance)
-    if both:
-        above = findings.averages_above_chance[["size", "intermediate", *names]]
-        renamed = above.rename(columns={name: f"{name}_above_chance" for name in names})
-        data = data.merge(renamed, on=["size", "intermediate"], how="left")
-    rows = [
-        [
-            row["size"],
-            marked(row),
-            *_average_cells(row, ""),
-            *(_average_cells(row, "_above_chance") if both else []),
-        ]
-        for row in data.to_dict("records")
-    ]
-    shown = ["mean gain", "95% interval", "corrected p (Holm)", "rank", "seeds", "targets", "collapsed targets"]
-    columns = ["size", "intermediate task", *shown, *([f"{name}, above chance" for name in shown] if both else [])]
-    caption = "Mean gains over targets without a contamination flag, in points"
-    caption += "; then over those above chance, as in the headline" if both else ""
-    caption += ". Tasks of a size that are not told from the best of their group share its rank"
-    return page.table("average_gains", columns, rows, caption=caption, data=data)
-
-
-def _average_cells(row: dict[Any, Any], suffix: str) -> list[str]:
-    """Mean gain, interval, corrected p, rank, seeds, targets, and targets left out as collapsed."""
-    gain, low, high, p, rank, seeds, targets, collapsed = (
-        row[f"{name}{suffix}"] for name in ("gain", "low", "high", "p_holm", "rank", "seeds", "targets", "collapsed")
-    )
-    if pd.isna(gain):
-        return [Absent("no such target")] * 7
-    return [
-        Number(signed(gain)),
-        interval(low, high) or Absent("one seed, no examples"),
-        p_cell(p, absent=_untested(seeds)),
-        Absent(_untested(1)) if pd.isna(rank) else Number(int(rank)),
-        Number(int(seeds)),
-        Number(int(targets)),
-        Number(int(collapsed)),
-    ]
 
 
 def _choices(findings: Findings, page: Page) -> list[str]:
@@ -226,7 +139,8 @@ def _choices(findings: Findings, page: Page) -> list[str]:
     explained = (
         "Gains are paired by seed, each choice at its own best learning rates. The seed a choice was made on is left out if "
         "at least two others were run. If it is the only one, picking the best of several inflates the gain by an amount that "
-        "the interval does not show. Nothing is tested here."
+        "the interval does not show. A test score is that of the chosen trial, so it can differ from none's by another amount "
+        "than the gain. Nothing is tested here."
     )
     return [
         heading("One intermediate task for all targets, or one for each"),
@@ -262,7 +176,7 @@ def _interactions(findings: Findings, page: Page) -> list[str]:
     caption = (
         f"Change of the mean gain with size ({findings.frames.judged_languages}). Intervals are for one row alone; "
     )
-    caption += f"verdicts rest on p, corrected for {len(table)} rows"
+    caption += f"verdicts rest on p, corrected for {counted(len(table), 'row')}"
     return [
         heading("Does the gain change with size?"),
         page.table("interactions", [*columns, "sizes", "runs"], rows, caption=caption, data=table),
@@ -284,11 +198,10 @@ def _tuned(findings: Findings, page: Page, over: str) -> list[str]:
     if 0 < len(repeated) < len(tuned):
         explained += " Choices that were not repeated are in the exported table only."
     content = _table("gains_tuned", shown, page, over, data=tuned, fold=bool(len(repeated)))
-    return [
-        heading("At the best learning rates of each"),
-        paragraph(explained, kind="note"),
-        content if len(repeated) else folded("As a table: one seed each, not tested", content),
-    ]
+    title, note = "At the best learning rates of each", paragraph(explained, kind="note")
+    if not len(repeated):
+        return [folded(f"{title}: one seed, not tested", note + content)]
+    return [heading(title), note, content]
 
 
 def _targets(findings: Findings, page: Page) -> list[str]:
@@ -324,16 +237,17 @@ def _collapsed(findings: Findings, page: Page) -> list[str]:
         never = group["reason"].str.contains("never fell").sum()
         unknown = group["reason"].str.contains("not recorded").all()
         loss = Absent("not recorded") if unknown else Number(f"{never} of {len(group)}")
-        rows.append([size, intermediate, task, Number(len(group)), *scores, loss])
+        by = ", ".join(filter(None, group["replaced_by"]))
+        rows.append([size, intermediate, task, Number(len(group)), *scores, loss, by or Absent("none")])
     explained = (
         "After training these runs are at chance on a target that other runs learned: within "
         f"{DEV_POINTS:g} points of chance on English dev, and on test within {NEAR_CHANCE_POINTS:g} point or the 95% interval. "
         "That says that training failed, not what was transferred. Such a run is in no gain and in no mean gain. It counts in "
         "its trial's own score, in the choice of the best trial and in what that choice gains. `run --retry-collapsed` "
-        "repeats it with another seed."
+        "runs it, and what it is compared with, with another seed, which takes the whole seed's place in mean gains."
     )
     columns = ["size", "intermediate task", "target", "runs", "dev score (%)", "test score (%)", "chance (%)"]
-    columns += ["loss never fell"]
+    columns += ["loss never fell", "in its place"]
     caption = "Runs at chance after training; mean scores"
     return [
         heading("Collapsed runs"),
@@ -362,7 +276,7 @@ def _table(
 
 
 def _row(row: dict[Any, Any]) -> list[object]:
-    no_value = _untested(row["n"]) if row["n"] else "no pair"
+    no_value = untested(row["n"]) if row["n"] else "no pair"
     return [
         row["size"],
         marked(row),
@@ -388,7 +302,7 @@ def _remarks(row: dict[Any, Any]) -> tuple[str, ...]:
     return (
         row["mark"],
         f"seen by the encoder: {row['seen']}" if row["seen"] else "",
-        f"not zero-shot in {row['not_zero_shot']}" if row["not_zero_shot"] else "",
+        remark(row["not_zero_shot"]),
     )
 
 
@@ -396,7 +310,8 @@ def _named(findings: Findings, intermediate: str) -> str:
     """An intermediate task, or one for each target, with a sign where it is trained in other languages than English."""
 
     def signed_name(part: str) -> str:
-        return f"{part} {SIGN}" if findings.frames.trained_languages(part.rpartition(": ")[2]) else part
+        name, frames = part.rpartition(": ")[2], findings.frames
+        return f"{part} {SIGN}" if frames.trained_languages(name) or frames.languages_unknown(name) else part
 
     return "; ".join(map(signed_name, intermediate.split("; ")))
 
@@ -407,7 +322,3 @@ def _verdict(row: dict[Any, Any]) -> str:
     if row["n"] == 1:
         return Absent(VERDICT_NAMES["one seed"])
     return VERDICT_NAMES[row["verdict"]] if row["verdict"] else Absent("no pair")
-
-
-def _untested(seeds: int) -> str:
-    return "one seed: not tested" if seeds == 1 else "seeds do not differ: not tested"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -9,10 +11,12 @@ from analysis.charts.languages import association_chart, language_chart
 from analysis.report.findings import Findings
 from analysis.report.leads import languages_lead
 from analysis.report.page import Absent, Number, Page, folded, grid, number, p_cell, paragraph, section
-from analysis.store.frames import AGGREGATES, ENGLISH
+from analysis.report.sections.zero_shot import SEEN, SIGN
+from analysis.store.frames import AGGREGATES, ENGLISH, UNKNOWN
 from analysis.store.names import MAX_ANSWER_TOKENS
 from analysis.tables.formatting import interval, signed
-from analysis.tables.languages import language_name
+from analysis.tables.languages import language_name, timed_hardware
+from analysis.tables.tradeoff import kinds_of_hardware
 
 TITLE = "Languages"
 EFFECT = "language effect (points)"
@@ -147,6 +151,7 @@ def _associations(findings: Findings, page: Page, sizes: list[str]) -> list[str]
         )
         chart = association_chart(known, x=x, y=y, titles=(_AXES[x], _AXES[y]), size=size)
         caption += ", for the chosen size; each point is a language"
+        caption += _where(findings) if name == "cost" else ""
         figures.append(page.chart(f"language_{name}", chart, caption=caption, label=label))
     return figures
 
@@ -226,7 +231,7 @@ def _table(findings: Findings, scores: pd.DataFrame, page: Page) -> str:
             trial[size],
             number(chance[task]),
         ]
-        + [number(values.get((size, task, column)), absent="–") for column in columns]
+        + [_score(findings, values.get((size, task, column)), choice[size], task, column) for column in columns]
         for task in frames.targets
         for size in frames.size_names
         if (size, task) in scored
@@ -239,14 +244,24 @@ def _table(findings: Findings, scores: pd.DataFrame, page: Page) -> str:
     titles = ["target · size", "trial", "chance", *columns]
     caption = "Test score in percent; –: not scored"
     caption += "; (seen): the encoder was trained on data of this target before" if any(seen) else ""
+    marked = any(frames.not_zero_shot_in_words(choice[size], [task]) for size, task in scored)
+    caption += f"; {SIGN}: labelled data in this language, or in unknown ones, so not zero-shot" if marked else ""
     return page.table("scores", titles, rows, caption=caption, data=data)
+
+
+def _score(findings: Findings, value: float | None, intermediate: str, task: str, column: str) -> str:
+    """A score; with a sign where the intermediate task has labelled data in the language, or its languages are unknown."""
+    cell, frames = number(value, absent="–"), findings.frames
+    unknown = frames.languages_unknown(intermediate) and column not in (*AGGREGATES, ENGLISH)
+    marked = pd.notna(value) and (unknown or column in frames.not_zero_shot(intermediate, task))
+    return Number(f"{cell} {SIGN}") if marked else cell
 
 
 def _costs(findings: Findings, page: Page) -> str:
     table = findings.languages
     rows = [
         [
-            f"{row['name']} ({row['language']}) · {row['size']}",
+            " ".join([f"{row['name']} ({row['language']}) · {row['size']}", *_signs(row)]),
             row["script"] or "unknown",
             Absent("shares no target") if pd.isna(row["effect"]) else Number(signed(row["effect"])),
             Number(row["tasks"]),
@@ -264,4 +279,32 @@ def _costs(findings: Findings, page: Page) -> str:
     columns = ["language · size", "script", EFFECT, "targets", "mean of these (%)", "gap to English"]
     columns += ["pre-training share", "tokens per query", "relative to English", "tokens per word", "p50 latency (ms)"]
     columns += ["latency relative to English"]
-    return page.table("languages", columns, rows, caption="By language, best trial of each size", data=table)
+    caption = f"By language, best trial of each size{_where(findings)}{_legend(findings, table)}"
+    return page.table("languages", columns, rows, caption=caption, data=table)
+
+
+def _signs(row: dict[Any, Any]) -> list[str]:
+    """The signs of what is not zero-shot in a row of `language_table`."""
+    return [sign for sign, marked in ((SIGN, row["labelled"]), (SEEN, row["seen"])) if marked]
+
+
+def _legend(findings: Findings, table: pd.DataFrame) -> str:
+    """What the signs stand for, as the end of a caption."""
+    parts = []
+    if (table["labelled"] == "yes").any():
+        parts.append(
+            f"{SIGN}: the trial's intermediate task has labelled data in this language, so it is not zero-shot"
+        )
+    if (table["labelled"] == UNKNOWN).any():
+        parts.append(f"{SIGN}: the languages of the labelled data that its checkpoint was trained on are unknown")
+    if (table["seen"] != "").any():
+        targets = dict.fromkeys(name for names in table["seen"] for name in names.split(", ") if name)
+        parts.append(f"{SEEN}: the encoder has seen data of a target scored here ({', '.join(targets)})")
+    return "".join(f". {part}" for part in parts)
+
+
+def _where(findings: Findings) -> str:
+    """The hardware of the times by language, where the study has several kinds."""
+    several = len(kinds_of_hardware(findings.frames.benchmarks)) > 1
+    hardware = timed_hardware(findings.frames)
+    return f"; timed on {hardware}" if several and hardware else ""

@@ -13,7 +13,7 @@ from analysis.report.page import heading, items, paragraph, section
 from analysis.report.sections.benchmarks import NO_REASON
 from analysis.store.frames import StudyFrames
 from analysis.store.names import METRIC_NAMES
-from analysis.tables.tradeoff import COSTS
+from analysis.tables.tradeoff import COSTS, kinds_of_hardware
 
 TITLE = "What is missing"
 NO_INTERFERENCE = ("", "none seen")
@@ -63,9 +63,10 @@ def _trial(row: dict[Any, Any]) -> str:
 def _unmeasured(benchmarks: pd.DataFrame) -> Iterator[str]:
     if benchmarks.empty:
         yield "No benchmark is recorded: latency, throughput, memory and energy are unknown for every size."
+    several = len(kinds_of_hardware(benchmarks)) > 1
     names_of: dict[tuple[str, str], list[str]] = {}
     for row in benchmarks.to_dict("records"):
-        name = f"{row['size']} {row['variant']}"
+        name = f"{row['size']} {row['variant']}" + (f" on {row['hardware']}" if several and row["hardware"] else "")
         if row["reason"]:
             names_of.setdefault(("not measured at all", row["reason"]), []).append(name)
             continue
@@ -76,14 +77,24 @@ def _unmeasured(benchmarks: pd.DataFrame) -> Iterator[str]:
             if result != "VALID":
                 problem = (f"LoadGen's {scenario} result is {result}", "not used for fronts or budgets")
                 names_of.setdefault(problem, []).append(name)
+    metrics_of: dict[tuple[str, str], list[str]] = {}
     for (metric, reason), names in names_of.items():
-        yield f"{', '.join(names)}: {metric}: {reason}"
+        where = "every configuration" if len(names) == len(benchmarks) > 1 else ", ".join(names)
+        metrics_of.setdefault((where, reason), []).append(metric)
+    for (where, reason), metrics in metrics_of.items():
+        yield f"{where}: {', '.join(metrics)}: {reason}"
 
 
 def _unpaired(gained: pd.DataFrame) -> Iterator[str]:
+    """A line for the intermediate tasks of a size that lack the same targets for the same reason."""
+    targets = gained["task"].nunique()
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for key, group in gained[gained["n"] == 0].groupby(["size", "intermediate", "reason"], sort=False):
         size, intermediate, reason = (str(part) for part in key)
-        yield f"{size}, {intermediate} on {', '.join(group['task'])}: {reason}"
+        over = "every target" if len(group) == targets > 1 else ", ".join(group["task"])
+        alike.setdefault((size, over, reason), []).append(intermediate)
+    for (size, over, reason), intermediates in alike.items():
+        yield f"{size}, {', '.join(intermediates)} on {over}: {reason}"
 
 
 def _weakly_timed(benchmarks: pd.DataFrame) -> Iterator[str]:
@@ -115,17 +126,22 @@ def _weak(findings: Findings) -> Iterator[str]:
     counted = findings.gained[findings.gained["n"] > 0]
     if single := int((counted["n"] == 1).sum()):
         yield (
-            f"{single} of {len(counted)} gains rest on one seed: they were not tested, and their intervals do not cover the "
-            "spread over seeds."
+            f"{_share(single, len(counted))} gains rest on one seed: they were not tested, and their intervals do not cover "
+            "the spread over seeds."
         )
     if without := int((~counted["with_examples"]).sum()):
         yield (
-            f"{without} of {len(counted)} gains have no per-example scores: their intervals, if any, cover seeds alone."
+            f"{_share(without, len(counted))} gains have no per-example scores: their intervals, if any, cover seeds alone."
         )
     below = counted[counted[["score", "score_none"]].max(axis=1) <= counted["chance"]]
     if len(below):
         tasks = ", ".join(dict.fromkeys(below["task"]))
-        yield f"{len(below)} of {len(counted)} gains compare two scores at or below chance: {tasks}."
+        yield f"{_share(len(below), len(counted))} gains compare two scores at or below chance: {tasks}."
     yield from _weakly_timed(frames.benchmarks[frames.benchmarks["reason"] == ""])
     for (size, trial), problem in frames.examples.problems.items():
         yield f"{size}, {trial}: per-example scores cannot be read: {problem}"
+
+
+def _share(part: int, whole: int) -> str:
+    """ "3 of 5", "All 5"."""
+    return f"All {whole}" if part == whole > 1 else f"{part} of {whole}"

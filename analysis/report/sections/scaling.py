@@ -25,6 +25,21 @@ def scaling_section(findings: Findings, page: Page) -> str:
         return section(
             TITLE, paragraph("No size has both body parameters and a result.", kind="note"), *_published(findings, page)
         )
+    figures = _figures(findings, page)
+    return section(
+        TITLE,
+        grid(*figures),
+        paragraph(_explained(findings), kind="note") if figures else "",
+        *_fits(findings, page),
+        folded("The points as a table", _points(findings, page)),
+        *_published(findings, page),
+        lead=size_lead(findings),
+    )
+
+
+def _explained(findings: Findings) -> str:
+    """How to read the charts."""
+    points = findings.points
     languages = AGGREGATE_NAMES[zero_shot(findings.frames.trials)[0]]
     explained = (
         "Body parameters exclude the embeddings, which are looked up, not multiplied. Curves: a power law, or a saturating "
@@ -34,15 +49,7 @@ def scaling_section(findings: Findings, page: Page) -> str:
     sizes = points.groupby("what")["size"].nunique()
     if (sizes < FEWEST).any():
         explained += f" A curve needs at least {FEWEST} sizes; there are {int(sizes.max())} here."
-    return section(
-        TITLE,
-        grid(*_figures(findings, page)),
-        paragraph(explained, kind="note"),
-        *_fits(findings, page),
-        folded("The points as a table", _points(findings, page)),
-        *_published(findings, page),
-        lead=size_lead(findings),
-    )
+    return explained
 
 
 def _figures(findings: Findings, page: Page) -> list[str]:

@@ -29,7 +29,8 @@ def search_section(findings: Findings, page: Page) -> str:
         paragraph(f"{selected} {means}", kind="note"),
         *notes,
         *_agreement(findings.agreement, page),
-        _savings(findings, page),
+        *_ended(frames.sizes),
+        folded("What stopping early and sharing stages saved", _savings(findings, page)),
         folded("All trials", _trials(findings, page)),
         _sizes(frames.sizes, page),
         lead=search_lead(findings),
@@ -40,7 +41,8 @@ def _charts(findings: Findings, page: Page) -> tuple[list[str], list[str]]:
     """Figures, and notes on what cannot be drawn."""
     figures, notes = [], []
     sizes = findings.frames.size_names
-    if len(importances := findings.importances):
+    importances = findings.importances
+    if importances["parameter"].nunique() > 1:  # one alone has all the importance
         label = "; ".join(
             f"{r['size']} {r['parameter']}: {r['importance']:.2f}" for r in importances.to_dict("records")
         )
@@ -49,7 +51,7 @@ def _charts(findings: Findings, page: Page) -> tuple[list[str], list[str]]:
             page.chart("importances", importance_chart(importances, sizes=sizes), caption=caption, label=label)
         )
         page.tables["importances"] = importances
-    else:
+    elif importances.empty:
         text = f"Importance of hyperparameters needs {FEWEST_TRIALS} complete trials of a size, and scores that differ."
         notes.append(paragraph(text, kind="note"))
     if len(agreement := findings.agreement):
@@ -157,6 +159,18 @@ def _trials(findings: Findings, page: Page) -> str:
     return page.table(
         "trials", [*columns, "targets finished", "default rates", "note"], rows, caption=caption, data=frames.trials
     )
+
+
+def _ended(sizes: pd.DataFrame) -> list[str]:
+    """Why searches ended before their budget was used, where trials went to the front."""
+    reasons = zip(sizes["size"], sizes["search_ended"].fillna(""), strict=True)  # earlier versions saved none
+    return [
+        paragraph(
+            f"The search of {size} ended before its budget was used. {reason[:1].upper()}{reason[1:]}.", kind="note"
+        )
+        for size, reason in reasons
+        if reason
+    ]
 
 
 def _sizes(sizes: pd.DataFrame, page: Page) -> str:

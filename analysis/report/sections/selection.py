@@ -8,8 +8,9 @@ import pandas as pd
 
 from analysis.report.findings import Findings
 from analysis.report.page import Absent, Number, Page, folded, number, paragraph, section
+from analysis.report.sections.zero_shot import SIGN
 from analysis.tables.formatting import interval, signed
-from analysis.tables.selection.candidates import ENGLISH_DEV
+from analysis.tables.selection.candidates import ENGLISH_DEV, EVERY_TRIAL, ZERO_SHOT
 from analysis.tables.selection.costs import ALL_TARGETS
 
 TITLE = "What choosing on English dev costs"
@@ -58,24 +59,44 @@ def _explanations(costs: pd.DataFrame) -> list[str]:
 
 
 def _lead(costs: pd.DataFrame) -> str:
-    """The cost of English dev for each size, in a sentence."""
+    """The cost of English dev for each size, in a sentence: among zero-shot trials, and where there are others, among all."""
     rows = costs[(costs["task"] == ALL_TARGETS) & (costs["scope"] == _ONE) & (costs["selector"] == ENGLISH_DEV)]
-    told = [
-        f"{row['size']} {signed(row['cost'])} points {interval(row['low'], row['high'])}".strip()
-        for row in rows[rows["cost"].notna()].to_dict("records")
-    ]
-    if not told:
+    rows = rows[rows["cost"].notna()]
+    zero_shot, every = (rows[rows["among"] == among] for among in (ZERO_SHOT, EVERY_TRIAL))
+    if rows.empty:
         return "What choosing on English dev costs is not known: its trials lack scores by example."
-    return f"What choosing on English dev loses against the best trial, as a mean over targets: {'; '.join(told)}."
+    what = "Cost of choosing on English dev, against the best trial, as a mean over targets"
+    sentences = [f"{what}: {_told(zero_shot)}."] if len(zero_shot) else []
+    if len(every):
+        sentences.append(
+            f"With trials that are not zero-shot: {_told(every)}."
+            if sentences
+            else f"{what}, with trials that are not zero-shot, as no size has two others: {_told(every)}."
+        )
+    return " ".join(sentences)
+
+
+def _told(rows: pd.DataFrame) -> str:
+    """Costs with their intervals; one seed is not tested, and its interval covers the test examples alone."""
+
+    def cost(row: dict[Any, Any]) -> str:
+        return f"{row['size']} {signed(row['cost'])} points {interval(row['low'], row['high'])}".strip()
+
+    untested = rows["seeds"] < 2
+    if untested.all():
+        return f"{'; '.join(map(cost, rows.to_dict('records')))} (one seed: not tested)"
+    return "; ".join(
+        f"{cost(row)}{' (one seed: not tested)' if row['seeds'] < 2 else ''}" for row in rows.to_dict("records")
+    )
 
 
 def _by_selector(costs: pd.DataFrame, page: Page, over: str) -> str:
     shown = costs[costs["task"] == ALL_TARGETS]
     rows = [
-        [f"{row['size']} · {row['selector']} · {row['scope']}", *_cells(row), row["chosen"] or Absent("none")]
+        [_named(row, row["selector"], row["scope"]), *_cells(row), _chosen(row) or Absent("")]
         for row in shown.to_dict("records")
     ]
-    caption = f"Cost of each way to choose, mean over targets, in points; {over}"
+    caption = f"Cost of each way to choose, mean over targets, in points; {over}{_legend(shown)}"
     columns = ["size · chosen by · scope", *_COLUMNS, "chosen"]
     return page.table("selection_costs", columns, rows, caption=caption, data=costs)
 
@@ -86,13 +107,31 @@ def _by_target(costs: pd.DataFrame, page: Page, over: str) -> list[str]:
     if shown.empty:
         return []
     rows = [
-        [f"{row['size']} · {row['task']} · {row['scope']}", row["chosen"], *_cells(row)]
+        [_named(row, row["task"], row["scope"]), _chosen(row) or Absent("none"), *_cells(row)]
         for row in shown.to_dict("records")
     ]
-    caption = f"Cost of choosing on English dev by target, in points; {over}"
+    caption = f"Cost of choosing on English dev by target, in points; {over}{_legend(shown)}"
     columns = ["size · target · scope", "chosen", *_COLUMNS]
     table = page.table("selection_costs_by_target", columns, rows, caption=caption, data=shown)
     return [folded("By target", table)]
+
+
+def _named(row: dict[Any, Any], *what: str) -> str:
+    return " · ".join([row["size"], *what, *([EVERY_TRIAL] if row["among"] == EVERY_TRIAL else [])])
+
+
+def _chosen(row: dict[Any, Any]) -> str:
+    """The choices, each with a sign where it is not zero-shot."""
+    marked = {text.partition(": ")[0] for text in row["marked"].split("; ")}
+    return "; ".join(f"{name} {SIGN}" if name in marked else name for name in row["chosen"].split("; ") if name)
+
+
+def _legend(shown: pd.DataFrame) -> str:
+    if (shown["among"] == ZERO_SHOT).all():
+        return ""
+    reasons = dict.fromkeys(reason for text in shown["marked"] for reason in text.split("; ") if reason)
+    named = f". {SIGN} {'; '.join(reasons)}" if reasons else ""
+    return f'. Rows without "{EVERY_TRIAL}" are among zero-shot trials alone{named}'
 
 
 # p and seeds are in the exported table: with them the table is wider than the page.
@@ -133,6 +172,6 @@ def _per_target(findings: Findings, page: Page, over: str) -> list[str]:
         "an English dev set gets the one choice."
     )
     columns = ["size · chosen by", "for all (%)", "for each (%)", "difference", "95% interval", "for all", "for each"]
-    caption = f"One trial for all targets beside one for each, mean over targets; {over}"
+    caption = f"One trial for all targets beside one for each, among zero-shot trials; mean over targets, {over}"
     shown = page.table("per_target_choices", columns, rows, caption=caption, data=table)
     return [folded("One choice for all targets, or one for each", paragraph(explained, kind="note") + shown)]

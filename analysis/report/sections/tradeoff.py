@@ -8,6 +8,7 @@ from analysis.charts.tradeoff import tradeoff_chart
 from analysis.report.findings import Findings
 from analysis.report.leads import serving_lead
 from analysis.report.page import Number, Page, grid, paragraph, section
+from analysis.report.sections.cascades import cascade_figures
 from analysis.store.frames import AGGREGATE_NAMES, NONE
 from analysis.store.names import METRIC_DIGITS, METRIC_NAMES
 from analysis.tables.formatting import quantity
@@ -15,7 +16,10 @@ from analysis.tables.tradeoff import COSTS, comparable_groups, configuration_nam
 
 HERO = "p50_ms"
 TITLE = "Serving variants"
-HOLLOW = "hollow: without an intermediate task, at the same speed (measured once: same model shape)"
+HOLLOW = (
+    "filled: with the intermediate task that English dev chose; hollow: without one, at the same speed (measured once: same "
+    "model shape); arrow: from without to with"
+)
 
 
 def hero(findings: Findings, page: Page) -> str:
@@ -41,6 +45,7 @@ def tradeoff_section(findings: Findings, page: Page) -> str:
         *notes,
         paragraph(_explained(served), kind="note"),
         *_hypervolumes(findings, page),
+        *cascade_figures(findings, page),
         lead=serving_lead(findings),
     )
 
@@ -103,7 +108,15 @@ def _caption(group: pd.DataFrame, cost: str) -> str:
     languages = AGGREGATE_NAMES[str(group["judged_by"].iloc[0])]
     against = f"{METRIC_NAMES[cost]}{bound}" + (f", queries of {timed}" if timed else "")
     hollow = f"; {HOLLOW}" if group["baseline"].any() else ""
-    return f"Mean test score over targets ({languages}) against {against}; {hardware}{hollow}; dashed: Pareto front"
+    marks = f"{hollow}{_bars(group)}; dashed: Pareto front"
+    return f"Mean test score over targets ({languages}) against {against}; {hardware}{marks}"
+
+
+def _bars(group: pd.DataFrame) -> str:
+    """What the intervals cover; "" where no point has one."""
+    known = group[group["score_low"].notna()]
+    covers = [str(name) for name in dict.fromkeys(known["interval_covers"]) if name]
+    return f"; bars: 95% intervals over {' or '.join(covers)}" if covers else ""
 
 
 def _not_drawn(findings: Findings, cost: str) -> list[str]:

@@ -40,11 +40,14 @@ _MEASURES = tuple(name for name, dtype in _GRADES.items() if dtype == "float64")
 def measured_scores(frames: StudyFrames) -> pd.DataFrame:
     """A study's mean scores by size, target and intermediate task, at the default learning rates, as `grades` takes them.
 
-    Without what is no transfer (contamination flags), collapsed runs, and cells without a baseline of the same seed.
+    `seeds` is the number of runs behind a score. With one, the best of several scores is partly the luckiest: any order's
+    regret, a random one's as well, is larger than among the true means. Without what is no transfer (contamination flags),
+    collapsed runs, and cells without a baseline of the same seed.
     """
     table = gains(frames)
     table = table[table["gain"].notna() & (table["mark"] == "")]
-    return table.rename(columns={"task": "target"})[[*_UNIT, "intermediate", "score"]].reset_index(drop=True)
+    renamed = table.rename(columns={"task": "target", "n": "seeds"})
+    return renamed[[*_UNIT, "intermediate", "score", "seeds"]].reset_index(drop=True)
 
 
 def grades(estimates: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
@@ -78,10 +81,15 @@ def summary(estimates: pd.DataFrame, measured: pd.DataFrame, *, seed: int = 0) -
     alike, as an estimator that favours one task favours it for every target. `p_holm` is corrected for the number of
     estimators, and `better`: it is below 5%.
     """
-    table = grades(estimates, measured)
+    table = grades(estimates, measured).sort_values(
+        _UNIT, kind="stable"
+    )  # intervals do not depend on the order of rows
     random = np.random.default_rng(seed)
     rows = []
-    for estimator, group in table.groupby("estimator", sort=False):
+    for estimator in dict.fromkeys(estimates["estimator"]):
+        group = table[table["estimator"] == estimator]
+        if group.empty:
+            continue
         values = group[list(_MEASURES)].to_numpy(dtype="float64")
         row: dict[str, object] = {"estimator": estimator, "targets": len(group)}
         row |= dict(zip(_MEASURES, _means(values), strict=True))

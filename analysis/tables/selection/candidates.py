@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from analysis.store.examples import Floats
-from analysis.store.frames import StudyFrames
+from analysis.store.frames import UNKNOWN, StudyFrames
 
 FEWEST_SEEDS = 2  # further seeds of every candidate, from which on they judge instead of the runs that were chosen from
 ENGLISH_DEV = "English dev"
 # What may choose without a label in a target language: the name in tables, and the signal in `StudyFrames.diagnostics`.
 LABEL_FREE = {"confidence": "confidence", "agreement between languages": "agreement"}
 SELECTORS = (ENGLISH_DEV, *LABEL_FREE)
-NO_SIGNAL = "not recorded for every trial: scored by an earlier version, or no head and test gives it"
+Among = Literal["zero-shot", "every trial"]
+ZERO_SHOT: Among = "zero-shot"
+EVERY_TRIAL: Among = "every trial"
+NO_SIGNAL = "not recorded for every trial: scored by an earlier version, or no target provides it"
 NO_EXAMPLES = "scores by test example are not recorded"
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The complete trials of a size's search, at least two, that were scored on every one of `tasks`.
+    """Complete trials of a size's search, at least two, that were scored on every one of `tasks`.
 
     `trials`: their ids in the order of the search; `intermediates`: what they were first trained on. `runs`: for each the runs
     that judge it. They are its repeats with those further seeds that every candidate was repeated with, if `fresh`: then no
@@ -36,13 +40,39 @@ class Candidates:
     fresh: bool
 
 
-def candidates_of(frames: StudyFrames, size: str) -> Candidates | None:
-    """The candidates of a size; None if there is nothing to choose between."""
+def why_not_zero_shot(frames: StudyFrames, size: str, intermediate: str) -> str:
+    """What an intermediate choice has of the targets' other languages or tests, as a phrase; "" if nothing is known.
+
+    English training data that it shares with a target ("same data") make no gain of transfer, but the target's scores in other
+    languages stay zero-shot.
+    """
+    languages = frames.not_zero_shot_in_words(intermediate, frames.targets)
+    flags = {task: frames.contamination_flag(size, intermediate, task) for task in frames.targets}
+    leaks, seen = ([task for task, flag in flags.items() if flag == name] for name in ("leak", "seen"))
+    reasons = [
+        "unknown languages" if languages == UNKNOWN else f"trained in {languages}" if languages else "",
+        f"reads tests of {', '.join(leaks)}" if leaks else "",
+        f"has seen data of {', '.join(seen)}" if seen else "",
+    ]
+    return ", ".join(filter(None, reasons))
+
+
+def has_marked(frames: StudyFrames, size: str) -> bool:
+    """Whether some complete trial of the size is not zero-shot."""
+    searched = frames.searched[(frames.searched["size"] == size) & (frames.searched["outcome"] == "complete")]
+    return any(why_not_zero_shot(frames, size, str(name)) for name in searched["intermediate"].unique())
+
+
+def candidates_of(frames: StudyFrames, size: str, among: Among = ZERO_SHOT) -> Candidates | None:
+    """The candidates of a size, those that are zero-shot or all; None if there is nothing to choose between."""
     judged = frames.judged()
     by_run = judged[judged["size"] == size].pivot_table(index="trial_id", columns="task", values="value")
     complete = frames.trials[(frames.trials["size"] == size) & (frames.trials["outcome"] == "complete")]
     complete = complete[complete["trial_id"].isin(by_run.index)].drop_duplicates("trial_id")
     searched = complete[complete["kind"] == "trial"]
+    if among == ZERO_SHOT:
+        marked = {name for name in searched["intermediate"].unique() if why_not_zero_shot(frames, size, str(name))}
+        searched = searched[~searched["intermediate"].isin(marked)]
     by_trial = by_run.reindex(searched["trial_id"]).dropna(axis="columns")
     tasks = tuple(task for task in frames.targets if task in by_trial)
     if len(searched) < 2 or not tasks:

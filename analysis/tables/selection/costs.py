@@ -15,13 +15,18 @@ import pandas as pd
 from analysis.store.frames import StudyFrames, unique
 from analysis.tables.inference import ALPHA, holm
 from analysis.tables.selection.candidates import (
+    EVERY_TRIAL,
     NO_EXAMPLES,
     NO_SIGNAL,
     SELECTORS,
+    ZERO_SHOT,
+    Among,
     Candidates,
     choice_per_target,
+    has_marked,
     one_choice,
     own_scores,
+    why_not_zero_shot,
 )
 from analysis.tables.selection.differences import gap_to_best
 from analysis.tables.selection.halves import TargetScores, candidates_with_scores
@@ -31,10 +36,12 @@ Scope = Literal["one for all", "one for each"]
 
 _COSTS = {
     "size": "str",
+    "among": "str",
     "task": "str",
     "scope": "str",
     "selector": "str",
     "chosen": "str",
+    "marked": "str",
     "score": "float64",
     "best": "float64",
     "apparent": "float64",
@@ -54,9 +61,14 @@ def selection_costs(frames: StudyFrames) -> pd.DataFrame:
     """One row per size, selector, scope and target, and `ALL_TARGETS`: what the selector's choice loses, in test points.
 
     A selector chooses among a size's complete trials (`candidates.Candidates`): by English dev, confidence, or agreement
-    between languages. `scope` "one for all": one trial for all targets, by the mean over targets; "one for each": for each
-    target the trial best there by the selector, or the one for all where it sees nothing. `chosen` names intermediate tasks.
-    Scores are those of `StudyFrames.judged_by`, without English wherever that is recorded.
+    between languages. The main rows have `among` "zero-shot": choice and best trial are of those whose intermediate choice has
+    no labelled data in another language of a target, no test data and no checkpoint that has seen data of a target
+    (`candidates.why_not_zero_shot`). Where a size has other trials too, further rows are `among` "every trial", and `marked`
+    says of the chosen what is not zero-shot.
+
+    `scope` "one for all": one trial for all targets, by the mean over targets; "one for each": for each target the trial best
+    there by the selector, or the one for all where it sees nothing. `chosen` names intermediate tasks. Scores are those of
+    `StudyFrames.judged_by`, without English wherever that is recorded.
 
     `score` is the test score of the choice, `best` the highest of any trial (over all targets: of one trial, or the mean of
     each target's highest), both of the trials chosen from. `apparent` is their distance. It is above zero even among equal
@@ -69,15 +81,21 @@ def selection_costs(frames: StudyFrames) -> pd.DataFrame:
     `verdict`: "none" where the choice is the best on every half, "costs" or "gains" where `p_holm` < 0.05, "one seed" where
     nothing was tested, else "unclear"; "" without a cost, with a `reason`. Collapsed runs count as they are.
     """
-    rows = [row for size in frames.size_names for row in _costs_of_size(frames, size)]
+    groups = [
+        (size, among)
+        for among in (ZERO_SHOT, EVERY_TRIAL)
+        for size in frames.size_names
+        if among == ZERO_SHOT or has_marked(frames, size)
+    ]
+    rows = [{"among": among} | row for size, among in groups for row in _costs_of_size(frames, size, among)]
     table = pd.DataFrame(rows, columns=list(_COSTS))
     table["p_holm"] = holm(table["p"].astype("float64"))
     table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
     return table.astype(_COSTS)
 
 
-def _costs_of_size(frames: StudyFrames, size: str) -> Iterator[dict[str, Any]]:
-    if (found := candidates_with_scores(frames, size)) is None:
+def _costs_of_size(frames: StudyFrames, size: str, among: Among) -> Iterator[dict[str, Any]]:
+    if (found := candidates_with_scores(frames, size, among)) is None:
         return
     candidates, scores = found
     own_KT = own_scores(frames, candidates)
@@ -94,13 +112,14 @@ def _costs_of_size(frames: StudyFrames, size: str) -> Iterator[dict[str, Any]]:
             whole = list(range(len(each)))
             for task, places in [(ALL_TARGETS, whole), *((candidates.tasks[place], [place]) for place in whole)]:
                 named = {"size": size, "task": task, "scope": scope, "selector": selector}
-                yield named | _cost(
+                cost = _cost(
                     candidates,
                     [scores[place] for place in places],
                     own_KT[:, places],
                     np.array([chosen[place] for place in places]),
                     one_for_all=scope == "one for all",
                 )
+                yield named | cost | {"marked": _marked(frames, size, cost["chosen"])}
 
 
 def _cost(
@@ -121,8 +140,14 @@ def _cost(
     return row | ({} if gap is None else {"cost": gap.value, "low": gap.low, "high": gap.high, "p": gap.p})
 
 
+def _marked(frames: StudyFrames, size: str, chosen: str) -> str:
+    """Which of the chosen are not zero-shot, and why; "" if all are."""
+    reasons = {name: why_not_zero_shot(frames, size, name) for name in chosen.split("; ")}
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
+
+
 def _without_signal(candidates: Candidates) -> dict[str, Any]:
-    return {"chosen": "", "seeds": 0, "trials": len(candidates.trials), "reason": NO_SIGNAL}
+    return {"chosen": "", "marked": "", "seeds": 0, "trials": len(candidates.trials), "reason": NO_SIGNAL}
 
 
 def _verdict(row: dict[Any, Any]) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from analysis.store.examples import Floats
 from analysis.store.frames import ENGLISH, MEAN_WITHOUT_ENGLISH, StudyFrames
-from analysis.tables.selection.candidates import Candidates, candidates_of
+from analysis.tables.selection.candidates import ZERO_SHOT, Among, Candidates, candidates_of
 
 SPLITS = 20  # random ways to halve the test examples; the spread between ways is then below the error over examples
 
@@ -41,16 +41,18 @@ class TargetScores:
         return self.covariance is not None
 
 
-def candidates_with_scores(frames: StudyFrames, size: str) -> tuple[Candidates, list[TargetScores]] | None:
+def candidates_with_scores(
+    frames: StudyFrames, size: str, among: Among = ZERO_SHOT
+) -> tuple[Candidates, list[TargetScores]] | None:
     """The candidates of a size and their scores on each of their targets, computed once; None if there is no choice."""
 
     def compute(frames: StudyFrames) -> tuple[Candidates, list[TargetScores]] | None:
-        candidates = candidates_of(frames, size)
+        candidates = candidates_of(frames, size, among)
         if candidates is None:
             return None
         return candidates, [target_scores(frames, candidates, task) for task in candidates.tasks]
 
-    return frames.once(f"candidates with scores: {size}", compute)
+    return frames.once(f"candidates with scores: {size}, {among}", compute)
 
 
 def target_scores(frames: StudyFrames, candidates: Candidates, task: str) -> TargetScores:

@@ -43,6 +43,8 @@ _PER_TARGET = {
 def per_target_choices(frames: StudyFrames) -> pd.DataFrame:
     """One row per size and selector: a trial for each target (Phang et al. 2020) beside one for all, by the same selector.
 
+    Among the trials that are zero-shot, as the main rows of `selection_costs`.
+
     `score_one` and `score_each` are mean test scores of the trials chosen. `difference` is each minus one, by the runs that
     judge a choice (`selection_costs`), with its interval, `p` and `p_holm` over the table. Neither choice saw a test score, so
     no half of the examples is kept apart. `one` and `each` name the intermediate tasks.
