@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.mlflow_stub import stub_server
+from tests.support.object_server import ObjectServer, served_objects
 from tests.support.pair import Pair
 from tests.support.shared_runs import FaultyRun, TinyRun, run_tiny, run_with_faults
 from trainables.launch.process import NO_GPU
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # of a shell's background job, whose commands would ignore Ctrl-C too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # for tests that import DeepSpeed themselves on a machine with a GPU
 
 
@@ -26,6 +33,7 @@ MARKERS_BY_FIXTURE = {
     "pair": ("slow",),
     "browser": ("slow", "browser"),
 }
+WORKER = "PYTEST_XDIST_WORKER"  # set in the processes of `make test`
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,6 +41,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture in MARKERS_BY_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
             for marker in MARKERS_BY_FIXTURE[fixture]:
                 item.add_marker(marker)
+    if WORKER in os.environ:  # what takes longest comes first, so that no process is left alone with it
+        items.sort(key=lambda item: [item.get_closest_marker(marker) is None for marker in ("ray", "slow")])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of `make test`'s processes: modules that share an expensive fixture are not divided between them."""
+    from tests.support.side_by_side import ModuleScheduling
+
+    return ModuleScheduling(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,6 +88,19 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two workers of a gloo group."""
     with Pair(tmp_path_factory.mktemp("pair")) as workers:
         yield workers
+
+
+@pytest.fixture(scope="session")
+def one_object_server() -> Iterator[ObjectServer]:
+    with served_objects() as server:
+        yield server
+
+
+@pytest.fixture
+def object_server(one_object_server: ObjectServer) -> ObjectServer:
+    """An S3 on loopback without faults, and the environment to reach it."""
+    one_object_server.reset()
+    return one_object_server
 
 
 @pytest.fixture(scope="session")

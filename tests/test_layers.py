@@ -21,7 +21,7 @@ FORBIDDEN = {
 LAYERS = {
     "study": (
         *("redact", "errors", "console", "spec", "recipes", "tracking", "cluster"),
-        *("search", "benchmarking", "planning", "evidence", "run", "cli", "__main__"),
+        *("search", "benchmarking", "planning", "evidence", "watch", "run", "cli", "__main__"),
     ),
     "trainables": (
         *("fields", "hyperparameters", "out_of_memory", "resources", "metrics", "data", "tasks", "heads", "models"),

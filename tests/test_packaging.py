@@ -29,6 +29,7 @@ DISTRIBUTIONS = {
     "pynvml": "nvidia-ml-py",
     "sklearn": "scikit-learn",
     "vl_convert": "vl-convert-python",
+    "xdist": "pytest-xdist",
     "yaml": "pyyaml",
 }
 # Declared and never imported here: what the libraries above load by themselves.
@@ -39,7 +40,7 @@ LOADED_BY_OTHERS = {
     "onnx": "torch.onnx writes the exported model",
     "onnxscript": "torch.onnx builds the graph",
 }
-EXTRAS = ("onnx", "openvino", "float8")
+EXTRAS = ("onnx", "openvino", "float8", "object-storage")
 UNDECLARED_PEERS = {"optimum-benchmark"}  # pins versions of its own; `latency_agreement` runs without it
 
 

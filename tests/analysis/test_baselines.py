@@ -129,7 +129,7 @@ def _layers(frames: StudyFrames) -> list[dict[str, Any]]:
 
 def test_the_chart_and_its_text_show_the_baselines(compared: StudyFrames, page: str) -> None:
     opening = header(page)
-    assert "hollow: without an intermediate task, at the same speed (measured once: same model shape)" in opening
+    assert "hollow: without one, at the same speed (measured once: same model shape)" in opening
     assert "small fp32: 51.0% at 1.00; small fp32 without an intermediate task: 55.0% at 1.00; large" in opening
     layers = _layers(compared)
     (hollow,) = [layer for layer in layers if layer["mark"].get("filled") is False and "color" in layer["encoding"]]

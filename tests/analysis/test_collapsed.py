@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,15 +19,25 @@ from tests.analysis.helpers import by, default_cells, section, with_chance, writ
 CHANCE = {"nli": 33.0, "pos": 5.0}
 
 
-def study(nli: dict[tuple[str, int], float], *, dev: float | None = None) -> StudyFrames:
-    """Two choices over three seeds: tagging learned by all, inference as given by choice and seed (else 50)."""
+def study(
+    nli: dict[tuple[str, int], float], *, dev: float | None = None, noise: np.random.Generator | None = None
+) -> StudyFrames:
+    """Two choices over three seeds: tagging learned by all, inference as given by choice and seed (else 50).
+
+    Tagging gains a point. With `noise` nothing gains, and scores have a standard deviation of a point.
+    """
     frames = with_chance(
         default_cells({"none": 60.0, "snli": 61.0}, sd=0.0, seeds=3, targets=("pos", "nli")),
         CHANCE,
     )
     seeds = frames.scores["trial_id"].str[-1].astype(int)
     keys = list(zip(frames.scores["intermediate"], seeds, frames.scores["task"], strict=True))
-    values = [nli.get((name, seed), 50.0) if task == "nli" else 60.0 + (name == "snli") for name, seed, task in keys]
+    gained = 1.0 if noise is None else 0.0
+    values = [
+        nli.get((name, seed), 50.0) if task == "nli" else 60.0 + gained * (name == "snli") for name, seed, task in keys
+    ]
+    if noise is not None:
+        values = [value + noise.normal() for value in values]
     test = frames.scores.assign(value=values)
     own = [value if dev is None or task == "pos" else dev for value, (_, _, task) in zip(values, keys, strict=True)]
     scores = pd.concat([test, test.assign(split="dev", value=own)], ignore_index=True)
@@ -44,6 +56,7 @@ def test_a_run_at_chance_after_training_is_named() -> None:
         "dev_score": 33.5,
         "chance": 33.0,
         "reason": "at chance; its losses are not recorded",
+        "replaced_by": "",
     }
 
 
@@ -94,6 +107,79 @@ def test_a_mean_gain_leaves_out_a_target_that_collapsed_in_some_seed() -> None:
     (row,) = average_gains(study({("snli", 1): 33.5})).to_dict("records")
     assert row["gain"] == pytest.approx(1.0)  # of tagging alone
     assert (row["seeds"], row["targets"], row["collapsed"]) == (3, 1, 1)
+
+
+def with_further_runs(
+    frames: StudyFrames, collapsed: str, *, seed: int, nli: float = 52.0, pos: float = 61.0
+) -> StudyFrames:
+    """The study with a run of each choice with another seed, in place of the collapsed run.
+
+    Without an intermediate task it has 50 and 60; with one, `nli` and `pos`.
+    """
+    trials, scores = [frames.trials], [frames.scores]
+    for trial, by_task in (("t0", {"nli": 50.0, "pos": 60.0}), ("t1", {"nli": nli, "pos": pos})):
+        own, name = frames.trials[frames.trials["trial_id"] == f"{trial}-0"], f"{trial}-{seed}"
+        repeat: dict[str, Any] = {
+            "trial_id": name,
+            "kind": "repeat",
+            "repeats": f"{trial}-{collapsed[-1]}",
+            "seed": seed,
+        }
+        trials.append(own.assign(**repeat, in_place_of=collapsed))
+        of_run = frames.scores[frames.scores["trial_id"] == f"{trial}-0"]
+        values = [by_task[task] for task in of_run["task"]]
+        scores.append(of_run.assign(trial_id=name, value=values))
+    return dataclasses.replace(
+        frames, trials=pd.concat(trials, ignore_index=True), scores=pd.concat(scores, ignore_index=True)
+    )
+
+
+@pytest.mark.parametrize("collapsed", ["t1-1", "t0-1"])
+def test_a_further_seed_takes_the_place_of_a_collapsed_one_in_a_mean_gain(collapsed: str) -> None:
+    """Inference gains 0 in two seeds and 2 in the further one, tagging 1 in all."""
+    frames = with_further_runs(study({("snli" if collapsed == "t1-1" else "none", 1): 33.5}), collapsed, seed=7)
+    (row,) = average_gains(frames).to_dict("records")
+    assert (row["seeds"], row["targets"], row["collapsed"], row["replaced"]) == (3, 2, 0, 1)
+    assert row["gain"] == pytest.approx((1.0 + 2.0 / 3) / 2)
+    (run,) = collapsed_runs(frames).to_dict("records")
+    assert (run["trial_id"], run["replaced_by"]) == (collapsed, f"{collapsed[:2]}-7")
+    cells = by(gains(frames), "task")
+    assert (cells["nli"]["n"], cells["nli"]["collapsed"], cells["pos"]["n"]) == (3, 1, 4)  # a target counts what it has
+
+
+def test_a_further_run_that_collapses_as_well_mends_nothing() -> None:
+    frames = with_further_runs(study({("snli", 1): 33.5}), "t1-1", seed=7, nli=33.5)
+    (row,) = average_gains(frames).to_dict("records")
+    assert (row["seeds"], row["targets"], row["collapsed"], row["replaced"]) == (3, 1, 1, 1)
+
+
+@pytest.mark.slow
+def test_replacing_seeds_makes_no_discoveries_among_equal_choices() -> None:
+    """200 studies without any effect, in each of which a run of either side collapses on a target and is replaced."""
+    random = np.random.default_rng(3)
+    discovered, covered = 0, []
+    for number in range(200):
+        frames = study({}, noise=np.random.default_rng(number))
+        collapsed = f"t{random.integers(2)}-{random.integers(3)}"
+        at_chance = (frames.scores["trial_id"] == collapsed) & (frames.scores["task"] == "nli")
+        frames = dataclasses.replace(
+            frames, scores=frames.scores.assign(value=frames.scores["value"].mask(at_chance, 33.0))
+        )
+        nli, pos = 50.0 + random.normal(0, 2**0.5), 60.0 + random.normal(0, 2**0.5)  # none's noise included
+        frames = with_further_runs(frames, collapsed, seed=7, nli=nli, pos=pos)
+        (row,) = average_gains(frames).to_dict("records")
+        assert (row["seeds"], row["targets"], row["replaced"]) == (3, 2, 1)
+        discovered += row["p_holm"] < 0.05
+        covered.append(row["low"] <= 0 <= row["high"])
+    assert discovered <= 19  # so many or fewer in 997 of 1,000 draws at 5% (binomial)
+    assert np.mean(covered) >= 0.92
+
+
+def test_a_repeat_that_was_made_for_no_collapsed_run_replaces_none() -> None:
+    frames = with_further_runs(study({("snli", 1): 33.5}), "t1-1", seed=7)
+    frames = dataclasses.replace(frames, trials=frames.trials.assign(in_place_of=""))
+    (row,) = average_gains(frames).to_dict("records")
+    assert (row["seeds"], row["targets"], row["collapsed"], row["replaced"]) == (4, 1, 1, 0)
 
 
 def test_the_report_lists_collapsed_runs_and_the_headline_does_not_count_them(tmp_path: Path) -> None:

@@ -101,6 +101,14 @@ def test_noise_is_on_the_random_baseline_and_seldom_called_better() -> None:
     assert abs(np.mean(excess)) < 3 * np.std(excess) / studies**0.5
 
 
+def test_a_summary_does_not_depend_on_the_order_of_rows() -> None:
+    random = np.random.default_rng(3)
+    scores, values = random.normal(60, 2, size=(2, len(TARGETS), len(CHOICES)))
+    estimates, known = estimated(values), measured(scores)
+    shuffled = summary(estimates.sample(frac=1, random_state=1), known.sample(frac=1, random_state=2))
+    pd.testing.assert_frame_equal(shuffled, summary(estimates, known))
+
+
 def test_several_estimators_share_one_error_rate() -> None:
     scores = 50 + np.random.default_rng(2).normal(size=(len(TARGETS), len(CHOICES)))
     tables = [

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import analysis
+from analysis import StudyFrames
+from analysis.report.write import exports_folder
 from analysis.store.examples import Examples
 from tests.support.browser import Browser
 from tests.support.studies import new_store
@@ -163,3 +165,25 @@ def test_an_empty_study_s_page_is_quiet(browser: Browser, tmp_path: Path) -> Non
     assert _messages(browser) == []
     assert browser.evaluate("document.documentElement.scrollWidth") <= 400
     assert "no trials and no benchmarks yet" in browser.evaluate("document.body.textContent")
+
+
+def test_saved_charts_hold_their_labels_in_the_fonts_of_this_machine(
+    browser: Browser, study: StudyFrames, tmp_path: Path
+) -> None:
+    """Each is laid out with Arial's widths; where there is no Arial, another font is used, and most are wider."""
+    report = analysis.write_report(study, tmp_path / "report.html")
+    charts = sorted(exports_folder(report).glob("charts/*.svg"))
+    assert len(charts) > 10
+    shown = tmp_path / "charts.html"
+    shown.write_text("".join(f"<div id='{chart.stem}'>{chart.read_text(encoding='utf-8')}</div>" for chart in charts))
+    browser.open(shown)
+    outside = browser.evaluate(
+        """[...document.querySelectorAll('div')].flatMap((chart) => {
+          const whole = chart.querySelector('svg').getBoundingClientRect();
+          return [...chart.querySelectorAll('text')].filter((text) => {
+            const own = text.getBoundingClientRect();
+            return own.left < whole.left - 1 || own.right > whole.right + 1 || own.bottom > whole.bottom + 1;
+          }).map((text) => `${chart.id}: ${text.textContent}`);
+        })"""
+    )
+    assert outside == []

@@ -12,6 +12,7 @@ import pytest
 
 import analysis
 from analysis import StudyFrames
+from analysis.report.exports import with_room
 from tests.analysis.helpers import header, of_size, section, write
 
 
@@ -67,8 +68,8 @@ def test_the_report_names_what_is_missing(report: str) -> None:
     missing = section(report, "What is missing")
     assert "failed: 4x192, trial b2 (intermediate task squad): CUDA out of memory" in missing
     assert "2x128 bf16, 4x192 fp32, 4x192 bf16: energy (J/sample): no NVML" in missing
-    assert "4x192, squad on nli, tags, bitext: failed" in missing
-    assert "2x128, both on nli, tags, bitext: not run" in missing
+    assert "4x192, squad on every target: failed" in missing
+    assert "2x128, both on every target: not run" in missing
 
 
 def test_the_report_escapes_recorded_text(report: str) -> None:
@@ -131,10 +132,10 @@ def test_charts_and_tables_are_written_as_files(study: StudyFrames, tmp_path: Pa
 @pytest.mark.slow
 def test_a_budget_and_a_comparison_open_the_report(study: StudyFrames, tmp_path: Path) -> None:
     report = write(study, tmp_path, budget="p50_ms<=3.5", other=study)
-    assert "Within p50 latency (ms) <= 3.5, the best is size" in header(report)
+    assert "With p50 latency at most 3.5 ms, the best is size" in header(report)
     answer = report[report.index('<div class="answer">') :]
     assert answer[: answer.index("</div>")].count("<p>") == 3, "budget, size, intermediate training"
-    assert "and is better with probability" in section(report, "Within the budget: p50 latency (ms) <= 3.5")
+    assert "and is better with probability" in section(report, "Within the budget: p50 latency at most 3.5 ms")
     compared = section(report, "Compared with planted")
     assert "seeds do not differ: not tested" in compared, "of a study and itself"
 
@@ -145,3 +146,8 @@ def test_the_example_of_the_notebook_runs(study: StudyFrames) -> None:
     names: dict[str, object] = {"frames": study}
     exec(code, names)
     assert callable(names["best_for_budget"])
+
+
+def test_what_is_no_chart_of_vega_is_left_as_it_is() -> None:
+    other = '<svg width="10" height="10"><g/></svg>'
+    assert with_room(other) == other

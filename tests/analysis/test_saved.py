@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import analysis
 from analysis import StudyFrames
 from analysis.store.examples import Examples
-from analysis.store.frames import BENCHMARKS, frame
+from analysis.store.frames import BENCHMARKS, SPEED_BY_LANGUAGE, frame, served_key
 from analysis.store.saved import TABLES, examples_path
 from tests.analysis.helpers import default_cells, section, write
 from tests.support.studies import build_frames
@@ -135,6 +136,29 @@ def test_examples_are_those_of_the_run_that_has_the_trial() -> None:
     assert [None if table is None else table.iloc[0, 0] for table in found] == ["1 large t0002", "0 small t0001", None]
 
 
+def test_examples_as_served_are_those_of_the_run_that_measured_the_trial() -> None:
+    """The second run has another seed, whose trials have the same ids; the third is a copy of the first, measured elsewhere."""
+    whole = default_cells(TRUE, sd=1.0, seeds=2)
+    first, second = (of_seed(whole, seed) for seed in range(2))
+    parts = [
+        dataclasses.replace(first, benchmarks=_timed("a cpu", {"fp32": 5.0})),
+        dataclasses.replace(second, benchmarks=_timed("a cpu", {"fp32": 5.0, "bf16": 4.0})),
+        dataclasses.replace(first, benchmarks=_timed("a gpu", {"bf16": 1.0})),
+    ]
+    for number, part in enumerate(parts):
+        tables = {
+            served_key(row): pd.DataFrame({"from": [f"run {number}"]}) for row in part.benchmarks.to_dict("records")
+        }
+        parts[number] = dataclasses.replace(part, examples=Examples.from_tables(tables))
+    together = analysis.joined(parts)
+    found = {
+        (row["variant"], row["trial_id"]): together.examples.read(served_key(row))
+        for row in together.benchmarks.to_dict("records")
+    }
+    origins = {key: None if table is None else table.iloc[0, 0] for key, table in found.items()}
+    assert origins == {("fp32", "t0000"): "run 0", ("bf16", "seed1-t0000"): "run 1", ("bf16", "t0000"): "run 2"}
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -196,21 +220,56 @@ def test_the_command_saves_joins_and_reports(tmp_path: Path) -> None:
 def test_a_size_with_the_same_trials_adds_its_benchmarks_alone() -> None:
     """As of an output folder that was copied and benchmarked on another machine. Without new ones it is a run given twice."""
     whole = default_cells(TRUE, sd=1.0, seeds=1)
-    here = dataclasses.replace(whole, context=whole.context | {"seed": "0"}, benchmarks=_timed("fp32"))
-    there = dataclasses.replace(here, benchmarks=_timed("fp32", "bf16"))
+    here = dataclasses.replace(
+        whole,
+        context=whole.context | {"seed": "0"},
+        benchmarks=_timed("a cpu", {"fp32": 5.0}),
+        speed_by_language=_timed_by_language("a cpu", {"fp32": 5.0}),
+    )
+    there = dataclasses.replace(
+        here,
+        benchmarks=_timed("a cpu", {"fp32": 6.0, "bf16": 4.0}),
+        speed_by_language=_timed_by_language("a cpu", {"fp32": 6.0, "bf16": 4.0}),
+    )
     together = analysis.joined([here, there])
-    assert list(together.benchmarks["variant"]) == ["fp32", "bf16"]
-    assert list(together.benchmarks["hardware"]) == ["fp32 first", "bf16 last"]
+    assert list(together.benchmarks[["variant", "p50_ms"]].itertuples(index=False, name=None)) == [
+        ("fp32", 5.0),
+        ("bf16", 4.0),
+    ], "of the same hardware the first measurement"
     pd.testing.assert_frame_equal(together.trials, here.trials)
     pd.testing.assert_frame_equal(together.scores, here.scores)
     with pytest.raises(ValueError, match="in two runs"):
         analysis.joined([here, here])
 
 
-def _timed(*variants: str) -> pd.DataFrame:
-    """Benchmarks of the small size; the machine's name says how many variants it measured."""
-    machine = "first" if len(variants) == 1 else "last"
-    return frame(
-        ({"size": "small", "variant": name, "trial_id": "t0000", "hardware": f"{name} {machine}"} for name in variants),
-        BENCHMARKS,
+def test_measurements_of_one_variant_on_two_machines_are_both_kept() -> None:
+    whole = default_cells(TRUE, sd=1.0, seeds=1)
+    cpu, gpu = (
+        dataclasses.replace(
+            whole,
+            context=whole.context | {"seed": "0"},
+            benchmarks=_timed(hardware, {"fp32": p50_ms}),
+            speed_by_language=_timed_by_language(hardware, {"fp32": p50_ms}),
+        )
+        for hardware, p50_ms in (("a cpu", 5.0), ("a gpu", 1.0))
     )
+    together = analysis.joined([cpu, gpu])
+    for table in (together.benchmarks, together.speed_by_language):
+        assert list(table[["variant", "hardware", "p50_ms"]].itertuples(index=False, name=None)) == [
+            ("fp32", "a cpu", 5.0),
+            ("fp32", "a gpu", 1.0),
+        ]
+
+
+def _timed(hardware: str, p50_ms: dict[str, float]) -> pd.DataFrame:
+    """Benchmarks of the small size by serving variant."""
+    return frame(_measured(hardware, p50_ms), BENCHMARKS)
+
+
+def _timed_by_language(hardware: str, p50_ms: dict[str, float]) -> pd.DataFrame:
+    return frame((row | {"language": "en"} for row in _measured(hardware, p50_ms)), SPEED_BY_LANGUAGE)
+
+
+def _measured(hardware: str, p50_ms: dict[str, float]) -> Iterator[dict[str, Any]]:
+    for name, value in p50_ms.items():
+        yield {"size": "small", "variant": name, "trial_id": "t0000", "hardware": hardware, "p50_ms": value}

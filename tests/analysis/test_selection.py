@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from analysis import StudyFrames, per_target_choices, selection_costs
+from analysis.report.sections.zero_shot import SIGN
 from analysis.store import frames as tables
 from analysis.store.examples import Examples
 from analysis.tables.selection.candidates import candidates_of
@@ -225,11 +226,66 @@ def test_intervals_cover_and_false_discoveries_stay_under_the_stated_rate(seeds:
 
 
 def test_the_report_shows_costs_and_both_ways_to_choose(tmp_path: Path) -> None:
-    page = section(write(study(**MISLEADING, seeds=3), tmp_path), "What choosing on English dev costs")
-    assert "What choosing on English dev loses against the best trial" in page
+    written = write(study(**MISLEADING, seeds=3), tmp_path)
+    page = section(written, "What choosing on English dev costs")
+    assert "Cost of choosing on English dev, against the best trial" in page
     assert "a · English dev · one for all" in page
     assert "x: pos; y: none" in page
-    assert "not recorded for every trial" in page
+    assert '<td class="absent" colspan="7">not recorded for every trial' in written, "one cell for a whole row"
+    assert f">{SIGN}<" not in written, "no sign without a choice"
+
+
+TRANSLATED: dict[str, Any] = {
+    "test": {"none": {"x": 60.0, "y": 60.0}, "pos": {"x": 55.0, "y": 55.0}, "pos_in_sw": {"x": 80.0, "y": 80.0}},
+    "dev": {"none": {"x": 80.0, "y": 80.0}, "pos": {"x": 82.0, "y": 82.0}, "pos_in_sw": {"x": 81.0, "y": 81.0}},
+}
+
+
+def _translated(languages: list[str] | None, *, seeds: int = 3) -> StudyFrames:
+    """`TRANSLATED`, where the third choice has labelled data in these languages; targets are tested in Swahili."""
+    frames = study(**TRANSLATED, seeds=seeds)
+    arms = {name: {"members": [name], "languages": []} for name in ("none", "pos")}
+    arms["pos_in_sw"] = {"members": ["pos_in_sw"], "languages": languages}  # type: ignore[dict-item]
+    swahili = frames.scores[(frames.scores["split"] == "test") & (frames.scores["language"] == "mean")]
+    scores = pd.concat([frames.scores, swahili.assign(language="sw")], ignore_index=True)
+    return dataclasses.replace(frames, scores=scores, context=frames.context | {"arms": arms})
+
+
+@pytest.mark.parametrize(("languages", "why"), [(["sw"], "trained in sw"), (None, "unknown languages")])
+def test_a_trial_that_is_not_zero_shot_is_no_candidate_of_the_main_figure(languages: Any, why: str) -> None:
+    """English dev prefers "pos", which is 5 points below none; the translated task is 20 above none."""
+    table = by(selection_costs(_translated(languages)), "among", "selector", "scope", "task")
+    main, every = (table[among, DEV, FOR_ALL, ALL_TARGETS] for among in ("zero-shot", "every trial"))
+    assert (main["trials"], every["trials"]) == (2, 3)
+    assert main["cost"] == pytest.approx(5.0, abs=2.5)
+    assert every["cost"] == pytest.approx(25.0, abs=2.5)
+    assert (main["marked"], every["marked"]) == ("", ""), "the chosen is zero-shot, the best is not"
+    dev = {**TRANSLATED["dev"], "pos_in_sw": {"x": 90.0, "y": 90.0}}
+    frames = dataclasses.replace(study(TRANSLATED["test"], dev), context=_translated(languages).context)
+    frames = dataclasses.replace(frames, scores=_translated(languages, seeds=1).scores)
+    chosen = by(selection_costs(frames), "among", "selector", "scope", "task")["every trial", DEV, FOR_ALL, ALL_TARGETS]
+    assert (chosen["chosen"], chosen["marked"]) == ("pos_in_sw", f"pos_in_sw: {why}")
+
+
+@pytest.mark.parametrize(("flag", "counts"), [("leak", False), ("same data", True)])
+def test_leaked_tests_are_no_candidate_and_shared_english_data_are(flag: str, counts: bool) -> None:
+    frames = study(**TRANSLATED)
+    frames.context["marks"] = {"pos_in_sw": {"x": flag}}
+    candidates = candidates_of(frames, "a")
+    assert candidates is not None
+    assert ("pos_in_sw" in candidates.intermediates) == counts
+    assert ("every trial" in set(selection_costs(frames)["among"])) != counts
+
+
+def test_the_lead_says_what_was_not_tested_and_which_trials_are_not_zero_shot(tmp_path: Path) -> None:
+    page = section(write(_translated(["sw"], seeds=1), tmp_path), "What choosing on English dev costs")
+    assert page.count("(one seed: not tested)") == 2
+    assert "With trials that are not zero-shot: a " in page
+    assert "a · English dev · one for all · every trial" in page
+    (tmp_path / "repeated").mkdir()
+    page = section(write(study(**MISLEADING, seeds=3), tmp_path / "repeated"), "What choosing on English dev costs")
+    assert "not tested" not in page
+    assert "· every trial" not in page
 
 
 def test_a_study_without_a_choice_has_no_costs_and_says_so(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_p99_within_the_limit_meets_it_at_the_load_it_was_measured_at(tmp_path
         "48.5 ms p99 at 900.0 queries/s, the highest load within 50 ms (no higher load within the budget was tried)"
     )
     page = write(frames, tmp_path, budget="server_p99_ms<=98")
-    assert runner_up in section(page, "Within the budget: p99 latency under load (ms) <= 98")
+    assert runner_up in section(page, "Within the budget: p99 latency under load at most 98 ms")
     # Over the limit at the measured load, a lower load might do: the limit is neither met nor broken.
     over = _study([small, _loaded("large", 72.0, 100.0, qps=20.0, p99=97.0)])
     choice = analysis.best_for_budget(over, "server_p99_ms<=50")
@@ -171,7 +171,7 @@ def test_a_p99_within_the_limit_meets_it_at_the_load_it_was_measured_at(tmp_path
 def test_a_metric_that_was_not_measured_does_not_break_a_budget(tmp_path: Path) -> None:
     frames = _study([_served("small", 70.0, p50_ms=1.0), _served("large", 72.0, p50_ms=9.0)])
     answered = header(write(frames, tmp_path, budget="energy_j_per_sample<=0.5"))
-    assert "It is unknown whether a configuration meets the budget of energy (J/sample) <= 0.5: " in answered
+    assert "It is unknown whether a configuration meets the budget of energy at most 0.5 J/sample: " in answered
     assert "energy (J/sample) is not measured for small fp32, large fp32. No other one meets it." in answered
     assert "No configuration with a score" not in answered
     choice = analysis.best_for_budget(frames, "energy_j_per_sample<=0.5, p50_ms<=5")
@@ -364,9 +364,10 @@ def test_the_page_says_which_predictions_change_with_the_batch(tmp_path: Path) -
         ]
     )
     page = section(write(frames, tmp_path), "Benchmarks")
-    assert "(the most of any size): fp32 0.0 / 0.0 / 0.0; int8 0.5 / 1.5 / 0.5." in page
+    assert "(%) that differ from those for single queries, the most of any size" in page
+    assert "fp32\n0.0\n0.0\n0.0\nint8\n0.5\n1.5\n0.5\n" in page
     assert "for 64 test examples of all targets together" in page
-    assert "0 flips of n allows up to about 3/n at 95% (rule of three), here 4.7%" in page
+    assert "allow a rate of up to about 3/n at 95% (rule of three), here 4.7%" in page
     assert "among at most 64 candidates, which is easier" in page
     assert "measured by an earlier version" in page
     assert "only the predictions of the model that was timed were compared" in page

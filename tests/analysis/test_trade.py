@@ -16,6 +16,7 @@ from analysis.report import leads
 from analysis.report.findings import Findings
 from analysis.report.size_steps import size_steps
 from analysis.report.trade import intermediate_sentence, size_sentence, trade, uncertain
+from analysis.store.examples import Examples
 from analysis.store.frames import MEAN
 from tests.analysis.helpers import default_cells
 from tests.support.studies import build_frames
@@ -48,15 +49,22 @@ def _study(scores: Mapping[str, float], *, seeds: int, served: bool = True, spre
         (
             {"small": 50.0, "large": 60.0},
             1,
-            "from small to large changes the mean by +10.0 points (one seed: not tested) for 4.0 times the latency",
+            "from small to large changes the mean by +10.0 points for 4.0 times the latency (served as fp32, without an "
+            "intermediate task; one seed, so the difference could be chance).",
         ),
         (
             {"small": 50.0, "middle": 60.0, "large": 55.0},
             3,
             "Going from small to middle buys 10.0 points for 2.5 times the latency; going on to large costs 5.0 points for 1.6",
         ),
+        (
+            {"small": 50.0, "middle": 59.0, "large": 60.0},
+            3,
+            "Going from small to middle buys 9.0 points for 2.5 times the latency; going on to large buys 1.0 points for 1.6",
+        ),
+        ({"small": 50.0, "middle": 52.0, "large": 60.0}, 3, "Going from small to large buys 10.0 points for 4.0 times"),
         ({"small": 60.0, "middle": 50.0, "large": 55.0}, 3, "Going from small to large costs 5.0 points for 4.0 times"),
-        ({"small": 50.0}, 3, "Only one size has scores (small), so what size buys is open."),
+        ({"small": 50.0}, 3, "Only one size has scores (small), so what a bigger one buys is unknown."),
     ],
 )
 def test_what_size_buys(scores: dict[str, float], seeds: int, says: str) -> None:
@@ -83,6 +91,44 @@ def test_seeds_that_disagree_tell_nothing() -> None:
     assert said.endswith("(without an intermediate task; speed was not measured).")
 
 
+def _of_seeds(scores: Mapping[str, Mapping[int, float]]) -> StudyFrames:
+    """One target; each size's trial without an intermediate task has these scores by seed, each on its own test examples."""
+    runs: list[dict[str, Any]] = []
+    tables = {}
+    for size, by_seed in scores.items():
+        for place, (seed, score) in enumerate(by_seed.items()):
+            trial = f"t-s{seed}" if place else "t"
+            runs.append({"size": size, "trial_id": trial, "intermediate": "none", "seed": seed, "scores": {"x": score}})
+            runs[-1] |= {"repeats": "t"} if place else {}
+            right = [float(number < 10 * score) for number in range(1000)]
+            tables[size, trial] = pd.DataFrame({"example": range(1000), "correct": right}).assign(
+                task="x", split="test", language="en", total=1.0
+            )
+    return dataclasses.replace(build_frames(runs, body_m=BODY_M), examples=Examples.from_tables(tables))
+
+
+@pytest.mark.parametrize(
+    ("large", "why"), [({0: 60.0, 3: 60.0, 4: 60.0}, "one seed"), ({3: 60.0, 4: 60.0}, "no shared seed")]
+)
+def test_sizes_that_share_one_seed_or_none_are_not_tested(large: dict[int, float], why: str) -> None:
+    """Each size has several seeds, and the interval over test examples excludes zero."""
+    findings = Findings(_of_seeds({"small": {0: 50.0, 1: 50.0, 2: 50.0}, "large": large}))
+    (step,) = findings.size_steps
+    assert (step.seeds, step.tested, step.told) == (1 if 0 in large else 0, False, False)
+    assert why == "no shared seed" or step.difference.low > 0
+    assert size_sentence(findings).endswith(f"; {why}, so the difference could be chance).")
+    assert f"({why}: not tested)" in leads.size_lead(findings)
+
+
+def test_sizes_without_a_common_choice_are_not_called_one_size() -> None:
+    runs: list[dict[str, Any]] = [
+        {"size": "small", "trial_id": "t", "intermediate": "none", "scores": {"x": 50.0}},
+        {"size": "large", "trial_id": "t", "intermediate": "nli", "scores": {"x": 60.0}},
+    ]
+    said = size_sentence(Findings(build_frames(runs, body_m=BODY_M)))
+    assert said == "What a bigger size buys is unknown: no two sizes have trials that can be compared yet."
+
+
 def test_what_intermediate_training_buys() -> None:
     cells = {"none": 50.0, "topic": 56.0, "order": 53.0, "copy": 50.0, "noise": 47.0}
     frames = default_cells(cells, sd=0.2, seeds=6)
@@ -100,16 +146,51 @@ def test_intermediate_tasks_that_are_undecided_are_named_once() -> None:
     frames = default_cells({"none": 50.0} | dict.fromkeys(names, 50.5), sd=2.0, seeds=3)
     said = intermediate_sentence(Findings(frames))
     assert said.count("tell from zero") == 1
-    assert " and 2 others buy nothing that 3 seeds tell from zero (" in said
+    assert " and 2 others buy nothing that 3 seeds tell from zero (means from " in said
 
 
 def test_one_seed_is_not_tested() -> None:
     frames = default_cells({"none": 50.0, "topic": 52.0, "order": 49.0}, sd=0.0, seeds=1)
     said = intermediate_sentence(Findings(frames))
     assert said == (
-        "On a, training on an English task first changes the mean by +2.0 (topic) to −1.0 points (order; one seed: not tested)."
+        "On a, training on an English task first changes the mean by +2.0 (topic) to −1.0 points (order; one seed, so it could "
+        "be chance)."
     )
     assert uncertain(Findings(frames)) == "one seed, so no difference is tested; no speed was measured"
+
+
+def test_intermediate_tasks_with_one_seed_are_named_beside_those_that_were_tested() -> None:
+    frames = default_cells({"none": 50.0, "topic": 56.0, "order": 53.0}, sd=0.2, seeds=6)
+    fewer = frames.trials[(frames.trials["intermediate"] != "order") | (frames.trials["seed"] == 0)]
+    said = intermediate_sentence(Findings(dataclasses.replace(frames, trials=fewer)))
+    assert said.startswith("Training on an English task first, on a: topic buys ")
+    assert "; not tested with one seed: order (+" in said
+
+
+@pytest.mark.parametrize(("large", "size"), [(58.0, "large"), (40.0, "small")])
+def test_gains_are_told_of_the_best_size(large: float, size: str) -> None:
+    """Also where that is the smallest one."""
+    cells = {
+        "small": {"none": 50.0, "topic": 56.0},
+        "large": {"none": large, "topic": large + 6},
+    }
+    assert f", on {size}: topic buys" in intermediate_sentence(Findings(default_cells(cells, sd=0.2, seeds=6)))
+
+
+def test_a_task_named_mean_is_not_the_total() -> None:
+    cells = {"none": 50.0, "mean": 56.0, "topic": 52.0}
+    frames = default_cells(cells, sd=0.0, seeds=1, targets=("mean", "x"))
+    table = analysis.gains(frames)
+    chart = gains_heatmap(
+        table, analysis.gains_by_language(frames), analysis.average_gains(frames), size="a", language=MEAN
+    ).to_dict()
+    encoding = chart["layer"][0]["encoding"]
+    for axis in ("x", "y"):
+        domain = encoding[axis]["scale"]["domain"]
+        assert len(set(domain)) == len(domain) == 3
+        assert "mean" in encoding[axis]["axis"]["labelExpr"]
+    rows = chart["datasets"][chart["layer"][1]["data"]["name"]]
+    assert len({(row["intermediate"], row["task"]) for row in rows}) == len(rows), "no cell has two numbers"
 
 
 def test_the_heat_map_is_sorted_and_has_totals() -> None:
@@ -138,9 +219,11 @@ def test_sections_open_with_what_was_found() -> None:
     findings = Findings(frames)
     assert leads.size_lead(findings).startswith("From small to large: +10.0 points [")
     assert leads.size_lead(findings).endswith("] (3 seeds), p50 from 2.00 to 8.00 ms.")
+    three = Findings(_study({"small": 50.0, "middle": 57.0, "large": 60.0}, seeds=3))
+    assert "; from middle to large: +3.0 points [" in leads.size_lead(three)
     assert leads.serving_lead(findings) == "One variant of large was served: fp32, at 8.00 ms p50 latency."
     assert leads.benchmarks_lead(findings) == "2 configurations measured; 2 on the Pareto front of p50 latency."
-    assert leads.search_lead(findings).startswith("2 trials searched, 0 of them stopped early")
+    assert leads.search_lead(findings).startswith("2 trials searched, none of them stopped early")
     one_seed = Findings(default_cells({"none": 50.0, "topic": 52.0, "order": 49.0}, sd=0.0, seeds=1))
     assert leads.gains_lead(one_seed) == (
         "2 gains at the default learning rates, one seed each and so not tested: −1.0 points (order on x) to +2.0 points "
@@ -161,7 +244,7 @@ def test_of_one_size_the_answer_says_what_serving_buys() -> None:
     both = dataclasses.replace(frames, benchmarks=pd.concat([frames.benchmarks, quick], ignore_index=True))
     first, _ = trade(Findings(both))
     assert first.endswith(
-        "int8 serves small 4.0 times as fast as fp32 (0.50 against 2.00 ms p50), for −0.8 points of score as served."
+        "int8 serves small 4.0 times as fast as fp32 (0.50 against 2.00 ms p50) and scores 0.8 points less."
     )
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+import vl_convert as vlc
 
 import analysis
 from analysis import StudyFrames, pareto_front
+from analysis.charts.tradeoff import tradeoff_chart
 from analysis.tables.tradeoff import best_trials, configurations
 from tests.support.studies import Planted
 
@@ -152,3 +155,17 @@ def test_the_same_model_in_two_variants_is_not_compared_on_noise(study: StudyFra
     assert choice.difference is not None
     assert math.isnan(choice.difference.probability)
     assert "no examples are recorded by serving variant" in choice.difference.rests_on
+
+
+@pytest.mark.parametrize("name", ["6l", "multilingual-e5-small-3l→12l cascade"])
+def test_the_name_of_a_size_ends_inside_the_chart(frames: StudyFrames, name: str) -> None:
+    points = configurations(frames).dropna(subset=["p50_ms", "score"])
+    points = points[points["hardware"] == points["hardware"].iloc[0]]
+    dearest = points["size"] == points.loc[points["p50_ms"].idxmax(), "size"]
+    chart = tradeoff_chart(points.assign(size=points["size"].mask(dearest, name)), cost="p50_ms").properties(width=400)
+    svg = vlc.vegalite_to_svg(chart.to_json())
+    (label,) = re.findall(rf'text-anchor="(\w+)" transform="translate\(([\d.]+),[^>]*>{name}<', svg)
+    anchor, at = label
+    ends = float(at) + (0 if anchor == "end" else 7 * len(name))
+    assert 0 <= ends <= 400
+    assert anchor == "start" or float(at) > 400 - 9 - 9 * len(name), "a name that fits is beside its point"

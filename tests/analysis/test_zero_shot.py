@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,6 +59,19 @@ def test_a_gain_is_marked_where_the_target_is_tested_in_a_trained_language(frame
     assert (averages["topic"]["not_zero_shot"], averages["topic_in_de"]["not_zero_shot"]) == ("", "de")
 
 
+def test_unknown_languages_are_said_and_never_taken_for_none(frames: StudyFrames) -> None:
+    arms = frames.context["arms"] | {"topic_in_de": {"members": [], "languages": None}}
+    unknown = dataclasses.replace(frames, context=frames.context | {"arms": arms})
+    marks = by(analysis.gains(unknown), "intermediate", "task")
+    assert {task: marks["topic_in_de", task]["not_zero_shot"] for task in ("x", "y")} == {
+        "x": "unknown",
+        "y": "unknown",
+    }
+    assert marks["topic", "x"]["not_zero_shot"] == ""
+    assert by(Findings(unknown).averages, "intermediate")["topic_in_de"]["not_zero_shot"] == "unknown"
+    assert split_gains(unknown).empty, "there is nothing to split by"
+
+
 def test_gains_are_split_by_whether_the_language_was_trained(frames: StudyFrames) -> None:
     (row,) = split_gains(frames).to_dict("records")
     assert (row["intermediate"], row["task"], row["trained_languages"]) == ("topic_in_de", "x", "de")
@@ -76,6 +91,27 @@ def test_a_flagged_gain_is_in_neither_mean(frames: StudyFrames) -> None:
 
 
 @pytest.mark.slow
+def test_scores_by_language_are_marked_where_the_best_trial_is_not_zero_shot(
+    frames: StudyFrames, tmp_path: Path
+) -> None:
+    best = dataclasses.replace(frames, sizes=frames.sizes.assign(best_trial="t2-0"))
+    seen = best.sizes.assign(seen=pd.Series([{"y": "bitext"}]))
+    table = by(analysis.language_table(dataclasses.replace(best, sizes=seen)), "language")
+    assert {name: row["labelled"] for name, row in table.items()} == {"en": "", "de": "yes", "fr": "", "zh": ""}
+    assert {name: row["seen"] for name, row in table.items()} == {"en": "y", "de": "", "fr": "y", "zh": "y"}
+    text = section(write(dataclasses.replace(best, sizes=seen), tmp_path), "Languages")
+    assert "German (de) · a ‡" in text
+    assert "French (fr) · a †" in text
+    assert "French (fr) · a ‡" not in text
+    assert "has labelled data in this language" in text
+    assert "has seen data of a target scored here (y)" in text
+    (score,) = best.scores.query("trial_id == 't2-0' and task == 'x' and language == 'de'")["value"]
+    assert f"{score:.1f} ‡" in text
+    plain = write(dataclasses.replace(frames, sizes=frames.sizes.assign(best_trial="t1-0")), tmp_path)
+    assert "‡" not in section(plain, "Languages")
+
+
+@pytest.mark.slow
 def test_the_report_marks_every_such_gain_and_shows_both_means(frames: StudyFrames, tmp_path: Path) -> None:
     text = section(write(frames, tmp_path), "What intermediate training buys")
     assert "not zero-shot in de" in text
@@ -85,3 +121,26 @@ def test_the_report_marks_every_such_gain_and_shows_both_means(frames: StudyFram
     plain = dataclasses.replace(frames, context=frames.context | {"arms": {}})
     (tmp_path / "plain").mkdir()
     assert "‡" not in section(write(plain, tmp_path / "plain"), "What intermediate training buys")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_split_means_are_over_the_targets_that_no_seed_lacks(monkeypatch: pytest.MonkeyPatch, replaced: bool) -> None:
+    """x gains 8 and y loses 3 in every seed; x collapsed in seed 2, whose place seed 7 may take."""
+    rows = [
+        {"size": "s", "intermediate": "i", "task": task, "language": language, "seed": seed, "difference": gain}
+        | {"collapsed": (task, seed) == ("x", 2), "replaced": replaced and seed == 2}
+        for seed in (0, 1, 2, *([7] if replaced else []))
+        for task, gain in (("x", 8.0), ("y", -3.0))
+        for language in ("de", "sw")
+    ]
+    monkeypatch.setattr("analysis.tables.averages.paired_scores", lambda *_, **__: pd.DataFrame(rows))
+    frames: Any = SimpleNamespace(
+        languages=["en", "de", "sw"],
+        not_zero_shot=lambda *_: ["de"],
+        trained_languages=lambda *_: ["de"],
+        contamination_flag=lambda *_: "",
+    )
+    (row,) = split_averages(frames).to_dict("records")
+    both = 2.5 if replaced else -3.0
+    assert (row["gain_trained"], row["gain_untrained"], row["sd_untrained"]) == (both, both, 0.0)
+    assert (row["targets"], row["seeds"]) == (2 if replaced else 1, 3)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
-from ray.tune.schedulers import FIFOScheduler
 
 from study.search.records import DEV_SCORE, TARGETS_FINISHED, TrialOutcome
 from study.spec.space import NONE, Choice
+from tests.benchmarks.grid_table import Cell, Grid, read_table, usual_seconds, write_table
 from tests.benchmarks.micro_grid import choices_of, micro_grid, size_of, trained_for, trains
 from tests.benchmarks.search_efficiency import (
     CONTESTANTS,
     OURS,
-    Cell,
     Curve,
     Ended,
-    Grid,
     InOrder,
     Replay,
     own_searcher,
@@ -57,7 +56,7 @@ def grid() -> Grid:
 
 
 def _in_order(grid: Grid, choices: list[Choice], concurrent: int) -> Replay:
-    replayed = Replay(grid, InOrder(iter(choices)), FIFOScheduler(), concurrent=concurrent, trials=len(choices))
+    replayed = Replay(grid, InOrder(iter(choices)), None, concurrent=concurrent, trials=len(choices))
     replayed.run()
     return replayed
 
@@ -71,6 +70,28 @@ def test_the_grid_has_nine_intermediate_choices_and_five_targets_and_shares_trai
     naive = sum(trains(stage) for by_key in stages for stage in by_key.values())
     shared = {key for by_key in stages for key, stage in by_key.items() if trains(stage)}
     assert (naive, len(shared)) == (8 * 5 + 9 * 4, 8 + 9 * 4)  # one of the five targets is not trained
+
+
+def test_a_table_is_read_as_it_was_written(grid: Grid, tmp_path: Path) -> None:
+    write_table({"a": grid, "b": grid}, tmp_path / "grid.json", seed=11)
+    read = read_table(tmp_path / "grid.json")
+    assert list(read) == ["a", "b"]
+    assert list(read["a"].cells) == CHOICES
+    assert [cell.score for cell in read["b"].cells.values()] == [cell.score for cell in grid.cells.values()]
+    assert read["a"].total_s == grid.total_s
+    names: dict[str, str] = {}  # the table numbers stages
+    for choice, cell in read["a"].cells.items():
+        for needed, originally in zip(cell.needs, grid.cells[choice].needs, strict=True):
+            for name, original in zip(needed, originally, strict=True):
+                assert names.setdefault(name, original) == original
+                assert read["a"].seconds[name] == grid.seconds[original]
+    assert len(set(names.values())) == len(names) == len(grid.seconds)
+
+
+def test_a_stage_of_a_disturbed_machine_costs_what_others_like_it_did() -> None:
+    seconds = {"a": 1.0, "b": 9.0, "c": 2.0, "other": 7.0}
+    labels = {"a": "target-x", "b": "target-x", "c": "target-x", "other": "target-y"}
+    assert usual_seconds(seconds, labels) == {"a": 2.0, "b": 2.0, "c": 2.0, "other": 7.0}
 
 
 def test_a_stage_costs_its_time_only_once(grid: Grid) -> None:
@@ -109,7 +130,7 @@ def test_the_trial_store_has_the_score_at_which_a_trial_was_stopped(grid: Grid) 
     ours = CONTESTANTS[OURS]
     with ExitStack() as stack:
         searcher = own_searcher(STUDY, stack, concurrent=2)
-        Replay(grid, searcher, ours.scheduler(STUDY), concurrent=2, trials=len(CHOICES)).run()
+        Replay(grid, searcher, ours.rungs(STUDY), concurrent=2, trials=len(CHOICES)).run()
         stopped = [record for record in searcher.trial_store.records if record.outcome is TrialOutcome.STOPPED_EARLY]
     assert stopped
     for record in stopped:

@@ -17,9 +17,10 @@ import typer
 
 import analysis
 from analysis.report.findings import Findings
+from analysis.report.sections.zero_shot import remark
 from analysis.tables.averages import split_averages
 from analysis.tables.formatting import interval, p_value, signed
-from tests.benchmarks.laptop_results import DOCS, filled, gains, markdown
+from tests.benchmarks.laptop_results import DOCS, filled, gains, markdown, named
 
 RUN, PAGE = DOCS / "measured" / "micro_arms" / "run.json", DOCS / "arms.md"
 
@@ -45,10 +46,10 @@ def _averages(findings: Findings) -> str:
     costs = analysis.break_even(findings.frames).set_index(["size", "intermediate"])["extra_s"]
     rows = [
         [
-            *(f"`{row['intermediate']}`", signed(row["gain"]), interval(row["low"], row["high"])),
+            *(named(findings, row["intermediate"]), signed(row["gain"]), interval(row["low"], row["high"])),
             *(p_value(row["p_holm"]), row["rank"], row["seeds"]),
             f"{costs[row['size'], row['intermediate']]:.1f}",
-            f"not zero-shot in {row['not_zero_shot']}" if row["not_zero_shot"] else "",
+            remark(row["not_zero_shot"]),
         ]
         for row in findings.averages.sort_values("gain", ascending=False, kind="stable").to_dict("records")
     ]

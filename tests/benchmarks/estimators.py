@@ -1,17 +1,19 @@
 """Would an estimator have found the best intermediate tasks, before any target was trained?
 
-    python -m tests.benchmarks.estimators [--source quickstart] [--output DIR] [--quick]
-    python -m tests.benchmarks.estimators --source laptop --data-root DIR
+    python -m tests.benchmarks.estimators [--source quickstart] [--output DIR] [--save] [--quick]
+    python -m tests.benchmarks.estimators --source laptop --data-root DIR [--output DIR] [--save]
 
 Estimates are computed as `python -m study rank` does, on the encoders of the study in `--output`; intermediate trainings that
 it lacks run first. They are graded (`analysis.tables.estimates.grades`) by measured test scores without English:
 
     quickstart    the size 2x128, four intermediate tasks: means over six seeds, kept in `docs/measured/first_run_seeds.json`
     micro_grid    eight intermediate choices of the same size, mixtures among them (`micro_grid`), trained here with one seed
-    laptop        the first 3 layers of multilingual-e5-small, seven choices, one seed: kept in `docs/measured/laptop`
+    laptop        the first 3 layers of multilingual-e5-small, seven choices: every seed that is kept in `docs/measured/laptop`
 
-Intermediate tasks that share data with a target, and runs at chance, are left out. `random_` is the expectation of a random
-order. The last line is one JSON document.
+With the same `--output` an interrupted command resumes. `--save` writes the JSON document to `docs/measured/estimators`, from
+where `python -m tests.benchmarks.estimators_results --write` puts it into the documentation. Intermediate tasks that share data
+with a target, and runs at chance, are left out. `random_` is the expectation of a random order. The last line is one JSON
+document.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from analysis import grades, measured_scores, read_saved
+from analysis import grades, joined, measured_scores, read_saved
 from analysis.tables.estimates.grades import KS, summary
 from study.recipes.laptop import laptop
 from study.recipes.quickstart import quickstart
@@ -49,6 +51,8 @@ from trainables.stages.chain import run_chain
 from trainables.store.versions import versions
 
 MEASURED = ROOT / "docs" / "measured"
+SAVED = MEASURED / "estimators"  # a document for each source
+SEEDS_OF_FIRST_RUN = 6
 # Scores without an intermediate task of the size 2x128, to which the kept gains are added: the table of "The first run" in
 # docs/measurements.md, as the JSON holds gains alone. Only relative regret depends on them.
 WITHOUT = {
@@ -72,14 +76,21 @@ class Source(enum.StrEnum):
 From = Annotated[Source, typer.Option(help="which measured scores grade the estimates")]
 Output = Annotated[Path | None, typer.Option(help="a study's output folder; what it lacks is trained and kept there")]
 DataRoot = Annotated[Path | None, typer.Option(help="folder of published data files, for laptop")]
+Save = Annotated[bool, typer.Option("--save", help="keep the document in docs/measured/estimators")]
 Quick = Annotated[bool, typer.Option("--quick", help="three intermediate tasks of micro_grid, a few steps")]
 
 
 def main(
-    source: From = Source.quickstart, output: Output = None, data_root: DataRoot = None, quick: Quick = False
+    source: From = Source.quickstart,
+    output: Output = None,
+    data_root: DataRoot = None,
+    save: Save = False,
+    quick: Quick = False,
 ) -> None:
     """Print tables and one JSON line."""
     started = time.perf_counter()
+    if save and quick:
+        raise typer.BadParameter("--save: a quick run measures nothing that is worth keeping")
     if data_root is not None:
         os.environ[DATA_ROOT_VARIABLE] = str(data_root.resolve())
     with ExitStack() as stack:
@@ -92,23 +103,30 @@ def main(
     estimates = estimates_of(rankings)
     by_target, overall = grades(estimates, measured), summary(estimates, measured)
     _show(by_target, overall, rankings)
-    print(
-        json.dumps(
-            {
-                "source": "quick" if quick else source.value,
-                "size": size.name,
-                "summary": _records(overall),
-                "grades": _records(by_target),
-                "rankings": [ranking.document() for ranking in rankings],
-                "scores": _records(measured),
-                "load_average": os.getloadavg(),
-                "wall_s": elapsed_since(started),
-                "hardware": hardware().as_dict(),
-                "versions": versions(),
-                "command": " ".join(["python", "-m", "tests.benchmarks.estimators", *sys.argv[1:]]),
-            }
-        )
-    )
+    document = {
+        "source": "quick" if quick else source.value,
+        "size": size.name,
+        "seeds": int(measured["seeds"].min()),
+        "summary": _records(overall),
+        "grades": _records(by_target),
+        "rankings": [ranking.document() for ranking in rankings],
+        "scores": _records(measured),
+        "load_average": os.getloadavg(),
+        "wall_s": elapsed_since(started),
+        "hardware": hardware().as_dict(),
+        "versions": versions(),
+        "command": _command(),
+    }
+    if save:
+        SAVED.mkdir(exist_ok=True)
+        (SAVED / f"{source.value}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(document))
+
+
+def _command() -> str:
+    """As it was typed, without absolute paths, which name folders of this machine."""
+    options = ["DIR" if option.startswith("/") else option for option in sys.argv[1:]]
+    return " ".join(["python", "-m", "tests.benchmarks.estimators", *options])
 
 
 def _study(source: Source) -> tuple[Study, Size]:
@@ -141,27 +159,27 @@ def _trained(study: Study, size: Size, folder: Path) -> pd.DataFrame:
         run_chain(study.chain(size, choice), workplace(folder), metrics.update)
         if choice.intermediate != NONE:
             scores = {task.name: metrics[f"test_without_english/{task.name}"] for task in study.targets}
-            rows += [_row(size, target, choice.intermediate, score) for target, score in scores.items()]
+            rows += [_row(size, target, choice.intermediate, score, seeds=1) for target, score in scores.items()]
         console.print(f"{choice.intermediate} is trained and scored on every target")
     return pd.DataFrame(rows)
 
 
-def _kept(source: Source, size: Size) -> pd.DataFrame:
-    """Scores of a committed run."""
+def _kept(source: Source, size: Size, *, laptop_folder: Path = MEASURED / "laptop") -> pd.DataFrame:
+    """Scores of committed runs; of `laptop`, every seed of the size that is there."""
     if source is Source.laptop:
-        measured = measured_scores(read_saved(MEASURED / "laptop" / f"{size.name}-seed0.json"))
-        return measured[measured["size"] == size.name]
+        runs = [path for path in sorted(laptop_folder.glob(f"{size.name}-seed*.json")) if ".run." not in path.name]
+        return measured_scores(joined([read_saved(path) for path in runs]))
     document = json.loads((MEASURED / "first_run_seeds.json").read_text(encoding="utf-8"))
     cells = {tuple(key.split()): gain for key, (gain, _, _) in document["gains"].items()}
     return pd.DataFrame(
-        _row(size, target, intermediate, WITHOUT[target] + gain)
+        _row(size, target, intermediate, WITHOUT[target] + gain, seeds=SEEDS_OF_FIRST_RUN)
         for (name, intermediate, target), gain in cells.items()
         if name == size.name
     )
 
 
-def _row(size: Size, target: str, intermediate: str, score: float) -> dict[str, Any]:
-    return {"size": size.name, "target": target, "intermediate": intermediate, "score": score}
+def _row(size: Size, target: str, intermediate: str, score: float, *, seeds: int) -> dict[str, Any]:
+    return {"size": size.name, "target": target, "intermediate": intermediate, "score": score, "seeds": seeds}
 
 
 def estimates_of(rankings: Sequence[Ranking]) -> pd.DataFrame:

@@ -1,11 +1,11 @@
-"""The tables of docs/results.md, from the committed runs of the recipe `laptop`.
+"""The tables of docs/results.md and the first one of README.md, from the committed runs of the recipe `laptop`.
 
     python -m tests.benchmarks.laptop_results [--write]
 
 Reads every `docs/measured/laptop/SIZE-seedN.json` (written by `python -m study report DIR --save`, with its scores by example)
 and `SIZE-seedN.run.json` (the last line of a run that has ended), joins them into one study and prints each table as Markdown.
-`--write` puts them into the page, between `<!-- NAME -->` and `<!-- /NAME -->`, and draws the charts beside the runs. A test
-compares the page with what this prints. The last line is one JSON document.
+`--write` puts them into the pages, between `<!-- NAME -->` and `<!-- /NAME -->`, and draws the charts beside the runs. A test
+compares the pages with what this prints. The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -24,28 +24,31 @@ import typer
 import analysis
 from analysis import StudyFrames
 from analysis.report.findings import Findings
+from analysis.report.sections.zero_shot import SIGN
 from analysis.report.write import exports_folder, write_report
-from analysis.store.frames import MEAN, NONE
+from analysis.store.frames import FLIPS, MEAN, NONE
 from analysis.tables.formatting import interval, p_value, signed
 from tests.benchmarks.laptop_claims import claims
 
 DOCS = Path(__file__).parents[2] / "docs"
-MEASURED, PAGE = DOCS / "measured" / "laptop", DOCS / "results.md"
+MEASURED, PAGE, README = DOCS / "measured" / "laptop", DOCS / "results.md", DOCS.parent / "README.md"
+FIRST = ("fp32", "cut_onnx_int8")  # the serving variants in README.md
 CHARTS = ("tradeoff_p50_ms", "gains-*", "average_gains*")  # by the report's names
 SIGNS = {"gain": " ▲", "loss": " ▼", "tie": " =", "unclear": "", "one seed": "", "": ""}
 FLAGS = {"same data": "*", "leak": "!", "seen": "†", "": ""}
 
-Write = Annotated[bool, typer.Option("--write", help="put the tables into docs/results.md")]
+Write = Annotated[bool, typer.Option("--write", help="put the tables into docs/results.md and README.md")]
 
 
 def main(write: Write = False) -> None:
     """Print every table, and one JSON line."""
     findings = Findings(committed())
-    tables = blocks(findings)
-    for name, text in tables.items():
-        print(f"## {name}\n\n{text}\n")
+    for page, tables in pages(findings).items():
+        for name, text in tables.items():
+            print(f"## {page.name}: {name}\n\n{text}\n")
     if write:
-        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        for page, own in pages(findings).items():
+            page.write_text(filled(page.read_text(encoding="utf-8"), own), encoding="utf-8")
         draw(findings.frames, MEASURED)
     averages = json.loads(findings.averages.to_json(orient="records"))
     front = json.loads(analysis.front(findings.frames).to_json(orient="records"))
@@ -57,9 +60,12 @@ def committed() -> StudyFrames:
     return analysis.joined([analysis.read_saved(path) for path in _saved()])
 
 
-def blocks(findings: Findings) -> dict[str, str]:
-    """The page's tables by name."""
-    return {name: make(findings) for name, make in _TABLES.items()}
+def pages(findings: Findings) -> dict[Path, dict[str, str]]:
+    """The tables of each page by name."""
+    return {
+        PAGE: {"runs": runs()} | {name: make(findings) for name, make in _TABLES.items()},
+        README: {"laptop": answer(findings)},
+    }
 
 
 def filled(page: str, tables: dict[str, str]) -> str:
@@ -71,7 +77,7 @@ def filled(page: str, tables: dict[str, str]) -> str:
     for name, text in tables.items():
         place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not place.search(page):
-            raise ValueError(f"{PAGE}: no place for {name!r}")
+            raise ValueError(f"the page has no place for {name!r}")
         page = place.sub(lambda match, text=text: f"{match[1]}\n{text}\n\n{match[2]}", page)  # type: ignore[misc]
     return page
 
@@ -90,7 +96,7 @@ def _saved() -> list[Path]:
     return sorted(paths, key=lambda path: [int(number) for number in re.findall(r"\d+", path.stem)])
 
 
-def runs(findings: Findings) -> str:
+def runs() -> str:
     """What was run, and what it took: minutes, and GB at the peak; a run without its last line has not ended."""
     rows = []
     for path in _saved():
@@ -138,6 +144,24 @@ def scores(findings: Findings) -> str:
     )
 
 
+def answer(findings: Findings) -> str:
+    """Score and latency of each size in the variants of README, with the intermediate task that was chosen and without one."""
+    rows = []
+    for size in findings.frames.size_names:
+        for variant in FIRST:
+            served = findings.served[(findings.served["size"] == size) & (findings.served["variant"] == variant)]
+            if served.empty:
+                continue
+            scores = dict(zip(served["intermediate"], served["score"].astype("float64"), strict=True))
+            (chosen,) = [name for name in scores if name != NONE] or [NONE]
+            scored = (f"{scores[name]:.1f}" for name in (chosen, NONE))
+            latency = f"{served['p50_ms'].iloc[0]:.1f} ms"
+            rows.append([size.removesuffix("l"), f"`{variant}`", latency, *scored, f"`{chosen}`"])
+    return markdown(
+        ["layers", "variant", "p50", "score", "without an intermediate task", "chosen on English dev"], rows
+    )
+
+
 def tradeoff(findings: Findings) -> str:
     """Every configuration that was served: speed, memory and score."""
     rows = []
@@ -168,6 +192,18 @@ def tradeoff(findings: Findings) -> str:
     return markdown(columns, rows)
 
 
+def batches(findings: Findings) -> str:
+    """How often a variant predicts otherwise in a batch than for a single query."""
+    known = findings.served.dropna(subset=list(FLIPS)).drop_duplicates(["size", "variant"])
+    rows = [
+        [row["size"], f"`{row['variant']}`", *(f"{row[name]:.1f}" for name in FLIPS)]
+        for row in known.to_dict("records")
+    ]
+    return markdown(
+        ["size", "variant", "batches as scored, %", "batches of 32, %", "padded as in such a batch, %"], rows
+    )
+
+
 def gains(findings: Findings) -> str:
     """Gains of every cell over none, by size."""
     parts = []
@@ -176,18 +212,27 @@ def gains(findings: Findings) -> str:
         rows = []
         for name in dict.fromkeys(cells["intermediate"]):
             of_name = {row["task"]: row for row in cells[cells["intermediate"] == name].to_dict("records")}
-            rows.append([f"`{name}`", *(_gain(of_name[task]) for task in findings.frames.targets)])
+            rows.append([named(findings, name), *(_gain(of_name[task]) for task in findings.frames.targets)])
         seeds = cells["n"].max()
         parts.append(f"Size {size} ({seeds} {'seed' if seeds == 1 else 'seeds'}):\n")
-        parts.append(markdown(["first trained on", *(f"`{task}`" for task in findings.frames.targets)], rows) + "\n")
+        titles = [f"`{task}`{' †' if findings.frames.seen(size, task) else ''}" for task in findings.frames.targets]
+        parts.append(markdown(["first trained on", *titles], rows) + "\n")
     return "\n".join(parts).rstrip()
+
+
+def named(findings: Findings, intermediate: str) -> str:
+    """An intermediate task, with a sign where it has labelled data in a language besides English, or in unknown ones."""
+    frames = findings.frames
+    marked = frames.trained_languages(intermediate) or frames.languages_unknown(intermediate)
+    return f"`{intermediate}`{f' {SIGN}' if marked else ''}"
 
 
 def averages(findings: Findings) -> str:
     """Mean gains over targets without a contamination flag."""
     rows = [
         [
-            *(row["size"], f"`{row['intermediate']}`", signed(row["gain"]), interval(row["low"], row["high"]) or "n/a"),
+            *(row["size"], named(findings, row["intermediate"]), signed(row["gain"])),
+            interval(row["low"], row["high"]) or "n/a",
             *(p_value(row["p_holm"]) or "not tested", row["seeds"], row["targets"], row["collapsed"]),
         ]
         for row in findings.averages.to_dict("records")
@@ -236,8 +281,8 @@ def graded(findings: Findings) -> str:
 
 
 _TABLES: dict[str, Callable[[Findings], str]] = {
-    "runs": runs,
     "tradeoff": tradeoff,
+    "batches": batches,
     "scores": scores,
     "averages": averages,
     "gains": gains,

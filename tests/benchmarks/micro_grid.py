@@ -1,8 +1,11 @@
-"""A small grid study for benchmarks of the search: nine intermediate choices by five targets on MicroXTREME.
+"""Small grid studies for benchmarks of the search, by five targets on MicroXTREME: one size, or three for the front.
 
-The nine are none, MicroXTREME's four intermediate tasks, and four mixtures of them, one of which has masked language
-modelling in it: every kind of choice that a study's space can hold. Encoder, targets and steps are those of the quickstart's
-middle size.
+`micro_grid` has nine intermediate choices of one size. The nine are none, MicroXTREME's four intermediate tasks, and four
+mixtures of them, one of which has masked language modelling in it: every kind of choice that a study's space can hold. Encoder,
+targets and steps are those of the quickstart's middle size.
+
+`front_grid` has the quickstart's three sizes, its four intermediate tasks and none, and other seeds and learning rates than
+any search or recipe was tuned on.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import torch
 
 from study.planning.stages import stages_of
 from study.recipes.quickstart import LANGUAGES, quickstart
-from study.spec import Choice, Size, Study
+from study.spec import Choice, Resources, Size, Study
 from study.spec.space import Rates, Space
 from trainables.stages.base import Root, Stage, Workplace, ensure
 from trainables.stages.evaluate import Evaluate
@@ -25,8 +28,13 @@ from trainables.stages.finetune import Tuned
 from trainables.stages.vocabulary import Vocabulary
 from trainables.store.fingerprint import fingerprint
 from trainables.store.stage_store import StageStore
+from trainables.tasks.micro.bitext import MicroBitext
+from trainables.tasks.micro.follows import MicroFollows
 from trainables.tasks.micro.intermediate import MicroOddOneOut, MicroOrdering, MicroParaphrase, MicroTopic
 from trainables.tasks.micro.masked_lm import MicroMaskedLm
+from trainables.tasks.micro.mention import MicroMention
+from trainables.tasks.micro.span import MicroSpan
+from trainables.tasks.micro.tagging import MicroTagging
 from trainables.tasks.mixture import Mixture
 from trainables.training.batching import Share
 
@@ -65,6 +73,38 @@ def micro_grid(*, lr_intermediate: Rates, lr_target: Rates, lengths: Lengths = L
         intermediate_tuning=dataclasses.replace(intermediate, steps=lengths.intermediate or intermediate.steps),
         tuning=dataclasses.replace(target, steps=lengths.target or target.steps),
         trials=len(space.grid() or space.names),
+        repeats=None,
+    )
+
+
+# Of `front_grid`. No recipe has any of them.
+FRONT_SEED = 11
+FRONT_LR_INTERMEDIATE, FRONT_LR_TARGET = (3e-4, 7e-4, 1.5e-3), (7e-4, 1.5e-3, 3e-3)
+FRONT_LENGTHS = Lengths(intermediate=40, target=40)
+FRONT_TEST_SIZE = (
+    8  # examples a language: searches read English dev alone, and scoring would take a third of the grid's time
+)
+
+
+def front_grid(*, seed: int = FRONT_SEED, lengths: Lengths = FRONT_LENGTHS) -> Study:
+    """The study of three sizes with 39 choices each, every size trained by one process."""
+    study = quickstart(seed)
+    space = dataclasses.replace(study.space, lr_intermediate=FRONT_LR_INTERMEDIATE, lr_target=FRONT_LR_TARGET)
+    return dataclasses.replace(
+        study,
+        name="front_grid",
+        sizes=tuple(
+            dataclasses.replace(size, resources=Resources(micro_batch=96), intermediates=None, trials=None)
+            for size in study.sizes
+        ),
+        targets=tuple(
+            task(languages_=LANGUAGES, test_size=FRONT_TEST_SIZE)
+            for task in (MicroTagging, MicroMention, MicroFollows, MicroSpan, MicroBitext)
+        ),
+        space=space,
+        intermediate_tuning=dataclasses.replace(study.intermediate_tuning, steps=lengths.intermediate or 40),
+        tuning=dataclasses.replace(study.tuning, steps=lengths.target or 40),
+        trials=len(space.grid() or ()),
         repeats=None,
     )
 
@@ -116,8 +156,9 @@ def workplace(output: Path) -> Workplace:
 
 
 def prepare(study: Study, output: Path) -> None:
-    """Import the encoder into the store."""
-    ensure(study.encoder_stage(size_of(study)), workplace(output))
+    """Import the encoders into the store."""
+    for size in study.sizes:
+        ensure(study.encoder_stage(size), workplace(output))
 
 
 def elapsed_since(start: float) -> float:

@@ -5,10 +5,10 @@
 1. The whole grid is trained once: every intermediate choice of `micro_grid` with three learning rates for it and three for the
    targets, 75 choices by five targets, stages shared. The table holds the English dev score of each choice after each target,
    and the seconds of each stage (training, tokenising and scoring; pre-training is free).
-2. Searches are replayed against that table until nothing is left to try. Searcher and scheduler are the study's own
-   (`TrialStoreSearcher` with its suggester, and `asha`), seeded; only the clock is simulated. `--concurrent` trials run at a
-   time. A stage costs its seconds when it is first needed and nothing afterwards; a trial that needs a stage which another
-   trial is training waits for it. No choice is suggested twice.
+2. Searches are replayed against that table until nothing is left to try. Searcher and early stopping are the study's own
+   (`TrialStoreSearcher` with `suggest`, and ASHA's `Rungs`), seeded; only the clock is simulated. `--concurrent` trials run
+   at a time. A stage costs its seconds when it is first needed and nothing afterwards; a trial that needs a stage which
+   another trial is training waits for it. No choice is suggested twice.
 
    TPE + ASHA    the study's search: every intermediate first at the default rates, never stopped, then Optuna's TPE
    TPE           the same without ASHA
@@ -16,8 +16,8 @@
    random + ASHA the same order with ASHA, no trial exempt
    defaults, random + ASHA   the study's search with a random order in place of TPE: isolates the contribution of TPE
    TPE + ASHA from N         the study's search, but trials are first compared after N targets. The study's two
-                             (`Study.first_rung`) were chosen on this grid, which favours the study's line; another grid may
-                             prefer another number. Comparing after one target loses to random search here.
+                             (`Study.first_rung`) were chosen on a grid of an earlier ladder; another grid may prefer
+                             another number.
 
 Two things are compared at equal training seconds: the best English dev score among complete trials, which is what the study
 would choose, and the share of the grid's seconds until a complete trial is within a tolerance of the grid's best. Figures are
@@ -45,58 +45,35 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal, Protocol
 
-import numpy as np
 import typer
-from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import spearmanr
 
-from study.cluster.connection import WORKER_ENVIRONMENT, connected
+from study.cluster.connection import connected
+from study.search.asha import Rungs
+from study.search.journal import TrialJournal
 from study.search.records import DEV_SCORE, TARGETS_FINISHED
-from study.search.scheduler import asha
 from study.search.searcher import TrialStoreSearcher
 from study.search.slots import Slots, trial_request
-from study.search.suggestions import Suggester
+from study.search.suggestions import suggest
 from study.search.sweep import Sweep
 from study.search.trial import choice_of
 from study.search.trial_store import TrialStore
 from study.spec import Choice, Study
-from tests.benchmarks.micro_grid import (
-    Lengths,
-    choices_of,
-    elapsed_since,
-    micro_grid,
-    prepare,
-    seconds_of,
-    size_of,
-    trained_for,
-    workplace,
-)
+from tests.benchmarks.grid_table import LR_INTERMEDIATE, LR_TARGET, Grid, GridName, study_of, train_grids
+from tests.benchmarks.micro_grid import choices_of, elapsed_since, size_of
 from trainables.benchmark.probes.hardware import hardware
-from trainables.hyperparameters import Diverged
-from trainables.stages.base import Stage
-from trainables.stages.chain import run_chain
-from trainables.store.stage_store import StageStore
 from trainables.store.versions import versions
 
-LR_INTERMEDIATE, LR_TARGET = (
-    (5e-4, 2e-4, 1e-3),
-    (1e-3, 2e-3, 4e-3),
-)  # the quickstart's, and one more for the targets
 SHARES = (0.15, 0.25, 0.5, 1.0)  # of the grid's training seconds
 TOLERANCES = (0.0, 0.5, 1.0)  # points of dev score
 OURS = "TPE + ASHA"
@@ -109,81 +86,6 @@ Workers = Annotated[int, typer.Option(min=1, help="processes that train the grid
 Concurrent = Annotated[int, typer.Option(min=1, help="concurrent trials in the replay")]
 Check = Annotated[bool, typer.Option(help="compare the replay with Ray Tune itself")]
 Quick = Annotated[bool, typer.Option("--quick", help="a few steps a training, two intermediate choices, two seeds")]
-
-
-# --- training the grid
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A choice's metrics after each target, and the stages that each target needs, in order."""
-
-    reports: tuple[Mapping[str, float], ...]
-    needs: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The cells of all choices of a study, and the seconds of every stage."""
-
-    cells: Mapping[Choice, Cell]
-    seconds: Mapping[str, float]
-
-    @property
-    def total_s(self) -> float:
-        return sum(self.seconds.values())
-
-    @property
-    def best(self) -> float:
-        return max(cell.reports[-1][DEV_SCORE] for cell in self.cells.values())
-
-    def rank_correlations(self) -> list[float]:
-        """Spearman correlation of the scores after each number of targets with the final ones: what ASHA knows at a rung."""
-        scores = np.array([[report[DEV_SCORE] for report in cell.reports] for cell in self.cells.values()])
-        return [round(float(spearmanr(column, scores[:, -1]).statistic), 3) for column in scores.T]
-
-
-def train_grid(study: Study, output: Path, *, workers: int) -> Grid:
-    """Train what the store lacks, and read the table from it.
-
-    Raises:
-        RuntimeError: a learning rate of the grid makes training diverge.
-    """
-    os.environ.update({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": "1"})  # for the processes that train
-    cells: dict[Choice, Cell] = {}
-    stages: dict[str, Stage] = {}
-    choices = list(choices_of(study))
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        pool.submit(prepare, study, output).result()
-        console.print(f"{len(choices)} choices to train")
-        started = time.perf_counter()
-        for number, (choice, reports) in enumerate(
-            zip(choices, pool.map(partial(_train, study, output), choices), strict=True), 1
-        ):
-            needs = []
-            for evaluate in study.chain(size_of(study), choice):
-                needed = trained_for(evaluate)
-                stages |= needed
-                needs.append(tuple(reversed(needed)))  # parents first
-            cells[choice] = Cell(tuple(reports), tuple(needs))
-            if number % 10 == 0:
-                console.print(f"{number} of {len(choices)} choices after {elapsed_since(started):.0f} s")
-    return Grid(cells, seconds_of(StageStore(output), stages))
-
-
-def _train(study: Study, output: Path, choice: Choice) -> list[dict[str, float]]:
-    reports: list[dict[str, float]] = []
-    try:
-        run_chain(
-            study.chain(size_of(study), choice),
-            workplace(output),
-            lambda metrics: reports.append(
-                {name: metrics[name] for name in (DEV_SCORE, TARGETS_FINISHED, "test_score")}
-            ),
-        )
-    except Diverged as error:
-        raise RuntimeError(f"{choice}: {error}; remove the learning rate from the grid") from error
-    return reports
 
 
 # --- replaying searches
@@ -229,15 +131,11 @@ class InMemory(BaseJournalBackend):  # type: ignore[misc]
 
 @dataclass
 class Trial:
-    """The part of a Tune trial that schedulers read, and its reports."""
+    """A running trial and its reports."""
 
     trial_id: str
-    config: dict[str, Any]
+    choice: Choice
     reported: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def choice(self) -> Choice:
-        return choice_of(self.config)
 
 
 @dataclass(frozen=True)
@@ -256,7 +154,7 @@ class Replay:
 
     grid: Grid
     searcher: Searching
-    scheduler: TrialScheduler
+    rungs: Rungs | None
     concurrent: int
     trials: int
     spent_s: float = 0.0
@@ -285,8 +183,7 @@ class Replay:
         if not isinstance(config, dict):
             return  # the searcher has no more choices
         self._started += 1
-        trial = Trial(name, config)
-        self.scheduler.on_trial_add(None, trial)
+        trial = Trial(name, choice_of(config))
         self._advance(trial, now)
 
     def _advance(self, trial: Trial, now: float) -> None:
@@ -303,12 +200,13 @@ class Replay:
         cell = self.grid.cells[trial.choice]
         result = {**cell.reports[len(trial.reported)], "training_iteration": len(trial.reported) + 1}
         trial.reported.append(result)
-        stopped = self.scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP
+        stopped = self.rungs is not None and self.rungs.stops(
+            trial.trial_id, trial.choice, targets_finished=len(trial.reported), score=result[DEV_SCORE]
+        )
         if not stopped:
             self.searcher.on_trial_result(trial.trial_id, result)
             if len(trial.reported) < len(cell.reports):
                 return True
-        self.scheduler.on_trial_complete(None, trial, result)
         self.searcher.on_trial_complete(trial.trial_id, result)
         complete = len(trial.reported) == len(cell.reports)
         self.ended.append(
@@ -338,25 +236,27 @@ class Contestant:
         random.Random(study.seed).shuffle(rest)
         return InOrder(iter([*first, *rest]))
 
-    def scheduler(self, study: Study) -> TrialScheduler:
-        """The scheduler; where default cells do not run first, they are stopped like others."""
+    def rungs(self, study: Study) -> Rungs | None:
+        """ASHA's rungs, None without it; where default cells do not run first, they are stopped like others."""
         if self.asha == "none":
-            return FIFOScheduler()
-        scheduler = asha(
-            study if self.asha == "own" else dataclasses.replace(study, first_rung=self.asha), study.sizes[0]
-        )
-        if not self.has_defaults:
-            scheduler.is_default = _nothing
-        return scheduler
+            return None
+        if self.asha != "own":
+            study = dataclasses.replace(study, first_rung=self.asha)
+        return Rungs(study, exempt=study.space.is_default if self.has_defaults else _nothing)
 
 
 def own_searcher(study: Study, stack: ExitStack, *, concurrent: int) -> TrialStoreSearcher:
     """The study's own searcher over a trial store in memory, with slots for `concurrent` trials."""
     size, slots = size_of(study), Slots({"CPU": float(concurrent)})
     stack.enter_context(slots.admitted(size.name, trial_request(size), trials=len(choices_of(study))))
-    store = TrialStore(JournalStorage(InMemory()), size.name, space=study.space)
-    suggester = Suggester(study.space, study.seed)
-    return TrialStoreSearcher(store, size.name, slots=slots, suggester=suggester, targets=len(study.targets))
+    store = TrialStore(TrialJournal(InMemory()), size.name, space=study.space)
+    return TrialStoreSearcher(
+        store,
+        size.name,
+        slots=slots,
+        suggest_next=lambda: suggest(store, study.seed),
+        targets=len(study.targets),
+    )
 
 
 def _nothing(choice: Choice) -> bool:
@@ -421,7 +321,7 @@ def replay(
     with ExitStack() as stack:
         searcher = contestant.searcher(study, stack, concurrent=concurrent)
         limit = len(grid.cells) if trials is None else trials
-        return Replay(grid, searcher, contestant.scheduler(study), concurrent=concurrent, trials=limit).run()
+        return Replay(grid, searcher, contestant.rungs(study), concurrent=concurrent, trials=limit).run()
 
 
 # --- the command
@@ -437,16 +337,12 @@ def main(
 ) -> None:
     """Print tables and one JSON line; exit code 1 if the replay differs from Ray Tune."""
     started = time.perf_counter()
-    lengths = Lengths()
     if quick:
-        seeds, lengths = min(seeds, 2), Lengths(intermediate=2, target=2)
-    study = micro_grid(lr_intermediate=LR_INTERMEDIATE, lr_target=LR_TARGET, lengths=lengths)
-    if quick:
-        few = dataclasses.replace(study.space, intermediates=study.space.intermediates[:1])
-        study = dataclasses.replace(study, space=few, trials=len(few.grid() or ()))
+        seeds = min(seeds, 2)
+    study = study_of(GridName.ONE_SIZE, quick=quick)
     with ExitStack() as stack:
         folder = output or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        grid = train_grid(study, folder, workers=workers)
+        grid = train_grids(study, folder, workers=workers)[size_of(study).name]
     trained_s = elapsed_since(started)
     _show_grid(grid)
     summaries: dict[str, dict[str, Any]] = {}
@@ -499,10 +395,10 @@ def _best(grid: Grid) -> list[Choice]:
 def _summary(curves: Sequence[Curve]) -> dict[str, Any]:
     return {
         "best_dev_score": {
-            f"{share:g}": _quartiles([curve.best_at(share) for curve in curves], missing=-math.inf) for share in SHARES
+            f"{share:g}": quartiles([curve.best_at(share) for curve in curves], missing=-math.inf) for share in SHARES
         },
         "share_until": {
-            f"{tolerance:g}": _quartiles([curve.share_until(tolerance) for curve in curves]) for tolerance in TOLERANCES
+            f"{tolerance:g}": quartiles([curve.share_until(tolerance) for curve in curves]) for tolerance in TOLERANCES
         },
         "trials": median(len(curve.ended) for curve in curves),
         "stopped_early": median(sum(trial.score is None for trial in curve.ended) for curve in curves),
@@ -510,7 +406,7 @@ def _summary(curves: Sequence[Curve]) -> dict[str, Any]:
     }
 
 
-def _quartiles(values: Sequence[float | None], *, missing: float = math.inf) -> dict[str, Any]:
+def quartiles(values: Sequence[float | None], *, missing: float = math.inf) -> dict[str, Any]:
     """Median and quartiles over seeds by nearest rank; null where one falls on a seed without a value."""
     ordered = sorted(missing if value is None else value for value in values)
 
@@ -574,7 +470,7 @@ def _matches_tune(grid: Grid, study: Study) -> bool:
             _silent,
             callbacks=[log],
             trial=read,
-        ).search(JournalStorage(InMemory()))
+        ).search(TrialJournal(InMemory()))
     same = log.ended == [(trial.choice, trial.targets) for trial in simulated]
     console.print(f"Ray Tune ran {len(log.ended)} trials: {'the same as' if same else 'NOT the same as'} the replay")
     return same

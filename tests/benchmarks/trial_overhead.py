@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.trial_overhead [--rounds 2] [--noops 2000] [--quick]
 
-Sweeps are the study's own (`study.search.sweep.Sweep`: suggester, ASHA, Optuna's journal on disk) except for the function that
+Sweeps are the study's own (`study.search.sweep.Sweep`: suggestions, ASHA, Optuna's journal) except for the function that
 each trial runs. It reports once a target with the metrics of a real trial (English dev and test by language), which the study's
 `TrialLog` writes to MLflow in SQLite. Scores are equal at ASHA's rungs, so that it stops no trial, and differ by choice at the
 end, so that TPE has something to learn.
@@ -49,11 +49,11 @@ from study.cluster.connection import connected
 from study.console import Console as StudyConsole
 from study.console import Timeline
 from study.search.callback import TrialLog
+from study.search.journal import open_journal
 from study.search.records import DEV_SCORE, TARGETS_FINISHED, SearchResult, TrialOutcome
 from study.search.slots import Slots
 from study.search.sweep import Sweep
 from study.search.trial import choice_of
-from study.search.trial_store import open_journal
 from study.spec import Study
 from study.tracking.tracker import Tracker, default_uri
 from tests.benchmarks.micro_grid import elapsed_since, micro_grid, size_of, spread

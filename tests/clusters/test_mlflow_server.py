@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from study.cluster.ports import free_port
 from tests.support.commands import ROOT
 
 pytestmark = pytest.mark.slow
@@ -80,9 +80,7 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
 @contextmanager
 def _started(home: Path, folder: Path) -> Iterator[int]:
     """The port of a server, which is killed in the end, as if its machine were lost."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = int(sock.getsockname()[1])
+    port = free_port()
     process = _start(home, folder, port)
     try:
         _wait(process, port)

@@ -35,7 +35,8 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "resources": {"acceler
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A head that runs no tasks and two nodes of one core, each with its own raylet; this process is connected."""
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:  # socket names need a short path
+    # socket names need a short path
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         nodes = Cluster(

@@ -22,11 +22,11 @@ from ray import tune
 from study.cluster.connection import connected
 from study.cluster.fit import check_capacity
 from study.errors import StorageFailed
+from study.search.journal import JOURNAL, open_journal
 from study.search.records import SearchResult, TrialOutcome
 from study.search.slots import Slots
 from study.search.sweep import Interrupted, Sweep, load_result
 from study.search.trial import run_trial
-from study.search.trial_store import JOURNAL, open_journal
 from study.spec import Study
 from study.spec.space import Choice, Space
 from tests.support import recipes

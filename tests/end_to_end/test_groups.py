@@ -22,11 +22,11 @@ import torch
 from ray.tune.schedulers import TrialScheduler
 
 from study.cluster.connection import WORKER_ENVIRONMENT, connected
+from study.search.journal import open_journal
 from study.search.records import SearchResult
 from study.search.scheduler import RunDefaultsToTheEnd
 from study.search.slots import Slots
 from study.search.sweep import Sweep
-from study.search.trial_store import open_journal
 from study.spec import Study
 from study.spec.space import Space
 from tests.support import recipes
@@ -48,7 +48,10 @@ CPUS = 2
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Our own Ray, on a machine where an earlier cluster left its address behind."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder,
+    ):
         patch.setenv("RAY_TMPDIR", folder)  # under /tmp: paths of sockets must be short
         (Path(folder) / "ray").mkdir()
         (Path(folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from study.cli.interrupts import INTERRUPTED
+from study.cluster.node_watch import LOST
 from tests.support.commands import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -106,3 +108,26 @@ def test_a_search_with_a_ray_train_group_and_a_benchmark_end_with_one_line(tmp_p
         running.wait_for(running.says("benchmark 1x32"))
         time.sleep(1.0)
         _ends_with_one_line(running, signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("victim", "phase"), [("raylet", "pre-training 1x32"), ("ray::DashboardAgent", "searching 1x32")]
+)
+def test_a_run_whose_raylet_or_its_agent_is_killed_ends_with_the_reason(
+    victim: str, phase: str, tmp_path: Path
+) -> None:
+    """Ray would end the run without a reason where it has objects in the lost node's store; elsewhere it would wait."""
+
+    def is_victim(child: psutil.Process) -> bool:
+        return child.name() == victim or " ".join(child.cmdline()).startswith(victim)
+
+    with _running("inline", tmp_path / "out") as running:
+        running.wait_for(running.says(phase))
+        if phase.startswith("searching"):
+            running.wait_for(lambda: list(tmp_path.glob("out/stages/target-*/manifest.json")))
+        (process,) = filter(is_victim, psutil.Process(running.process.pid).children(recursive=True))
+        process.kill()
+        running.process.wait(90)
+    assert running.process.returncode == 128 + signal.SIGTERM, "\n".join(running.lines)
+    assert f"error: {LOST}" in running.lines
+    assert running.lines[-1] == INTERRUPTED

@@ -20,10 +20,10 @@ from study.cluster.progress_actor import ProgressActor
 from study.console import Console, Timeline
 from study.run.pretraining import prepare_encoders
 from study.search.callback import TrialLog
+from study.search.journal import open_journal
 from study.search.slots import Slots
 from study.search.sweep import Sweep
 from study.search.trial import job_name
-from study.search.trial_store import open_journal
 from study.spec import Size, Study
 from study.spec.space import Space
 from study.tracking.tracker import Tracker, default_uri

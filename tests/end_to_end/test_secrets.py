@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from study.search.journal import open_journal
 from study.search.sweep import load_result
-from study.search.trial_store import open_journal
 from tests.support import recipes
 from tests.support.commands import CommandResult, study_command
 from tests.support.mlflow_stub import Stub

@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 import analysis
 from study.errors import CannotRun
 from study.run.driver import RunOptions, run_study
+from study.search.journal import open_journal
 from study.search.sweep import load_result
-from study.search.trial_store import open_journal
 from study.tracking.tracker import default_uri
 from tests.support import recipes
 from tests.support.commands import study_command

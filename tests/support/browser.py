@@ -121,7 +121,11 @@ class Browser:
     def prefer(self, *, dark: bool) -> None:
         """Set the colour scheme that the reader's system prefers."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        self._call("Emulation.setEmulatedMedia", media="", features=[scheme])
+
+    def show_as_paper(self) -> None:
+        """Lay the page out with its style for print; `open` goes back to the screen."""
+        self._call("Emulation.setEmulatedMedia", media="print")
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression; a promise is awaited.

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,3 +54,14 @@ def study_command(
         command.communicate()
         raise
     return CommandResult(command.returncode, out, err, command.pid)
+
+
+@contextmanager
+def started_command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`python -m study ...` while the block runs, with pipes for its output; killed where the block leaves it running."""
+    command = [sys.executable, "-m", "study", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()

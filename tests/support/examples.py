@@ -3,7 +3,8 @@
     python -m tests.support.examples
 
 The sessions in `docs/api.md` (blocks marked `pycon`) get their output, the cells of `docs/example.ipynb` theirs: tables as text
-and HTML, charts as PNG. No Jupyter is needed. `tests/test_examples.py` compares what is stored with what the code shows now.
+and HTML, charts as PNG. No Jupyter is needed. `tests/docs/test_examples.py` compares what is stored with what the code
+shows now.
 """
 
 from __future__ import annotations

@@ -75,15 +75,17 @@ class Writes:
             case "open":
                 path, _, flags = arguments
                 named = [path] if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else []
-            case "os.mkdir" | "sqlite3.connect":
+            case "os.mkdir":
                 named = [arguments[0]]
+            case "sqlite3.connect":  # a path, or an SQLite URI
+                named = [os.fsdecode(arguments[0]).removeprefix("file:").partition("?")[0]]
             case "os.rename" | "os.link" | "os.symlink":
                 named = [arguments[1]]
             case _:
                 return
         for path in named:
             if isinstance(path, (str, bytes, os.PathLike)) and os.fspath(path) not in ("", b"", ":memory:"):
-                self.paths.append(Path(os.path.abspath(os.fsdecode(path).removeprefix("file:").partition("?")[0])))
+                self.paths.append(Path(os.path.abspath(os.fsdecode(path))))
 
 
 _WRITES = Writes()

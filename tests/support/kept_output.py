@@ -13,11 +13,14 @@ import pytest
 
 from tests.support import recipes
 from tests.support.commands import ROOT
+from trainables.store.bucket.client import ObjectStore
 from trainables.store.examples import EXAMPLES, read_example_scores, write_example_scores
 from trainables.store.kept import sealed
 from trainables.store.manifests import MANIFEST, write_manifest
+from trainables.store.removal import SUFFIX
 
 ARCHIVE = ROOT / "tests" / "study" / "run" / "kept_output.tar.xz"
+WEIGHTS = b"weights" * 1000
 WRITTEN_TO = "/kept/output/folder"  # where the folder was; MLflow stores absolute paths of artifacts
 
 
@@ -53,6 +56,27 @@ def unpack(where: Path) -> KeptOutput:
     if {target["data"] for target in targets} != {target.revision for target in recipes.tiny().targets}:
         pytest.skip(f"written with the data {targets[0]['data']}, and another version of Babel makes others")
     return KeptOutput(folder, json.loads((where / "document.json").read_text(encoding="utf-8")))
+
+
+def with_weights(where: Path) -> Path:
+    """The folder as this version would have written it, with bytes in place of the weights that the archive lacks."""
+    folder = unpack(where).folder
+    for path in folder.glob(f"stages/*/{MANIFEST}"):
+        for name in json.loads(path.read_bytes())["files"]:
+            if not (file := path.parent / name).exists():
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(WEIGHTS)
+    renew(folder)
+    return folder
+
+
+def copied(folder: Path, bucket: ObjectStore) -> None:
+    """Put a copy of the folder into a bucket, of its stages only what commands read that train nothing."""
+    read = (SUFFIX, MANIFEST, ".parquet")
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and (name.endswith(read) or not name.startswith("stages/")):
+            bucket.upload(path, name)
 
 
 def renew(folder: Path) -> None:

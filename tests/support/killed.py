@@ -1,4 +1,4 @@
-"""The record that a training leaves whose process was killed, without killing one."""
+"""Trainings that end as if their process had been killed, without killing one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from pathlib import Path
 from trainables.training.attempts import Attempt, recorded_attempt
 
 
+class Killed(Exception):
+    """Interrupts a training where it is raised."""
+
+
 def leave_record(output: Path, job: str, attempt: Attempt) -> None:
-    """Record a training that never ends."""
+    """Record a training that never ends, as one does whose process is killed."""
     recorded_attempt(output, job, attempt).__enter__()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel, XLMRobertaConfig, XLMRobertaModel
 
 from trainables.heads import Feature
@@ -97,3 +98,23 @@ def small_encoder(family: str, *, layers: int = 1, dropout: float = 0.1) -> PreT
 
 def classifier(encoder: PreTrainedModel) -> TaskModel:
     return TaskModel(encoder, ClassificationModule(encoder.config.hidden_size, 3, "mean"))
+
+
+def embedding_of(model: nn.Module) -> nn.Embedding:
+    """The word embeddings of a model's encoder."""
+    table: nn.Embedding = model.get_submodule("encoder").get_input_embeddings()  # type: ignore[operator]
+    return table
+
+
+class WordScores(nn.Module):
+    """Learns to predict the word at the first position, with scores over the whole vocabulary."""
+
+    def __init__(self, encoder: PreTrainedModel, *, tied: bool) -> None:
+        super().__init__()
+        self.encoder, self.out = encoder, nn.Linear(WIDTH, ROWS, bias=False)
+        if tied:
+            self.out.weight = encoder.get_input_embeddings().weight
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        hidden_NLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return nn.functional.cross_entropy(self.out(hidden_NLD[:, 0]), input_ids[:, 1], reduction="sum")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from study.spec import BenchmarkPlan, LadderEncoder, Resources, Shape, Size, Space, Study, Training
+from study.spec import BenchmarkPlan, Cascade, LadderEncoder, Resources, Shape, Size, Space, Study, Training
 from trainables.stages.finetune import FineTune
 from trainables.tasks.micro.bitext import MicroBitext
 from trainables.tasks.micro.corpus import MicroCorpus
@@ -51,6 +51,30 @@ def inline() -> Study:
     study = tiny()
     benchmark = dataclasses.replace(study.benchmark, variants=())
     return dataclasses.replace(study, name="inline", sizes=study.sizes[:1], benchmark=benchmark)
+
+
+def cascading() -> Study:
+    """Two inline sizes, timed early and served together.
+
+    The smaller one learns nothing, so neither answers everything; the larger one is sixteen times as deep, so it is slower on a
+    busy machine too.
+    """
+    study = tiny()
+    small, large = (dataclasses.replace(size, resources=Resources(), trials=1) for size in study.sizes)
+    pretraining = Training(learning_rate=2e-3, steps=6, batch_size=2, seed=0)
+    large = dataclasses.replace(large, name="16x64", encoder=LadderEncoder(Shape(16, 64), pretraining))
+    benchmark = dataclasses.replace(
+        study.benchmark, scenarios=("SingleStream",), early=True, cascade=Cascade(loss=10.0)
+    )
+    return dataclasses.replace(
+        study,
+        name="cascading",
+        sizes=(dataclasses.replace(small, rate_factor=1e-6), large),
+        targets=study.targets[:1],
+        space=dataclasses.replace(study.space, intermediates=()),
+        tuning=dataclasses.replace(study.tuning, steps=60),
+        benchmark=benchmark,
+    )
 
 
 def published_study(*sizes: Size) -> Study:

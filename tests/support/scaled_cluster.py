@@ -30,6 +30,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FakeMultiNodeProvider,
 )
 
+from study.cluster.ports import free_port
 from tests.support.commands import ROOT
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -106,7 +107,7 @@ def scaled_cluster(
     folder: Path, groups: Mapping[str, Mapping[str, Any]], *, head_cpus: int = 0, idle_s: float = 6.0
 ) -> Iterator[ScaledCluster]:
     """A head whose autoscaler can start nodes of the groups, each `{"resources": ..., "max_workers": ...}`."""
-    address, gcs, dashboard = _own_address(), _free_port(), _free_port()
+    address, gcs, dashboard = _own_address(), free_port(), free_port()
     config = folder / "autoscaling.json"
     nodes = {name: {"node_config": {}, "min_workers": 0, **group} for name, group in groups.items()}
     nodes[FAKE_HEAD_NODE_TYPE] = {"resources": {"CPU": head_cpus}, "node_config": {}, "max_workers": 0}
@@ -220,12 +221,6 @@ def _own_address() -> str:
     import ray
 
     return str(ray.util.get_node_ip_address())
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def _wait_for(port: int, head: subprocess.Popen[bytes]) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from study.benchmarking import run as benchmarking
 from study.benchmarking.run import measure_size
 from study.cluster.connection import connected
+from tests.support.lost_node import ends_with_the_reason, own_node
 from tests.support.measurements import RecordingConsole, ReplaceActor, best_model, measurement, outcomes_of, planned
 from trainables.benchmark.actor import NoNode, run_in_actor
 from trainables.benchmark.measurement import RESIDENT_WEIGHTS, Failed, Measured, Unavailable
@@ -153,6 +155,25 @@ def test_without_a_node_the_wait_ends_once_for_all_variants(tmp_path: Path, repl
     assert measured_variants == ["fp32"], "bf16 would wait as long"
     replace_actor(measurement)
     assert all(isinstance(outcome, Measured) for outcome in outcomes_of(planned("fp32", "bf16"), tmp_path).values())
+
+
+def test_no_variant_fails_for_a_lost_node(
+    tmp_path: Path,
+    replace_actor: ReplaceActor,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def dies(variant: str, scored: bool) -> Measured:
+        raise ActorDiedError()
+
+    replace_actor(dies)
+    with own_node(monkeypatch) as node:
+        (failed,) = outcomes_of(planned("fp32"), tmp_path).values()
+        assert isinstance(failed, Failed), "the node lives"
+        node.lost = True
+        with pytest.raises(SystemExit) as ended:
+            outcomes_of(planned("fp32"), tmp_path)
+    assert ends_with_the_reason(ended, capsys)
 
 
 def test_stored_measurements_keep_the_form_and_the_file_names_of_earlier_versions(

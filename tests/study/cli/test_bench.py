@@ -15,8 +15,9 @@ from typer.testing import CliRunner, Result
 from study.cli.app import app
 from study.errors import CannotRun
 from study.recipes import load_recipe
+from study.search.journal import JOURNAL, open_journal
 from study.search.records import TrialOutcome
-from study.search.trial_store import JOURNAL, TrialStore, open_journal, search_name
+from study.search.trial_store import TrialStore, search_name
 from tests.support import recipes
 from tests.support.commands import study_command
 from tests.support.serving import SHORT, plain_folder, target_stage
@@ -77,7 +78,7 @@ def test_the_command_measures_the_best_models_of_a_recipe(tiny_run: TinyRun) -> 
     assert set(fp32["scores"]) == {"micro_tagging", "micro_entailment", "micro_bitext"}
     after = {path.name for path in output.glob("benchmarks/*")}
     assert before < after, "the study's own measurements stay"
-    assert "not tracked: `run` is what fills MLflow and the report" in ran.out
+    assert "not tracked: only `run` writes to MLflow and the report" in ran.out
 
 
 def test_the_command_measures_a_variant_that_a_recipe_defines(tiny_run: TinyRun) -> None:
@@ -148,7 +149,7 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     store = TrialStore(open_journal(output), search_name(study.sizes[0].name), space=study.space)
     number, scores = store.start(study.space.defaults()[0]), {"dev_score": 50.0, "test_score": 40.0}
     store.finish(number, TrialOutcome.COMPLETE, metrics=scores)
-    monkeypatch.setattr("study.cluster.connection.connected", lambda address: nullcontext())
+    monkeypatch.setattr("study.cluster.connection.connected", lambda address, access: nullcontext())
     return output
 
 
@@ -200,7 +201,7 @@ def test_a_recipe_is_not_measured_beside_a_run_in_its_folder(searched: Path, mon
 def test_a_recipe_that_cannot_be_measured_is_refused_in_one_line(
     searched: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_cluster(address: str | None) -> Any:
+    def no_cluster(address: str | None, access: object) -> Any:
         raise CannotRun("no Ray cluster answers there (http://me:hidden@head)")
 
     monkeypatch.setattr("study.cluster.connection.connected", no_cluster)

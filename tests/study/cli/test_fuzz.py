@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -179,7 +180,7 @@ def usual(metavar: str | None, place: Place) -> str:
         "RECIPE": RECIPE,
         "RECIPE_OR_CHECKPOINT": RECIPE,
         "DIR": str(place.study),
-        "DIR_OR_URI": str(place.study),
+        **dict.fromkeys(("DIR_OR_URI", "A", "B"), str(place.study)),
         **dict.fromkeys(("BUNDLE.zip", "BUNDLE.zip..."), str(place.root / "bundle.zip")),
     }
     return known[str(metavar)]
@@ -258,6 +259,9 @@ def _replace_boundaries(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"the process was ended with {code}")
 
     monkeypatch.setattr("os.execv", replaced)
+    monkeypatch.setattr("webbrowser.open", lambda url: True)
+    monkeypatch.setattr("study.watch.server.serve", lambda server, **more: server.server_close())
+    monkeypatch.setattr("study.watch.child.watched", lambda folder, port: nullcontext("http://127.0.0.1:1/"))
     monkeypatch.setattr("study.run.ranking.ensure", no_training)
     monkeypatch.setattr("os._exit", ended)
     monkeypatch.setattr("study.benchmarking.fresh.measure_fresh", lambda *arguments, **options: {})

@@ -19,3 +19,14 @@ def test_a_path_with_brackets_is_printed_as_it_is(tmp_path: Path, monkeypatch: p
     result = CliRunner().invoke(app, ["report", str(saved), "--to=[/]"])
     assert result.exit_code == 0, result.output
     assert result.output.strip() == "[/]"
+
+
+@pytest.mark.parametrize("address", ["file:///tmp/report.html", "https://me:secret@host/report.html"])
+def test_an_address_is_no_file_to_write(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a path, `file:///tmp/x` would be a folder named "file:" below the current one."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["report", "study.json", "--to", address])
+    assert result.exit_code == 2
+    assert "is an address; give a path on this machine" in " ".join(result.stderr.replace("│", "").split())
+    assert "secret" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

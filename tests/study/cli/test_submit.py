@@ -20,6 +20,7 @@ from study.cli.app import app
         (["quickstart", "--output", "/shared/x", "--tracking-uri", "http://me:hidden@host:5000"], "holds a password"),
         (["quickstart", "--output", "/shared/x", "--sizes", "7x7"], "no size '7x7'"),
         (["/tmp/mine.py:study", "--output", "/shared/x"], "the folder that is uploaded"),
+        (["quickstart", "--output", "/shared/x", "--budget-hours", "0"], "number above 0"),
         (["quickstart", "--output", "/shared/x"], "no job server answers there"),
         (["quickstart", "--stop", "x"], "exactly one of RECIPE, --status JOB and --stop JOB"),
         ([], "exactly one of RECIPE, --status JOB and --stop JOB"),

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from study.run.links import links
 from study.run.mlflow_records import record_study
+from study.tracking.links import links
 from study.tracking.tracker import Tracker, default_uri
 from study.tracking.views import ui_tags
 from tests.support import recipes

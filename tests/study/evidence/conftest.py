@@ -15,8 +15,8 @@ from study.console import Console, Timeline
 from study.evidence.export import export
 from study.run.report import load_study_frames
 from study.search.callback import TrialLog
+from study.search.journal import open_journal
 from study.search.sweep import load_result
-from study.search.trial_store import open_journal
 from study.tracking.tracker import Tracker, default_uri
 from tests.support import recipes
 from tests.support.kept_output import renew, unpack

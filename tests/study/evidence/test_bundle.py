@@ -16,11 +16,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from study.cli.app import app
-from study.evidence.archive import INDEX, Archive, BadArchive, write_archive
+from study.errors import CannotRun
+from study.evidence.archive import INDEX, Archive, BadArchive
 from study.evidence.bundle import read_bundle
 from study.evidence.export import export
 from study.evidence.verify import verify
+from study.run.output_folder import locked
 from study.run.report import load_study_frames
+from tests.support.bundles import contents, resealed, rewritten, with_table
 from trainables.store.answers import ANSWERS
 from trainables.store.examples import EXAMPLES
 from trainables.store.kept import sealed, unsealed
@@ -36,40 +39,6 @@ def run(*arguments: object) -> Result:
 @pytest.fixture
 def bundle(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(exported, tmp_path))
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist() if name != INDEX}
-
-
-def index_of(path: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(path) as archive:
-        return unsealed(json.loads(archive.read(INDEX)))
-
-
-def rewritten(path: Path, members: dict[str, bytes]) -> Path:
-    """A bundle with other members, whose index agrees with them."""
-    about = {name: value for name, value in index_of(path).items() if name not in ("files", "format")}
-    write_archive(path, members, about)
-    return path
-
-
-def with_table(content: bytes, change: Callable[[pd.DataFrame], pd.DataFrame], folder: Path) -> bytes:
-    """A Parquet file with a changed table."""
-    path = folder / "table.parquet"
-    path.write_bytes(content)
-    change(pd.read_parquet(path)).to_parquet(path, index=False)
-    return path.read_bytes()
-
-
-def resealed(manifest: bytes, **files: bytes) -> bytes:
-    """A manifest that lists other contents of files, sealed again."""
-    content = unsealed(json.loads(manifest))
-    for name, data in files.items():
-        entry = content["files"][f"{name}.parquet"]
-        entry |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    return json.dumps(sealed(content)).encode()
 
 
 def test_export_then_verify(with_answers: Path, exported: Path, tmp_path: Path) -> None:
@@ -96,6 +65,8 @@ def test_neither_data_nor_models_travel_unless_they_are_asked_for(
     plain = set(contents(exported))
     assert {name.rpartition("/")[2] for name in plain if "/stages/" in name} == {MANIFEST, EXAMPLES, ANSWERS}
     export(load_study_frames(str(with_answers)), with_answers, tmp_path / "weights.zip", weights=True)
+    assert run("export", with_answers, tmp_path / "small.zip", "--no-page").exit_code == 0
+    assert plain - set(contents(tmp_path / "small.zip")) == {"report.html"}
     more = set(contents(tmp_path / "weights.zip")) - plain
     assert any(name.endswith(".safetensors") for name in more)
     assert not [name for name in more if "/stages/tokenise-" in name]
@@ -225,6 +196,20 @@ def test_changed_numbers_of_tables_and_of_the_report_are_named(bundle: Path) -> 
         assert sum(line.startswith(fault) for line in ran.stdout.splitlines()) == 1, ran.stdout
 
 
+def test_scores_by_example_of_the_tables_that_no_measurement_has_are_named(bundle: Path, tmp_path: Path) -> None:
+    """A serving variant's: intervals between variants, and a cascade's changes by language, are computed from them."""
+    members, name = contents(bundle), TABLES.replace(".json", ".examples.parquet")
+
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        served = table[(table["size"] == "1x32") & table["trial_id"].str.endswith("/fp32") & table["correct"].notna()]
+        row = int(served.index[0])
+        return _set(table, row, "correct", 1.0 - float(served["correct"].iloc[0]))
+
+    members[name] = with_table(members[name], lambda table: change(table.astype({"trial_id": str})), tmp_path)
+    fault = f"{TABLES}: benchmark of 1x32 in fp32: its scores by example are not those of its measurement"
+    assert fault in verify(rewritten(bundle, members)).faults
+
+
 def test_evidence_that_was_left_out_is_missed_and_swapped_evaluations_are_found(bundle: Path) -> None:
     members = contents(bundle)
     without_answers, without_sums = _evaluations(members, "evaluate-micro_entailment")[:2]
@@ -239,7 +224,63 @@ def test_evidence_that_was_left_out_is_missed_and_swapped_evaluations_are_found(
     assert f"{without_sums}{MANIFEST}: lists {EXAMPLES}, which is missing" in faults
     for row in (first, second):
         start = f"{TABLES}: trial {row['trial_id']} of 1x32 on micro_tagging: "
-        assert sum(fault.startswith(start) for fault in faults) == 1
+        assert sum(fault.startswith(start) for fault in faults) == 2, "by its scores, and by what it was trained on"
+
+
+def test_a_trial_with_the_choice_of_another_is_found(bundle: Path) -> None:
+    """Two trials exchanged their choices, and so their evaluations with all scores: every number follows from the evidence."""
+    members = contents(bundle)
+    content = json.loads(members[TABLES])
+    trials = {row["trial_id"]: row for row in content["trials"] if row["size"] == "1x32"}
+    for name in ("intermediate", "lr_intermediate"):
+        trials["t0000"][name], trials["t0001"][name] = trials["t0001"][name], trials["t0000"][name]
+    trials["t0002"]["seed"] = 7
+    faults = verify(rewritten(bundle, members | {TABLES: json.dumps(content).encode()})).faults
+    says = {
+        "t0000": "micro_topic trains MicroTopic beside the target, and its evaluation nothing",
+        "t0001": "none trains nothing beside the target, and its evaluation MicroTopic",
+        "t0002": "seed 7 is not that of its evaluation's trainings",
+    }
+    of_trials = [fault for fault in faults if fault.startswith(f"{TABLES}: ")]
+    assert {fault.split()[2] for fault in of_trials} == set(says)
+    assert all(says[fault.split()[2]] in fault for fault in of_trials), of_trials
+
+
+def test_what_is_not_checked_is_remarked_on(bundle: Path) -> None:
+    members = contents(bundle)
+    stage = next(name for name in members if name.endswith(f"/{MANIFEST}"))
+    strays = ["runs/00/tables.json", "notes.txt", stage.replace(MANIFEST, "stray.bin")]
+    ran = run("verify", rewritten(bundle, members | dict.fromkeys(strays, b"x")))
+    assert ran.exit_code == 0, ran.output
+    for name in strays:
+        assert f"not part of a bundle, so not checked: {name}" in ran.stdout
+    documents = [name for name in members if "/benchmarks/" in name and name.count("/") == 3]
+    assert f"runs/0/benchmarks/: scores of {len(documents)} measurements have no predictions here" in ran.stdout
+    assert "trials name no evaluation: choice and seed are not checked" in ran.stdout, "those of the earlier version"
+
+
+def test_a_folder_that_a_run_is_using_is_not_exported(with_answers: Path, tmp_path: Path) -> None:
+    with locked(with_answers):
+        ran = run("export", with_answers, tmp_path / "bundle.zip")
+    assert (ran.exit_code, ran.stderr.count("\n")) == (2, 1)
+    assert "a run is using it" in ran.stderr
+    assert not (tmp_path / "bundle.zip").exists()
+
+
+def test_an_export_keeps_runs_out_until_it_is_written(
+    with_answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def try_to_run(*arguments: Any, **options: Any) -> Any:
+        with pytest.raises(CannotRun, match="another run is using it"), locked(with_answers):
+            pass
+        tried.append("locked")
+        return export(*arguments, **options)
+
+    monkeypatch.setattr("study.evidence.export.export", try_to_run)
+    assert run("export", with_answers, tmp_path / "bundle.zip").exit_code == 0
+    assert tried == ["locked"]
 
 
 def test_a_report_reads_a_bundle_as_it_reads_the_folder(

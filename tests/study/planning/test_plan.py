@@ -45,6 +45,14 @@ def _row(table: Table, name: str) -> dict[str, str]:
     return {header: cells[number] for header, cells in columns.items()}
 
 
+def test_the_plan_says_who_chooses_the_trials_after_the_default_cells() -> None:
+    study = recipes.tiny()
+    assert "then trials that Optuna suggests (1 of 1x32, 0 of 1x64); ASHA" in "\n".join(_lines(study))
+    front = "\n".join(_lines(dataclasses.replace(study, allocation="front")))
+    assert "then at most so many trials that go where the front can move most (1 of 1x32, 0 of 1x64); ASHA" in front
+    assert "Optuna" not in front
+
+
 @pytest.mark.usefixtures("offline")
 def test_tables_of_ten_billion_parameters_need_no_network() -> None:
     study = one_vs_ten_billion()
@@ -189,7 +197,12 @@ def test_arms_are_explained() -> None:
     arm = PublishedAfter("e5", (("base", pinned_encoder(published("e5-base"))),))
     study = published_study(size)
     space = dataclasses.replace(study.space, intermediates=(arm,))
-    lines = _lines(dataclasses.replace(study, space=space, trials=2))
+    study = dataclasses.replace(study, space=space, trials=2)
+    architecture = architecture_of(study, size)
+    trained = sum(task.trained for task in study.targets)
+    models = storage_of(study, size, architecture).all_end * 1e9 / (4 * architecture.count.total)
+    assert models == pytest.approx(2 + 2 * trained), "both checkpoints, and the targets' models of two cells"
+    lines = _lines(study)
     starts = [line for line in lines if line.startswith("base, e5: ")]
     assert "starts from intfloat/multilingual-e5-base at d13f1b27baf31030b7fd040960d60d909913633f" in starts[0]
     assert starts[1] == (
@@ -209,6 +222,11 @@ def test_the_plan_says_what_models_take_on_disk() -> None:
     root, intermediate, targets = 1, 1, 2  # of three targets one is not trained
     assert needs.all_end == pytest.approx((root + intermediate + 2 * targets) * model)
     assert needs.best_end == pytest.approx((root + intermediate + 2 * targets) * model)  # the best and the baseline
+    topic, paraphrase = MicroTopic(**recipes.SMALL), MicroParaphrase(**recipes.SMALL)
+    arms = dataclasses.replace(study.space, intermediates=(topic, paraphrase, *merged("merged", (topic, paraphrase))))
+    both = storage_of(dataclasses.replace(study, space=arms, trials=4), size, architecture)
+    assert both.all_end == pytest.approx((root + 2 + 1 + 4 * targets) * model), "a merge is a model as well"
+    assert both.best_end == pytest.approx((root + 2 + 1 + 2 * targets) * model)
     more = storage_of(dataclasses.replace(study, trials=3), size, architecture)
     assert more.all_end > needs.all_end
     assert more.best_end == needs.best_end

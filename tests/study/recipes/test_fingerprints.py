@@ -35,7 +35,12 @@ EXPECTED = Path(__file__).with_name("recipe_fingerprints.json")
 NOT_PINNED = f"{OPEN}no files"
 COMMIT = "c" * 40  # the hub's answer for every repository
 OFFLINE = {"real_offline", "laptop", "laptop_rates", "laptop_tiny"}  # read from a data root
-BY_CPU = ("quickstart", "quickstart_mixtures", "real_offline")  # whose precision depends on the CPU
+BY_CPU = (
+    "quickstart",
+    "quickstart_cascade",
+    "quickstart_mixtures",
+    "real_offline",
+)  # whose precision depends on the CPU
 # Other resources for the stages of another recipe, or for some of them.
 LAID_OUT_ANEW = {"xtreme_r_one_gpu": "xtreme_r", "one_vs_ten_billion_one_gpu": "one_vs_ten_billion"}
 CASES = [(name, "fp32") for name in sorted(RECIPES.keys() - LAID_OUT_ANEW)] + [(name, "bf16_mixed") for name in BY_CPU]

@@ -146,6 +146,10 @@ def test_mt0_is_a_choice_of_each_mt5_and_is_marked_where_it_has_seen_the_target(
         seen = seen_flags_of_arms(study, size)["mt0"]
         assert set(seen) == {"tydiqa", "mlqa", "tatoeba"}
         assert "mlqa" in seen["mlqa"]
+        languages = study.space.arm("mt0").trained_languages
+        assert languages is not None
+        assert {"ar", "sw", "zh"} < set(languages)
+        assert not {"en", "de", "ru"} & set(languages)
         encoders = [study.base(size, choice) for choice in study.space.defaults()]
         assert encoders[0].label == f"import-{size.name}"
         assert encoders[3].label == f"import-{size.name.replace('mt5', 'mt0')}"

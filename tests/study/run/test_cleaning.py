@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,36 +9,25 @@ from typer.testing import CliRunner, Result
 
 from study.cli.app import app
 from study.console import Console, Timeline
-from study.run.cleaning import superfluous
+from study.run.cleaning import Cleaner
 from study.run.output_folder import locked
 from study.search.callback import TrialLog
+from study.search.journal import open_journal
 from study.search.records import SearchResult
 from study.search.sweep import load_result
-from study.search.trial_store import open_journal
 from study.tracking.tracker import Tracker, default_uri
 from tests.support import recipes
 from tests.support.commands import study_command
-from tests.support.kept_output import renew, unpack
+from tests.support.kept_output import with_weights
 from trainables.stages.evaluate import Evaluate
-from trainables.store.manifests import MANIFEST
 from trainables.store.removal import SUFFIX
 from trainables.store.stage_store import StageStore
-
-WEIGHTS = b"weights" * 1000
 
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     """The kept folder, with bytes in place of the weights that it lacks."""
-    folder = unpack(tmp_path).folder
-    for path in folder.glob(f"stages/*/{MANIFEST}"):
-        content = json.loads(path.read_bytes())
-        for name in content["files"]:
-            if not (file := path.parent / name).exists():
-                file.parent.mkdir(exist_ok=True)
-                file.write_bytes(WEIGHTS)
-    renew(folder)
-    return folder
+    return with_weights(tmp_path)
 
 
 def record_again(output: Path) -> None:
@@ -111,7 +99,7 @@ def test_trials_of_an_earlier_version_are_left_alone_until_their_stages_are_reco
     assert "trials are left alone" in cleaned.stdout
     assert "0 models removed" in cleaned.stdout
     record_again(output)
-    assert superfluous(output, open_journal(output)).stages
+    assert Cleaner(output).superfluous(open_journal(output)).stages
 
 
 def test_a_model_whose_evaluation_is_not_finished_stays(output: Path) -> None:
@@ -119,7 +107,7 @@ def test_a_model_whose_evaluation_is_not_finished_stays(output: Path) -> None:
     store, evaluation = StageStore(output), next(e for e in chains(output, best=False) if e.task.trained)
     (store.folder(evaluation) / "examples.parquet").unlink()
     model = store.folder(evaluation.model).name
-    names = {stage.name for stage in superfluous(output, open_journal(output)).stages}
+    names = {stage.name for stage in Cleaner(output).superfluous(open_journal(output)).stages}
     assert names == trained(output, best=False) - {model}
 
 
@@ -151,5 +139,5 @@ def test_a_run_that_keeps_the_best_removes_the_others_and_one_that_keeps_all_non
     others = trained(output, best=False)
     command = study_command(*arguments, "--keep", "best")
     assert command.code == 0, command.err
-    assert f"removed {len(others)} models that nothing needs any more" in command.err
+    assert f"removed {len(others)} models that are no longer needed" in command.err
     assert weights(output) == before - others

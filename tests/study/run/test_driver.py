@@ -11,8 +11,8 @@ import pytest
 from study.cluster import fit
 from study.cluster.capacity import capacity_of_nodes
 from study.errors import CannotRun
-from study.planning.study_estimate import StudyEstimate
-from study.run import driver
+from study.planning.estimate.study_estimate import StudyEstimate
+from study.run import cluster, driver
 from study.run.driver import RunOptions, run_study
 from study.search.slots import Amounts, trial_request
 from study.spec import Size
@@ -25,8 +25,8 @@ def test_a_size_that_no_node_can_hold_is_refused_before_data_are_read(
     def too_small(*_: object, **__: object) -> None:
         raise CannotRun("too small")
 
-    monkeypatch.setattr(driver, "connected", lambda address, cpus: nullcontext())
-    monkeypatch.setattr(driver, "slot_amounts", too_small)
+    monkeypatch.setattr(cluster, "connected", lambda address, **_: nullcontext())
+    monkeypatch.setattr(cluster, "slot_amounts", too_small)
     monkeypatch.setattr(driver, "check_data", lambda *_: pytest.fail("data were read"))
     with pytest.raises(CannotRun, match="too small"):
         run_study(recipes.inline(), RunOptions(tmp_path / "out"))
@@ -42,12 +42,12 @@ def test_the_time_left_is_of_the_memory_that_trials_request(tmp_path: Path, monk
 
     node = {"Alive": True, "Resources": {"CPU": 4.0, "memory": 100e9}}
     capacity = capacity_of_nodes([node])
-    monkeypatch.setattr(driver, "connected", lambda address, cpus: nullcontext())
-    monkeypatch.setattr(driver, "check_local_start", list)
+    monkeypatch.setattr(cluster, "connected", lambda address, **_: nullcontext())
+    monkeypatch.setattr(cluster, "check_local_start", list)
     monkeypatch.setattr(fit, "cluster_capacity", lambda: capacity)
     monkeypatch.setattr(StudyEstimate, "on_cluster", on_cluster)
     monkeypatch.setattr(StudyEstimate, "range_s", lambda estimate, fast, slow: None)
-    monkeypatch.setattr(driver, "worker_gb", lambda study, size: 2.0)
+    monkeypatch.setattr(cluster, "worker_gb", lambda study, size: 2.0)
     with pytest.raises(Connected) as connected:
         run_study(recipes.inline(), RunOptions(tmp_path / "out", offline=True))
     assert connected.value.args == ([2e9],)

@@ -175,7 +175,7 @@ def _replace_boundaries(patch: pytest.MonkeyPatch, reported: list[analysis.Study
     def serve(*arguments: Any) -> NoReturn:
         raise typer.Exit(0)
 
-    patch.setattr("study.run.driver.connected", connected)
+    patch.setattr("study.run.cluster.connected", connected)
     patch.setattr("study.cluster.connection.connected", connected)
     patch.setattr("study.benchmarking.fresh.measure_fresh", lambda *arguments, **options: {})
     patch.setattr("analysis.write_report", write_report, raising=False)

@@ -42,6 +42,14 @@ def test_resources_repeats_and_sizes_may_change(tmp_path: Path) -> None:
         check_identity(study, tmp_path)
 
 
+def test_the_allocation_of_trials_is_part_of_the_identity_and_equal_budgets_go_unsaid(tmp_path: Path) -> None:
+    """Folders of earlier versions, which knew equal budgets alone, stay valid."""
+    check_identity(recipes.inline(), tmp_path)
+    assert "allocation" not in (tmp_path / STUDY_FILE).read_text()
+    with pytest.raises(CannotRun, match="different allocation"):
+        check_identity(dataclasses.replace(recipes.inline(), allocation="front"), tmp_path)
+
+
 def test_a_size_of_the_same_name_must_be_the_same(tmp_path: Path) -> None:
     tiny = recipes.tiny()
     first, second = tiny.sizes

@@ -16,8 +16,8 @@ import pytest
 
 import analysis
 from study.planning.stages import stages_of
+from study.search.journal import open_journal
 from study.search.sweep import load_result
-from study.search.trial_store import open_journal
 from tests.support import recipes
 from tests.support.commands import study_command
 from tests.support.kept_output import KeptOutput, unpack

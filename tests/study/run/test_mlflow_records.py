@@ -56,7 +56,8 @@ def test_a_published_arm_s_marks_reach_the_tables_by_size_and_choice(tmp_path: P
     tagging, _, bitext = (task.name for task in study.targets)
     with Tracker(default_uri(tmp_path), "tiny", output=tmp_path) as tracker:
         record_study(study, tracker)
-        record_size(study, size, result=SearchResult(size.name, ()), output=tmp_path, tracker=tracker)
+        result = SearchResult(size.name, (), ended="dominated: a faster size scores more")
+        record_size(study, size, result=result, output=tmp_path, tracker=tracker)
         for number, name in enumerate(("none", "e5")):
             run = tracker.trial(size.name, f"t{number}", default_cell=True, params={**PARAMS, "intermediate": name})
             scores = {f"test/{task.name}": 80.0 + number for task in study.targets}
@@ -74,7 +75,10 @@ def test_a_published_arm_s_marks_reach_the_tables_by_size_and_choice(tmp_path: P
     assert [rows[tagging][name] for name in names] == [1.0, "", "", "one seed"]
     (average,) = analysis.average_gains(frames).to_dict("records")
     assert average["targets"] == 2
-    page = section(write(frames, tmp_path), "What intermediate training buys")
+    report = write(frames, tmp_path)
+    ended = "The search of base ended before its budget was used. Dominated: a faster size scores more."
+    assert ended in section(report, "Search")
+    page = section(report, "What intermediate training buys")
     assert "† others trained the checkpoint" in page
     assert "seen by the encoder: bitext" in page
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import pytest
 
 from study.run import peak_memory
 from study.run.peak_memory import PeakMemory
+from tests.support.waiting import wait_for
 
 LARGE = 200_000_000  # bytes
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_phase_has_the_peak_of_its_own_samples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,7 @@ def test_checkpoints_of_arms_are_imported_with_the_size_and_must_have_its_tokeni
     _imported(store, other, train_vocabulary([*words, "and more"], 200))
     reason = prepared()["base"]
     assert reason.startswith("e5-base was not trained from xlm-r-base: their tokenizers differ in ")
-    assert reason.endswith(" tokens or their numbers; take it from the recipe")
+    assert reason.endswith(" tokens or their numbers; remove it from the recipe")
     assert f"base is skipped: {reason}" in capsys.readouterr().err
     assert len(task.jobs) == 1
     shutil.rmtree(store.folder(other))

@@ -9,12 +9,14 @@ import pytest
 
 from study.errors import CannotRun
 from study.run.ranking import estimate_stages, rank
-from study.spec import NONE, Choice, Resources, Size, Study
+from study.spec import NONE, Choice, Joint, Resources, Size, Study
 from tests.support import recipes
+from tests.support.object_server import ObjectServer
 from trainables.estimators.registry import ESTIMATORS
 from trainables.models.published_encoder import shipped_encoder
 from trainables.stages.base import Root
 from trainables.stages.finetune import Tuned, root_of
+from trainables.store.bucket.location import WORK_VARIABLE, work_folder
 from trainables.tasks.micro.intermediate import MicroParaphrase, MicroTopic
 
 
@@ -73,6 +75,42 @@ def test_a_size_of_several_workers_needs_its_trainings_in_the_store(tmp_path: Pa
     assert not list(tmp_path.iterdir())
     (ranking,) = rank(study, tmp_path, sizes=study.sizes, estimators=("text_similarity",))
     assert len(ranking.order) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_ranking_in_a_bucket_is_found_again_on_another_machine(
+    object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, url = shipped(Resources()), object_server.new_url()
+    monkeypatch.setenv(WORK_VARIABLE, str(tmp_path / "first"))
+    rankings = rank(study, work_folder(url), sizes=study.sizes, estimators=("text_similarity",))
+    assert len(rankings[0].order) == 2
+    monkeypatch.setenv(WORK_VARIABLE, str(tmp_path / "second"))
+    monkeypatch.setattr("trainables.stages.base._produce", lambda stage, work: pytest.fail(f"again: {stage.label}"))
+    assert rank(study, work_folder(url), sizes=study.sizes, estimators=("text_similarity",)) == rankings
+    with pytest.raises(CannotRun, match="holds another study"):
+        rank(dataclasses.replace(study, first_rung=1), work_folder(url), sizes=study.sizes, estimators=("logme",))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_an_arm_without_estimates_costs_a_ranking_nothing(tmp_path: Path) -> None:
+    """A joint arm trains no encoder that its targets start from: nothing of it is needed, or charged."""
+    study = shipped(Resources(workers=2, zero_stage=2))
+    topic, paraphrase = MicroTopic(**recipes.SMALL), MicroParaphrase(**recipes.SMALL)
+    study = dataclasses.replace(study, space=dataclasses.replace(study.space, intermediates=(topic, Joint(paraphrase))))
+    with pytest.raises(CannotRun) as refused:
+        rank(study, tmp_path, sizes=study.sizes, estimators=("logme",))
+    assert "lacks intermediate-micro_topic" in str(refused.value)
+    assert "micro_paraphrase" not in str(refused.value)
+    inline = shipped(Resources())
+    inline = dataclasses.replace(inline, space=study.space)
+    (ranking,) = rank(inline, tmp_path, sizes=inline.sizes, estimators=("logme",))
+    assert {place.choice for place in ranking.order} == {NONE, "micro_topic"}
+    trained = [path.name for path in tmp_path.glob("stages/intermediate-*")]
+    assert len(trained) == 1
+    assert trained[0].startswith("intermediate-micro_topic")
 
 
 def test_data_that_are_not_pinned_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

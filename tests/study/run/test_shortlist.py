@@ -47,9 +47,10 @@ def test_the_share_spared_counts_shared_trainings_once(study: Study) -> None:
     """A choice has four target trainings and five evaluations: 9 s; eight of the nine choices another 10 s."""
     (size,) = study.sizes
     names, everything = [task.name for task in SINGLE], 9 * 9 + 8 * 10
-    shares = spared(study, size, names, seconds=_seconds, trainings_done=False, estimates_s=0.0)
+    shares = spared(study, size, names, seconds=_seconds, estimated_from=(), estimates_s=0.0)
     assert shares == pytest.approx([1 - (9 + 19 * count) / everything for count in range(1, 5)])
-    shares = spared(study, size, names, seconds=_seconds, trainings_done=True, estimates_s=5.0)
+    bases = [study.base(size, choice) for choice in study.space_of(size).defaults()]
+    shares = spared(study, size, names, seconds=_seconds, estimated_from=bases, estimates_s=5.0)
     assert shares == pytest.approx([1 - (9 * (1 + count) + 80 + 5) / everything for count in range(1, 5)])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from study.planning.study_estimate import Snapshot
+from study.planning.estimate.study_estimate import Snapshot
 from study.run import status
 from study.run.status import StudyStatus, duration_line, estimate_of, stage_line, status_of
 from study.spec import Resources
@@ -48,7 +48,7 @@ def test_a_run_starts_with_a_range_where_this_machine_tells_it(tmp_path: Path, m
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     study = recipes.tiny()
     assert "study takes about" in duration_line(estimate_of(study, tmp_path, address=None))
-    unknown = "its first trials will tell"
+    unknown = "is known after its first trials"
     assert unknown in duration_line(estimate_of(study, tmp_path, address="ray://head:10001"))
     on_gpus = dataclasses.replace(
         study, sizes=tuple(dataclasses.replace(size, resources=Resources(gpus=1)) for size in study.sizes)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from study.search.journal import open_journal
 from study.search.searcher import TrialStoreSearcher
 from study.search.slots import Slots, trial_request
-from study.search.suggestions import Suggester
-from study.search.trial_store import TrialStore, open_journal
+from study.search.suggestions import suggest
+from study.search.trial_store import TrialStore
 from study.spec.space import Space
 from tests.support import recipes
 
@@ -24,7 +25,13 @@ COMPLETE = {"dev_score": 50.0, "test_score": 40.0, "targets_finished": TARGETS, 
 
 class MakeSearcher(Protocol):
     def __call__(
-        self, output: Path, *, trials: int = 3, cores: int = 2, space: Space = STUDY.space
+        self,
+        output: Path,
+        *,
+        trials: int = 3,
+        cores: int = 2,
+        space: Space = STUDY.space,
+        turn: Callable[[], bool] | None = None,
     ) -> TrialStoreSearcher: ...
 
 
@@ -33,11 +40,19 @@ def make_searcher() -> Iterator[MakeSearcher]:
     """Opens the folder's journal; `cores` is the number of slots, `trials` how many trials are still to run."""
     with contextlib.ExitStack() as stack:
 
-        def make(output: Path, *, trials: int = 3, cores: int = 2, space: Space = STUDY.space) -> TrialStoreSearcher:
+        def make(
+            output: Path,
+            *,
+            trials: int = 3,
+            cores: int = 2,
+            space: Space = STUDY.space,
+            turn: Callable[[], bool] | None = None,
+        ) -> TrialStoreSearcher:
             store = TrialStore(open_journal(output), SIZE.name, space=space)
-            suggester = Suggester(space, 0, known=store.records, running=list(store.unfinished.values()))
             slots = Slots({"CPU": cores})
             stack.enter_context(slots.admitted(SIZE.name, trial_request(SIZE), trials=trials))
-            return TrialStoreSearcher(store, SIZE.name, slots=slots, suggester=suggester, targets=TARGETS)
+            return TrialStoreSearcher(
+                store, SIZE.name, slots=slots, suggest_next=lambda: suggest(store, 0), turn=turn, targets=TARGETS
+            )
 
         yield make

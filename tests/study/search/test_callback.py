@@ -203,3 +203,9 @@ def test_a_trial_is_tagged_with_the_languages_that_its_intermediate_task_is_trai
         log.log_end(_record(name, TrialOutcome.FAILED, metrics={}, choice=choice, reason="lost"))
     tags = [log.tracker.tag(f"trial:{SIZE.name}:{name}", "training_languages") for name in ("t0000", "t0001")]
     assert tags == [None, "de, zh"]
+
+
+def test_a_run_in_place_of_collapsed_ones_is_tagged_with_their_names(log: TrialLog) -> None:
+    record = _record("t0000-s3", TrialOutcome.FAILED, metrics={}, choice=DEFAULT, reason="lost")
+    log.log_end(dataclasses.replace(record, in_place_of=("t0000", "t0001")))
+    assert log.tracker.tag(f"repeat:{SIZE.name}:t0000-s3", "in_place_of") == "t0000, t0001"

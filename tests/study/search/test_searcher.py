@@ -12,8 +12,9 @@ import optuna
 import pytest
 from ray.tune.search import Searcher
 
+from study.search.journal import JOURNAL
 from study.search.records import SearchResult, TrialOutcome
-from study.search.trial_store import JOURNAL
+from study.search.slots import Slots
 from tests.study.search.conftest import COMPLETE, SIZE, STUDY, MakeSearcher
 
 
@@ -134,3 +135,31 @@ def test_a_search_that_is_over_starts_nothing_and_tells_tune_at_once(
     searcher.storage_error = "full"
     assert searcher.suggest("t0") == Searcher.FINISHED
     assert searcher.trial_store.started == 0
+
+
+def test_a_size_whose_turn_it_is_not_waits_for_its_trials_and_then_leaves(
+    make_searcher: MakeSearcher, tmp_path: Path
+) -> None:
+    """Tune asks nothing else of a search without running trials, so its cores would stay taken."""
+    mine = [True]
+    searcher = make_searcher(tmp_path, turn=lambda: mine[0])
+    assert isinstance(searcher.suggest("t0"), dict)
+    mine[0] = False
+    assert searcher.suggest("t1") is None
+    assert searcher.waits_for_slot, "its idle actors are released"
+    mine[0] = True
+    assert isinstance(searcher.suggest("t1"), dict), "it came back before the first one ended"
+    mine[0] = False
+    searcher.on_trial_complete("t0", COMPLETE)
+    searcher.on_trial_complete("t1", COMPLETE)
+    assert searcher.suggest("t2") == Searcher.FINISHED
+
+
+def test_who_has_the_turn_takes_what_is_left_of_the_cluster(tmp_path: Path) -> None:
+    slots = Slots({"CPU": 4.0})
+    with (
+        slots.admitted("a", {"CPU": 1.0}, trials=9),
+        slots.admitted("b", {"CPU": 1.0}, trials=9),
+    ):
+        assert slots.acquire("a", "a0")
+        assert [slots.acquire("b", f"b{number}", alone=True) for number in range(4)] == [True, True, True, False]

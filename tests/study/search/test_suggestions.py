@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from ray.tune.search import Searcher
 
-from study.search.records import TrialOutcome, TrialRecord
-from study.search.suggestions import Suggester
+from study.search.journal import JOURNAL, open_journal
+from study.search.records import TrialOutcome
+from study.search.suggestions import suggest
 from study.search.trial import choice_of
+from study.search.trial_store import TrialStore
 from study.spec.space import Choice, LogUniform
 from tests.study.search.conftest import COMPLETE, SIZE, STUDY, MakeSearcher
 
@@ -21,6 +25,17 @@ def test_every_intermediate_is_suggested_once_at_the_defaults_before_the_sampler
     searcher = make_searcher(tmp_path)
     suggested = [choice_of(searcher.suggest(f"t{number}") or {}) for number in range(len(STUDY.space.names))]
     assert suggested == STUDY.space.defaults()
+
+
+def test_the_default_cells_come_in_the_order_that_is_given_also_after_an_interruption(tmp_path: Path) -> None:
+    none, topic = STUDY.space.defaults()
+    store = TrialStore(open_journal(tmp_path), SIZE.name, space=STUDY.space)
+    first = (topic.intermediate, none.intermediate)
+    assert suggest(store, 0, first=first) == topic
+    assert suggest(store, 0, first=("unknown",)) == none, "what has no place keeps the space's order"
+    store.start(topic)
+    resumed = TrialStore(open_journal(tmp_path), SIZE.name, space=STUDY.space)
+    assert suggest(resumed, 0, first=first) == none
 
 
 def test_a_grid_is_suggested_completely_and_without_repetition(make_searcher: MakeSearcher, tmp_path: Path) -> None:
@@ -65,18 +80,54 @@ def test_epochs_and_seed_reach_the_training_of_a_trial() -> None:
     assert after.base.base == before.base.base, "the encoder is the same"  # type: ignore[union-attr]
 
 
-def test_a_space_with_ranges_in_only_some_choices_does_not_run_dry() -> None:
-    """Without an intermediate task there are only two choices, however often TPE comes back to them."""
-    space = dataclasses.replace(STUDY.space, lr_intermediate=LogUniform(1e-4, 1e-2, 1e-3), lr_target=(1e-3, 3e-4))
-    suggester = Suggester(space, 0)
+def _searched(store: TrialStore, trials: int, *, score: Callable[[Choice], float], seed: int = 0) -> list[Choice]:
+    """The choices of so many trials, one at a time, all complete."""
     suggested = []
-    for number in range(40):
-        choice = suggester.suggest()
+    for _ in range(trials):
+        choice = suggest(store, seed)
         assert choice is not None
         suggested.append(choice)
-        score = 90.0 if choice.intermediate == "none" else 10.0  # so that TPE prefers the choices without a range
-        suggester.learn(
-            TrialRecord(f"t{number}", choice, TrialOutcome.COMPLETE, {"dev_score": score}, partial_scores={1: score})
-        )
+        number = store.start(choice)
+        store.report(number, 1, score=score(choice))
+        store.finish(number, TrialOutcome.COMPLETE, metrics={"dev_score": score(choice)})
+    return suggested
+
+
+def test_a_space_with_ranges_in_only_some_choices_does_not_run_dry(tmp_path: Path) -> None:
+    """Without an intermediate task there are only two choices, however often TPE comes back to them."""
+    space = dataclasses.replace(STUDY.space, lr_intermediate=LogUniform(1e-4, 1e-2, 1e-3), lr_target=(1e-3, 3e-4))
+    store = TrialStore(open_journal(tmp_path), SIZE.name, space=space)
+    # TPE prefers the choices without a range.
+    suggested = _searched(store, 40, score=lambda choice: 90.0 if choice.intermediate == "none" else 10.0)
     assert len(set(suggested)) == 40
     assert sum(choice.intermediate == "none" for choice in suggested) == 2
+
+
+GRID = dataclasses.replace(STUDY.space, lr_intermediate=(1e-3, 5e-4, 2e-3), lr_target=(1e-3, 5e-4, 2e-3, 4e-3, 2.5e-4))
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected"),
+    [
+        (0, [0, 1, 3, 2, 5, 4, 15, 10, 17, 7, 16, 14, 18, 9]),
+        (1, [0, 1, 5, 3, 4, 2, 15, 10, 9, 16, 13, 8, 7, 19]),
+        (2, [0, 1, 4, 5, 3, 2, 10, 15, 6, 14, 9, 16, 8, 19]),
+    ],
+)
+def test_stored_searches_continue_with_the_suggestions_that_they_always_had(
+    seed: int, expected: list[int], tmp_path: Path
+) -> None:
+    """Positions in the grid, as the sampler suggested them when it had a study of its own in memory."""
+    grid = GRID.grid() or []
+    store = TrialStore(open_journal(tmp_path), SIZE.name, space=GRID)
+    suggested = _searched(store, len(expected), score=lambda choice: 50.0 - grid.index(choice), seed=seed)
+    assert [grid.index(choice) for choice in suggested] == expected
+
+
+def test_suggesting_stores_nothing(tmp_path: Path) -> None:
+    """A drawn choice becomes a trial when it starts; a process that ends before leaves no trace."""
+    store = TrialStore(open_journal(tmp_path), SIZE.name, space=GRID)
+    _searched(store, 5, score=lambda choice: choice.lr_target)
+    before = (tmp_path / JOURNAL).read_bytes()
+    assert suggest(store, 0) == suggest(store, 0)
+    assert (tmp_path / JOURNAL).read_bytes() == before

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+import ray
+from ray import tune
+
+from study.search.journal import open_journal
 from study.search.records import SearchResult, TrialOutcome, TrialRecord, repeated_id
 from study.search.searcher import TrialStoreSearcher
-from study.search.sweep import load_result, wanted_repeats
-from study.search.trial_store import TrialStore, open_journal, repeats_name
+from study.search.slots import Slots
+from study.search.sweep import Sweep, load_result, wanted_repeats
+from study.search.trial_store import TrialStore, repeats_name
 from study.spec.space import Choice, Repeats
 from tests.study.search.conftest import COMPLETE, SIZE, STUDY, MakeSearcher
+from trainables.launch.job import no_progress
 
 
 def _complete(name: str, choice: Choice, score: float) -> TrialRecord:
@@ -91,3 +100,28 @@ def test_a_search_is_unfinished_while_a_failed_repeat_is_retried(make_searcher: 
     assert load_result(study, SIZE, storage=open_journal(tmp_path))[1]
     assert repeats.retry_failed() == 1
     assert not load_result(study, SIZE, storage=open_journal(tmp_path))[1], "interrupted now, the next run resumes it"
+
+
+def test_the_driver_keeps_nothing_in_the_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray ends a driver that does, without saying why, when its node is lost."""
+    registered: list[Callable[[dict[str, Any]], None]] = []
+    ran: list[dict[str, Any]] = []
+
+    class Tuner:
+        def __init__(self, name: str, **_: Any) -> None:
+            assert name == f"{STUDY.name}-{SIZE.name}"
+
+        def fit(self) -> None:
+            registered[0]({"trial": "t0"})
+
+    def trial(config: dict[str, Any], **values: Any) -> None:
+        ran.append({**config, **values})
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "put", lambda value: pytest.fail(f"{value} was put into the object store"))
+    monkeypatch.setattr(tune, "Tuner", Tuner)
+    monkeypatch.setattr(tune, "register_trainable", lambda name, function, warn: registered.append(function))
+    slots = Slots({"CPU": 2.0})
+    sweep = Sweep(STUDY, SIZE, tmp_path, slots, no_progress, trial=trial)
+    sweep.search(open_journal(tmp_path))
+    assert ran == [{"trial": "t0", "study": STUDY, "size": SIZE, "output": str(tmp_path), "progress": no_progress}]

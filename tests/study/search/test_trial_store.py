@@ -14,14 +14,9 @@ from study.console import Console, Timeline
 from study.run import driver
 from study.run.driver import RunOptions, run_study
 from study.search.callback import TrialLog
-from study.search.trial_store import (
-    JOURNAL,
-    TrialStore,
-    TrialStoreBroken,
-    check_nothing_lost,
-    open_journal,
-    repeats_name,
-)
+from study.search.journal import JOURNAL, TrialStoreBroken, open_journal
+from study.search.records import TrialOutcome, TrialRecord
+from study.search.trial_store import TrialStore, check_nothing_lost, repeats_name
 from study.tracking.tracker import Tracker, default_uri
 from tests.study.search.conftest import COMPLETE, SIZE, STUDY, MakeSearcher
 from tests.support import recipes
@@ -141,6 +136,34 @@ def test_a_trial_is_stored_before_anything_else_knows_it(make_searcher: MakeSear
     for number in range(3):
         name = (searcher.suggest(f"t{number}") or {})["trial"]
         check_nothing_lost(open_journal(tmp_path), tmp_path, known={SIZE.name: {name}})
+
+
+def test_what_another_thread_finishes_meanwhile_is_still_tried_and_counted(tmp_path: Path) -> None:
+    """Another thread's `finish` comes at the worst moment: while the store's records are read."""
+    store = TrialStore(open_journal(tmp_path), SIZE.name, space=STUDY.space)
+    first, second = STUDY.space.defaults()
+
+    class FinishesWhenRead(dict[int, Any]):
+        def values(self) -> Any:
+            yield from list(super().values())
+            for number in store.unfinished:
+                store.finish(number, TrialOutcome.COMPLETE, metrics=COMPLETE)
+
+    class FinishesWhenAsked(TrialRecord):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "retried":
+                for number in store.unfinished:
+                    store.finish(number, TrialOutcome.COMPLETE, metrics=COMPLETE)
+            return super().__getattribute__(name)
+
+    number = store.start(first)
+    store._records = FinishesWhenRead()
+    assert store.tried == {first}
+    record = store.records[0]
+    store._records = {number: FinishesWhenAsked(record.trial_id, first, TrialOutcome.COMPLETE, COMPLETE)}
+    store.start(second)
+    assert store.counted == 2
+    assert not store.unfinished
 
 
 def test_the_lock_of_a_killed_process_does_not_block_the_next(make_searcher: MakeSearcher, tmp_path: Path) -> None:

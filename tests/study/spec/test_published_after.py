@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from study.planning.stages import stages_of
+from study.planning.tables import choices_table
 from study.spec import Card, InvalidStudy, PublishedAfter, PublishedEncoder, Resources, Size, Space, Study
-from study.spec.data_check import contamination_flags, seen_flags, seen_flags_of_arms
+from study.spec.data_check import arm_records, contamination_flags, seen_flags, seen_flags_of_arms
 from tests.support import recipes
 from trainables.models.catalogue import published
 from trainables.models.published_encoder import pinned_encoder
@@ -70,6 +73,26 @@ def test_marks_belong_to_the_size_and_the_arm() -> None:
     assert [seen_flags_of_arms(study, size) for size in sizes] == [{}, {"more": {bitext: "bitext"}}]
     assert seen_flags(study) == {}
     assert contamination_flags(study) == {}
+
+
+def test_the_languages_of_its_labelled_data_are_those_its_card_states_or_unknown() -> None:
+    in_some, in_others = (
+        replace(E5, name=name, card=Card("mean", labelled_languages=languages))
+        for name, languages in (("some", ("en", "de", "sw")), ("others", ("en", "fr")))
+    )
+    silent = replace(E5, card=Card("mean", seen=("bitext",)))
+    sizes = (size_of("xlm-r-base"), replace(size_of("xlm-r-base"), name="again"))
+
+    def arm(first: PublishedEncoder, second: PublishedEncoder) -> PublishedAfter:
+        return PublishedAfter("more", (("xlm-r-base", first), ("again", second)))
+
+    assert arm(in_some, in_others).trained_languages == ("de", "sw", "fr")
+    assert arm(in_some, silent).trained_languages is None
+    study = study_with(arm(in_some, silent), *sizes)
+    assert arm_records(study) == {"more": {"members": [], "languages": None}}
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(choices_table(study))
+    assert "languages of its labelled data unknown" in console.export_text()
 
 
 @pytest.mark.parametrize(

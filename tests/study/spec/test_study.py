@@ -93,6 +93,12 @@ def test_a_size_tries_the_intermediate_tasks_that_it_names() -> None:
         dataclasses.replace(study, sizes=(dataclasses.replace(size, intermediates=("absent",)),))
 
 
+def test_an_order_that_the_allocation_would_ignore_is_refused() -> None:
+    ordered = dataclasses.replace(recipes.tiny(), first_by="text_similarity")
+    with pytest.raises(InvalidStudy, match="first_by 'text_similarity': without effect where allocation is 'front'"):
+        dataclasses.replace(ordered, allocation="front")
+
+
 def test_all_faults_of_a_study_are_reported_at_once() -> None:
     study = recipes.tiny()
     with pytest.raises(InvalidStudy) as refused:
@@ -101,6 +107,7 @@ def test_all_faults_of_a_study_are_reported_at_once() -> None:
             name="Tiny Study",
             trials=1,
             reduction_factor=1,
+            allocation="rear",  # type: ignore[arg-type]
             first_rung=0,
             targets=study.targets[::-1],
             sizes=(study.sizes[0], study.sizes[0]),
@@ -109,7 +116,14 @@ def test_all_faults_of_a_study_are_reported_at_once() -> None:
         )
     errors = "\n".join(refused.value.errors)
     for fault in (
-        *("name 'Tiny Study'", "trials 1", "reduction_factor 1", "first_rung 0", "targets: the first"),
+        *(
+            "name 'Tiny Study'",
+            "trials 1",
+            "reduction_factor 1",
+            "allocation 'rear'",
+            "first_rung 0",
+            "targets: the first",
+        ),
         *("'1x32' appears twice", "repeats", "space.lr_target LogUniform", "space.epochs"),
     ):
         assert fault in errors

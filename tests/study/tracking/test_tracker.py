@@ -15,9 +15,8 @@ from mlflow.entities import Run
 
 from study.tracking.notes import trial_note
 from study.tracking.tracker import Tracker, default_uri
+from tests.study.tracking.helpers import PARAMS
 from tests.support.commands import ROOT
-
-PARAMS = {"intermediate": "none", "lr_intermediate": None, "lr_target": 1e-3, "seed": 0}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -118,6 +119,26 @@ class TestEveryHead:
         assert score <= chance + margin
         if name in ("pair_classification", "multiple_choice"):
             assert score >= chance - margin
+
+    def test_confidence_of_a_head_that_cascades_follows_from_the_outputs_for_one_example(
+        self, name: str, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        """Rows of at most 24 tokens split the longer texts, whose windows belong together."""
+        task, head = make(name), HEADS[name]
+        examples = task.examples("test", "de")[:12]
+        features = features_of(task, examples, tokenizer, max_length=24)
+        logits = random_logits(task, features)
+        together = head.confidence(Outputs("test", "de", examples, features, logits), task)
+        assert together is not None
+        alone = []
+        for index, example in enumerate(examples):
+            pairs = zip(features, logits, strict=True)
+            own = [(feature, values) for feature, values in pairs if feature.example == index]
+            moved = [dataclasses.replace(feature, example=0) for feature, _ in own]
+            outputs = Outputs("test", "de", [example], moved, [values for _, values in own])
+            alone += head.confidence(outputs, task) or []
+        assert all(0 <= value <= 1 for value in together)
+        assert (alone == pytest.approx(together)) == head.cascades
 
     def test_scores_merge_over_shards(self, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
         task = make(name)

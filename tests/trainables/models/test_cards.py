@@ -106,7 +106,7 @@ def test_what_deviates_from_the_family_is_identity_and_what_the_encoder_has_seen
     save_checkpoint(root, REPOSITORY, "bert")
     plain = ImportEncoder(_pinned())
     assert "card" not in canonical(plain.encoder)
-    described = Card(seen=("bitext",), licence="MIT", remark="read this")
+    described = Card(seen=("bitext",), labelled_languages=("en", "de"), licence="MIT", remark="read this")
     assert fingerprint(ImportEncoder(_pinned(card=described))) == fingerprint(plain)
     assert _pinned(card=described).card.seen == ("bitext",)
     changed = [

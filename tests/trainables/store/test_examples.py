@@ -11,6 +11,7 @@ from trainables.metrics import Counts
 from trainables.store.examples import (
     EXAMPLES,
     example_scores,
+    joined_examples,
     joined_tests,
     read_example_scores,
     write_example_scores,
@@ -24,6 +25,7 @@ class Scored:
     split: str
     language: str
     per_example: tuple[Counts, ...]
+    confidence: tuple[float, ...] = ()
 
 
 LABELS = example_scores(
@@ -54,3 +56,25 @@ def test_the_tests_of_several_tasks_are_joined() -> None:
     assert joined["f1"].isna().tolist() == [True] * 3 + [False]
     assert {str(joined.dtypes[name]) for name in ("task", "split", "language")} == {"category"}
     assert str(joined.dtypes["example"]) == "int32"
+
+
+def test_english_dev_stays_where_confidence_is_known() -> None:
+    """A cascade's threshold is chosen on it; tables of earlier versions are joined as before."""
+    sure = example_scores(
+        [
+            Scored("dev", "en", (Counts({"correct": 1.0}),), (0.25,)),
+            Scored("dev", "de", (Counts({"correct": 1.0}),), (0.5,)),
+            Scored("test", "de", (Counts({"correct": 1.0}),), (0.75,)),
+        ]
+    )
+    joined = joined_examples([("sure", sure), ("labels", LABELS)])
+    of_task = joined[joined["task"] == "sure"]
+    assert list(zip(of_task["split"], of_task["language"], of_task["confidence"], strict=True)) == [
+        *(("dev", "en", 0.25), ("test", "de", 0.75)),
+    ]
+    assert set(joined.loc[joined["task"] == "labels", "split"]) == {"test"}
+    assert joined.loc[joined["task"] == "labels", "confidence"].isna().all()
+    pd.testing.assert_frame_equal(joined_examples([("labels", LABELS)]), joined_tests([("labels", LABELS)]))
+    assert set(joined_tests([("sure", sure)])["split"]) == {"test"}, (
+        "a serving variant's answers are of the tests alone"
+    )

@@ -258,7 +258,7 @@ def test_a_claim_excludes_other_processes_until_its_holder_dies(
         assert answer == "refused\n"
     reclaimed = store.try_claim(Toy())
     assert reclaimed is not None
-    reclaimed.__exit__()
+    reclaimed.__exit__(None, None, None)
 
 
 def test_a_file_system_without_locks_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import faiss
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.support.mini_root import build
+from tests.support.mini_root.files import build
 from tests.trainables.tasks.suite import LABELLED, Featurise, all_sets, features_of, make, texts_of
 from trainables.data.source import DATA_ROOT_VARIABLE
 from trainables.evaluation import ExampleSet

@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from tests.support.mini_root import build
+from tests.support.mini_root.files import build
 from tests.support.recipes import LANGUAGES, SMALL
 from trainables.benchmark.subjects.rebuild import rebuild
 from trainables.data.examples import PairExample

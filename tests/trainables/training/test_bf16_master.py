@@ -9,30 +9,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.networks import PAD, classifier, random_features, roberta, small_encoder
+from tests.support.killed import Killed
+from tests.support.networks import PAD, classifier, roberta, small_encoder
 from tests.support.pair import Pair
 from trainables.heads.features import read_features
 from trainables.hyperparameters import Precision, Training
 from trainables.models.families import FAMILIES
 from trainables.tasks.micro.entailment import MicroEntailment
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
-from trainables.training.checkpoints import Checkpoints
 from trainables.training.clipping import clip_gradients
 from trainables.training.engine import Layout, full_state, managed_engine
 from trainables.training.loop import train
+from trainables.training.resuming.checkpoints import Checkpoints
 
 TRAINING = Training(learning_rate=3e-3, steps=8, batch_size=16, seed=1, precision="bf16_master", max_gradient_norm=0.5)
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Killed(Exception):
-    """Interrupts a training."""
-
-
-@pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_features(tmp_path_factory.mktemp("features") / "features.arrow")
 
 
 def _train(

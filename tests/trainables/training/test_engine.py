@@ -19,6 +19,7 @@ from trainables.training.engine import (
     Layout,
     engine_settings,
     import_deepspeed,
+    join_process_group,
     managed_engine,
     wait_for_build_lock,
 )
@@ -74,6 +75,20 @@ class _Clocks:
         self.slept_s += seconds
         assert self.slept_s < 1000, "waits without end"
         self.on_sleep(self.slept_s)
+
+
+def test_joining_a_group_prints_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    joined: list[dict[str, object]] = []
+
+    def init(**options: object) -> None:
+        joined.append(options)
+        print("DeepSpeed deepspeed.ops.comm.deepspeed_shm_comm_op built successfully")
+
+    monkeypatch.setattr(deepspeed, "init_distributed", init)
+    monkeypatch.setattr(deepspeed.comm, "is_initialized", lambda: False)
+    join_process_group()
+    assert len(joined) == 1
+    assert capsys.readouterr().out == ""
 
 
 def test_it_waits_for_a_lock(tmp_path: Path) -> None:

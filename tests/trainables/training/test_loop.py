@@ -29,12 +29,11 @@ MIXED = FineTuneMixture(PRETRAINED, Mixture("mix", (MicroTopic(**SMALL), MicroOd
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that holds the pre-trained encoder."""
-    root = tmp_path_factory.mktemp("base")
-    for stage in (PRETRAINED, TUNED.features, *MIXED.features):
-        ensure(stage, Workplace(StageStore(root)))
-    return root
+def base(base: Path) -> Path:
+    """With features of all tasks."""
+    for stage in (TUNED.features, *MIXED.features):
+        ensure(stage, Workplace(StageStore(base)))
+    return base
 
 
 def _losses(stage: Tuned, work: Workplace, folder: Path) -> list[float]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from tests.support import recipes
-from trainables.hyperparameters import OutOfMemory
+from trainables.hyperparameters import OutOfMemory, Training
 from trainables.launch.inline import run_inline
 from trainables.launch.job import Job
+from trainables.models.task_model import TaskModel
 from trainables.resources import Resources
 from trainables.stages.base import Stage, Workplace
 from trainables.stages.finetune import FineTune
@@ -21,6 +25,8 @@ from trainables.stages.pretrain import Pretrain
 from trainables.store.stage_store import StageStore
 from trainables.training.micro_batches import known_limits, record_limit
 
+STUDY = recipes.tiny()
+PRETRAINED = STUDY.encoder_stage(STUDY.sizes[0])
 TRIED: list[tuple[str, int]] = []
 
 
@@ -136,16 +142,72 @@ def test_files_with_other_content_are_skipped(tmp_path: Path, tried: list[tuple[
 
 def test_similar_stages_share_a_limit() -> None:
     """Length, precision and pairs of a group change the memory of a stage; learning rate and seed do not."""
-    study = recipes.tiny()
-    pretrained = study.encoder_stage(study.sizes[0])
-    assert isinstance(pretrained, Pretrain)
-    tuned = FineTune(pretrained, study.targets[0], study.tuning)
-    for stage in (tuned, pretrained):
+    assert isinstance(PRETRAINED, Pretrain)
+    tuned = FineTune(PRETRAINED, STUDY.targets[0], STUDY.tuning)
+    for stage in (tuned, PRETRAINED):
         same = dataclasses.replace(stage.training, learning_rate=1e-5, seed=7, steps=9, batch_size=4)
         longer = dataclasses.replace(stage.training, max_length=384)
         halved = dataclasses.replace(stage.training, precision="bf16_mixed")
         assert dataclasses.replace(stage, training=same).memory_key == stage.memory_key
         assert dataclasses.replace(stage, training=longer).memory_key != stage.memory_key
         assert dataclasses.replace(stage, training=halved).memory_key != stage.memory_key
-    assert dataclasses.replace(pretrained, group_pairs=16).memory_key != pretrained.memory_key
-    assert dataclasses.replace(tuned, task=study.targets[1]).memory_key != tuned.memory_key
+    assert dataclasses.replace(PRETRAINED, group_pairs=16).memory_key != PRETRAINED.memory_key
+    assert dataclasses.replace(tuned, task=STUDY.targets[1]).memory_key != tuned.memory_key
+
+
+# --- where memory really runs out
+
+
+def _small_device(monkeypatch: pytest.MonkeyPatch, max_rows: int) -> list[int]:
+    """Limit the rows of a forward pass; returns the rows of every pass that succeeded."""
+    passes: list[int] = []
+    forward = TaskModel.forward
+
+    def limited(self: TaskModel, input_ids: Tensor, attention_mask: Tensor, **targets: Tensor) -> Tensor:
+        if len(input_ids) > max_rows:
+            raise torch.OutOfMemoryError(f"{len(input_ids)} rows")
+        passes.append(len(input_ids))
+        return forward(self, input_ids, attention_mask, **targets)
+
+    monkeypatch.setattr(TaskModel, "forward", limited)
+    return passes
+
+
+def _tuned(seed: int, **changes: Any) -> FineTune:
+    """A target training of 12 steps with batches of 16."""
+    training = Training(learning_rate=1e-2, steps=12, batch_size=16, seed=seed, **changes)
+    return FineTune(PRETRAINED, STUDY.targets[0].for_training(), training)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(
+    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage, store = _tuned(seed=5), StageStore(base)
+    with monkeypatch.context() as patched:
+        passes = _small_device(patched, 5)
+        _run(base, stage, micro_batch=64)
+        assert set(passes) == {4}
+        assert len(passes) == stage.training.steps * stage.training.batch_size // 4
+        assert "micro-batch of 16" in caplog.text
+        assert "micro-batch of 8" in caplog.text
+        caplog.clear()
+        # Another trial of the size starts with the recorded limit and logs it.
+        _run(base, _tuned(seed=6), micro_batch=64)
+        assert "out of memory" not in caplog.text
+        assert "micro-batches of 4, as the usual 64 did not fit before" in caplog.text
+    halved = store.find(stage)
+    assert halved is not None
+    shutil.rmtree(base / "micro_batches")
+    whole = _tuned(seed=5, weight_decay=0.011)
+    _run(base, whole, micro_batch=64)
+    unlimited = store.find(whole)
+    assert unlimited is not None
+    assert halved.metrics["first_loss"] == pytest.approx(unlimited.metrics["first_loss"], rel=1e-4)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_device_without_room_for_one_example_is_an_error(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _small_device(monkeypatch, 0)
+    with pytest.raises(OutOfMemory, match="micro-batch of 1:"):
+        _run(base, _tuned(seed=7), micro_batch=64)

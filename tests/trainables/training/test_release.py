@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.support.networks import PAD, classifier, random_features, roberta
-from trainables.heads.features import FeatureTable, read_features
+from tests.support.networks import PAD, classifier, roberta
+from trainables.heads.features import FeatureTable
 from trainables.hyperparameters import OutOfMemory, Training
 from trainables.models.task_model import TaskModel
 from trainables.resources import Resources
@@ -30,11 +30,6 @@ from trainables.training.batching import BatchOrder, FeatureBatches, Share
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRAINING = Training(learning_rate=1e-2, steps=2, batch_size=16, seed=1)
-
-
-@pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureTable:
-    return read_features(random_features(tmp_path_factory.mktemp("features") / "features.arrow"))
 
 
 def _fit(features: FeatureTable, zero_stage: int, *, passes: int | None = None) -> TaskModel:
@@ -67,12 +62,12 @@ def _tensor_bytes() -> int:
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_a_second_training_leaves_no_more_than_the_first(features: FeatureTable, zero_stage: int) -> None:
+def test_a_second_training_leaves_no_more_than_the_first(feature_table: FeatureTable, zero_stage: int) -> None:
     before, _ = _live()  # from other tests
-    _fit(features, zero_stage)
+    _fit(feature_table, zero_stage)
     engines, held = _live()
     assert engines == before
-    _fit(features, zero_stage)
+    _fit(feature_table, zero_stage)
     engines_after, held_after = _live()
     assert engines_after == engines
     assert held_after <= held  # what earlier tests left can go meanwhile
@@ -80,14 +75,14 @@ def test_a_second_training_leaves_no_more_than_the_first(features: FeatureTable,
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_weights_moments_and_buckets_are_freed_while_the_stage_has_its_model(
-    features: FeatureTable, zero_stage: int
+    feature_table: FeatureTable, zero_stage: int
 ) -> None:
     """They are freed without a collection and while the model is still referenced."""
-    _fit(features, zero_stage)
+    _fit(feature_table, zero_stage)
     _, held = _live()
     gc.disable()
     try:
-        model = _fit(features, zero_stage)
+        model = _fit(feature_table, zero_stage)
         left = _tensor_bytes() - held
     finally:
         gc.enable()
@@ -95,18 +90,18 @@ def test_weights_moments_and_buckets_are_freed_while_the_stage_has_its_model(
     assert next(model.parameters()).numel() == 0
 
 
-def test_a_training_under_zero3_does_not_affect_later_ones(features: FeatureTable) -> None:
+def test_a_training_under_zero3_does_not_affect_later_ones(feature_table: FeatureTable) -> None:
     """DeepSpeed's linear function rounds differently from PyTorch's: scores depended on earlier trainings of the process."""
     before = functional.linear
-    _fit(features, 3)
+    _fit(feature_table, 3)
     assert functional.linear is before
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
-def test_a_training_that_runs_out_of_memory_leaves_nothing_either(features: FeatureTable, zero_stage: int) -> None:
+def test_a_training_that_runs_out_of_memory_leaves_nothing_either(feature_table: FeatureTable, zero_stage: int) -> None:
     """In the encoder in the second step, when activations, gradients and moments exist."""
-    _fit(features, zero_stage)
+    _fit(feature_table, zero_stage)
     left = _live()
     with pytest.raises(OutOfMemory):
-        _fit(features, zero_stage, passes=1)
+        _fit(feature_table, zero_stage, passes=1)
     assert _live() == left

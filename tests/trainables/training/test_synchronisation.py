@@ -9,26 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.networks import PAD, classifier, random_features, roberta
+from tests.support.networks import PAD, classifier, roberta
 from tests.support.synchronisations import synchronisations
 from trainables.heads.features import read_features
 from trainables.hyperparameters import Diverged, Precision, Training
 from trainables.tasks.micro.entailment import MicroEntailment
-from trainables.training import uploads
 from trainables.training.batching import BatchOrder, FeatureBatches, Share
-from trainables.training.checkpoints import Checkpoints
 from trainables.training.engine import Layout, managed_engine
 from trainables.training.loop import train
+from trainables.training.resuming import uploads
+from trainables.training.resuming.checkpoints import Checkpoints
 
 TRAINING = Training(learning_rate=1e-3, steps=8, batch_size=16, seed=1)
 SHARE = Share(0, 1, 8)
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_features(tmp_path_factory.mktemp("features") / "features.arrow")
 
 
 def _batches(features: Path) -> FeatureBatches:

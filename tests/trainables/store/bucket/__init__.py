@@ -1,0 +1,1 @@
+"""Stages in a bucket of an object store."""
