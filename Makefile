@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUTPUT ?= runs/quickstart
+# A test that starts Ray takes up to 6 GB: two processes fit into 16 GB. PROCESSES=0 runs the tests in pytest's own.
+PROCESSES ?= 2
+SIDE_BY_SIDE := -n $(PROCESSES) --no-loadscope-reorder
 
 .PHONY: study test fast check docs format clean
 
@@ -12,10 +15,10 @@ study: $(READY)
 	$(BIN)/python -m study run quickstart --output $(OUTPUT)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 check: $(READY)
 	$(BIN)/ruff check .
