@@ -51,7 +51,7 @@ _EXAMPLE_NAMES = ["size", "trial_id", "task", "split", "language"]
 _EXAMPLE_COLUMNS = [*_EXAMPLE_NAMES, "example"]
 _IDS = {"trial_id", "baseline_trial_id", "best_trial"}  # columns that name trials
 _CONFIGURATION = ["size", "intermediate", "lr_intermediate", "lr_target"]
-_SAME = ("experiment", "targets", "intermediates", "precision", "data")  # of the context of runs that can be joined
+_SAME = ("experiment", "targets", "intermediates", "data")  # of the context of runs that can be joined
 
 
 def save(frames: StudyFrames, path: Path) -> Path:
@@ -140,8 +140,9 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
 
     The trials of a further seed are repeats of the first run's trials with the same choice. A size with the same trials in two
     runs, as when a copy of an output folder was benchmarked on another machine, counts once. The first measurement of a size
-    and serving variant on each kind of hardware counts. `context` is the first run's; its key `joined` has seed, hardware and
-    command of each.
+    and serving variant on each kind of hardware counts. `context` is the first run's, with the training precisions of all; its
+    key `joined` has seed, hardware, precision and command of each. Precisions may differ, as a gain compares trials of one size
+    and seed, which are of one run; sizes that were trained in different precisions are compared all the same.
 
     Raises:
         ValueError: the runs are not of one study, or two of them have the same size with the same seed.
@@ -176,8 +177,10 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
         others = (part.examples.read(key) for part in copies)
         return first if first is not None else next((table for table in others if table is not None), None)
 
-    runs = [{name: part.context.get(name) for name in ("seed", "hardware", "command")} for part in parts]
-    return StudyFrames(context=first.context | {"joined": runs}, examples=Examples(read), **tables)
+    runs = [{name: part.context.get(name) for name in ("seed", "hardware", "precision", "command")} for part in parts]
+    precisions = list(dict.fromkeys(run["precision"] for run in runs if run["precision"]))
+    together = {"joined": runs} | ({"precision": ", ".join(precisions)} if len(precisions) > 1 else {})
+    return StudyFrames(context=first.context | together, examples=Examples(read), **tables)
 
 
 _ONCE = (

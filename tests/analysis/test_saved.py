@@ -97,7 +97,7 @@ def test_seeds_that_were_run_apart_give_the_gains_of_one_study() -> None:
     together = analysis.joined([of_seed(whole, seed) for seed in range(3)])
     pd.testing.assert_frame_equal(analysis.gains(together), analysis.gains(whole))
     assert set(analysis.gains(together)["n"]) == {3}
-    assert together.context["joined"][2] == {"seed": "2", "hardware": None, "command": None}
+    assert together.context["joined"][2] == {"seed": "2", "hardware": None, "precision": None, "command": None}
     kinds = together.trials.groupby("kind").size().to_dict()
     assert kinds == {"trial": 6, "repeat": 12}, "a search is the first seed's alone"
     repeated = together.trials.set_index(["size", "trial_id"])
@@ -164,7 +164,7 @@ def test_examples_as_served_are_those_of_the_run_that_measured_the_trial() -> No
     [
         ({"seed": "0"}, "in two runs: size large with seed 0, size small with seed 0"),
         ({"targets": ["x", "y"]}, "the runs differ in targets"),
-        ({"experiment": "another", "precision": "fp32"}, "the runs differ in experiment, precision"),
+        ({"experiment": "another", "data": {"x": "1"}}, "the runs differ in experiment, data"),
     ],
 )
 def test_runs_that_do_not_belong_together_are_refused(changed: dict[str, Any], message: str) -> None:
@@ -190,11 +190,17 @@ def test_a_file_that_holds_no_tables_is_named(content: str | bytes, tmp_path: Pa
 
 
 def test_the_report_names_the_runs_that_were_joined(tmp_path: Path) -> None:
-    whole = default_cells(TRUE, sd=0.1, seeds=2)
-    parts = [of_seed(whole, seed, hardware=f"machine {seed}") for seed in range(2)]
-    assert "seed 0 on machine 0; seed 1 on machine 1" in section(
-        write(analysis.joined(parts), tmp_path), "How it was measured"
-    )
+    """Machines choose the precision, so seeds may differ in it; a gain compares trials of one seed."""
+    whole = default_cells(TRUE, sd=0.1, seeds=3)
+    precisions = ("bf16_mixed", "fp32", "bf16_mixed")
+    parts = [of_seed(whole, seed, hardware=f"machine {seed}", precision=precisions[seed]) for seed in range(3)]
+    together = analysis.joined(parts)
+    pd.testing.assert_frame_equal(analysis.gains(together), analysis.gains(whole))
+    assert together.context["precision"] == "bf16_mixed, fp32"
+    measured = section(write(together, tmp_path), "How it was measured")
+    runs = [f"seed {seed} on machine {seed}, trained in {precision}" for seed, precision in enumerate(precisions)]
+    assert "; ".join(runs) in measured
+    assert analysis.joined(parts[::2]).context["precision"] == "bf16_mixed"
 
 
 def test_the_command_saves_joins_and_reports(tmp_path: Path) -> None:

@@ -97,15 +97,17 @@ def _saved() -> list[Path]:
 
 
 def runs() -> str:
-    """What was run, and what it took: minutes, and GB at the peak; a run without its last line has not ended."""
+    """What was run, on what, and what it took: minutes, and GB at the peak. A run without its last line has not ended."""
     rows = []
     for path in _saved():
         frames, last = analysis.read_saved(path), path.with_name(f"{path.stem}.run.json")
         took = _took(json.loads(last.read_text(encoding="utf-8"))) if last.is_file() else ["n/a"] * 4
         done = int((frames.trials["outcome"] == "complete").sum())
-        rows.append([", ".join(frames.size_names), frames.context["seed"], done, len(frames.benchmarks), *took])
+        trained = f"{frames.context['hardware']}: {frames.context['precision']}"
+        sizes = ", ".join(frames.size_names)
+        rows.append([sizes, frames.context["seed"], trained, done, len(frames.benchmarks), *took])
     phases = ("search", "benchmark", "report", "whole")
-    return markdown(["size", "seed", "trials", "variants served", *phases], rows)
+    return markdown(["size", "seed", "trained on, in", "trials", "variants served", *phases], rows)
 
 
 def _took(run: dict[str, Any]) -> list[str]:

@@ -45,7 +45,8 @@ def context_section(findings: Findings) -> str:
 
 def _run(run: Mapping[str, str | None]) -> str:
     """One of the runs whose tables were joined."""
-    return f"seed {run['seed']} on {run['hardware']}"
+    precision = f", trained in {run['precision']}" if run.get("precision") else ""
+    return f"seed {run['seed']} on {run['hardware']}{precision}"
 
 
 def _encoders(findings: Findings) -> list[str]:
