@@ -1,4 +1,4 @@
-"""A Google Cloud Storage on loopback: as much of its XML API as `obstore` uses, in memory.
+"""A Google Cloud Storage on loopback: as much of its XML API as `obstore` uses, in memory (on a disk: `gcs_on_disk.py`).
 
 Written after the reference at https://cloud.google.com/storage/docs/xml-api, whose pages give the answers:
 
@@ -51,12 +51,16 @@ _CODES = {401: "AuthenticationRequired", 403: "AccessDenied", 412: "Precondition
 @contextmanager
 def served_google() -> Iterator[ObjectServer]:
     """Serve until the end of the block, with the environment of this process set to it."""
-    environment = {"GOOGLE_BASE_URL": "http://127.0.0.1:{port}", "GOOGLE_BEARER_TOKEN": SECRET}
-    with served(_Google, "gs", SECRET, environment) as server:
+    with served(Google, "gs", SECRET, environment("{port}")) as server:
         yield server
 
 
-class _Google(ObjectHandler):
+def environment(port: int | str) -> dict[str, str]:
+    """The variables by which `trainables.store.bucket` reaches one at this port."""
+    return {"GOOGLE_BASE_URL": f"http://127.0.0.1:{port}", "GOOGLE_BEARER_TOKEN": SECRET}
+
+
+class Google(ObjectHandler):
     def failure(self, status: int) -> Answer:
         return _error(status, _CODES.get(status, "ServiceUnavailable" if status == 503 else "InternalError"))
 

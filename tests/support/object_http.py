@@ -12,7 +12,7 @@ import re
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -100,8 +100,9 @@ class Contents:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.objects: dict[str, Stored] = {}
-        self.parts: dict[str, dict[str, bytes]] = {}  # of unfinished uploads, by what the protocol calls these
+        self.objects: MutableMapping[str, Stored] = {}
+        self.parts: MutableMapping[str, MutableMapping[str, bytes]] = {}
+        """Of unfinished uploads, by what the protocol calls these."""
         self._numbers = itertools.count(1_700_000_000_000_001)
 
     def write(self, name: str, content: bytes) -> Stored:

@@ -16,8 +16,10 @@ from tests.support.chaos import reading, recipe
 from tests.support.chaos.evidence import Evidence
 from tests.support.chaos.invariants import violations
 from tests.support.chaos.lab import DISK_BYTES, Lab
-from tests.support.chaos.plan import KINDS, NOT_INJECTED, Kind, Plan, StudyName, planned
-from tests.support.chaos.rounds import Round, Subject
+from tests.support.chaos.places import Bucket, Folder, Place
+from tests.support.chaos.plan import KINDS, NOT_INJECTED, NOT_INJECTED_IN_BUCKETS, Kind, Plan, StudyName, planned
+from tests.support.chaos.rounds import Round, Subject, name_of
+from tests.support.chaos.servers import MlflowServer, StorageServer
 from trainables.benchmark.probes.hardware import hardware
 from trainables.store.versions import versions
 
@@ -34,8 +36,8 @@ def run_campaign(folder: Path, options: Options, say: Say) -> dict[str, Any]:
     Raises:
         SystemExit: the undisturbed study already violates an invariant.
     """
-    lab = Lab(folder)
-    not_injected = dict(NOT_INJECTED)
+    lab = Lab(folder, servers=(MlflowServer, StorageServer) if options.bucket else (MlflowServer,))
+    not_injected = NOT_INJECTED | (NOT_INJECTED_IN_BUCKETS if options.bucket else {})
     if not lab.disk_can_fill:
         not_injected["disk filled"] = "needs root, for a file system of its own"
     kinds = tuple(kind for kind in KINDS if kind not in not_injected)
@@ -63,6 +65,7 @@ class Options:
     study: StudyName
     first: int
     keep: Path | None
+    bucket: bool = False
 
 
 def _subject(name: StudyName) -> Subject:
@@ -107,6 +110,7 @@ class Campaign:
             "found": self.found[:MOST_SHOWN],
             "seed": self.options.seed,
             "study": self.options.study,
+            "output": "bucket" if self.options.bucket else "folder",
             "first_round": self.options.first,
             "undisturbed_s": round(self.undisturbed_s, 1),
             "round_s": [round(seconds) for seconds in self.seconds],
@@ -114,7 +118,8 @@ class Campaign:
 
     def _undisturbed(self) -> tuple[Evidence, int]:
         """What the study leaves without faults, and its progress."""
-        calm = Round(Plan(0, False, ()), self.lab, self.subject, 0, FIRST_LIMIT_S, self.say)
+        plan = Plan(0, False, ())
+        calm = Round(plan, self.lab, self.subject, self._place(plan), 0, FIRST_LIMIT_S, self.say)
         calm.run()
         evidence, of = calm.evidence(), calm.progress
         self.undisturbed_s = evidence.commands[-1].seconds
@@ -124,15 +129,23 @@ class Campaign:
         if problems:
             self._keep(calm)
             raise SystemExit(f"the undisturbed study violates invariants: {'; '.join(problems)}")
-        shutil.rmtree(calm.output)
+        calm.place.remove()
         return evidence, of
+
+    def _place(self, plan: Plan) -> Place:
+        """Where a round's study keeps its output."""
+        name = name_of(self.subject, plan)
+        for server in self.lab.servers:
+            if isinstance(server, StorageServer):
+                return Bucket(self.lab.disk, name, server.objects)
+        return Folder(self.lab.disk, name)
 
     def _disturbed(self, number: int, expected: Evidence, *, of: int, limit_s: float) -> None:
         plan, started = planned(self.options.seed, number, self.kinds), time.monotonic()
         where = "a cluster" if plan.on_cluster else "the driver's own Ray"
         faults = ", ".join(fault.kind for fault in plan.faults)
         self.say(f"round {number} of seed {self.options.seed} on {where}: {faults}")
-        current = Round(plan, self.lab, self.subject, of, limit_s, self.say)
+        current = Round(plan, self.lab, self.subject, self._place(plan), of, limit_s, self.say)
         current.run()
         evidence = current.evidence()
         problems = violations(evidence, expected)
@@ -145,12 +158,14 @@ class Campaign:
         self.found += [f"round {number}: {problem}" for problem in problems]
         self.interrupted += sum(run.code != 0 for run in evidence.commands)
         self.say(f"round {number}: {len(problems)} violations, {self.seconds[-1]:.0f} s")
-        shutil.rmtree(current.output)
+        current.place.remove()
         shutil.rmtree(current.logs)
 
     def _keep(self, current: Round) -> None:
         """Copy the folders of a round that needs to be looked at."""
         if self.options.keep is not None:
             to = self.options.keep / f"seed-{self.options.seed}-round-{current.plan.number}"
-            shutil.copytree(current.output, to / "output", symlinks=True, dirs_exist_ok=True)
+            for place in dict.fromkeys((current.place.committed, current.place.work)):
+                if place.is_dir():
+                    shutil.copytree(place, to / "output", symlinks=True, dirs_exist_ok=True)
             shutil.copytree(current.logs, to / "logs", dirs_exist_ok=True)

@@ -110,11 +110,11 @@ class CommitLog:
                 known.append(digest)
 
 
-def progress(output: Path) -> int:
-    """How far a study is: stages that are committed, and lines of the trial store."""
-    journal = output / JOURNAL
+def progress(work: Path, committed: Path) -> int:
+    """How far a study is: stages that are committed, and lines of the trial store, which may be on another disk."""
+    journal = work / JOURNAL
     lines = journal.read_bytes().count(b"\n") if journal.exists() else 0
-    return lines + sum(1 for _ in output.glob(f"stages/*/{MANIFEST}"))
+    return lines + sum(1 for _ in committed.glob(f"stages/*/{MANIFEST}"))
 
 
 def reported(log: str) -> frozenset[str]:

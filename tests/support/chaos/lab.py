@@ -1,4 +1,4 @@
-"""What studies run on: servers, a cluster of two Ray nodes, and an output folder on a small disk; started again when killed."""
+"""What studies run on: servers, a cluster of two Ray nodes, and a small disk; started again when killed."""
 
 from __future__ import annotations
 
@@ -7,90 +7,21 @@ import secrets
 import subprocess
 import sys
 import time
-import urllib.request
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from study.cluster.ports import free_port
-from tests.support.chaos.processes import descendants, end_all, own_mounts, role_of, start
+from tests.support.chaos.places import work_variables
+from tests.support.chaos.processes import descendants, own_mounts, role_of, start
+from tests.support.chaos.servers import MlflowServer, Server, end_tree, until
 
 DISK_BYTES = 256 * 2**20  # a tiny study writes a tenth of it
 LOOK_S = 2.0  # between two looks for the node's raylet
 HEAD_TRIES = 3
-PATIENCE_S = 240.0  # for a server or a node to come up on a busy machine
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory=83886080"]
-
-
-class Server(ABC):
-    """A server that a study uses, on loopback. One of a store of objects would be another subclass, in the lab's `servers`."""
-
-    name: str
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.process: subprocess.Popen[bytes] | None = None
-        folder.mkdir()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @abstractmethod
-    def command(self) -> list[str]:
-        """What starts it."""
-
-    @property
-    @abstractmethod
-    def health(self) -> str:
-        """An address that it answers once it is up."""
-
-    def arguments(self) -> list[str]:
-        """What the study's command needs to use it."""
-        return []
-
-    def start(self) -> None:
-        self.process = start(self.command(), self.folder / "server.log", os.environ)
-
-    @property
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def wait(self) -> None:
-        """Raises TimeoutError: it does not answer."""
-        until(self._answers, f"{self.name} does not answer, see {self.folder}")
-
-    def end(self) -> None:
-        """Kill it with all its processes."""
-        if self.process is not None:
-            _end_tree(self.process)
-
-    def _answers(self) -> bool:
-        with suppress(OSError), urllib.request.urlopen(self.health, timeout=5) as answer:
-            return int(answer.status) == 200
-        return False
-
-
-class MlflowServer(Server):
-    """MLflow's own server over a SQLite file."""
-
-    name = "mlflow"
-
-    def command(self) -> list[str]:
-        where = [f"--backend-store-uri=sqlite:///{self.folder}/mlflow.db"]
-        where += [f"--artifacts-destination={self.folder}/artifacts"]
-        listen = ["--host=127.0.0.1", f"--port={self.port}", "--workers=1"]
-        return [sys.executable, "-m", "mlflow", "server", *listen, *where]
-
-    @property
-    def health(self) -> str:
-        return f"{self.url}/health"
-
-    def arguments(self) -> list[str]:
-        return ["--tracking-uri", self.url]
 
 
 class Cluster:
@@ -129,7 +60,7 @@ class Cluster:
         if any(role_of(process) == "raylet" for process in descendants(part.pid)):
             self._were_up.add(part.pid)
         elif part.pid in self._were_up:
-            _end_tree(part)
+            end_tree(part)
             return True
         return False
 
@@ -145,7 +76,7 @@ class Cluster:
         """Kill all its processes, those of its workers included."""
         for part in (self._head, self._node):
             if part is not None:
-                _end_tree(part)
+                end_tree(part)
         self._head = self._node = None
         self._lost_head = False
 
@@ -162,7 +93,7 @@ class Cluster:
                 self.address = self._note.read_text(encoding="utf-8").strip()
                 self._were_up.add(self._head.pid)
                 return
-            _end_tree(self._head)
+            end_tree(self._head)
         raise RuntimeError(f"the head ended {HEAD_TRIES} times while it started, see {self._folder / 'head.log'}")
 
     @property
@@ -199,6 +130,11 @@ class Lab:
         }
         self.environment.pop("RAY_ADDRESS", None)
         self.servers = tuple(server(folder / server.name) for server in servers)
+        own = work_variables(self.disk)
+        for server in self.servers:
+            own |= server.environment
+        self.environment |= own
+        os.environ.update(own)  # this process reads buckets too
         self.cluster = Cluster(folder, self.environment, cpus)
         self._filler = folder / "disk" / "filler"
 
@@ -244,26 +180,3 @@ class Lab:
         disk.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(disk)]
         return own_mounts() and subprocess.run(command, capture_output=True).returncode == 0
-
-
-def _end_tree(root: subprocess.Popen[bytes]) -> None:
-    """Kill a process and all its descendants."""
-    end_all([*descendants(root.pid), *processes([root.pid])])
-    root.wait()
-
-
-def processes(pids: list[int]) -> list[psutil.Process]:
-    found = []
-    for pid in pids:
-        with suppress(psutil.NoSuchProcess):
-            found.append(psutil.Process(pid))
-    return found
-
-
-def until(ready: Callable[[], bool], otherwise: str, *, patience_s: float = PATIENCE_S) -> None:
-    """Raises TimeoutError: it is not ready in time."""
-    deadline = time.monotonic() + patience_s
-    while not ready():
-        if time.monotonic() > deadline:
-            raise TimeoutError(otherwise)
-        time.sleep(0.2)

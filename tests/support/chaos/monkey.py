@@ -9,14 +9,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
 from tests.support.chaos.damage import cut_files, stage_of
-from tests.support.chaos.lab import Lab, processes
+from tests.support.chaos.lab import Lab
+from tests.support.chaos.places import Place
 from tests.support.chaos.plan import Fault, Kind, Plan
-from tests.support.chaos.processes import GONE, Role, descendants, end_all, is_alive, role_of, title_of
+from tests.support.chaos.processes import (
+    GONE,
+    Role,
+    descendants,
+    end_all,
+    is_alive,
+    processes,
+    role_of,
+    title_of,
+)
 
 Say = Callable[[str], None]
 # Whom a fault of a single process can hit.
@@ -35,7 +44,7 @@ VICTIMS: dict[Kind, tuple[Role, ...]] = {
 
 @dataclass
 class Monkey:
-    """The faults of one round against the study in `output`; `look` is called many times a second while its command runs.
+    """The faults of one round against the study in `place`; `look` is called many times a second while its command runs.
 
     `of` is the undisturbed study's whole progress. `struck` counts the faults that found a victim, and `cut` the files of each
     stage that were cut.
@@ -43,7 +52,7 @@ class Monkey:
 
     plan: Plan
     lab: Lab
-    output: Path
+    place: Place
     of: int
     say: Say
     clock: Callable[[], float] = time.monotonic
@@ -84,14 +93,16 @@ class Monkey:
     def _strike(self, fault: Fault, driver: psutil.Process) -> bool:
         """Cause the fault; False where nobody can be its victim at the moment."""
         if fault.kind == "machine lost":
-            self._lose_machine(driver)
-            self.say("machine lost: every process of the study killed")
+            self._kill_machine(driver)
+            self.say(f"machine lost: every process of the study killed{self.place.lose_machine()}")
         elif fault.kind == "files cut":
-            self._lose_machine(driver)
-            paths = cut_files(self.output, random.Random(fault.salt))
-            self.cut.update(stage for path in paths if (stage := stage_of(path, self.output)) is not None)
-            names = ", ".join(str(path.relative_to(self.output)) for path in paths) or "none were there"
-            self.say(f"machine lost, and files cut: {names}")
+            self._kill_machine(driver)
+            work = self.place.work
+            paths = cut_files(work, random.Random(fault.salt))
+            if self.place.work_is_all:
+                self.cut.update(stage for path in paths if (stage := stage_of(path, work)) is not None)
+            names = ", ".join(str(path.relative_to(work)) for path in paths) or "none were there"
+            self.say(f"machine killed, and files cut: {names}")
         elif fault.kind == "disk filled":
             self.lab.fill_disk()
             self.say(f"disk filled, for {fault.last_s:.1f} s")
@@ -103,7 +114,7 @@ class Monkey:
             self._hit(victim, fault)
         return True
 
-    def _lose_machine(self, driver: psutil.Process) -> None:
+    def _kill_machine(self, driver: psutil.Process) -> None:
         """Kill the driver with its Ray, and the cluster; servers are on another machine."""
         end_all([driver, *self._of_study(driver)])
         if self.plan.on_cluster:

@@ -40,6 +40,7 @@ NOT_INJECTED = {
     "study.json cut": "refused until a person removes the file",
     "a changed line in the middle of the outbox": "refused until a person moves the file away",
 }
+NOT_INJECTED_IN_BUCKETS = {"an object changed or lost": "stores keep what they have answered for"}
 
 
 @dataclass(frozen=True)

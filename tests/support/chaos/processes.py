@@ -95,6 +95,15 @@ def descendants(of: int | None = None) -> list[psutil.Process]:
     return []
 
 
+def processes(pids: list[int]) -> list[psutil.Process]:
+    """Those of these process ids that are still there."""
+    found = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid))
+    return found
+
+
 def end_all(processes: list[psutil.Process], *, within_s: float = 10.0) -> list[psutil.Process]:
     """Kill the processes and what they start meanwhile; returns those that are still there, which should be none."""
     deadline = time.monotonic() + within_s

@@ -91,9 +91,11 @@ class NoTrials:
 
 def rehearse(folder: Path, faults: Sequence[dict[str, Any]], *, again: bool) -> int:
     """A round with the faults on the driver's own Ray."""
-    from tests.support.chaos.lab import Lab, Server
+    from tests.support.chaos.lab import Lab
+    from tests.support.chaos.places import Folder
     from tests.support.chaos.plan import Fault, Plan
     from tests.support.chaos.rounds import Round, Subject
+    from tests.support.chaos.servers import Server
 
     class Files(Server):
         """A server that starts in no time."""
@@ -119,7 +121,8 @@ def rehearse(folder: Path, faults: Sequence[dict[str, Any]], *, again: bool) -> 
     lab = Lab(folder, servers=[Files])
     said: list[str] = []
     try:
-        current = Round(plan, lab, Subject("stand-in", "none", {}, NoTrials(), program), 2 * STAGES, 60.0, said.append)
+        subject = Subject("stand-in", "none", {}, NoTrials(), program)
+        current = Round(plan, lab, subject, Folder(lab.disk, "stand-in-1"), 2 * STAGES, 60.0, said.append)
         current.run()
         evidence = current.evidence()
     finally:

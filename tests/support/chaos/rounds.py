@@ -23,6 +23,7 @@ from tests.support.chaos.evidence import (
 )
 from tests.support.chaos.lab import Lab
 from tests.support.chaos.monkey import Monkey
+from tests.support.chaos.places import Place
 from tests.support.chaos.plan import Plan
 from tests.support.chaos.processes import descendants, end_all, is_alive, reap, start, title_of
 
@@ -55,11 +56,17 @@ class Subject:
     program: tuple[str, ...] = (sys.executable, "-m", "study")
 
 
+def name_of(subject: Subject, plan: Plan) -> str:
+    """The study's name in this round, and its output's."""
+    return f"{subject.name}-{plan.number}"
+
+
 @dataclass
 class Round:
     """One study under the faults of a plan.
 
     Args:
+        place: of its output, which nothing has used.
         of: the undisturbed study's progress, to which the plan's faults refer.
         limit_s: after which a run of the command counts as hung.
     """
@@ -67,18 +74,17 @@ class Round:
     plan: Plan
     lab: Lab
     subject: Subject
+    place: Place
     of: int
     limit_s: float
     say: Callable[[str], None]
     commands: list[CommandRun] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.name = f"{self.subject.name}-{self.plan.number}"
-        self.output = self.lab.disk / self.name
         self.logs = self.lab.folder / f"logs-{self.plan.number}"
         self.logs.mkdir()
-        self.monkey = Monkey(self.plan, self.lab, self.output, self.of, self._said)
-        self._commits, self._started = CommitLog(self.output), time.monotonic()
+        self.monkey = Monkey(self.plan, self.lab, self.place, self.of, self._said)
+        self._commits, self._started = CommitLog(self.place.committed), time.monotonic()
 
     def run(self) -> None:
         """Run the study to its end, or until it was tried too often."""
@@ -88,22 +94,23 @@ class Round:
             self.commands.append(self._run_command())
             if self.commands[-1].code == 0:
                 self.monkey.mend()
-                if is_delivered(self.output):
+                if is_delivered(self.place.work):
                     return
 
     @property
     def progress(self) -> int:
-        return progress(self.output)
+        return progress(self.place.work, self.place.committed)
 
     def _run_command(self) -> CommandRun:
         log = self.logs / f"run-{len(self.commands) + 1}.log"
-        before = frozenset(f"{trial.size}/{trial.name}" for trial in self.subject.reader.stored_trials(self.output))
-        command = [*self.subject.program, "run", self.subject.recipe, "--output", str(self.output)]
+        with self.place.read() as stored:
+            before = frozenset(f"{trial.size}/{trial.name}" for trial in self.subject.reader.stored_trials(stored))
+        command = [*self.subject.program, "run", self.subject.recipe, "--output", self.place.output]
         command += [*(word for server in self.lab.servers for word in server.arguments())]
         if self.plan.on_cluster:
             command += ["--address", self.lab.cluster.address]
         started = time.monotonic()
-        process = start(command, log, {**self.lab.environment, STUDY_NAME: self.name})
+        process = start(command, log, {**self.lab.environment, STUDY_NAME: name_of(self.subject, self.plan)})
         driver, hung = psutil.Process(process.pid), False
         while process.poll() is None:
             self._commits.look()
@@ -141,14 +148,17 @@ class Round:
     def evidence(self) -> Evidence:
         """What the round left."""
         read = self.subject.reader
+        self.monkey.mend()
+        with self.place.read() as stored:
+            trials, outbox = read.stored_trials(stored), read.outbox_runs(stored)
         return Evidence(
             budget=self.subject.budget,
             commands=tuple(self.commands),
             commits={stage: tuple(commits) for stage, commits in self._commits.commits.items()},
             cut=dict(self.monkey.cut),
-            trials=read.stored_trials(self.output),
-            outbox=read.outbox_runs(self.output),
-            mlflow=read.mlflow_runs(self.lab.servers[0].url, self.name),
+            trials=trials,
+            outbox=outbox,
+            mlflow=read.mlflow_runs(self.lab.servers[0].url, name_of(self.subject, self.plan)),
         )
 
     def _said(self, line: str) -> None:
