@@ -13,6 +13,7 @@ from tests.support.serving import CPU
 from trainables.benchmark.probes import memory as memory_module
 from trainables.benchmark.probes.attention import attention_kernels
 from trainables.benchmark.probes.energy import EnergyRule, measure_energy
+from trainables.benchmark.probes.hardware import device_name
 from trainables.benchmark.probes.nvml import FIELDS, gpu_names, read_gpu
 
 
@@ -189,3 +190,23 @@ def test_the_kernels_of_attention_are_those_that_were_called() -> None:
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         assert attention_kernels(lambda: attention(query, query, query)) == ("math",)
     assert attention_kernels(lambda: query @ query.mT) == ()
+
+
+@pytest.mark.parametrize(
+    ("supported", "name"),
+    [
+        ({"avx2"}, "AMD EPYC (AVX2)"),
+        ({"avx2", "avx512"}, "AMD EPYC (AVX-512)"),
+        ({"avx2", "avx512", "vnni"}, "AMD EPYC (AVX-512 VNNI)"),
+        ({"avx2", "avx512", "vnni", "amx_tile"}, "AMD EPYC (AMX)"),
+        (set(), "AMD EPYC"),
+    ],
+)
+def test_cpus_of_one_model_are_told_apart_by_their_instructions(
+    supported: set[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cloud's "AMD EPYC" is several generations; measurements of two of them are not of one kind of hardware."""
+    monkeypatch.setattr("trainables.benchmark.probes.hardware.cpu_model", lambda: "AMD EPYC")
+    for feature in ("avx2", "avx512", "vnni", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{feature}_supported", lambda feature=feature: feature in supported)
+    assert device_name(torch.device("cpu")) == name
