@@ -71,8 +71,8 @@ def deleted_runs(client: MlflowClient, experiment: Experiment) -> int:
 def runs_of_experiment(client: MlflowClient, tracking_uri: str, experiment_id: str) -> list[StoredRun]:
     """The active runs, earliest first, then by their key tag; metrics by name.
 
-    Run ids come last in the order because each store draws its own, and databases return metrics in any order: a study must read
-    the same from its journal and its server.
+    Run ids come last in the order because each store draws its own, and databases return metrics in any order: a study
+    must read the same from its journal and its server.
     """
     stored = _runs_as_stored(client, tracking_uri, experiment_id)
     runs = [replace(run, metrics=dict(sorted(run.metrics.items()))) for run in stored]
