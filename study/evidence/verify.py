@@ -52,7 +52,7 @@ _KNOWN = re.compile(
 
 @dataclass
 class Verified:
-    """Faults, one line each; remarks; and how many evaluations there are and were counted again from their predictions.
+    """Faults, one line each; remarks; and how many evaluations there are and were recomputed from their predictions.
 
     `of_stages`: the members that belong to a stage, as its manifest says.
     """
@@ -68,7 +68,7 @@ class Verified:
     def summary(self) -> str:
         """What was checked, in a line."""
         faults = f"{len(self.faults) or 'no'} fault{'' if len(self.faults) == 1 else 's'}"
-        return f"{self.files} files, {self.evaluations} evaluations, {self.recounted} of them counted again: {faults}"
+        return f"{self.files} files, {self.evaluations} evaluations, {self.recounted} of them recomputed: {faults}"
 
     def add(self, where: str, problems: Iterable[str]) -> None:
         """Record problems of a member or run; a bundle that cannot be read further is a problem too."""

@@ -106,7 +106,7 @@ def runs() -> str:
         trained = f"{frames.context['hardware']}: {frames.context['precision']}"
         sizes = ", ".join(frames.size_names)
         rows.append([sizes, frames.context["seed"], trained, done, len(frames.benchmarks), *took])
-    phases = ("search", "benchmark", "report", "whole")
+    phases = ("search", "benchmark", "report", "this run")
     return markdown(["size", "seed", "trained on, in", "trials", "variants served", *phases], rows)
 
 
@@ -138,11 +138,11 @@ def scores(findings: Findings) -> str:
             values = none[(none["task"] == task) & (none["size"] == size)]["value"]
             spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
             cells.append(f"{values.mean():.1f}{spread}" if len(values) else "")
-        seen = "seen" if any(frames.seen(size, task) for size in frames.size_names) else ""
+        seen = "yes" if any(frames.seen(size, task) for size in frames.size_names) else ""
         over = "all languages" if frames.judged_by.get(task) == MEAN else "without English"
         rows.append([f"`{task}`", over, *cells, f"{chances[task]:.1f}", seen])
     return markdown(
-        ["target", "mean over", *(f"{size}" for size in frames.size_names), "chance", "by the encoder"], rows
+        ["target", "mean over", *(f"{size}" for size in frames.size_names), "chance", "data seen by the encoder"], rows
     )
 
 
@@ -202,7 +202,14 @@ def batches(findings: Findings) -> str:
         for row in known.to_dict("records")
     ]
     return markdown(
-        ["size", "variant", "batches as scored, %", "batches of 32, %", "padded as in such a batch, %"], rows
+        [
+            "size",
+            "variant",
+            "batches of like length, as scored, %",
+            "batches of 32, %",
+            "alone, padded as in a batch of 32, %",
+        ],
+        rows,
     )
 
 

@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -229,7 +230,8 @@ def test_every_command_that_runs_xtreme_r_names_the_folder_of_files_that_are_not
         assert "--data-root /shared/data" in command
 
 
-def test_the_working_directory_of_a_job_is_small(tmp_path: Path) -> None:
+def test_the_working_directory_of_a_job_is_small_and_has_every_file_of_the_packages(tmp_path: Path) -> None:
+    """A job imports the packages from there, so a shipped encoder that is not uploaded is nowhere."""
     from ray._private.runtime_env.packaging import create_package
 
     settings = yaml.safe_load((CLUSTERS / "runtime_env.yaml").read_text(encoding="utf-8"))
@@ -239,3 +241,9 @@ def test_the_working_directory_of_a_job_is_small(tmp_path: Path) -> None:
     assert shipped < 12e6
     # Even with a virtual environment, runs and git history next to the code.
     assert package.stat().st_size < shipped + 3 * 2**20
+    packages = ["analysis", "clusters", "study", "trainables"]
+    tracked = subprocess.run(["git", "ls-files", *packages], cwd=ROOT, capture_output=True, text=True, check=True)
+    present = [name for name in tracked.stdout.splitlines() if (ROOT / name).is_file()]
+    assert len([name for name in present if name.endswith(".safetensors")]) == 3
+    with zipfile.ZipFile(package) as uploaded:
+        assert set(present) - set(uploaded.namelist()) == set()

@@ -170,7 +170,7 @@ def checked(bundle: Path, document: Mapping[str, Any], verified: Verified) -> st
         else "The quickstart's scores in README are of this run. Its speeds are not: it ran beside other work. Those in\n"
         "README are of an earlier run with the same scores ([JSON](measured/quickstart/run.json))."
     )
-    shown = f"The file has {bundle.stat().st_size / 1000:.0f} kB and the sha256\n`{digest_of(bundle)}`."
+    shown = f"The file is {bundle.stat().st_size / 1000:.0f} kB; its sha256 is\n`{digest_of(bundle)}`."
     lines = [*verified.faults, *verified.remarks, verified.summary]
     return "\n".join(["```", command, "```", "", "It prints", "", "```", *lines, "```", "", shown, speeds])
 

@@ -71,7 +71,7 @@ def write_answers(sets: Sequence[AnsweredSet], metric: str, folder: Path) -> Non
 
 
 def count_again(metric: str, *, prediction: str, reference: str, language: str) -> Counts:
-    """The sums of an example, counted again by the metric's own code from a row of the table.
+    """The sums of an example, recomputed by the metric's own code from a row of the table.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: the row is not of this metric's form.

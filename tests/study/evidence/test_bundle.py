@@ -56,7 +56,7 @@ def test_export_then_verify(with_answers: Path, exported: Path, tmp_path: Path) 
     verified = run("verify", path)
     assert verified.exit_code == 0, verified.output
     evaluations = len(list(with_answers.glob(f"stages/*/{EXAMPLES}")))
-    assert f"{evaluations} evaluations, {evaluations} of them counted again: no faults" in verified.stdout
+    assert f"{evaluations} evaluations, {evaluations} of them recomputed: no faults" in verified.stdout
 
 
 def test_neither_data_nor_models_travel_unless_they_are_asked_for(
@@ -78,7 +78,7 @@ def test_what_an_earlier_version_made_is_said_not_to_be_recomputable(without_ans
     verified = run("verify", path)
     assert verified.exit_code == 0, verified.output
     assert "not recomputable: made by an earlier version" in verified.stdout
-    assert " 0 of them counted again" in verified.stdout
+    assert " 0 of them recomputed" in verified.stdout
 
 
 def test_a_flipped_byte_of_any_member_is_found(bundle: Path) -> None:
