@@ -33,7 +33,10 @@ class StorageFailed(RuntimeError):
     """The output folder is no longer writable, or its bucket does not answer. Finished work is kept."""
 
     def __init__(self, reason: object, output: Path) -> None:
-        mend = "make the folder writable" if url_of(output) is None else "check the bucket"
+        mend = "make the folder writable"
+        if url_of(output) is not None:
+            full = os.strerror(errno.ENOSPC) in str(reason)
+            mend = f"make space on the disk of {output}" if full else "check the bucket"
         super().__init__(
             f"--output {shown(output)} cannot be written: {reason}. Finished work is kept; {mend} and run the same command "
             "again to resume"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -164,3 +165,14 @@ def test_tables_load_no_chart_library() -> None:
     loaded = set(json.loads(done.stdout))
     assert set(names) <= loaded
     assert not loaded & {"altair", "vl_convert", "analysis.report.write"}
+
+
+def test_only_the_store_s_own_package_chooses_where_stages_are_kept() -> None:
+    """Elsewhere `open_store` opens them, or a study in a bucket is looked for in a folder of this machine."""
+    where = {
+        path.relative_to(ROOT).parts[:2]
+        for package in ("study", "trainables", "analysis")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"(?<!Bucket)\bStageStore\(", path.read_text(encoding="utf-8"))
+    }
+    assert where == {("trainables", "store")}

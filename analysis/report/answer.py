@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.findings import Findings
-from analysis.store.frames import AGGREGATE_NAMES, NONE, languages_in_words, zero_shot
+from analysis.store.frames import AGGREGATE_NAMES, NONE, cascade_in, languages_in_words, zero_shot
 from analysis.store.names import score_name
 from analysis.tables.averages import ranks, transfer_pairs
 from analysis.tables.formatting import counted, interval, p_in_words, signed
 from analysis.tables.inference import ALPHA
-from analysis.tables.seeds import seed_runs, served_scores, trial_means
+from analysis.tables.seeds import searched_as, seed_runs, served_scores, trial_means
 from analysis.tables.tradeoff import kinds_of_hardware
 
 WITHIN_POINTS = 2.0
@@ -158,7 +158,9 @@ def _better_than_served(findings: Findings, best: dict[Hashable, Any], score: st
     if not tasks or not own:
         return ""
     served = findings.served[findings.served["score"].notna()]
-    keys = set(served[["size", "trial_id"]].itertuples(index=False, name=None))
+    keys = {
+        searched_as(findings.frames, key) for key in served[["size", "trial_id"]].itertuples(index=False, name=None)
+    }
     baseline, highest = _better_baseline(findings, best, tasks, than=mean(own))
     unserved = _better(
         findings,
@@ -220,13 +222,17 @@ def _better(
 ) -> str:
     """The trial with the highest mean test score, if it is above `than` and `above` and not one of `known`; else ""."""
     means = trial_means(findings.frames, tasks, language=language)
+    chosen = set(findings.best[["size", "trial_id"]].itertuples(index=False, name=None))
     others = [row for row in means.to_dict("records") if (row["size"], row["trial_id"]) not in known]
     top = max(others, key=lambda row: row["score"], default=None)
     if top is None or top["score"] < max(than, above) + LEAST_POINTS:
         return ""
+    not_chosen = f"not chosen on {_selection(findings)} {lacks}".rstrip()
+    is_chosen = (top["size"], top["trial_id"]) in chosen
+    why = f"not served, though chosen on {_selection(findings)} for its size" if is_chosen else not_chosen
     return (
-        f"A better one was measured, but not chosen on {_selection(findings)} {lacks}".rstrip()
-        + f": trial {top['trial_id']} of size {top['size']}, {trained_on(top['intermediate'])}, has {top['score']:.1f}% "
+        f"A better one was measured, but {why}"
+        f": trial {top['trial_id']} of size {top['size']}, {trained_on(top['intermediate'])}, has {top['score']:.1f}% "
         f"(mean of {counted(top['seeds'], 'seed')}) against {than:.1f}% (mean of {counted(seeds, 'seed')}). "
         "It is the highest of several test scores, so part of its lead may be luck."
     )
@@ -235,7 +241,9 @@ def _better(
 def _fastest(served: list[dict[Hashable, Any]], best: dict[Hashable, Any], score: str) -> str:
     if pd.isna(best["p50_ms"]):
         return ""
+    # The p50 of a cascade is often of its smaller model, whatever the larger one costs.
     timed = [row for row in served if row["hardware"] == best["hardware"] and pd.notna(row["p50_ms"])]
+    timed = [row for row in timed if not cascade_in(row)]
     if sum(not row["baseline"] for row in timed) == 1:
         return "No other configuration was timed on the same hardware."
     faster = [row for row in timed if row["p50_ms"] < best["p50_ms"]]

@@ -151,9 +151,15 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
     for part in parts[1:]:
         if differing := [name for name in _SAME if part.context.get(name) != first.context.get(name)]:
             raise ValueError(f"the runs differ in {', '.join(differing)}: only runs of one study can be joined")
-    parts = _known_once(parts)
+    parts, copies = _known_once([_without_empty(part, parts) for part in parts])
     _refuse_twice(parts)
-    ids = _joined_ids(parts)
+    own_ids = _joined_ids(parts)
+    ids = own_ids | {
+        (number, size, old): joined_id
+        for (number, size), first in copies.items()
+        for (of, of_size, old), joined_id in own_ids.items()
+        if (of, of_size) == (first, size)
+    }
     tables = {name: _joined_table(name, parts, ids) for name in TABLES}
     sizes = tables["sizes"].drop_duplicates("size").sort_values(["params_m", "size"], kind="stable")
     timed = ["size", "variant", "hardware"]
@@ -164,22 +170,23 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
         "speed_by_language": tables["speed_by_language"].merge(kept, on=[*timed, "trial_id"]),
         "ceilings": tables["ceilings"].drop_duplicates(["size", "task", "language"]).reset_index(drop=True),
     }
-    origins = {(size, new): (number, (size, old)) for (number, size, old), (new, _) in ids.items()}
+    origins: dict[
+        Key, list[tuple[int, str]]
+    ] = {}  # of a joined trial: its run and id there, and those of copies that were timed
+    for (number, size, old), (new, _) in ids.items():
+        origins.setdefault((size, new), []).append((number, old))
 
     def read(key: Key) -> pd.DataFrame | None:
-        size, (trial, _, variant) = key[0], key[1].partition("/")
-        number, own = origins.get((size, trial), (0, (size, trial)))
-        if not variant:
-            return parts[number].examples.read(own)
-        first = parts[number].examples.read((size, f"{own[1]}/{variant}"))
-        # A run that measured a copy of another's trials has lost them above, so its measurements keep their ids.
-        copies = (part for number, part in enumerate(parts) if (number, size, trial) not in ids)
-        others = (part.examples.read(key) for part in copies)
-        return first if first is not None else next((table for table in others if table is not None), None)
+        size, (trial, slash, variant) = key[0], key[1].partition("/")
+        known = origins.get((size, trial), [(0, trial)])
+        tables = (parts[number].examples.read((size, f"{old}{slash}{variant}")) for number, old in known)
+        return next((table for table in tables if table is not None), None)
 
     runs = [{name: part.context.get(name) for name in ("seed", "hardware", "precision", "command")} for part in parts]
     precisions = list(dict.fromkeys(run["precision"] for run in runs if run["precision"]))
+    machines = list(dict.fromkeys(run["hardware"] for run in runs if run["hardware"]))
     together = {"joined": runs} | ({"precision": ", ".join(precisions)} if len(precisions) > 1 else {})
+    together |= {"hardware": "; ".join(machines)} if len(machines) > 1 else {}
     return StudyFrames(context=first.context | together, examples=Examples(read), **tables)
 
 
@@ -193,20 +200,36 @@ _ONCE = (
 )  # tables that benchmarks on another machine repeat
 
 
-def _known_once(parts: Sequence[StudyFrames]) -> list[StudyFrames]:
-    """The runs without sizes whose every trial, with its scores, an earlier run has, if they add benchmarks, which stay."""
-    known: list[tuple[str, pd.DataFrame]] = []
+def _without_empty(part: StudyFrames, parts: Sequence[StudyFrames]) -> StudyFrames:
+    """The run without sizes of which it has no trial, as where their encoder failed, if another run has some."""
+    own = set(part.trials["size"])
+    elsewhere = {size for other in parts for size in other.trials["size"]} - own
+    return replace(part, sizes=part.sizes[~part.sizes["size"].isin(elsewhere)])
+
+
+def _known_once(parts: Sequence[StudyFrames]) -> tuple[list[StudyFrames], dict[tuple[int, str], int]]:
+    """The runs without sizes whose every trial, with its scores, an earlier run has, if they add benchmarks, which stay.
+
+    Also the number of that earlier run, by the number of the run and the size that it lost.
+    """
+    known: list[tuple[int, str, pd.DataFrame]] = []
     timed: set[tuple[str, str, str]] = set()
-    kept = []
-    for part in parts:
-        of_sizes = [(size, _identifying(part, size)) for size in part.sizes["size"]]
+    kept, copies = [], dict[tuple[int, str], int]()
+    for number, part in enumerate(parts):
+        of_sizes = [(number, size, _identifying(part, size)) for size in part.sizes["size"]]
         measured = set(part.benchmarks[["size", "variant", "hardware"]].itertuples(index=False, name=None))
-        same = {size for size, own in of_sizes if any(size == name and own.equals(other) for name, other in known)}
-        again = same if measured - timed else set[str]()
+        same = {
+            size: first
+            for _, size, own in of_sizes
+            for first, name, other in known
+            if size == name and own.equals(other)
+        }
+        again = same if measured - timed else dict[str, int]()
+        copies |= {(number, size): first for size, first in again.items()}
         known, timed = known + of_sizes, timed | measured
         tables = {name: getattr(part, name) for name in _ONCE}
-        kept.append(replace(part, **{name: table[~table["size"].isin(again)] for name, table in tables.items()}))
-    return kept
+        kept.append(replace(part, **{name: table[~table["size"].isin(list(again))] for name, table in tables.items()}))
+    return kept, copies
 
 
 def _identifying(part: StudyFrames, size: str) -> pd.DataFrame:
@@ -232,22 +255,26 @@ def _refuse_twice(parts: Sequence[StudyFrames]) -> None:
 def _joined_ids(parts: Sequence[StudyFrames]) -> dict[tuple[int, str, str], tuple[str, str]]:
     """For each run, size and trial id: the id in the joined tables, and the trial that it repeats ("" for none).
 
-    A trial keeps its id in the first run that has its size. In later ones the seed precedes it.
+    A trial keeps its id in the first run that has trials of its size. In later ones the seed precedes it. Two runs' trials are
+    one where their choices are equal; a repeat belongs to whatever its own run repeated.
     """
     ids: dict[tuple[int, str, str], tuple[str, str]] = {}
     trials_of: dict[tuple[Any, ...], str] = {}
     sizes: set[str] = set()
     for number, part in enumerate(parts):
-        again = sizes & set(part.sizes["size"])
-        for row in part.trials.sort_values("kind", ascending=False, kind="stable").to_dict("records"):
+        found = dict[tuple[Any, ...], str]()
+        for row in part.trials.sort_values("kind", ascending=False, kind="stable").to_dict("records"):  # trials first
             size, old = row["size"], row["trial_id"]
-            new = f"seed{part.context.get('seed')}-{old}" if size in again else old
+            new = f"seed{part.context.get('seed')}-{old}" if size in sizes else old
+            if row["kind"] == "repeat":
+                repeated, original = ids.get((number, size, row["repeats"]), (row["repeats"], ""))
+                ids[number, size, old] = new, original or repeated
+                continue
             configuration = tuple(None if pd.isna(row[name]) else row[name] for name in _CONFIGURATION)
-            if row["kind"] == "trial" and size not in again:
-                trials_of.setdefault(configuration, new)
-            original = trials_of.get(configuration, "") if size in again or row["kind"] == "repeat" else ""
-            ids[number, size, old] = new, "" if original == new else original
-        sizes |= set(part.sizes["size"])
+            ids[number, size, old] = new, trials_of.get(configuration, "")
+            found.setdefault(configuration, new)
+        trials_of = found | trials_of
+        sizes |= set(part.trials["size"])
     return ids
 
 

@@ -34,8 +34,19 @@ class SeedMean:
     covers: str
 
 
+def searched_as(frames: StudyFrames, key: Key) -> Key:
+    """The size and trial that this one repeats, or its own: of joined runs, a later one's model may be the one served."""
+    trials = frames.trials
+    repeated = trials.loc[(trials["size"] == key[0]) & (trials["trial_id"] == key[1]), "repeats"]
+    return key[0], next((name for name in repeated if name), key[1])
+
+
 def seed_runs(frames: StudyFrames, key: Key, tasks: Sequence[str], language: str) -> dict[int, SeedRun]:
-    """The complete runs of a trial and its repeats that were scored on every task, by seed; `language` as in `SCORES`."""
+    """The complete runs of a trial and its repeats that were scored on every task, by seed; `language` as in `SCORES`.
+
+    `key` may name one of the repeats.
+    """
+    key = searched_as(frames, key)
     trials = frames.trials[(frames.trials["size"] == key[0]) & (frames.trials["outcome"] == "complete")]
     own = trials[(trials["trial_id"] == key[1]) | (trials["repeats"] == key[1])]
     scores = frames.scores

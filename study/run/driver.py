@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from study.cluster.progress_actor import ProgressActor, ProgressReporter
 from study.console import Console, Timeline
 from study.errors import CannotRun, joined
 from study.planning.estimate.study_estimate import StudyEstimate
-from study.run.bucket.driving import Shipping, kept_in_bucket
+from study.run.bucket.driving import Shipping, keep_folder_id, kept_in_bucket
 from study.run.budget import Budget, Spent, all_allow, budgets_of, left_out
 from study.run.cleaning import Cleaner
 from study.run.cluster import fitted_to_cluster
@@ -106,8 +108,12 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
         console.say(warning)
     with ExitStack() as stack:
         stack.enter_context(locked(options.output))
-        shipping = stack.enter_context(kept_in_bucket(options.output))
+        shipping = stack.enter_context(
+            kept_in_bucket(options.output, say=console.say, end=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        )
         check_identity(study, options.output)
+        if shipping is not None:
+            keep_folder_id(options.output, shipping)
         status_file = StatusFile(options.output, timeline)
         stack.enter_context(status_file.running())
         remove_leftovers(options.output)
@@ -120,6 +126,7 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
                 offline=options.offline,
                 source=source_tags(options.recipe),
                 say=console.say,
+                keeper=shipping,
             )
         )
         storage = open_journal(options.output, check=None if shipping is None else shipping.check)

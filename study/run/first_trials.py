@@ -25,6 +25,7 @@ from trainables.estimators.base import Estimate
 from trainables.launch.job import Job
 from trainables.launch.task import run_task
 from trainables.models.published_encoder import is_shipped
+from trainables.store.opening import open_store
 from trainables.store.stage_store import StageStore
 
 MICRO_BATCH = 8  # rows read at once on a CPU, for a size that trains on GPUs
@@ -43,7 +44,7 @@ def first_choices(
     if study.first_by is None:
         return {}
     cells = {size.name: estimate_stages(study, size, study.first_by) for size in sizes}
-    store, progress = StageStore(output), ProgressReporter(progress_actor)
+    store, progress = open_store(output), ProgressReporter(progress_actor)
     tasks = {}
     for size in sizes:
         stages = [stage for stage in cells[size.name].values() if isinstance(stage, Estimate)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from study.tracking.mlflow_store import MlflowStore, StoreUnavailable, WriteRefused, batch_length
 from study.tracking.outbox import DeliveryOffset, Outbox, Say, StoredEntry
@@ -19,8 +20,18 @@ class Sender:
     one time-out per pause, however many entries wait.
     """
 
-    def __init__(self, outbox: Outbox, delivery: DeliveryOffset, *, store: MlflowStore, say: Say) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        delivery: DeliveryOffset,
+        *,
+        store: MlflowStore,
+        say: Say,
+        kept_bytes: Callable[[], int] | None = None,
+    ) -> None:
+        """`kept_bytes`: how much of the outbox outlives this machine, if not all of it; the rest is not sent yet."""
         self._outbox, self._delivery, self._store, self._say = outbox, delivery, store, say
+        self._kept_bytes = kept_bytes
         self._changed = threading.Condition()
         self._stopping = self._hurry = False
         self._attempt = self._failed = self._succeeded = 0  # numbers of attempts to deliver everything
@@ -61,15 +72,20 @@ class Sender:
     def _delivered(self) -> bool:
         return self._delivery.offset >= self._outbox.end
 
+    @property
+    def _sendable(self) -> int:
+        """Up to which byte of the outbox it may be sent."""
+        return self._outbox.end if self._kept_bytes is None else min(self._outbox.end, self._kept_bytes())
+
     def _work(self) -> None:
         pause_s = FIRST_PAUSE_S
         while not self._stopping:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._hurry or not self._delivered)
+                self._changed.wait_for(lambda: self._stopping or self._hurry or self._delivery.offset < self._sendable)
                 self._attempt += 1
                 self._hurry = False
             try:
-                while not self._stopping and not self._delivered:
+                while not self._stopping and self._delivery.offset < self._sendable:
                     self._deliver_some()
                     self._end_outage()
                     pause_s = FIRST_PAUSE_S
@@ -87,7 +103,8 @@ class Sender:
                     self._changed.notify_all()
 
     def _deliver_some(self) -> None:
-        waiting = self._outbox.read(self._delivery.offset, READ_AHEAD)
+        sendable = self._sendable
+        waiting = [stored for stored in self._outbox.read(self._delivery.offset, READ_AHEAD) if stored.end <= sendable]
         while waiting and not self._stopping:
             count = batch_length([stored.entry for stored in waiting])
             self._deliver(waiting[:count])

@@ -7,6 +7,7 @@ lost. A write that would change nothing is left out, so the same command run aga
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from study.redact import environment_secrets, redacted
 from study.tracking import sync
@@ -82,6 +83,19 @@ class _RunState:
                 self.status = entry["status"]
 
 
+class Keeper(Protocol):
+    """Keeps a copy of the outbox where a loss of this machine does not reach it."""
+
+    def keep(self) -> object:
+        """Keep what is written by now. Raises OSError."""
+
+    def kept_bytes(self) -> int:
+        """How much of the outbox is kept."""
+
+    def after_keeping(self, do: Callable[[], object]) -> None:
+        """Call this whenever more is kept."""
+
+
 class Tracker:
     """Writes one study's runs. Methods may be called again with the same values, and from several threads.
 
@@ -98,8 +112,12 @@ class Tracker:
         source: Mapping[str, str] | None = None,
         say: Say = lambda line: None,
         clock_ms: Callable[[], int] = _now_ms,
+        keeper: Keeper | None = None,
     ) -> None:
         """Open the outbox, and the store unless `offline`: then a later run or `sync` sends everything.
+
+        `keeper` keeps the outbox elsewhere too, and MLflow gets only what it has kept: a driver that takes over after a loss of
+        this machine knows every run that MLflow has.
 
         `source` are tags of every run that this process creates: where it comes from. Runs that exist keep theirs.
         `clock_ms` is the time since the epoch that writes are stamped with. It may go back; stamps never do.
@@ -110,7 +128,7 @@ class Tracker:
         """
         self.uri, self.experiment, self.output = uri, experiment, output
         self.source = dict(source or {})
-        self._say, self._secrets = say, environment_secrets()
+        self._say, self._secrets, self._keeper = say, environment_secrets(), keeper
         self._clock_ms, self._latest_ms = clock_ms, 0
         self._lock = threading.RLock()
         self._runs: dict[str, _RunState] = {}
@@ -132,7 +150,10 @@ class Tracker:
         except BaseException:
             self._outbox.close()
             raise
-        self._sender = Sender(self._outbox, self._delivery, store=store, say=say)
+        kept_bytes = None if keeper is None else keeper.kept_bytes
+        self._sender = Sender(self._outbox, self._delivery, store=store, say=say, kept_bytes=kept_bytes)
+        if keeper is not None:
+            keeper.after_keeping(self._sender.wake)
 
     def __enter__(self) -> Self:
         return self
@@ -245,6 +266,7 @@ class Tracker:
         """
         if self._sender is None:
             return False
+        self._keep()
         wait = self._sender.drain if self.uri.startswith("sqlite:") else self._sender.flush
         return wait(patience_s) and self._outbox.error is None
 
@@ -265,12 +287,19 @@ class Tracker:
             sync.rebuild(entries, uri, output=Path(folder), say=self._say)
             return load(uri)
 
+    def _keep(self) -> None:
+        """Have all of the outbox kept, if that is possible: what is not stays unsent, and the keeper ends the run by itself."""
+        if self._keeper is not None:
+            with contextlib.suppress(OSError):
+                self._keeper.keep()
+
     def close(self, patience_s: float = PATIENCE_S) -> None:
         """Give MLflow some time to take what it lacks; then say what is missing and how to send it.
 
         Raises nothing, whatever happened to the output folder: that would hide the error that ended the study.
         """
         if self._sender is not None:
+            self._keep()
             self._sender.flush(patience_s)
             self._sender.stop(min(patience_s, LAST_CALL_S))
         self._outbox.close()

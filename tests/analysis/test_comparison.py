@@ -302,3 +302,16 @@ def test_every_form_says_the_same() -> None:
     assert (document["answer"], document["worse"], document["better"], document["a"]) == (answer, 9, 0, "monday")
     assert {row["verdict"] for row in document["scores"]} == {"lower"}
     assert set(changes.scores["judged_by"]) == {MEAN}
+
+
+def test_cascades_of_other_models_are_not_compared() -> None:
+    """Which pair is served follows from measured speeds, so two nights may serve two pairs under one name."""
+    pair = {"small": "3l", "small_trial": "t", "served_as": "fp32", "thresholds": {}, "timed_share": 0.6}
+    one, same, other = (
+        _served(5.0, variant="cascade", cascade=pair | more) for more in ({}, {"timed_share": 0.7}, {"small": "6l"})
+    )
+    assert not set(analysis.changes(one, same).speeds["why_not"]) - {""}
+    changed = analysis.changes(one, other)
+    assert {reason.partition(" (")[0] for reason in changed.speeds["why_not"]} == {"other models"}
+    assert len(changed.served) == 0
+    assert any("served as cascade" in what for what in changed.incomparable["what"])

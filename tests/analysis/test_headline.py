@@ -266,3 +266,22 @@ def test_what_is_no_better_than_chance_or_one_answer_to_everything_is_said_of_th
         "It is no better than chance on y (33.0%, chance 33.3%). It gives every example the same answer on y in 3 languages."
     )
     assert "no better than chance" not in _answer(with_chance(frames, {"x": 50.0, "y": 20.0})).best
+
+
+def test_a_size_that_is_better_and_was_not_served_is_said_to_be_chosen() -> None:
+    """As where the benchmark of the largest size failed."""
+    runs = [_trial("small", "s", {"x": 60.0}, dev=70.0), _trial("large", "l", {"x": 65.0}, dev=75.0)]
+    better = _answer(build_frames(runs, [_served("small", "s", {"x": 60.0})], body_m=BODY_M)).better
+    assert "A better one was measured, but not served, though chosen on English dev for its size: trial l" in better
+
+
+def test_a_cascade_is_not_praised_for_the_p50_of_its_smaller_model() -> None:
+    runs = [_trial("small", "s", {"x": 55.0}, dev=60.0), _trial("large", "l", {"x": 62.0}, dev=75.0)]
+    cascade = {"small": "small", "small_trial": "s", "served_as": "fp32", "thresholds": {}, "timed_share": 0.6}
+    served = [
+        _served("small", "s", {"x": 55.0}, p50_ms=2.0),
+        _served("large", "l", {"x": 62.0}, p50_ms=10.0),
+        _served("large", "l", {"x": 61.6}, p50_ms=2.1, variant="cascade", cascade=cascade),
+    ]
+    fastest = _answer(build_frames(runs, served, body_m=BODY_M)).fastest
+    assert fastest == "No faster configuration on the same hardware comes within 2 points of it."

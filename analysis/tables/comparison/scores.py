@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.store.frames import AGGREGATES, MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames, frame
+from analysis.store.frames import AGGREGATES, MEAN, MEAN_WITHOUT_ENGLISH, StudyFrames, cascade_in, frame
 from analysis.tables.comparison.scope import Scope, languages_of
 from analysis.tables.inference import LEVEL, Floats, example_variance, holm, infer, unpaired_variance
 
@@ -65,6 +65,20 @@ def cells(scope: Scope) -> tuple[pd.DataFrame, Refused]:
     return _table(scope, own, theirs, refused)
 
 
+def other_cascades(frames: StudyFrames, other: StudyFrames) -> dict[tuple[str, str], tuple[str, str]]:
+    """The sizes and variants that name cascades of other models in the two studies, with what each has."""
+    pairs = [
+        {
+            (row["size"], row["variant"]): f"{cascade['small']} before {row['size']}, as {cascade['served_as']}"
+            for row in study.benchmarks.to_dict("records")
+            if (cascade := cascade_in(row))
+        }
+        for study in (frames, other)
+    ]
+    shared = pairs[0].keys() & pairs[1].keys()
+    return {key: (pairs[0][key], pairs[1][key]) for key in sorted(shared) if pairs[0][key] != pairs[1][key]}
+
+
 def by_language(scope: Scope) -> tuple[pd.DataFrame, Refused]:
     """The same cells in each language of both."""
     tables = []
@@ -86,6 +100,9 @@ def served(scope: Scope) -> tuple[pd.DataFrame, Refused]:
         first, second = (series[size, variant] for series in chosen)
         if first != second:
             refused[f"{size} served as {variant}"] = f"the chosen intermediate task differs ({first}; {second})"
+    for (size, variant), (first, second) in other_cascades(scope.frames, scope.other).items():
+        refused[f"{size} served as {variant}"] = f"other models ({first}; {second})"
+        own, theirs = (table[(table["size"] != size) | (table["variant"] != variant)] for table in (own, theirs))
     return _table(scope, own, theirs, refused)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.store.frames import StudyFrames, frame
+from analysis.tables.comparison.scores import other_cascades
 from analysis.tables.tradeoff import valid
 
 _SPEEDS = {
@@ -34,7 +35,7 @@ def speeds(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
     number of comparisons, and repeats of one run do not show what changes from day to day.
     """
     pairs = _pairs(valid(frames.benchmarks), valid(other.benchmarks))
-    versions = _differing_versions(frames, other)
+    versions, cascades = _differing_versions(frames, other), other_cascades(frames, other)
     rows = [
         {
             "size": row["size"],
@@ -48,7 +49,7 @@ def speeds(frames: StudyFrames, other: StudyFrames) -> pd.DataFrame:
             "verdict": "" if why_not else _verdict(row, metric),
         }
         for row in pairs.to_dict("records")
-        for why_not in [_why_not(row, versions)]
+        for why_not in [_why_not(row, versions, cascades.get((row["size"], row["variant"])))]
         for metric in SPEED_METRICS
         if row[metric] > 0 and row[f"{metric}_other"] > 0
         if metric != "server_qps" or row["server_bound_ms"] == row["server_bound_ms_other"]
@@ -69,7 +70,9 @@ def _differing_versions(frames: StudyFrames, other: StudyFrames) -> str:
     return ", ".join(f"{name} {own.get(name, 'absent')}; {theirs.get(name, 'absent')}" for name in names)
 
 
-def _why_not(row: dict[Any, Any], versions: str) -> str:
+def _why_not(row: dict[Any, Any], versions: str, cascades: tuple[str, str] | None) -> str:
+    if cascades is not None:
+        return f"other models ({cascades[0]}; {cascades[1]})"
     for name in ("hardware", "mig", "driver"):
         own, theirs = (str(row[column] or "not recorded") for column in (name, f"{name}_other"))
         if own != theirs:

@@ -8,7 +8,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
@@ -177,8 +177,10 @@ class StudyEstimate:
     def to_end(self, size: str, choice: Choice, *, per_hour: Mapping[str, float] | None = None) -> float | None:
         """Seconds from now to the study's end if nothing else starts but this trial, or what that costs.
 
-        What runs goes on, the default cells still run, and so do repeats, benchmarks and the report. `per_hour` is the price of
-        an hour of each size, of a trial or a benchmark, and of the cascade. None while nothing tells how long trials take here.
+        What runs goes on, the default cells still run, and so do repeats, benchmarks and the report. Where the trial is a
+        default cell, the others do not count, nor repeats of choices that were not tried: each is asked for by itself.
+        `per_hour` is the price of an hour of each size, of a trial or a benchmark, and of the cascade. None while nothing
+        tells how long trials take here.
         """
         with self._lock:
             measured, pace = self._stored.read(), usual(self.gflops or NOMINAL_GFLOPS)
@@ -186,10 +188,14 @@ class StudyEstimate:
             if self.gflops is None and not times.knows("target"):
                 return None
             work = {}
+            is_default = choice in self._study.space_of(self._study.size(size)).defaults()
             for each in self._study.sizes:
                 search, repeats = self._searches[each.name], self._repeats[each.name].left
                 started = [other for other in search.started if other not in search.ended]
-                cells = [] if search.closed else self._study.space_of(each).defaults()
+                cells = [] if search.closed or is_default else self._study.space_of(each).defaults()
+                if is_default and not search.closed:
+                    tried = {*search.started, *search.ended, *([choice] if each.name == size else [])}
+                    repeats = [repeat for repeat in repeats if replace(repeat, seed=choice.seed) in tried]
                 defaults = [cell for cell in cells if cell not in search.started]
                 choices = [*started, *defaults, *([choice] if each.name == size else []), *repeats]
                 work[each.name] = self._work(each, times, pace, measured, {}, list(dict.fromkeys(choices)))

@@ -8,18 +8,19 @@ whose stages are in the bucket, so that nothing is trained twice.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from study.errors import CannotRun
+from study.errors import CannotRun, reason_of
 from study.run.bucket.reading import segments_of
 from study.run.report import REPORT
+from study.tracking.folder_id import FolderIdDamaged, folder_id
 from study.watch.status_file import STATUS_FILE
-from trainables.store.bucket.client import ObjectStore, bucket_of
+from trainables.store.bucket.client import ObjectStore, StorageUnavailable, bucket_of
 from trainables.store.bucket.leases import Holder, Leases
 from trainables.store.bucket.location import shown
-from trainables.store.bucket.segments import Segments
+from trainables.store.bucket.segments import OUTBOX, Segments, Superseded
 from trainables.store.manifests import MANIFEST, parse_manifest
 from trainables.store.removal import is_whole
 from trainables.training.attempts import FOLDER as ATTEMPTS
@@ -29,10 +30,23 @@ DRIVER = "claims/driver.json"
 
 
 class Shipping:
-    """Ships a work folder to its bucket from a thread, until `close`: segments, the report, and what the run says of itself."""
+    """Ships a work folder to its bucket from a thread, until `close`: segments, the report, and what the run says of itself.
 
-    def __init__(self, segments: Segments, bucket: ObjectStore, output: Path) -> None:
-        self._segments, self._bucket = segments, bucket
+    Where the bucket does not answer, it is tried again and again. Where another driver has taken over, nothing is: `end` is
+    called once.
+    """
+
+    def __init__(
+        self,
+        segments: Segments,
+        bucket: ObjectStore,
+        output: Path,
+        *,
+        say: Callable[[str], object] = lambda line: None,
+        end: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._segments, self._bucket, self._say, self._end = segments, bucket, say, end
+        self._listeners = list[Callable[[], object]]()
         self._report, self._status_file = output / REPORT, output / STATUS_FILE
         self._of_report, self._status = _changed_ns(self._report), _content(self._status_file)  # an earlier run's
         self._one_at_a_time = threading.Lock()
@@ -52,26 +66,57 @@ class Shipping:
         Raises: as `check` does.
         """
         self.check()
-        with self._one_at_a_time:
-            self._segments.ship()
-            self._segments.confirm()
+        self._ship(confirm=True)
+
+    keep = ship
+
+    def kept_bytes(self) -> int:
+        """How much of the outbox is in the bucket."""
+        return self._segments.shipped_bytes(OUTBOX)
+
+    def after_keeping(self, do: Callable[[], object]) -> None:
+        """Call this, from whatever thread, after something was shipped."""
+        self._listeners.append(do)
 
     def close(self) -> None:
-        """Ship the rest. Raises: as `check` does."""
+        """Ship the rest, also where the bucket did not answer at last. Raises: as `check` does."""
         self._closed.set()
         self._thread.join()
-        self.ship()
+        if isinstance(self._error, Superseded):
+            raise self._error
+        self._ship(confirm=True)
         self._ship_shown()
+
+    @property
+    def superseded(self) -> bool:
+        """Whether another driver has taken the study over."""
+        return isinstance(self._error, Superseded)
+
+    def _ship(self, *, confirm: bool = False) -> None:
+        with self._one_at_a_time:
+            self._segments.ship()
+            if confirm:
+                self._segments.confirm()
+        for listener in self._listeners:
+            listener()
 
     def _run(self) -> None:
         while not self._closed.wait(DELAY_S):
             try:
-                with self._one_at_a_time:
-                    self._segments.ship()
+                self._ship()
                 self._ship_shown()
-            except OSError as error:
+            except Superseded as error:
                 self._error = error
+                self._end()
                 return
+            except Exception as error:  # none may end this thread
+                if self._error is None:
+                    self._say(f"the bucket does not take what the run writes ({reason_of(error)}); it is tried again")
+                self._error = error if isinstance(error, OSError) else StorageUnavailable(repr(error), self._bucket.url)
+            else:
+                if self._error is not None:
+                    self._say("the bucket takes what the run writes again")
+                self._error = None
 
     def _ship_shown(self) -> None:
         """What people look at: the report, and then the status, which may say that the report is the last one."""
@@ -85,8 +130,16 @@ class Shipping:
 
 
 @contextmanager
-def kept_in_bucket(output: Path) -> Iterator[Shipping | None]:
+def kept_in_bucket(
+    output: Path,
+    *,
+    say: Callable[[str], object] = lambda line: None,
+    end: Callable[[], object] = lambda: None,
+) -> Iterator[Shipping | None]:
     """Restore the study's work folder and keep the bucket up to date, as its only driver; None for any other output folder.
+
+    `say` gets a line where the bucket stops or starts to answer. `end` is called, from another thread, once another driver has
+    taken over, to end the block.
 
     Raises:
         CannotRun: another driver runs the study.
@@ -106,13 +159,26 @@ def kept_in_bucket(output: Path) -> Iterator[Shipping | None]:
         segments = segments_of(bucket, output, lease)
         segments.take_over()
         _remove_leftovers(bucket)
-        shipping = Shipping(segments, bucket, output)
+        shipping = Shipping(segments, bucket, output, say=say, end=end)
         try:
             yield shipping
         except BaseException:
             _close_after_error(shipping)
+            if shipping.superseded:
+                shipping.check()
             raise
         shipping.close()
+
+
+def keep_folder_id(output: Path, shipping: Shipping) -> None:
+    """Ship a new study's id before an MLflow server is told of it: without it a successor could not prove whose runs they are.
+
+    Raises: as `Shipping.check` does.
+    """
+    if not (output / OUTBOX).exists():
+        with suppress(FolderIdDamaged):  # said when the experiment is opened
+            folder_id(output, None)
+        shipping.ship()
 
 
 def _remove_leftovers(bucket: ObjectStore) -> None:

@@ -22,7 +22,7 @@ from trainables.models.task_model import new_task_model
 from trainables.stages.base import Workplace, ensure
 from trainables.stages.evaluate import Evaluate
 from trainables.stages.finetune import root_of, tokenizer_of
-from trainables.store.stage_store import StageStore
+from trainables.store.opening import open_store
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class UntrainedBenchmark:
             VariantUnavailable: the variant cannot run on this device.
             FileNotFoundError: the encoder is not in the store.
         """
-        work = Workplace(StageStore(Path(self.output)), device=torch.device(self.device))
-        encoder = work.store.find(root_of(self.evaluate.model))
-        if encoder is None:
-            raise FileNotFoundError(f"{work.store.folder(root_of(self.evaluate.model))}: not a finished stage")
+        work = Workplace(open_store(Path(self.output)), device=torch.device(self.device))
+        encoder = root_of(self.evaluate.model)
+        if work.store.find(encoder) is None:
+            raise FileNotFoundError(f"{work.store.folder(encoder)}: not a finished stage")
         ensure(self.evaluate.features, work)
         start = time.perf_counter()
-        model = new_task_model(encoder.folder, self.evaluate.task, seed=0, device=work.device).eval()
+        model = new_task_model(work.store.local(encoder), self.evaluate.task, seed=0, device=work.device).eval()
         load_s = time.perf_counter() - start
         timed = time_task(
             *(model, self.evaluate, variant_named(variant).for_texts(lambda: self._tokens(work))),

@@ -21,6 +21,7 @@ from trainables.store.bucket.client import CACHE_VARIABLE
 
 USE, FETCH = "{name}.use", "{name}.fetch"  # locks: of the entry's users, and of the process that fetches it
 UNFINISHED, REMOVED = ".unfinished-", ".removed-"
+RESERVE = 0.02  # of the disk, which stays free for what is being written
 
 
 class StageCache:
@@ -76,16 +77,20 @@ class StageCache:
         unfinished.mkdir(parents=True)
         return unfinished
 
-    def trim(self) -> list[str]:
+    def trim(self, needed: int = 0) -> list[str]:
         """Remove the least recently used entries until the rest fits, and return their names; never one in use.
 
+        It fits if it takes no more than it may, and if the disk, which others fill too, has `needed` bytes free and a reserve.
         What killed processes left unfinished is removed as well.
         """
         self._remove_abandoned()
         sizes = {path.name: _bytes(path) for path in self.folder.glob("[!.]*")}
+        disk = shutil.disk_usage(self.folder) if self.folder.is_dir() else None
+        lacking = 0 if disk is None else needed + int(RESERVE * disk.total) - disk.free
+        most = min(self._most_bytes, max(0, sum(sizes.values()) - lacking))
         removed = []
         for name in sorted(sizes.keys() - self._held.keys(), key=self._used):
-            if sum(sizes.values()) <= self._most_bytes:
+            if sum(sizes.values()) <= most:
                 break
             with self._unused(name) as unused:
                 if unused:

@@ -30,6 +30,7 @@ from trainables.store.kept import parse_object
 logger = logging.getLogger(__name__)
 LEASE_S = 60.0
 RENEWALS = 6  # in that time
+LONGEST_GAP_S = LEASE_S / 2  # between two looks of a contender; one that waits looks every few seconds
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ class Holder:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A lease of somebody else as a contender found it, and when on its own clock."""
+    """A lease of somebody else as a contender found it: when for the first time on its own clock, and when it last looked."""
 
     tag: str
     at: float
+    looked: float
 
 
 class Lease:
@@ -165,12 +167,15 @@ class Leases:
         return None if tag is None else Lease(self._store, name, document, tag, self._lease_s / RENEWALS)
 
     def _expired(self, name: str, tag: str) -> bool:
-        """Whether a lease has not changed for its time since it was first seen as it is."""
-        seen = self._seen.get(name)
-        if seen is None or seen.tag != tag:
-            self._seen[name] = _Seen(tag, self._clock())
-            return False
-        return self._clock() - seen.at > self._lease_s
+        """Whether a lease has not changed for its time since it was first seen as it is.
+
+        A contender that has not looked for `LONGEST_GAP_S` begins again: where the store was away, the holder could not renew
+        it either.
+        """
+        seen, now = self._seen.get(name), self._clock()
+        known = seen is not None and seen.tag == tag and now - seen.looked <= LONGEST_GAP_S
+        self._seen[name] = _Seen(tag, seen.at if known and seen is not None else now, now)
+        return now - self._seen[name].at > self._lease_s
 
 
 def _process(pid: int) -> dict[str, Any]:
@@ -190,13 +195,17 @@ def _process(pid: int) -> dict[str, Any]:
 def _start_ticks(pid: int) -> int:
     """When a process started, in clock ticks since boot. A time of day would move with each step of the wall clock.
 
-    It is the 22nd field of its `stat` (proc(5)). The second is the program's name, which may have spaces and parentheses.
+    It is the 22nd field of its `stat` (proc(5)), and the third its state. The second is the program's name, which may have
+    spaces and parentheses. A process that has ended stays there as a zombie until its parent asks for its exit status.
     """
     try:
         status = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError:
         raise ProcessLookupError(f"there is no process {pid}") from None
-    return int(status.rpartition(b")")[2].split()[22 - 3])
+    fields = status.rpartition(b")")[2].split()
+    if fields[0] in (b"Z", b"X"):
+        raise ProcessLookupError(f"process {pid} has ended")
+    return int(fields[22 - 3])
 
 
 def _boot() -> str:

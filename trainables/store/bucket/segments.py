@@ -16,7 +16,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from trainables.store.kept import parse_object, sealed
 
 SEGMENTS, FILES = "journal/", "files/"
 # Journals that only grow, in the order in which they are read: what the first says of a trial, the second has before.
-APPENDED = ("outbox/journal.jsonl", "optuna.journal")
+OUTBOX = "outbox/journal.jsonl"
+APPENDED = (OUTBOX, "optuna.journal")
 # What nodes keep in the bucket by themselves, what Ray writes and nothing reads, and MLflow's database: the outbox refills it.
 LEFT_OUT = {"stages", "claims", "checkpoints", "failures", "attempts", "micro_batches", "evidence"}
 LEFT_OUT |= {"tune", "ray_train", "mlflow.db", "artifacts", "report.html", "report_files", "status.json"}
@@ -156,6 +157,11 @@ class Segments:
             if self._put_segment(base=True):
                 return
 
+    def shipped_bytes(self, path: str) -> int:
+        """How much of a journal the segments have."""
+        stamp = self._put.get(path)
+        return 0 if stamp is None else stamp.bytes
+
     def ship(self) -> bool:
         """Put what changed since the last segment, and return whether anything did.
 
@@ -245,8 +251,15 @@ class Segments:
         self._known -= unneeded
 
     def _changes(self) -> Iterator[tuple[str, _Stamp]]:
-        """Files that are not as they were put, those of `APPENDED` last."""
-        for path in self._paths():
+        """Files that are not as they were put.
+
+        Journals come first, and other files are listed after they were read: what a journal says of a file is then there.
+        """
+        yield from self._changed(path for path in APPENDED if path not in self._apart)
+        yield from self._changed(path for path in self._paths() if path not in APPENDED)
+
+    def _changed(self, paths: Iterable[str]) -> Iterator[tuple[str, _Stamp]]:
+        for path in paths:
             try:
                 status = (self._folder / path).stat()
             except FileNotFoundError:
@@ -341,15 +354,14 @@ def _differ(before: _Stamp, now: _Stamp) -> bool:
 
 
 def _paths(folder: Path) -> list[str]:
-    """The files of a work folder that segments are of, those of `APPENDED` last."""
-    found = [
+    """The files of a work folder that segments are of."""
+    return [
         path.relative_to(folder).as_posix()
         for top in (sorted(folder.iterdir()) if folder.is_dir() else ())
         if _is_kept(top.name)
         for path in ([top] if top.is_file() else sorted(top.rglob("*")))
         if path.is_file() and not path.name.startswith(".")
     ]
-    return sorted(found, key=lambda path: APPENDED.index(path) if path in APPENDED else -1)
 
 
 def _is_kept(name: str) -> bool:

@@ -157,6 +157,7 @@ class BucketStageStore(StageStore):
         return _bytes_of(present)
 
     def workspace(self, stage: Identity) -> Path:
+        self._cache.trim()
         return self._cache.workspace()
 
     def commit(
@@ -281,6 +282,7 @@ class BucketStageStore(StageStore):
 
         def fetch(folder: Path) -> None:
             files = manifest["files"]
+            self._cache.trim(needed=_bytes_of(files))
             problems = self._each(partial(self._fetch, folder, name, manifest), files)
             if found := [problem for problem in problems if problem is not None]:
                 present = self._manifest(name)

@@ -60,12 +60,27 @@ def test_the_time_to_the_end_with_one_more_trial(tmp_path: Path) -> None:
     assert estimate_of(whole, tmp_path / "new", gflops=None).to_end(size.name, sampled[0]) is None
 
 
+def test_a_default_cell_is_asked_for_by_itself(tmp_path: Path) -> None:
+    """So that a budget too small for all of them tries some: the others do not count, nor repeats of what was not tried."""
+    study = dataclasses.replace(recipes.inline(), trials=4, benchmark=recipes.tiny().benchmark)
+    (size,) = study.sizes
+    repeated = dataclasses.replace(study, repeats=Repeats(seeds=2, top=2))
+    first, second = study.space.defaults()[:2]
+    estimate = estimate_of(study, tmp_path)
+    alone = to_end(estimate, size, first)
+    of_both = to_end(estimate, size, predicted_search(study, size)[2])
+    assert alone < to_end(estimate_of(repeated, tmp_path), size, first) < of_both + 2 * alone
+    estimate.trial_started(size.name, first)
+    assert alone < to_end(estimate, size, second)
+
+
 def test_default_cells_of_a_search_that_is_over_are_not_to_come(tmp_path: Path) -> None:
     """As of a size whose encoder failed."""
     study = recipes.inline()
     (size,) = study.sizes
     failed = dataclasses.replace(size, name="failed")
-    choice = predicted_search(study, size)[0]
+    study = dataclasses.replace(study, trials=4)
+    choice = predicted_search(study, size)[2]
     alone = to_end(estimate_of(study, tmp_path), size, choice)
     estimate = estimate_of(dataclasses.replace(study, sizes=(size, failed)), tmp_path)
     assert to_end(estimate, size, choice) > 1.5 * alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import threading
 from pathlib import Path
@@ -63,6 +64,31 @@ def test_what_was_adopted_is_not_removed_while_its_cache_lives(tmp_path: Path) -
     own.release("stage")
     assert other.trim() == ["stage"]
     assert not folder.exists()
+
+
+def test_a_disk_that_others_have_filled_keeps_room_for_what_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others take what the entries leave of 10,000 bytes, so a bound of half of the disk alone would remove nothing."""
+    for number in range(4):
+        producer = cache(tmp_path)
+        workspace = producer.workspace()
+        (workspace / "model").write_bytes(b"w" * 1000)
+        producer.adopt(f"stage-{number}", workspace)
+        producer.release(f"stage-{number}")
+        os.utime(tmp_path / "locks" / f"stage-{number}.use", (number, number))
+    others = [5900]
+
+    def usage(folder: Path) -> SimpleNamespace:
+        used = others[0] + sum(path.stat().st_size for path in folder.rglob("model"))
+        return SimpleNamespace(total=10_000, free=10_000 - used)
+
+    monkeypatch.setattr("trainables.store.bucket.cache.shutil.disk_usage", usage)
+    node = cache(tmp_path, most_bytes=5000)
+    assert node.trim() == ["stage-0"], "2% of the disk stay free"
+    assert node.trim(needed=1900) == ["stage-1"]
+    others[0] = 0
+    assert node.trim(needed=1000) == []
 
 
 def test_models_stay_while_they_are_benchmarked(

@@ -390,3 +390,28 @@ def test_a_copied_folder_that_was_read_before_keeps_its_database(store: ObjectSt
     assert restored(store, other) == {"optuna.journal": "line\n", "study.json": "line\n", "mlflow.db": "database"}
     write(other, optuna="another\n")
     assert restored(store, other) == {"optuna.journal": "line\n", "study.json": "line\n"}
+
+
+def test_a_journal_s_file_is_in_the_segment_that_has_the_journal_s_line(
+    store: ObjectStore, head: Segments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written while a segment is put together: the file first, then the line that names it."""
+    folder, read = head._folder, module._content
+
+    def read_and_go_on(path: Path) -> bytes | None:
+        if path.name == "journal.jsonl" and not (folder / "examples").exists():
+            (folder / "examples").mkdir()
+            (folder / "examples" / "t0.parquet").write_bytes(b"scores")
+            with open(path, "ab") as journal:
+                journal.write(b'{"do": "file", "path": "examples/t0.parquet"}\n')
+        return read(path)
+
+    (folder / "outbox").mkdir(exist_ok=True)
+    (folder / "outbox" / "journal.jsonl").write_bytes(b'{"do": "journal"}\n')
+    monkeypatch.setattr(module, "_content", read_and_go_on)
+    head.ship()
+    monkeypatch.undo()
+    there = tmp_path / "there"
+    Segments(store, there).restore()
+    assert b"examples/t0.parquet" in (there / "outbox" / "journal.jsonl").read_bytes()
+    assert (there / "examples" / "t0.parquet").read_bytes() == b"scores"
