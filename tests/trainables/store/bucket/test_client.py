@@ -106,8 +106,9 @@ def test_an_upload_in_parts_survives_a_lost_answer(
         Fault("PUT", status=503, times=4),
         Fault("PUT", lose="request", times=4),
         Fault("PUT", lose="answer"),
+        Fault("PUT", status=409),  # another put is under way, of which nothing is seen yet
     ],
-    ids=["500", "SlowDown", "connection cut", "answer lost"],
+    ids=["500", "SlowDown", "connection cut", "answer lost", "conflict"],
 )
 def test_a_create_only_put_survives_what_passes(store: ObjectStore, cloud: ObjectServer, fault: Fault) -> None:
     """Also where the store has done it and the answer was lost: the next attempt finds its own object."""
