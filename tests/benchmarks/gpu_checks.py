@@ -57,7 +57,7 @@ def _one_thread(device: str) -> None:
 def agreement(device: str, precisions: Sequence[Precision], limit_s: float) -> list[Document]:
     """By precision: the losses of a tiny training on the CPU and on the device, each device in a process of its own."""
     with environment(NO_GPU):
-        expected = in_child(losses, "cpu", precisions, limit_s=limit_s / 2)
+        expected = in_child(losses, "cpu", precisions, limit_s=limit_s if device == "cpu" else limit_s / 2)
     found = expected if device == "cpu" else in_child(losses, device, precisions, limit_s=limit_s / 2)
     for document in (expected, found):
         if document["outcome"] != "measured":

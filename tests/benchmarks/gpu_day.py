@@ -70,7 +70,7 @@ class Part:
 PARTS = (
     Part("doctor", 60.0, gpu_day_parts.doctor),
     Part("attention", 30.0, gpu_day_parts.attention),
-    Part("losses", 60.0, gpu_day_parts.losses),
+    Part("losses", 90.0, gpu_day_parts.losses),
     Part("training", 240.0, gpu_day_parts.training),
     Part("serving", 240.0, gpu_day_parts.serving),
     Part("study", 240.0, gpu_day_parts.study),  # whatever is left
