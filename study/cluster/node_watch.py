@@ -37,9 +37,9 @@ def is_lost(node: str) -> bool:
         return False
 
 
-def interrupt_this_process() -> None:
+def interrupt_this_process(reason: str = LOST) -> None:
     """Print why, and end as after SIGTERM: what is finished is kept, and the same command resumes."""
-    print(f"error: {LOST}", file=sys.stderr, flush=True)
+    print(f"error: {reason}", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

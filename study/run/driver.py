@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from study.benchmarking.early import early_latencies, early_wanted, time_encoder
 from study.benchmarking.front_so_far import front_line, front_so_far
 from study.benchmarking.run import ToMeasure, benchmark_size
 from study.benchmarking.stored import BestModel
+from study.cluster.node_watch import interrupt_this_process
 from study.cluster.preflight import check_disk
 from study.cluster.progress_actor import ProgressActor, ProgressReporter
 from study.console import Console, Timeline
@@ -108,8 +107,9 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
         console.say(warning)
     with ExitStack() as stack:
         stack.enter_context(locked(options.output))
+        taken_over = f"--output {shown(options.output)}: another driver has taken the study over"
         shipping = stack.enter_context(
-            kept_in_bucket(options.output, say=console.say, end=lambda: os.kill(os.getpid(), signal.SIGTERM))
+            kept_in_bucket(options.output, say=console.say, end=lambda: interrupt_this_process(taken_over))
         )
         check_identity(study, options.output)
         if shipping is not None:
