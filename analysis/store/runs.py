@@ -6,7 +6,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -69,13 +69,11 @@ def deleted_runs(client: MlflowClient, experiment: Experiment) -> int:
 
 
 def runs_of_experiment(client: MlflowClient, tracking_uri: str, experiment_id: str) -> list[StoredRun]:
-    """The active runs, earliest first, then by their key tag; metrics by name.
+    """The active runs, earliest first, then by their key tag.
 
-    Run ids come last in the order because each store draws its own, and databases return metrics in any order: a study
-    must read the same from its journal and its server.
+    Run ids come last in the order because each store draws its own: a study must read the same from its journal and its server.
     """
-    stored = _runs_as_stored(client, tracking_uri, experiment_id)
-    runs = [replace(run, metrics=dict(sorted(run.metrics.items()))) for run in stored]
+    runs = _runs_as_stored(client, tracking_uri, experiment_id)
     return sorted(runs, key=lambda run: (run.started_ms, run.tags.get("key", ""), run.run_id))
 
 

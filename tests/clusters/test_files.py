@@ -239,8 +239,8 @@ def test_the_working_directory_of_a_job_is_small_and_has_every_file_of_the_packa
     create_package(str(ROOT), package, include_gitignore=True, excludes=settings["excludes"])
     shipped = sum(path.stat().st_size for path in published_encoder.SHIPPED.rglob("*") if path.is_file())
     assert shipped < 12e6
-    # Even with a virtual environment, runs and git history next to the code.
-    assert package.stat().st_size < shipped + 3 * 2**20
+    # Even with a virtual environment, runs and git history next to the code. Ray does not compress it.
+    assert package.stat().st_size < shipped + 8 * 2**20
     packages = ["analysis", "clusters", "study", "trainables"]
     tracked = subprocess.run(["git", "ls-files", *packages], cwd=ROOT, capture_output=True, text=True, check=True)
     present = [name for name in tracked.stdout.splitlines() if (ROOT / name).is_file()]

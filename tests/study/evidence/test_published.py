@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -155,7 +156,13 @@ def test_tables_of_an_earlier_version_of_the_report_are_computed_again(repositor
     earlier = rewritten(Path(shutil.copy(SHIPPED, tmp_path)), members)
     shutil.copy(ROOT / RUN, repository / RUN)
     publish(earlier, None, root=repository)
-    assert contents(repository / BUNDLE) == contents(SHIPPED), "nothing else differs"
+    published, shipped = contents(repository / BUNDLE), contents(SHIPPED)
+    assert published.keys() == shipped.keys()
+    for name in published:
+        if published[name] != shipped[name]:  # in the last digit, as CPUs round differently
+            assert re.fullmatch(r"report/\w+\.csv", name), f"nothing else differs: {name}"
+            tables = [pd.read_csv(io.BytesIO(content)) for content in (published[name], shipped[name])]
+            pd.testing.assert_frame_equal(*tables, rtol=1e-9)
     readme = (repository / PAGES[0]).read_text(encoding="utf-8")
     digest = digest_of(repository / BUNDLE)
     assert block_of(readme).replace(digest, index) == block_of(README.read_text(encoding="utf-8"))
