@@ -140,9 +140,10 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
 
     The trials of a further seed are repeats of the first run's trials with the same choice. A size with the same trials in two
     runs, as when a copy of an output folder was benchmarked on another machine, counts once. The first measurement of a size
-    and serving variant on each kind of hardware counts. `context` is the first run's, with the training precisions of all; its
-    key `joined` has seed, hardware, precision and command of each. Precisions may differ, as a gain compares trials of one size
-    and seed, which are of one run; sizes that were trained in different precisions are compared all the same.
+    and serving variant on each kind of hardware counts. Trials that a run has not finished are left out. `context` is the
+    first run's, with the training precisions of all; its key `joined` has seed, hardware, precision and command of each.
+    Precisions may differ, as a gain compares trials of one size and seed, which are of one run; sizes that were trained in
+    different precisions are compared all the same.
 
     Raises:
         ValueError: the runs are not of one study, or two of them have the same size with the same seed.
@@ -151,6 +152,7 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
     for part in parts[1:]:
         if differing := [name for name in _SAME if part.context.get(name) != first.context.get(name)]:
             raise ValueError(f"the runs differ in {', '.join(differing)}: only runs of one study can be joined")
+    parts = [_finished(part) for part in parts]
     parts, copies = _known_once([_without_empty(part, parts) for part in parts])
     _refuse_twice(parts)
     own_ids = _joined_ids(parts)
@@ -170,9 +172,8 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
         "speed_by_language": tables["speed_by_language"].merge(kept, on=[*timed, "trial_id"]),
         "ceilings": tables["ceilings"].drop_duplicates(["size", "task", "language"]).reset_index(drop=True),
     }
-    origins: dict[
-        Key, list[tuple[int, str]]
-    ] = {}  # of a joined trial: its run and id there, and those of copies that were timed
+    # Of a joined trial: its run and its id there, then those of copies that were timed.
+    origins: dict[Key, list[tuple[int, str]]] = {}
     for (number, size, old), (new, _) in ids.items():
         origins.setdefault((size, new), []).append((number, old))
 
@@ -198,6 +199,17 @@ _ONCE = (
     "retried",
     "evaluations",
 )  # tables that benchmarks on another machine repeat
+
+
+def _finished(part: StudyFrames) -> StudyFrames:
+    """The run without unfinished trials: they lack targets, so their means are of other ones than their counterparts'."""
+    over = part.trials["outcome"] != "unfinished"
+    keys = pd.MultiIndex.from_frame(part.trials.loc[over, ["size", "trial_id"]])
+    kept = {}
+    for name in ("trials", "scores", "diagnostics", "evaluations"):
+        table = getattr(part, name)
+        kept[name] = table[pd.MultiIndex.from_frame(table[["size", "trial_id"]]).isin(keys)]
+    return replace(part, **kept)
 
 
 def _without_empty(part: StudyFrames, parts: Sequence[StudyFrames]) -> StudyFrames:

@@ -93,3 +93,14 @@ def test_a_model_that_only_a_later_run_served_stands_for_all_seeds() -> None:
     assert (mean.mean, mean.seeds) == (62.0, 2)
     assert answer(Findings(together)).better == "", "no better one: it is that trial"
     assert together.context["hardware"] == "machine a; machine b"
+
+
+def test_a_trial_that_an_interrupted_run_had_not_finished_is_left_out() -> None:
+    """It has some targets only, and a mean over those would stand beside means over all."""
+    first = run(0, trial("t0000", 0, 60.0), trial("t0001", 0, 61.0, intermediate="nli"))
+    interrupted = run(
+        1, trial("t0000", 1, 62.0), trial("t0001", 1, 99.0, intermediate="nli", outcome="unfinished", scores={})
+    )
+    together = analysis.joined([first, interrupted])
+    assert seeds_of(together, "t0000") == {0: "t0000", 1: "seed1-t0000"}
+    assert "seed1-t0001" not in set(together.trials["trial_id"]) | set(together.scores["trial_id"])

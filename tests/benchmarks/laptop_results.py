@@ -15,7 +15,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,19 +56,8 @@ def main(write: Write = False) -> None:
 
 
 def committed() -> StudyFrames:
-    """The committed runs as one study, without trials that a run which was interrupted had not finished."""
-    return analysis.joined([finished(analysis.read_saved(path)) for path in _saved()])
-
-
-def finished(frames: StudyFrames) -> StudyFrames:
-    """The study without trials that lack targets: their means are of other targets than the other trials'."""
-    over = frames.trials["outcome"] != "unfinished"
-    keys = pd.MultiIndex.from_frame(frames.trials.loc[over, ["size", "trial_id"]])
-    kept = {}
-    for name in ("trials", "scores", "diagnostics", "evaluations"):
-        table = getattr(frames, name)
-        kept[name] = table[pd.MultiIndex.from_frame(table[["size", "trial_id"]]).isin(keys)].reset_index(drop=True)
-    return replace(frames, **kept)
+    """The committed runs as one study."""
+    return analysis.joined([analysis.read_saved(path) for path in _saved()])
 
 
 def pages(findings: Findings) -> dict[Path, dict[str, str]]:

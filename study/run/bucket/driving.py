@@ -82,8 +82,8 @@ class Shipping:
         """Ship the rest, also where the bucket did not answer at last. Raises: as `check` does."""
         self._closed.set()
         self._thread.join()
-        if isinstance(self._error, Superseded):
-            raise self._error
+        if self.superseded:
+            self.check()
         self._ship(confirm=True)
         self._ship_shown()
 
