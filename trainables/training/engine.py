@@ -9,10 +9,8 @@ import io
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,16 +18,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn import functional
-from torch.utils import cpp_extension
 
 from trainables.hyperparameters import Precision, Training
 from trainables.resources import Offload
 from trainables.training.batching import Share
 from trainables.training.clipping import deepspeed_clips, take_steps_without_norm
+from trainables.training.operators import load_operator
 
 CPU = torch.device("cpu")
-STALE_LOCK_S = 300.0
-_OPERATOR = "deepspeed_shm_comm"  # DeepSpeed's communication on CPUs, compiled at first use
 
 
 @dataclass(frozen=True)
@@ -94,36 +90,9 @@ def join_process_group(device: torch.device = CPU) -> None:
     os.environ.setdefault("LOCAL_RANK", "0")
     deepspeed = import_deepspeed(device)
     if not deepspeed.comm.is_initialized():
-        wait_for_build_lock(Path(cpp_extension._get_build_directory(_OPERATOR, False)) / "lock")
         with contextlib.redirect_stdout(io.StringIO()):  # it prints that its operator was built
+            load_operator("ShareMemCommBuilder")  # which joining would compile
             deepspeed.init_distributed(dist_init_required=False, auto_mpi_discovery=False, verbose=False)
-
-
-def wait_for_build_lock(
-    lock: Path,
-    *,
-    stale_s: float = STALE_LOCK_S,
-    clock: Callable[[], float] = time.time,
-    monotonic: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> bool:
-    """Wait while another process compiles an operator; remove the lock of one that was killed. Returns whether it did.
-
-    PyTorch's lock is the existence of a file, and PyTorch waits without end for a killed owner. Compiling DeepSpeed's
-    communication operator takes half a minute, so a much older lock is stale. Its age is that of its time stamp or, where the
-    stamp comes from a clock ahead of `clock`, the time for which this call has seen the same file.
-    """
-    owner, first_seen = None, 0.0
-    while lock.exists():
-        with contextlib.suppress(FileNotFoundError):  # its owner has just finished
-            status = lock.stat()
-            if (status.st_ino, status.st_mtime_ns) != owner:
-                owner, first_seen = (status.st_ino, status.st_mtime_ns), monotonic()
-            if max(clock() - status.st_mtime, monotonic() - first_seen) > stale_s:
-                lock.unlink()
-                return True
-        sleep(0.2)
-    return False
 
 
 def build_engine(model: nn.Module, training: Training, layout: Layout) -> Any:

@@ -1,11 +1,6 @@
-"""The DeepSpeed engine: its settings, the device it runs on, and the lock of the operator that it compiles."""
+"""The DeepSpeed engine: its settings, and the device it runs on."""
 
 from __future__ import annotations
-
-import os
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import deepspeed
 import pytest
@@ -21,7 +16,6 @@ from trainables.training.engine import (
     import_deepspeed,
     join_process_group,
     managed_engine,
-    wait_for_build_lock,
 )
 
 TRAINING = Training(learning_rate=1e-3, steps=1, batch_size=4, seed=0)
@@ -52,31 +46,6 @@ def test_deepspeed_on_another_device_than_the_stage_is_refused() -> None:
         import_deepspeed(torch.device("cuda"))
 
 
-# --- the lock of the compiled operator
-
-
-class _Clocks:
-    """A wall clock `ahead_s` ahead of the stamps of files, and a monotonic one; sleeping advances both."""
-
-    def __init__(self, ahead_s: float = 0.0) -> None:
-        self.slept_s, self._start_s = 0.0, time.time() + ahead_s
-        self.on_sleep: Callable[[float], None] = lambda slept_s: None
-
-    def wait(self, lock: Path) -> bool:
-        return wait_for_build_lock(
-            lock,
-            stale_s=300.0,
-            clock=lambda: self._start_s + self.slept_s,
-            monotonic=lambda: 7.0 + self.slept_s,
-            sleep=self._sleep,
-        )
-
-    def _sleep(self, seconds: float) -> None:
-        self.slept_s += seconds
-        assert self.slept_s < 1000, "waits without end"
-        self.on_sleep(self.slept_s)
-
-
 def test_joining_a_group_prints_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     joined: list[dict[str, object]] = []
 
@@ -89,40 +58,3 @@ def test_joining_a_group_prints_nothing(monkeypatch: pytest.MonkeyPatch, capsys:
     join_process_group()
     assert len(joined) == 1
     assert capsys.readouterr().out == ""
-
-
-def test_it_waits_for_a_lock(tmp_path: Path) -> None:
-    lock, clocks = tmp_path / "lock", _Clocks()
-    assert not clocks.wait(lock)
-    assert clocks.slept_s == 0
-    lock.touch()
-    clocks.on_sleep = lambda slept_s: lock.unlink() if slept_s > 30 else None
-    assert not clocks.wait(lock), "its owner finished"
-
-
-@pytest.mark.parametrize(("ahead_s", "waits_s"), [(0.0, 300), (1000.0, 0), (-3600.0, 300)])
-def test_the_lock_of_a_killed_process_is_removed_whatever_its_clock(
-    tmp_path: Path, ahead_s: float, waits_s: float
-) -> None:
-    lock, clocks = tmp_path / "lock", _Clocks(ahead_s)
-    lock.touch()
-    assert clocks.wait(lock), "its owner never ended"
-    assert clocks.slept_s == pytest.approx(waits_s, abs=1)
-    assert not lock.exists()
-
-
-def test_a_lock_that_changes_owners_is_not_removed(tmp_path: Path) -> None:
-    """Each owner keeps it for 200 s, with a clock an hour ahead."""
-    lock, clocks = tmp_path / "lock", _Clocks(-3600.0)
-    lock.touch()
-
-    def change_owner(slept_s: float) -> None:
-        owner = int(slept_s // 200)
-        if owner > 3:
-            lock.unlink()
-        else:
-            os.utime(lock, (time.time(), 2_000_000_000 + owner))
-
-    clocks.on_sleep = change_owner
-    assert not clocks.wait(lock)
-    assert clocks.slept_s == pytest.approx(800, abs=1)
