@@ -1,5 +1,6 @@
-# `make study` runs the quickstart study, `make test` all tests, `make fast` the tests that are not marked slow, and `make check` ruff
-# and mypy; `make docs` builds the documentation's site in build/site. Each sets up the environment first.
+# `make study` runs the quickstart study, `make test` the tests, `make fast` those that are not marked slow, `make nightly`
+# those that take many minutes, and `make check` ruff and mypy; `make docs` builds the documentation's site in build/site. Each sets
+# up the environment first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,13 +10,18 @@ OUTPUT ?= runs/quickstart
 PROCESSES ?= 2
 SIDE_BY_SIDE := -n $(PROCESSES) --no-loadscope-reorder
 
-.PHONY: study test fast check docs format clean
+.PHONY: study test nightly fast check docs format clean
 
 study: $(READY)
 	$(BIN)/python -m study run quickstart --output $(OUTPUT)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+# What takes many minutes: whole rounds of measuring commands, and ten times the random examples.
+nightly: $(READY)
+	$(BIN)/python -m pytest --nightly -m nightly
+	FUZZ_FACTOR=10 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -k fuzz
 
 fast: $(READY)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"

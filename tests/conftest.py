@@ -36,7 +36,15 @@ MARKERS_BY_FIXTURE = {
 WORKER = "PYTEST_XDIST_WORKER"  # set in the processes of `make test`
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="also run the tests that are marked nightly")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--nightly"):
+        for_the_night = [item for item in items if item.get_closest_marker("nightly")]
+        items[:] = [item for item in items if item not in for_the_night]
+        config.hook.pytest_deselected(items=for_the_night)
     for item in items:
         for fixture in MARKERS_BY_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
             for marker in MARKERS_BY_FIXTURE[fixture]:

@@ -35,7 +35,7 @@ def _runner(environment: Mapping[str, str]) -> Run:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1200,
             env={**os.environ, **environment},
         )
         assert done.returncode == 0, done.stderr

@@ -232,7 +232,7 @@ def _fault(kind: Any, at: float = 0.3, *, last_s: float = 0.5, pick: float = 0.0
 
 def _rehearse(faults: list[dict[str, Any]], *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.support.chaos.rehearsal", json.dumps(faults), *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return document
@@ -301,7 +301,7 @@ def test_nothing_is_left_when_it_is_interrupted_or_dies(number: int, whom: str) 
     ]
     guard = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, process_group=0)
     ours: list[psutil.Process] = []
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(ours) < 8:  # the guard, its child, the server, the study and its children
         assert time.monotonic() < deadline, ours
         assert guard.poll() is None
@@ -313,7 +313,7 @@ def test_nothing_is_left_when_it_is_interrupted_or_dies(number: int, whom: str) 
     victim = ours[0] if whom == "guard" else ours[0].children()[0]
     victim.send_signal(number)
     guard.wait(60)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while left := [process for process in ours if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
@@ -325,6 +325,7 @@ def test_nothing_is_left_when_it_is_interrupted_or_dies(number: int, whom: str) 
 # --- the command
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_study_comes_to_the_same_end_after_two_faults(run_with_ray: Run) -> None:

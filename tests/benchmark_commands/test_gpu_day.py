@@ -27,6 +27,7 @@ Document = dict[str, Any]
 H200 = Day("cuda", False, memory_gb=150.0, peak_tflops=989.5, bandwidth_gbs=4800)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_whole_command_at_tiny_size(run_with_ray: Callable[[str, str], CommandResult]) -> None:

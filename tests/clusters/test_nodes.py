@@ -70,7 +70,7 @@ def test_a_zero_3_group_over_two_nodes_survives_the_loss_of_one(cluster: Cluster
     assert all(node["Resources"].get("CPU", 0) <= 1 for node in ray.nodes()), "two workers cannot share a node"
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     cluster.add_node(**NODE)
-    ray.get(running, timeout=240)
+    ray.get(running, timeout=600)
 
     finished = store.find(stage)
     assert finished is not None
@@ -88,7 +88,7 @@ def _checkpoints(store: StageStore, stage: FineTune) -> list[Path]:
 
 
 def _wait(condition: Callable[[], Any], running: Any) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 480
     while not condition():
         ended, _ = ray.wait([running], timeout=0.2)
         if ended:

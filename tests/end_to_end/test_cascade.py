@@ -7,11 +7,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import analysis
 from analysis.store.frames import cascade_in
 from analysis.tables.cascades.served import served_cascades
 from analysis.tables.tradeoff import configurations
+from study.cli.app import app
 from study.tracking.tracker import default_uri
 from tests.support.commands import study_command
 from trainables.store.examples import read_example_scores
@@ -44,9 +46,9 @@ def test_two_sizes_are_timed_early_searched_and_served_together(tmp_path: Path) 
     assert len(list(tmp_path.glob("benchmarks/early/*.json"))) == 2
 
     bundle = str(tmp_path / "bundle.zip")
-    assert study_command("export", str(tmp_path), bundle, "--no-page").code == 0
-    verified = study_command("verify", bundle)
-    assert verified.code == 0, verified.out
+    assert CliRunner().invoke(app, ("export", str(tmp_path), bundle, "--no-page")).exit_code == 0
+    verified = CliRunner().invoke(app, ("verify", bundle))
+    assert verified.exit_code == 0, verified.output
     with zipfile.ZipFile(bundle) as archive:
         changes = archive.read("report/cascade_languages.csv").decode().splitlines()
     assert len(changes) == 1 + frames.scores["language"].nunique() - 2, "a row for each language but the two means"
@@ -57,5 +59,5 @@ def test_two_sizes_are_timed_early_searched_and_served_together(tmp_path: Path) 
     assert "every search and benchmark is finished" in again.err
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert json.dumps(again.document["sizes"]) == json.dumps(ran.document["sizes"])
-    plan = study_command("plan", "tests/support/recipes.py:cascading", "--output", str(tmp_path))
-    assert "front so far" in plan.out + plan.err
+    plan = CliRunner().invoke(app, ("plan", "tests/support/recipes.py:cascading", "--output", str(tmp_path)))
+    assert "front so far" in plan.output

@@ -208,7 +208,7 @@ def test_sizes_search_in_parallel(tmp_path: Path) -> None:
         name, here = f"{size.name}-{config['trial']}", Path(output)
         (here / name).touch()
         waits_for = {"a-t0000": "b-t0000", "a-t0001": "b-started", "b-t0000": "a-t0000"}.get(name, name)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while not (here / waits_for).exists():
             if time.monotonic() > until:
                 return tune.report({"error": f"{waits_for} did not start"})

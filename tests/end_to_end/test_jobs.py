@@ -46,7 +46,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     def local(*arguments: str) -> str:
         done = subprocess.run(
-            [ROOT / "clusters" / "local.sh", *arguments], env=environment, capture_output=True, text=True, timeout=120
+            [ROOT / "clusters" / "local.sh", *arguments], env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -86,7 +86,7 @@ def _free_port() -> int:
 
 
 def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while True:
         try:
             urllib.request.urlopen(url, timeout=5).close()
@@ -105,7 +105,7 @@ def _submit(address: str, *arguments: str, environment: Mapping[str, str] = ENVI
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     return CommandResult(done.returncode, done.stdout, done.stderr)
 
@@ -118,7 +118,7 @@ def test_a_stopped_job_resumes_when_submitted_again(head: str, tmp_path: Path) -
     job = first.document["job"]
     assert job.startswith("inline-")
     assert first.document["status"] in ("PENDING", "RUNNING")
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 480
     while not list(output.glob("stages/pretrain*/manifest.json")):
         assert time.monotonic() < deadline, "no stage finished"
         time.sleep(0.1)
@@ -162,7 +162,7 @@ def _check_for_secrets(address: str, job: str, output: Path, printed: str) -> No
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     entry = json.loads(done.stdout)
@@ -200,7 +200,7 @@ def test_ray_s_own_submission_fails_a_job_with_bad_input(head: str) -> None:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode != 0
     assert "no recipe 'nope'" in done.stdout + done.stderr

@@ -196,7 +196,7 @@ def _interrupted(arguments: list[str], number: int, output: Path, pattern: str) 
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not list(output.glob(pattern)):
         assert time.monotonic() < deadline, "the search did not start"
         assert process.poll() is None, "the study ended before it was interrupted"
@@ -205,7 +205,7 @@ def _interrupted(arguments: list[str], number: int, output: Path, pattern: str) 
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=240)
     return process.returncode, stderr
 
 

@@ -32,7 +32,7 @@ class CommandResult:
 
 
 def study_command(
-    *arguments: str, timeout_s: float = 420, environment: Mapping[str, str] | None = None
+    *arguments: str, timeout_s: float = 900, environment: Mapping[str, str] | None = None
 ) -> CommandResult:
     """`python -m study ...`, in the repository's root.
 

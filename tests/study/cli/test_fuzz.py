@@ -28,7 +28,7 @@ from tests.support.fuzz import fuzzed, keep_inside, problem_of, watched_writes
 from tests.support.studies import Planted, plant
 from trainables.data.source import DATA_ROOT_VARIABLE
 
-EXAMPLES = 450  # of random values for one to three options; a minute
+EXAMPLES = 150  # of random values for one to three options
 SMALL = Planted(
     sizes={"2x128": 0.4}, targets={"xnli": 55.0}, gains={"topic": {"xnli": 2.0}}, seeds=1, sampled=0, examples=20
 )

@@ -35,7 +35,7 @@ from tests.support.damage import DAMAGES
 from tests.support.fuzz import fuzzed, problem_of
 from tests.support.kept_output import renew, unpack
 
-EXAMPLES = 300  # a minute
+EXAMPLES = 100
 RECIPE = f"{ROOT / 'tests' / 'support' / 'recipes.py'}:tiny"
 WOULD_START = "this test starts no Ray"
 TABLES = ("sizes", "trials", "scores", "benchmarks", "speed_by_language")

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from study.run.bucket.reading import restore, segments_of
 from tests.support.object_http import BUCKET
 from trainables.store.bucket.client import object_store
 from trainables.store.bucket.location import WORK_VARIABLE, work_folder
@@ -80,6 +79,8 @@ class Bucket(Place):
     @contextmanager
     def read(self) -> Iterator[Path]:
         """What was shipped, restored in a folder of its own."""
+        from study.run.bucket.reading import restore, segments_of  # seconds, and rehearsals have no bucket
+
         with tempfile.TemporaryDirectory() as scratch:
             elsewhere = Path(scratch) / self.work.relative_to(self._parent)
             elsewhere.mkdir(parents=True)

@@ -24,7 +24,7 @@ from trainables.tasks.pinning import pinned
 from trainables.tasks.published_task import PublishedTask
 from trainables.tasks.registry import INTERMEDIATE, STAND_INS, TARGETS
 
-EXAMPLES = 15_000  # half a minute
+EXAMPLES = 5_000
 pytestmark = pytest.mark.slow
 
 
