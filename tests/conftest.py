@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.browser import Browser, chromium
 from tests.support.mlflow_stub import stub_server
 from tests.support.object_server import ObjectServer, served_objects
 from tests.support.pair import Pair
@@ -96,6 +97,17 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two workers of a gloo group."""
     with Pair(tmp_path_factory.mktemp("pair")) as workers:
         yield workers
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One browser for every test that opens a page."""
+    executable = chromium()
+    if executable is None:
+        assert not os.environ.get("CI"), "continuous integration installs Chromium"
+        pytest.skip("no Chromium here: apt-get install chromium (continuous integration does)")
+    with Browser(executable) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

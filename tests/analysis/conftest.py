@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ import analysis
 from analysis import StudyFrames, load, write_report
 from analysis.store.examples import Examples
 from tests.analysis.quickstart import Store, plant_quickstart
-from tests.support.browser import Browser, chromium
 
 
 @pytest.fixture(scope="session")
@@ -49,17 +46,6 @@ def study(planted: Path) -> StudyFrames:
 def bare(study: StudyFrames) -> StudyFrames:
     """The same without per-example scores."""
     return dataclasses.replace(study, examples=Examples())
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """One browser for every test that opens a report."""
-    executable = chromium()
-    if executable is None:
-        assert not os.environ.get("CI"), "continuous integration installs Chromium"
-        pytest.skip("no Chromium here: apt-get install chromium (continuous integration does)")
-    with Browser(executable) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -312,7 +312,7 @@ def test_nothing_is_left_when_it_is_interrupted_or_dies(number: int, whom: str) 
     assert temporary.is_dir()
     victim = ours[0] if whom == "guard" else ours[0].children()[0]
     victim.send_signal(number)
-    guard.wait(60)
+    guard.wait(240)
     deadline = time.monotonic() + 240
     while left := [process for process in ours if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]:
         assert time.monotonic() < deadline, left

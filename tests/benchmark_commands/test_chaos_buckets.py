@@ -66,7 +66,7 @@ def test_an_upload_in_parts_survives_the_death_of_its_store(server: StorageServe
         assert not (server.objects / "parts/model").exists()
         time.sleep(0.001)
     again(server)
-    upload.join(120)
+    upload.join(300)
     assert bucket.download("model", target) is not None
     assert target.read_bytes() == source.read_bytes()
 

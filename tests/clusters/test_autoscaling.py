@@ -60,7 +60,7 @@ def test_a_group_scales_up_from_zero_and_back(tmp_path: Path) -> None:
         assert "size three needs 3 x (1 CPU, 1 GPU, A100) for one trial, and no node group can ever hold it" in refused
         assert "train-a100, 2 of 1 CPU, 1 GPU" in refused
         assert ran_on == "train-a100"
-        cluster.wait_for({"train-a100": 0, "benchmark": 0}, timeout_s=60)
+        cluster.wait_for({"train-a100": 0, "benchmark": 0}, timeout_s=240)
         counts = cluster.counts()
     assert max(nodes.get("train-a100", 0) for _, nodes in counts) == 1, "no more than requested"
     assert max(nodes.get("benchmark", 0) for _, nodes in counts) == 0

@@ -87,7 +87,7 @@ def _started(home: Path, folder: Path) -> Iterator[int]:
         yield port
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+        process.wait(120)
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_sizes_take_turns_as_decided_and_a_dominated_one_stops(tmp_path: Path, c
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(180)
+        thread.join(600)
     (tmp_path / "alone").mkdir()
     assert ran == expected(tmp_path / "alone")
     assert len(results[SLOW].trials) < 6

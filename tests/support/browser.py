@@ -96,7 +96,7 @@ class Browser:
         self.wait_for("document.readyState === 'complete'")
         self.wait_for("!document.querySelector('.chart') || document.documentElement.dataset.drawn > 0")
 
-    def visit(self, url: str, *, timeout_s: float = 60, width: int = 2600, height: int = 900) -> None:
+    def visit(self, url: str, *, timeout_s: float = 240, width: int = 2600, height: int = 900) -> None:
         """Show a page of a server that may still be starting; a page that is shown already is loaded again.
 
         Raises:
@@ -110,7 +110,7 @@ class Browser:
                 raise TimeoutError(f"{url} does not answer")
             time.sleep(0.5)
 
-    def wait_for_text(self, text: str, timeout_s: float = 120) -> None:
+    def wait_for_text(self, text: str, timeout_s: float = 240) -> None:
         """Wait until the page shows a text.
 
         Raises:
@@ -138,7 +138,7 @@ class Browser:
             raise RuntimeError(str(details.get("exception", details)))
         return answer["result"].get("value")
 
-    def wait_for(self, expression: str, timeout_s: float = 60) -> None:
+    def wait_for(self, expression: str, timeout_s: float = 240) -> None:
         """Wait until a JavaScript expression is true.
 
         Raises:
@@ -198,7 +198,7 @@ class Browser:
             call["sessionId"] = self._session
         os.write(self._write, json.dumps(call).encode() + b"\0")
         while True:
-            answer = self._message(timeout_s=60)
+            answer = self._message(timeout_s=240)
             if answer.get("id") == self._next:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']['message']}")

@@ -143,7 +143,7 @@ def scaled_cluster(
         counts = folder / "counts.jsonl"
         watch = _started_with(environment, f"{address}:{gcs}", counts)
         cluster = ScaledCluster(f"http://127.0.0.1:{dashboard}", f"{address}:{gcs}", environment, head.pid, counts)
-        cluster.wait_for({FAKE_HEAD_NODE_TYPE: 1}, timeout_s=60)
+        cluster.wait_for({FAKE_HEAD_NODE_TYPE: 1}, timeout_s=300)
         yield cluster
     finally:
         if watch is not None:
@@ -224,7 +224,7 @@ def _own_address() -> str:
 
 
 def _wait_for(port: int, head: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -241,10 +241,10 @@ def _end(head: subprocess.Popen[bytes]) -> None:
         started = psutil.Process(head.pid).children(recursive=True)
         head.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            head.wait(20)
+            head.wait(60)
         for process in started:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
     with suppress(ProcessLookupError):
         os.killpg(head.pid, signal.SIGKILL)
-    head.wait(20)
+    head.wait(60)

@@ -120,7 +120,7 @@ def test_the_benchmark_s_bound_can_be_set_for_a_folder_that_has_run(
 
 @pytest.mark.slow
 def test_all_errors_are_reported_at_once() -> None:
-    ran = study_command("run", "quickstart", "--sizes", "a,b", timeout_s=60)
+    ran = study_command("run", "quickstart", "--sizes", "a,b")
     assert ran.code == 2
     assert ran.err.count("error:") == 2
     assert "Traceback" not in ran.err
@@ -131,7 +131,7 @@ def test_all_errors_are_reported_at_once() -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
 def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    ran = study_command("run", "quickstart", "--output", str(tmp_path / "out"), timeout_s=60)
+    ran = study_command("run", "quickstart", "--output", str(tmp_path / "out"))
     assert ran.code == 2
     assert "no permission to write" in ran.err
 
@@ -144,14 +144,14 @@ def test_an_output_folder_in_use_is_refused(tmp_path: Path) -> None:
     output.mkdir()
     with open(output / ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        ran = study_command("run", "tests/support/recipes.py:inline", "--output", str(output), timeout_s=60)
+        ran = study_command("run", "tests/support/recipes.py:inline", "--output", str(output))
     assert ran.code == 2
     assert "another run is using it" in ran.err
 
 
 @pytest.mark.slow
 def test_plan_shows_sizes_parameters_and_shared_stages() -> None:
-    ran = study_command("plan", "quickstart", timeout_s=60)
+    ran = study_command("plan", "quickstart")
     assert ran.code == 0
     # 2x128: a layer has 4 d^2 + 2 (d 4d) weights, 9d + 4d biases and norms: 12 d^2 + 13 d; two layers and the first norm.
     body = 2 * (12 * 128**2 + 13 * 128) + 2 * 128
@@ -163,7 +163,7 @@ def test_plan_shows_sizes_parameters_and_shared_stages() -> None:
 def test_report_needs_only_what_mlflow_holds(tiny_run: TinyRun, tmp_path: Path) -> None:
     output, _ = tiny_run
     page = tmp_path / "second.html"
-    ran = study_command("report", str(output), "--to", str(page), timeout_s=60)
+    ran = study_command("report", str(output), "--to", str(page))
     assert ran.code == 0, ran.err
     assert "micro_tagging" in page.read_text(encoding="utf-8")
 
@@ -182,7 +182,7 @@ def test_ui_serves_the_study(tiny_run: TinyRun) -> None:
         body = _search_experiments(port)
     finally:
         os.killpg(server.pid, 15)
-        server.wait(30)
+        server.wait(120)
     assert '"tiny"' in body
 
 
@@ -192,7 +192,7 @@ def _search_experiments(port: int) -> str:
         data=b'{"max_results": 10}',
         headers={"Content-Type": "application/json"},
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:

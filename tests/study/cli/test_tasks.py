@@ -20,7 +20,7 @@ NARROW = {"COLUMNS": "80", DATA_ROOT_VARIABLE: ""}
 
 @pytest.fixture(scope="module")
 def narrow() -> CommandResult:
-    return study_command("tasks", timeout_s=60, environment=NARROW)
+    return study_command("tasks", environment=NARROW)
 
 
 def test_every_task_has_its_head_metric_and_source(narrow: CommandResult) -> None:
@@ -45,9 +45,7 @@ def test_a_terminal_of_80_columns_breaks_no_word(narrow: CommandResult) -> None:
 
 
 def test_what_a_data_root_lacks_is_listed_with_its_expected_path(tmp_path: Path) -> None:
-    ran = study_command(
-        "tasks", "--data-root", str(tmp_path), timeout_s=60, environment={**NARROW, "COLUMNS": str(10**4)}
-    )
+    ran = study_command("tasks", "--data-root", str(tmp_path), environment={**NARROW, "COLUMNS": str(10**4)})
     assert ran.code == 0, ran.err
     (xnli,) = [line for line in ran.out.splitlines() if line.startswith("xnli ")]
     assert xnli.endswith(f"0 of {len(TASKS['xnli']().splits())} present")

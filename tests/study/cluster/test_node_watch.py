@@ -60,10 +60,10 @@ def test_it_ends_the_process_once_and_only_inside_the_block() -> None:
 
     with ending_with_node("own", every_s=0.01, lost=look, end=end):
         for _ in range(3):
-            assert looks.acquire(timeout=30)
+            assert looks.acquire(timeout=120)
         assert calls == []
         lost.set()
-        assert ended.wait(30)
+        assert ended.wait(120)
     assert calls == ["end"]
     with ending_with_node("own", every_s=3600.0, lost=look, end=end):
         pass

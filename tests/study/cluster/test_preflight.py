@@ -316,7 +316,7 @@ def test_a_local_ray_starts_beside_another_head_and_on_taken_ports(
                 holder.listen()
         with connection.connected(None):
             assert ray.get_runtime_context().gcs_address.rpartition(":")[2] != "6379"
-            assert ray.get(ray.remote(lambda: os.environ["TMPDIR"]).remote(), timeout=60) == str(short)
+            assert ray.get(ray.remote(lambda: os.environ["TMPDIR"]).remote(), timeout=240) == str(short)
     finally:
         for holder in taken:
             holder.close()

@@ -143,7 +143,7 @@ def test_no_run_appears_twice_when_its_creation_is_not_confirmed(stub: Stub, fau
         if fault == "request late":  # the first request takes effect after the second, which found no run
             assert len(stub.active()) == 4
             stub.late.set()
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while len(stub.active()) < 5:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -163,7 +163,7 @@ def test_a_killed_sync_is_finished_by_the_next(stub: Stub, tmp_path: Path) -> No
             first.send_signal(signal.SIGKILL)
 
     stub.on_request = kill
-    assert first.wait(60) == -signal.SIGKILL
+    assert first.wait(240) == -signal.SIGKILL
     stub.on_request = lambda call: None
     assert send(tmp_path, stub.uri, say=lambda line: None)
     assert_received(stub)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from study.watch.live import LivePage
 from study.watch.server import Server, serve
 from study.watch.status_file import STATUS_FILE
-from tests.support.browser import Browser, chromium
+from tests.support.browser import Browser
 from tests.support.studies import Planted, plant
 
 SMALL = Planted(
@@ -50,16 +47,6 @@ USE = """(() => {
   page.getElementById('what-intermediate-training-buys').scrollIntoView();
   frame.contentWindow.scrollBy(0, 40);
 })()"""
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    executable = chromium()
-    if executable is None:
-        assert not os.environ.get("CI"), "continuous integration installs Chromium"
-        pytest.skip("no Chromium here: apt-get install chromium (continuous integration does)")
-    with Browser(executable) as opened:
-        yield opened
 
 
 def _say(folder: Path, **more: Any) -> None:

@@ -32,7 +32,7 @@ def _interpreter(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> 
 
 
 def _result(build: Build) -> Built:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while (built := build.result()) is None:
         if time.monotonic() > deadline:
             build.stop()

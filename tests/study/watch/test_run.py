@@ -29,10 +29,10 @@ def test_a_run_is_served_until_it_ends_and_an_open_page_gets_its_report(tmp_path
         assert says == "watch:"
         states, page = list[str](), None
         while page is None:
-            status = json.loads(urlopen(f"{url}status.json", timeout=60).read())
+            status = json.loads(urlopen(f"{url}status.json", timeout=240).read())
             states.append(status["headline"])
             if status["state"] == RunState.ENDED and status["page"]:
-                page = urlopen(f"{url}report.html", timeout=60).read()
+                page = urlopen(f"{url}report.html", timeout=240).read()
             time.sleep(0.2)
         out, error = run.communicate(timeout=300)
     assert run.returncode == 0, error
@@ -41,7 +41,7 @@ def test_a_run_is_served_until_it_ends_and_an_open_page_gets_its_report(tmp_path
     assert states[0] == "The run is starting."
     assert any(state.startswith("Running: ") for state in states)
     with pytest.raises(URLError, match="refused"):
-        urlopen(url, timeout=60)
+        urlopen(url, timeout=240)
     ended = read_status(output)
     assert ended is not None
     assert ended.state is RunState.ENDED

@@ -51,7 +51,7 @@ class Answer:
 
 
 def _get(server: Server, path: str, *, host: str | None = None, method: str = "GET") -> Answer:
-    connection = http.client.HTTPConnection(HOST, server.server_address[1], timeout=20)
+    connection = http.client.HTTPConnection(HOST, server.server_address[1], timeout=90)
     connection.putrequest(method, path, skip_host=True)
     connection.putheader("Host", host or f"127.0.0.1:{server.server_address[1]}")
     connection.endheaders()
@@ -151,6 +151,6 @@ def test_the_command_ends_without_an_error_on_a_signal(tmp_path: Path, number: i
         assert watch.stdout is not None
         assert watch.stdout.readline().startswith("http://127.0.0.1:")
         os.kill(watch.pid, number)
-        out, error = watch.communicate(timeout=60)
+        out, error = watch.communicate(timeout=240)
     assert (watch.returncode, out, error.strip()) == (0, "", "")
     assert list(tmp_path.iterdir()) == [], "it only reads"

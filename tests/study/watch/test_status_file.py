@@ -13,7 +13,7 @@ from study.watch.status_file import STATUS_FILE, RunState, RunStatus, StatusFile
 
 
 def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -248,13 +248,13 @@ def test_a_claim_excludes_other_processes_until_its_holder_dies(
     with other:
         pass
     holder.send_signal(signal.SIGKILL)
-    holder.wait(timeout=30)
+    holder.wait(timeout=120)
     claim = store.try_claim(Toy())
     assert claim is not None
     with claim:
         assert store.try_claim(Toy()) is None
         second = start_holder(store)
-        answer, _ = second.communicate("", timeout=60)
+        answer, _ = second.communicate("", timeout=240)
         assert answer == "refused\n"
     reclaimed = store.try_claim(Toy())
     assert reclaimed is not None

@@ -50,7 +50,7 @@ def test_a_stage_lives_in_every_cloud(cloud: ObjectServer, tmp_path: Path, monke
     together, put_new = threading.Barrier(2), bucket.put_new
 
     def together_put_new(key: str, content: bytes) -> str | None:
-        together.wait(timeout=60)
+        together.wait(timeout=240)
         return put_new(key, content)
 
     with mock.patch.object(bucket, "put_new", together_put_new), ThreadPoolExecutor(2) as pool:

@@ -102,7 +102,7 @@ def _interrupted(
         state = _state(engine)
         with _checkpoints(folder, share, zero_stage) as checkpoints:
             checkpoints.save(engine, whole[:KILLED_AT], None)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while not (folder / f"step-{KILLED_AT:08d}" / MANIFEST).exists():
                 assert time.monotonic() < deadline, "the checkpoint was not stored"
                 time.sleep(0.02)
