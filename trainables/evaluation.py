@@ -192,6 +192,34 @@ def predict(
     ]
 
 
+def predict_alone(
+    forward: Forward,
+    sets: Sequence[ExampleSet],
+    pad_id: int,
+    *,
+    device: torch.device,
+    observe: Observer = lambda done, total: None,
+) -> list[Outputs[Any]]:
+    """As `predict`, in one process, each feature alone and without padding, as a single query is served.
+
+    For functions whose logits of a row depend on the batch that it is in.
+    """
+    features = [feature for scored in sets for feature in scored.features]
+    logits: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
+    for number, feature in enumerate(features, 1):
+        if feature.rows not in logits:
+            values = _forward_batch(forward, feature.rows, pad_id, device, padded_to=feature.length)
+            logits[feature.rows] = values.copy()
+        observe(number, len(features))
+    return [
+        Outputs(
+            *(scored.split, scored.language, scored.examples, list(scored.features)),
+            [logits[feature.rows] for feature in scored.features],
+        )
+        for scored in sets
+    ]
+
+
 def _stacked(feature: Feature, indices: dict[tuple[int, ...], int], logits: Sequence[np.ndarray]) -> np.ndarray:
     """Logits of a feature's rows, which have one shape: a feature with values for each token has a single row."""
     return np.stack([logits[indices[row]] for row in feature.rows])
@@ -230,7 +258,8 @@ def _forward_rows(
     while left:
         indices = left.pop()
         try:
-            output = _forward_batch(forward, [rows[index] for index in indices], pad_id, device)
+            batch = [rows[index] for index in indices]
+            output = _forward_batch(forward, batch, pad_id, device, padded_to=padded_length(batch))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or lockstep or len(indices) == 1:
                 raise
@@ -246,11 +275,12 @@ def _forward_rows(
     return logits
 
 
-def _forward_batch(forward: Forward, rows: Sequence[tuple[int, ...]], pad_id: int, device: torch.device) -> np.ndarray:
+def _forward_batch(
+    forward: Forward, rows: Sequence[tuple[int, ...]], pad_id: int, device: torch.device, *, padded_to: int
+) -> np.ndarray:
     """Logits of some rows, padded to one length."""
-    longest = padded_length(rows)
-    input_ids = pad_rows(rows, pad_id, longest)
-    real = torch.arange(longest)[None] < torch.tensor([len(row) for row in rows])[:, None]
+    input_ids = pad_rows(rows, pad_id, padded_to)
+    real = torch.arange(padded_to)[None] < torch.tensor([len(row) for row in rows])[:, None]
     # Not `inference_mode`: under ZeRO 3 the hooks of a model in training gather weights here that later steps use.
     with torch.no_grad():
         output: np.ndarray = forward(input_ids.to(device), real.long().to(device)).float().cpu().numpy()

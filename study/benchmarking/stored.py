@@ -228,7 +228,9 @@ class StoredMeasurements:
     @property
     def _identity(self) -> dict[str, Any]:
         """What the measurements are of: the models, and the method."""
-        return {"models": list(self.model.fingerprints), "how": canonical(self.model.method)}
+        # Where answers depend on the batch, earlier versions scored other answers than those of the queries that they timed.
+        scored = {"scored": "single queries"} if self.variant.depends_on_batch and self.model.scored else {}
+        return {"models": list(self.model.fingerprints), "how": canonical(self.model.method), **scored}
 
     def _read(self) -> dict[str, Any] | None:
         """The file's content, if it is of these models. A damaged file is named and counts as absent: it is measured again.

@@ -56,7 +56,7 @@ def _flips(measured: Mapping[str, Measured]) -> Iterator[str]:
             continue
         yield (
             f"{variant}: of the predictions for {outcome['flips_examples']} examples, those that differ from single queries: "
-            f"{flips['flips_scored']:.1f}% in the batches scored, {flips['flips_batch']:.1f}% in batches of {BATCH}, "
+            f"{flips['flips_scored']:.1f}% as scored, {flips['flips_batch']:.1f}% in batches of {BATCH}, "
             f"{flips['flips_padding']:.1f}% by the padding of these alone"
         )
 

@@ -41,7 +41,7 @@ _RUNS = """\
 - `bench/server_qps` (queries/s): load at which 99% of answers come within `bench/server_bound_ms`.
 - `bench/peak_memory_mb`, `bench/rss_mb` (MB), `bench/cold_start_ms` (ms), `bench/energy_j_per_sample` (J/sample).
 - `bench/flips_scored`, `bench/flips_batch`, `bench/flips_padding` (%): predictions for `bench/flips_examples` examples that
-  differ from those for single queries: in the batches scored, in batches of 32 of any length, by that padding alone.
+  differ from those for single queries: as they were scored, in batches of 32 of any length, by that padding alone.
 - `params_m`, `params_body_m` (millions): parameters, and those without the embeddings.
 """
 

@@ -366,7 +366,7 @@ def test_the_page_says_which_predictions_change_with_the_batch(tmp_path: Path) -
     page = section(write(frames, tmp_path), "Benchmarks")
     assert "(%) that differ from those for single queries, the most of any size" in page
     assert "fp32\n0.0\n0.0\n0.0\nint8\n0.5\n1.5\n0.5\n" in page
-    assert "for 64 test examples of all targets together" in page
+    assert "for 64 test examples of all targets" in page
     assert "allow a rate of up to about 3/n at 95% (rule of three), here 4.7%" in page
     assert "among at most 64 candidates, which is easier" in page
     assert "measured by an earlier version" in page

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tests.support.pair import Pair
-from trainables.evaluation import ExampleSet, _is_constant, predict
+from trainables.evaluation import ExampleSet, _is_constant, predict, predict_alone
 from trainables.heads import Feature
 from trainables.training.batching import Share
 
@@ -66,6 +66,17 @@ def test_a_single_row_that_does_not_fit_is_an_error() -> None:
 def test_workers_in_lockstep_do_not_halve_batches() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         _sums(Device(1500), lockstep=True)
+
+
+def test_alone_each_feature_is_served_without_others_and_without_padding() -> None:
+    """Also the two rows of one are served together, as a query with two rows is; and what occurs twice is served once."""
+    device, seen = Device(100), list[tuple[int, int]]()
+    rows = (((5, 6, 7),), ((5,), (6, 7)), ((5, 6, 7),))
+    sets = [ExampleSet("test", "en", (), [Feature(at, feature, ()) for at, feature in enumerate(rows)])]
+    (outputs,) = predict_alone(device, sets, PAD, device=CPU, observe=lambda *progress: seen.append(progress))
+    assert [values.tolist() for values in outputs.logits] == [[[18]], [[5], [13]], [[18]]]
+    assert device.batches == [(1, 3), (2, 2)]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def _each_token(input_ids: Tensor, attention_mask: Tensor) -> Tensor:

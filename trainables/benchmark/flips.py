@@ -1,9 +1,9 @@
 """Flips: predictions that change with the batch that a query is served in.
 
-Latency is timed on single queries, throughput on batches, and scores come from the batches of an evaluation. Where arithmetic
-depends on what else is in a batch, these are three different models. Dynamic quantisation is such a case: it takes the scale
-of its activations from the whole batch, padding included. In fp32 only the order of additions differs, which flips next to
-nothing.
+Latency is timed on single queries, throughput on batches. Where arithmetic depends on what else is in a batch, these are
+different models. Dynamic quantisation is such a case: it takes the scale of its activations from the whole batch, padding
+included, and is scored on single queries (`Variant.depends_on_batch`). Other variants are scored in the batches of an
+evaluation: in fp32 only the order of additions differs, which flips next to nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ BATCH = 32  # queries
 class Flips:
     """Of a task's `decisions` for a sample of test `examples`, how many differ from those for each query served alone.
 
-    `scored`: in batches as an evaluation makes them (queries of similar length). `batch`: in batches of `BATCH` queries of any
-    length, padded to the longest, as a server of several users makes them. `padding`: alone, but padded as in that batch.
+    `scored`: as the scores were made. `batch`: in batches of `BATCH` queries of any length, padded to the longest, as a server
+    of several users makes them. `padding`: alone, but padded as in that batch.
     """
 
     examples: int

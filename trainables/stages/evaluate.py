@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.evaluation import ExampleSet, Forward, Score, predict, score_outputs
+from trainables.evaluation import ExampleSet, Forward, Score, predict, predict_alone, score_outputs
 from trainables.heads import HEADS, Outputs
 from trainables.heads.base import NO_PREFIXES, Prefixes
 from trainables.models.encoder import load_tokenizer
@@ -69,8 +69,8 @@ class Evaluate(Stage):
         """Scores of any forward function for the model, for every set with something to score."""
         return score_outputs(self.outputs(forward, work), self.task)
 
-    def outputs(self, forward: Forward, work: Workplace) -> list[Outputs[Any]]:
-        """What any forward function for the model gives for every set."""
+    def outputs(self, forward: Forward, work: Workplace, *, alone: bool = False) -> list[Outputs[Any]]:
+        """What any forward function for the model gives for every set; `alone`, for each query served alone."""
         pad_id = load_tokenizer(tokenizer_of(self.model, work)).pad_token_id
         sets = self.sets(work)
         examples = sum(len(scored.examples) for scored in sets)
@@ -78,6 +78,8 @@ class Evaluate(Stage):
         def observe(done: int, total: int) -> None:
             work.progress(self.label, examples * done // total, examples, None)
 
+        if alone:
+            return predict_alone(forward, sets, pad_id, device=work.device, observe=observe)
         return predict(forward, sets, pad_id, share=work.share, device=work.device, observe=observe)
 
     def sets(self, work: Workplace) -> list[ExampleSet]:

@@ -78,7 +78,7 @@ def _flips(served: pd.DataFrame, page: Page) -> list[str]:
     rows = [[variant, *(number(share) for share in shares)] for variant, *shares in most.itertuples()]
     columns = [
         "serving variant",
-        "batches as scored",
+        "as scored",
         f"batches of {FLIPS_BATCH}, any length",
         "padded as in such a batch",
     ]
@@ -87,10 +87,10 @@ def _flips(served: pd.DataFrame, page: Page) -> list[str]:
     caption += ", the most of any size" if known["size"].nunique() > 1 else ""
     return [
         paragraph(
-            "Scores come from the batches of an evaluation, p50 latency from single queries. The table says how often the two "
-            f"give another prediction, for {_range(examples)} test examples of all targets together. 0 changes among n still "
-            f"allow a rate of up to about 3/n at 95% (rule of three), here {300 / examples.min():.1f}%. Retrieval is compared "
-            f"among at most {FLIPS_CANDIDATES} candidates, which is easier than the pool that is scored.",
+            "p50 latency is timed on single queries. The table says how often another way to serve gives another prediction "
+            f"(as scores were made, in batches, padded), for {_range(examples)} test examples of all targets. 0 changes "
+            f"among n still allow a rate of up to about 3/n at 95% (rule of three), here {300 / examples.min():.1f}%. "
+            f"Retrieval is compared among at most {FLIPS_CANDIDATES} candidates, which is easier than the pool that is scored.",
             kind="note",
         ),
         page.table("batch_effects", columns, rows, caption=caption, data=most.reset_index()),

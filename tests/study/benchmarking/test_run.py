@@ -12,6 +12,7 @@ from ray.exceptions import ActorDiedError
 
 from study.benchmarking import run as benchmarking
 from study.benchmarking.run import measure_size
+from study.benchmarking.stored import write_json
 from study.cluster.connection import connected
 from tests.support.lost_node import ends_with_the_reason, own_node
 from tests.support.measurements import RecordingConsole, ReplaceActor, best_model, measurement, outcomes_of, planned
@@ -20,6 +21,7 @@ from trainables.benchmark.measurement import RESIDENT_WEIGHTS, Failed, Measured,
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.variants import VARIANTS
 from trainables.store.fingerprint import canonical
+from trainables.store.kept import sealed
 
 
 @pytest.mark.slow
@@ -194,6 +196,19 @@ def test_stored_measurements_keep_the_form_and_the_file_names_of_earlier_version
     model.stored("fp32").save(Unavailable("no compiler"))
     document = json.loads(path.read_text(encoding="utf-8"))
     assert (document["measured"], document["here"]) == ("no compiler", None)
+
+
+def test_scores_of_batches_are_not_taken_for_those_of_single_queries(tmp_path: Path) -> None:
+    """Earlier versions scored dynamic int8 in batches, which change what it answers."""
+    kept = {name: best_model(planned("fp32", "int8"), tmp_path).stored(name) for name in ("fp32", "int8")}
+    for name, stored in kept.items():
+        stored.save([measurement(name, scored=True)])
+        assert stored.load() == [measurement(name, scored=True)]
+        document = json.loads(stored.path.read_text(encoding="utf-8"))
+        document["of"].pop("scored", None)
+        write_json(stored.path, sealed({key: document[key] for key in ("of", "measured")}))
+    assert kept["fp32"].load() == [measurement("fp32", scored=True)]
+    assert kept["int8"].load() == []
 
 
 def test_repeats_that_subtract_other_weights_from_peak_memory_are_not_combined(

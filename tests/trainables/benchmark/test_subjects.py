@@ -17,8 +17,10 @@ from tests.benchmarks.gpu_settings import TINY
 from tests.support import recipes
 from tests.support.serving import SHORT, plain_folder, target_stage
 from tests.support.shared_runs import TinyRun
+from trainables.benchmark.flips import Flips
 from trainables.benchmark.measurement import outcome_to_json
 from trainables.benchmark.subjects import checkpoint
+from trainables.benchmark.subjects.cascade import Cascaded
 from trainables.benchmark.subjects.checkpoint import CheckpointBenchmark
 from trainables.benchmark.subjects.plain import ArchitectureBenchmark, FolderBenchmark
 from trainables.benchmark.subjects.rebuild import evaluation_of
@@ -123,6 +125,47 @@ def test_a_recipes_own_variant_is_scored_whatever_it_is_derived_from(
     zeros = CheckpointBenchmark(str(output), chain, 1, SHORT).run(Zeros())
     fp32 = CheckpointBenchmark(str(output), chain, 1, SHORT).run("fp32")
     assert zeros["test_score"] < fp32["test_score"]
+
+
+class Counting(Fp32):
+    """Keeps how many rows it is given at a time."""
+
+    name = "counting"
+
+    def __init__(self, *, depends_on_batch: bool) -> None:
+        self.depends_on_batch, self.rows = depends_on_batch, set[int]()
+
+    def prepare(self, model: TaskModel, device: torch.device) -> Forward:
+        forward = super().prepare(model, device)
+
+        def counted(ids_NL: torch.Tensor, mask_NL: torch.Tensor) -> torch.Tensor:
+            self.rows.add(len(ids_NL))
+            return forward(ids_NL, mask_NL)
+
+        return counted
+
+
+@pytest.mark.parametrize("depends_on_batch", [False, True])
+def test_a_variant_whose_answers_depend_on_the_batch_is_scored_on_single_queries(
+    chains: tuple[Path, tuple[Evaluate, ...], tuple[Evaluate, ...]],
+    depends_on_batch: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are what it is timed on. The tasks have one row a query."""
+    output, chain, _ = chains
+    monkeypatch.setattr(CheckpointBenchmark, "_time", lambda *_: {})
+    monkeypatch.setattr(checkpoint, "count_flips", lambda *_, **__: Flips(0, 0, 0, 0, 0))
+    variant = Counting(depends_on_batch=depends_on_batch)
+    measured = CheckpointBenchmark(str(output), chain, 1, SHORT).run(variant)
+    assert (max(variant.rows) == 1) is depends_on_batch
+    fp32 = CheckpointBenchmark(str(output), chain, 1, SHORT).run("fp32")
+    assert measured["test_score"] == pytest.approx(fp32["test_score"], abs=0.5)
+
+
+def test_the_variants_whose_answers_depend_on_the_batch() -> None:
+    dependent = {name for name, variant in VARIANTS.items() if variant.depends_on_batch}
+    assert dependent == {"int8", "onnx_int8", "cut_int8", "cut_onnx_int8"}
+    assert Cascaded(VARIANTS["int8"]).depends_on_batch
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from trainables.benchmark.subjects.served import Served, summary_of, write_serve
 from trainables.benchmark.subjects.timing import QUERIES, test_sets
 from trainables.benchmark.variants import ServedTokens, Variant, variant_named
 from trainables.data.examples import Example
-from trainables.evaluation import ExampleSet, Forward, Score, predict, score_outputs, with_answers_of
+from trainables.evaluation import ExampleSet, Forward, Score, predict, predict_alone, score_outputs, with_answers_of
 from trainables.heads import HEADS, Feature, Outputs
 from trainables.models.encoder import count_parameters, load_tokenizer
 from trainables.models.task_model import TaskModel, load_task_model
@@ -48,6 +48,7 @@ class Cascaded(Variant):
 
     def __init__(self, variant: Variant) -> None:
         self.variant, self.dtype, self.by_tokens = variant, variant.dtype, variant.by_tokens
+        self.depends_on_batch = variant.depends_on_batch
 
     def prepare(self, model: TaskModel, device: torch.device) -> Forward:
         return self.variant.prepare(model, device)
@@ -138,15 +139,16 @@ class CascadeBenchmark:
         if threshold is None:
             return self.small.serve(small, variant, audited=False)
         task, work = small.task, self.small.work()
-        with pinned(max(self.small.threads, available_cores()), ()):
-            outputs = small.outputs(self._forward(small, variant), work)
+        threads = self.small.threads
+        with pinned(threads if variant.depends_on_batch else max(threads, available_cores()), ()):
+            outputs = small.outputs(self._forward(small, variant), work, alone=variant.depends_on_batch)
             unsure = [_unsure(output, task, threshold) for output in outputs]
             asked = [_subset(of_large, positions) for of_large, positions in zip(large.sets(work), unsure, strict=True)]
-            answered = predict(
-                *(self._forward(large, variant), [some for some in asked if some.examples], self._pad_id(large)),
-                share=work.share,
-                device=work.device,
-            )
+            given = self._forward(large, variant), [some for some in asked if some.examples], self._pad_id(large)
+            if variant.depends_on_batch:
+                answered = predict_alone(*given, device=work.device)
+            else:
+                answered = predict(*given, share=work.share, device=work.device)
         others = {(score.split, score.language): score for score in score_outputs(answered, task)}
         scores = [
             with_answers_of(score, others[score.split, score.language], positions, task) if positions else score

@@ -115,10 +115,11 @@ class CheckpointBenchmark:
             return Served(task.name, *recorded, None)
         model = load_task_model(self.folder(evaluate), task, device=torch.device(self.device))
         self.check(evaluate)
-        with pinned(max(self.threads, available_cores()), ()):  # only the timing is on the plan's threads
+        # Only the timing is on the plan's threads, and single queries, which gain little from more.
+        with pinned(self.threads if variant.depends_on_batch else max(self.threads, available_cores()), ()):
             forward = variant.prepare(model, torch.device(self.device))
             if recorded is None:
-                outputs = evaluate.outputs(forward, self.work())
+                outputs = evaluate.outputs(forward, self.work(), alone=variant.depends_on_batch)
                 scores = score_outputs(outputs, task)
                 prefixes = root_of(evaluate.model).tokenizer.prefixes
                 answers = answers_table(scores, task.metric)

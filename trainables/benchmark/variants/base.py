@@ -56,12 +56,14 @@ class Variant(ABC):
 
     Measurements are stored and tracked by `name`; a variant whose behaviour changes needs a new name. `dtype` is that of the
     weights. With `by_tokens`, batches are cut by their tokens instead of their queries: a batch size of n stands for as many
-    tokens as n queries have on average.
+    tokens as n queries have on average. `depends_on_batch`: the answer to a query depends on what else is in its batch, so that
+    scores are made of single queries, on which latency is timed; else of batches, which are faster.
     """
 
     name: str
     dtype: torch.dtype = torch.float32
     by_tokens: bool = False
+    depends_on_batch: bool = False
 
     @abstractmethod
     def prepare(self, model: TaskModel, device: torch.device) -> Forward:

@@ -67,6 +67,7 @@ class CutInt8(Cut):
 
     name = "cut_int8"
     variant = Int8()
+    depends_on_batch = Int8.depends_on_batch
 
 
 class CutOnnxInt8(Cut):
@@ -74,3 +75,4 @@ class CutOnnxInt8(Cut):
 
     name = "cut_onnx_int8"
     variant = OnnxInt8()
+    depends_on_batch = OnnxInt8.depends_on_batch

@@ -81,6 +81,7 @@ class OnnxInt8(OnnxRuntime):
     """ONNX Runtime with dynamic int8 quantisation of matrix products, per channel."""
 
     name = "onnx_int8"
+    depends_on_batch = True  # activations are quantised over the range of the whole batch
 
     def unavailable(self, device: torch.device) -> str | None:
         return "dynamic int8 has kernels for CPUs only" if device.type != "cpu" else super().unavailable(device)

@@ -17,6 +17,7 @@ class Int8(Variant):
     """PyTorch's dynamic quantisation, per tensor; embeddings, norms and attention stay in fp32."""
 
     name = "int8"
+    depends_on_batch = True  # activations are quantised over the range of the whole batch
 
     def unavailable(self, device: torch.device) -> str | None:
         if device.type != "cpu":
