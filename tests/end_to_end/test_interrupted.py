@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from study.cli.interrupts import INTERRUPTED
 from study.cluster.node_watch import LOST
 from tests.support.commands import ROOT
+from tests.support.shared_runs import TinyRun
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -97,12 +99,17 @@ def test_an_interrupted_phase_ends_with_one_line(says: str, number: int, tmp_pat
         _ends_with_one_line(running, number)
 
 
-def test_a_search_with_a_ray_train_group_and_a_benchmark_end_with_one_line(tmp_path: Path) -> None:
-    """SIGTERM while a group trains; the same command resumes, and gets Ctrl-C in the benchmark."""
+def test_a_search_with_a_ray_train_group_ends_with_one_line(tmp_path: Path) -> None:
     output = tmp_path / "out"
     with _running("tiny", output) as running:
         running.wait_for(lambda: list(output.glob("stages/target-*-1x64*/manifest.json")))
         _ends_with_one_line(running, signal.SIGTERM)
+
+
+def test_a_benchmark_ends_with_one_line(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """Of a copy of a finished study that has lost its measurements."""
+    output = Path(shutil.copytree(tiny_run.output, tmp_path / "out"))
+    shutil.rmtree(output / "benchmarks")
     with _running("tiny", output) as running:
         running.wait_for(running.says("benchmark 1x32"))
         time.sleep(1.0)

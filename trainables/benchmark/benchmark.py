@@ -23,7 +23,7 @@ from trainables.benchmark.scenarios.percentiles import FEWEST
 from trainables.benchmark.scenarios.queries import Query, QuerySample
 from trainables.benchmark.scenarios.rates import RateSearch, highest_rate
 from trainables.benchmark.scenarios.serving import CascadeServer, ModelServer, QueryServer
-from trainables.benchmark.scenarios.sweep import sweep_batch_sizes, timed_samples_per_s
+from trainables.benchmark.scenarios.sweep import WARM_S, sweep_batch_sizes, timed_samples_per_s
 from trainables.benchmark.scenarios.texts import Texts
 from trainables.benchmark.scenarios.timing import Clock, calls_within, median_call_s
 from trainables.benchmark.scenarios.warmup import warm_up
@@ -182,10 +182,12 @@ class Benchmark:
 
     def _offline(self, model_server: QueryServer, results: StepResults) -> None:
         settings, pooled = self.settings, self.sample.pooled
+        warm_s = WARM_S if self.device.type == "cuda" else 0.0  # on a CPU a pass over all batches takes minutes
         sweep = sweep_batch_sizes(
             *(model_server, settings.batch_sizes, settings.sweep_s),
             seed=settings.seed,
             clock=self.clock,
+            warm_s=warm_s,
             indices=pooled,
         )
         memory = PeakMemory(self.device)  # after the sweep: larger batches that it tried do not count
@@ -208,6 +210,7 @@ class Benchmark:
                     *(model_server, sweep.best, settings.per_language_s),
                     seed=settings.seed,
                     clock=self.clock,
+                    warm_s=warm_s,
                     indices=indices,
                 )
 

@@ -122,6 +122,15 @@ class _Attempt:
     limits: tuple[tuple[str, int], ...]
 
 
+def local_index(gpu: int | None, local_rank: int) -> int:
+    """The value of `LOCAL_RANK`, which DeepSpeed takes for the number of this worker's GPU (None: it has none).
+
+    Ray orders a node's workers by the numbers of their GPUs, and the GPUs that each of them sees by their names: from the
+    eleventh GPU of a node on ("10" comes before "9") a worker's place is not that of its GPU.
+    """
+    return local_rank if gpu is None else gpu
+
+
 def _work(config: dict[str, Any]) -> None:
     """The work of one worker of a group."""
     job: Job = ray.cloudpickle.loads(config["job"])
@@ -132,9 +141,9 @@ def _work(config: dict[str, Any]) -> None:
     from trainables.training.batching import Share
 
     context = ray.train.get_context()
-    os.environ["LOCAL_RANK"] = str(context.get_local_rank())
     share = Share.of(job.resources, context.get_world_rank(), context.get_world_size())
     # Outside of `use_gpu`, Ray's `get_device` returns the first GPU that PyTorch sees.
     device = get_device() if job.resources.gpus else torch.device("cpu")
+    os.environ["LOCAL_RANK"] = str(local_index(device.index, context.get_local_rank()))
     progress: Progress = config["progress"] if share.rank == 0 else no_progress
     job.run(workplace(job, share, device=device, progress=progress), ray.train.report)

@@ -60,8 +60,16 @@ class Family:
         return getattr(config, "sep_token_id", None) if marks else None
 
     def attention(self, device: torch.device) -> str:
-        """Fused attention on GPUs. Plain on CPUs, where the backward pass of PyTorch's kernel took half of a whole step."""
-        return "sdpa" if self.fused_attention and device.type == "cuda" else "eager"
+        """Fused attention on GPUs. Plain on CPUs, where the backward pass of PyTorch's kernel took half of a whole step.
+
+        For a GPU it also leaves cuDNN's kernels out for this process. PyTorch prefers them on Hopper and Blackwell, where their
+        backward pass gives NaN for padded rows of some lengths (pytorch#196678), and they are planned anew for each shape, of
+        which batches of texts have many.
+        """
+        if device.type != "cuda" or not self.fused_attention:
+            return "eager"
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        return "sdpa"
 
 
 # The costs are those of the lengths in `tests/benchmarks/row_lengths.json` in length-bucketed batches of 32 rows (of 128: 16%

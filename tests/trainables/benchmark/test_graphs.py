@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +14,16 @@ from torch import Tensor
 from tests.support.serving import CPU, PAD, TINY, queries
 from trainables.benchmark import Benchmark, QuerySample
 from trainables.benchmark.scenarios.serving import ModelServer
-from trainables.benchmark.variants import VARIANTS, Variant
+from trainables.benchmark.variants import VARIANTS, Variant, VariantUnavailable
 from trainables.benchmark.variants.graphs import GraphedRows, graph_length, graph_lengths, graphed
 from trainables.evaluation import Forward
 from trainables.models.task_model import TaskModel
+
+
+def test_an_encoder_that_reads_from_the_host_in_each_pass_is_refused_with_the_reason() -> None:
+    model: Any = SimpleNamespace(encoder=SimpleNamespace(config=SimpleNamespace(model_type="deberta-v2")))
+    with pytest.raises(VariantUnavailable, match="mDeBERTa copies a constant from the host"):
+        VARIANTS["graphed_bf16"].prepare(model, torch.device("cuda", 0))
 
 
 class FakeGraph:

@@ -54,6 +54,22 @@ def test_the_sweep_chooses_the_fastest_size_and_ends_when_out_of_memory() -> Non
         sweep_batch_sizes(server, (16, 32), 5.0, seed=0, clock=clock)
 
 
+@pytest.mark.parametrize(("warm_s", "fair"), [(1e6, True), (0.0, False)])
+def test_no_timed_batch_is_the_first_of_its_shape_on_a_device_that_compiles_for_each(warm_s: float, fair: bool) -> None:
+    clock, compiled = ManualClock(), set[tuple[int, ...]]()
+
+    def forward(ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
+        clock.now += 1.0 if tuple(ids_NL.shape) in compiled else 30.0
+        compiled.add(tuple(ids_NL.shape))
+        return torch.zeros(len(ids_NL), 3)
+
+    server = ModelServer(forward, queries([4, 4, 5, 5, 6, 6]), pad_id=PAD, device=CPU, threads=torch.get_num_threads())
+    sweep = sweep_batch_sizes(server, (1, 2), 6.0, seed=0, clock=clock, warm_s=warm_s)
+    assert (sweep.best == 2) is fair
+    if fair:
+        assert sweep.samples_per_s == pytest.approx({1: 1.0, 2: 2.0}, rel=0.2)
+
+
 def test_batches_by_tokens_hold_about_as_many_each() -> None:
     """Ten queries of 3.6 tokens on average: a size of 4 stands for 14.4 tokens."""
     server = ModelServer(

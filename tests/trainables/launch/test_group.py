@@ -24,6 +24,11 @@ from trainables.stages.tokenise import Tokenise
 from trainables.store.stage_store import StageStore
 
 
+@pytest.mark.parametrize(("gpu", "expected"), [(None, 3), (0, 0), (1, 1)])
+def test_deepspeed_takes_the_gpu_of_the_worker(gpu: int | None, expected: int) -> None:
+    assert group.local_index(gpu, 3) == expected
+
+
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The arguments of every trainer that was built; `fit` does nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,13 @@ import torch
 MB = 1e6
 STATUS, CLEAR_REFS, PAGEMAP = (Path("/proc/self", name) for name in ("status", "clear_refs", "pagemap"))
 RESET_PEAK = "5"  # proc_pid_clear_refs(5): reset the peak resident set size to the current one
+
+
+def release_models(device: torch.device) -> None:
+    """Free what models that are no longer used still hold on a GPU: merged attention layers refer to themselves."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from trainables.benchmark.scenarios.serving import QueryServer
 from trainables.benchmark.scenarios.timing import Clock, calls_within
 from trainables.out_of_memory import is_out_of_memory
 
+WARM_S = 120.0  # at most, for what a GPU does once for a shape: compile kernels, choose algorithms
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -28,11 +30,12 @@ def sweep_batch_sizes(
     *,
     seed: int,
     clock: Clock,
+    warm_s: float = 0.0,
     indices: Sequence[int] | None = None,
 ) -> Sweep:
     """Time every size in ascending order for `seconds` each; the first size that exceeds memory ends the sweep.
 
-    `indices` selects queries as in `timed_samples_per_s`.
+    `warm_s` and `indices` are those of `timed_samples_per_s`.
 
     Raises:
         RuntimeError: the smallest size already runs out of memory.
@@ -41,7 +44,9 @@ def sweep_batch_sizes(
     stopped: str | None = None
     for size in sorted(set(sizes)):
         try:
-            speeds[size] = timed_samples_per_s(server, size, seconds, seed=seed, clock=clock, indices=indices)
+            speeds[size] = timed_samples_per_s(
+                server, size, seconds, seed=seed, clock=clock, warm_s=warm_s, indices=indices
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or not speeds:
                 raise
@@ -53,10 +58,19 @@ def sweep_batch_sizes(
 
 
 def timed_samples_per_s(
-    server: QueryServer, size: int, seconds: float, *, seed: int, clock: Clock, indices: Sequence[int] | None = None
+    server: QueryServer,
+    size: int,
+    seconds: float,
+    *,
+    seed: int,
+    clock: Clock,
+    warm_s: float = 0.0,
+    indices: Sequence[int] | None = None,
 ) -> float:
     """Samples per second in batches of `size`, over all queries or those at `indices`, repeated to fill a batch.
 
+    The batch that needs most memory is served first, untimed, and then for up to `warm_s` the others, so that no timed batch is
+    the first of its shape.
     Derived from tokens per second: a size whose timed batches are longer than average is not at a disadvantage.
     """
     selected = range(len(server.tokens)) if indices is None else indices
@@ -71,7 +85,10 @@ def timed_samples_per_s(
         server.serve_batch(batch)
         return tokens_in(batch)
 
-    server.serve_batch(max(full, key=tokens_in))  # untimed: the batch that needs most memory
+    largest_first = sorted(full, key=tokens_in, reverse=True)
+    calls_within(
+        lambda number: server.serve_batch(largest_first[number]), warm_s, clock=clock, at_most=len(largest_first)
+    )
     calls = calls_within(serve, seconds, clock=clock)
     tokens_per_s = sum(call.result for call in calls) / sum(call.seconds for call in calls)
     return tokens_per_s / (tokens_in(selected) / len(selected))

@@ -19,6 +19,7 @@ from trainables.benchmark.flips import count_flips, sampled, summarised
 from trainables.benchmark.measurement import Measured
 from trainables.benchmark.placement import pinned
 from trainables.benchmark.probes.hardware import available_cores
+from trainables.benchmark.probes.memory import release_models
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.subjects.served import Served, summary_of, write_served
 from trainables.benchmark.subjects.timing import time_task
@@ -113,6 +114,7 @@ class CheckpointBenchmark:
         task, recorded = evaluate.task, self._recorded(evaluate) if type(variant) in AS_EVALUATED else None
         if recorded is not None and not audited:
             return Served(task.name, *recorded, None)
+        release_models(torch.device(self.device))  # of the target before
         model = load_task_model(self.folder(evaluate), task, device=torch.device(self.device))
         self.check(evaluate)
         # Only the timing is on the plan's threads, and single queries, which gain little from more.

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from trainables.benchmark.measurement import Measured
+from trainables.benchmark.probes.memory import release_models
 from trainables.benchmark.settings import BenchmarkSettings
 from trainables.benchmark.subjects.timing import time_task
 from trainables.benchmark.variants import ServedTokens, Variant, variant_named
@@ -51,6 +52,7 @@ class UntrainedBenchmark:
         if work.store.find(encoder) is None:
             raise FileNotFoundError(f"{work.store.folder(encoder)}: not a finished stage")
         ensure(self.evaluate.features, work)
+        release_models(work.device)  # of the variant before
         start = time.perf_counter()
         model = new_task_model(work.store.local(encoder), self.evaluate.task, seed=0, device=work.device).eval()
         load_s = time.perf_counter() - start

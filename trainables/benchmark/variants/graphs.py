@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from trainables.benchmark.variants.base import Variant, copy_to
+from trainables.benchmark.variants.base import Variant, VariantUnavailable, copy_to
 from trainables.benchmark.variants.eager import no_bf16
 from trainables.evaluation import Forward
 from trainables.models.families import FAMILIES
@@ -45,6 +45,10 @@ class GraphedBf16(Variant):
         return merged_copy(model, device, self.dtype)
 
     def prepare(self, model: TaskModel, device: torch.device) -> Forward:
+        if model.encoder.config.model_type == "deberta-v2":
+            raise VariantUnavailable(
+                self.name, "each pass of mDeBERTa copies a constant from the host, which no graph can record"
+            )
         return graphed(self.weights(model, device).logits, model, device)
 
 
