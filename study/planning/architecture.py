@@ -22,7 +22,10 @@ PAD_ID = 1  # in the study's own vocabularies
 
 @dataclass(frozen=True)
 class Architecture:
-    """Dimensions of an encoder. `largest` is the most parameters that a single module holds itself."""
+    """Dimensions of an encoder. `largest` is the most parameters that a single module holds itself.
+
+    `fused_attention` and `attention_bias` are those of its family.
+    """
 
     count: ParameterCount
     largest: int
@@ -32,6 +35,7 @@ class Architecture:
     heads: int
     fused_attention: bool
     vocabulary: int
+    attention_bias: bool = False
 
 
 class UnknownArchitecture(ValueError):
@@ -97,6 +101,7 @@ def _architecture(size_encoder: LadderEncoder | PublishedEncoder, vocabulary_siz
         heads=config.num_attention_heads,
         fused_attention=family.fused_attention,
         vocabulary=config.vocab_size,
+        attention_bias=family.attention_bias,
     )
 
 

@@ -211,9 +211,9 @@ def memory_verdict(study: Study, size: Size, architecture: Architecture) -> str:
 
 
 def _layer_bytes(architecture: Architecture, tokens: int, length: int) -> int:
-    """Activations of one layer with values of 2 bytes."""
-    attention = 0 if architecture.fused_attention else 5 * architecture.heads * length
-    return tokens * (34 * architecture.width + attention)
+    """Activations of one layer with values of 2 bytes. A fused kernel keeps only scores that it is given."""
+    kept = 5 if not architecture.fused_attention else 2 if architecture.attention_bias else 0
+    return tokens * (34 * architecture.width + kept * architecture.heads * length)
 
 
 def serving_gb(architecture: Architecture, variant: str | Variant) -> float:

@@ -24,6 +24,7 @@ class Family:
         pooling: what heads over whole rows read, unless a checkpoint's card says otherwise.
         pooler: the class adds an unused pooling layer by default.
         fused_attention: it supports PyTorch's fused kernels (`_supports_sdpa` of the class, transformers 5.23).
+        attention_bias: fused kernels get the scores that it adds for each two tokens, and each layer keeps them.
         mask_token: its tokenizer has one.
         needs_padding: why its rows cannot be computed without padding (`unpadding`), None if they can.
         positions_after_padding: position ids start after the id of padding.
@@ -35,6 +36,7 @@ class Family:
     pooling: Pooling
     pooler: bool = True
     fused_attention: bool = True
+    attention_bias: bool = False
     mask_token: bool = True
     needs_padding: str | None = None
     positions_after_padding: bool = False
@@ -99,6 +101,7 @@ FAMILIES = {
     "mt5": Family(
         *("MT5EncoderModel", "mean"),
         pooler=False,
+        attention_bias=True,
         mask_token=False,
         needs_padding=_BETWEEN_TOKENS.format("a learned bias"),
     ),

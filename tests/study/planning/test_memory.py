@@ -90,6 +90,8 @@ def test_activations_by_hand_and_what_fits() -> None:
     assert memory.activations_gb(SMALL, resources, load) * 1e9 == pytest.approx(2 * 64 * 34 * 8)
     plain = dataclasses.replace(SMALL, fused_attention=False)
     assert memory.activations_gb(plain, resources, load) * 1e9 == pytest.approx(2 * 64 * (34 * 8 + 5 * 2 * 16))
+    biased = dataclasses.replace(SMALL, attention_bias=True)
+    assert memory.activations_gb(biased, resources, load) * 1e9 == pytest.approx(2 * 64 * (34 * 8 + 2 * 2 * 16))
     kept = dataclasses.replace(resources, activation_checkpointing=True)
     assert memory.activations_gb(SMALL, kept, load) * 1e9 == pytest.approx(2 * 64 * 2 * 8 + 64 * 34 * 8)
     five = memory.activations_gb(SMALL, resources, Load(training, rows=5))
