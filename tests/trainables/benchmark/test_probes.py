@@ -13,7 +13,7 @@ from tests.support.serving import CPU
 from trainables.benchmark.probes import memory as memory_module
 from trainables.benchmark.probes.attention import attention_kernels
 from trainables.benchmark.probes.energy import EnergyRule, measure_energy
-from trainables.benchmark.probes.hardware import device_name
+from trainables.benchmark.probes.hardware import device_name, int8_saturates
 from trainables.benchmark.probes.nvml import FIELDS, gpu_names, read_gpu
 
 
@@ -190,6 +190,17 @@ def test_the_kernels_of_attention_are_those_that_were_called() -> None:
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         assert attention_kernels(lambda: attention(query, query, query)) == ("math",)
     assert attention_kernels(lambda: query @ query.mT) == ()
+
+
+@pytest.mark.parametrize(
+    ("instructions", "saturates"),
+    [("AVX2", True), ("AVX-512", True), ("AVX-512 VNNI", False), ("AMX", False), ("", False)],
+)
+def test_sums_of_8_bit_products_are_cut_off_on_x86_without_instructions_for_them(
+    instructions: str, saturates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.benchmark.probes.hardware.vector_instructions", lambda: instructions)
+    assert int8_saturates() is saturates
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,11 @@ def vector_instructions() -> str:
     return "AVX2" if torch.cpu._is_avx2_supported() else ""
 
 
+def int8_saturates() -> bool:
+    """Whether products of 8 bits are added in 16 bits, which two large ones exceed: x86 CPUs without VNNI or AMX."""
+    return vector_instructions() in ("AVX2", "AVX-512")
+
+
 def cpu_model() -> str:
     """The model from /proc/cpuinfo; the architecture if it names none, as on some ARM machines."""
     if CPUINFO.exists():

@@ -59,7 +59,8 @@ class Cut(Variant):
     def context(self, queries: Sequence[Query]) -> dict[str, Any]:
         if self.tokens is None:
             return {}
-        return {"embedding_rows": len(self.tokens.ids), "unknown_tokens": self.tokens.missing_in(queries)}
+        rows = {"embedding_rows": len(self.tokens.ids), "unknown_tokens": self.tokens.missing_in(queries)}
+        return {**self.variant.context(queries), **rows}
 
 
 class CutInt8(Cut):
