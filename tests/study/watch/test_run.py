@@ -38,7 +38,7 @@ def test_a_run_is_served_until_it_ends_and_an_open_page_gets_its_report(tmp_path
     assert run.returncode == 0, error
     assert json.loads(out)["report"] == str(output / "report.html"), "standard output has the result alone"
     assert page == (output / "report.html").read_bytes()
-    assert states[0] == "The run is starting."
+    assert states[0].startswith(("The run is starting.", "Running: "))  # a busy machine asks late
     assert any(state.startswith("Running: ") for state in states)
     with pytest.raises(URLError, match="refused"):
         urlopen(url, timeout=240)
