@@ -27,8 +27,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 class Running:
     """A command, and the lines that it has written to standard error."""
 
-    def __init__(self, recipe: str, output: Path) -> None:
-        command = (sys.executable, "-m", "study", "run", f"tests/support/recipes.py:{recipe}", "--output", str(output))
+    def __init__(self, recipe: str, output: Path, *options: str) -> None:
+        run = (sys.executable, "-m", "study", "run", f"tests/support/recipes.py:{recipe}")
+        command = (*run, "--output", str(output), *options)
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -67,8 +68,8 @@ class Running:
 
 
 @contextmanager
-def _running(recipe: str, output: Path) -> Iterator[Running]:
-    running = Running(recipe, output)
+def _running(recipe: str, output: Path, *options: str) -> Iterator[Running]:
+    running = Running(recipe, output, *options)
     try:
         yield running
     finally:
@@ -101,7 +102,7 @@ def test_an_interrupted_phase_ends_with_one_line(says: str, number: int, tmp_pat
 
 def test_a_search_with_a_ray_train_group_ends_with_one_line(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with _running("tiny", output) as running:
+    with _running("tiny", output, "--sizes", "1x64") as running:
         running.wait_for(lambda: list(output.glob("stages/target-*-1x64*/manifest.json")))
         _ends_with_one_line(running, signal.SIGTERM)
 

@@ -88,6 +88,8 @@ class Browser:
 
     def open(self, page: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
         """Show a local file in a window of that size (CSS pixels), and wait until its charts are drawn."""
+        self._call("Page.navigate", url="about:blank")
+        self.wait_for("location.href === 'about:blank'")  # a page before may still ask a server that is gone
         self.messages.clear()
         self.requests.clear()
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
