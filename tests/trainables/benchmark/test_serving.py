@@ -65,9 +65,7 @@ def test_no_timed_batch_is_the_first_of_its_shape_on_a_device_that_compiles_for_
 
     server = ModelServer(forward, queries([4, 4, 5, 5, 6, 6]), pad_id=PAD, device=CPU, threads=torch.get_num_threads())
     sweep = sweep_batch_sizes(server, (1, 2), 6.0, seed=0, clock=clock, warm_s=warm_s)
-    assert (sweep.best == 2) is fair
-    if fair:
-        assert sweep.samples_per_s == pytest.approx({1: 1.0, 2: 2.0}, rel=0.2)
+    assert (sweep.samples_per_s == pytest.approx({1: 1.0, 2: 2.0}, rel=0.2)) is fair
 
 
 def test_batches_by_tokens_hold_about_as_many_each() -> None:
