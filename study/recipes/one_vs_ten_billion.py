@@ -56,7 +56,7 @@ def one_vs_ten_billion(seed: int = 0) -> Study:
             size_on_80_gb("xlm-r-large", gpus=0.5, micro_batch=64),
             size_on_80_gb("xlm-r-xl", activation_checkpointing=True, **by_tokens(16_384)),
             size_on_80_gb("xlm-r-xxl", workers=4, micro_batch=32, **XXL),
-            size_on_80_gb("mt5-large", MT5_RATE, gpus=0.5, micro_batch=64),
+            size_on_80_gb("mt5-large", MT5_RATE, gpus=0.5, **by_tokens(4096)),
             size_on_80_gb("mt5-xl", MT5_RATE, **by_tokens(16_384)),
             size_on_80_gb("mt5-xxl", MT5_RATE, workers=2, **by_tokens(4096), **XXL),
         ),
