@@ -24,7 +24,7 @@ class Family:
         pooling: what heads over whole rows read, unless a checkpoint's card says otherwise.
         pooler: the class adds an unused pooling layer by default.
         fused_attention: it supports PyTorch's fused kernels (`_supports_sdpa` of the class, transformers 5.23).
-        attention_bias: fused kernels get the scores that it adds for each two tokens, and each layer keeps them.
+        attention_bias: it adds scores for each pair of tokens, which fused kernels are given and each layer keeps.
         mask_token: its tokenizer has one.
         needs_padding: why its rows cannot be computed without padding (`unpadding`), None if they can.
         positions_after_padding: position ids start after the id of padding.

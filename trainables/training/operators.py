@@ -57,7 +57,7 @@ def building(folder: Path, *, owned: bool) -> Iterator[None]:
     PyTorch's lock is the existence of a file, and it waits without end for an owner that was killed. Ours is a file lock, which
     the kernel releases: in a folder that is `owned`, which only this project's processes use, a file of PyTorch's that is there
     while we hold ours has lost its owner. It is removed once the compiler that its owner started has ended. Elsewhere the owner
-    may be another program, and it is removed when it is old.
+    may be another program, and its lock is removed once it is old.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torchs = folder / "lock"

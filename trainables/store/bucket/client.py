@@ -144,9 +144,8 @@ class RemoteStore:
                 return _tag(obstore.put(self._store, name, content, mode=mode, use_multipart=False))
             except (AlreadyExistsError, PreconditionError, FileNotFoundError):
                 present = self.get(name)
-                if (
-                    present is None and mode == "create"
-                ):  # refused for a put that is under way, such as an earlier attempt's
+                # Refused for a put that is under way, such as an earlier attempt's.
+                if present is None and mode == "create":
                     raise ConnectionError("the store refused a new object as existing, and has none") from None
                 return present.tag if present is not None and present.content == content else None
 
