@@ -255,6 +255,14 @@ BoundMs = Annotated[
         rich_help_panel=RECIPE_PANEL,
     ),
 ]
+NoBenchmark = Annotated[
+    bool,
+    typer.Option(
+        "--no-benchmark",
+        help="train and score, and time nothing; the command without it adds the benchmark later",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="read published data from this folder instead of the hub", parser=to_path),
@@ -303,6 +311,7 @@ def load_study(
     seed: int | None,
     repeats: int | None,
     bound_ms: float | None = None,
+    no_benchmark: bool = False,
 ) -> Study:
     """The recipe's study with the given changes; an invalid one is refused."""
     from study.errors import joined
@@ -312,7 +321,12 @@ def load_study(
 
     try:
         return load_recipe(recipe).replace(
-            trials=trials, sizes=split_names(sizes), seed=seed, repeats=repeats, bound_ms=bound_ms
+            trials=trials,
+            sizes=split_names(sizes),
+            seed=seed,
+            repeats=repeats,
+            bound_ms=bound_ms,
+            no_benchmark=no_benchmark,
         )
     except (UnknownRecipe, DataError) as error:
         refuse(str(error))

@@ -9,6 +9,7 @@ import typer
 
 from study.cli.options import (
     DataRoot,
+    NoBenchmark,
     Recipe,
     Repeats,
     Seed,
@@ -68,6 +69,7 @@ def plan(
     sizes: Sizes = None,
     seed: Seed = None,
     repeats: Repeats = None,
+    no_benchmark: NoBenchmark = False,
     price: Price = None,
     detect: Detect = None,
     earlier: From = None,
@@ -83,7 +85,7 @@ def plan(
     if earlier is not None and detect is None:
         refuse("--from needs --detect POINTS")
     use_data_root(data_root)
-    study = load_study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats)
+    study = load_study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, no_benchmark=no_benchmark)
     console.print(render_plan(study, price=price), soft_wrap=False)
     if output is not None:
         _print_front(study, output)

@@ -26,6 +26,7 @@ from study.cli.options import (
     HourPrice,
     Keep,
     KeepModels,
+    NoBenchmark,
     Recipe,
     Repeats,
     RetryCollapsed,
@@ -105,6 +106,7 @@ def run(
     seed: Seed = None,
     repeats: Repeats = None,
     bound_ms: BoundMs = None,
+    no_benchmark: NoBenchmark = False,
     address: Address = None,
     retry_failed: RetryFailed = False,
     retry_collapsed: RetryCollapsed = False,
@@ -127,7 +129,16 @@ def run(
         hide_password(tracking_uri)
         check_budget(budget_price, price)
         use_data_root(data_root)
-        load = partial(load_study, recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, bound_ms=bound_ms)
+        load = partial(
+            load_study,
+            recipe,
+            trials=trials,
+            sizes=sizes,
+            seed=seed,
+            repeats=repeats,
+            bound_ms=bound_ms,
+            no_benchmark=no_benchmark,
+        )
         if output is not None:
             read_bucket(output, "--output")  # its `study.json` says how the study is built
         study, folder = study_and_folder(load, output)

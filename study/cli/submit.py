@@ -18,6 +18,7 @@ from study.cli.options import (
     HourPrice,
     Keep,
     KeepModels,
+    NoBenchmark,
     Repeats,
     RetryCollapsed,
     RetryFailed,
@@ -92,6 +93,7 @@ def submit(
     seed: Seed = None,
     repeats: Repeats = None,
     bound_ms: BoundMs = None,
+    no_benchmark: NoBenchmark = False,
     retry_failed: RetryFailed = False,
     retry_collapsed: RetryCollapsed = False,
     keep: KeepModels = Keep.ALL,
@@ -140,7 +142,7 @@ def submit(
                 server.stop(job)
         else:
             entrypoint = jobs.entrypoint_of(recipe, options) + ["--retry-failed"] * retry_failed
-            entrypoint += ["--retry-collapsed"] * retry_collapsed
+            entrypoint += ["--retry-collapsed"] * retry_collapsed + ["--no-benchmark"] * no_benchmark
             name = jobs.checked_name(recipe, trials=trials, sizes=split_names(sizes), seed=seed, repeats=repeats)
             server = jobs.JobServer(address)
             job = _start(server, entrypoint, name)

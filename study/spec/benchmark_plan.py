@@ -72,6 +72,10 @@ class BenchmarkPlan:
         settings = None if self.settings is None else dataclasses.replace(self.settings, bound_ms=bound_ms)
         return dataclasses.replace(self, bound_ms=bound_ms, settings=settings)
 
+    def without_variants(self) -> BenchmarkPlan:
+        """The same plan with nothing to serve, so that nothing is timed."""
+        return dataclasses.replace(self, variants=(), cascade=None)
+
     @property
     def _scenarios(self) -> tuple[Scenario, ...]:
         return self.scenarios if self.settings is None else self.settings.scenarios

@@ -214,8 +214,9 @@ class Study:
         seed: int | None = None,
         repeats: int | None = None,
         bound_ms: float | None = None,
+        no_benchmark: bool = False,
     ) -> Study:
-        """The study with command-line changes.
+        """The study with command-line changes; with `no_benchmark` nothing is timed.
 
         Raises:
             InvalidStudy: an unknown size, or values that make the study invalid.
@@ -236,6 +237,8 @@ class Study:
             changed = dataclasses.replace(changed, repeats=further)
         if bound_ms is not None:
             changed = dataclasses.replace(changed, benchmark=changed.benchmark.with_bound(bound_ms))
+        if no_benchmark:
+            changed = dataclasses.replace(changed, benchmark=changed.benchmark.without_variants())
         return changed if seed is None else changed.with_seed(seed)
 
     def with_seed(self, seed: int) -> Study:

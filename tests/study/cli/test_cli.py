@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from study.benchmarking.early import early_wanted
 from study.cli.app import app
 from study.run.driver import RunOptions, RunResult
 from study.run.identity import check_identity
@@ -214,3 +215,26 @@ def test_what_is_retried_reaches_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     for flags in ([], ["--retry-failed"], ["--retry-collapsed"]):
         assert CliRunner().invoke(app, [*command, *flags]).exit_code == 0
     assert [(own.retry_failed, own.retry_collapsed) for own in asked] == [(False, False), (True, False), (False, True)]
+
+
+def test_a_run_without_a_benchmark_times_nothing_in_the_same_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Study] = []
+
+    def run_study(study: Study, options: RunOptions) -> RunResult:
+        asked.append(study)
+        return RunResult({}, ())
+
+    monkeypatch.setattr("study.run.driver.run_study", run_study)
+    command = ["run", "quickstart", "--output", str(tmp_path)]
+    for flags in ([], ["--no-benchmark"]):
+        assert CliRunner().invoke(app, [*command, *flags]).exit_code == 0
+    whole, trained = asked
+    assert whole.benchmark.variants
+    assert trained.benchmark.variants == ()
+    assert not early_wanted(trained)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    check_identity(trained, folder)
+    check_identity(whole, folder)  # a later run in the folder adds the benchmark

@@ -36,7 +36,7 @@ def test_bad_input_is_refused_before_anything_is_uploaded(
     assert ran.stdout == ""
 
 
-def test_a_job_retries_what_its_submission_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_gets_the_flags_of_its_submission(monkeypatch: pytest.MonkeyPatch) -> None:
     class Submitted(Exception):
         pass
 
@@ -46,7 +46,7 @@ def test_a_job_retries_what_its_submission_asks_for(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("study.cli.submit._start", submit)
     monkeypatch.setattr("study.cluster.jobs.JobServer", lambda address: None)
     command = ["submit", "quickstart", "--output", "/shared/x"]
-    for flags in (["--retry-collapsed"], ["--retry-failed", "--retry-collapsed"], []):
+    for flags in (["--retry-collapsed"], ["--retry-failed", "--retry-collapsed"], ["--no-benchmark"], []):
         ran = CliRunner().invoke(app, [*command, *flags])
         assert isinstance(ran.exception, Submitted)
         assert str(ran.exception).endswith(" ".join(["--output /shared/x", *flags]))

@@ -10,7 +10,7 @@ import torch
 
 from study.planning.architecture import architecture_of
 from study.planning.memory import serving_gb
-from study.spec import BenchmarkPlan, InvalidStudy
+from study.spec import BenchmarkPlan, Cascade, InvalidStudy
 from tests.support import recipes
 from trainables.benchmark.variants import VARIANTS, Variant
 from trainables.evaluation import Forward
@@ -84,3 +84,10 @@ def test_another_bound_also_changes_explicit_settings() -> None:
     plan = BenchmarkPlan(settings=BenchmarkPlan(window_s=2.0).resolved_settings())
     assert plan.with_bound(50.0).resolved_settings().bound_ms == 50.0
     assert BenchmarkPlan(window_s=2.0).with_bound(50.0).resolved_settings().bound_ms == 50.0
+
+
+def test_a_study_without_a_benchmark_serves_nothing_not_even_a_cascade() -> None:
+    study = recipes.tiny()
+    served = dataclasses.replace(study, benchmark=dataclasses.replace(study.benchmark, cascade=Cascade()))
+    assert served.replace(no_benchmark=True).benchmark == dataclasses.replace(study.benchmark, variants=())
+    assert served.replace(no_benchmark=False) == served
