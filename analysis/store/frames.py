@@ -74,6 +74,7 @@ TRIALS = {
     "intermediate": "str",
     "lr_intermediate": "float64",
     "lr_target": "float64",
+    "rate_factor": "float64",
     "seed": "Int64",
     "outcome": "str",
     "default_cell": "bool",

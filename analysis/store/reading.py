@@ -137,7 +137,7 @@ def _trial_row(run: StoredRun) -> dict[str, Any]:
         "kind": tags["kind"],
         "repeats": tags.get("repeats", ""),
         "intermediate": run.params.get("intermediate", ""),
-        **{name: _number(run, name) for name in ("lr_intermediate", "lr_target", "seed")},
+        **{name: _number(run, name) for name in ("lr_intermediate", "lr_target", "rate_factor", "seed")},
         "outcome": tags.get("outcome", "unfinished"),
         "default_cell": tags.get("default_cell") == "true",
         "dev_score": metrics.get("dev/score"),

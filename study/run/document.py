@@ -35,6 +35,7 @@ def _size_document(
         "name": size.name,
         "params_m": round(count.total / 1e6, 3),
         "params_body_m": round(count.body / 1e6, 3),
+        "rate_factor": size.rate_factor,
         "trials": len(result.trials),
         "pruned": result.count(TrialOutcome.STOPPED_EARLY),
         "failed": result.failed_count,

@@ -155,6 +155,7 @@ def run_study(study: Study, options: RunOptions) -> RunResult:
         "study": study.name,
         "output": shown(options.output),
         "wall_s": round(timeline.wall_s, 1),
+        "all_runs_s": round(spent.seconds, 1),
         "seconds": {name: round(value, 1) for name, value in timeline.seconds.items()},
         "peak_memory_mb": round(peak_memory.peak_mb),
         "peak_memory_by_phase_mb": {name: round(value) for name, value in peak_memory.by_phase.items()},
@@ -415,6 +416,8 @@ class _Run:
         stages = [f"{kind} {seconds:.0f} s" for kind, seconds in seconds_by_stage_kind(self.options.output).items()]
         self.console.say("time by phase: " + ", ".join(phases))
         self.console.say("time by stage: " + ", ".join(stages))
+        wall_s, all_runs_s = self.timeline.wall_s, self.spent.seconds
+        earlier = f" ({all_runs_s:.0f} s with earlier runs)" if all_runs_s - wall_s >= 1 else ""
         self.console.say(
-            f"wall time {self.timeline.wall_s:.0f} s, peak memory {peak_memory.peak_mb / 1000:.1f} GB; report: {report}"
+            f"wall time {wall_s:.0f} s{earlier}, peak memory {peak_memory.peak_mb / 1000:.1f} GB; report: {report}"
         )

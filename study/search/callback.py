@@ -186,6 +186,7 @@ class TrialLog(Callback):  # type: ignore[misc]
             "intermediate": choice.intermediate,
             "lr_intermediate": choice.lr_intermediate,
             "lr_target": choice.lr_target,
+            "rate_factor": self.size.rate_factor,
             "epochs": choice.epochs,
             "seed": self.study.seed if choice.seed is None else choice.seed,
         }

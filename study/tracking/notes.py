@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from study.spec.space import NONE
 
@@ -29,6 +30,11 @@ _RUNS = """\
 - `tags.size = 'SIZE'`: everything of one size
 
 *Views*, above the runs table, has two of these with their columns.
+
+**Parameters**
+
+- `lr_intermediate`, `lr_target`: the recipe's learning rates. A size trains at `rate_factor` times these, and a task can have a
+  factor of its own.
 
 **Metrics**
 
@@ -60,12 +66,12 @@ def size_note(size: str) -> str:
     return f"Encoder size {size}: its trials, their repeats and the benchmarks of its best model are the child runs."
 
 
-def trial_note(size: str, params: Mapping[str, object]) -> str:
+def trial_note(size: str, params: Mapping[str, Any]) -> str:
     """A trial of the search."""
     return f"Trial of size {size}: {_choice(params)}."
 
 
-def repeat_note(size: str, params: Mapping[str, object], *, of: str) -> str:
+def repeat_note(size: str, params: Mapping[str, Any], *, of: str) -> str:
     """A trial's repeat with another seed."""
     return f"Repeat of trial {of} of size {size} with seed {params['seed']}: {_choice(params)}."
 
@@ -77,8 +83,8 @@ def benchmark_note(size: str, variant: str) -> str:
     )
 
 
-def _choice(params: Mapping[str, object]) -> str:
-    intermediate, rate = params["intermediate"], params.get("lr_intermediate")
+def _choice(params: Mapping[str, Any]) -> str:
+    intermediate, rate = params["intermediate"], _rate(params, "lr_intermediate")
     first = "" if rate is None else f"trained on {intermediate} at learning rate {rate}, then "
     if intermediate == NONE:
         instead = ", without an intermediate task"
@@ -86,8 +92,13 @@ def _choice(params: Mapping[str, object]) -> str:
         instead = "" if rate is not None else f", with the arm {intermediate}"
     steps = "" if params.get("epochs", 1.0) == 1.0 else f" and {params['epochs']} times the usual steps"
     return (
-        f"{first}trained on each target at learning rate {params['lr_target']}{steps}{instead}, seed {params['seed']}"
+        f"{first}trained on each target at learning rate {_rate(params, 'lr_target')}{steps}{instead}, seed {params['seed']}"
     )
+
+
+def _rate(params: Mapping[str, Any], name: str) -> str | None:
+    """The learning rate that the size trains at: the recipe's times the size's factor."""
+    return None if params.get(name) is None else f"{params[name] * params.get('rate_factor', 1.0):g}"
 
 
 def _listed(names: Sequence[str]) -> str:

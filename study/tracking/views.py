@@ -59,7 +59,7 @@ TRIAL_VIEW = View(
     (
         *_columns("tags", "size", "outcome"),
         *_columns("metrics", "dev/score", "test/score", "targets_finished"),
-        *_columns("params", "intermediate", "lr_intermediate", "lr_target", "epochs"),
+        *_columns("params", "intermediate", "lr_intermediate", "lr_target", "rate_factor", "epochs"),
     ),
 )
 

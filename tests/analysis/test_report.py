@@ -79,6 +79,17 @@ def test_the_report_escapes_recorded_text(report: str) -> None:
 
 
 @pytest.mark.slow
+def test_trials_are_shown_at_the_rates_they_trained_at(frames: StudyFrames, tmp_path: Path) -> None:
+    (row,) = frames.trials.head(1).to_dict("records")
+    trials = frames.trials.head(1).assign(lr_target=1e-3, lr_intermediate=3e-4, rate_factor=4.0)
+    tables = {name: getattr(frames, name) for name in ("sizes", "scores", "benchmarks")}
+    shown = section(write(StudyFrames(trials=trials, **tables, context=frames.context), tmp_path), "Search")
+    cells = shown[shown.index(row["trial_id"]) :].split()
+    assert {"0.0012", "0.004"} <= set(cells)
+    assert not {"0.001", "0.0003"} & set(cells)
+
+
+@pytest.mark.slow
 def test_text_in_a_chart_cannot_end_its_script(frames: StudyFrames, tmp_path: Path) -> None:
     hostile = frames.benchmarks.assign(variant="</script><b>out</b>")
     study = StudyFrames(frames.sizes, frames.trials, frames.scores, hostile, frames.context)

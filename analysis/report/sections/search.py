@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from analysis.charts.search import agreement_chart, importance_chart
@@ -126,8 +129,8 @@ def _trials(findings: Findings, page: Page) -> str:
             row["trial_id"],
             row["size"],
             row["intermediate"] or "not recorded",
-            _rate(row["lr_intermediate"], absent="none"),
-            _rate(row["lr_target"]),
+            _rate(row, "lr_intermediate", absent="none"),
+            _rate(row, "lr_target"),
             count(row["seed"]),
             row["outcome"].replace("_", " "),
             number(row["dev_score"]),
@@ -200,5 +203,7 @@ def _sizes(sizes: pd.DataFrame, page: Page) -> str:
     return page.table("sizes", columns, rows, caption="Sizes searched", data=sizes)
 
 
-def _rate(value: object, *, absent: str = "not recorded") -> str:
-    return Absent(absent) if pd.isna(value) else Number(f"{value:g}")  # type: ignore[call-overload]
+def _rate(trial: Mapping[Any, Any], name: str, *, absent: str = "not recorded") -> str:
+    """The learning rate that a trial trained at: the recipe's times its size's factor, which earlier versions did not record."""
+    factor = 1.0 if pd.isna(trial["rate_factor"]) else trial["rate_factor"]
+    return Absent(absent) if pd.isna(trial[name]) else Number(f"{trial[name] * factor:g}")

@@ -25,7 +25,7 @@ from trainables.stages.base import Stage
 from trainables.store.stage_store import StageStore
 
 # Keys whose values differ from run to run.
-OF_A_RUN = {"output", "report", "wall_s", "seconds", "peak_memory_mb", "peak_memory_by_phase_mb"}
+OF_A_RUN = {"output", "report", "wall_s", "all_runs_s", "seconds", "peak_memory_mb", "peak_memory_by_phase_mb"}
 
 
 @pytest.fixture
@@ -82,10 +82,11 @@ def test_the_same_command_repeats_nothing(kept: KeptOutput) -> None:
     assert kept.experiment_tags()["mlflow.experimentKind"] == "custom_model_development"
     assert "tags.best = 'true'" in kept.experiment_tags()["mlflow.note.content"]
     assert (kept.folder / "report.html").is_file()
-    assert command.document.keys() == kept.document.keys() | {
-        "peak_memory_by_phase_mb"
-    }  # which that version did not have
-    assert _without(command.document, OF_A_RUN) == _without(kept.document, OF_A_RUN)
+    new = {"peak_memory_by_phase_mb", "all_runs_s"}  # that version had neither, nor a size's `rate_factor`
+    document = command.document
+    assert document.keys() == kept.document.keys() | new
+    assert [size.pop("rate_factor") for size in document["sizes"]] == [1.0, 1.0]
+    assert _without(document, OF_A_RUN) == _without(kept.document, OF_A_RUN)
 
 
 def _without(document: dict[str, Any], keys: set[str]) -> dict[str, Any]:
