@@ -101,28 +101,34 @@ def runs() -> str:
     rows = []
     for path in _saved():
         frames, last = analysis.read_saved(path), path.with_name(f"{path.stem}.run.json")
-        took = _took(json.loads(last.read_text(encoding="utf-8"))) if last.is_file() else ["n/a"] * 4
+        took = ["n/a"] * 5
+        if last.is_file():
+            took = _took(json.loads(last.read_text(encoding="utf-8")), served=not frames.benchmarks.empty)
         done = int((frames.trials["outcome"] == "complete").sum())
         trained = f"{frames.context['hardware']}: {frames.context['precision']}"
         sizes = ", ".join(frames.size_names)
         rows.append([sizes, frames.context["seed"], trained, done, len(frames.benchmarks), *took])
-    phases = ("search", "benchmark", "report", "this run")
+    phases = ("search", "benchmark", "report", "this run", "all runs")
     return markdown(["size", "seed", "trained on, in", "trials", "variants served", *phases], rows)
 
 
-def _took(run: dict[str, Any]) -> list[str]:
-    """Of a run's phases and of the whole: minutes, with the peak memory where it was recorded.
+def _took(run: dict[str, Any], *, served: bool) -> list[str]:
+    """Of a run's phases, of the whole, and of all runs of its command: minutes, with the peak memory where it was recorded.
 
-    A resumed run knows nothing of what an earlier one finished.
+    A resumed run knows nothing of what an earlier one finished but the time that it took.
     """
     peaks = {**run.get("peak_memory_by_phase_mb", {}), "whole": run["peak_memory_mb"]}
     seconds = {**run["seconds"], "whole": run["wall_s"]}
-    return [
-        f"{seconds[phase] / 60:.1f} min" + (f", {peaks[phase] / 1e3:.1f} GB" if phase in peaks else "")
-        if seconds[phase] >= 1.0
+    all_runs = f"{run['all_runs_s'] / 60:.1f} min" if "all_runs_s" in run else "n/a"
+    own = {
+        phase: f"{seconds[phase] / 60:.1f} min" + (f", {peaks[phase] / 1e3:.1f} GB" if phase in peaks else "")
+        if seconds.get(phase, 0.0) >= 3.0
         else "in an earlier run"
         for phase in ("search", "benchmark", "report", "whole")
-    ]
+    }
+    if not served:
+        own["benchmark"] = "none"
+    return [*own.values(), all_runs]
 
 
 def scores(findings: Findings) -> str:
