@@ -91,9 +91,7 @@ def _choice(params: Mapping[str, Any]) -> str:
     else:
         instead = "" if rate is not None else f", with the arm {intermediate}"
     steps = "" if params.get("epochs", 1.0) == 1.0 else f" and {params['epochs']} times the usual steps"
-    return (
-        f"{first}trained on each target at learning rate {_rate(params, 'lr_target')}{steps}{instead}, seed {params['seed']}"
-    )
+    return f"{first}trained on each target at learning rate {_rate(params, 'lr_target')}{steps}{instead}, seed {params['seed']}"
 
 
 def _rate(params: Mapping[str, Any], name: str) -> str | None:

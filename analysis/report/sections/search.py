@@ -204,6 +204,6 @@ def _sizes(sizes: pd.DataFrame, page: Page) -> str:
 
 
 def _rate(trial: Mapping[Any, Any], name: str, *, absent: str = "not recorded") -> str:
-    """The learning rate that a trial trained at: the recipe's times its size's factor, which earlier versions did not record."""
+    """The learning rate that a trial trained at: the recipe's times its size's factor (not recorded before)."""
     factor = 1.0 if pd.isna(trial["rate_factor"]) else trial["rate_factor"]
     return Absent(absent) if pd.isna(trial[name]) else Number(f"{trial[name] * factor:g}")

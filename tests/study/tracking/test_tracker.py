@@ -229,7 +229,8 @@ def test_what_mlflow_cannot_hold_is_kept_whole_in_a_file(tmp_path: Path) -> None
 def test_a_note_says_at_which_rates_a_size_trains() -> None:
     params = {**PARAMS, "intermediate": "topics", "lr_intermediate": 1e-4, "rate_factor": 2.0}
     assert trial_note("s", params) == (
-        "Trial of size s: trained on topics at learning rate 0.0002, then trained on each target at learning rate 0.002, seed 0."
+        "Trial of size s: trained on topics at learning rate 0.0002, then trained on each target at learning rate 0.002, "
+        "seed 0."
     )
 
 
