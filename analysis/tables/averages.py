@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,8 +14,8 @@ from analysis.store.counted import Cells, counted_trials
 from analysis.store.examples import Floats
 from analysis.store.frames import ENGLISH, NONE, StudyFrames, frame, rows_where
 from analysis.tables.chance import at_chance
-from analysis.tables.gains import paired_scores, seed_variances
-from analysis.tables.inference import ALPHA, example_variance, holm, infer, tie_ranks
+from analysis.tables.gains import paired_scores
+from analysis.tables.inference import ALPHA, example_variance, holm, infer, pooled_variance, tie_ranks
 
 _AVERAGES = {
     "size": "str",
@@ -80,18 +80,23 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
     not every seed has are left out; `collapsed` counts those for which a run collapsed that none replaces.
 
     `sd` is over the `seeds` of the mean over `targets`. `low` and `high` are each row's own 95% interval, `p_holm` is corrected
-    over the table, both as in `gains.gains`. `rank` orders the intermediate tasks of a size in tie groups (`ranks`).
+    over the table, both as in `gains.gains`; the spread over seeds is pooled over the intermediate tasks that have all of the
+    row's targets and seeds, over these. `rank` orders the intermediate tasks of a size in tie groups (`ranks`).
     `not_zero_shot` are the languages besides English, of these targets, that the intermediate task is trained in, or "unknown".
     """
     pairs = transfer_pairs(frames, cells=cells, with_left_out=True)
     if above_chance:
         pairs = pairs[~pairs["task"].isin(at_chance(frames))]
     rows: list[dict[str, Any]] = []
+    counted = pairs[~pairs["collapsed"] & ~pairs["replaced"]]
+    by_run_of = {size: _by_run(own) for size, own in counted.groupby("size", sort=False)}
     for (size, intermediate), every in pairs.groupby(["size", "intermediate"], sort=False):
         group = every[~every["replaced"]]
         means, scored = _mean_by_seed(group)
         if means.empty:
             continue
+        arms = _arms(by_run_of[size], scored, means.index)
+        variance, df = _spread(means.to_numpy(), np.array(list(arms.values())))
         rows.append(
             {
                 "size": size,
@@ -102,17 +107,17 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
                 "targets": len(scored),
                 "collapsed": group.loc[group["collapsed"], "task"].nunique(),
                 "replaced": every.loc[every["replaced"], "seed"].nunique(),
-                "by_seed": means.to_dict(),
+                "variance": variance,
+                "df": df,
                 "example_variance": mean_example_variance(frames, group, [task for _, task in scored]),
                 "not_zero_shot": frames.not_zero_shot_in_words(str(intermediate), [task for _, task in scored]),
             }
         )
-    table = pd.DataFrame(rows, columns=[*_AVERAGES, "example_variance", "by_seed"])
-    variances, df = seed_variances(table["by_seed"], table["size"])
+    table = pd.DataFrame(rows, columns=[*_AVERAGES, "variance", "df", "example_variance"])
     inferred = infer(
         table["gain"].astype("float64"),
-        variances,
-        df=df,
+        table["variance"].astype("float64"),
+        df=table["df"].astype("float64"),
         seeds=table["seeds"].astype("float64"),
         example_variances=table["example_variance"].astype("float64"),
     )
@@ -139,17 +144,17 @@ def ranks(frames: StudyFrames, pairs: pd.DataFrame, gains: Mapping[str, float]) 
     seeds = pairs.groupby(["size", "intermediate", "task"])["seed"].transform("nunique")
     pairs = pairs[seeds > 1]
     pairs_of = {name: pairs[pairs["intermediate"] == name] for name in names}
+    by_run = _by_run(pairs)
 
     @cache
     def told_from(head: str) -> dict[str, bool]:
         others = [name for name in names if name != head]
-        rows = [_difference(frames, pairs_of[head], pairs_of[other]) for other in others]
-        variances, df = seed_variances([row["by_seed"] for row in rows], [head] * len(rows))
+        rows = [_difference(frames, by_run, pairs_of[head], pairs_of[other]) for other in others]
         inferred = infer(
             estimates := np.array([row["difference"] for row in rows]),
-            variances,
-            df=df,
-            seeds=[len(row["by_seed"]) for row in rows],
+            [row["variance"] for row in rows],
+            df=[row["df"] for row in rows],
+            seeds=[row["seeds"] for row in rows],
             example_variances=[row["example_variance"] for row in rows],
         )
         return dict(zip(others, (estimates > 0) & (inferred.p * comparisons < ALPHA), strict=True))
@@ -158,17 +163,22 @@ def ranks(frames: StudyFrames, pairs: pd.DataFrame, gains: Mapping[str, float]) 
     return dict(zip(names, places, strict=True))
 
 
-def _difference(frames: StudyFrames, own: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
-    """Mean difference of two intermediate tasks' gains by seed; the baseline that both share cancels."""
+def _difference(frames: StudyFrames, by_run: pd.DataFrame, own: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
+    """Mean difference of two intermediate tasks' gains over seeds, and its variances; the baseline that both share cancels."""
     keys = ["size", "task", "language", "seed"]
     both = own.merge(other[[*keys, "trial_id", "difference"]], on=keys, suffixes=("", "_other"))
     both["difference"] -= both["difference_other"]
     means, cells = _mean_by_seed(both)
     shared = [cell in set(cells) for cell in zip(both["size"], both["task"], strict=True)]
     examples = both[pd.Series(shared, index=both.index, dtype=bool)].assign(trial_id_none=both["trial_id_other"])
+    arms = _arms(by_run, cells, means.index)
+    head = arms.pop(str(own["intermediate"].iloc[0]), np.full(len(means), math.nan))
+    variance, df = _spread(means.to_numpy(), np.array([head - arm for arm in arms.values()]))
     return {
         "difference": means.mean(),
-        "by_seed": means.to_dict(),
+        "seeds": len(means),
+        "variance": variance,
+        "df": df,
         "example_variance": mean_example_variance(frames, examples, [task for _, task in cells]),
     }
 
@@ -181,6 +191,29 @@ def _mean_by_seed(pairs: pd.DataFrame) -> tuple[pd.Series[float], list[tuple[str
     by_seed = by_seed.dropna(axis="columns")
     cells: list[Any] = list(by_seed.columns)
     return by_seed.mean(axis="columns").dropna(), cells
+
+
+def _by_run(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The differences, seeds by intermediate task, size and target."""
+    return pairs.pivot_table(index="seed", columns=["intermediate", "size", "task"], values="difference")
+
+
+def _arms(by_run: pd.DataFrame, cells: Sequence[tuple[str, str]], seeds: Iterable[Any]) -> dict[str, Floats]:
+    """By intermediate task, the mean over these cells (size and target) by seed: of each that has them all with every seed."""
+    arms = {}
+    for name in dict.fromkeys(by_run.columns.get_level_values("intermediate")):
+        own = by_run.reindex(index=list(seeds), columns=[(name, *cell) for cell in cells])
+        if own.notna().all(axis=None):
+            arms[str(name)] = own.mean(axis="columns").to_numpy(dtype="float64")
+    return arms
+
+
+def _spread(own: Floats, arms: Floats) -> tuple[float, float]:
+    """The variance over seeds of a difference, and its degrees of freedom: pooled over arms, or its own if that is larger."""
+    if len(own) < 2:
+        return math.nan, 0.0
+    pooled, df = pooled_variance(arms)
+    return max(float(own.var(ddof=1)), pooled), df
 
 
 def transfer_pairs(frames: StudyFrames, *, cells: Cells, with_left_out: bool = False) -> pd.DataFrame:
@@ -303,26 +336,30 @@ def break_even(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame
     the counted trials that recorded it, of the seconds of everything that a trial trains after the encoder, as if no stage were
     shared: a merge counts the trainings of all its parts, which cost nothing more where the study has them anyway.
 
-    `extra_s` is what that is more than for "none", and `gain_per_hour` is the gain for an hour of it: NaN where there is none,
-    as for a published checkpoint. Trainings of the targets count where they take over `TIMING_NOISE` longer than none's, as
-    those of more steps do.
-    Seconds are those of the machine and the workers that trained each stage; sizes are not to be compared by them.
+    `extra_s` is what that is more than for "none" with the same seed, and `gain_per_hour` is the gain for an hour of it: NaN
+    where there is none, as for a published checkpoint. Trainings of the targets count where they may have more steps than
+    none's, as those of joint training, which trains nothing before them, and those with tuned epochs; and where they take over
+    `TIMING_NOISE` longer. Elsewhere what differs is what else the machine did. Seconds are those of the machine and the workers
+    that trained each stage; sizes are not to be compared by them.
     """
     averages = average_gains(frames, cells=cells)
-    by_choice = counted_trials(frames, cells).groupby(["size", "intermediate"])
-    means = by_choice[["encoder_train_s", "target_train_s"]].mean()
-    seconds = {key: (row["encoder_train_s"], row["target_train_s"]) for key, row in means.to_dict("index").items()}
-    rows = [_break_even(row, seconds) for row in averages.to_dict("records")]
+    by_run = counted_trials(frames, cells).groupby(["size", "intermediate", "seed"], dropna=False)
+    timed = by_run[["encoder_train_s", "target_train_s"]].mean().dropna()
+    seconds = {key: own.droplevel([0, 1]) for key, own in timed.groupby(["size", "intermediate"])}
+    rows = [_break_even(row, seconds, tuned=cells == "tuned") for row in averages.to_dict("records")]
     return pd.DataFrame(rows, columns=list(_BREAK_EVEN)).astype(_BREAK_EVEN)
 
 
-def _break_even(average: dict[Any, Any], seconds: Mapping[Any, tuple[float, float]]) -> dict[str, Any]:
-    """A row; `seconds` has those before the targets and those of the targets, by size and intermediate choice."""
-    size, unknown = average["size"], (math.nan, math.nan)
-    before_s, targets_s = seconds.get((size, average["intermediate"]), unknown)
-    _, none_s = seconds.get((size, NONE), unknown)
+def _break_even(average: dict[Any, Any], seconds: Mapping[Any, pd.DataFrame], *, tuned: bool) -> dict[str, Any]:
+    """A row; `seconds`: those before the targets and those of the targets by seed, of each size and intermediate choice."""
+    size, never = average["size"], pd.DataFrame({"encoder_train_s": [], "target_train_s": []}, dtype="float64")
+    own, none = seconds.get((size, average["intermediate"]), never), seconds.get((size, NONE), never)
+    shared = own.index.intersection(none.index)
+    before_s, targets_s = own.mean() if shared.empty else own.loc[shared].mean()
+    none_s = none.loc[shared, "target_train_s"].mean()
     longer_s = targets_s - none_s
-    extra_s = before_s + (0.0 if longer_s <= TIMING_NOISE * none_s else longer_s)
+    as_many_steps = (before_s > 0 and not tuned) or longer_s <= TIMING_NOISE * none_s
+    extra_s = before_s + (0.0 if as_many_steps and not math.isnan(longer_s) else longer_s)
     per_hour = float(average["gain"]) / (extra_s / S_PER_HOUR) if extra_s > 0 else math.nan
     kept = {name: average[name] for name in ("size", "intermediate", "gain", "low", "high", "seeds", "targets")}
     return kept | {"train_s": before_s + targets_s, "extra_s": extra_s, "gain_per_hour": per_hour}

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.store.examples import Floats, Key
 from analysis.store.frames import BENCH_METRICS, StudyFrames, cascade_in, served_key
 from analysis.store.names import METRIC_DIGITS, METRIC_NAMES
-from analysis.tables.inference import example_variance, infer, probability_above_zero
+from analysis.tables.inference import example_variance, infer
 from analysis.tables.seeds import mean_draws, seed_runs, served_scores
 from analysis.tables.tradeoff import MORE_IS_BETTER, configurations, kinds_of_hardware
 
@@ -294,7 +294,7 @@ def _difference(by_seed: list[float], draws: list[Floats]) -> Difference:
         float(inferred.se[0]),
         float(inferred.low[0]),
         float(inferred.high[0]),
-        probability_above_zero(value, float(inferred.se[0]), float(inferred.df[0])),
+        float(inferred.above_zero[0]),
         rests_on,
         seeds,
     )

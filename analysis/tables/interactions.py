@@ -37,7 +37,8 @@ def interactions(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFra
     what sets a size apart from the line is common to them. Sizes with the same body are one point.
 
     The gain averages unflagged targets that every size has, each by its mean of `StudyFrames.judged_by`; the last row, "all",
-    also averages intermediate tasks. `points` counts runs. `low` and `high` are each row's own 95% interval. `p_holm` is
+    also averages intermediate tasks. Where a run lacks some of these cells, either the cell is left out or the run, whichever
+    leaves more. `points` counts runs, seeds of a size. `low` and `high` are each row's own 95% interval. `p_holm` is
     corrected over the table, and `verdict` rests on it: "shrinks", "grows" or "unclear". Two sizes give a slope alone.
     """
     body = frames.body_m
@@ -63,16 +64,23 @@ def _slope_row(frames: StudyFrames, name: Any, pairs: pd.DataFrame) -> dict[str,
     by_run = pairs[everywhere].pivot_table(
         index=["body", "size", "seed"], columns=["intermediate", "task"], values="difference"
     )
-    means = by_run.dropna().mean(axis="columns")
+    by_run = max(by_run.dropna(), by_run.dropna(axis="columns"), key=_left)
+    means = by_run.mean(axis="columns")
     by_body = means.groupby(level="body")
     if by_body.ngroups < 2:
         return None
-    complete = pairs[everywhere].set_index(["body", "size", "seed"]).loc[means.index].reset_index()
+    kept = pd.MultiIndex.from_frame(pairs[["intermediate", "task"]]).isin(by_run.columns)
+    complete = pairs[everywhere & kept].set_index(["body", "size", "seed"]).loc[means.index].reset_index()
     variances = _point_variances(frames, means, complete)
     x, y = np.log2(by_body.mean().index.to_numpy(dtype="float64")), by_body.mean().to_numpy(dtype="float64")
     slope, low, high, p = _slope(x, y, 1 / variances)
     row = {"intermediate": name, "slope": slope, "low": low, "high": high, "p": p}
     return row | {"sizes": len(x), "points": len(means), "verdict": ""}
+
+
+def _left(by_run: pd.DataFrame) -> tuple[int, int]:
+    """How many sizes and how many cells a table of runs by cells has: no size may be lost."""
+    return by_run.index.get_level_values("body").nunique() if by_run.size else 0, by_run.size
 
 
 def _point_variances(frames: StudyFrames, means: pd.Series[float], pairs: pd.DataFrame) -> Floats:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import analysis
@@ -34,6 +35,20 @@ def test_a_gain_is_set_against_the_training_beyond_none() -> None:
     # 612 s on the targets is 600 s within 5%.
     assert table["extra_s"].to_dict() == {"mnli": 300.0, "merged": 900.0, "joint": 360.0}
     assert table["gain_per_hour"].to_dict() == pytest.approx({"mnli": 24.0, "merged": 8.0, "joint": 20.0})
+
+
+def test_what_else_the_machine_did_is_no_cost() -> None:
+    """Targets have as many steps after an intermediate task; and only runs of one seed, so of one machine, are compared."""
+    assert analysis.break_even(_frames(mnli=(300.0, 2800.0)))["extra_s"].tolist() == [300.0]
+    frames = _frames(joint=(0.0, 960.0))
+    slow = frames.trials[frames.trials["intermediate"] == "none"].assign(
+        trial_id="t9", seed=1, encoder_train_s=0.0, target_train_s=2400.0
+    )
+    trials = pd.concat([frames.trials, slow.astype(frames.trials.dtypes)], ignore_index=True)
+    scores = frames.scores[frames.scores["intermediate"] == "none"].assign(trial_id="t9")
+    both = pd.concat([frames.scores, scores], ignore_index=True)
+    frames = analysis.StudyFrames(frames.sizes, trials, both, frames.benchmarks, frames.context)
+    assert analysis.break_even(frames)["extra_s"].tolist() == [360.0]
 
 
 def test_a_published_checkpoint_gains_at_no_cost_and_unknown_times_stay_unknown() -> None:

@@ -17,7 +17,7 @@ from statsmodels.stats.multitest import multipletests
 import analysis
 from analysis import StudyFrames, holm, hypervolume
 from analysis.store.examples import Examples, ratios
-from analysis.tables.inference import Inference, block_variances, example_variance, infer, probability_above_zero
+from analysis.tables.inference import Inference, block_variances, critical_distance, example_variance, exceeds, infer
 from analysis.tables.scaling import fit_power, fit_saturating
 from tests.support.studies import build_frames
 
@@ -66,25 +66,57 @@ def test_one_difference_without_examples_is_the_paired_t_test() -> None:
     interval = expected.confidence_interval(0.95)
     assert inferred.p[0] == pytest.approx(expected.pvalue)
     assert (inferred.low[0], inferred.high[0]) == pytest.approx((interval.low, interval.high))
-    assert probability_above_zero(float((first - second).mean()), float(inferred.se[0]), 5.0) == pytest.approx(
-        stats.ttest_rel(first, second, alternative="less").pvalue
-    )
+    assert inferred.above_zero[0] == pytest.approx(stats.ttest_rel(first, second, alternative="less").pvalue)
 
 
-def test_a_sum_of_variances_has_satterthwaites_degrees_of_freedom() -> None:
-    # variances 3 / 3 seeds and 1: total 2, df 2 * (2 / 1)^2 = 8
+def test_the_error_is_the_sum_of_a_t_over_seeds_and_a_normal_over_examples() -> None:
+    """Seeds give the variance 3 / 3, examples 1: both with the weight of half the total, against a million draws."""
     inferred = infer([5.0], [3.0], df=[2.0], seeds=[3], example_variances=[1.0])
+    random = np.random.default_rng(9)
+    drawn = random.standard_t(2, size=1_000_000) + random.normal(size=1_000_000)
     assert inferred.se[0] == pytest.approx(math.sqrt(2))
-    assert inferred.df[0] == pytest.approx(8)
-    assert inferred.high[0] - inferred.low[0] == pytest.approx(2 * stats.t.ppf(0.975, 8) * math.sqrt(2))
-    assert inferred.p[0] == pytest.approx(2 * stats.t.sf(5 / math.sqrt(2), 2))  # with the seeds' degrees of freedom
+    assert inferred.p[0] == pytest.approx(np.mean(np.abs(drawn) > 5), abs=5e-4)
+    assert inferred.above_zero[0] == pytest.approx(np.mean(drawn > -5), abs=5e-4)
+    assert inferred.high[0] - 5 == pytest.approx(np.quantile(np.abs(drawn), 0.95), abs=0.03)
+    assert inferred.low[0] + inferred.high[0] == pytest.approx(10)
+
+
+def test_without_one_of_its_parts_the_error_is_the_other() -> None:
+    share, df, far = np.array([0.0, 1e-12, 1 - 1e-12, 1.0]), np.full(4, 2.0), np.full(4, 40.0)
+    normal, student = 2 * stats.norm.sf(3.0), 2 * stats.t.sf(40.0, 2)
+    assert exceeds(np.full(4, 3.0), share, df)[:2] == pytest.approx(normal, rel=1e-6)
+    assert exceeds(far, share, df)[2:] == pytest.approx(student, rel=1e-6)
+    assert critical_distance(0.05, share, df) == pytest.approx([1.95996, 1.95996, 4.30265, 4.30265], abs=1e-4)
+
+
+@pytest.mark.parametrize("examples", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize(("seeds", "treatments"), [(2, 1), (3, 1), (2, 4)])
+def test_no_difference_is_told_more_often_than_stated_even_with_two_seeds(
+    seeds: int, treatments: int, examples: float
+) -> None:
+    """At 5% and, as Holm's correction asks, at 0.5%. With two seeds a t with Satterthwaite's approximation tells 12% and 7%."""
+    studies = 20_000
+    random = np.random.default_rng(seeds)
+    arms = random.normal(0, math.sqrt(0.5), size=(studies, treatments + 1, seeds))
+    differences = arms[:, 1:] - arms[:, :1]
+    blocks = [block_variances(study) for study in differences]
+    estimates = differences[:, 0].mean(axis=1) + random.normal(0, math.sqrt(examples), studies)
+    inferred = infer(
+        estimates,
+        [variances[0] for variances, _ in blocks],
+        df=[df for _, df in blocks],
+        seeds=np.full(studies, seeds),
+        example_variances=np.full(studies, examples),
+    )
+    assert np.mean(inferred.p < 0.05) <= 0.05 + 3 * math.sqrt(0.05 / studies)
+    assert np.mean(inferred.p < 0.005) <= 0.005 + 3 * math.sqrt(0.005 / studies)
+    assert ((inferred.low > 0) | (inferred.high < 0)).tolist() == (inferred.p < 0.05).tolist()
 
 
 def test_one_seed_has_no_p_value_and_without_examples_no_interval() -> None:
     inferred = infer([1.0, 1.0], [math.nan] * 2, df=[0, 0], seeds=[1, 1], example_variances=[0.25, math.nan])
     assert (inferred.low[0], inferred.high[0]) == pytest.approx((1 - 0.98, 1 + 0.98), abs=1e-3)  # normal: 1.96 * 0.5
-    assert np.isnan([inferred.low[1], inferred.high[1], inferred.se[1], *inferred.p]).all()
-    assert math.isnan(probability_above_zero(1.0, math.nan, math.nan))
+    assert np.isnan([inferred.low[1], inferred.high[1], inferred.se[1], *inferred.p, inferred.above_zero[1]]).all()
 
 
 def test_intervals_cover_and_false_discoveries_stay_under_the_stated_rate() -> None:
@@ -166,6 +198,18 @@ def test_without_examples_false_discoveries_stay_under_the_stated_rate_too() -> 
         covered.append(((inferred.low <= 0) & (inferred.high >= 0)).mean())
         discovered += bool((holm(inferred.p) < 0.05).any())
     assert 0.94 <= np.mean(covered) <= 0.98
+    assert discovered / STUDIES <= ALLOWED
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_spreads_that_differ_by_a_third_keep_the_stated_rate(seeds: int) -> None:
+    """As docs/report.md says: eight tasks on five targets, each with a spread of its own."""
+    discovered = 0
+    for study in range(STUDIES):
+        random = np.random.default_rng(3000 + study)
+        spreads = np.exp(random.normal(0, 0.3, size=(5, 9, 1)))
+        inferred = _infer(*(arms[1:] - arms[0] for arms in random.normal(size=(5, 9, seeds)) * spreads))
+        discovered += bool((holm(inferred.p) < 0.05).any())
     assert discovered / STUDIES <= ALLOWED
 
 

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from analysis.report.findings import Findings
-from analysis.tables.averages import transfer_pairs
+from analysis.store.frames import StudyFrames, rows_where
+from analysis.tables.averages import mean_example_variance, transfer_pairs
 from analysis.tables.formatting import interval, signed
-from analysis.tables.gains import seed_variances
 from analysis.tables.inference import infer
+from analysis.tables.selection.candidates import ENGLISH_DEV, ZERO_SHOT
+from analysis.tables.selection.costs import ALL_TARGETS
 
 Verdict = Literal["supported", "not supported", "cannot be told"]
 MASKED_LM = "masked_lm"  # how the names of tasks of masked language modelling end
@@ -30,8 +31,28 @@ class Claim:
     evidence: str
 
 
+@dataclass(frozen=True)
+class Mean:
+    """A mean difference of a size over `cells` and seeds, with its 95% interval; `tested` if that covers several seeds."""
+
+    size: str
+    value: float
+    low: float
+    high: float
+    seeds: int
+    cells: int
+
+    @property
+    def tested(self) -> bool:
+        return self.seeds > 1 and not math.isnan(self.low)
+
+    def __str__(self) -> str:
+        spread = interval(self.low, self.high) if self.tested else "(one seed)" if self.seeds == 1 else ""
+        return f"{self.size}: mean {signed(self.value)} {spread}".rstrip()
+
+
 def claims(findings: Findings) -> list[Claim]:
-    """Each claim on its own; none is supported by a single seed."""
+    """Each claim on its own, graded by the sizes that have several seeds: none is supported by a single one."""
     return [
         _best_per_target(findings),
         _mean_of(
@@ -53,57 +74,86 @@ def claims(findings: Findings) -> list[Claim]:
 
 
 def _best_per_target(findings: Findings) -> Claim:
+    """For each target the task that is best there on English dev; where the two share data, the target is left out."""
     claim = "The best intermediate task for each target lifts the mean over targets (Phang et al. 2020: +5.4 on XTREME)"
-    table = findings.choices[findings.choices["choice"] == "best per target"]
-    evidence = "; ".join(
-        f"{row['size']}: {signed(row['gain'])} {interval(row['low'], row['high']) or 'without interval'}"
-        for row in table.to_dict("records")
-    )
-    return Claim(claim, _verdict(table["low"], table["high"], seeds=table["seeds"]), evidence)
+    pairs = transfer_pairs(findings.frames, cells="tuned")
+    means = []
+    for row in findings.choices[findings.choices["choice"] == "best per target"].to_dict("records"):
+        chosen = {tuple(named.split(": ")) for named in row["intermediate"].split("; ")}
+        of_size = pairs[pairs["size"] == row["size"]]
+        keys = zip(of_size["task"], of_size["intermediate"], strict=True)
+        means += _means(findings.frames, rows_where(of_size, (key in chosen for key in keys)))
+    evidence = "; ".join(f"{mean}, {mean.cells} targets" for mean in means)
+    return Claim(claim, _verdict(means, rises=True), evidence)
 
 
 def _mean_of(findings: Findings, tasks: tuple[str, ...], claim: str, *, rises: bool) -> Claim:
     """The gain averaged over intermediate tasks and these targets: of each size, over seeds."""
-    gained = findings.gained
-    own = gained[gained["task"].isin(tasks) & gained["gain"].notna() & (gained["mark"] == "")]
-    parts, lows, highs, seeds = [], [], [], []
-    for size, group in own.groupby("size", sort=False):
-        tested = group[group["verdict"].isin(["gain", "loss", "tie", "unclear"])]
-        ups, downs = ((tested["verdict"] == name).sum() for name in ("gain", "loss"))
-        parts.append(
-            f"{size}: mean {signed(group['gain'].mean())}, {ups} gains and {downs} losses of {len(group)} cells"
+    pairs = transfer_pairs(findings.frames, cells="default")
+    means = _means(findings.frames, pairs[pairs["task"].isin(tasks)])
+    gained = findings.gained[findings.gained["task"].isin(tasks)]
+    parts = []
+    for mean in means:
+        verdicts = gained.loc[gained["size"] == mean.size, "verdict"]
+        tested = verdicts.isin(["gain", "loss", "tie", "unclear"]).sum()
+        ups, downs = ((verdicts == name).sum() for name in ("gain", "loss"))
+        counts = f", {ups} gains and {downs} losses of {tested} cells" if tested else ""
+        parts.append(f"{mean}{counts}")
+    return Claim(claim, _verdict(means, rises=rises), "; ".join(parts))
+
+
+def _means(frames: StudyFrames, pairs: pd.DataFrame) -> list[Mean]:
+    """Of each size the mean difference over the cells (intermediate and target) that every seed has."""
+    found = []
+    for size, own in pairs.groupby("size", sort=False):
+        cells = own.pivot_table(index="seed", columns=["intermediate", "task"], values="difference").dropna(
+            axis="columns"
         )
-        lows.append(1.0 if ups and not downs else -1.0)
-        highs.append(-1.0 if downs and not ups else 1.0)
-        seeds.append(int(group["n"].max()))
-    low, high = (pd.Series(values, dtype="float64") for values in (lows, highs))
-    sides = (low, high) if rises else (-high, -low)
-    return Claim(claim, _verdict(*sides, seeds=pd.Series(seeds, dtype="int64")), "; ".join(parts))
+        if cells.empty:
+            continue
+        counted = pd.MultiIndex.from_frame(own[["intermediate", "task"]]).isin(cells.columns)
+        by_seed = cells.mean(axis="columns").to_numpy(dtype="float64")
+        inferred = infer(
+            [by_seed.mean()],
+            [by_seed.var(ddof=1) if len(by_seed) > 1 else math.nan],
+            df=[len(by_seed) - 1],
+            seeds=[len(by_seed)],
+            example_variances=[mean_example_variance(frames, own[counted], list(own["task"].unique()))],
+        )
+        interval_of_mean = float(inferred.low[0]), float(inferred.high[0])
+        found.append(Mean(str(size), float(by_seed.mean()), *interval_of_mean, len(by_seed), cells.shape[1]))
+    return found
 
 
 def _dev_misleads(findings: Findings) -> Claim:
-    """By size and seed: how far the choice on English dev stays below the best one on test, which is partly luck itself."""
+    """What the choice on English dev costs of each size, and how its order of the trials agrees with that on test."""
     claim = "English dev can choose poorly for other languages (Keung et al. 2020: up to 17 points)"
-    trials = findings.frames.trials[findings.frames.trials["test_score_without_english"].notna()]
-    parts, lost = [], []
-    for size, of_size in trials.groupby("size", sort=False):
-        regrets, ranks = [], []
-        for _, own in of_size.groupby("seed"):
-            if len(own) < 3:
-                continue
-            test = own.sort_values("dev_score", kind="stable")["test_score_without_english"]
-            regrets.append(test.max() - test.iloc[-1])
-            ranks.append(own["dev_score"].corr(own["test_score_without_english"], method="spearman"))
-        if regrets:
-            listed = ", ".join(f"{regret:.1f}" for regret in regrets)
-            rank = signed(sum(ranks) / len(ranks), 2)
-            parts.append(f"{size}: {listed} points below the best on test, rank correlation {rank}")
-            lost.append(regrets)
-    if not lost or min(map(len, lost)) < 2:
-        return Claim(claim, "cannot be told", "; ".join(parts))
-    return Claim(
-        claim, "supported" if any(min(regrets) > 1.0 for regrets in lost) else "not supported", "; ".join(parts)
-    )
+    table = findings.selection_costs
+    table = table[(table["among"] == ZERO_SHOT) & (table["selector"] == ENGLISH_DEV) & (table["task"] == ALL_TARGETS)]
+    rows = table[(table["scope"] == "one for all") & table["cost"].notna()].to_dict("records")
+    parts = []
+    for row in rows:
+        seeds = "(one seed)" if math.isnan(row["p"]) else interval(row["low"], row["high"])
+        rank = signed(_rank_correlation(findings.frames, row["size"]), 2)
+        parts.append(f"{row['size']}: costs {signed(row['cost'])} {seeds}, rank correlation {rank}")
+    tested = [row for row in rows if not math.isnan(row["p"])]
+    verdict: Verdict = "cannot be told"
+    if any(row["verdict"] == "costs" and row["cost"] > 1.0 for row in tested):
+        verdict = "supported"
+    elif tested and all(row["high"] < 1.0 for row in tested):
+        verdict = "not supported"
+    return Claim(claim, verdict, "; ".join(parts))
+
+
+def _rank_correlation(frames: StudyFrames, size: str) -> float:
+    """Spearman's between English dev and test without English over a size's trials: the mean over seeds."""
+    trials = frames.trials[(frames.trials["size"] == size) & frames.trials["test_score_without_english"].notna()]
+    ranks = [
+        own["dev_score"].corr(own["test_score_without_english"], method="spearman")
+        for _, own in trials.groupby("seed")
+        if len(own) > 2
+    ]
+    return sum(ranks) / len(ranks) if ranks else math.nan
 
 
 def _smaller_gain(findings: Findings) -> Claim:
@@ -141,25 +191,18 @@ def _difference(findings: Findings, intermediate: str, other: str, claim: str) -
     both = pairs[pairs["intermediate"] == intermediate].merge(
         pairs[pairs["intermediate"] == other], on=keys, suffixes=("", "_other")
     )
-    both = both.assign(difference=both["difference"] - both["difference_other"])
-    by_size = {str(size): own.groupby("seed")["difference"].mean() for size, own in both.groupby("size", sort=False)}
-    means = [by_seed.mean() for by_seed in by_size.values()]
-    seeds = [len(by_seed) for by_seed in by_size.values()]
-    variances, df = seed_variances([by_seed.to_dict() for by_seed in by_size.values()], by_size)
-    unknown = [math.nan] * len(means)
-    inferred = infer(np.array(means), variances, df=df, seeds=seeds, example_variances=unknown)
-    evidence = "; ".join(
-        f"{size}: {signed(mean)} against {other} {interval(low, high) or 'without interval'}"
-        for size, mean, low, high in zip(by_size, means, inferred.low, inferred.high, strict=True)
-    )
-    verdict = _verdict(pd.Series(inferred.low), pd.Series(inferred.high), seeds=pd.Series(seeds, dtype="int64"))
-    return Claim(claim, verdict, evidence)
+    both = both.assign(difference=both["difference"] - both["difference_other"], trial_id_none=both["trial_id_other"])
+    means = _means(findings.frames, both)
+    evidence = "; ".join(f"{mean} against {other}" for mean in means)
+    return Claim(claim, _verdict(means, rises=True), evidence)
 
 
-def _verdict(low: pd.Series[float], high: pd.Series[float], *, seeds: pd.Series[int]) -> Verdict:
-    """Supported where every size's interval is above zero, not supported where every one is below; over two seeds at least."""
-    if low.empty or low.isna().any() or seeds.min() < 2:
+def _verdict(means: list[Mean], *, rises: bool) -> Verdict:
+    """Supported where the interval of every tested size is on the claimed side of zero, not supported if on the other."""
+    tested = [mean for mean in means if mean.tested]
+    if not tested:
         return "cannot be told"
-    if (low > 0).all():
-        return "supported"
-    return "not supported" if (high < 0).all() else "cannot be told"
+    above, below = all(mean.low > 0 for mean in tested), all(mean.high < 0 for mean in tested)
+    if above or below:
+        return "supported" if above == rises else "not supported"
+    return "cannot be told"

@@ -63,8 +63,8 @@ def _explanations(findings: Findings) -> list[str]:
         "=: within one point of zero at 95%. No sign: undecided, or one seed and not tested."
         + (flags if flagged else ""),
         "Intervals and verdicts rest on different things. An interval is for one comparison alone. A verdict rests on the "
-        "corrected p: corrected for all comparisons of its table, and with fewer degrees of freedom. So an interval can "
-        "exclude zero where the verdict is undecided. Without any effect, 5% of studies have a false discovery in a given "
+        "corrected p: corrected for all comparisons of its table. So an interval can exclude zero where the verdict is "
+        "undecided. Without any effect, 5% of studies have a false discovery in a given "
         "table, and more than 5% have one in any table.",
     ]
 
