@@ -41,7 +41,8 @@ ensure_token() {
 case ${1:-} in
 start)
     shift
-    if running; then echo "already running: http://127.0.0.1:$port" && exit 0; fi
+    if running && answers; then echo "already running: http://127.0.0.1:$port" && exit 0; fi
+    # After a restart of the machine another process may have the number in the file.
     if answers; then echo "error: port $port is in use; set XSTILTS_PORT to a free one" >&2 && exit 2; fi
     ensure_token
     mkdir -p "$state"

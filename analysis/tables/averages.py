@@ -95,7 +95,7 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
         means, scored = _mean_by_seed(group)
         if means.empty:
             continue
-        arms = _arms(by_run_of[size], scored, means.index)
+        arms = _arms(by_run_of[size], scored, means.index) if len(means) > 1 else {}
         variance, df = _spread(means.to_numpy(), np.array(list(arms.values())))
         rows.append(
             {
@@ -171,9 +171,9 @@ def _difference(frames: StudyFrames, by_run: pd.DataFrame, own: pd.DataFrame, ot
     means, cells = _mean_by_seed(both)
     shared = [cell in set(cells) for cell in zip(both["size"], both["task"], strict=True)]
     examples = both[pd.Series(shared, index=both.index, dtype=bool)].assign(trial_id_none=both["trial_id_other"])
-    arms = _arms(by_run, cells, means.index)
-    head = arms.pop(str(own["intermediate"].iloc[0]), np.full(len(means), math.nan))
-    variance, df = _spread(means.to_numpy(), np.array([head - arm for arm in arms.values()]))
+    arms = _arms(by_run, cells, means.index) if len(means) > 1 else {}
+    of_head = arms.pop(str(own["intermediate"].iloc[0])) if arms else np.array([])
+    variance, df = _spread(means.to_numpy(), np.array([of_head - arm for arm in arms.values()]))
     return {
         "difference": means.mean(),
         "seeds": len(means),
@@ -338,19 +338,23 @@ def break_even(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame
 
     `extra_s` is what that is more than for "none" with the same seed, and `gain_per_hour` is the gain for an hour of it: NaN
     where there is none, as for a published checkpoint. Trainings of the targets count where they may have more steps than
-    none's, as those of joint training, which trains nothing before them, and those with tuned epochs; and where they take over
+    none's, as those of joint training, which has no rate of its own, and those with tuned epochs; and where they take over
     `TIMING_NOISE` longer. Elsewhere what differs is what else the machine did. Seconds are those of the machine and the workers
     that trained each stage; sizes are not to be compared by them.
     """
     averages = average_gains(frames, cells=cells)
-    by_run = counted_trials(frames, cells).groupby(["size", "intermediate", "seed"], dropna=False)
+    trials = counted_trials(frames, cells)
+    by_run = trials.groupby(["size", "intermediate", "seed"], dropna=False)
     timed = by_run[["encoder_train_s", "target_train_s"]].mean().dropna()
+    before = set() if cells == "tuned" else set(trials.loc[trials["lr_intermediate"].notna(), "intermediate"])
     seconds = {key: own.droplevel([0, 1]) for key, own in timed.groupby(["size", "intermediate"])}
-    rows = [_break_even(row, seconds, tuned=cells == "tuned") for row in averages.to_dict("records")]
+    rows = [
+        _break_even(row, seconds, as_many_steps=row["intermediate"] in before) for row in averages.to_dict("records")
+    ]
     return pd.DataFrame(rows, columns=list(_BREAK_EVEN)).astype(_BREAK_EVEN)
 
 
-def _break_even(average: dict[Any, Any], seconds: Mapping[Any, pd.DataFrame], *, tuned: bool) -> dict[str, Any]:
+def _break_even(average: dict[Any, Any], seconds: Mapping[Any, pd.DataFrame], *, as_many_steps: bool) -> dict[str, Any]:
     """A row; `seconds`: those before the targets and those of the targets by seed, of each size and intermediate choice."""
     size, never = average["size"], pd.DataFrame({"encoder_train_s": [], "target_train_s": []}, dtype="float64")
     own, none = seconds.get((size, average["intermediate"]), never), seconds.get((size, NONE), never)
@@ -358,8 +362,8 @@ def _break_even(average: dict[Any, Any], seconds: Mapping[Any, pd.DataFrame], *,
     before_s, targets_s = own.mean() if shared.empty else own.loc[shared].mean()
     none_s = none.loc[shared, "target_train_s"].mean()
     longer_s = targets_s - none_s
-    as_many_steps = (before_s > 0 and not tuned) or longer_s <= TIMING_NOISE * none_s
-    extra_s = before_s + (0.0 if as_many_steps and not math.isnan(longer_s) else longer_s)
+    as_long = as_many_steps or longer_s <= TIMING_NOISE * none_s
+    extra_s = before_s + (0.0 if as_long and not math.isnan(longer_s) else longer_s)
     per_hour = float(average["gain"]) / (extra_s / S_PER_HOUR) if extra_s > 0 else math.nan
     kept = {name: average[name] for name in ("size", "intermediate", "gain", "low", "high", "seeds", "targets")}
     return kept | {"train_s": before_s + targets_s, "extra_s": extra_s, "gain_per_hour": per_hour}

@@ -97,7 +97,7 @@ TaskName = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help="task whose test sets a folder's encoder reads; `study tasks` lists them",
+        help="task whose test sets a folder's encoder reads; `python -m study tasks` lists them",
         parser=to_text,
     ),
 ]

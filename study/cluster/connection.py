@@ -26,6 +26,9 @@ WORKER_ENVIRONMENT = {
     # From version 2.56 on Ray leaves a node's GPUs visible to workers that requested none. With this variable, which every
     # worker reads, they get an empty CUDA_VISIBLE_DEVICES before they import anything.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    # By default Ray retries a task whose process was killed for memory without limit or message. The process that starts a task
+    # decides, and trials start tasks too.
+    "RAY_task_oom_retries": "0",
     # By default glibc returns freed memory to the system and requests it again at every step. Keeping it made a training step
     # 10% shorter and halved its system time.
     "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
@@ -40,8 +43,7 @@ _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # as for workers: also for processes that Ray starts before a job
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
-    # By default Ray retries a task whose process was killed for memory without limit or message.
-    "RAY_task_oom_retries": "0",
+    "RAY_task_oom_retries": "0",  # as for workers
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints a box for every sweep, silenced or not
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # With a searcher, Tune lets a single trial wait for its actor: trials, and new nodes, would start one by one.

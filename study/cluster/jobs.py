@@ -31,6 +31,7 @@ POLL_S = 1.0
 STOP_TIMEOUT_S = 60.0
 PATIENCE_S = 60.0  # for a job server that does not report a job's status; a restarting one is back sooner
 REQUEST_TIMEOUT_S = 10.0
+STREAM_S = 120.0  # a log's stream is opened again after this
 STOPPED, LOST = 130, 1  # exit codes: somebody stopped the job; it ended without an exit code
 _RUNTIME_ENVIRONMENT = Path(__file__).parents[2] / "clusters" / "runtime_env.yaml"
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray prefers both to an explicit address
@@ -210,12 +211,14 @@ class JobServer:
     async def _print_log(self, job: str, *, skip: int) -> int:
         """Print the log after its first `skip` characters; how many were printed. Every stream starts at the log's start."""
         seen = 0
-        # Ray raises RuntimeError for a broken connection; whether the server is gone shows at the next request.
+        # Ray raises RuntimeError for a broken connection; whether the server is gone shows at the next request. A connection
+        # can also die in silence, and Ray's stream has no time-out of its own.
         with suppress(aiohttp.ClientError, TimeoutError, RuntimeError):
-            async for text in self._client.tail_job_logs(job):
-                new = text[max(0, skip - seen) :]
-                seen += len(text)
-                print(new, end="", file=sys.stderr, flush=True)
+            async with asyncio.timeout(STREAM_S):
+                async for text in self._client.tail_job_logs(job):
+                    new = text[max(0, skip - seen) :]
+                    seen += len(text)
+                    print(new, end="", file=sys.stderr, flush=True)
         return max(0, seen - skip)
 
     def _lost(self, job: str, problem: str) -> ConnectionLost:

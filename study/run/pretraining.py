@@ -140,9 +140,12 @@ def _launched(study: Study, size: Size, *, output: Path, progress: ProgressRepor
 def import_bytes(total_parameters: int, capacity: Capacity) -> int:
     """The memory to request for importing an encoder, in bytes: its fp32 weights and what a process takes besides.
 
-    No more than the largest node has, as Ray would wait for ever for more; 0 where some node does not say what it has.
+    No more than the largest node has, as Ray would wait for ever for more; 0 where some node that can run it, which a head
+    without cores cannot, does not say what it has.
     """
-    nodes = [group.resources.get(MEMORY, 0.0) for group in capacity.groups if group.max_nodes]
+    nodes = [
+        group.resources.get(MEMORY, 0.0) for group in capacity.groups if group.max_nodes and group.resources.get("CPU")
+    ]
     if not all(nodes):
         return 0
     return min(BYTES_PER_WEIGHT * total_parameters + IMPORTING_BYTES, int(max(nodes, default=0.0)))

@@ -194,7 +194,7 @@ def test_the_machine_copies_the_data_to_where_its_container_sees_them(name: str)
     """The container's user also writes there: MLflow's database. Nothing is mounted over the network."""
     cluster = description(name)
     commands = cluster["initialization_commands"]
-    (copy,) = [command for command in commands if command.endswith("/data /shared/data")]
+    (copy,) = [command for command in commands if "/data /shared/data" in command]
     assert "sudo mkdir -p /shared/data && sudo chown 1000:100 /shared" in copy
     assert "--volume /shared:/shared" in cluster["docker"]["run_options"]
     assert not any("mount " in command for command in commands)

@@ -21,6 +21,7 @@ from study.planning.memory import serving_fits
 from study.recipes import load_recipe
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
 from study.recipes.xtreme_r import xtreme_r
+from study.run.pretraining import import_bytes
 from study.spec import Study
 from tests.clusters.documents import CLUSTERS, Document, description, kuberay_config, manifest
 from trainables.resources import ACCELERATOR, Resources
@@ -39,6 +40,19 @@ def test_every_size_of_the_big_recipes_fits(name: str, recipe: Callable[[], Any]
     for size in with_accelerators(recipe().sizes, capacity=capacity):
         assert capacity.max_trials(size.resources) >= 1, size.name
     assert capacity.max_trials(Resources()) >= 1
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp", "kuberay"])
+def test_an_import_requests_its_memory_although_the_head_does_not_say_what_it_has(name: str) -> None:
+    """XLM-R XXL takes 43 GB of weights, more than a node of the group for small tasks has."""
+    config = kuberay_config() if name == "kuberay" else description(name)
+    if name == "aws":  # Ray asks AWS for the memory of its workers' machines, and not of the head's
+        for group in config["available_node_types"].values():
+            if group["resources"].get("CPU"):
+                group["resources"]["memory"] = 24e9 if "GPU" not in group["resources"] else 48e9
+    capacity = capacity_of_config(config)
+    assert 43e9 < import_bytes(10_695_954_432, capacity) < 48e9
+    assert import_bytes(10_695_954_432, Capacity((NodeGroup("unknown", {"CPU": 8.0}, 1),))) == 0
 
 
 def test_skypilot_s_sizes_fit_its_machine() -> None:

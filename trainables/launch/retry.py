@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 # Ray's control store checks a node every 3 s, waits up to 10 s for the answer and reports the node as dead after five misses:
 # 15 s where its machine refuses connections, and 65 s where nothing answers, as with a spot machine that is taken away.
 NODE_LOSS_NOTICE_S = 90.0
+AUTOSCALER_DRAIN_IDLE = 4  # of Ray's `NodeDeathInfo`: nothing ran there; `ray.nodes()` has it as `DeathReason`
 # What PyTorch writes where NCCL says that a peer is gone (`ncclRemoteError` in NCCLUtils.hpp, and `ncclGetErrorString`). Other
 # NCCL errors (`ncclSystemError`) may as well come from this machine's settings.
 NCCL_PEER_LOST = ("ncclRemoteError", "remote process exited or there was a network error")
@@ -143,8 +144,10 @@ def _lost_a_machine(error: ray.train.TrainingFailedError, dead_before: set[str])
 
 
 def _dead_nodes() -> set[str]:
-    """Nodes that have left the cluster."""
-    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+    """Nodes that have left the cluster, but for those that the autoscaler removed because nothing ran there."""
+    return {
+        node["NodeID"] for node in ray.nodes() if not node["Alive"] and node.get("DeathReason") != AUTOSCALER_DRAIN_IDLE
+    }
 
 
 def _out_of_memory(error: BaseException) -> OutOfMemory | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import socket
@@ -9,7 +10,7 @@ import struct
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Self
@@ -155,6 +156,27 @@ def test_a_job_is_followed_after_its_log_stream_broke(
     monkeypatch.setattr(jobs, "POLL_S", 0.01)
     assert JobServer(breaking.address).follow("job").status == "SUCCEEDED"
     assert breaking.streams > len(breaking.log)
+    assert capsys.readouterr().err == "".join(breaking.log), "each line once"
+
+
+def test_a_log_whose_stream_fell_silent_is_opened_again(
+    breaking: Breaking, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As through a tunnel that is dead at the other end: nothing comes, and nothing closes."""
+    monkeypatch.setattr(jobs, "STREAM_S", 0.2)
+    monkeypatch.setattr(jobs, "POLL_S", 0.01)
+    server = JobServer(breaking.address)
+    tail, silent = server._client.tail_job_logs, iter([True, True])
+
+    async def falls_silent(job: str) -> AsyncIterator[str]:
+        async for text in tail(job):
+            yield text
+            if next(silent, False):
+                await asyncio.sleep(3600)
+
+    monkeypatch.setattr(server._client, "tail_job_logs", falls_silent)
+    assert server.follow("job").status == "SUCCEEDED"
+    assert next(silent, None) is None, "both silent streams were left"
     assert capsys.readouterr().err == "".join(breaking.log), "each line once"
 
 

@@ -225,3 +225,15 @@ def test_a_smaller_group_is_launched_even_after_the_last_permitted_loss(dead: li
     with pytest.raises(ray.train.TrainingFailedError):
         retry.retry_lost_workers(Job("unused", Resources(workers=4, fewest_workers=2)), lose_one_more)
     assert launched == [4] * (retry.MAX_LOSSES + 1) + [2]
+
+
+def test_a_machine_that_was_removed_because_nothing_ran_there_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"NodeID": "lives", "Alive": True, "DeathReason": 0},
+        {"NodeID": "was idle", "Alive": False, "DeathReason": 4},
+        {"NodeID": "crashed", "Alive": False, "DeathReason": 2},
+        {"NodeID": "was taken away", "Alive": False, "DeathReason": 3},
+        {"NodeID": "of another version", "Alive": False},
+    ]
+    monkeypatch.setattr("ray.nodes", lambda: rows)
+    assert retry._dead_nodes() == {"crashed", "was taken away", "of another version"}
