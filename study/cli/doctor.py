@@ -77,7 +77,7 @@ def _torch() -> str:
 
 
 def _deepspeed() -> str:
-    """One training step, which also compiles DeepSpeed's communication operator once for this user."""
+    """One training step, which also compiles DeepSpeed's communication operator once for this environment."""
     import torch
 
     from trainables.hyperparameters import Training
