@@ -108,7 +108,7 @@ def infer(
     The error is the sum of a Student's t over seeds and a normal over examples (`exceeds`). An interval excludes zero where its
     p is below 5%. Satterthwaite's single t with approximate degrees of freedom would reject too often where few seeds happen to
     agree: with two seeds and no pooling 12% instead of 5%, and 80 times too often at 0.05%, the tail that Holm's correction
-    looks at. This one rejects at most as often as stated (0.2 to 1.0 times).
+    looks at. This one rejects at most as often as stated (`tests/analysis/test_inference.py`).
 
     Args:
         estimates: mean differences over seeds.
