@@ -96,7 +96,7 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
         if means.empty:
             continue
         arms = _arms(by_run_of[size], scored, means.index) if len(means) > 1 else {}
-        variance, df = _spread(means.to_numpy(), np.array(list(arms.values())))
+        variance, df = _spread(means.to_numpy(dtype="float64"), np.array(list(arms.values())))
         rows.append(
             {
                 "size": size,
@@ -173,7 +173,7 @@ def _difference(frames: StudyFrames, by_run: pd.DataFrame, own: pd.DataFrame, ot
     examples = both[pd.Series(shared, index=both.index, dtype=bool)].assign(trial_id_none=both["trial_id_other"])
     arms = _arms(by_run, cells, means.index) if len(means) > 1 else {}
     of_head = arms.pop(str(own["intermediate"].iloc[0])) if arms else np.array([])
-    variance, df = _spread(means.to_numpy(), np.array([of_head - arm for arm in arms.values()]))
+    variance, df = _spread(means.to_numpy(dtype="float64"), np.array([of_head - arm for arm in arms.values()]))
     return {
         "difference": means.mean(),
         "seeds": len(means),
