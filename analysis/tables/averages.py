@@ -89,14 +89,14 @@ def average_gains(frames: StudyFrames, *, cells: Cells = "default", above_chance
         pairs = pairs[~pairs["task"].isin(at_chance(frames))]
     rows: list[dict[str, Any]] = []
     counted = pairs[~pairs["collapsed"] & ~pairs["replaced"]]
-    by_run_of = {size: _by_run(own) for size, own in counted.groupby("size", sort=False)}
+    by_run_of = {str(size): _by_run(own) for size, own in counted.groupby("size", sort=False)}
     for (size, intermediate), every in pairs.groupby(["size", "intermediate"], sort=False):
         group = every[~every["replaced"]]
         means, scored = _mean_by_seed(group)
         if means.empty:
             continue
-        arms = _arms(by_run_of[size], scored, means.index) if len(means) > 1 else {}
-        variance, df = _spread(means.to_numpy(dtype="float64"), np.array(list(arms.values())))
+        arms = _arms(by_run_of[str(size)], scored, means.index) if len(means) > 1 else {}
+        variance, df = _spread(means.to_list(), np.array(list(arms.values())))
         rows.append(
             {
                 "size": size,
@@ -173,7 +173,7 @@ def _difference(frames: StudyFrames, by_run: pd.DataFrame, own: pd.DataFrame, ot
     examples = both[pd.Series(shared, index=both.index, dtype=bool)].assign(trial_id_none=both["trial_id_other"])
     arms = _arms(by_run, cells, means.index) if len(means) > 1 else {}
     of_head = arms.pop(str(own["intermediate"].iloc[0])) if arms else np.array([])
-    variance, df = _spread(means.to_numpy(dtype="float64"), np.array([of_head - arm for arm in arms.values()]))
+    variance, df = _spread(means.to_list(), np.array([of_head - arm for arm in arms.values()]))
     return {
         "difference": means.mean(),
         "seeds": len(means),
@@ -208,12 +208,12 @@ def _arms(by_run: pd.DataFrame, cells: Sequence[tuple[str, str]], seeds: Iterabl
     return arms
 
 
-def _spread(own: Floats, arms: Floats) -> tuple[float, float]:
+def _spread(own: Sequence[float], arms: Floats) -> tuple[float, float]:
     """The variance over seeds of a difference, and its degrees of freedom: pooled over arms, or its own if that is larger."""
     if len(own) < 2:
         return math.nan, 0.0
     pooled, df = pooled_variance(arms)
-    return max(float(own.var(ddof=1)), pooled), df
+    return max(float(np.var(own, ddof=1)), pooled), df
 
 
 def transfer_pairs(frames: StudyFrames, *, cells: Cells, with_left_out: bool = False) -> pd.DataFrame:
