@@ -412,12 +412,9 @@ class _Run:
 
     def summarise(self, peak_memory: PeakMemory, report: Path) -> None:
         """Print where the time went, peak memory and the report's path."""
-        phases = [f"{name} {seconds:.0f} s" for name, seconds in self.timeline.seconds.items()]
-        stages = [f"{kind} {seconds:.0f} s" for kind, seconds in seconds_by_stage_kind(self.options.output).items()]
-        self.console.say("time by phase: " + ", ".join(phases))
-        self.console.say("time by stage: " + ", ".join(stages))
+        for what, spent in (("phase", self.timeline.seconds), ("stage", seconds_by_stage_kind(self.options.output))):
+            self.console.say(f"time by {what}: " + ", ".join(f"{name} {value:.0f} s" for name, value in spent.items()))
         wall_s, all_runs_s = self.timeline.wall_s, self.spent.seconds
-        earlier = f" ({all_runs_s:.0f} s with earlier runs)" if all_runs_s - wall_s >= 1 else ""
-        self.console.say(
-            f"wall time {wall_s:.0f} s{earlier}, peak memory {peak_memory.peak_mb / 1000:.1f} GB; report: {report}"
-        )
+        in_all = f" ({all_runs_s:.0f} s with earlier runs)" if all_runs_s - wall_s >= 1 else ""
+        memory = f"peak memory {peak_memory.peak_mb / 1000:.1f} GB"
+        self.console.say(f"wall time {wall_s:.0f} s{in_all}, {memory}; report: {report}")
