@@ -339,8 +339,8 @@ def break_even(frames: StudyFrames, *, cells: Cells = "default") -> pd.DataFrame
     `extra_s` is what that is more than for "none" with the same seed, and `gain_per_hour` is the gain for an hour of it: NaN
     where there is none, as for a published checkpoint. Trainings of the targets count where they may have more steps than
     none's, as those of joint training, which has no rate of its own, and those with tuned epochs; and where they take over
-    `TIMING_NOISE` longer. Elsewhere the difference is other load on the machine. Seconds are those of the machine and the workers
-    that trained each stage; sizes are not to be compared by them.
+    `TIMING_NOISE` longer. Elsewhere the difference is other load on the machine. Seconds are those of the machine and the
+    workers that trained each stage; sizes are not to be compared by them.
     """
     averages = average_gains(frames, cells=cells)
     trials = counted_trials(frames, cells)
