@@ -24,6 +24,7 @@ from analysis.store.frames import (
     CEILINGS,
     DIAGNOSTICS,
     EVALUATIONS,
+    NONE,
     SCORES,
     SIZES,
     SPEED_BY_LANGUAGE,
@@ -31,6 +32,7 @@ from analysis.store.frames import (
     StudyFrames,
     frame,
     served_key,
+    unique,
 )
 
 FORMAT = 1
@@ -51,6 +53,7 @@ _EXAMPLE_NAMES = ["size", "trial_id", "task", "split", "language"]
 _EXAMPLE_COLUMNS = [*_EXAMPLE_NAMES, "example"]
 _IDS = {"trial_id", "baseline_trial_id", "best_trial"}  # columns that name trials
 _CONFIGURATION = ["size", "intermediate", "lr_intermediate", "lr_target"]
+_BY_TRIAL = ("trials", "scores", "diagnostics", "evaluations")
 _SAME = ("experiment", "targets", "intermediates", "data")  # of the context of runs that can be joined
 
 
@@ -136,17 +139,18 @@ def _read_examples(path: Path) -> Examples:
 
 
 def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
-    """Runs of one study with different seeds, or of different sizes, as one study.
+    """Runs of one study with different seeds, sizes or intermediate choices, as one study.
 
-    The trials of a further seed are repeats of the first run's trials with the same choice. A size with the same trials in two
-    runs, as when a copy of an output folder was benchmarked on another machine, counts once. The first measurement of a size
-    and serving variant on each kind of hardware counts. Trials that a run has not finished are left out. `context` is the
-    first run's, with the training precisions of all; its key `joined` has seed, hardware, precision and command of each.
-    Precisions may differ, as a gain compares trials of one size and seed, which are of one run; sizes that were trained in
-    different precisions are compared all the same.
+    The trials of a further seed are repeats of the first run's trials with the same choice. Where runs divide the choices of a
+    size and seed among them, each has trained without an intermediate task, and the first of these trials counts. A size with
+    the same trials in two runs, as when a copy of an output folder was benchmarked on another machine, counts once. The first
+    measurement of a size and serving variant on each kind of hardware counts. Trials that a run has not finished are left out.
+    `context` is the first run's, with the training precisions of all; its key `joined` has seed, hardware, precision and
+    command of each. Precisions may differ, as a gain compares trials of one size and seed, which are mostly of one run; sizes
+    that were trained in different precisions are compared all the same.
 
     Raises:
-        ValueError: the runs are not of one study, or two of them have the same size with the same seed.
+        ValueError: the runs are not of one study, or two of them have the same choice of a size and seed.
     """
     first = parts[0]
     for part in parts[1:]:
@@ -154,6 +158,7 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
             raise ValueError(f"the runs differ in {', '.join(differing)}: only runs of one study can be joined")
     parts = [_finished(part) for part in parts]
     parts, copies = _known_once([_without_empty(part, parts) for part in parts])
+    parts, baselines = _baselines_once(parts)
     _refuse_twice(parts)
     own_ids = _joined_ids(parts)
     ids = own_ids | {
@@ -162,6 +167,7 @@ def joined(parts: Sequence[StudyFrames]) -> StudyFrames:
         for (of, of_size, old), joined_id in own_ids.items()
         if (of, of_size) == (first, size)
     }
+    ids |= {(number, size, old): ids[first, size, same] for (number, size, old), (first, same) in baselines.items()}
     tables = {name: _joined_table(name, parts, ids) for name in TABLES}
     sizes = tables["sizes"].drop_duplicates("size").sort_values(["params_m", "size"], kind="stable")
     timed = ["size", "variant", "hardware"]
@@ -206,7 +212,7 @@ def _finished(part: StudyFrames) -> StudyFrames:
     over = part.trials["outcome"] != "unfinished"
     keys = pd.MultiIndex.from_frame(part.trials.loc[over, ["size", "trial_id"]])
     kept = {}
-    for name in ("trials", "scores", "diagnostics", "evaluations"):
+    for name in _BY_TRIAL:
         table = getattr(part, name)
         kept[name] = table[pd.MultiIndex.from_frame(table[["size", "trial_id"]]).isin(keys)]
     return replace(part, **kept)
@@ -244,6 +250,51 @@ def _known_once(parts: Sequence[StudyFrames]) -> tuple[list[StudyFrames], dict[t
     return kept, copies
 
 
+def _baselines_once(
+    parts: Sequence[StudyFrames],
+) -> tuple[list[StudyFrames], dict[tuple[int, str, str], tuple[int, str]]]:
+    """The runs without the trials without an intermediate task that an earlier run has, if they have other choices of the seed.
+
+    Also the earlier run and its trial, by the number of the run, the size and the trial that it lost.
+    """
+    earlier: dict[tuple[Any, ...], tuple[int, str]] = {}
+    kept, dropped = [], dict[tuple[int, str, str], tuple[int, str]]()
+    for number, part in enumerate(parts):
+        own = _cells(part)
+        divided = {cell[:2] for cell in own if cell not in earlier}
+        lost = {
+            (number, cell[0], trial): earlier[cell]
+            for cell, trial in own.items()
+            if cell[2] == NONE and cell in earlier and cell[:2] in divided
+        }
+        gone = pd.MultiIndex.from_tuples([(size, trial) for _, size, trial in lost], names=["size", "trial_id"])
+        tables = {name: getattr(part, name) for name in _BY_TRIAL}
+        tables = {
+            name: table[~pd.MultiIndex.from_frame(table[["size", "trial_id"]]).isin(gone)]
+            for name, table in tables.items()
+        }
+        kept.append(replace(part, **tables) if lost else part)
+        dropped |= lost
+        earlier = {cell: (number, trial) for cell, trial in own.items()} | earlier
+    return kept, dropped
+
+
+def _cells(part: StudyFrames) -> dict[tuple[Any, ...], str]:
+    """The run's trials by size, seed and choice."""
+    return {
+        (row["size"], _seed(part, row), *_configuration(row)[1:]): row["trial_id"]
+        for row in part.trials.to_dict("records")
+    }
+
+
+def _seed(part: StudyFrames, row: Mapping[Any, Any]) -> str:
+    return str(part.context.get("seed") if pd.isna(row["seed"]) else row["seed"])
+
+
+def _configuration(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    return tuple(None if pd.isna(row[name]) else row[name] for name in _CONFIGURATION)
+
+
 def _identifying(part: StudyFrames, size: str) -> pd.DataFrame:
     """What tells one search of a size from another: its trials with their choices and scores."""
     columns = ["trial_id", "seed", *_CONFIGURATION, "dev_score", "test_score"]
@@ -252,15 +303,14 @@ def _identifying(part: StudyFrames, size: str) -> pd.DataFrame:
 
 
 def _refuse_twice(parts: Sequence[StudyFrames]) -> None:
-    """A seed counts once, whether a run started with it or repeated trials with it."""
-    seen: set[tuple[str, str]] = set()
+    """A choice of a size and seed counts once, whether a run started with the seed or repeated trials with it."""
+    seen: set[tuple[Any, ...]] = set()
     for part in parts:
-        own = {(size, str(part.context.get("seed"))) for size in part.sizes["size"]}
-        trials = part.trials.dropna(subset=["seed"])
-        own |= {(size, str(seed)) for size, seed in zip(trials["size"], trials["seed"], strict=True)}
-        if twice := sorted(own & seen):
-            named = ", ".join(f"size {size} with seed {seed}" for size, seed in twice)
-            raise ValueError(f"in two runs: {named}; give each once")
+        own = set(_cells(part))
+        if twice := own & seen:
+            named = ", ".join(f"size {size} with seed {seed}" for size, seed in sorted({cell[:2] for cell in twice}))
+            choices = ", ".join(unique(cell[2] for cell in sorted(twice, key=str)))
+            raise ValueError(f"in two runs: {named} ({choices}); give each once")
         seen |= own
 
 
@@ -273,16 +323,20 @@ def _joined_ids(parts: Sequence[StudyFrames]) -> dict[tuple[int, str, str], tupl
     ids: dict[tuple[int, str, str], tuple[str, str]] = {}
     trials_of: dict[tuple[Any, ...], str] = {}
     sizes: set[str] = set()
+    taken: set[tuple[str, str]] = set()
     for number, part in enumerate(parts):
         found = dict[tuple[Any, ...], str]()
         for row in part.trials.sort_values("kind", ascending=False, kind="stable").to_dict("records"):  # trials first
             size, old = row["size"], row["trial_id"]
             new = f"seed{part.context.get('seed')}-{old}" if size in sizes else old
+            while (size, new) in taken:  # by another run of this seed
+                new += "+"
+            taken.add((size, new))
             if row["kind"] == "repeat":
                 repeated, original = ids.get((number, size, row["repeats"]), (row["repeats"], ""))
                 ids[number, size, old] = new, original or repeated
                 continue
-            configuration = tuple(None if pd.isna(row[name]) else row[name] for name in _CONFIGURATION)
+            configuration = _configuration(row)
             ids[number, size, old] = new, trials_of.get(configuration, "")
             found.setdefault(configuration, new)
         trials_of = found | trials_of

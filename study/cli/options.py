@@ -211,6 +211,15 @@ Sizes = Annotated[
     str | None,
     typer.Option(metavar="A,B", help="only these sizes of the recipe", rich_help_panel=RECIPE_PANEL, parser=to_text),
 ]
+Intermediates = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="only these intermediate choices of the recipe, and training without one",
+        rich_help_panel=RECIPE_PANEL,
+        parser=to_text,
+    ),
+]
 Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="random seed", rich_help_panel=RECIPE_PANEL)]
 Repeats = Annotated[
     int | None,
@@ -310,6 +319,7 @@ def load_study(
     sizes: str | None,
     seed: int | None,
     repeats: int | None,
+    intermediates: str | None = None,
     bound_ms: float | None = None,
     no_benchmark: bool = False,
 ) -> Study:
@@ -323,6 +333,7 @@ def load_study(
         return load_recipe(recipe).replace(
             trials=trials,
             sizes=split_names(sizes),
+            intermediates=split_names(intermediates),
             seed=seed,
             repeats=repeats,
             bound_ms=bound_ms,

@@ -9,6 +9,7 @@ import typer
 
 from study.cli.options import (
     DataRoot,
+    Intermediates,
     NoBenchmark,
     Recipe,
     Repeats,
@@ -67,6 +68,7 @@ def plan(
     data_root: DataRoot = None,
     trials: Trials = None,
     sizes: Sizes = None,
+    intermediates: Intermediates = None,
     seed: Seed = None,
     repeats: Repeats = None,
     no_benchmark: NoBenchmark = False,
@@ -85,7 +87,15 @@ def plan(
     if earlier is not None and detect is None:
         refuse("--from needs --detect POINTS")
     use_data_root(data_root)
-    study = load_study(recipe, trials=trials, sizes=sizes, seed=seed, repeats=repeats, no_benchmark=no_benchmark)
+    study = load_study(
+        recipe,
+        trials=trials,
+        sizes=sizes,
+        intermediates=intermediates,
+        seed=seed,
+        repeats=repeats,
+        no_benchmark=no_benchmark,
+    )
     console.print(render_plan(study, price=price), soft_wrap=False)
     if output is not None:
         _print_front(study, output)

@@ -16,6 +16,7 @@ from study.cli.options import (
     BudgetHours,
     BudgetPrice,
     HourPrice,
+    Intermediates,
     Keep,
     KeepModels,
     NoBenchmark,
@@ -90,6 +91,7 @@ def submit(
     data_root: DataRoot = None,
     trials: Trials = None,
     sizes: Sizes = None,
+    intermediates: Intermediates = None,
     seed: Seed = None,
     repeats: Repeats = None,
     bound_ms: BoundMs = None,
@@ -127,6 +129,7 @@ def submit(
         ("--data-root", data_root),
         ("--trials", trials),
         ("--sizes", sizes),
+        ("--intermediates", intermediates),
         ("--seed", seed),
         ("--repeats", repeats),
         ("--bound-ms", bound_ms),
@@ -143,7 +146,14 @@ def submit(
         else:
             entrypoint = jobs.entrypoint_of(recipe, options) + ["--retry-failed"] * retry_failed
             entrypoint += ["--retry-collapsed"] * retry_collapsed + ["--no-benchmark"] * no_benchmark
-            name = jobs.checked_name(recipe, trials=trials, sizes=split_names(sizes), seed=seed, repeats=repeats)
+            name = jobs.checked_name(
+                recipe,
+                trials=trials,
+                sizes=split_names(sizes),
+                intermediates=split_names(intermediates),
+                seed=seed,
+                repeats=repeats,
+            )
             server = jobs.JobServer(address)
             job = _start(server, entrypoint, name)
             if wait:

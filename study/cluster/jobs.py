@@ -278,7 +278,13 @@ class JobServer:
 
 
 def checked_name(
-    recipe: str, *, trials: int | None, sizes: tuple[str, ...] | None, seed: int | None, repeats: int | None
+    recipe: str,
+    *,
+    trials: int | None,
+    sizes: tuple[str, ...] | None,
+    seed: int | None,
+    repeats: int | None,
+    intermediates: tuple[str, ...] | None = None,
 ) -> str:
     """The study's name, if the recipe builds a valid study.
 
@@ -290,7 +296,10 @@ def checked_name(
     from trainables.data.source import DataError
 
     try:
-        return load_recipe(recipe).replace(trials=trials, sizes=sizes, seed=seed, repeats=repeats).name
+        study = load_recipe(recipe).replace(
+            trials=trials, sizes=sizes, intermediates=intermediates, seed=seed, repeats=repeats
+        )
+        return study.name
     except DataError:  # its data are on the cluster; the job checks them first
         return recipe.rpartition(":")[2]
     except UnknownRecipe as error:

@@ -266,16 +266,19 @@ def _benchmark_device(plan: BenchmarkPlan) -> tuple[str | None, Accelerator | No
 
 
 def _stage_graph(study: Study) -> Tree:
-    """The stages of every size: which rests on which, and how many of each the whole grid has."""
+    """The stages of every choice that a size tries: which rests on which, and how many of each the whole grid has."""
     space = study.space
     root = "pretrain" if isinstance(study.sizes[0].encoder, LadderEncoder) else "import"
-    which = "each size" if all(size.intermediates is None for size in study.sizes) else "a size with every choice"
+    tried = [study.space_of(size).names for size in study.sizes]
+    which = "each size" if len(set(tried)) == 1 else "a size with every choice"
     tree = Tree(Text(f"stage graph of {which}: {root} (its tokenizer and tokenised tables are stages too)"))
     rates = "a rate" if isinstance(space.lr_target, LogUniform) else f"{len(space.lr_target)} rates"
     epochs = f" x {len(space.epochs)} lengths" if len(space.epochs) > 1 else ""
     trained = ", ".join(task.name for task in study.targets if task.trained)
     untrained = ", ".join(task.name for task in study.targets if not task.trained)
     for choice in space.defaults():
+        if not any(choice.intermediate in names for names in tried):
+            continue
         branch = tree
         if (arm := space.arm(choice.intermediate)).note:
             branch = tree.add(f"{arm.name}: {arm.note}")

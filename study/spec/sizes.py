@@ -51,6 +51,10 @@ class Size:
         """Whether the size's trials try an intermediate choice of the study."""
         return self.intermediates is None or intermediate in self.intermediates
 
+    def trying(self, intermediates: tuple[str, ...]) -> Size:
+        """The same size with no intermediate choices but those of its own that are named."""
+        return dataclasses.replace(self, intermediates=tuple(name for name in intermediates if self.tries(name)))
+
     def with_seed(self, seed: int) -> Size:
         """The same size pre-trained with another seed; a published encoder has none."""
         if isinstance(self.encoder, PublishedEncoder):

@@ -211,15 +211,18 @@ class Study:
         *,
         trials: int | None = None,
         sizes: tuple[str, ...] | None = None,
+        intermediates: tuple[str, ...] | None = None,
         seed: int | None = None,
         repeats: int | None = None,
         bound_ms: float | None = None,
         no_benchmark: bool = False,
     ) -> Study:
-        """The study with command-line changes; with `no_benchmark` nothing is timed.
+        """The study with command-line changes.
+
+        `intermediates` names the only choices to try beside none; `no_benchmark` times nothing.
 
         Raises:
-            InvalidStudy: an unknown size, or values that make the study invalid.
+            InvalidStudy: an unknown size or intermediate task, or values that make the study invalid.
         """
         chosen = self.sizes
         if sizes is not None:
@@ -229,6 +232,14 @@ class Study:
                     [f"--sizes: no size {name!r}; there are {', '.join(sorted(known))}" for name in unknown]
                 )
             chosen = tuple(size for size in self.sizes if size.name in sizes)
+        if intermediates is not None:
+            known = set(self.space.names[1:])
+            if unknown := [name for name in intermediates if name not in known]:
+                there = ", ".join(sorted(known)) or "none"
+                raise InvalidStudy(
+                    [f"--intermediates: no intermediate task {name!r}; there are {there}" for name in unknown]
+                )
+            chosen = tuple(size.trying(intermediates) for size in chosen)
         if trials is not None:  # the option overrides every size's own budget
             chosen = tuple(dataclasses.replace(size, trials=None) for size in chosen)
         changed = dataclasses.replace(self, sizes=chosen, trials=self.trials if trials is None else trials)

@@ -15,7 +15,7 @@ import pytest
 import analysis
 from analysis import StudyFrames
 from analysis.store.examples import Examples
-from analysis.store.frames import BENCHMARKS, SPEED_BY_LANGUAGE, frame, served_key
+from analysis.store.frames import BENCHMARKS, NONE, SPEED_BY_LANGUAGE, frame, served_key
 from analysis.store.saved import TABLES, examples_path
 from tests.analysis.helpers import default_cells, section, write
 from tests.support.studies import build_frames
@@ -122,6 +122,54 @@ def test_sizes_that_were_run_apart_are_joined_too() -> None:
     assert set(together.trials["kind"]) == {"trial"}
 
 
+def trying(frames: StudyFrames, *choices: str) -> StudyFrames:
+    """What a run of these choices and none would have, under ids of its own, with better luck without a task than others."""
+    trials = frames.trials[frames.trials["intermediate"].isin([NONE, *choices])]
+    scores = frames.scores[frames.scores["trial_id"].isin(trials["trial_id"])]
+    luck = (scores["intermediate"] == NONE) * 9.0 * len(choices[0])
+    own = {old: f"t{number:04}" for number, old in enumerate(trials["trial_id"].unique())}
+    return dataclasses.replace(
+        frames,
+        trials=trials.assign(trial_id=trials["trial_id"].map(own)),
+        scores=scores.assign(trial_id=scores["trial_id"].map(own), value=scores["value"] + luck),
+    )
+
+
+def test_choices_of_a_seed_that_were_run_apart_are_compared_with_the_first_runs_training_without_one() -> None:
+    whole = default_cells(TRUE, sd=1.0, seeds=3)
+    first, second, third = (of_seed(whole, seed) for seed in range(3))
+    baseline = third.scores["value"] + (third.scores["intermediate"] == NONE) * 27.0
+    expected = analysis.joined([first, second, dataclasses.replace(third, scores=third.scores.assign(value=baseline))])
+    together = analysis.joined([first, second, trying(third, "nli"), trying(third, "pos")])
+    pd.testing.assert_frame_equal(analysis.gains(together), analysis.gains(expected))
+    assert len(together.trials) == len(whole.trials)
+    assert not together.trials.duplicated(["size", "trial_id"]).any()
+    assert not together.scores.duplicated(["size", "trial_id", "task", "split", "language"]).any()
+
+
+def test_one_choice_in_two_runs_of_a_seed_is_refused_and_named() -> None:
+    whole = of_seed(default_cells(TRUE, sd=1.0, seeds=1), 0)
+    with pytest.raises(
+        ValueError, match=r"in two runs: size large with seed 0, size small with seed 0 \(nli\); give each"
+    ):
+        analysis.joined([trying(whole, "nli"), whole])
+    with pytest.raises(ValueError, match=r"\(none\); give each once"):
+        analysis.joined([trying(whole, "nli"), trying(whole, "absent")])
+
+
+def test_measurements_of_a_repeated_training_without_a_task_are_of_the_first_one() -> None:
+    """A trial that is left out has been served, and scored by example."""
+    whole = of_seed(default_cells({"none": 50.0, "nli": 52.0, "pos": 49.0}, sd=1.0, seeds=1), 0)
+    second = dataclasses.replace(trying(whole, "pos"), benchmarks=_timed("a cpu", {"fp32": 5.0}))
+    together = analysis.joined([trying(whole, "nli"), second])
+    assert list(together.benchmarks["trial_id"]) == ["t0000"]
+    assert dict(zip(together.trials["intermediate"], together.trials["trial_id"], strict=True)) == {
+        "none": "t0000",
+        "nli": "t0001",
+        "pos": "seed0-t0001",
+    }
+
+
 def test_examples_are_those_of_the_run_that_has_the_trial() -> None:
     whole = default_cells(TRUE, sd=1.0, seeds=2)
     parts = []
@@ -162,7 +210,6 @@ def test_examples_as_served_are_those_of_the_run_that_measured_the_trial() -> No
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"seed": "0"}, "in two runs: size large with seed 0, size small with seed 0"),
         ({"targets": ["x", "y"]}, "the runs differ in targets"),
         ({"experiment": "another", "data": {"x": "1"}}, "the runs differ in experiment, data"),
     ],
@@ -172,6 +219,12 @@ def test_runs_that_do_not_belong_together_are_refused(changed: dict[str, Any], m
     first, second = of_seed(whole, 0), of_seed(whole, 1)
     with pytest.raises(ValueError, match=message):
         analysis.joined([first, dataclasses.replace(second, context=second.context | changed)])
+
+
+def test_a_run_given_twice_is_refused() -> None:
+    first = of_seed(default_cells(TRUE, sd=1.0, seeds=1), 0)
+    with pytest.raises(ValueError, match="in two runs: size large with seed 0, size small with seed 0"):
+        analysis.joined([first, first])
 
 
 def test_a_seed_that_one_run_repeats_and_another_starts_with_is_refused() -> None:

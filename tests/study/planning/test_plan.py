@@ -17,6 +17,7 @@ from study.planning.architecture import architecture_of
 from study.planning.plan import render_plan
 from study.planning.search_cost import storage_of
 from study.recipes.one_vs_ten_billion import one_vs_ten_billion
+from study.recipes.quickstart import quickstart
 from study.run.driver import RunOptions, run_study
 from study.spec import BenchmarkPlan, PublishedAfter, Size, Study, merged
 from tests.support import recipes
@@ -88,6 +89,17 @@ def test_the_plan_counts_scoring_and_gives_hours_and_price_as_ranges() -> None:
     hours = row["expected in all"].split(", ", 1)[1].removesuffix(" h").replace(",", "").split(" to ")
     assert [low, high] == pytest.approx([2 * float(value) for value in hours], rel=0.01)
     assert "GPU-hours expected; price" in str(cost.caption)
+
+
+def test_the_stage_graph_has_the_choices_that_some_size_tries() -> None:
+    study = quickstart()
+    chosen = study.space.names[1]
+    sizes = tuple(dataclasses.replace(size, trials=None, intermediates=None) for size in study.sizes)
+    every = dataclasses.replace(study, sizes=sizes)
+    for some, named in ((every, study.space.names[1:]), (every.replace(intermediates=(chosen,)), (chosen,))):
+        lines = "\n".join(_lines(some))
+        assert "stage graph of each size: " in lines
+        assert [name for name in study.space.names[1:] if f"intermediate-{name} " in lines] == list(named)
 
 
 @pytest.mark.usefixtures("offline")

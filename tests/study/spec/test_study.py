@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from study.recipes.quickstart import quickstart
 from study.spec import InvalidStudy, Size
 from study.spec.space import LogUniform, Repeats
 from tests.support import recipes
@@ -91,6 +92,18 @@ def test_a_size_tries_the_intermediate_tasks_that_it_names() -> None:
     assert restricted.budget(size) <= restricted.space_of(size).choice_count
     with pytest.raises(InvalidStudy, match=r"sizes\[1x32\]: no intermediate task 'absent' in this study"):
         dataclasses.replace(study, sizes=(dataclasses.replace(size, intermediates=("absent",)),))
+
+
+def test_the_command_line_names_the_intermediate_tasks_that_every_size_tries() -> None:
+    study = quickstart()
+    topic, paraphrase = study.space.names[1:3]
+    every = dataclasses.replace(study.sizes[0], trials=None, intermediates=None)
+    other = dataclasses.replace(every, name="other", intermediates=(paraphrase,))
+    some = dataclasses.replace(study, sizes=(every, other)).replace(intermediates=(topic,))
+    assert [some.space_of(size).names for size in some.sizes] == [("none", topic), ("none",)]
+    assert some.encoder_stage(some.sizes[0]) == study.encoder_stage(every)
+    with pytest.raises(InvalidStudy, match=f"--intermediates: no intermediate task 'absent'; there are .*{topic}"):
+        study.replace(intermediates=("absent",))
 
 
 def test_an_order_that_the_allocation_would_ignore_is_refused() -> None:
