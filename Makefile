@@ -9,6 +9,8 @@ OUTPUT ?= runs/quickstart
 # A test that starts Ray takes up to 6 GB: two processes fit into 16 GB. PROCESSES=0 runs the tests in pytest's own.
 PROCESSES ?= 2
 SIDE_BY_SIDE := -n $(PROCESSES) --no-loadscope-reorder
+# Two processes on two cores: threads of one would wait for those of the other.
+test fast nightly: export OMP_NUM_THREADS := 1
 
 .PHONY: study test nightly fast check docs format clean
 

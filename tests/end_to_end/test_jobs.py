@@ -17,9 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import optuna
 import psutil
 import pytest
 
+from study.search.journal import open_journal
 from tests.support.commands import ROOT, CommandResult
 from tests.support.shared_runs import CANARIES
 
@@ -119,8 +121,8 @@ def test_a_stopped_job_resumes_when_submitted_again(head: str, tmp_path: Path) -
     assert job.startswith("inline-")
     assert first.document["status"] in ("PENDING", "RUNNING")
     deadline = time.monotonic() + 480
-    while not list(output.glob("stages/pretrain*/manifest.json")):
-        assert time.monotonic() < deadline, "no stage finished"
+    while not list(output.glob("stages/evaluate-*/manifest.json")):
+        assert time.monotonic() < deadline, "no target was scored"
         time.sleep(0.1)
     stopped = _submit(head, "--stop", job)
     assert (stopped.code, stopped.document["status"]) == (0, "STOPPED"), stopped.err
@@ -136,6 +138,7 @@ def test_a_stopped_job_resumes_when_submitted_again(head: str, tmp_path: Path) -
     after = {path: path.stat().st_mtime_ns for path in output.glob("stages/*/manifest.json")}
     assert {path: after[path] for path in before} == before, "a finished stage was trained again"
     assert (output / "report.html").is_file()
+    assert len(optuna.load_study(study_name="1x32", storage=open_journal(output)).trials) == 2, "a trial too many"
     for submitted in (job, again.document["job"]):
         _check_for_secrets(head, submitted, output, again.out + again.err)
 
@@ -183,12 +186,12 @@ def _check_for_secrets(address: str, job: str, output: Path, printed: str) -> No
         assert [secret for secret in hidden if secret.encode() in content] == [], path
 
 
-def test_a_failed_trial_fails_the_job(head: str, tmp_path: Path) -> None:
-    ran = _submit(head, "tests/support/recipes.py:diverging", "--output", str(tmp_path / "out"))
+def test_a_study_with_a_failure_fails_the_job(head: str, tmp_path: Path) -> None:
+    """The size's pre-training diverges, so that it has no search."""
+    ran = _submit(head, "tests/support/recipes.py:diverging", "--sizes", "1x64", "--output", str(tmp_path / "out"))
     assert ran.code == 1, ran.err
     assert ran.document["status"] == "FAILED"
-    assert "micro_topic" in ran.err
-    assert "diverged" in ran.err
+    assert "failed: 1x64 pre-training: Diverged" in ran.err
 
 
 def test_ray_s_own_submission_fails_a_job_with_bad_input(head: str) -> None:
