@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.laptop_results [--write]
 
-Reads every `docs/measured/laptop/SIZE-seedN.json` (written by `python -m study report DIR --save`, with its scores by example)
-and `SIZE-seedN.run.json` (the last line of a run that has ended), joins them into one study and prints each table as Markdown.
-`--write` puts them into the pages, between `<!-- NAME -->` and `<!-- /NAME -->`, and draws the charts beside the runs. A test
-compares the pages with what this prints. The last line is one JSON document.
+Reads every `docs/measured/laptop/SIZE-seedN.json` (written by `python -m study report DIR --save`, with its scores by example),
+`SIZE-seedN-rest.json` (of a run of the choices that the first has not) and `SIZE-seedN.run.json` (the last line of a run that
+has ended), joins them into one study and prints each table as Markdown. `--write` puts them into the pages, between
+`<!-- NAME -->` and `<!-- /NAME -->`, and draws the charts beside the runs. A test compares the pages with what this prints. The
+last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def draw(frames: StudyFrames, folder: Path) -> list[Path]:
 def _saved() -> list[Path]:
     """Saved tables by size, then seed; their names are such as `3l-seed0.json`."""
     paths = [path for path in MEASURED.glob("*.json") if not path.name.endswith(".run.json")]
-    return sorted(paths, key=lambda path: [int(number) for number in re.findall(r"\d+", path.stem)])
+    return sorted(paths, key=lambda path: ([int(number) for number in re.findall(r"\d+", path.stem)], path.stem))
 
 
 def runs() -> str:
