@@ -322,6 +322,26 @@ def test_sizes_of_two_machines_become_one_study(bundle: Path, tmp_path: Path) ->
     assert verified.exit_code == 0, verified.output
 
 
+def test_choices_of_two_machines_become_one_study(bundle: Path, tmp_path: Path) -> None:
+    """The first machine trained without an intermediate task alone, the second with one too."""
+
+    def only_none(content: dict[str, Any]) -> None:
+        kept = {(row["size"], row["trial_id"]) for row in content["trials"] if row["intermediate"] == "none"}
+        for name, rows in content.items():
+            if isinstance(rows, list):
+                content[name] = [row for row in rows if "trial_id" not in row or (row["size"], row["trial_id"]) in kept]
+
+    merged = tmp_path / "merged.zip"
+    ran = run("merge", _with_tables(bundle, tmp_path / "none.zip", only_none), bundle, "--output", merged)
+    assert ran.exit_code == 0, ran.output
+    one, both = read_bundle(bundle).trials, read_bundle(merged).trials
+    choices = ["size", "intermediate", "lr_intermediate", "lr_target", "dev_score", "test_score"]
+    pd.testing.assert_frame_equal(
+        both[choices].sort_values(choices, ignore_index=True), one[choices].sort_values(choices, ignore_index=True)
+    )
+    assert verify(merged).faults == []
+
+
 def test_benchmarks_of_another_machine_are_added_to_the_same_trials(bundle: Path, tmp_path: Path) -> None:
     def as_bf16(content: dict[str, Any]) -> None:
         for row in (*content["benchmarks"], *content["speed_by_language"]):
