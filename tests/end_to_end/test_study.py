@@ -158,7 +158,7 @@ def test_launchers_agree(tiny_run: TinyRun, tmp_path: Path) -> None:
 
 def test_an_interrupted_search_resumes(tmp_path: Path) -> None:
     """SIGKILL ends the first run in the middle of a search. The second finishes it and the repeats of its winners, with no
-    trial too many. `test_jobs` resumes a search after SIGTERM."""
+    trial too many. `test_jobs` resumes a study after SIGTERM."""
     output = tmp_path / "out"
     command = ["run", "tests/support/recipes.py:inline", "--output", str(output), "--repeats", "1"]
     _kill_when_there(command, output, "stages/evaluate-micro_entailment*/manifest.json")
