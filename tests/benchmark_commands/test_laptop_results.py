@@ -49,6 +49,22 @@ def test_masked_text_beside_a_task_is_graded_against_the_task_alone(gain: float,
     assert not [claim for claim in claims(Findings(frames)) if "Masked" in claim.claim]  # no such cell is recorded
 
 
+def test_a_seed_of_some_choices_says_nothing_about_the_mean_over_all() -> None:
+    """Of the second seed only the choice that loses has been trained."""
+    cells = {"none": 50.0, "snli": 60.0, "pos": 40.0}
+    frames = with_chance(default_cells(cells, sd=0.2, seeds=2, targets=TARGETS), dict.fromkeys(TARGETS, 0.0))
+    missing = (frames.trials["intermediate"] == "snli") & (frames.trials["seed"] == 1)
+    kept = set(frames.trials.loc[~missing, "trial_id"])
+    parts = {
+        name: table[table["trial_id"].isin(kept)] for name in ("trials", "scores") for table in [getattr(frames, name)]
+    }
+    graded = {claim.claim: claim for claim in claims(Findings(dataclasses.replace(frames, **parts)))}
+    (names,) = [claim for text, claim in graded.items() if text.startswith("Named-entity")]
+    assert names.verdict == "cannot be told"
+    assert "(one seed)" in names.evidence
+    assert abs(float(names.evidence.split("mean ")[1].split()[0].replace("−", "-"))) < 1.0
+
+
 def test_a_table_without_a_place_on_the_page_is_an_error() -> None:
     with pytest.raises(ValueError, match="no place for 'runs'"):
         laptop_results.filled("# Results", {"runs": "| a |"})

@@ -97,15 +97,19 @@ def _mean_of(findings: Findings, tasks: tuple[str, ...], claim: str, *, rises: b
         verdicts = gained.loc[gained["size"] == mean.size, "verdict"]
         tested = verdicts.isin(["gain", "loss", "tie", "unclear"]).sum()
         ups, downs = ((verdicts == name).sum() for name in ("gain", "loss"))
-        counts = f", {ups} gains and {downs} losses of {tested} cells" if tested else ""
+        counts = f", {ups} gains and {downs} losses of {tested} cells" if mean.tested else ""
         parts.append(f"{mean}{counts}")
     return Claim(claim, _verdict(means, rises=rises), "; ".join(parts))
 
 
 def _means(frames: StudyFrames, pairs: pd.DataFrame) -> list[Mean]:
-    """Of each size the mean difference over the cells (intermediate and target) that every seed has."""
+    """Of each size the mean difference over the cells (intermediate and target) that every seed has.
+
+    A seed with which only some of the choices have been trained is left out: the others would not count.
+    """
     found = []
-    for size, own in pairs.groupby("size", sort=False):
+    for size, every in pairs.groupby("size", sort=False):
+        own = _of_whole_seeds(frames, str(size), every)
         cells = own.pivot_table(index="seed", columns=["intermediate", "task"], values="difference").dropna(
             axis="columns"
         )
@@ -123,6 +127,14 @@ def _means(frames: StudyFrames, pairs: pd.DataFrame) -> list[Mean]:
         interval_of_mean = float(inferred.low[0]), float(inferred.high[0])
         found.append(Mean(str(size), float(by_seed.mean()), *interval_of_mean, len(by_seed), cells.shape[1]))
     return found
+
+
+def _of_whole_seeds(frames: StudyFrames, size: str, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of the seeds that trained every choice, whether or not its runs collapsed; all pairs if no seed did."""
+    wanted = set(pairs["intermediate"])
+    trials = frames.trials[(frames.trials["size"] == size) & (frames.trials["outcome"] == "complete")]
+    whole = [seed for seed, own in trials.groupby("seed") if wanted <= set(own["intermediate"])]
+    return pairs[pairs["seed"].isin(whole)] if whole else pairs
 
 
 def _dev_misleads(findings: Findings) -> Claim:

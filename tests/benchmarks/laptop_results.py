@@ -229,8 +229,9 @@ def gains(findings: Findings) -> str:
         for name in dict.fromkeys(cells["intermediate"]):
             of_name = {row["task"]: row for row in cells[cells["intermediate"] == name].to_dict("records")}
             rows.append([named(findings, name), *(_gain(of_name[task]) for task in findings.frames.targets)])
-        seeds = cells["n"].max()
-        parts.append(f"Size {size} ({seeds} {'seed' if seeds == 1 else 'seeds'}):\n")
+        seeds = cells.groupby("intermediate")["n"].max()
+        several = f"{seeds.min()} to {seeds.max()}" if seeds.min() < seeds.max() else f"{seeds.max()}"
+        parts.append(f"Size {size} ({several} {'seed' if several == '1' else 'seeds'}):\n")
         titles = [f"`{task}`{' †' if findings.frames.seen(size, task) else ''}" for task in findings.frames.targets]
         parts.append(markdown(["first trained on", *titles], rows) + "\n")
     return "\n".join(parts).rstrip()
