@@ -233,13 +233,14 @@ class Study:
                 )
             chosen = tuple(size for size in self.sizes if size.name in sizes)
         if intermediates is not None:
-            known = set(self.space.names[1:])
-            if unknown := [name for name in intermediates if name not in known]:
-                there = ", ".join(sorted(known)) or "none"
+            names = self.space.names[1:]
+            if unknown := [name for name in intermediates if name not in names]:
+                there = ", ".join(sorted(names)) or "none"
                 raise InvalidStudy(
                     [f"--intermediates: no intermediate task {name!r}; there are {there}" for name in unknown]
                 )
-            chosen = tuple(size.trying(intermediates) for size in chosen)
+            in_order = tuple(name for name in names if name in intermediates)  # as `study.json` keeps them
+            chosen = tuple(size.trying(in_order) for size in chosen)
         if trials is not None:  # the option overrides every size's own budget
             chosen = tuple(dataclasses.replace(size, trials=None) for size in chosen)
         changed = dataclasses.replace(self, sizes=chosen, trials=self.trials if trials is None else trials)
