@@ -233,13 +233,13 @@ class Study:
                 )
             chosen = tuple(size for size in self.sizes if size.name in sizes)
         if intermediates is not None:
-            names = self.space.names[1:]
-            if unknown := [name for name in intermediates if name not in names]:
-                there = ", ".join(sorted(names)) or "none"
+            if unknown := [name for name in intermediates if name not in self.space.names]:
+                there = ", ".join(sorted(self.space.names))
                 raise InvalidStudy(
                     [f"--intermediates: no intermediate task {name!r}; there are {there}" for name in unknown]
                 )
-            in_order = tuple(name for name in names if name in intermediates)  # as `study.json` keeps them
+            # As `study.json` keeps them; none is always tried.
+            in_order = tuple(name for name in self.space.names[1:] if name in intermediates)
             chosen = tuple(size.trying(in_order) for size in chosen)
         if trials is not None:  # the option overrides every size's own budget
             chosen = tuple(dataclasses.replace(size, trials=None) for size in chosen)

@@ -102,6 +102,8 @@ def test_the_command_line_names_the_intermediate_tasks_that_every_size_tries() -
     some = dataclasses.replace(study, sizes=(every, other)).replace(intermediates=(topic,))
     assert [some.space_of(size).names for size in some.sizes] == [("none", topic), ("none",)]
     assert some.encoder_stage(some.sizes[0]) == study.encoder_stage(every)
+    alone = study.replace(intermediates=("none",))
+    assert {alone.space_of(size).names for size in alone.sizes} == {("none",)}
     assert study.replace(intermediates=(paraphrase, topic)) == study.replace(intermediates=(topic, paraphrase, topic))
     with pytest.raises(InvalidStudy, match=f"--intermediates: no intermediate task 'absent'; there are .*{topic}"):
         study.replace(intermediates=("absent",))
