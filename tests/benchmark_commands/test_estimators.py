@@ -91,6 +91,14 @@ def test_every_seed_of_the_size_that_is_kept_counts_and_one_is_enough(tmp_path: 
     assert len(one) >= len(alone)
 
 
+def test_kept_estimates_are_graded_by_all_seeds_that_are_kept() -> None:
+    document = json.loads((estimators.SAVED / "laptop.json").read_text(encoding="utf-8"))
+    again = estimators.regraded(document, Source.laptop)
+    assert again == document, "run `python -m tests.benchmarks.estimators --source laptop --regrade --save`"
+    better = [row | {"score": row["score"] + 1.0} for row in document["scores"]]
+    assert estimators.regraded(document | {"scores": better, "seeds": 1}, Source.laptop) == document
+
+
 def test_a_folder_in_which_one_size_was_run_without_repeats_is_the_study_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.estimators [--source quickstart] [--output DIR] [--save] [--quick]
     python -m tests.benchmarks.estimators --source laptop --data-root DIR [--output DIR] [--save]
+    python -m tests.benchmarks.estimators --source laptop --regrade [--save]
 
 Estimates are computed as `python -m study rank` does, on the encoders of the study in `--output`; intermediate trainings that
 it lacks run first. They are graded (`analysis.tables.estimates.grades`) by measured test scores without English:
@@ -11,9 +12,10 @@ it lacks run first. They are graded (`analysis.tables.estimates.grades`) by meas
     laptop        the first 3 layers of multilingual-e5-small, seven choices: every seed that is kept in `docs/measured/laptop`
 
 With the same `--output` an interrupted command resumes. `--save` writes the JSON document to `docs/measured/estimators`, from
-where `python -m tests.benchmarks.estimators_results --write` puts it into the documentation. Intermediate tasks that share data
-with a target, and runs at chance, are left out. `random_` is the expectation of a random order. The last line is one JSON
-document.
+where `python -m tests.benchmarks.estimators_results --write` puts it into the documentation. `--regrade` estimates nothing: it
+grades the kept document's estimates by the scores that are kept now, as when `docs/measured/laptop` has further seeds.
+Intermediate tasks that share data with a target, and runs at chance, are left out. `random_` is the expectation of a random
+order. The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ From = Annotated[Source, typer.Option(help="which measured scores grade the esti
 Output = Annotated[Path | None, typer.Option(help="a study's output folder; what it lacks is trained and kept there")]
 DataRoot = Annotated[Path | None, typer.Option(help="folder of published data files, for laptop")]
 Save = Annotated[bool, typer.Option("--save", help="keep the document in docs/measured/estimators")]
+Regrade = Annotated[bool, typer.Option("--regrade", help="grade the kept estimates by the scores that are kept now")]
 Quick = Annotated[bool, typer.Option("--quick", help="three intermediate tasks of micro_grid, a few steps")]
 
 
@@ -85,12 +88,20 @@ def main(
     output: Output = None,
     data_root: DataRoot = None,
     save: Save = False,
+    regrade: Regrade = False,
     quick: Quick = False,
 ) -> None:
     """Print tables and one JSON line."""
     started = time.perf_counter()
     if save and quick:
         raise typer.BadParameter("--save: a quick run measures nothing that is worth keeping")
+    if regrade:
+        if quick or source is Source.micro_grid:
+            raise typer.BadParameter(
+                "--regrade: only the scores of quickstart and laptop are kept apart from estimates"
+            )
+        _finish(regraded(json.loads((SAVED / f"{source.value}.json").read_text(encoding="utf-8")), source), save=save)
+        return
     if data_root is not None:
         os.environ[DATA_ROOT_VARIABLE] = str(data_root.resolve())
     with ExitStack() as stack:
@@ -101,26 +112,44 @@ def main(
         trains = quick or source is Source.micro_grid
         measured = _trained(study, size, folder) if trains else _kept(source, size)
     estimates = estimates_of(rankings)
-    by_target, overall = grades(estimates, measured), summary(estimates, measured)
-    _show(by_target, overall, rankings)
+    _show(grades(estimates, measured), summary(estimates, measured), rankings)
     document = {
         "source": "quick" if quick else source.value,
         "size": size.name,
-        "seeds": int(measured["seeds"].min()),
-        "summary": _records(overall),
-        "grades": _records(by_target),
+        **_graded(estimates, measured),
         "rankings": [ranking.document() for ranking in rankings],
-        "scores": _records(measured),
         "load_average": os.getloadavg(),
         "wall_s": elapsed_since(started),
         "hardware": hardware().as_dict(),
         "versions": versions(),
         "command": _command(),
     }
+    _finish(document, save=save)
+
+
+def _finish(document: dict[str, Any], *, save: bool) -> None:
     if save:
         SAVED.mkdir(exist_ok=True)
-        (SAVED / f"{source.value}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        (SAVED / f"{document['source']}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(document))
+
+
+def regraded(document: dict[str, Any], source: Source) -> dict[str, Any]:
+    """A kept document with its estimates graded by the scores that are kept now."""
+    from tests.benchmarks.estimators_results import estimates_in
+
+    _, size = _study(source)
+    assert size.name == document["size"], f"{source}: estimates of {document['size']}, scores of {size.name}"
+    return document | _graded(estimates_in(document), _kept(source, size))
+
+
+def _graded(estimates: pd.DataFrame, measured: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "seeds": int(measured["seeds"].min()),
+        "summary": _records(summary(estimates, measured)),
+        "grades": _records(grades(estimates, measured)),
+        "scores": _records(measured),
+    }
 
 
 def _command() -> str:
