@@ -10,7 +10,7 @@ OUTPUT ?= runs/quickstart
 PROCESSES ?= 2
 SIDE_BY_SIDE := -n $(PROCESSES) --no-loadscope-reorder
 # Two processes on two cores: threads of one would wait for those of the other.
-test fast nightly: export OMP_NUM_THREADS := 1
+test fast nightly: export OMP_NUM_THREADS ?= 1
 
 .PHONY: study test nightly fast check docs format clean
 
