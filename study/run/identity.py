@@ -16,27 +16,36 @@ from trainables.store.fingerprint import canonical
 from trainables.store.kept import KeptFileUnusable, read_object
 
 STUDY_FILE = "study.json"
+OF_A_SEARCH = ("trials", "intermediates")  # what a size's search tries
 
 
-def check_identity(study: Study, output: Path) -> None:
+def check_identity(study: Study, output: Path, *, searches: bool = True) -> None:
     """Compare the study with the one in the folder, then write it there.
 
     Resources, repeats, the benchmark and `first_by` may change between runs. Sizes may come and go; what a size is may not
-    change.
+    change, nor what its search tries once there is one. Without `searches` the study is not searched now.
 
     Raises:
         CannotRun: the folder holds another study, or its `study.json` is damaged.
     """
     path = output / STUDY_FILE
     identity, sizes = _identity(study), _sizes(study)
+    if not searches:
+        sizes = {name: {key: own[key] for key in own if key not in OF_A_SEARCH} for name, own in sizes.items()}
     if path.exists():
         stored, stored_sizes = _read(path)
         differences = sorted(name for name in {*stored, *identity} if stored.get(name) != identity.get(name))
         for name in sizes.keys() & stored_sizes.keys():
-            changed = [key for key, value in sizes[name].items() if stored_sizes[name].get(key) != value]
-            differences += [f"{key} of size {name}" for key in changed]
+            own, kept = sizes[name], stored_sizes[name]
+            compared = list(dict.fromkeys([*own, *kept]))
+            if not ("trials" in own and "trials" in kept):
+                compared = [key for key in compared if key not in OF_A_SEARCH]
+            differences += [f"{key} of size {name}" for key in compared if own.get(key) != kept.get(key)]
+            sizes[name] = kept | own
         if differences:
-            way_out = _precision_hint(study, stored) or "choose another folder"
+            way_out = _precision_hint(study, stored) or (
+                "choose another folder; with a copy of this one's stages/ it trains nothing again that both have"
+            )
             raise CannotRun(f"--output {output}: holds another study (different {', '.join(differences)}); {way_out}")
         sizes = stored_sizes | sizes
     write_text(path, json.dumps({**identity, "sizes": sizes}, indent=1))

@@ -101,7 +101,7 @@ def rank(study: Study, output: Path, *, sizes: Sequence[Size], estimators: Seque
     if problems := [line for size in sizes for line in _untrainable(study, size, estimators, store)]:
         raise CannotRun(joined(problems))
     with locked(output), kept_in_bucket(output):
-        check_identity(study, output)
+        check_identity(study, output, searches=False)
         for size in sizes:
             stages = [stage for name in estimators for stage in wanted[size.name, name].values()]
             _produce([stage for stage in stages if isinstance(stage, Estimate)], size, output)

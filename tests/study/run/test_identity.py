@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from study.errors import CannotRun
+from study.recipes.quickstart import quickstart
 from study.run.identity import STUDY_FILE, check_identity
 from study.spec import Study, precision
 from study.spec.precision import ResolvedPrecision
@@ -40,6 +41,31 @@ def test_resources_repeats_and_sizes_may_change(tmp_path: Path) -> None:
     first, second = (dataclasses.replace(tiny, sizes=(size,)) for size in tiny.sizes)
     for study in (first, second, tiny, first.replace(repeats=1), _on(tiny, Resources(workers=2, zero_stage=3))):
         check_identity(study, tmp_path)
+
+
+@pytest.mark.parametrize("first", [("micro_topic",), None])
+def test_what_a_search_tries_may_not_change(first: tuple[str, ...] | None, tmp_path: Path) -> None:
+    """With a budget that either allows."""
+    study = quickstart()
+    sizes = tuple(dataclasses.replace(size, trials=None, intermediates=None) for size in study.sizes[1:2])
+    every = dataclasses.replace(study, sizes=sizes, trials=6)
+    some = every.replace(intermediates=("micro_topic",))
+    begun, other = (every, some) if first is None else (some, every)
+    check_identity(begun, tmp_path)
+    with pytest.raises(CannotRun, match=r"different (trials of size 2x128, )?intermediates of size 2x128\); .*stages/"):
+        check_identity(other, tmp_path)
+    check_identity(begun, tmp_path)
+
+
+def test_a_ranking_decides_nothing_about_a_later_search_and_follows_an_earlier_one(tmp_path: Path) -> None:
+    every = recipes.inline()
+    none = every.replace(intermediates=("none",), trials=2)
+    check_identity(every, tmp_path, searches=False)
+    check_identity(none, tmp_path)
+    check_identity(every, tmp_path, searches=False)
+    with pytest.raises(CannotRun, match="different trials of size 1x32, intermediates of size 1x32"):
+        check_identity(every, tmp_path)
+    check_identity(none, tmp_path)
 
 
 def test_the_allocation_of_trials_is_part_of_the_identity_and_equal_budgets_go_unsaid(tmp_path: Path) -> None:
