@@ -111,8 +111,8 @@ class SearchResult:
 
     @property
     def failed_count(self) -> int:
-        """Trials that failed or diverged; repeats do not count."""
-        return sum(trial.outcome.failed for trial in self.trials)
+        """Trials that failed or diverged, without those that were retried; repeats do not count."""
+        return sum(trial.outcome.failed and not trial.retried for trial in self.trials)
 
     @property
     def failures(self) -> list[TrialRecord]:

@@ -251,13 +251,19 @@ class TrialStore:
         return replace(record, in_place_of=self._collapsed_of.get(wanted_as, ()))
 
     def retry_failed(self) -> int:
-        """Start the choice of every retriable trial again, and return how many there are."""
+        """Start the choice of every retriable trial again, and return how many there are.
+
+        Started first and marked afterwards: a run that was killed in between has a later trial of the choice.
+        """
         retriable = [number for number, record in self._records.items() if record.retriable]
+        choices = {number: record.choice for number, record in self._records.items()} | self._unfinished
         for number in retriable:
+            choice = choices[number]
+            if not any(later > number and choices[later] == choice for later in choices):
+                name = self._trials()[number].user_attrs.get("name")
+                self.start(choice, name and f"{name}{_AGAIN}")
             self._study.set_user_attr(f"retried:{number}", True)
             self._records[number] = replace(self._records[number], retried=True)
-            name = self._trials()[number].user_attrs.get("name")
-            self.start(self._records[number].choice, name and f"{name}{_AGAIN}")
         return len(retriable)
 
     def _distributions(self, choice: Choice) -> dict[str, BaseDistribution]:

@@ -101,6 +101,8 @@ def _search_errors(study: Study) -> Iterator[str]:
         yield f"seed {study.seed}: must be from 0 to {LARGEST_SEED}"
     if repeats is not None and (repeats.top < 1 or repeats.seeds < 1):
         yield f"repeats {repeats}: at least one configuration and one further seed; None for no repeats"
+    if study.seed in study.space.seeds:
+        yield f"space.seeds {study.space.seeds}: {study.seed} is the study's own seed, which trials draw from as well"
     for size in study.sizes:
         trials, choices = study.trials if size.trials is None else size.trials, len(study.space_of(size).names)
         if trials < choices:

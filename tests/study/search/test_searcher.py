@@ -111,12 +111,32 @@ def test_failed_trials_are_retried_on_request_unless_they_diverged(make_searcher
     resumed.on_trial_complete("u0", COMPLETE)
     finished = SearchResult(SIZE.name, resumed.trial_store.records)
     assert [record.trial_id for record in finished.failures] == ["t0001"]
-    assert (finished.failed_count, finished.count(TrialOutcome.FAILED), finished.count(TrialOutcome.DIVERGED)) == (
-        2,
-        1,
-        1,
-    )
+    assert finished.failed_count == 1, "the retry of the other one is complete"
+    assert (finished.count(TrialOutcome.FAILED), finished.count(TrialOutcome.DIVERGED)) == (1, 1)
     assert resumed.trial_store.retry_failed() == 0
+
+
+def test_a_retry_that_was_started_and_not_marked_is_not_started_again(
+    make_searcher: MakeSearcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is killed between the two writes."""
+    searcher = make_searcher(tmp_path)
+    searcher.suggest("t0")
+    searcher.on_trial_complete("t0", {"error": "OSError: x"})
+    choice = searcher.trial_store.records[0].choice
+
+    def killed(self: object, name: str, value: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "set_user_attr", killed)
+        with pytest.raises(KeyboardInterrupt):
+            searcher.trial_store.retry_failed()
+    store = make_searcher(tmp_path).trial_store
+    assert list(store.unfinished.values()) == [choice], "the trial is not lost"
+    assert store.retry_failed() == 1
+    assert (list(store.unfinished.values()), store.counted) == ([choice], 1)
+    assert store.retry_failed() == 0
 
 
 def test_a_trial_starts_only_when_a_slot_is_free(make_searcher: MakeSearcher, tmp_path: Path) -> None:

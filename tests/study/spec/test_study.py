@@ -83,6 +83,13 @@ def test_values_are_finite() -> None:
     ]
 
 
+def test_trials_do_not_draw_the_seed_that_the_study_has() -> None:
+    study = recipes.inline()
+    drawing = dataclasses.replace(study, space=dataclasses.replace(study.space, seeds=(1, 2)))
+    with pytest.raises(InvalidStudy, match=r"space\.seeds \(1, 2\): 1 is the study's own seed"):
+        drawing.replace(seed=1)
+
+
 def test_a_size_tries_the_intermediate_tasks_that_it_names() -> None:
     study = recipes.inline()
     names = study.space.names[1:]
