@@ -66,14 +66,17 @@ class Training:
 
 
 class Diverged(RuntimeError):
-    """The loss is NaN or infinite. Raised on every worker at the same step."""
+    """The loss is NaN or infinite. Raised on every worker at the same step; `stage` is the label of what was trained."""
 
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"loss {loss} at step {step}: lower the learning rate")
-        self.step, self.loss = step, loss
+    def __init__(self, step: int, loss: float, stage: str = "") -> None:
+        self.step, self.loss, self.stage = step, loss, stage
+
+    def __str__(self) -> str:
+        of = f" of {self.stage}" if self.stage else ""
+        return f"loss {self.loss} at step {self.step}{of}: lower the learning rate"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Diverged, (self.step, self.loss)
+        return Diverged, (self.step, self.loss, self.stage)
 
 
 class OutOfMemory(RuntimeError):

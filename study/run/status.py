@@ -18,8 +18,14 @@ from study.planning.estimate.time_left import about
 from study.spec import Study
 from study.spec.precision import training_gflops
 
-_DOING = {"evaluate": "scoring", "tokenise": "tokenising", "pretrain": "pre-training"}
-_UNITS = {"evaluate": "examples", "tokenise": "sets"}
+_DOING = {
+    "evaluate": "scoring",
+    "tokenise": "tokenising",
+    "pretrain": "pre-training",
+    "merge": "merging",
+    "vectors": "encoding",
+}
+_UNITS = {"evaluate": "examples", "tokenise": "sets", "merge": "tensors", "vectors": "examples"}
 
 
 def estimate_of(study: Study, output: Path, *, address: str | None) -> StudyEstimate:
@@ -86,6 +92,7 @@ def stage_line(label: str, done: int, total: int, loss: float | None) -> str:
     """The progress of a stage: what is done with what, how much of it, and the loss where something is trained."""
     kind, _, rest = label.partition("-")
     names = rest.split("-", 1)  # a task and an encoder, or a task and what is tokenised
-    what = {"pretrain": rest, "tokenise": names[0]}.get(kind, " ".join(names))
+    own = {"pretrain": rest, "tokenise": names[0], "merge": f"{names[0]} encoders of {names[-1]}"}
+    what = own.get(kind, " ".join(names))
     trained = "" if loss is None else f", loss {loss:.3f}"
     return f"{_DOING.get(kind, 'training')} {what}: {done}/{total} {_UNITS.get(kind, 'steps')}{trained}"

@@ -196,7 +196,7 @@ def _find_intact(stage: Stage, store: StageStore, *, warn: bool = False) -> Fini
 def _raise_recorded_failure(stage: Stage, work: Workplace) -> None:
     failure = work.from_leader(lambda: work.store.failure(stage))
     if failure is not None:
-        raise Diverged(failure["step"], float(failure["loss"]))
+        raise Diverged(failure["step"], float(failure["loss"]), stage.label)
 
 
 def _claim(stage: Stage, store: StageStore, claims: contextlib.ExitStack) -> bool:
@@ -226,6 +226,8 @@ def _produce(stage: Stage, work: Workplace) -> Finished:
     except BaseException as error:
         if isinstance(error, OutOfMemory):
             error.stage = stage.memory_key
+        if isinstance(error, Diverged):
+            error.stage = stage.label
         if work.leads and isinstance(error, Diverged):
             work.store.record_failure(stage, {"step": error.step, "loss": str(error.loss)})
         if work.leads:

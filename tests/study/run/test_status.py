@@ -25,6 +25,8 @@ from tests.support import recipes
         ("intermediate-nli-xlm-r-base", (1, 9, 0.5), "training nli xlm-r-base: 1/9 steps, loss 0.500"),
         ("pretrain-2x128", (10, 200, 7.25), "pre-training 2x128: 10/200 steps, loss 7.250"),
         ("tokenise-micro_span-scored", (3, 14, None), "tokenising micro_span: 3/14 sets"),
+        ("merge-3-2x128", (12, 40, None), "merging 3 encoders of 2x128: 12/40 tensors"),
+        ("vectors-micro_topic-2x128", (9, 96, None), "encoding micro_topic 2x128: 9/96 examples"),
     ],
 )
 def test_a_stage_says_what_it_does_and_a_loss_only_in_training(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,10 @@ def test_a_stage_records_the_rows_of_its_passes(tmp_path: Path) -> None:
         tuned.label: {"stage": tuned.memory_key, "rows": 24, "fewest_rows": 3},
     }
     assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+def test_a_divergence_names_its_stage_on_every_process() -> None:
+    error = Diverged(3, float("nan"), "intermediate-micro_topic-2x128")
+    assert str(error) == "loss nan at step 3 of intermediate-micro_topic-2x128: lower the learning rate"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(Diverged(3, float("inf"))) == "loss inf at step 3: lower the learning rate"
