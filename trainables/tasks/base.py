@@ -86,9 +86,17 @@ class Task(ABC):
         return None
 
     def also_identified_by(self) -> dict[str, Any]:
-        """What changes features or loss but is not a field. The key "kind" keeps existing fingerprints valid."""
+        """What changes features, loss or scores but is not a field. The key "kind" keeps existing fingerprints valid.
+
+        The tasks of this package raise `VERSION` when their attributes change. For a task defined elsewhere, whose author may
+        not know that, the attributes count as well.
+        """
         head = f"{self.head} {HEAD_VERSIONS.get(self.head, 1)}"
-        return {"kind": head, "group": self.group, "lengths": (self.query_length, self.answer_length)}
+        identity = {"kind": head, "group": self.group, "lengths": (self.query_length, self.answer_length)}
+        if type(self).__module__.partition(".")[0] != __name__.partition(".")[0]:
+            metric = getattr(self, "metric", None)  # a task that is only mixed in has none
+            identity |= {"attributes": (metric, self.labels, self.choices, self.unanswerable, self.calibrated)}
+        return identity
 
     def for_training(self) -> Task:
         """The task as a training stage sees it: without what does not change the model (test languages, test set sizes)."""

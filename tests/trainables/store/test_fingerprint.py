@@ -14,10 +14,12 @@ from typing import ClassVar
 import pytest
 
 from study.recipes.quickstart import quickstart
+from tests.support.serving import Pairs
 from trainables.fields import added_field, descriptive_field
 from trainables.hyperparameters import Training
 from trainables.resources import Resources
 from trainables.store.fingerprint import LENGTH, UnfitForFingerprint, canonical, fingerprint
+from trainables.tasks.micro.intermediate import MicroTopic
 
 TRAINING = Training(learning_rate=1e-3, steps=10, batch_size=4, seed=0)
 
@@ -108,6 +110,16 @@ def test_types_nesting_and_version_count(monkeypatch: pytest.MonkeyPatch) -> Non
     before = fingerprint(Plain(Versioned()))
     monkeypatch.setattr(Versioned, "VERSION", 2)
     assert fingerprint(Plain(Versioned())) != before
+
+
+def test_labels_of_a_task_defined_elsewhere_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its author may not know `VERSION`. Fingerprints of the package's own tasks stay."""
+    before = fingerprint(Pairs())
+    monkeypatch.setattr(Pairs, "labels", ("no", "yes", "perhaps"))
+    assert fingerprint(Pairs()) != before
+    own = fingerprint(MicroTopic())
+    monkeypatch.setattr(MicroTopic, "metric", "another")
+    assert fingerprint(MicroTopic()) == own
 
 
 @pytest.mark.parametrize(
