@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from study.spec.sizes import Size
 from study.spec.study import Study
+from study.spec.validation import trained_tasks
 from trainables.data.examples import doubt
+from trainables.data.source import DataError
 from trainables.models.published_encoder import PublishedEncoder
 from trainables.tasks.base import Task
 from trainables.tasks.contamination import ContaminationFlag, contamination_flag, seen_data
@@ -28,11 +30,21 @@ def check_data(study: Study, say: Callable[[str], None]) -> None:
     """Read every split that the study needs, and report how many rows cannot be used, or are used and hardly can be right.
 
     Raises:
-        DataError: a data set breaks a rule of its format.
+        DataError: a data set breaks a rule of its format, or a training set does not fill a batch.
     """
+    batches = {task.name: study.training_of(task, usual, rate=1.0).batch_size for task, usual in trained_tasks(study)}
     for task in all_tasks(study):
         for split, language in task.splits():
             read = task.read(split, language)
+            # Heads that cut long texts may have more rows than examples: their batches are checked when they are trained.
+            alone = split == "train" and len(task.training_languages) == 1 and task.head == "pair_classification"
+            needed = batches.get(task.name, 0) if alone else 0
+            if len(read.examples) < needed:
+                raise DataError(
+                    f"{task.name}, {split} {language}",
+                    None,
+                    f"{len(read.examples)} examples do not fill a batch of {needed}: give own_tuning a smaller batch_size",
+                )
             doubts = [(example.id, reason) for example in read.examples if (reason := doubt(example))]
             if doubts:
                 id, reason = doubts[0]

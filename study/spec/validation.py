@@ -141,7 +141,7 @@ def _task_errors(study: Study) -> Iterator[str]:
         f"{name}: two tasks of one name; the scores of one would overwrite the other's"
         for name in _repeated(iter([*(task.name for task in study.targets), *study.space.names[1:]]))
     )
-    tunable = {task.name for task, _ in _trained(study)} | {task.name for task in study.targets}
+    tunable = {task.name for task, _ in trained_tasks(study)} | {task.name for task in study.targets}
     yield from (
         f"own_tuning: no task {own.task!r} in this study" for own in study.own_tuning if own.task not in tunable
     )
@@ -218,13 +218,13 @@ def _batches(study: Study, size: Size) -> set[tuple[str, int, int]]:
     batches = set()
     if isinstance(size.encoder, LadderEncoder):
         batches.add(("pretraining", size.encoder.pretraining.batch_size, 1))
-    for task, usual in _trained(study):
+    for task, usual in trained_tasks(study):
         group = 1 if isinstance(task, Mixture) else task.group
         batches.add((task.name, study.training_of(task, usual, rate=1.0).batch_size, group))
     return batches
 
 
-def _trained(study: Study) -> Iterator[tuple[Task | Mixture, Training]]:
+def trained_tasks(study: Study) -> Iterator[tuple[Task | Mixture, Training]]:
     """Everything that the study fine-tunes on, prerequisites included, with how it is usually trained."""
     yield from ((task, study.intermediate_tuning) for arm in study.space.arms for task in arm.tuned)
     targets = (target for target in study.targets if target.trained)

@@ -106,7 +106,7 @@ class FineTune(Tuned):
         base = work.store.local(self.base)
         tokenizer = load_tokenizer(tokenizer_of(self, work))
         features = self.features.table(work)
-        order = BatchOrder(features.lengths, self.training.batch_size, self.training.seed)
+        order = BatchOrder(features.lengths, self.training.batch_size, self.training.seed, task=self.task.name)
         batches = FeatureBatches(features, self.task, tokenizer.pad_token_id, order)
         model = new_task_model(base, self.task, self.training.seed, device=work.device, on_meta=work.partitions)
         if self.keeps_head:

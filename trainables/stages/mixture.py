@@ -94,7 +94,7 @@ class FineTuneMixture(TrainedTogether):
 
 def _batches(task: Task, table: FeatureTable, tokenizer: PreTrainedTokenizerFast, training: Training) -> FeatureBatches:
     masking = Masking.of(tokenizer) if HEADS[task.head].masks else None
-    order = BatchOrder(table.lengths, training.batch_size, training.seed)
+    order = BatchOrder(table.lengths, training.batch_size, training.seed, task=task.name)
     return FeatureBatches(table, task, tokenizer.pad_token_id, order, masking=masking)
 
 

@@ -31,11 +31,13 @@ class BatchOrder:
     lengths: tuple[int, ...]
     batch_size: int
     seed: int
+    task: str = ""  # for the message
     _cached: dict[int, list[tuple[int, ...]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.lengths) < self.batch_size:
-            raise ValueError(f"{len(self.lengths)} examples do not fill a batch of {self.batch_size}")
+            of = f"{self.task}: " if self.task else ""
+            raise ValueError(f"{of}{len(self.lengths)} training examples do not fill a batch of {self.batch_size}")
 
     def at(self, step: int) -> tuple[int, ...]:
         """Indices of the examples in the batch of a step counted from 0."""

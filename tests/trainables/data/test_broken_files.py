@@ -104,9 +104,21 @@ def test_a_missing_text_is_doubtful(example: Example, reason: str | None) -> Non
 
 def test_doubtful_examples_are_counted_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     study = recipes.inline()
-    planted = ReadResult((PairExample("7", "p", "", 0), PairExample("8", "p", "h", 1)))
+    planted = ReadResult((PairExample("7", "p", "", 0), *(PairExample(f"{n}", "p", "h", 1) for n in range(8, 39))))
     monkeypatch.setattr(Task, "read", lambda self, split, language: planted)
     said: list[str] = []
     check_data(study, said.append)
-    assert "1 of 2 examples are doubtful and kept; the first is '7': its second text is empty" in said[0]
+    assert "1 of 32 examples are doubtful and kept; the first is '7': its second text is empty" in said[0]
     assert all("\n" not in line for line in said)
+
+
+def test_a_training_set_that_fills_no_batch_is_refused_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = recipes.inline()
+    few = ReadResult(tuple(PairExample(f"{n}", "p", "h", 1) for n in range(study.tuning.batch_size - 1)))
+    monkeypatch.setattr(Task, "read", lambda self, split, language: few)
+    with pytest.raises(
+        DataError, match=r"micro_[a-z]+, train en: 15 examples do not fill a batch of 16: give own_tuning"
+    ):
+        check_data(study, pytest.fail)

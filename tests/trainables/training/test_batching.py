@@ -77,7 +77,7 @@ def test_uneven_division_and_impossible_shares_are_refused() -> None:
         Share(2, 2, 4)
     with pytest.raises(ValueError, match="micro-batches of 0"):
         Share(0, 1, 0)
-    with pytest.raises(ValueError, match="3 examples do not fill a batch of 4"):
+    with pytest.raises(ValueError, match=r"^3 training examples do not fill a batch of 4"):
         BatchOrder((1, 2, 3), 4, 0)
 
 
