@@ -31,6 +31,7 @@ from trainables.stages.base import Stage, Workplace, ensure
 from trainables.stages.finetune import Tuned
 from trainables.stages.pretrain import Pretrain
 from trainables.store.fingerprint import fingerprint
+from trainables.store.manifests import seconds_of
 from trainables.store.opening import open_store
 from trainables.store.stage_store import StageStore
 from trainables.training.batching import Share
@@ -229,7 +230,7 @@ def _spent(cells: Iterable[Estimate | str], store: StageStore) -> tuple[float, f
         finished = store.find(stage) if isinstance(stage, Estimate | Vectors | Tuned) else None
         if finished is None:
             continue
-        seconds = float(finished.manifest["context"]["seconds"])
+        seconds = seconds_of(finished.manifest)
         if isinstance(stage, Tuned):
             trainings_s += seconds
         else:

@@ -171,7 +171,7 @@ def _metrics(trained: Trained, stopper: EarlyStopper | None) -> dict[str, Any]:
     losses = trained.losses
     metrics: dict[str, Any] = {"first_loss": losses[0], "final_loss": sum(losses[-RECENT:]) / len(losses[-RECENT:])}
     if trained.resumed.step:
-        metrics["resumed_at"] = trained.resumed.step
+        metrics |= {"resumed_at": trained.resumed.step, "steps_done": len(losses)}
     if trained.resumed.workers is not None:
         metrics["workers_before"] = trained.resumed.workers
     if trained.resumed.skipped:

@@ -80,9 +80,15 @@ def _is_manifest(content: Mapping[str, Any]) -> bool:
 
 
 def seconds_of(manifest: Mapping[str, Any]) -> float:
-    """The seconds that the stage took; 0 where its manifest does not say."""
-    seconds = manifest.get("context", {}).get("seconds")
-    return float(seconds) if isinstance(seconds, (int, float)) else 0.0
+    """The seconds that the stage took; 0 where its manifest does not say.
+
+    Those of a resumed training are of its last attempt: all its steps are taken to last as long as the ones of that attempt.
+    """
+    seconds, metrics = manifest.get("context", {}).get("seconds"), manifest.get("metrics", {})
+    if not isinstance(seconds, (int, float)):
+        return 0.0
+    before, steps = metrics.get("resumed_at", 0), metrics.get("steps_done", 0)
+    return float(seconds) * (steps / (steps - before) if steps > before else 1.0)
 
 
 def _lists_files(files: object) -> bool:
