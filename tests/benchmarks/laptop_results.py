@@ -228,7 +228,10 @@ def gains(findings: Findings) -> str:
         rows = []
         for name in dict.fromkeys(cells["intermediate"]):
             of_name = {row["task"]: row for row in cells[cells["intermediate"] == name].to_dict("records")}
-            rows.append([named(findings, name), *(_gain(of_name[task]) for task in findings.frames.targets)])
+            most = max(row["n"] for row in of_name.values())
+            counts = {task: f" ({row['n']})" if 0 < row["n"] < most else "" for task, row in of_name.items()}
+            shown = (_gain(of_name[task]) + counts[task] for task in findings.frames.targets)
+            rows.append([named(findings, name), *shown])
         seeds = cells.groupby("intermediate")["n"].max()
         several = f"{seeds.min()} to {seeds.max()}" if seeds.min() < seeds.max() else f"{seeds.max()}"
         parts.append(f"Size {size} ({several} {'seed' if several == '1' else 'seeds'}):\n")
