@@ -36,7 +36,7 @@ Join = Annotated[
     list[str] | None,
     typer.Option(
         metavar="OTHER",
-        help="a run of the study with another seed, other sizes or choices: a folder, URI, saved file or bundle; may be repeated",
+        help="a run of the study with another seed, other sizes or choices: a folder, URI, saved file or bundle; repeatable",
         parser=to_source,
     ),
 ]
