@@ -125,7 +125,8 @@ def run(
     JSON document of the results.
 
     Exit code: 0; 1 if an encoder, trial or benchmark failed and the rest
-    finished, or storage failed; 2 if the study was refused before any work.
+    finished, or storage failed; 2 if the study was refused before any work;
+    130 or 143 if it was interrupted.
     """
     with interruptible():
         hide_password(tracking_uri)
